@@ -1,0 +1,3 @@
+"""Distributed hyperparameter search for learned image-patch descriptors."""
+
+__version__ = "0.1.0"

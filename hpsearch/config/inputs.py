@@ -1,0 +1,48 @@
+"""What the descriptor is given: clean, noisy or denoised patches."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hpsearch.config.base import Setting
+from hpsearch.config.networks import AnyDenoiser, ShallowUNet
+from hpsearch.config.optimisers import Adam, Optimiser
+
+
+class DenoiserTrial(Setting):
+    """How one denoiser is trained on (noisy, clean) pairs by mean absolute error in grey levels.
+
+    A denoiser depends on this, the seed and the patches alone, so trials share it.
+    """
+
+    network: AnyDenoiser = ShallowUNet()
+    optimiser: Optimiser = Adam()
+    batch: int = Field(64, ge=1, le=8192)
+    """Patches a step."""
+    patches: int = Field(20_000, ge=1)
+    """Training budget in patches seen."""
+    seed: int = Field(0, ge=0)
+
+
+class Clean(Setting):
+    """Train the descriptor on clean patches, with no denoiser in front."""
+
+    kind: Literal["clean"] = "clean"
+
+
+class Noisy(Setting):
+    """Train the descriptor on noisy patches, with no denoiser in front."""
+
+    kind: Literal["noisy"] = "noisy"
+
+
+class Denoised(Setting):
+    """Put a denoiser in front of the descriptor."""
+
+    kind: Literal["denoised"] = "denoised"
+    denoiser: DenoiserTrial = DenoiserTrial()
+    train_on: Literal["denoised", "clean"] = "denoised"
+    """What the descriptor sees in training; R2 found clean best, R1 denoised slightly better."""
+
+
+Input = Annotated[Clean | Noisy | Denoised, Field(discriminator="kind")]

@@ -1,0 +1,47 @@
+"""Which patches make a batch."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from hpsearch.config.base import Setting
+
+VIEWS = 16
+"""Patches of one point: ref, e1..e5, h1..h5, t1..t5."""
+
+
+class RandomTriplets(Setting):
+    """Anchor and positive are two views of one point, the negative any view of another."""
+
+    kind: Literal["random_triplets"] = "random_triplets"
+    batch: int = Field(50, ge=1, le=8192)
+    """Triplets a batch; a batch is three times as many patches."""
+
+    @property
+    def patches(self) -> int:
+        """Patches a batch."""
+        return 3 * self.batch
+
+
+class SxK(Setting):
+    """S distinct points, K distinct views of each."""
+
+    kind: Literal["sxk"] = "sxk"
+    groups: int = Field(32, ge=2, le=2048)
+    """S, points a batch."""
+    views: int = Field(4, ge=2, le=VIEWS)
+    """K, views of each point."""
+
+    @property
+    def patches(self) -> int:
+        """Patches a batch."""
+        return self.groups * self.views
+
+    @model_validator(mode="after")
+    def _fits(self) -> "SxK":
+        if self.patches > 4096:
+            raise ValueError(f"S·K must be at most 4096 patches, got {self.patches}")
+        return self
+
+
+Sampler = Annotated[RandomTriplets | SxK, Field(discriminator="kind")]

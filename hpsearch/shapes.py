@@ -1,0 +1,21 @@
+"""Array shapes in signatures: jaxtyping where it is installed (tests check it), no cost elsewhere.
+
+A bare GPU worker has torch, numpy, pyarrow and pydantic only, so jaxtyping must stay optional.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int, Num, UInt8
+else:
+    try:
+        from jaxtyping import Bool, Float, Int, Num, UInt8
+    except ImportError:
+
+        class _Unchecked:
+            def __class_getitem__(cls, item):
+                return item[0]
+
+        Bool = Float = Int = Num = UInt8 = _Unchecked
+
+__all__ = ["Bool", "Float", "Int", "Num", "UInt8"]
