@@ -1,0 +1,181 @@
+"""The file behind a patch store: one Arrow IPC record batch, its pixels written in place.
+
+A batch of Arrow's own writer has to be whole in memory before it is written. Here Arrow writes all
+but the pixels into a sparse file, and sequences fill their own place in it afterwards, in any
+order and from any process, so memory stays at one sequence.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from hpsearch.data.meta import StoreMeta
+from hpsearch.shapes import UInt8
+
+SCHEMA_VERSION = "1"
+VIEW_NAMES = ("ref", *(f"{level}{k}" for level in "eht" for k in range(1, 6)))
+VIEWS = len(VIEW_NAMES)
+SIDE = 32
+PIXELS = SIDE * SIDE
+POINT_BYTES = VIEWS * PIXELS
+UNSEALED = "0" * 64
+
+
+class SequencePatches(NamedTuple):
+    """The patches of one sequence, clean and noisy, in the order of ``VIEW_NAMES``."""
+
+    name: str
+    clean: UInt8[np.ndarray, "n 16 32 32"]
+    noisy: UInt8[np.ndarray, "n 16 32 32"]
+
+
+class Digests(NamedTuple):
+    """What one sequence adds to the fingerprint of its store: SHA-256 of its pixels."""
+
+    clean: str
+    noisy: str
+
+
+def digests(patches: SequencePatches) -> Digests:
+    return Digests(*(hashlib.sha256(np.ascontiguousarray(p).data).hexdigest() for p in patches[1:]))
+
+
+def fingerprint(names: Sequence[str], counts: Sequence[int], parts: Sequence[Digests]) -> str:
+    """SHA-256 over names, counts and pixels; hashing by sequence lets processes share the work."""
+    content = [[n, int(c), *d] for n, c, d in zip(names, counts, parts, strict=True)]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the pixels of each sequence lie in a file that is not yet sealed."""
+
+    file: Path
+    names: tuple[str, ...]
+    counts: tuple[int, ...]
+    meta: StoreMeta
+    offsets: tuple[int, int]
+    """Bytes from the start of the file to the first clean and the first noisy patch."""
+
+    def write(self, position: int, patches: SequencePatches) -> Digests:
+        """Put one sequence in its place; safe from several processes at once."""
+        assert patches.clean.shape == patches.noisy.shape, "clean and noisy are twins"
+        assert patches.clean.shape == (self.counts[position], VIEWS, SIDE, SIDE)
+        skip = POINT_BYTES * sum(self.counts[:position])
+        with self.file.open("r+b") as f:
+            for offset, pixels in zip(self.offsets, patches[1:], strict=True):
+                f.seek(offset + skip)
+                f.write(np.ascontiguousarray(pixels).data)
+        return digests(patches)
+
+    def seal(self, path: Path, parts: Sequence[Digests]) -> str:
+        """Write the fingerprint, flush to disk, and move the file to its final name."""
+        digest = fingerprint(self.names, self.counts, parts)
+        with self.file.open("r+b") as f:
+            offsets = _skeleton(f, self.names, self.counts, self.meta, digest)
+            assert offsets == self.offsets, "a fingerprint never changes the layout"
+            f.flush()
+            os.fsync(f.fileno())
+        self.file.replace(path)
+        _sync_folder(path.parent)
+        return digest
+
+
+@contextlib.contextmanager
+def planned(
+    path: Path, *, names: Sequence[str], counts: Sequence[int], meta: StoreMeta
+) -> Iterator[Layout]:
+    """A file beside ``path`` with room for all; it is gone afterwards unless it was sealed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as f:
+            offsets = _skeleton(f, names, counts, meta, UNSEALED)
+        yield Layout(part, tuple(names), tuple(counts), meta, offsets)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class _SparseSink:
+    """A file that skips over the pixel buffers instead of writing them."""
+
+    closed = False
+
+    def __init__(self, file, pixel_bytes: int) -> None:
+        self.file, self.pixel_bytes, self.offsets = file, pixel_bytes, []
+
+    def write(self, data) -> int:
+        size = len(data)
+        if size == self.pixel_bytes:
+            self.offsets.append(self.file.tell())
+            self.file.seek(size, os.SEEK_CUR)
+        else:
+            self.file.write(data)
+        return size
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _skeleton(
+    file, names: Sequence[str], counts: Sequence[int], meta: StoreMeta, digest: str
+) -> tuple[int, int]:
+    """Write everything but the pixels; returns where clean and noisy pixels begin."""
+    points = sum(counts)
+    # Never touched, so it costs address space and no memory.
+    pixels = pa.py_buffer(np.zeros(points * POINT_BYTES, np.uint8))
+    sink = _SparseSink(file, pixels.size)
+    batch = _batch(pixels, names, counts)
+    schema = batch.schema.with_metadata(
+        {
+            "hpsearch.version": SCHEMA_VERSION,
+            "hpsearch.fingerprint": digest,
+            "hpsearch.counts": json.dumps([int(c) for c in counts]),
+            "hpsearch.names": json.dumps(list(names)),
+            "hpsearch.meta": meta.model_dump_json(),
+        }
+    )
+    with pa.PythonFile(sink, mode="w") as out, pa.ipc.new_file(out, schema) as writer:
+        writer.write_batch(batch.replace_schema_metadata(schema.metadata))
+    clean, noisy = sink.offsets
+    return clean, noisy
+
+
+def _batch(pixels: pa.Buffer, names: Sequence[str], counts: Sequence[int]) -> pa.RecordBatch:
+    points = sum(counts)
+    patch = pa.FixedSizeBinaryArray.from_buffers(pa.binary(PIXELS), points * VIEWS, [None, pixels])
+    repeats = np.multiply(counts, VIEWS)
+    sequence = np.repeat(np.arange(len(names), dtype=np.int16), repeats)
+    index = np.concatenate([np.arange(c, dtype=np.int32) for c in counts])
+    columns = {
+        "clean": patch,
+        "noisy": patch,
+        "sequence": pa.DictionaryArray.from_arrays(sequence, pa.array(names, pa.string())),
+        "view": pa.array(np.tile(np.arange(VIEWS, dtype=np.int8), points)),
+        "index": pa.array(np.repeat(index, VIEWS)),
+    }
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut, where the system allows it."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

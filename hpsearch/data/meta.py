@@ -1,0 +1,30 @@
+"""What a patch store says about itself."""
+
+from pydantic import Field
+
+from hpsearch.config.base import Setting
+
+
+class NoiseLevels(Setting):
+    """Standard deviation of the white Gaussian noise by view, in grey levels.
+
+    With the defaults a small U-Net reaches the error that was published for N-HPatches.
+    """
+
+    easy: float = Field(10.0, ge=0, le=128)
+    """Of ``ref`` and ``e1..e5``."""
+    hard: float = Field(20.0, ge=0, le=128)
+    tough: float = Field(30.0, ge=0, le=128)
+
+
+class StoreMeta(Setting):
+    """Where the patches of a store come from and how they may be used."""
+
+    source: str
+    licence: str
+    noise: NoiseLevels | None = None
+    """None where the noisy patches came with the set."""
+    split: str = ""
+    """Name of the set's own split; empty where it has none."""
+    test: tuple[str, ...] = ()
+    """Test sequences of the set's own split."""

@@ -1,0 +1,149 @@
+"""Which sequences train, validate and test; always whole sequences, never part of one.
+
+Source of the official lists: hpatches/hpatches-benchmark, ``tasks/splits/splits.json``.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from hpsearch.data.official import HPATCHES, TESTS
+from hpsearch.data.streams import stream
+from hpsearch.errors import UserError
+
+Part = Literal["train", "validation", "test"]
+SPLIT_NAMES = ("auto", *TESTS, "seeded")
+TEST_SHARE = 0.3
+VALIDATION_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Split:
+    """Sequence names by part; no name is in two parts."""
+
+    name: str
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        everything = (*self.train, *self.validation, *self.test)
+        assert len(set(everything)) == len(everything), "a sequence is in one part only"
+
+    def part(self, part: Part) -> tuple[str, ...]:
+        """Names of one part.
+
+        Raises:
+            UserError: if the part is empty, as the training part of ``full`` is.
+
+        """
+        names = {"train": self.train, "validation": self.validation, "test": self.test}[part]
+        if not names:
+            raise UserError(
+                f"split {self.name!r} has no {part} part here; choose another split, "
+                "or a set with more sequences"
+            )
+        return names
+
+
+def split_for(
+    names: Sequence[str],
+    *,
+    name: str = "auto",
+    test: Sequence[str] = (),
+    validation_share: float = VALIDATION_SHARE,
+    seed: int = 0,
+) -> Split:
+    """The split of the sequences ``names``, validation cut out of the training sequences.
+
+    ``name`` is an official name, ``mini``, ``seeded``, or ``auto``: the set's own split ``test`` if
+    it has one, ``a`` for HPatches sequences, ``mini`` for its photographs, else seeded.
+    ``validation_share`` in [0, 1) is of the training sequences, balanced over ``i_`` and ``v_``.
+
+    Raises:
+        UserError: for an unknown name, or one that does not apply to these sequences.
+
+    """
+    if name not in SPLIT_NAMES:
+        raise UserError(f"unknown split {name!r}; choose one of {', '.join(SPLIT_NAMES)}")
+    if not 0 <= validation_share < 1:
+        raise UserError(f"validation_share must lie in [0, 1), got {validation_share}")
+    label = _resolve(names, name, test)
+    if label == "own":
+        chosen = [n for n in test if n in names]
+    elif label == "seeded":
+        chosen = _draw(names, TEST_SHARE, stream(seed, "test split", 0))
+    else:
+        chosen = _official(names, label)
+    rest = [n for n in sorted(names) if n not in chosen]
+    validation = _draw(rest, validation_share, stream(seed, "validation", 0))
+    return Split(
+        label,
+        train=tuple(n for n in rest if n not in validation),
+        validation=tuple(validation),
+        test=tuple(chosen),
+    )
+
+
+def folds(split: Split, k: int, seed: int = 0) -> list[Split]:
+    """K splits that validate on each training or validation sequence once; test stays as it is.
+
+    Raises:
+        UserError: if there are fewer than k sequences outside test, or k < 2.
+
+    """
+    names = sorted((*split.train, *split.validation))
+    if not 2 <= k <= len(names):
+        raise UserError(f"k must lie in 2..{len(names)} for split {split.name!r}, got {k}")
+    rng = stream(seed, "folds", k)
+    order = [n for kind in _by_kind(names).values() for n in rng.permutation(kind).tolist()]
+    # Dealing the kinds one after the other like cards spreads each evenly over the folds.
+    parts = [tuple(sorted(order[i::k])) for i in range(k)]
+    return [
+        replace(split, validation=part, train=tuple(n for n in names if n not in part))
+        for part in parts
+    ]
+
+
+def _resolve(names: Sequence[str], name: str, test: Sequence[str]) -> str:
+    if name != "auto":
+        return name
+    if test:
+        return "own"
+    if set(names) <= set(HPATCHES):
+        return "a"
+    return "mini" if set(TESTS["mini"]) < set(names) else "seeded"
+
+
+def _official(names: Sequence[str], name: str) -> list[str]:
+    strange = sorted(set(names) - set(HPATCHES)) if name != "mini" else []
+    if strange:
+        raise UserError(
+            f"split {name!r} is for HPatches sequences and {strange[0]!r} is none; use 'auto'"
+        )
+    chosen = [n for n in TESTS[name] if n in names]
+    if not chosen:
+        raise UserError(
+            f"none of these sequences is in the test part of split {name!r}; use 'auto'"
+        )
+    return chosen
+
+
+def _draw(names: Iterable[str], share: float, rng: np.random.Generator) -> list[str]:
+    """A share of each kind, at least one of a kind where that leaves one behind."""
+    chosen: list[str] = []
+    for members in _by_kind(names).values():
+        wanted = max(round(share * len(members)), 1 if share > 0 else 0)
+        wanted = min(wanted, len(members) - 1)
+        chosen += rng.permutation(members)[:wanted].tolist()
+    return sorted(chosen)
+
+
+def _by_kind(names: Iterable[str]) -> dict[str, list[str]]:
+    """Sorted names by prefix: ``i_`` illumination, ``v_`` viewpoint, or none."""
+    kinds: dict[str, list[str]] = {}
+    for n in sorted(names):
+        kinds.setdefault(n[:2] if n[:2] in ("i_", "v_") else "", []).append(n)
+    return kinds

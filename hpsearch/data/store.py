@@ -1,0 +1,277 @@
+"""The patch store: one Arrow file, memory-mapped, shared by every process of a machine.
+
+Rows are point-major: row 16·p + v is view v of point p, and the points of a sequence are adjacent.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from hpsearch.data.layout import (
+    SCHEMA_VERSION,
+    SIDE,
+    VIEW_NAMES,
+    VIEWS,
+    SequencePatches,
+    digests,
+    fingerprint,
+    planned,
+)
+from hpsearch.data.meta import StoreMeta
+from hpsearch.data.splits import VALIDATION_SHARE, Part, Split, split_for
+from hpsearch.errors import UserError
+from hpsearch.shapes import Int, UInt8
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "VIEW_NAMES",
+    "PatchStore",
+    "Patches",
+    "SequencePatches",
+    "StoreMeta",
+    "write_store",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class PatchStore:
+    """Patches of named sequences, clean and noisy, as read-only views on the mapped file."""
+
+    path: Path
+    names: tuple[str, ...]
+    counts: tuple[int, ...]
+    """Points a sequence."""
+    fingerprint: str
+    """SHA-256 of names and pixels, in hex; people are shown the first 16 digits."""
+    meta: StoreMeta
+    clean: UInt8[np.ndarray, "points 16 32 32"]
+    noisy: UInt8[np.ndarray, "points 16 32 32"]
+
+    @staticmethod
+    def open(path: Path | str) -> "PatchStore":
+        """Map a store; no pixel is read.
+
+        Raises:
+            UserError: if there is no such file, it is no patch store, or of another version.
+
+        """
+        return _open(Path(path))
+
+    def __reduce__(self) -> tuple[Callable, tuple]:
+        return _reopen, (self.path.absolute(), self.fingerprint)
+
+    @cached_property
+    def sequence_of(self) -> Int[np.ndarray, " points"]:
+        """Position in ``names`` of each point's sequence."""
+        return np.repeat(np.arange(len(self.names)), self.counts)
+
+    @cached_property
+    def starts(self) -> Int[np.ndarray, " sequences"]:
+        """First point of each sequence."""
+        return np.cumsum([0, *self.counts[:-1]])
+
+    def split(
+        self, name: str = "auto", *, validation_share: float = VALIDATION_SHARE, seed: int = 0
+    ) -> Split:
+        """The split ``name`` of this store's sequences; see ``split_for``."""
+        split = split_for(
+            self.names, name=name, test=self.meta.test, validation_share=validation_share, seed=seed
+        )
+        return replace(split, name=self.meta.split or "own") if split.name == "own" else split
+
+    def part(self, split: Split, part: Part) -> "Patches":
+        """All patches of one part of a split.
+
+        Raises:
+            UserError: if that part is empty, or names a sequence that is not in the store.
+
+        """
+        return self._take(split.part(part))
+
+    def only(self, names: Sequence[str], split: Split) -> "Patches":
+        """Patches of chosen sequences, to train on.
+
+        Raises:
+            UserError: if one of them is a test sequence of the split, or is not in the store.
+
+        """
+        for name in names:
+            if name in split.test:
+                raise UserError(
+                    f"{name!r} is a test sequence of split {split.name!r} and cannot be trained "
+                    "on; leave it out"
+                )
+        return self._take(tuple(names))
+
+    def verify(self) -> None:
+        """Read everything and compare with the fingerprint.
+
+        Raises:
+            UserError: if a name or a pixel has changed since the store was written.
+
+        """
+        stops = np.cumsum(self.counts)
+        parts = [
+            digests(SequencePatches("", self.clean[a:b], self.noisy[a:b]))
+            for a, b in zip(self.starts, stops, strict=True)
+        ]
+        if fingerprint(self.names, self.counts, parts) != self.fingerprint:
+            raise UserError(
+                f"{self.path} differs from its fingerprint {self.fingerprint[:16]}: "
+                "its content has changed since it was written; build or import it again"
+            )
+
+    def _take(self, names: tuple[str, ...]) -> "Patches":
+        missing = sorted(set(names) - set(self.names))
+        if missing:
+            raise UserError(
+                f"{self.path} has no sequence {missing[0]!r}; it has {', '.join(self.names[:8])}"
+                + (", …" if len(self.names) > 8 else "")
+            )
+        at = [self.names.index(n) for n in dict.fromkeys(names)]
+        points = [np.arange(self.starts[i], self.starts[i] + self.counts[i]) for i in at]
+        return Patches(self, np.concatenate(points), tuple(self.names[i] for i in at))
+
+
+@dataclass(frozen=True, eq=False)
+class Patches:
+    """Some sequences of a store; a local row is 16·(local point) + view.
+
+    Pickles as the path of its store, so sending it to a worker costs nothing.
+    """
+
+    store: PatchStore
+    points: Int[np.ndarray, " points"]
+    """Points in the store; their order is the order of the local points."""
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """Points a sequence, in the order of ``names``."""
+        return tuple(self.store.counts[self.store.names.index(n)] for n in self.names)
+
+    @cached_property
+    def sequence_of(self) -> Int[np.ndarray, " points"]:
+        """Position in ``names`` of each local point's sequence."""
+        return np.repeat(np.arange(len(self.names)), self.counts)
+
+    def rows(self, local_rows: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
+        """Rows in the store of local rows."""
+        point, view = np.divmod(local_rows, VIEWS)
+        return VIEWS * self.points[point] + view
+
+    def gather(self, rows: Int[np.ndarray, " n"], *, noisy: bool) -> UInt8[np.ndarray, "n 32 32"]:
+        """Copies of the patches at local rows, writable."""
+        return self._pixels(noisy).reshape(-1, SIDE, SIDE).take(self.rows(rows), axis=0)
+
+    def all(self, *, noisy: bool) -> UInt8[np.ndarray, "points 16 32 32"]:
+        """A writable copy of every patch; 16 KiB a point."""
+        return self._pixels(noisy).take(self.points, axis=0)
+
+    def _pixels(self, noisy: bool) -> UInt8[np.ndarray, "points 16 32 32"]:
+        return self.store.noisy if noisy else self.store.clean
+
+
+def write_store(path: Path, sequences: Iterable[SequencePatches], *, meta: StoreMeta) -> PatchStore:
+    """Write sequences as they come, one in memory at a time; the file appears whole or not at all.
+
+    Raises:
+        UserError: if there is no sequence, one is empty, or two have the same name.
+
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Offsets depend on how many points there are, so sequences wait in a spool until all are known.
+    with tempfile.TemporaryFile(dir=path.parent) as spool:
+        names, counts = _spool(spool, sequences)
+        with planned(path, names=names, counts=counts, meta=meta) as layout:
+            spool.seek(0)
+            parts = []
+            for i, (name, count) in enumerate(zip(names, counts, strict=True)):
+                shape = (count, VIEWS, SIDE, SIDE)
+                pixels = [np.empty(shape, np.uint8) for _ in range(2)]
+                for array in pixels:
+                    spool.readinto(array.data)
+                parts.append(layout.write(i, SequencePatches(name, *pixels)))
+            layout.seal(path, parts)
+    return PatchStore.open(path)
+
+
+def _spool(file, sequences: Iterable[SequencePatches]) -> tuple[list[str], list[int]]:
+    names, counts = [], []
+    for patches in sequences:
+        if len(patches.clean) == 0:
+            raise UserError(f"sequence {patches.name!r} has no patches; leave it out")
+        if patches.name in names:
+            raise UserError(f"two sequences are called {patches.name!r}; rename one")
+        assert patches.clean.shape == patches.noisy.shape, "clean and noisy are twins"
+        assert patches.clean.shape[1:] == (VIEWS, SIDE, SIDE)
+        names.append(patches.name)
+        counts.append(len(patches.clean))
+        for pixels in patches[1:]:
+            file.write(np.ascontiguousarray(pixels, dtype=np.uint8).data)
+    if not names:
+        raise UserError("there is no sequence to write; give at least one")
+    return names, counts
+
+
+def _open(path: Path) -> PatchStore:
+    if not path.is_file():
+        raise UserError(
+            f"no patch store at {path}; make one with `hpsearch data import` or `data photos`"
+        )
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        said = {k.decode(): v.decode() for k, v in (reader.schema.metadata or {}).items()}
+        batch = reader.get_batch(0) if reader.num_record_batches else None
+    except (pa.ArrowInvalid, OSError) as e:
+        raise _damaged(path, "it is cut short or no Arrow file") from e
+    version = said.get("hpsearch.version")
+    if version is None or batch is None:
+        raise _damaged(path, "it holds no patches")
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}; "
+            "build or import it again"
+        )
+    return _view(path, batch, said)
+
+
+def _view(path: Path, batch: pa.RecordBatch, said: dict[str, str]) -> PatchStore:
+    names, counts = json.loads(said["hpsearch.names"]), json.loads(said["hpsearch.counts"])
+    shape = (sum(counts), VIEWS, SIDE, SIDE)
+    pixels = [batch.column(name).buffers()[1] for name in ("clean", "noisy")]
+    if any(buffer.size != np.prod(shape) for buffer in pixels):
+        raise _damaged(path, "its patches do not fit its counts")
+    return PatchStore(
+        path=path,
+        names=tuple(names),
+        counts=tuple(counts),
+        fingerprint=said["hpsearch.fingerprint"],
+        meta=StoreMeta.model_validate_json(said["hpsearch.meta"]),
+        clean=np.frombuffer(pixels[0], np.uint8).reshape(shape),
+        noisy=np.frombuffer(pixels[1], np.uint8).reshape(shape),
+    )
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(f"{path} is not a usable patch store: {why}; build or import it again")
+
+
+def _reopen(path: Path, expected: str) -> PatchStore:
+    store = PatchStore.open(path)
+    if store.fingerprint != expected:
+        raise UserError(
+            f"{path} has changed: fingerprint {store.fingerprint[:16]}, expected {expected[:16]}; "
+            "give every machine the same store"
+        )
+    return store
