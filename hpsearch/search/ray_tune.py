@@ -1,0 +1,182 @@
+"""Ray Tune runs the trials of a search, and can go on after the driver died."""
+
+import logging
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import AsyncHyperBandScheduler
+
+from hpsearch.errors import UserError
+from hpsearch.search.optuna_bridge import StudySearch
+from hpsearch.search.search import Search
+from hpsearch.search.workers import train
+from hpsearch.tracking.ledger import Ledger
+from hpsearch.training.trial import Job
+
+TUNE_FOLDER = "tune"
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "5",  # what a dead driver may forget
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a bad report ends its trial, not the search
+}
+
+
+class LedgerCallback(tune.Callback):
+    """Writes what happens to the ledger; it keeps nothing, so it survives the driver."""
+
+    def __init__(self, path: Path) -> None:
+        self._ledger = Ledger(path)
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A trial starts, or goes on after a crash."""
+        config = trial.config
+        self._ledger.append(
+            "start", trial=trial.trial_id, number=config["number"], config=config["trial"]
+        )
+
+    def on_trial_result(
+        self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
+    ) -> None:
+        """A report came."""
+        fields = {key: result[key] for key in ("seen", "objective", "metrics")}
+        self._ledger.append(
+            "report", trial=trial.trial_id, **fields, seconds=result["time_total_s"]
+        )
+
+    def on_checkpoint(
+        self, iteration: int, trials: list, trial: Any, checkpoint: Any, **info: Any
+    ) -> None:
+        """A checkpoint lies in the storage."""
+        self._ledger.append("checkpoint", trial=trial.trial_id, path=checkpoint.path)
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A trial ended, by itself or because the scheduler stopped it."""
+        result = trial.last_result or {}
+        status = result.get("status", "failed")
+        self._ledger.append(
+            "end",
+            trial=trial.trial_id,
+            status="pruned" if status == "running" else status,
+            reason=result.get("reason", "") or _why(status),
+        )
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A trial raised, or its worker died for good."""
+        error = trial.get_error()
+        lines = str(error).strip().splitlines() if error else ["no message"]
+        self._ledger.append("end", trial=trial.trial_id, status="failed", reason=lines[-1][:500])
+
+
+def _why(status: str) -> str:
+    return "among the lower share of its rung" if status == "running" else ""
+
+
+class RungKeeper(tune.Callback):
+    """Saves ASHA's rungs with the experiment; Tune itself forgets them when it resumes."""
+
+    def __init__(self, scheduler: AsyncHyperBandScheduler) -> None:
+        self._scheduler = scheduler
+
+    def get_state(self) -> dict:
+        """The rungs of every bracket."""
+        return {"rungs": [bracket._rungs for bracket in self._scheduler._brackets]}
+
+    def set_state(self, state: dict) -> None:
+        """Put the rungs back."""
+        for bracket, rungs in zip(self._scheduler._brackets, state["rungs"], strict=True):
+            bracket._rungs = rungs
+
+
+def start_ray(*, address: str | None = None, cpus: int | None = None) -> None:
+    """Join a cluster, or start Ray on this machine.
+
+    Raises:
+        UserError: if there is no cluster at ``address``.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if ray.is_initialized():
+        return
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # nothing listens beyond loopback
+        ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
+        return
+    try:
+        ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError) as error:
+        raise UserError(f"no Ray cluster answers at {address}; check it or leave it out") from error
+
+
+def run_search(
+    search: Search, *, job: Job, folder: Path, space: Path, concurrent: int | None = None
+) -> bool:
+    """Run the trials of a new search; True if all have ended, False if it was interrupted."""
+    scheduler = AsyncHyperBandScheduler(
+        time_attr="seen",
+        metric="objective",
+        mode=search.objective.mode,
+        max_t=search.budget,
+        grace_period=search.first_rung,
+        reduction_factor=search.reduction,
+    )
+    tuner = tune.Tuner(
+        _trainable(search, job),
+        tune_config=tune.TuneConfig(
+            search_alg=StudySearch(folder, space=space),
+            scheduler=scheduler,
+            num_samples=search.trials,
+            max_concurrent_trials=concurrent or slots(),
+            time_budget_s=search.time_limit,
+            reuse_actors=True,  # a fresh worker costs two seconds and a torch import
+            trial_dirname_creator=_dirname,
+        ),
+        run_config=tune.RunConfig(
+            name=TUNE_FOLDER,
+            storage_path=str(folder.absolute()),
+            callbacks=[LedgerCallback(folder / "ledger.jsonl"), RungKeeper(scheduler)],
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
+            failure_config=tune.FailureConfig(max_failures=1),
+            verbose=0,
+        ),
+    )
+    return _fit(tuner)
+
+
+def resume_search(search: Search, *, job: Job, folder: Path) -> bool:
+    """Go on where a search stood; True if all trials have ended.
+
+    Raises:
+        UserError: if there is nothing to go on from.
+    """
+    path = str((folder / TUNE_FOLDER).absolute())
+    if not tune.Tuner.can_restore(path):
+        raise UserError(f"{folder.name!r} stopped before its first trial; search again, new name")
+    return _fit(tune.Tuner.restore(path, trainable=_trainable(search, job)))
+
+
+def slots() -> int:
+    """Trials that fit on the cluster at once, one CPU each."""
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def _trainable(search: Search, job: Job) -> Callable[[dict], None]:
+    return tune.with_resources(partial(train, job=job, objective=search.objective), {"cpu": 1})
+
+
+def _fit(tuner: tune.Tuner) -> bool:
+    results = tuner.fit()
+    ended = ("TERMINATED", "ERROR")
+    return all(trial.status in ended for trial in results._experiment_analysis.trials)
+
+
+def _dirname(trial: Any) -> str:
+    return f"{trial.config['number']:04d}-{trial.trial_id}"

@@ -1,0 +1,142 @@
+"""A search as a space file states it: what may vary, what counts, what it may cost."""
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+
+from hpsearch.config import TrialConfig
+from hpsearch.errors import UserError
+from hpsearch.search.objective import MEAN_MAP, Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What a file in ``search_spaces/`` exports as ``SEARCH``.
+
+    Attributes:
+        suggest: draws one configuration; conditions are ``if``s, what follows is computed.
+        budget: patches that a full trial sees.
+        report_every: patches between two reports; a report costs a validation.
+        trials: how many configurations to try.
+        baseline: trained for the same budget, as a yardstick for the winner.
+        objective: what counts, measured on validation sequences.
+        grace: patches that every trial may see before ASHA may stop it.
+        reduction: at each rung of ASHA, the best 1/reduction go on.
+        sampler: Optuna's TPE, or random search.
+        first: points to try first, as parameter values by the names that ``suggest`` uses.
+        data: a set by name (``mini``, ``tiny``) or the path of a patch store.
+        validation_points: points of each validation sequence that a report is scored on.
+        time_limit: seconds after which no trial goes on; None for no limit.
+    """
+
+    suggest: Callable[[optuna.Trial], TrialConfig]
+    budget: int
+    report_every: int
+    trials: int
+    baseline: TrialConfig
+    objective: Objective = MEAN_MAP
+    grace: int | None = None
+    reduction: float = 3
+    sampler: Literal["tpe", "random"] = "tpe"
+    first: Sequence[Mapping[str, Any]] = field(default=())
+    data: str = "mini"
+    validation_points: int = 64
+    time_limit: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise UserError(f"a search needs at least one trial, got trials={self.trials}")
+        if not 0 < self.report_every <= self.budget:
+            raise UserError(
+                f"report_every must lie between 1 and the budget of {self.budget} patches, "
+                f"got {self.report_every}"
+            )
+        if not self.report_every <= self.first_rung <= self.budget:
+            raise UserError(
+                f"grace must lie between report_every={self.report_every} and "
+                f"budget={self.budget} patches, or ASHA has no rung; got {self.grace}"
+            )
+        if self.reduction <= 1:
+            raise UserError(f"reduction must be above 1, got {self.reduction}")
+
+    @property
+    def first_rung(self) -> int:
+        """Patches before ASHA may stop a trial."""
+        return self.report_every if self.grace is None else self.grace
+
+    def draw(self, trial: optuna.Trial) -> TrialConfig:
+        """One configuration, checked to be what a search can use.
+
+        Raises:
+            UserError: if ``suggest`` raises, returns something else, or disagrees on the budget.
+        """
+        try:
+            config = self.suggest(trial)
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            raise UserError(
+                f"suggest raised {type(error).__name__} at {Path(where.filename).name}:"
+                f"{where.lineno} ({_first_line(error)}); mend the space and run it again"
+            ) from error
+        if not isinstance(config, TrialConfig):
+            raise UserError(
+                f"suggest must return a TrialConfig, but returned {type(config).__name__}"
+            )
+        if config.patches != self.budget:
+            raise UserError(
+                f"suggest set patches={config.patches}, but the search's budget is {self.budget}; "
+                "pass patches=BUDGET in suggest so that every trial costs the same"
+            )
+        return config
+
+    def rehearse(self, draws: int = 8) -> None:
+        """Draw a few configurations, so that a mistake in the space shows before Ray starts.
+
+        Raises:
+            UserError: as ``draw``.
+        """
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=self.seed))
+        for point in self.first:
+            study.enqueue_trial(dict(point))
+        for _ in range(draws + len(self.first)):
+            self.draw(study.ask())
+
+
+def load_search(path: Path) -> Search:
+    """Run a space file and take its ``SEARCH``.
+
+    Raises:
+        UserError: if there is no such file, it does not run, or it exports no Search.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no search space at {path}; pass the path of a Python file")
+    module_name = f"hpsearch_space_{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is not a Python file; a search space ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses and pickling look their module up by name
+    try:
+        spec.loader.exec_module(module)
+    except UserError as error:
+        raise UserError(f"{path.name}: {error}") from error
+    except Exception as error:
+        raise UserError(
+            f"{path} does not run: {type(error).__name__}: {_first_line(error)}"
+        ) from error
+    search = getattr(module, "SEARCH", None)
+    if not isinstance(search, Search):
+        raise UserError(f"{path} must export SEARCH = Search(...), found {type(search).__name__}")
+    return search
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:3]) if lines else "no message"

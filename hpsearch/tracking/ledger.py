@@ -1,0 +1,61 @@
+"""The search's own record: one JSON line an event, appended by the driver and never rewritten.
+
+Everything that people look at (the live table, MLflow, the report) follows this file at its own
+pace, so a slow or absent reader never holds up training, and all of it can be made again from here.
+A trial that goes on from a checkpoint may report the same number of patches twice; the first line
+counts, because a repeated report holds the same numbers.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Event = dict[str, Any]
+"""``event`` is search, start, report, checkpoint, error, end or finish; ``trial`` is Ray's id."""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """An append-only file of events."""
+
+    path: Path
+
+    def append(self, event: str, **fields: Any) -> None:
+        """Write one event with the time it happened (seconds since 1970)."""
+        line = json.dumps({"event": event, "time": time.time(), **fields}, allow_nan=False)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab") as file:
+            if file.tell() and not _ends_with_newline(self.path):
+                file.write(b"\n")  # the last writer died in the middle of a line
+            file.write(line.encode() + b"\n")
+
+    def read(self, offset: int = 0) -> tuple[list[Event], int]:
+        """Whole events from byte ``offset`` on, and the offset to go on from."""
+        if not self.path.exists():
+            return [], offset
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        return list(_parse(whole)), offset + len(whole)
+
+    def events(self) -> list[Event]:
+        """Everything so far."""
+        return self.read()[0]
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, 2)
+        return file.read() == b"\n"
+
+
+def _parse(data: bytes) -> Iterator[Event]:
+    for line in data.splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue  # a line that its writer did not finish

@@ -1,0 +1,60 @@
+"""Results that trials share, kept under the hash of what they depend on.
+
+No locks: a trial that needs an artifact finds it or makes it, and the first to finish publishes.
+A duplicate is the same bytes, so it is harmless. Bytes are verified when they are read.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+from pyarrow import fs
+
+DIGEST = 32
+"""Bytes of the SHA-256 that end every artifact."""
+
+
+def artifact_key(**depends_on: Any) -> str:
+    """A name for what follows from ``depends_on`` (JSON values) alone."""
+    text = json.dumps(depends_on, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """A folder of artifacts on any file system that pyarrow opens (path or URI)."""
+
+    root: str
+
+    def get(self, key: str) -> pa.Buffer | None:
+        """The bytes under ``key``, or None where there are none or they are damaged."""
+        filesystem, folder = fs.FileSystem.from_uri(self.root)
+        path = f"{folder}/{key}"
+        if filesystem.get_file_info(path).type != fs.FileType.File:
+            return None
+        if isinstance(filesystem, fs.LocalFileSystem):
+            stored = pa.memory_map(path).read_buffer()
+        else:
+            stored = filesystem.open_input_file(path).read_buffer()
+        return _verified(stored)
+
+    def publish(self, key: str, payload: bytes) -> None:
+        """Write the bytes so that a reader sees all of them or none."""
+        filesystem, folder = fs.FileSystem.from_uri(self.root)
+        filesystem.create_dir(folder, recursive=True)
+        draft = f"{folder}/{key}.{uuid4().hex}.part"
+        with filesystem.open_output_stream(draft) as stream:
+            stream.write(payload)
+            stream.write(hashlib.sha256(payload).digest())
+        filesystem.move(draft, f"{folder}/{key}")
+
+
+def _verified(stored: pa.Buffer) -> pa.Buffer | None:
+    if stored.size < DIGEST:
+        return None
+    payload = stored.slice(0, stored.size - DIGEST)
+    same = hashlib.sha256(payload).digest() == stored.slice(stored.size - DIGEST).to_pybytes()
+    return payload if same else None

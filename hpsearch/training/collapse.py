@@ -1,0 +1,90 @@
+"""Collapse: every patch gets the same descriptor.
+
+Neither the loss nor mAP shows it alone: a run that learns can sit at the collapse value for a
+while, and a constant encoder has retrieval mAP 1.0. The descriptors show it, but only together:
+they lie in one direction or close to one point relative to their length, *and* another point's
+patch is no farther than a patch of the same point. The effective rank is no help: it is scale-free
+and stays high while everything shrinks to one point.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hpsearch.shapes import Float, Int
+
+CLOSE = 0.2
+"""Relative dispersion below this counts as one point."""
+ALIGNED = 0.99
+"""Resultant length above this counts as one direction."""
+APART = 1.05
+"""A ratio of negative to positive distance below this counts as not told apart."""
+
+
+class Dispersion(NamedTuple):
+    """How far descriptors of a batch are apart; all three are free of scale."""
+
+    relative: float
+    """Root mean squared distance of two descriptors ÷ root mean squared norm; 0 = one point."""
+    resultant: float
+    """Length of the mean of the unit-normalised descriptors, in [0, 1]."""
+    ratio: float
+    """Root mean squared distance to other points' patches ÷ to the same point's; 1 = chance."""
+
+
+@torch.no_grad()
+def dispersion(descriptors: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> Dispersion:
+    """Measure a batch in O(n·d), from group means; ``labels`` name the point of each patch.
+
+    In float64, because the distances of nearly equal descriptors are differences of large sums.
+    """
+    x = descriptors.double()
+    count = len(x)
+    groups = torch.unique(labels, return_inverse=True)[1]
+    sizes = torch.bincount(groups).double()
+    sums = torch.zeros(len(sizes), x.shape[1], dtype=x.dtype, device=x.device)
+    sums.index_add_(0, groups, x)
+    x_centred = x - x.mean(0)
+    # Σ over ordered pairs of |xi − xj|² = 2·n·Σ|xi − mean|², within the batch and within a group
+    everything = 2 * count * x_centred.square().sum()
+    means = sums / sizes[:, None]
+    within = 2 * (sizes[groups] * (x - means[groups]).square().sum(1)).sum()
+    same = (sizes * (sizes - 1)).sum()
+    other = count * (count - 1) - same
+    positive, negative = within / same.clamp_min(1), (everything - within) / other.clamp_min(1)
+    norm = x.square().sum(1).mean()
+    unit = x / x.norm(dim=1, keepdim=True).clamp_min(1e-30)
+    return Dispersion(
+        relative=_root(everything / (count * (count - 1)), norm),
+        resultant=float(unit.mean(0).norm()),
+        ratio=_root(negative, positive),
+    )
+
+
+def _root(above: Tensor, below: Tensor) -> float:
+    return float((above.clamp_min(0) / below).sqrt()) if float(below) > 0 else 1.0
+
+
+@dataclass
+class CollapseDetector:
+    """Decides after several bad looks in a row; its count is part of the checkpoint.
+
+    Args:
+        collapse_value: the loss of a constant encoder; a run well below it is safe.
+        patience: bad looks in a row that end a trial. Dips recover, so one is not enough.
+    """
+
+    collapse_value: float
+    patience: int = 4
+    bad: int = 0
+
+    def look(self, seen: Dispersion, loss: float) -> bool:
+        """Whether the trial has collapsed, given the latest batch and the recent mean loss."""
+        one_place = seen.relative < CLOSE or seen.resultant > ALIGNED
+        stuck = loss > 0.9 * self.collapse_value
+        told_apart = math.isfinite(seen.ratio) and seen.ratio >= APART
+        self.bad = self.bad + 1 if one_place and stuck and not told_apart else 0
+        return self.bad >= self.patience

@@ -1,0 +1,124 @@
+"""One trial, from its configuration to reports, on one machine, with no Ray."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hpsearch.config import TrialConfig
+from hpsearch.data.splits import Split
+from hpsearch.data.store import Patches, PatchStore
+from hpsearch.errors import UserError
+from hpsearch.evaluation import VALIDATION
+from hpsearch.models import Pipeline
+from hpsearch.training.artifacts import Artifacts
+from hpsearch.training.denoising import denoise, restoration_metrics
+from hpsearch.training.devices import choose_device
+from hpsearch.training.inputs import training_input
+from hpsearch.training.loop import Progress, Report, fit
+from hpsearch.training.tasks import DescriptorTask
+from hpsearch.training.validation import scored
+
+CHECKPOINT = "trial.pt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What all trials of a search have in common; small, and pickles by path."""
+
+    store: PatchStore
+    split: Split
+    artifacts: Artifacts
+    report_every: int
+    validation_points: int
+    sequences: tuple[str, ...] = ()
+    """Training sequences; none means all of the split's."""
+    device: str = "auto"
+
+    def training_patches(self) -> Patches:
+        """Patches to train on; never of a test or validation sequence.
+
+        Raises:
+            UserError: if a chosen sequence is a test or validation sequence, or is not there.
+        """
+        if not self.sequences:
+            return self.store.part(self.split, "train")
+        for name in self.sequences:
+            if name in self.split.validation:
+                raise UserError(
+                    f"{name!r} is a validation sequence of split {self.split.name!r} and cannot "
+                    "be trained on; leave it out"
+                )
+        return self.store.only(self.sequences, self.split)
+
+
+@dataclass(eq=False)
+class Trial:
+    """A descriptor in training, with the denoiser in front of it, if there is one."""
+
+    job: Job
+    task: DescriptorTask
+    denoiser: nn.Module | None
+    progress: Progress
+
+    def reports(self) -> Iterator[Report]:
+        """Train to the end of the budget, or until the trial fails."""
+        return fit(
+            self.task,
+            patches=self.task.config.patches,
+            report_every=self.job.report_every,
+            progress=self.progress,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint that continues bit-identically on the same machine."""
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / f"{CHECKPOINT}.part"
+        state = {"progress": vars(self.progress).copy(), "task": self.task.state()}
+        torch.save(state, draft)
+        draft.replace(folder / CHECKPOINT)
+
+    def load(self, folder: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            UserError: if the checkpoint is missing or damaged.
+        """
+        try:
+            state = torch.load(
+                folder / CHECKPOINT, map_location=self.task.device, weights_only=True
+            )
+        except (OSError, RuntimeError, EOFError) as error:
+            raise UserError(
+                f"the checkpoint in {folder} cannot be read; start the trial again"
+            ) from error
+        vars(self.progress).update(state["progress"])
+        self.task.restore(state["task"])
+
+    def pipeline(self) -> Pipeline:
+        """What is registered: noisy or clean patches in, descriptors out."""
+        return Pipeline(self.denoiser, self.task.network).eval()
+
+
+def prepare_trial(config: TrialConfig, job: Job) -> Trial:
+    """Build the networks and lay out the patches; a shared denoiser is found or trained here."""
+    device = choose_device(job.device)
+    train = job.training_patches()
+    validation = scored(
+        job.store.part(job.split, "validation"), points=job.validation_points, sizes=VALIDATION
+    )
+    raw = validation.pixels(noisy=config.evaluate_on == "noisy")
+    denoiser, gather = training_input(config.input, train, job.artifacts, device)
+    seen = raw if denoiser is None else denoise(denoiser, raw, device=device)
+    task = DescriptorTask(
+        config=config,
+        sequence_of=train.sequence_of,
+        train=gather,
+        validation=validation,
+        seen_by_descriptor=seen,
+        constant_metrics=restoration_metrics(seen, validation.pixels(noisy=False)),
+        device=device,
+    )
+    return Trial(job, task, denoiser, Progress())

@@ -1,0 +1,58 @@
+"""The fixed, cheap subset of validation patches that reports are scored on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpsearch.config import VIEWS
+from hpsearch.data.samplers import stream
+from hpsearch.data.store import Patches
+from hpsearch.evaluation import Scores, Sizes, Tasks, evaluate, make_tasks
+from hpsearch.shapes import Float, Int, UInt8
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Some points of some sequences, with the task lists they are scored by.
+
+    Rows are point-major, as in the store: the 16 views of a point are adjacent.
+    """
+
+    patches: Patches
+    points: Int[np.ndarray, " points"]
+    tasks: Tasks
+
+    @property
+    def rows(self) -> Int[np.ndarray, " rows"]:
+        """Local rows of every view of the points."""
+        return (VIEWS * self.points[:, None] + np.arange(VIEWS)).ravel()
+
+    def pixels(self, *, noisy: bool) -> UInt8[np.ndarray, "rows 32 32"]:
+        """The patches to describe."""
+        return self.patches.gather(self.rows, noisy=noisy)
+
+    def score(self, descriptors: Float[np.ndarray, "rows d"]) -> Scores:
+        """Verification, matching and retrieval of one descriptor a row."""
+        views = descriptors.reshape(len(self.points), VIEWS, -1)
+        sequence = self.patches.sequence_of[self.points]
+        return evaluate(
+            {name: views[sequence == i] for i, name in enumerate(self.patches.names)}, self.tasks
+        )
+
+
+def scored(patches: Patches, *, points: int | None, sizes: Sizes, seed: int = 0) -> Scored:
+    """Choose at most ``points`` of each sequence (None: all) and draw their task lists, by seed."""
+    chosen = []
+    for i, name in enumerate(patches.names):
+        own = np.flatnonzero(patches.sequence_of == i)
+        if points is not None and points < len(own):
+            own = np.sort(stream(seed, f"scored {name}", 0).choice(own, points, replace=False))
+        chosen.append(own)
+    every = np.concatenate(chosen)
+    ref = patches.gather(VIEWS * every, noisy=False)
+    std = np.split(
+        ref.reshape(len(every), -1).std(axis=1), np.cumsum([len(c) for c in chosen])[:-1]
+    )
+    counts = [len(c) for c in chosen]
+    tasks = make_tasks(patches.names, counts, sizes=sizes.within(len(every)), seed=seed, std=std)
+    return Scored(patches, every, tasks)
