@@ -1,0 +1,82 @@
+"""Area under precision-recall and ROC, as the official HPatches evaluation counts them.
+
+Both curves run over a list sorted by distance with a *stable* sort: ties keep the list's order, and
+each rank is a point of its own (tied entries are not merged). scikit-learn's
+``average_precision_score`` is a different number.
+
+Source: Balntas et al., HPatches, CVPR 2017; hpatches-benchmark, ``python/utils/hpatch.py``.
+"""
+
+import numpy as np
+
+from hpsearch.errors import UserError
+from hpsearch.shapes import Bool, Float, Num
+
+FLOOR = 1e-10
+"""The official code floors true positives and retrieved counts by this before dividing."""
+
+
+def average_precision(
+    distance: Num[np.ndarray, " n"],
+    is_match: Bool[np.ndarray, " n"],
+    *,
+    n_positive: int | None = None,
+) -> float:
+    """Trapezoid area under precision-recall with (recall 0, precision 1) in front, in [0, 1].
+
+    Args:
+        distance: smaller means more likely a match; ties keep the order of the list.
+        n_positive: all true matches, found or not (default: those in the list). The area stops at
+            the recall that the list reaches.
+
+    Raises:
+        UserError: if ``n_positive`` is smaller than the matches listed or zero, or a distance is NaN.
+    """
+    matches = sorted_labels(distance, is_match)
+    found = np.flatnonzero(matches)
+    total = len(found) if n_positive is None else n_positive
+    if total < max(len(found), 1):
+        raise UserError(f"n_positive is {total}, but the list holds {len(found)} matches")
+    return area_from_counts(found - np.arange(len(found)), n_positive=total)
+
+
+def roc_auc(distance: Num[np.ndarray, " n"], is_match: Bool[np.ndarray, " n"]) -> float:
+    """Trapezoid area under ROC over the stably sorted list, in [0, 1].
+
+    Equal to the share of (match, non-match) pairs in which the match is listed first; by the stable
+    sort a tie goes to whichever was listed first and is not counted half.
+
+    Raises:
+        UserError: if either class is empty or a distance is NaN.
+    """
+    matches = sorted_labels(distance, is_match)
+    positives = int(matches.sum())
+    negatives = len(matches) - positives
+    if not positives or not negatives:
+        raise UserError("ROC needs at least one match and one non-match")
+    ahead = np.flatnonzero(matches) - np.arange(positives)
+    return 1.0 - float(ahead.sum()) / (positives * negatives)
+
+
+def area_from_counts(
+    ahead: Num[np.ndarray, "*batch p"], *, n_positive: int
+) -> Float[np.ndarray, "*batch"]:
+    """Trapezoid AP from the number of non-matches listed ahead of the 1st, 2nd, … p-th match.
+
+    AP = 1/(2P) Σ_r [r / (r + c_r) + (r-1) / (r-1 + c_r)], where the second term is the precision one
+    rank before the r-th match: 1 for r = 1 and c_1 = 0.
+    """
+    rank = np.arange(1, ahead.shape[-1] + 1, dtype=np.float64)
+    here = rank / (rank + ahead)
+    listed_before = rank - 1 + ahead
+    before = np.maximum(rank - 1, FLOOR) / np.maximum(listed_before, FLOOR)
+    return (here + before).sum(axis=-1) / (2 * n_positive)
+
+
+def sorted_labels(
+    distance: Num[np.ndarray, " n"], is_match: Bool[np.ndarray, " n"]
+) -> Bool[np.ndarray, " n"]:
+    """Labels in the order of the stably sorted distances."""
+    if np.isnan(distance).any():
+        raise UserError("a distance is NaN: the descriptors hold NaN or infinity")
+    return np.asarray(is_match, bool)[np.argsort(distance, kind="stable")]

@@ -1,0 +1,128 @@
+"""Distances as SciPy counts them, and fast approximations with a bound on their error.
+
+A matrix product is fast but rounds equal distances apart. So products only pre-select: decisions
+that lie within ``Frame.tolerance`` are taken on ``scipy_distance``.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hpsearch.shapes import Float
+
+Norm = Literal["l2", "l1"]
+
+ROWS = 8192
+"""Pairs a step: small enough for the cache, large enough to hide the cost of a call."""
+
+
+def scipy_distance(
+    a: Float[Tensor, "n d"], b: Float[Tensor, "n d"], *, norm: Norm
+) -> Float[Tensor, " n"]:
+    """Distance of row i to row i in float64, to the last bit that of ``scipy``'s ``cdist``.
+
+    SciPy adds the dimensions one after the other; any other order could tell apart distances that
+    SciPy finds equal, or the reverse.
+    """
+    difference = a.double() - b.double()
+    terms = difference.square_() if norm == "l2" else difference.abs_()
+    total = torch.zeros(len(a), dtype=torch.float64, device=a.device)
+    for column in terms.T.contiguous():
+        total += column
+    return total.sqrt_() if norm == "l2" else total
+
+
+def indexed_distance(
+    a: Float[Tensor, "n d"], rows: Tensor, b: Float[Tensor, "m d"], columns: Tensor, *, norm: Norm
+) -> Float[Tensor, " p"]:
+    """``scipy_distance`` of ``a[rows]`` to ``b[columns]`` in steps of bounded memory."""
+    result = torch.empty(len(rows), dtype=torch.float64, device=a.device)
+    for start in range(0, len(rows), ROWS):
+        step = slice(start, start + ROWS)
+        result[step] = scipy_distance(a[rows[step]], b[columns[step]], norm=norm)
+    return result
+
+
+def product_dtype(device: torch.device) -> torch.dtype:
+    """Type in which matrix products have the error that ``Frame.tolerance`` states.
+
+    float32 is faster, but only where it may not be cut to TF32 or bfloat16 behind our back.
+    """
+    safe = device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
+    return torch.float32 if safe else torch.float64
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Frame:
+    """Coordinates in which rounding does least harm: centred, and scaled by a power of two.
+
+    Centring makes the error follow the spread of the descriptors instead of their common offset.
+    Integers stay integers, so that their products are exact and need no second look.
+    """
+
+    centre: Float[Tensor, " d"]
+    scale: float
+    integral: bool
+    norm: Norm
+    dtype: torch.dtype
+
+    @classmethod
+    def around(cls, points: Float[Tensor, "n d"], *, norm: Norm, dtype: torch.dtype) -> "Frame":
+        """The frame of these points; others may be placed in it too."""
+        # float32, so that equal descriptors are centred to exact zeros
+        centre = points.mean(dim=0, dtype=torch.float64).float()
+        integral = bool((points == points.round()).all())
+        if integral:
+            return cls(centre=centre.round(), scale=1.0, integral=True, norm=norm, dtype=dtype)
+        largest = (points.double() - centre.double()).abs().max()
+        exponent = int(torch.frexp(largest).exponent)
+        return cls(centre=centre, scale=2.0**-exponent, integral=False, norm=norm, dtype=dtype)
+
+    def place(self, points: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+        """Coordinates of points in this frame."""
+        return ((points.double() - self.centre.double()) * self.scale).to(self.dtype)
+
+    def size(self, placed: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:
+        """Norm of placed points in float64."""
+        return torch.linalg.vector_norm(placed, ord=self.order, dim=-1, dtype=torch.float64)
+
+    @property
+    def order(self) -> int:
+        """Order of the norm."""
+        return 2 if self.norm == "l2" else 1
+
+    def approximate(
+        self, a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], *, size: Float[Tensor, " m"]
+    ) -> Float[Tensor, "n m"]:
+        """Squared L2 distance less the square of row i's own norm; or the L1 distance.
+
+        Along a row both rise with the distance, which is all that ranking needs. ``size`` is that
+        of b's points.
+        """
+        with torch.autocast(a.device.type, enabled=False):
+            if self.norm == "l1":
+                return torch.cdist(a, b, p=1.0)
+            return torch.addmm(size.square().to(self.dtype), a, b.T, alpha=-2)
+
+    def tolerance(
+        self, a: Float[Tensor, " n"], b: Float[Tensor, ""], *, dimension: int
+    ) -> Float[Tensor, " n"]:
+        """How far ``approximate`` may lie from the truth, by row; 0 where it is exact.
+
+        Args:
+            a: sizes of the rows.
+            b: largest size of a column.
+
+        A sum of d products in precision u is off by at most d·u·Σ|aᵢbᵢ| ≤ d·u·|a||b| (Higham,
+        Accuracy and Stability of Numerical Algorithms, §3.1), and 2|a||b| ≤ (|a|+|b|)²/2; eight more
+        u (|a|+|b|)² cover the rounding of coordinates, norms and the final sum.
+        """
+        unit = torch.finfo(self.dtype).eps / 2
+        reach = (a + b).square() if self.norm == "l2" else a + b
+        if self.integral and float(reach.max()) < 0.25 / unit:
+            return torch.zeros_like(reach)
+        share = dimension / 2 if self.norm == "l2" else dimension
+        # the constant covers products too small for float32
+        return (share + 8) * unit * reach + 1e-30

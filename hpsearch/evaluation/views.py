@@ -1,0 +1,19 @@
+"""The 16 views of a point, in the order in which every array of descriptors holds them."""
+
+import numpy as np
+
+from hpsearch.shapes import Int
+
+LEVELS = ("easy", "hard", "tough")
+"""Levels of geometric jitter (and of noise): views e1..e5, h1..h5, t1..t5."""
+
+IMAGES = 5
+"""Target images of a sequence; image 0 is the reference."""
+
+VIEW_NAMES = ("ref", *(f"{level[0]}{image}" for level in LEVELS for image in range(1, IMAGES + 1)))
+"""``ref, e1..e5, h1..h5, t1..t5``: names of the official strips and descriptor files."""
+
+
+def view_of(image: Int[np.ndarray, " n"], *, level: int) -> Int[np.ndarray, " n"]:
+    """Row of the view axis for an image index 0..5 at a level 0..2; image 0 is ``ref`` at every level."""
+    return np.where(image == 0, 0, IMAGES * level + image)
