@@ -1,0 +1,6 @@
+"""Denoisers, descriptors, and the two together."""
+
+from hpsearch.models.build import build_denoiser, build_descriptor
+from hpsearch.models.pipeline import Pipeline, denoise, describe
+
+__all__ = ["Pipeline", "build_denoiser", "build_descriptor", "denoise", "describe"]

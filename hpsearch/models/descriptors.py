@@ -1,0 +1,74 @@
+"""Networks from patches to descriptors."""
+
+import torch
+from torch import Tensor, nn
+
+from hpsearch.models.layers import pad_after, scaled
+from hpsearch.shapes import Float
+
+DIMENSIONS = 128
+FLAT = 1e-2
+"""Grey levels added to a patch's standard deviation: without it the rounding of a constant
+patch's mean would be blown up to full contrast; real patches have a deviation above 1."""
+SHORT = 1e-10
+"""Added to a squared norm, so that a zero descriptor has a gradient (HardNet's value)."""
+
+
+class Block(nn.Module):
+    """3×3 convolution with Keras' "same" padding, batch normalisation, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1 if stride == 1 else 0)
+        # Keras' defaults; its momentum 0.99 is torch's 0.01.
+        self.norm = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)
+
+    def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o g v"]:
+        padded = x if self.conv.stride == (1, 1) else pad_after(x)
+        return torch.relu(self.norm(self.conv(padded)))
+
+
+class L2Net(nn.Module):
+    """The descriptor of the N-HPatches baseline; 1,336,032 trainable parameters at width 1.
+
+    (B, 1, 32, 32) raw grey levels 0..255 to (B, 128). Six blocks, dropout on the last map, then a
+    linear 8×8 convolution.
+
+    Args:
+        width: factor on the hidden channel counts 32, 32, 64, 64, 128, 128.
+        dropout: share of the last map that is dropped in training mode.
+        unit_norm: divide each descriptor by its Euclidean norm.
+        patch_norm: give each patch mean 0 and standard deviation 1 first.
+
+    Source: the layer table of MatchLab-Imperial/keras_triplet_descriptor; Tian et al., CVPR 2017;
+    patch normalisation and the root's epsilon as in Mishchuk et al., NeurIPS 2017.
+    """
+
+    def __init__(
+        self, *, width: float = 1.0, dropout: float = 0.3, unit_norm: bool, patch_norm: bool
+    ) -> None:
+        super().__init__()
+        a, b, c = (scaled(channels, width=width) for channels in (32, 64, 128))
+        layers = [(1, a, 1), (a, a, 1), (a, b, 2), (b, b, 1), (b, c, 2), (c, c, 1)]
+        self.blocks = nn.Sequential(*(Block(*layer) for layer in layers))
+        self.dropout = nn.Dropout(dropout)
+        self.last = nn.Conv2d(c, DIMENSIONS, 8)
+        self.unit_norm = unit_norm
+        self.patch_norm = patch_norm
+
+    def forward(self, x: Float[Tensor, "b 1 32 32"]) -> Float[Tensor, "b d"]:
+        x = standardised(x) if self.patch_norm else x
+        y = self.last(self.dropout(self.blocks(x))).flatten(1)
+        return normalised(y) if self.unit_norm else y
+
+
+def standardised(x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    """Each patch minus its mean, divided by its standard deviation; a constant patch gives 0."""
+    std, mean = torch.std_mean(x, dim=(2, 3), keepdim=True)
+    return (x - mean) / (std + FLAT)
+
+
+def normalised(y: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+    """Each row divided by its Euclidean norm, in float32 or better; a zero row stays 0."""
+    wide = y.float() if y.dtype in (torch.bfloat16, torch.float16) else y
+    return wide * torch.rsqrt(wide.square().sum(dim=1, keepdim=True) + SHORT)

@@ -1,0 +1,76 @@
+import pytest
+import torch
+
+from hpsearch import config
+from hpsearch.models import build_descriptor
+from hpsearch.models.descriptors import Block, normalised, standardised
+
+
+def grey(n, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(256, (n, 1, 32, 32), generator=generator).float()
+
+
+def test_l2net_has_the_baseline_parameter_counts():
+    network = build_descriptor(config.L2Net(), seed=0)
+    statistics = [v for k, v in network.named_buffers() if "running" in k]
+    assert sum(p.numel() for p in network.parameters() if p.requires_grad) == 1_336_032
+    assert sum(v.numel() for v in statistics) == 896
+
+
+@pytest.mark.parametrize("width", [0.25, 1.0])
+@pytest.mark.parametrize("unit_norm", [False, True])
+@pytest.mark.parametrize("patch_norm", [False, True])
+def test_l2net_gives_128_numbers_at_every_width(width, unit_norm, patch_norm):
+    settings = config.L2Net(width=width, unit_norm=unit_norm, patch_norm=patch_norm)
+    y = build_descriptor(settings, seed=0)(grey(3))
+    assert y.shape == (3, 128)
+    assert torch.allclose(y.norm(dim=1), torch.ones(3), atol=1e-5) == unit_norm
+
+
+def test_stride_two_pads_below_and_to_the_right_as_keras_does():
+    block = Block(1, 1, 2).eval()
+    with torch.no_grad():
+        block.conv.weight.fill_(0)
+        block.conv.weight[0, 0, 0, 0] = 1.0
+        block.conv.bias.zero_()  # type: ignore[union-attr]
+    x = torch.arange(64.0).reshape(1, 1, 8, 8)
+    torch.testing.assert_close(block(x), x[:, :, ::2, ::2] / (1 + 1e-3) ** 0.5)
+
+
+def test_batch_norm_has_keras_defaults():
+    norm = Block(1, 4, 1).norm
+    assert (norm.eps, norm.momentum) == (1e-3, 0.01)
+
+
+def test_dropout_acts_in_training_mode_alone():
+    x = grey(4)
+    network = build_descriptor(config.L2Net(width=0.25, dropout=0.5), seed=0).eval()
+    assert torch.equal(network(x), network(x))
+    network.dropout.train()  # batch normalisation stays in evaluation mode
+    assert not torch.equal(network(x), network(x))
+
+
+def test_a_zero_descriptor_has_a_finite_gradient():
+    y = torch.zeros(2, 8, requires_grad=True)
+    normalised(y).sum().backward()
+    assert torch.equal(normalised(y), torch.zeros(2, 8))
+    assert y.grad is not None
+    assert y.grad.isfinite().all()
+
+
+def test_unit_norm_of_half_precision_is_float32():
+    y = normalised(torch.randn(3, 128).bfloat16())
+    assert y.dtype == torch.float32
+    torch.testing.assert_close(y.norm(dim=1), torch.ones(3))
+
+
+def test_patch_norm_forgets_brightness_and_contrast():
+    x = grey(5)
+    torch.testing.assert_close(standardised(0.5 * x + 40), standardised(x), atol=1e-3, rtol=0)
+    torch.testing.assert_close(standardised(x).std(dim=(2, 3)), torch.ones(5, 1), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.1, 200.3, 255.0])
+def test_patch_norm_of_a_constant_patch_is_zero(level):
+    assert standardised(torch.full((1, 1, 32, 32), level)).abs().max() < 0.05

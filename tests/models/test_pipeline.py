@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import torch
+
+from hpsearch import config
+from hpsearch.models import Pipeline, build_denoiser, build_descriptor, denoise, describe
+
+
+def patches(n, seed=0):
+    return np.random.default_rng(seed).integers(256, size=(n, 32, 32), dtype=np.uint8)
+
+
+def pipeline(*, denoised=True, unit_norm=False):
+    return Pipeline(
+        denoiser=build_denoiser(config.ShallowUNet(width=0.25), seed=1) if denoised else None,
+        descriptor=build_descriptor(config.L2Net(width=0.25, unit_norm=unit_norm), seed=2),
+    )
+
+
+@pytest.mark.parametrize("denoised", [False, True])
+def test_pipeline_takes_uint8_and_float_alike(denoised):
+    x, network = torch.from_numpy(patches(3)), pipeline(denoised=denoised).eval()
+    y = network(x)
+    assert (y.shape, y.dtype) == ((3, 128), torch.float32)
+    assert torch.equal(network(x.float()), y)
+
+
+def test_pipeline_clips_what_the_denoiser_gives():
+    class Offset(torch.nn.Module):
+        def forward(self, x):
+            return x * 3 - 255
+
+    x = torch.from_numpy(patches(4))
+    plain = pipeline(denoised=False).eval()
+    whole = Pipeline(denoiser=Offset(), descriptor=plain.descriptor).eval()
+    assert torch.equal(whole(x), plain((x.float() * 3 - 255).clamp(0, 255)))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_an_exported_pipeline_takes_any_batch(dtype):
+    network = pipeline(unit_norm=True).eval()
+    program = torch.export.export(
+        network,
+        (torch.from_numpy(patches(2)).to(dtype),),
+        dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
+    ).module()
+    for n in (1, 5, 300):
+        x = torch.from_numpy(patches(n, seed=n)).to(dtype)
+        torch.testing.assert_close(program(x), network(x))
+
+
+@pytest.mark.parametrize("batch", [1, 3, 7, 100])
+def test_describe_does_not_depend_on_the_batch(batch):
+    network, x = pipeline(), patches(7)
+    whole = network.eval()(torch.from_numpy(x)).detach().numpy()
+    got = describe(network, x, batch=batch)
+    assert (got.shape, got.dtype) == ((7, 128), np.float32)
+    np.testing.assert_allclose(got, whole, rtol=1e-4, atol=1e-3)
+
+
+def test_describe_restores_the_mode_of_every_part():
+    network = pipeline().train()
+    network.descriptor.eval()
+    before = [module.training for module in network.modules()]
+    statistics = {k: v.clone() for k, v in network.named_buffers()}
+    describe(network, patches(4))
+    assert [module.training for module in network.modules()] == before
+    assert all(torch.equal(v, statistics[k]) for k, v in network.named_buffers())
+
+
+def test_denoise_rounds_and_clips_to_grey_levels():
+    class Twice(torch.nn.Module):
+        def forward(self, x):
+            return x * 2 - 100.4
+
+    x = patches(5)
+    expected = np.clip(np.round(x.astype(np.float64) * 2 - 100.4), 0, 255).astype(np.uint8)
+    assert np.array_equal(denoise(Twice(), x, batch=2), expected)
+
+
+@pytest.mark.parametrize("network", [describe, denoise])
+def test_no_patches_are_refused(network):
+    with pytest.raises(ValueError, match="at least one"):
+        network(torch.nn.Identity(), patches(0))
+
+
+def test_read_only_patches_are_described():
+    x = patches(3)
+    x.flags.writeable = False
+    assert describe(pipeline(), x).shape == (3, 128)
