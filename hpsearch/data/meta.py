@@ -11,10 +11,10 @@ class NoiseLevels(Setting):
     With the defaults a small U-Net reaches the error that was published for N-HPatches.
     """
 
-    easy: float = Field(10.0, ge=0, le=128)
+    easy: float = Field(default=10.0, ge=0, le=128)
     """Of ``ref`` and ``e1..e5``."""
-    hard: float = Field(20.0, ge=0, le=128)
-    tough: float = Field(30.0, ge=0, le=128)
+    hard: float = Field(default=20.0, ge=0, le=128)
+    tough: float = Field(default=30.0, ge=0, le=128)
 
 
 class StoreMeta(Setting):

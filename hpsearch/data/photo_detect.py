@@ -1,0 +1,232 @@
+"""Where patches lie: three detectors in one scale space, the overlap rule, Lowe's orientation.
+
+Source: the extraction that HPatches describes (Balntas et al., CVPR 2017): Hessian, Harris and
+difference-of-Gaussians points, clusters of more than half overlap reduced to one, one dominant
+orientation (Lowe, IJCV 2004). Coordinates are continuous: pixel i covers [i, i + 1].
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from hpsearch.shapes import Float, Int
+
+BASE_SIGMA = 1.6
+INPUT_BLUR = 0.5  # what a camera's pixel grid is assumed to have blurred already (Lowe 2004)
+PER_OCTAVE = 3
+EDGE_RATIO = 10.0
+HARRIS_K = 0.05
+HARRIS_WINDOW = 1.4
+HALF_SIDE = 5.0
+"""Half the side of a patch, in σ of its keypoint; measured on genuine HPatches strips."""
+LARGEST_SIDE = 0.8
+"""Largest side of a patch, as a share of the photograph's shorter side."""
+INSIDE = 1.5
+"""The neighbourhood that has to lie inside the photograph, in half-sides of the patch."""
+MAX_OVERLAP = 0.5
+STRONGEST = 3000
+"""Candidates kept of each detector; many more than the patches that are asked for."""
+
+
+class Keypoints(NamedTuple):
+    """Points in order of preference; xy and sigma in pixels, angle in radians (x towards y)."""
+
+    xy: Float[np.ndarray, "n 2"]
+    sigma: Float[np.ndarray, " n"]
+    angle: Float[np.ndarray, " n"]
+
+
+class Octave(NamedTuple):
+    """Levels at σ = 1.6·2^(k/3), k = -1..3, in pixels of this octave."""
+
+    levels: Float[np.ndarray, "5 h w"]
+    pixel: int
+    """Side of this octave's pixels in pixels of the photograph."""
+
+
+class _Candidates(NamedTuple):
+    octave: Int[np.ndarray, " n"]
+    level: Int[np.ndarray, " n"]
+    yx: Float[np.ndarray, "n 2"]
+    """In pixels of the octave, at pixel centres."""
+    sigma: Float[np.ndarray, " n"]
+    """In pixels of the octave."""
+    strength: Float[np.ndarray, " n"]
+
+
+def detect(image: Float[np.ndarray, "h w"], *, limit: int) -> Keypoints:
+    """Up to ``limit`` keypoints of a picture with grey levels in 0..255."""
+    octaves = scale_space(image / 255)
+    ranked = _interleave([_strongest(octaves, kind, image.shape) for kind in range(3)])
+    pixel = np.array([o.pixel for o in octaves])[ranked.octave]
+    xy = ranked.yx[:, ::-1] * pixel[:, None] + 0.5
+    sigma = ranked.sigma * pixel
+    kept = drop_overlaps(xy, HALF_SIDE * sigma, limit=limit)
+    angle = _orientations(octaves, _Candidates(*(a[kept] for a in ranked)))
+    return Keypoints(xy[kept], sigma[kept], angle)
+
+
+def scale_space(image: Float[np.ndarray, "h w"]) -> list[Octave]:
+    """Octaves of blurred levels, as many as the largest patch asks for."""
+    largest = LARGEST_SIDE * min(image.shape) / (2 * HALF_SIDE)
+    first = BASE_SIGMA * 2 ** (-1 / PER_OCTAVE)
+    base = _blur(image.astype(np.float32), np.sqrt(first**2 - INPUT_BLUR**2))
+    octaves, pixel = [], 1
+    while pixel * BASE_SIGMA <= largest and min(base.shape) >= 16:
+        levels = [base]
+        for k in range(PER_OCTAVE + 1):
+            sigma = BASE_SIGMA * 2 ** (k / PER_OCTAVE)
+            levels.append(_blur(base, np.sqrt(sigma**2 - first**2)))
+        octaves.append(Octave(np.stack(levels), pixel))
+        # Level 3 has twice the blur of level 0, so every second pixel of it is the next octave.
+        base, pixel = levels[PER_OCTAVE][::2, ::2], pixel * 2
+    return octaves
+
+
+def drop_overlaps(
+    xy: Float[np.ndarray, "n 2"], radius: Float[np.ndarray, " n"], *, limit: int
+) -> Int[np.ndarray, " kept"]:
+    """First come, first kept: no circle shares more than half of its union with one before."""
+    kept = np.empty(0, np.int64)
+    for i in range(len(xy)):
+        if len(kept) == limit:
+            break
+        distance = np.hypot(*(xy[kept] - xy[i]).T)
+        if not (circle_overlap(distance, radius[kept], radius[i]) > MAX_OVERLAP).any():
+            kept = np.append(kept, i)
+    return kept
+
+
+def circle_overlap(
+    distance: Float[np.ndarray, " n"], r: Float[np.ndarray, " n"], s: float
+) -> Float[np.ndarray, " n"]:
+    """Intersection over union of circles with radii r and s, in [0, 1]."""
+    # Clipping the distance makes apart and contained the limits of the general case.
+    d = np.clip(distance, np.abs(r - s) + 1e-9, r + s)
+    part_r = np.arccos(np.clip((d**2 + r**2 - s**2) / (2 * d * r), -1, 1))
+    part_s = np.arccos(np.clip((d**2 + s**2 - r**2) / (2 * d * s), -1, 1))
+    kite = np.sqrt(np.clip((r + s - d) * (d + r - s) * (d - r + s) * (d + r + s), 0, None)) / 2
+    common = r**2 * part_r + s**2 * part_s - kite
+    return common / (np.pi * (r**2 + s**2) - common)
+
+
+def _blur(image: Float[np.ndarray, "h w"], sigma: float) -> Float[np.ndarray, "h w"]:
+    return ndimage.gaussian_filter(image, sigma, mode="nearest", truncate=3.0)
+
+
+def _strongest(octaves: list[Octave], kind: int, shape: tuple[int, ...]) -> _Candidates:
+    found = [_maxima(o, i, kind, shape) for i, o in enumerate(octaves)]
+    merged = _Candidates(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+    order = np.argsort(-merged.strength, kind="stable")[:STRONGEST]
+    return _Candidates(*(a[order] for a in merged))
+
+
+def _interleave(kinds: list[_Candidates]) -> _Candidates:
+    """First the best of each detector, then the second best: their units do not compare."""
+    rank = np.concatenate([np.arange(len(k.strength)) for k in kinds])
+    order = np.argsort(rank, kind="stable")
+    return _Candidates(*(np.concatenate(parts)[order] for parts in zip(*kinds, strict=True)))
+
+
+def _maxima(octave: Octave, number: int, kind: int, shape: tuple[int, ...]) -> _Candidates:
+    """Local maxima over place and scale whose neighbourhood lies inside the photograph."""
+    sigmas = BASE_SIGMA * 2 ** (np.arange(-1, PER_OCTAVE + 1) / PER_OCTAVE)
+    response = np.stack(
+        [RESPONSES[kind](im, s) for im, s in zip(octave.levels, sigmas, strict=True)]
+    )
+    peak = (response == ndimage.maximum_filter(response, size=3)) & (response > 1e-7)
+    level, y, x = np.nonzero(peak[1:-1, 1:-1, 1:-1])
+    at = np.stack([level, y, x]) + 1
+    shift = np.stack([_vertex(response, at, axis) for axis in range(3)])
+    sigma = sigmas[at[0]] * 2 ** (shift[0] / PER_OCTAVE)
+    yx = (at[1:] + shift[1:]).T
+    reach = INSIDE * HALF_SIDE * sigma * octave.pixel
+    place = yx * octave.pixel + 0.5
+    inside = (place >= reach[:, None]).all(1) & (place + reach[:, None] <= shape).all(1)
+    inside &= 2 * HALF_SIDE * sigma * octave.pixel <= LARGEST_SIDE * min(shape)
+    strength = response[tuple(at)]
+    numbers = np.full(len(sigma), number)
+    return _Candidates(*(a[inside] for a in (numbers, at[0], yx, sigma, strength)))
+
+
+def _vertex(
+    response: Float[np.ndarray, "5 h w"], at: Int[np.ndarray, "3 n"], axis: int
+) -> Float[np.ndarray, " n"]:
+    """Where a parabola through the neighbours on one axis has its top, within half a step."""
+    step = np.zeros((3, 1), int)
+    step[axis] = 1
+    before, here, after = (response[tuple(at + k * step)] for k in (-1, 0, 1))
+    bend = 2 * here - before - after
+    return np.clip((after - before) / (2 * np.maximum(bend, 1e-12)), -0.5, 0.5)
+
+
+def _hessian(image: Float[np.ndarray, "h w"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Second derivatives xx, xy, yy by finite differences."""
+    padded = np.pad(image, 1, mode="edge")
+    middle = 2 * image
+    xx = padded[1:-1, 2:] + padded[1:-1, :-2] - middle
+    yy = padded[2:, 1:-1] + padded[:-2, 1:-1] - middle
+    xy = (padded[2:, 2:] - padded[2:, :-2] - padded[:-2, 2:] + padded[:-2, :-2]) / 4
+    return xx, xy, yy
+
+
+def _laplacian(image: Float[np.ndarray, "h w"], sigma: float) -> Float[np.ndarray, "h w"]:
+    """|LoG|, which DoG approximates, without points on straight edges (Lowe 2004, eq. 5)."""
+    xx, xy, yy = _hessian(image)
+    trace = xx + yy
+    edge = trace**2 * EDGE_RATIO >= (EDGE_RATIO + 1) ** 2 * (xx * yy - xy**2)
+    return np.where(edge, 0, sigma**2 * np.abs(trace))
+
+
+def _hessian_determinant(image: Float[np.ndarray, "h w"], sigma: float) -> Float[np.ndarray, "h w"]:
+    xx, xy, yy = _hessian(image)
+    return sigma**4 * (xx * yy - xy**2)
+
+
+def _harris(image: Float[np.ndarray, "h w"], sigma: float) -> Float[np.ndarray, "h w"]:
+    gy, gx = np.gradient(image)
+    xx, xy, yy = (_blur(p, HARRIS_WINDOW * sigma) for p in (gx * gx, gx * gy, gy * gy))
+    return sigma**4 * (xx * yy - xy**2 - HARRIS_K * (xx + yy) ** 2)
+
+
+RESPONSES = (_laplacian, _hessian_determinant, _harris)
+
+
+def _orientations(octaves: list[Octave], points: _Candidates) -> Float[np.ndarray, " n"]:
+    angle = np.zeros(len(points.sigma))
+    for o, octave in enumerate(octaves):
+        for level, image in enumerate(octave.levels):
+            here = np.nonzero((points.octave == o) & (points.level == level))[0]
+            if len(here):
+                angle[here] = _dominant_angle(image, points.yx[here], points.sigma[here])
+    return angle
+
+
+def _dominant_angle(
+    image: Float[np.ndarray, "h w"], yx: Float[np.ndarray, "n 2"], sigma: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    """Highest peak of the smoothed 36-bin histogram of gradient directions (Lowe 2004, §5)."""
+    bins, window = 36, 1.5 * sigma
+    gy, gx = np.gradient(image)
+    reach = int(np.ceil(3 * window.max()))
+    offsets = np.indices((2 * reach + 1, 2 * reach + 1)).reshape(2, -1).T - reach
+    centre = np.rint(yx).astype(int)
+    place = centre[:, None] + offsets
+    apart = ((place - yx[:, None]) ** 2).sum(-1)
+    weight = np.exp(-apart / (2 * window[:, None] ** 2)) * (apart <= (3 * window[:, None]) ** 2)
+    y, x = np.moveaxis(np.clip(place, 0, np.array(image.shape) - 1), -1, 0)
+    dy, dx = gy[y, x], gx[y, x]
+    direction = np.floor(np.arctan2(dy, dx) / (2 * np.pi) * bins).astype(int) % bins
+    rows = np.arange(len(yx))[:, None] * bins
+    histogram = np.bincount(
+        (rows + direction).ravel(), (weight * np.hypot(dy, dx)).ravel(), len(yx) * bins
+    ).reshape(-1, bins)
+    for _ in range(2):
+        histogram = (np.roll(histogram, 1, 1) + histogram + np.roll(histogram, -1, 1)) / 3
+    top = histogram.argmax(1)
+    left, here, right = (
+        np.take_along_axis(histogram, (top[:, None] + k) % bins, 1)[:, 0] for k in (-1, 0, 1)
+    )
+    shift = (right - left) / (2 * np.maximum(2 * here - left - right, 1e-12))
+    return (top + 0.5 + np.clip(shift, -0.5, 0.5)) * 2 * np.pi / bins
