@@ -30,14 +30,14 @@ def average_precision(
             the recall that the list reaches.
 
     Raises:
-        UserError: if ``n_positive`` is smaller than the matches listed or zero, or a distance is NaN.
+        UserError: if ``n_positive`` is zero or below the matches listed, or a distance is NaN.
     """
     matches = sorted_labels(distance, is_match)
     found = np.flatnonzero(matches)
     total = len(found) if n_positive is None else n_positive
     if total < max(len(found), 1):
         raise UserError(f"n_positive is {total}, but the list holds {len(found)} matches")
-    return area_from_counts(found - np.arange(len(found)), n_positive=total)
+    return float(area_from_counts(found - np.arange(len(found)), n_positive=total))
 
 
 def roc_auc(distance: Num[np.ndarray, " n"], is_match: Bool[np.ndarray, " n"]) -> float:
@@ -63,8 +63,8 @@ def area_from_counts(
 ) -> Float[np.ndarray, "*batch"]:
     """Trapezoid AP from the number of non-matches listed ahead of the 1st, 2nd, … p-th match.
 
-    AP = 1/(2P) Σ_r [r / (r + c_r) + (r-1) / (r-1 + c_r)], where the second term is the precision one
-    rank before the r-th match: 1 for r = 1 and c_1 = 0.
+    AP = 1/(2P) Σ_r [r / (r + c_r) + (r-1) / (r-1 + c_r)], where the second term is the precision
+    one rank before the r-th match: 1 for r = 1 and c_1 = 0.
     """
     rank = np.arange(1, ahead.shape[-1] + 1, dtype=np.float64)
     here = rank / (rank + ahead)

@@ -14,7 +14,7 @@ from hpsearch.shapes import Float, Num
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Bank:
-    """All descriptors in float32; the row of (point, view) of sequence s is ``starts[s] + point``."""
+    """All descriptors in float32; point p of sequence s is row ``starts[s] + p``."""
 
     names: tuple[str, ...]
     counts: tuple[int, ...]
@@ -82,8 +82,8 @@ def _in_order(
 def _check_shape(name: str, array: np.ndarray | Tensor, *, dimension: int) -> None:
     if array.ndim != 3 or array.shape[1] != len(VIEW_NAMES) or not len(array):
         raise UserError(
-            f"{name}: descriptors must be (points, {len(VIEW_NAMES)} views, dimension) with at least "
-            f"one point, got {tuple(array.shape)}: are views missing?"
+            f"{name}: descriptors must be (points, {len(VIEW_NAMES)} views, dimension) with at "
+            f"least one point, got {tuple(array.shape)}: are views missing?"
         )
     if array.shape[2] != dimension or not dimension:
         raise UserError(

@@ -18,9 +18,10 @@ def dispersion(bank: Bank) -> Dispersion:
 
     - ``relative``: mean distance between the reference descriptors of different points, divided by
       their mean norm; about 1.41 for random unit vectors, 0 for a constant.
-    - ``resultant``: length of the mean of the unit-normalised reference descriptors; 1 for a constant.
-    - ``contrast``: mean distance to another point's views, divided by the mean distance to the other
-      views of the same point; 1 if the patch does not matter, and for a constant.
+    - ``resultant``: length of the mean of the unit-normalised reference descriptors; 1 for a
+      constant.
+    - ``contrast``: mean distance to another point's views, divided by the mean distance to the
+      other views of the same point; 1 if the patch does not matter, and for a constant.
 
     Each point is compared with the one half the set away. Zero-length descriptors count as equal to
     any other direction in ``resultant``.

@@ -84,27 +84,23 @@ class Frame:
         """Coordinates of points in this frame."""
         return ((points.double() - self.centre.double()) * self.scale).to(self.dtype)
 
-    def size(self, placed: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:
-        """Norm of placed points in float64."""
-        return torch.linalg.vector_norm(placed, ord=self.order, dim=-1, dtype=torch.float64)
-
-    @property
-    def order(self) -> int:
-        """Order of the norm."""
-        return 2 if self.norm == "l2" else 1
+    def weight(self, placed: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:
+        """Squared L2 norm (or L1 norm) of placed points in float64."""
+        terms = placed.double()
+        return (terms.square() if self.norm == "l2" else terms.abs()).sum(dim=-1)
 
     def approximate(
-        self, a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], *, size: Float[Tensor, " m"]
+        self, a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], *, weight: Float[Tensor, " m"]
     ) -> Float[Tensor, "n m"]:
-        """Squared L2 distance less the square of row i's own norm; or the L1 distance.
+        """Squared L2 distance less the weight of row i; or the L1 distance.
 
-        Along a row both rise with the distance, which is all that ranking needs. ``size`` is that
+        Along a row both rise with the distance, which is all that ranking needs. ``weight`` is that
         of b's points.
         """
         with torch.autocast(a.device.type, enabled=False):
             if self.norm == "l1":
                 return torch.cdist(a, b, p=1.0)
-            return torch.addmm(size.square().to(self.dtype), a, b.T, alpha=-2)
+            return torch.addmm(weight.to(self.dtype), a, b.T, alpha=-2)
 
     def tolerance(
         self, a: Float[Tensor, " n"], b: Float[Tensor, ""], *, dimension: int
@@ -112,15 +108,15 @@ class Frame:
         """How far ``approximate`` may lie from the truth, by row; 0 where it is exact.
 
         Args:
-            a: sizes of the rows.
-            b: largest size of a column.
+            a: weights of the rows.
+            b: largest weight of a column.
 
         A sum of d products in precision u is off by at most d·u·Σ|aᵢbᵢ| ≤ d·u·|a||b| (Higham,
-        Accuracy and Stability of Numerical Algorithms, §3.1), and 2|a||b| ≤ (|a|+|b|)²/2; eight more
-        u (|a|+|b|)² cover the rounding of coordinates, norms and the final sum.
+        Accuracy and Stability of Numerical Algorithms, §3.1), and 2|a||b| ≤ (|a|+|b|)²/2; eight
+        more u (|a|+|b|)² cover the rounding of coordinates, norms and the final sum.
         """
         unit = torch.finfo(self.dtype).eps / 2
-        reach = (a + b).square() if self.norm == "l2" else a + b
+        reach = (a.sqrt() + b.sqrt()).square() if self.norm == "l2" else a + b
         if self.integral and float(reach.max()) < 0.25 / unit:
             return torch.zeros_like(reach)
         share = dimension / 2 if self.norm == "l2" else dimension

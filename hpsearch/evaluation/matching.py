@@ -47,13 +47,13 @@ def nearest(
     reference = views[:, 0]
     targets = views[:, 1:].transpose(0, 1).flatten(0, 1)
     a, b = frame.place(reference), frame.place(targets)
-    size = frame.size(b)
-    tolerance = frame.tolerance(frame.size(a), size.max(), dimension=dimension)
+    weight = frame.weight(b)
+    tolerance = frame.tolerance(frame.weight(a), weight.max(), dimension=dimension)
     rows = max(memory // (len(b) * a.element_size() * 2), 1)
     found = []
     for start in range(0, points, rows):
         step = slice(start, start + rows)
-        block = frame.approximate(a[step], b, size=size).view(-1, TARGETS, points)
+        block = frame.approximate(a[step], b, weight=weight).view(-1, TARGETS, points)
         row, view, column = _candidates(block, tolerance[step])
         distance = indexed_distance(
             reference, row + start, targets, view * points + column, norm=norm

@@ -55,12 +55,12 @@ class Group:
         self.views = views
         self.distractors = distractors
         self.placed = frame.place(distractors)
-        self.size = frame.size(self.placed)
+        self.weight = frame.weight(self.placed)
         self.ends = [min(max(pool - IMAGES, 0), len(distractors)) for pool in POOLS]
 
     def counts(self, *, memory: int) -> tuple[Int[np.ndarray, "q 15 7"], Int[np.ndarray, "q 15 7"]]:
         """Distractors closer than each positive, and closer or as close, in each pool."""
-        rows = max(memory // (self.size.nbytes * 2 + 1), 1)
+        rows = max(memory // (self.weight.nbytes * 2 + 1), 1)
         parts = [self._counts_of(part, memory=memory) for part in self.views.split(rows)]
         closer, as_close = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
         return closer, as_close
@@ -69,15 +69,15 @@ class Group:
         self, views: Float[Tensor, "q 16 d"], *, memory: int
     ) -> tuple[Int[Tensor, "q 15 7"], Int[Tensor, "q 15 7"]]:
         placed = self.frame.place(views)
-        query, size = placed[:, 0], self.frame.size(placed)
-        threshold = self._threshold(placed, size)
-        reach = torch.cat([size.flatten(), self.size]).max()
-        slack = 2 * self.frame.tolerance(size[:, 0], reach, dimension=views.shape[2])[:, None]
-        block = self.frame.approximate(query, self.placed, size=self.size)
+        query, weight = placed[:, 0], self.frame.weight(placed)
+        threshold = self._threshold(placed, weight)
+        largest = torch.cat([weight.flatten(), self.weight]).max()
+        slack = 2 * self.frame.tolerance(weight[:, 0], largest, dimension=views.shape[2])[:, None]
+        block = self.frame.approximate(query, self.placed, weight=self.weight)
         low, high = threshold - slack, threshold + slack
         closer, as_close = self._between(block, low, high)
         unsure = (closer[..., -1] != as_close[..., -1]) & (slack > 0)
-        for pairs in unsure.nonzero().split(max(memory // (self.size.nbytes * 2 + 1), 1)):
+        for pairs in unsure.nonzero().split(max(memory // (self.weight.nbytes * 2 + 1), 1)):
             row, view = pairs.unbind(1)
             near = (block[row] >= low[row, view, None]) & (block[row] <= high[row, view, None])
             sure = closer[row, view]
@@ -87,12 +87,12 @@ class Group:
         return closer, as_close
 
     def _threshold(
-        self, placed: Float[Tensor, "q 16 d"], size: Float[Tensor, "q 16"]
+        self, placed: Float[Tensor, "q 16 d"], weight: Float[Tensor, "q 16"]
     ) -> Float[Tensor, "q 15"]:
         """Approximate distance of each query to its positives, on the scale of the block."""
         if self.frame.norm == "l1":
             return (placed[:, :1] - placed[:, 1:]).abs().sum(dim=2)
-        return size[:, 1:].square() - 2 * (placed[:, :1] * placed[:, 1:]).sum(dim=2)
+        return weight[:, 1:] - 2 * (placed[:, :1] * placed[:, 1:]).sum(dim=2)
 
     def _between(
         self, block: Float[Tensor, "q m"], low: Float[Tensor, "q 15"], high: Float[Tensor, "q 15"]
@@ -109,7 +109,7 @@ class Group:
     def _look_again(
         self, views: Float[Tensor, "p 16 d"], view: Int[Tensor, " p"], near: Tensor
     ) -> tuple[Int[Tensor, "p 7"], Int[Tensor, "p 7"]]:
-        """Near entries that are truly closer than the positive, and those as close, in each pool."""
+        """Near entries truly closer than the positive, and those as close, in each pool."""
         pair = torch.arange(len(views), device=views.device)
         own = indexed_distance(
             views[:, 0],

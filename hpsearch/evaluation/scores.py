@@ -70,7 +70,7 @@ class Dispersion:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scores:
-    """Scores of one set of descriptors on one set of tasks; every score lies in [0, 1], more is better."""
+    """Scores of one set of descriptors on one set of tasks; all lie in [0, 1], more is better."""
 
     names: tuple[str, ...]
     points: tuple[int, ...]
@@ -101,7 +101,7 @@ class Scores:
 
     @property
     def retrieval_over_pools(self) -> float:
-        """Mean over levels, queries and the seven pool sizes, as the N-HPatches coursework's script."""
+        """Mean over levels, queries and the seven pool sizes, as the coursework's script has it."""
         return float(self.retrieved.ap.mean())
 
     @property
@@ -111,7 +111,7 @@ class Scores:
 
     @property
     def mean(self) -> float:
-        """Mean of verification, matching and retrieval. Not safe against collapse: see ``objective``."""
+        """Mean of verification, matching and retrieval; ``objective`` is safe against collapse."""
         return (self.verification + self.matching + self.retrieval) / 3
 
     @property
@@ -131,7 +131,7 @@ class Scores:
         return (self.verification + self.matching + self.retrieval_tie_neutral) / 3
 
     def flat(self) -> dict[str, float]:
-        """Headlines and their levels under names that log well: ``matching/hard``, ``matching``, ``mAP``."""
+        """Headlines by names that log well, such as ``matching/hard``, ``matching`` and ``mAP``."""
         by_level = {
             "verification": self.verified.imbalanced_ap.mean(axis=1),
             "matching": self.matched.ap.mean(axis=(0, 2)),
@@ -167,7 +167,7 @@ class Scores:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values: arrays as nested lists, NaN as None; ``from_dict`` reads it back."""
+        """Everything as JSON values: arrays as nested lists, NaN as None."""
         headlines = self.flat() | {"collapsed": self.collapsed}
         return {"headline": headlines} | _plain(asdict(self))
 
@@ -188,9 +188,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
-        if np.issubdtype(value.dtype, np.floating):
-            value = np.where(np.isnan(value), None, value)
-        return value.tolist()
+        floating = np.issubdtype(value.dtype, np.floating)
+        missing = np.isnan(value) if floating else np.zeros(value.shape, bool)
+        result = value.astype(object)
+        result[missing] = None  # JSON knows no NaN
+        return result.tolist()
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -11,7 +11,7 @@ from hpsearch.evaluation.views import IMAGES
 from hpsearch.shapes import Float, Int
 
 MIN_STD = 10.0
-"""Reference patches with at most this standard deviation (grey levels) are kept out of retrieval."""
+"""Reference patches of at most this standard deviation (grey levels) stay out of retrieval."""
 
 
 @dataclass(frozen=True, kw_only=True)

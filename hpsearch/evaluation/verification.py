@@ -21,7 +21,8 @@ BINS = 256
 def verify(bank: Bank, tasks: Tasks, *, norm: Norm) -> VerificationScores:
     """Balanced AUC and imbalanced AP by level and kind of negative.
 
-    The list holds the negatives first, so a tie counts against the descriptor. Distances are float32.
+    The list holds the negatives first, so a tie counts against the descriptor. Distances are
+    float32.
     """
     found = [_verify_level(bank, tasks, level=level, norm=norm) for level in range(len(LEVELS))]
     auc, ap, sequence_ap, histogram = (np.stack(part) for part in zip(*found, strict=True))
@@ -89,7 +90,7 @@ def _distances(
 
 
 def _ap(positives: Float[np.ndarray, " p"], negatives: Float[np.ndarray, " n"]) -> float:
-    """AP of sorted distances with the negatives listed first; NaN if there is nothing to tell apart."""
+    """AP of sorted distances with the negatives listed first; NaN if either are missing."""
     if not len(positives) or not len(negatives):
         return float("nan")
     ahead = np.searchsorted(negatives, positives, side="right")

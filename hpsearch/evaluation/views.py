@@ -15,5 +15,5 @@ VIEW_NAMES = ("ref", *(f"{level[0]}{image}" for level in LEVELS for image in ran
 
 
 def view_of(image: Int[np.ndarray, " n"], *, level: int) -> Int[np.ndarray, " n"]:
-    """Row of the view axis for an image index 0..5 at a level 0..2; image 0 is ``ref`` at every level."""
+    """Index into ``VIEW_NAMES`` of images 0..5 at a level 0..2; image 0 is always ``ref``."""
     return np.where(image == 0, 0, IMAGES * level + image)
