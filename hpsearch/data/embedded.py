@@ -5,7 +5,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from hpsearch.shapes import UInt8
 Progress = Callable[[int, int, str], None]
 """Called with how many sequences are done, of how many, and the name of the latest."""
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """To be raised with every change of the pixels that the same photograph gives."""
 LICENCE = (
     "Photographs as shipped with scikit-image: astronaut (NASA), rocket and text public domain; "
@@ -31,7 +31,7 @@ LICENCE = (
 )
 
 # SHA-256 of the grey pixels: a photograph that changed would give other patches under one name.
-PHOTOGRAPHS: dict[str, str] = {
+PHOTOGRAPHS: Mapping[str, str] = {
     "astronaut": "f98a00b3351f8ba2cf8abfdebcef54ee691a83bbab15093edbf3d87078126618",
     "camera": "5cb24482a53416f99052258be2b1ee38cd31c559a70c8a8b321cba231b332e21",
     "chelsea": "cd822d0a5b86379f987b3120f75a6e7c7be64e292b25a23bd858af5c9db1fed6",
@@ -56,7 +56,7 @@ class Recipe(NamedTuple):
     """Factor by which the photographs are made smaller first."""
 
 
-RECIPES: dict[str, Recipe] = {
+RECIPES: Mapping[str, Recipe] = {
     "mini": Recipe(
         sequences=(
             "i_astronaut",
@@ -84,8 +84,12 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def embedded_store(name: str, folder: Path, *, progress: Progress | None = None) -> Path:
+def embedded_store(
+    name: str, folder: Path, *, progress: Progress | None = None, workers: int | None = None
+) -> Path:
     """The store ``name`` (``mini`` or ``tiny``) in ``folder``, built if it is not there yet.
+
+    ``workers`` processes share the photographs; by default one a core.
 
     Raises:
         UserError: for another name, or when a photograph is missing or not the known one.
@@ -102,11 +106,12 @@ def embedded_store(name: str, folder: Path, *, progress: Progress | None = None)
             split=name,
             test=recipe.test,
         )
-        write_store(path, _sequences(recipe, progress), meta=meta)
+        workers = min(workers or usable_cores(), len(recipe.sequences))
+        write_store(path, _sequences(recipe, progress, workers), meta=meta)
     return path
 
 
-def photograph(name: str) -> UInt8[np.ndarray, "h w"]:
+def photograph(name: str, *, known: Mapping[str, str] = PHOTOGRAPHS) -> UInt8[np.ndarray, "h w"]:
     """One of the known photographs in grey.
 
     Raises:
@@ -120,7 +125,7 @@ def photograph(name: str) -> UInt8[np.ndarray, "h w"]:
     except (AttributeError, OSError, ModuleNotFoundError) as e:
         raise UserError(f"scikit-image has no photograph {name!r} here; {advice}") from e
     grey = np.asarray(Image.fromarray(pixels).convert("L"))
-    if hashlib.sha256(grey.tobytes()).hexdigest() != PHOTOGRAPHS[name]:
+    if hashlib.sha256(grey.tobytes()).hexdigest() != known[name]:
         raise UserError(f"the photograph {name!r} of scikit-image is not the known one; {advice}")
     return grey
 
@@ -131,9 +136,11 @@ def _cache_key(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
 
 
-def _sequences(recipe: Recipe, progress: Progress | None) -> Iterator[SequencePatches]:
+def _sequences(
+    recipe: Recipe, progress: Progress | None, workers: int
+) -> Iterator[SequencePatches]:
     jobs = [(name, recipe.settings, recipe.shrink) for name in recipe.sequences]
-    built = in_order(_build, jobs, workers=min(len(jobs), usable_cores()))
+    built = in_order(_build, jobs, workers=workers)
     for done, patches in enumerate(built, start=1):
         if progress:
             progress(done, len(jobs), patches.name)

@@ -4,11 +4,10 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from hpsearch.data.area import SOURCE_SIDE
 from hpsearch.data.photo_geometry import magnification, viewpoint
 from hpsearch.shapes import Float, UInt8
 
-SOURCE_SIDE = 65
-"""Side of a patch in the HPatches release; patches are resampled to it before they shrink."""
 LEVEL_STEP = np.sqrt(2)
 
 
@@ -69,14 +68,6 @@ def cut(
             )
             patches[i] = np.asarray(patch)
     return patches
-
-
-def shrink(patches: UInt8[np.ndarray, "n s s"], *, side: int) -> UInt8[np.ndarray, "n t t"]:
-    """Reduce square patches by the area that each new pixel covers."""
-    n, width = len(patches), patches.shape[-1]
-    strip = Image.fromarray(patches.reshape(n * width, width))
-    # As one strip: a new pixel never reaches over the edge of its patch.
-    return np.asarray(strip.resize((side, n * side), Image.Resampling.BOX)).reshape(n, side, side)
 
 
 def _blurred(picture: UInt8[np.ndarray, "h w"], step: float) -> Image.Image:

@@ -10,12 +10,13 @@ import numpy as np
 from pydantic import Field
 
 from hpsearch.config.base import Setting
+from hpsearch.data.area import shrink
 from hpsearch.data.layout import SIDE, VIEW_NAMES, VIEWS, SequencePatches
 from hpsearch.data.meta import NoiseLevels
 from hpsearch.data.noise import add_noise
 from hpsearch.data.photo_detect import Keypoints, detect
 from hpsearch.data.photo_geometry import JITTER, inside, jitters, squares
-from hpsearch.data.photo_render import cut, illumination_target, shrink, viewpoint_target
+from hpsearch.data.photo_render import cut, illumination_target, viewpoint_target
 from hpsearch.data.streams import stream
 from hpsearch.errors import UserError
 from hpsearch.shapes import Float, UInt8
@@ -53,10 +54,10 @@ def photo_sequence(
     if not len(maps):
         raise UserError(f"no patch fits into {name!r} ({width}×{height}); give a larger picture")
     clean = np.empty((len(maps), VIEWS, SIDE, SIDE), np.uint8)
-    clean[:, 0] = shrink(cut(photo, maps[:, 0]), side=SIDE)
+    clean[:, 0] = shrink(cut(photo, maps[:, 0]))
     for k, (target, homography) in enumerate(_targets(photo, name, settings.seed), start=1):
         for view in (VIEW_NAMES.index(f"{level}{k}") for level in JITTER):
-            clean[:, view] = shrink(cut(target, homography @ maps[:, view]), side=SIDE)
+            clean[:, view] = shrink(cut(target, homography @ maps[:, view]))
     noisy = add_noise(clean, name=name, levels=settings.noise, seed=settings.seed)
     return SequencePatches(name, clean, noisy)
 

@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from hpsearch.data.meta import NoiseLevels
+from hpsearch.data.noise import add_noise
+
+GREY = np.full((200, 16, 32, 32), 128, np.uint8)
+
+
+@pytest.fixture(scope="module")
+def residual():
+    return add_noise(GREY, name="i_x", levels=NoiseLevels()).astype(float) - 128
+
+
+def test_deviation_by_level(residual):
+    deviation = residual.std(axis=(0, 2, 3))
+    # Rounding to whole grey levels adds a variance of 1/12.
+    expected = np.sqrt(np.repeat([10.0, 20.0, 30.0], [6, 5, 5]) ** 2 + 1 / 12)
+    np.testing.assert_allclose(deviation, expected, rtol=0.01)
+    assert np.abs(residual.mean(axis=(0, 2, 3))).max() < 0.3
+
+
+def test_noise_is_white_and_gaussian(residual):
+    hard = residual[:, 6]
+    neighbours = (hard[:, :, 1:] * hard[:, :, :-1]).mean() / hard.var()
+    assert abs(neighbours) < 0.01
+    kurtosis = (hard**4).mean() / hard.var() ** 2
+    assert abs(kurtosis - 3) < 0.05
+    assert abs((np.abs(hard) < 20).mean() - 0.6702) < 0.01  # P(|z| < 0.975): below 19.5
+
+
+def test_noise_depends_on_seed_name_and_view_alone():
+    one = add_noise(GREY[:2], name="i_x", levels=NoiseLevels())
+    np.testing.assert_array_equal(one, add_noise(GREY[:2], name="i_x", levels=NoiseLevels()))
+    assert (one != add_noise(GREY[:2], name="i_y", levels=NoiseLevels())).mean() > 0.9
+    assert (one != add_noise(GREY[:2], name="i_x", levels=NoiseLevels(), seed=1)).mean() > 0.9
+    assert (one[:, 1] != one[:, 2]).mean() > 0.9
+
+
+def test_noise_is_clipped_to_the_range_and_leaves_the_clean_patches():
+    clean = np.zeros((3, 16, 32, 32), np.uint8)
+    noisy = add_noise(clean, name="i_x", levels=NoiseLevels())
+    assert 0.4 < (noisy == 0).mean() < 0.6
+    assert noisy.max() < 160
+    assert clean.max() == 0
+
+
+def test_no_noise_is_no_change():
+    none = NoiseLevels(easy=0, hard=0, tough=0)
+    np.testing.assert_array_equal(add_noise(GREY[:1], name="x", levels=none), GREY[:1])
