@@ -46,6 +46,13 @@ class Ledger:
         """Everything so far."""
         return self.read()[0]
 
+    def events_until(self, offset: int) -> list[Event]:
+        """Events before byte ``offset``."""
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as file:
+            return list(_parse(file.read(offset)))
+
 
 def _ends_with_newline(path: Path) -> bool:
     with path.open("rb") as file:

@@ -28,6 +28,13 @@ class Run:
     checkpoint: str | None = None
     ended: float | None = None
     retries: int = 0
+    kind: str = "trial"
+    """``trial``, or ``yardstick`` for a run that a trial is compared with."""
+
+    @property
+    def label(self) -> str:
+        """Short name: the trial's number, or what the yardstick is."""
+        return f"{self.number:03d}" if self.kind == "trial" else self.id
 
     @property
     def seen(self) -> int:
@@ -63,7 +70,8 @@ def advance(run: Run | None, event: Event) -> Run:
     if run is None:
         assert event["event"] == "start", f"the first event of a trial is its start, not {event}"
         config = TrialConfig.model_validate(event["config"])
-        return Run(event["trial"], event["number"], config, event["time"])
+        kind = event.get("kind", "trial")
+        return Run(event["trial"], event["number"], config, event["time"], kind=kind)
     match event["event"]:
         case "start":  # after a crash: the same trial goes on
             return replace(run, status="running", reason="", ended=None, retries=run.retries + 1)

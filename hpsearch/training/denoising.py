@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from hpsearch.config import VIEWS, DenoiserTrial
 from hpsearch.data.samplers import stream
 from hpsearch.data.store import Patches
-from hpsearch.losses import mae, psnr_pooled
-from hpsearch.models import build_denoiser, clean_up
+from hpsearch.losses import mean_absolute_error, pooled_psnr
+from hpsearch.models import build_denoiser, denoise
 from hpsearch.shapes import UInt8
 from hpsearch.training.artifacts import Artifacts, artifact_key
 from hpsearch.training.devices import Gather, resident
@@ -42,7 +42,7 @@ class DenoiserTask:
         rng = stream(self.config.seed, "denoiser batch", number)
         rows = rng.integers(self.rows, size=self.config.batch)
         self.network.train()
-        loss = mae(self.network(self.noisy(rows)), self.clean(rows))
+        loss = mean_absolute_error(self.network(self.noisy(rows)), self.clean(rows))
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
@@ -111,25 +111,6 @@ def denoised_patches(
     return np.frombuffer(stored, np.uint8).reshape(-1, 32, 32)
 
 
-@torch.no_grad()
-def denoise(
-    network: nn.Module,
-    noisy: UInt8[np.ndarray, "n 32 32"],
-    *,
-    device: torch.device,
-    batch: int = 1024,
-) -> UInt8[np.ndarray, "n 32 32"]:
-    """Denoised patches, clipped to 0…255 and rounded, as the pipeline sees them."""
-    network.eval()
-    gather = resident(noisy, device)
-    out = np.empty_like(noisy)
-    for start in range(0, len(noisy), batch):
-        rows = np.arange(start, min(start + batch, len(noisy)))
-        clean = clean_up(network, gather(rows))
-        out[rows] = clean.squeeze(1).to(torch.uint8).cpu().numpy()
-    return out
-
-
 def restoration_metrics(
     seen: UInt8[np.ndarray, "rows 32 32"], clean: UInt8[np.ndarray, "rows 32 32"]
 ) -> dict[str, float]:
@@ -146,8 +127,8 @@ def restoration_metrics(
     }
     out = {}
     for suffix, views in levels.items():
-        out[f"val/MAE{suffix}"] = float(mae(x[:, views], y[:, views]))
-        out[f"val/PSNR{suffix}"] = float(psnr_pooled(x[:, views], y[:, views]))
+        out[f"val/MAE{suffix}"] = float(mean_absolute_error(x[:, views], y[:, views]))
+        out[f"val/PSNR{suffix}"] = float(pooled_psnr(x[:, views], y[:, views]))
     return {name: value for name, value in out.items() if np.isfinite(value)}
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from hpsearch.config import TrialConfig
 from hpsearch.data.samplers import sample, stream
 from hpsearch.losses import build_loss
-from hpsearch.models import build_descriptor
-from hpsearch.shapes import Float, Int
+from hpsearch.models import Pipeline, build_descriptor, describe
+from hpsearch.shapes import Int
 from hpsearch.training.collapse import CollapseDetector, Dispersion, dispersion
 from hpsearch.training.devices import Gather
 from hpsearch.training.loop import Verdict
@@ -79,30 +79,24 @@ class DescriptorTask:
 
     def evaluate(self) -> dict[str, float]:
         """Validation mAP by task and noise level, and how the latest batch is dispersed."""
-        scores = self.validation.score(self.describe(self.seen_by_descriptor))
+        scores = self.validation.score(
+            describe(self._as_pipeline(), self.seen_by_descriptor, device=self.device)
+        )
         now = self.dispersion()
         return {
             **{f"val/{name}": value for name, value in scores.flat().items()},
+            "val/collapsed": float(scores.collapsed),
             **self.constant_metrics,
             "train/dispersion": now.relative,
             "train/resultant": now.resultant,
         }
 
+    def _as_pipeline(self) -> Pipeline:
+        return Pipeline(denoiser=None, descriptor=self.network)
+
     def worst(self) -> dict[str, float]:
         """What a collapsed or diverged descriptor scores."""
         return WORST
-
-    @torch.no_grad()
-    def describe(self, patches: np.ndarray, *, batch: int = 1024) -> Float[np.ndarray, "n 128"]:
-        """Descriptors of patches (uint8, n×32×32) that are already clean, noisy or denoised."""
-        self.network.eval()
-        parts = [
-            self.network(
-                torch.from_numpy(patches[i : i + batch]).to(self.device).unsqueeze(1).float()
-            )
-            for i in range(0, len(patches), batch)
-        ]
-        return torch.cat(parts).float().cpu().numpy()
 
     def state(self) -> dict:
         """Everything that the next step depends on, beside the progress."""

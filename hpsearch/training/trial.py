@@ -12,9 +12,9 @@ from hpsearch.data.splits import Split
 from hpsearch.data.store import Patches, PatchStore
 from hpsearch.errors import UserError
 from hpsearch.evaluation import VALIDATION
-from hpsearch.models import Pipeline
+from hpsearch.models import Pipeline, denoise
 from hpsearch.training.artifacts import Artifacts
-from hpsearch.training.denoising import denoise, restoration_metrics
+from hpsearch.training.denoising import restoration_metrics
 from hpsearch.training.devices import choose_device
 from hpsearch.training.inputs import training_input
 from hpsearch.training.loop import Progress, Report, fit
@@ -99,7 +99,7 @@ class Trial:
 
     def pipeline(self) -> Pipeline:
         """What is registered: noisy or clean patches in, descriptors out."""
-        return Pipeline(self.denoiser, self.task.network).eval()
+        return Pipeline(denoiser=self.denoiser, descriptor=self.task.network).eval()
 
 
 def prepare_trial(config: TrialConfig, job: Job) -> Trial:

@@ -1,0 +1,186 @@
+"""Where everything lies: one folder with the data, the searches, and MLflow's files."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpsearch.config.base import Setting
+from hpsearch.data.embedded import RECIPES, Progress, embedded_store
+from hpsearch.data.splits import Split
+from hpsearch.data.store import PatchStore
+from hpsearch.errors import UserError
+from hpsearch.search.search import Search, load_search
+from hpsearch.tracking.ledger import Ledger
+from hpsearch.tracking.names import artifact_location, default_uri
+from hpsearch.tracking.publisher import Publisher, Tracking
+from hpsearch.tracking.runs import Run, runs_from
+from hpsearch.training.artifacts import Artifacts
+from hpsearch.training.trial import Job
+
+MODEL = "patch-descriptor"
+"""Name in the registry unless the user gives one."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder that ``--home`` names; ``runs`` unless told otherwise."""
+
+    home: Path
+
+    def tracking(self, uri: str | None = None) -> Tracking:
+        """MLflow at ``uri``, at MLFLOW_TRACKING_URI, or in SQLite in this folder."""
+        uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(self.home)
+        if uri.startswith("sqlite:"):
+            self.home.mkdir(parents=True, exist_ok=True)
+        return Tracking(uri=uri, artifacts=artifact_location(uri, self.home))
+
+    def store(self, data: str, *, progress: Progress | None = None) -> PatchStore:
+        """An embedded set by name, built once, or a store by path.
+
+        Raises:
+            UserError: if there is no such set or store.
+        """
+        if data in RECIPES:
+            return PatchStore.open(embedded_store(data, self.home / "data", progress=progress))
+        if not Path(data).exists():
+            sets = " or ".join(RECIPES)
+            raise UserError(f"there is no patch store {data!r}; give a path, or {sets}")
+        return PatchStore.open(data)
+
+    def searches(self) -> list[str]:
+        """Names of all searches, oldest first."""
+        folders = self.home.glob("searches/*/search.json")
+        return [path.parent.name for path in sorted(folders, key=lambda p: p.stat().st_mtime)]
+
+    def folder(self, name: str) -> Path:
+        """The folder of a search, whether it exists or not."""
+        if not name or "/" in name or name.startswith("."):
+            raise UserError(f"{name!r} cannot name a search; use letters, digits, - and _")
+        return self.home / "searches" / name
+
+    def open(self, name: str) -> "SearchFolder":
+        """A search that exists.
+
+        Raises:
+            UserError: if there is none of that name.
+        """
+        folder = self.folder(name)
+        if not (folder / "search.json").is_file():
+            known = ", ".join(self.searches()[-5:]) or "none yet"
+            raise UserError(f"there is no search {name!r} in {self.home}; there are: {known}")
+        record = SearchRecord.model_validate_json((folder / "search.json").read_text())
+        return SearchFolder(self, folder, record)
+
+    def create(self, name: str, space: Path, record: "SearchRecord") -> "SearchFolder":
+        """Begin a search; its space is copied, so that a resume finds it as it was.
+
+        Raises:
+            UserError: if the name is taken.
+        """
+        folder = self.folder(name)
+        if folder.exists():
+            raise UserError(
+                f"a search {name!r} exists already; go on with `hpsearch resume {name}`, "
+                "or choose another --name"
+            )
+        draft = folder.with_name(f".{name}.draft")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        shutil.copyfile(space, draft / "space.py")
+        (draft / "search.json").write_text(record.model_dump_json(indent=1))
+        draft.rename(folder)
+        return SearchFolder(self, folder, record)
+
+    def free_name(self, stem: str) -> str:
+        """``stem``, or ``stem-2``, ``stem-3`` … if that is taken."""
+        name, number = stem, 1
+        while self.folder(name).exists():
+            number += 1
+            name = f"{stem}-{number}"
+        return name
+
+
+class SearchRecord(Setting):
+    """What a search was started with, beside its space."""
+
+    space: str
+    store: str
+    """Path of the patch store."""
+    fingerprint: str
+    split: str
+    tracking_uri: str
+    model: str = MODEL
+    trials: int
+    concurrent: int | None = None
+    cpus: int | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True)
+class SearchFolder:
+    """One search on disk."""
+
+    workspace: Workspace
+    path: Path
+    record: SearchRecord
+
+    @property
+    def name(self) -> str:
+        """The search's name."""
+        return self.path.name
+
+    @property
+    def space(self) -> Path:
+        """The copy of the space that the search runs."""
+        return self.path / "space.py"
+
+    @property
+    def ledger(self) -> Ledger:
+        """What has happened."""
+        return Ledger(self.path / "ledger.jsonl")
+
+    def runs(self) -> list[Run]:
+        """Trials and yardsticks so far."""
+        return runs_from(self.ledger.events())
+
+    def search(self) -> Search:
+        """The search that its space states."""
+        return load_search(self.space)
+
+    def store(self) -> PatchStore:
+        """The patch store.
+
+        Raises:
+            UserError: if it is gone, or is not the one that the search began with.
+        """
+        store = PatchStore.open(self.record.store)
+        if store.fingerprint != self.record.fingerprint:
+            raise UserError(
+                f"{self.record.store} has changed since search {self.name!r} began; restore it, "
+                "or start a new search"
+            )
+        return store
+
+    def split(self) -> Split:
+        """Which sequences train, validate and test."""
+        return self.store().split(self.record.split)
+
+    def job(self) -> Job:
+        """What all its trials share."""
+        search = self.search()
+        return Job(
+            store=self.store(),
+            split=self.split(),
+            artifacts=Artifacts(str((self.workspace.home / "artifacts").absolute())),
+            report_every=search.report_every,
+            validation_points=search.validation_points,
+        )
+
+    def tracking(self) -> Tracking:
+        """Where its runs go."""
+        return self.workspace.tracking(self.record.tracking_uri)
+
+    def publisher(self) -> Publisher:
+        """What feeds MLflow from the ledger."""
+        return Publisher(self.ledger, self.tracking(), self.name, self.path / "published.json")
