@@ -1,0 +1,203 @@
+"""A configuration as people read it: flat names, a short title, and what differs between several.
+
+Nothing here knows the single settings, so a variant that is added later needs no line of its own;
+only the three parts that every title shows have their own words.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from hpsearch.config.sampling import RandomTriplets, SxK
+from hpsearch.config.trial import TrialConfig
+
+Flat = str | float | int | bool
+
+ALWAYS = ("loss", "sampler", "optimiser")
+"""Parts that a title shows even when they are the baseline's."""
+LEFT_OUT = ("patches",)
+"""Parts that no title shows: the budget is the same for every trial of a search."""
+SYMBOLS = {"alpha": "α"}
+
+
+def flatten(config: TrialConfig) -> dict[str, Flat]:
+    """Every setting under a readable name; different configurations give different results.
+
+    A union's kind is the value of the union's own name: ``{"loss": "batch_hard",
+    "loss.margin": "soft", "loss.margin.alpha": 0.0, "sampler": "sxk", "sampler.groups": 64, …}``.
+    An absent optional setting is ``"none"``.
+    """
+    return dict(_flat(config, ""))
+
+
+def title(config: TrialConfig) -> str:
+    """What a person calls it, for example ``soft batch hard · S×K 64×4 · adam 2e-3 · denoised``.
+
+    Loss, sampler and optimiser always; anything else where it differs from the baseline. The
+    budget is left out and numbers are rounded, so two configurations may share a title.
+    """
+    return " · ".join(_parts(config).values())
+
+
+def differences(configs: Sequence[TrialConfig]) -> list[str]:
+    """Titles without the parts that all ``configs`` share; full titles if they share everything."""
+    parts = [_parts(config) for config in configs]
+    names = [name for name in _names(parts) if _differs(name, parts)]
+    return [
+        " · ".join(part[name] for name in names or part if name in part)
+        or " · ".join(_part(name, getattr(config, name)) for name in names)
+        for config, part in zip(configs, parts, strict=True)
+    ]
+
+
+def varying(configs: Sequence[TrialConfig]) -> list[str]:
+    """Flat names whose values differ between ``configs``, in the order of the configuration.
+
+    A setting that only some configurations have counts as differing.
+    """
+    flats = [flatten(config) for config in configs]
+    return [name for name in _names(flats) if _differs(name, flats)]
+
+
+def readable(value: Flat) -> str:
+    """A value in few characters: ``2e-3``, ``0.1``, ``20,000``, ``batch hard``, ``yes``."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return _number(value)
+    return value.replace("_", " ")
+
+
+def _flat(value: Any, name: str) -> Iterator[tuple[str, Flat]]:
+    if isinstance(value, BaseModel):
+        for field in type(value).model_fields:
+            yield from _flat(getattr(value, field), _join(name, field))
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flat(item, _join(name, str(key)))
+    elif isinstance(value, list | tuple):
+        yield name, len(value)
+        for number, item in enumerate(value):
+            yield from _flat(item, _join(name, str(number)))
+    else:
+        yield name, "none" if value is None else value
+
+
+def _join(name: str, field: str) -> str:
+    if field == "kind":
+        return name
+    return f"{name}.{field}" if name else field
+
+
+def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys of all rows; a key that only later rows have stands where they have it."""
+    names: list[str] = []
+    for row in rows:
+        place = 0
+        for name in row:
+            if name in names:
+                place = names.index(name) + 1
+            else:
+                names.insert(place, name)
+                place += 1
+    return names
+
+
+def _differs(name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+    first = rows[0]
+    return any(name not in row or name not in first or row[name] != first[name] for row in rows)
+
+
+def _parts(config: TrialConfig) -> dict[str, str]:
+    """Words for each part of the configuration that a title shows."""
+    fields = type(config).model_fields
+    names = [*ALWAYS, *(n for n in fields if n not in ALWAYS and n not in LEFT_OUT)]
+    parts = {}
+    for name in names:
+        value, default = getattr(config, name), fields[name].get_default(call_default_factory=True)
+        if name in ALWAYS or value != default:
+            changed = _details(value) if _same_kind(value, default) else []
+            parts[name] = (
+                _part(name, value) if name in ALWAYS or not changed else ", ".join(changed)
+            )
+    return parts
+
+
+def _part(name: str, value: Any) -> str:
+    match value:
+        case SxK(groups=groups, views=views):
+            return f"S×K {groups}×{views}"
+        case RandomTriplets(batch=batch):
+            return f"batch {batch}"
+        case BaseModel(lr=float(rate)):
+            rest = [word for word in _details(value) if not word.startswith("lr ")]
+            return ", ".join([f"{_kind(value)} {_number(rate)}", *rest])
+        case BaseModel():
+            return _described(name, value)
+    return _detail(name, value)
+
+
+def _described(name: str, value: BaseModel) -> str:
+    """``soft batch hard, distance squared``: changed kinds, the kind itself, changed values."""
+    changed = [_kind(item) for item, default in _nested(value) if _kind(item) != _kind(default)]
+    return ", ".join([" ".join([*changed, _kind(value) or _words(name)]), *_details(value)])
+
+
+def _detail(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return _words(name) if value else f"no {_words(name)}"
+    return f"{_words(name)} {_shown(value)}"
+
+
+def _nested(value: BaseModel) -> Iterator[tuple[BaseModel, Any]]:
+    for name, field in type(value).model_fields.items():
+        item = getattr(value, name)
+        if isinstance(item, BaseModel):
+            yield item, field.get_default(call_default_factory=True)
+
+
+def _details(value: BaseModel) -> list[str]:
+    """Words for every value that is not its own class's default."""
+    words = []
+    for name, field in type(value).model_fields.items():
+        item, default = getattr(value, name), field.get_default(call_default_factory=True)
+        if name == "kind" or item == default:
+            continue
+        if not isinstance(item, BaseModel):
+            words.append(_detail(name, item))
+        elif _kind(item):
+            words += _details(item)
+        else:
+            inner = [_kind(i) for i, d in _nested(item) if _kind(i) != _kind(d)]
+            words += [f"{_words(name)} {word}" for word in [*inner, *_details(item)]]
+    return words
+
+
+def _kind(value: Any) -> str:
+    return _words(getattr(value, "kind", ""))
+
+
+def _same_kind(value: Any, default: Any) -> bool:
+    return isinstance(value, BaseModel) and type(value) is type(default)
+
+
+def _words(name: str) -> str:
+    return SYMBOLS.get(name, name.replace("_", " "))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " → ".join(_shown(item) for item in value)
+    if isinstance(value, BaseModel):
+        return _part("", value)
+    return readable("none" if value is None else value)
+
+
+def _number(value: float) -> str:
+    if value == 0 or 0.01 <= abs(value) < 1e5:
+        return f"{value:.3g}"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
