@@ -5,9 +5,10 @@ only the three parts that every title shows have their own words.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from hpsearch.config.sampling import RandomTriplets, SxK
 from hpsearch.config.trial import TrialConfig
@@ -41,13 +42,19 @@ def title(config: TrialConfig) -> str:
 
 
 def differences(configs: Sequence[TrialConfig]) -> list[str]:
-    """Titles without the parts that all ``configs`` share; full titles if they share everything."""
+    """Titles without what all ``configs`` share; full titles if they share everything.
+
+    A detail that all of one variant have, such as the same momentum of every SGD, is left out too.
+    """
     parts = [_parts(config) for config in configs]
     names = [name for name in _names(parts) if _differs(name, parts)]
+    if not names:
+        return [title(config) for config in configs]
+    told = {name: _telling(name, [getattr(config, name) for config in configs]) for name in names}
     return [
-        " · ".join(part[name] for name in names or part if name in part)
+        " · ".join(told[name][row] for name in names if name in part and told[name][row])
         or " · ".join(_part(name, getattr(config, name)) for name in names)
-        for config, part in zip(configs, parts, strict=True)
+        for row, (config, part) in enumerate(zip(configs, parts, strict=True))
     ]
 
 
@@ -111,39 +118,68 @@ def _differs(name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
     return any(name not in row or name not in first or row[name] != first[name] for row in rows)
 
 
+class _Part(NamedTuple):
+    """``soft batch hard`` and ``α 0.5``, ``distance squared``: the variant, then its details."""
+
+    head: str
+    details: tuple[str, ...] = ()
+
+    def words(self, *, without: frozenset[str] = frozenset()) -> str:
+        kept = (self.head, *(word for word in self.details if word not in without))
+        return ", ".join(word for word in kept if word)
+
+
 def _parts(config: TrialConfig) -> dict[str, str]:
     """Words for each part of the configuration that a title shows."""
     fields = type(config).model_fields
     names = [*ALWAYS, *(n for n in fields if n not in ALWAYS and n not in LEFT_OUT)]
-    parts = {}
-    for name in names:
-        value, default = getattr(config, name), fields[name].get_default(call_default_factory=True)
-        if name in ALWAYS or value != default:
-            changed = _details(value) if _same_kind(value, default) else []
-            parts[name] = (
-                _part(name, value) if name in ALWAYS or not changed else ", ".join(changed)
-            )
-    return parts
+    values = {name: getattr(config, name) for name in names}
+    return {
+        name: _short(name, value).words() or _part(name, value)
+        for name, value in values.items()
+        if name in ALWAYS or value != _default(fields[name])
+    }
+
+
+def _telling(name: str, values: Sequence[Any]) -> list[str]:
+    """A part's words for each of ``values``, without details that all of one variant share."""
+    parts = [_short(name, value) for value in values]
+    words = []
+    for value, part in zip(values, parts, strict=True):
+        alike = [
+            set(p.details) for v, p in zip(values, parts, strict=True) if type(v) is type(value)
+        ]
+        words.append(part.words(without=frozenset(set.intersection(*alike))))
+    return words
+
+
+def _short(name: str, value: Any) -> _Part:
+    """A part without its head where that is the only kind there is by default."""
+    part = _described(name, value)
+    default = _default(TrialConfig.model_fields[name]) if name in TrialConfig.model_fields else None
+    if name not in ALWAYS and isinstance(value, BaseModel) and type(value) is type(default):
+        return part._replace(head="")
+    return part
 
 
 def _part(name: str, value: Any) -> str:
+    return _described(name, value).words()
+
+
+def _described(name: str, value: Any) -> _Part:
     match value:
         case SxK(groups=groups, views=views):
-            return f"S×K {groups}×{views}"
+            return _Part(f"S×K {groups}×{views}")
         case RandomTriplets(batch=batch):
-            return f"batch {batch}"
+            return _Part(f"batch {batch}")
         case BaseModel(lr=float(rate)):
-            rest = [word for word in _details(value) if not word.startswith("lr ")]
-            return ", ".join([f"{_kind(value)} {_number(rate)}", *rest])
+            rest = tuple(word for word in _details(value) if not word.startswith("lr "))
+            return _Part(f"{_kind(value)} {_number(rate)}", rest)
         case BaseModel():
-            return _described(name, value)
-    return _detail(name, value)
-
-
-def _described(name: str, value: BaseModel) -> str:
-    """``soft batch hard, distance squared``: changed kinds, the kind itself, changed values."""
-    changed = [_kind(item) for item, default in _nested(value) if _kind(item) != _kind(default)]
-    return ", ".join([" ".join([*changed, _kind(value) or _words(name)]), *_details(value)])
+            changed = [_kind(i) for i, default in _nested(value) if _kind(i) != _kind(default)]
+            head = " ".join([*changed, _kind(value) or _words(name)])
+            return _Part(head, tuple(_details(value)))
+    return _Part(_detail(name, value))
 
 
 def _detail(name: str, value: Any) -> str:
@@ -156,15 +192,15 @@ def _nested(value: BaseModel) -> Iterator[tuple[BaseModel, Any]]:
     for name, field in type(value).model_fields.items():
         item = getattr(value, name)
         if isinstance(item, BaseModel):
-            yield item, field.get_default(call_default_factory=True)
+            yield item, _default(field)
 
 
 def _details(value: BaseModel) -> list[str]:
     """Words for every value that is not its own class's default."""
     words = []
     for name, field in type(value).model_fields.items():
-        item, default = getattr(value, name), field.get_default(call_default_factory=True)
-        if name == "kind" or item == default:
+        item = getattr(value, name)
+        if name == "kind" or item == _default(field):
             continue
         if not isinstance(item, BaseModel):
             words.append(_detail(name, item))
@@ -176,12 +212,12 @@ def _details(value: BaseModel) -> list[str]:
     return words
 
 
+def _default(field: FieldInfo) -> Any:
+    return field.get_default(call_default_factory=True)
+
+
 def _kind(value: Any) -> str:
     return _words(getattr(value, "kind", ""))
-
-
-def _same_kind(value: Any, default: Any) -> bool:
-    return isinstance(value, BaseModel) and type(value) is type(default)
 
 
 def _words(name: str) -> str:

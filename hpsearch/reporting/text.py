@@ -1,0 +1,137 @@
+"""Tables as plain text for a terminal and as Markdown: pure functions of rows and sums."""
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from hpsearch.reporting.tables import ORDER, Row, Summary, TaskScores, task_scores
+
+WIDTH = 100
+"""Columns of a terminal that a table fits into."""
+MISSING = "–"
+
+
+class Table(NamedTuple):
+    """Cells as they are shown; the columns named in ``left`` are text, all others numbers."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    left: frozenset[str] = frozenset()
+
+
+def leaderboard_table(rows: Sequence[Row], *, tasks: bool = False) -> Table:
+    """Place, trial, how it ended, objective, patches seen, what differs from the other trials.
+
+    Args:
+        tasks: also the three tasks, which leaves less room for the settings. Those of a collapsed
+            or diverged trial mean nothing and are not shown.
+    """
+    three = ("verification", "matching", "retrieval") if tasks else ()
+    header = ("#", "trial", "ended", "objective", *three, "seen", "settings")
+    cells = tuple(_cells(row, tasks=tasks) for row in rows)
+    return Table(header, cells, frozenset({"ended", "settings"}))
+
+
+def yardstick_table(scores: Mapping[str, TaskScores | tuple[float, float, float, float]]) -> Table:
+    """The winner and what it is compared with, in the order given; mAP in [0, 1]."""
+    header = ("", "verification", "matching", "retrieval", "mean mAP")
+    rows = tuple((name, *(f"{value:.3f}" for value in values)) for name, values in scores.items())
+    return Table(header, rows, frozenset({""}))
+
+
+def summary_lines(totals: Summary) -> list[str]:
+    """How the trials ended, what they cost and what was saved, one sentence each."""
+    counts = [f"{n} {status}" for status in ORDER if (n := getattr(totals, status))]
+    lines = [
+        f"{totals.trials} trials: {', '.join(counts) or 'none started'}",
+        f"{totals.trained:,} of {totals.budget:,} patches trained: "
+        f"{percent(totals.share_trained)} of what all trials would take to the end",
+        f"Pruning saved {percent(totals.share_saved)} of the compute, "
+        f"stopping collapsed and diverged trials {percent(totals.share_detected)}",
+    ]
+    if totals.lost_to_failures:
+        lines.append(f"{totals.lost_to_failures:,} patches were lost to failed trials")
+    lines.append(
+        f"{duration(totals.seconds)} from first to last, "
+        f"{duration(totals.trial_seconds)} in trials added up"
+    )
+    return lines
+
+
+def plain(table: Table, *, width: int = WIDTH) -> str:
+    """Aligned columns within ``width``; the last column wraps at `` · `` or a space."""
+    cells = [table.header, *table.rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(table.header))]
+    before = sum(widths[:-1]) + 2 * (len(widths) - 1)
+    room = max(12, width - before)
+    lines = [line for row in cells for line in _lines(row, widths, table, room)]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def markdown(table: Table) -> str:
+    """A pipe table."""
+    rule = [":--" if name in table.left else "--:" for name in table.header]
+    rows = [table.header, rule, *table.rows]
+    return "\n".join(f"| {' | '.join(_escape(cell) for cell in row)} |" for row in rows)
+
+
+def percent(share: float) -> str:
+    """``0.384`` → ``38 %``; something above nothing is never 0 %."""
+    return "under 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
+
+
+def duration(seconds: float) -> str:
+    """``312`` → ``5 min 12 s``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def patches(count: float) -> str:
+    """``33400`` → ``33k``, in at most five characters."""
+    if count < 1000:
+        return f"{count:.0f}"
+    if count < 999_500:
+        return f"{count / 1000:.0f}k" if count >= 9_950 else f"{count / 1000:.1f}k"
+    return f"{count / 1e6:.1f}M"
+
+
+def _cells(row: Row, *, tasks: bool) -> tuple[str, ...]:
+    value = MISSING if row.objective is None else f"{row.objective:.4f}"
+    head = (str(row.place), row.run.label, row.status, value)
+    return (*head, *(_three(row) if tasks else ()), patches(row.run.seen), row.differs)
+
+
+def _three(row: Row) -> list[str]:
+    scores = None if row.status in ("collapsed", "diverged") else task_scores(row.run.last)
+    return [MISSING] * 3 if scores is None else [f"{score:.3f}" for score in scores[:3]]
+
+
+def _lines(row: Sequence[str], widths: list[int], table: Table, room: int) -> Iterable[str]:
+    head = "  ".join(
+        cell.ljust(size) if name in table.left else cell.rjust(size)
+        for cell, size, name in zip(row[:-1], widths, table.header, strict=False)
+    )
+    last = row[-1] if table.header[-1] in table.left else row[-1].rjust(widths[-1])
+    folded = _fold(last, room) or [""]
+    yield f"{head}  {folded[0]}"
+    for more in folded[1:]:
+        yield f"{' ' * len(head)}  {more}"
+
+
+def _fold(text: str, room: int) -> list[str]:
+    """Lines of at most ``room`` characters, broken between parts where they are short enough."""
+    lines: list[str] = []
+    for part in text.split(" · "):
+        if lines and len(lines[-1]) + len(part) + 3 <= room:
+            lines[-1] += f" · {part}"
+        else:
+            lines += textwrap.wrap(part, room) or [part]
+    return lines
+
+
+def _escape(cell: str) -> str:
+    return cell.replace("|", "\\|")
