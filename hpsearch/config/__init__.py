@@ -5,35 +5,69 @@ unknown key is an error. ``TrialConfig.model_validate_json(c.model_dump_json()) 
 """
 
 from hpsearch.config.inputs import Clean, Denoised, DenoiserTrial, Input, Noisy
-from hpsearch.config.losses import BatchHard, Distance, HardMargin, Loss, Margin, SoftMargin, Triplet
-from hpsearch.config.networks import Denoiser, Descriptor, L2Net, ShallowUNet
+from hpsearch.config.losses import (
+    BatchAll,
+    BatchHard,
+    Contrastive,
+    Distance,
+    FaceNet,
+    HardMargin,
+    HardNet,
+    InBatchHard,
+    Loss,
+    Margin,
+    Percentile,
+    Restoration,
+    SoftMargin,
+    Triplet,
+)
+from hpsearch.config.networks import (
+    Denoiser,
+    Descriptor,
+    DnCNN,
+    DnCNNTransfer,
+    L2Net,
+    ShallowUNet,
+    UNet,
+)
 from hpsearch.config.optimisers import SGD, Adam, Optimiser
-from hpsearch.config.sampling import VIEWS, RandomTriplets, Sampler, SxK
+from hpsearch.config.sampling import VIEWS, Pairs, RandomTriplets, Sampler, SxK
 from hpsearch.config.trial import TrialConfig
 
 __all__ = [
     "SGD",
     "VIEWS",
     "Adam",
+    "BatchAll",
     "BatchHard",
     "Clean",
+    "Contrastive",
     "Denoised",
     "Denoiser",
     "DenoiserTrial",
     "Descriptor",
     "Distance",
+    "DnCNN",
+    "DnCNNTransfer",
+    "FaceNet",
     "HardMargin",
+    "HardNet",
+    "InBatchHard",
     "Input",
     "L2Net",
     "Loss",
     "Margin",
     "Noisy",
     "Optimiser",
+    "Pairs",
+    "Percentile",
     "RandomTriplets",
+    "Restoration",
     "Sampler",
     "ShallowUNet",
     "SoftMargin",
     "SxK",
     "TrialConfig",
     "Triplet",
+    "UNet",
 ]

@@ -14,7 +14,7 @@ class RandomTriplets(Setting):
     """Anchor and positive are two views of one point, the negative any view of another."""
 
     kind: Literal["random_triplets"] = "random_triplets"
-    batch: int = Field(50, ge=1, le=8192)
+    batch: int = Field(default=50, ge=1, le=8192)
     """Triplets a batch; a batch is three times as many patches."""
 
     @property
@@ -23,13 +23,26 @@ class RandomTriplets(Setting):
         return 3 * self.batch
 
 
+class Pairs(Setting):
+    """Two distinct views of each of n distinct points."""
+
+    kind: Literal["pairs"] = "pairs"
+    batch: int = Field(default=128, ge=2, le=4096)
+    """Pairs a batch; a batch is twice as many patches."""
+
+    @property
+    def patches(self) -> int:
+        """Patches a batch."""
+        return 2 * self.batch
+
+
 class SxK(Setting):
     """S distinct points, K distinct views of each."""
 
     kind: Literal["sxk"] = "sxk"
-    groups: int = Field(32, ge=2, le=2048)
+    groups: int = Field(default=32, ge=2, le=2048)
     """S, points a batch."""
-    views: int = Field(4, ge=2, le=VIEWS)
+    views: int = Field(default=4, ge=2, le=VIEWS)
     """K, views of each point."""
 
     @property
@@ -44,4 +57,4 @@ class SxK(Setting):
         return self
 
 
-Sampler = Annotated[RandomTriplets | SxK, Field(discriminator="kind")]
+Sampler = Annotated[RandomTriplets | Pairs | SxK, Field(discriminator="kind")]

@@ -6,13 +6,35 @@ from pydantic import Field, model_validator
 
 from hpsearch.config.base import Setting
 from hpsearch.config.inputs import Input, Noisy
-from hpsearch.config.losses import BatchHard, Loss, Triplet
+from hpsearch.config.losses import (
+    BatchAll,
+    BatchHard,
+    Contrastive,
+    FaceNet,
+    HardNet,
+    InBatchHard,
+    Loss,
+    Percentile,
+    Triplet,
+)
 from hpsearch.config.networks import AnyDescriptor, L2Net
 from hpsearch.config.optimisers import SGD, Optimiser
-from hpsearch.config.sampling import RandomTriplets, Sampler, SxK
+from hpsearch.config.sampling import Pairs, RandomTriplets, Sampler, SxK
 
-ACCEPTS: dict[type, tuple[type, ...]] = {Triplet: (RandomTriplets,), BatchHard: (SxK,)}
+ACCEPTS: dict[type, tuple[type, ...]] = {
+    Triplet: (RandomTriplets,),
+    FaceNet: (RandomTriplets,),
+    BatchAll: (SxK,),
+    BatchHard: (SxK,),
+    InBatchHard: (Pairs,),
+    HardNet: (Pairs,),
+    Percentile: (Pairs,),
+    Contrastive: (RandomTriplets, Pairs),
+}
 """Which samplers make batches that a loss can read."""
+
+NEEDS_UNIT_NORM = (FaceNet, InBatchHard, HardNet, Percentile)
+"""Losses that are defined for unit descriptors."""
 
 
 class TrialConfig(Setting):
@@ -23,11 +45,11 @@ class TrialConfig(Setting):
     loss: Loss = Triplet()
     sampler: Sampler = RandomTriplets()
     optimiser: Optimiser = SGD()
-    patches: int = Field(100_000, ge=1)
+    patches: int = Field(default=100_000, ge=1)
     """Budget in patches seen by the descriptor."""
     evaluate_on: Literal["noisy", "clean"] = "noisy"
     """Raw patches that the pipeline is scored on; keep it fixed within one search."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _loss_reads_batches(self) -> "TrialConfig":
@@ -35,6 +57,16 @@ class TrialConfig(Setting):
         if not isinstance(self.sampler, accepted):
             names = " or ".join(kind.__name__ for kind in accepted)
             raise ValueError(
-                f"loss {self.loss.kind!r} needs a sampler of type {names}, got {self.sampler.kind!r}"
+                f"loss {self.loss.kind!r} needs a sampler of type {names}, "
+                f"got {self.sampler.kind!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _loss_has_the_descriptors_it_is_defined_for(self) -> "TrialConfig":
+        if isinstance(self.loss, NEEDS_UNIT_NORM) and not self.descriptor.unit_norm:
+            raise ValueError(
+                f"loss {self.loss.kind!r} is defined for unit descriptors; "
+                "set the descriptor's unit_norm to true"
             )
         return self

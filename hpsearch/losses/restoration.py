@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from hpsearch.shapes import Float, Num
 
@@ -36,6 +37,32 @@ def mean_patch_psnr(
     """
     squares = (restored.float() - clean.float()).square().flatten(1).mean(dim=1)
     return _decibels(squares).mean()
+
+
+def mean_ssim(restored: Num[Tensor, "n h w"], clean: Num[Tensor, "n h w"]) -> Float[Tensor, ""]:
+    """Structural similarity, at most 1, as a mean over patches and over their pixels.
+
+    Pixels whose window leaves the patch are left out; height and width are at least 11.
+
+    Source: Wang et al., IEEE TIP 2004: Gaussian window of 11×11 with σ = 1.5, K = (0.01, 0.03).
+    """
+    x, y = restored.float().unsqueeze(1), clean.float().unsqueeze(1)
+    window = _gaussian(x.device)
+    # Second moments of grey levels minus 128 lose fewer digits to the difference below.
+    u, v = x - 128, y - 128
+    mean_u, mean_v, uu, vv, uv = (functional.conv2d(z, window) for z in (u, v, u * u, v * v, u * v))
+    variance = uu - mean_u.square() + vv - mean_v.square()
+    covariance = uv - mean_u * mean_v
+    mean_x, mean_y = mean_u + 128, mean_v + 128
+    c1, c2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
+    light = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
+    return (light * (2 * covariance + c2) / (variance + c2)).mean()
+
+
+def _gaussian(device: torch.device) -> Float[Tensor, "1 1 11 11"]:
+    line = torch.exp(-torch.arange(-5.0, 6.0, device=device).square() / (2 * 1.5**2))
+    window = line[:, None] * line
+    return (window / window.sum())[None, None]
 
 
 def _decibels(squared_error: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -1,22 +1,16 @@
 """What triplets pay: m(d(a,p) − d(a,n)), averaged."""
 
-import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
-from hpsearch.config import Distance, HardMargin, Margin, SoftMargin
+from hpsearch.config import Distance, Margin
 from hpsearch.losses.distances import paired, pairwise
-from hpsearch.losses.miners import hardest, same_group
+from hpsearch.losses.margins import pay
+from hpsearch.losses.miners import all_columns, hardest, same_group
 from hpsearch.shapes import Float
 
-
-def pay(excess: Float[Tensor, "..."], margin: Margin) -> Float[Tensor, "..."]:
-    """The hinge [α + z]₊ or ln(1 + exp(α + z)) of each ``excess`` z, at least 0."""
-    match margin:
-        case HardMargin(alpha=alpha):
-            return torch.relu(excess + alpha)
-        case SoftMargin(alpha=alpha):
-            return functional.softplus(excess + alpha)
+CHUNK = 2**22
+"""Triplets that batch all holds at a time, 16 MiB in float32."""
 
 
 def triplet(
@@ -34,7 +28,6 @@ def triplet(
 def batch_hard(
     descriptors: Float[Tensor, "1 n d"],
     *,
-    groups: int,
     views: int,
     distance: Distance,
     margin: Margin,
@@ -42,9 +35,8 @@ def batch_hard(
     """Mean over anchors of the farthest positive against the nearest negative in the batch.
 
     Args:
-        descriptors: group-major, n = groups · views.
-        groups: S, points a batch, at least 2.
-        views: K, patches of each point, at least 2.
+        descriptors: group-major, n = S · K with S and K at least 2.
+        views: K, patches of each point.
         distance: what is mined with and paid for.
         margin: how an excess is paid.
 
@@ -53,6 +45,49 @@ def batch_hard(
     x = descriptors[0]
     # Every distance grows with the squared one, so it mines the same triplets without a root.
     distances = pairwise(x.detach(), x.detach(), "squared")
-    mined = hardest(distances, same_group(groups, views, device=x.device))
+    mined = hardest(distances, same_group(len(x), views=views, device=x.device))
     excess = paired(x, x[mined.positive], distance) - paired(x, x[mined.negative], distance)
     return pay(excess, margin).mean()
+
+
+def batch_all(
+    descriptors: Float[Tensor, "1 n d"],
+    *,
+    views: int,
+    distance: Distance,
+    margin: Margin,
+    nonzero: bool,
+) -> Float[Tensor, ""]:
+    """Mean over all S(S−1)K²(K−1) valid triplets of the batch, or over those that pay.
+
+    Memory is bounded: triplets are formed for a few anchors at a time, and once more for the
+    gradient.
+
+    Args:
+        descriptors: group-major, n = S · K with S and K at least 2.
+        views: K, patches of each point.
+        distance: what is paid for.
+        margin: how an excess is paid.
+        nonzero: divide by the number of triplets that pay; the loss is 0 if there is none.
+
+    Source: Hermans et al. 2017, arXiv:1703.07737, eq. 6 and section 3.
+    """
+    x = descriptors[0]
+    n = len(x)
+    distances = pairwise(x, x, distance)
+    columns = all_columns(n, views=views, device=x.device)
+    near, far = distances.gather(1, columns.positive), distances.gather(1, columns.negative)
+    rows = max(1, CHUNK // ((views - 1) * (n - views)))
+    total, paying = x.new_zeros(()), x.new_zeros(())
+    for a, b in zip(near.split(rows), far.split(rows), strict=True):
+        part, count = checkpoint(_paid_by_all, a, b, margin, use_reentrant=False)
+        total, paying = total + part, paying + count
+    return total / (paying.clamp_min(1) if nonzero else n * (views - 1) * (n - views))
+
+
+def _paid_by_all(
+    near: Float[Tensor, "a p"], far: Float[Tensor, "a m"], margin: Margin
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """What all triplets of some anchors pay together, and how many of them pay at all."""
+    paid = pay(near[:, :, None] - far[:, None, :], margin)
+    return paid.sum(), (paid.detach() > 0).sum().to(paid.dtype)

@@ -1,38 +1,58 @@
 """From a setting to an initialised network."""
 
+from typing import TypeVar
+
 import torch
 from torch import nn
 
 from hpsearch import config
-from hpsearch.models.denoisers import ShallowUNet
+from hpsearch.models.denoisers import ShallowUNet, UNet
 from hpsearch.models.descriptors import L2Net
+from hpsearch.models.dncnn import DnCNN, FrozenFront, load_weights
 from hpsearch.models.layers import he_normal_
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def build_denoiser(settings: config.Denoiser, *, seed: int) -> nn.Module:
     """A network from (B, 1, 32, 32) noisy to clean grey levels, He-normal, in training mode.
 
+    Networks that predict the noise start as the identity instead: their last weights are 0.
     Equal settings and seed give equal weights; torch's global random state is left alone.
+
+    Raises:
+        UserError: if the weights of a frozen front cannot be read.
     """
     with torch.random.fork_rng(devices=[]):  # torch initialises every layer before we do
         match settings:
             case config.ShallowUNet(width=width):
-                network = ShallowUNet(width)
-    return _initialised(network, seed)
+                return _initialised(ShallowUNet(width), seed)
+            case config.UNet(levels=levels, channels=channels, convolutions=count):
+                network = UNet(levels=levels, channels=channels, convolutions=count)
+                return _initialised(network, seed)
+            case config.DnCNN():
+                return _dncnn(settings, seed).predict_nothing_()
+            case config.DnCNNTransfer(front=shape, weights=path, sha256=sha256, head=head):
+                front = _dncnn(shape, seed)
+                load_weights(front, path, sha256=sha256)
+                return FrozenFront(front=front, head=_dncnn(head, seed).predict_nothing_())
 
 
 def build_descriptor(settings: config.Descriptor, *, seed: int) -> nn.Module:
-    """A network from (B, 1, 32, 32) grey levels to (B, 128), He-normal, in training mode.
+    """A network from (B, 1, 32, 32) grey levels to (B, d), He-normal, in training mode.
 
     Equal settings and seed give equal weights; torch's global random state is left alone.
     """
     with torch.random.fork_rng(devices=[]):
         match settings:
             case config.L2Net():
-                network = L2Net(**settings.model_dump(exclude={"kind"}))
-    return _initialised(network, seed)
+                return _initialised(L2Net(settings), seed)
 
 
-def _initialised(network: nn.Module, seed: int) -> nn.Module:
+def _dncnn(settings: config.DnCNN, seed: int) -> DnCNN:
+    return _initialised(DnCNN(depth=settings.depth, channels=settings.channels), seed)
+
+
+def _initialised(network: Network, seed: int) -> Network:
     he_normal_(network, generator=torch.Generator().manual_seed(seed))
     return network

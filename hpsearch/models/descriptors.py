@@ -3,10 +3,12 @@
 import torch
 from torch import Tensor, nn
 
+from hpsearch import config
 from hpsearch.models.layers import pad_after, scaled
 from hpsearch.shapes import Float
 
-DIMENSIONS = 128
+EPSILON, MOMENTUM = 1e-3, 0.01
+"""Of batch normalisation: Keras' defaults; its momentum 0.99 is torch's 0.01."""
 FLAT = 1e-2
 """Grey levels added to a patch's standard deviation: without it the rounding of a constant
 patch's mean would be blown up to full contrast; real patches have a deviation above 1."""
@@ -20,8 +22,7 @@ class Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1 if stride == 1 else 0)
-        # Keras' defaults; its momentum 0.99 is torch's 0.01.
-        self.norm = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)
+        self.norm = nn.BatchNorm2d(outputs, eps=EPSILON, momentum=MOMENTUM)
 
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o g v"]:
         padded = x if self.conv.stride == (1, 1) else pad_after(x)
@@ -31,34 +32,35 @@ class Block(nn.Module):
 class L2Net(nn.Module):
     """The descriptor of the N-HPatches baseline; 1,336,032 trainable parameters at width 1.
 
-    (B, 1, 32, 32) raw grey levels 0..255 to (B, 128). Six blocks, dropout on the last map, then a
-    linear 8×8 convolution.
+    (B, 1, 32, 32) raw grey levels 0..255 to (B, dimensions). Six blocks, dropout on the last map,
+    then a linear 8×8 convolution.
 
     Args:
-        width: factor on the hidden channel counts 32, 32, 64, 64, 128, 128.
-        dropout: share of the last map that is dropped in training mode.
-        unit_norm: divide each descriptor by its Euclidean norm.
-        patch_norm: give each patch mean 0 and standard deviation 1 first.
+        settings: width, what is normalised, dropout (of the last map, in training mode) and the
+            descriptor's length.
 
     Source: the layer table of MatchLab-Imperial/keras_triplet_descriptor; Tian et al., CVPR 2017;
     patch normalisation and the root's epsilon as in Mishchuk et al., NeurIPS 2017.
     """
 
-    def __init__(
-        self, *, width: float = 1.0, dropout: float = 0.3, unit_norm: bool, patch_norm: bool
-    ) -> None:
+    def __init__(self, settings: config.L2Net) -> None:
         super().__init__()
-        a, b, c = (scaled(channels, width=width) for channels in (32, 64, 128))
+        a, b, c = (scaled(channels, width=settings.width) for channels in (32, 64, 128))
         layers = [(1, a, 1), (a, a, 1), (a, b, 2), (b, b, 1), (b, c, 2), (c, c, 1)]
         self.blocks = nn.Sequential(*(Block(*layer) for layer in layers))
-        self.dropout = nn.Dropout(dropout)
-        self.last = nn.Conv2d(c, DIMENSIONS, 8)
-        self.unit_norm = unit_norm
-        self.patch_norm = patch_norm
+        self.dropout = nn.Dropout(settings.dropout)
+        self.last = nn.Conv2d(c, settings.dimensions, 8)
+        self.final_norm = (
+            nn.BatchNorm1d(settings.dimensions, eps=EPSILON, momentum=MOMENTUM, affine=False)
+            if settings.final_norm
+            else nn.Identity()
+        )
+        self.unit_norm = settings.unit_norm
+        self.patch_norm = settings.patch_norm
 
     def forward(self, x: Float[Tensor, "b 1 32 32"]) -> Float[Tensor, "b d"]:
         x = standardised(x) if self.patch_norm else x
-        y = self.last(self.dropout(self.blocks(x))).flatten(1)
+        y = self.final_norm(self.last(self.dropout(self.blocks(x))).flatten(1))
         return normalised(y) if self.unit_norm else y
 
 

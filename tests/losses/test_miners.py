@@ -1,11 +1,15 @@
+import numpy as np
+import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from hpsearch.losses.miners import hardest, same_group
+from hpsearch.losses.miners import all_columns, hardest, negatives_at, same_group
 
 
 def test_groups_are_blocks_on_the_diagonal():
     expected = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]).bool()
-    assert torch.equal(same_group(2, 2), expected)
+    assert torch.equal(same_group(4, views=2), expected)
 
 
 def test_the_hardest_are_the_farthest_positive_and_the_nearest_negative():
@@ -17,7 +21,7 @@ def test_the_hardest_are_the_farthest_positive_and_the_nearest_negative():
             [2.0, 9.0, 4.0, 0.0],
         ]
     )
-    mined = hardest(distances, same_group(2, 2))
+    mined = hardest(distances, same_group(4, views=2))
     assert mined.positive.tolist() == [1, 0, 3, 2]
     assert mined.negative.tolist() == [3, 2, 1, 0]
 
@@ -26,8 +30,38 @@ def test_mining_keeps_inside_and_outside_the_group():
     for groups, views in [(2, 2), (3, 5), (7, 3)]:
         n = groups * views
         distances = torch.rand(n, n, generator=torch.Generator().manual_seed(n))
-        mined = hardest(distances.fill_diagonal_(0), same_group(groups, views))
+        mined = hardest(distances.fill_diagonal_(0), same_group(n, views=views))
         anchor = torch.arange(n)
         assert (mined.positive // views == anchor // views).all()
         assert (mined.positive != anchor).all()
         assert (mined.negative // views != anchor // views).all()
+
+
+def test_all_columns_are_all_positives_and_all_negatives():
+    for groups, views in [(2, 2), (4, 3), (3, 5)]:
+        n = groups * views
+        same = same_group(n, views=views).fill_diagonal_(False)
+        columns = all_columns(n, views=views)
+        for anchor in range(n):
+            positive = columns.positive[anchor].sort().values
+            negative = columns.negative[anchor].sort().values
+            assert positive.tolist() == same[anchor].nonzero().ravel().tolist()
+            assert sorted([*positive.tolist(), *negative.tolist(), anchor]) == list(range(n))
+
+
+@given(n=st.integers(2, 12), q=st.integers(0, 100), seed=st.integers(0, 50))
+@settings(max_examples=60, deadline=None)
+def test_negatives_stand_at_numpy_s_lower_percentile(n, q, seed):
+    distances = np.random.default_rng(seed).random((n, n))
+    mined = negatives_at(torch.from_numpy(distances), q=q)
+    for i in range(n):
+        row, column = np.delete(distances[i], i), np.delete(distances[:, i], i)
+        assert distances[i, mined.positive[i]] == np.percentile(row, q, method="lower")
+        assert distances[mined.anchor[i], i] == np.percentile(column, q, method="lower")
+
+
+@pytest.mark.parametrize("q", [0, 50, 100])
+def test_a_negative_is_never_its_own_pair_even_when_all_are_equal(q):
+    mined = negatives_at(torch.zeros(5, 5), q=q)
+    assert (mined.positive != torch.arange(5)).all()
+    assert (mined.anchor != torch.arange(5)).all()

@@ -28,6 +28,25 @@ def test_l2net_gives_128_numbers_at_every_width(width, unit_norm, patch_norm):
     assert torch.allclose(y.norm(dim=1), torch.ones(3), atol=1e-5) == unit_norm
 
 
+def test_the_last_normalisation_has_no_parameters_and_ends_as_hardnet_does():
+    settings = config.L2Net(final_norm=True, unit_norm=True)
+    network = build_descriptor(settings, seed=0)
+    assert sum(p.numel() for p in network.parameters()) == 1_336_032
+    plain = build_descriptor(config.L2Net(dropout=0), seed=0)
+    network.dropout.p = 0.0
+    raw = plain(grey(8))
+    centred = (raw - raw.mean(0)) / (raw.var(0, unbiased=False) + 1e-3).sqrt()
+    expected = centred / centred.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(network(grey(8)), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dimensions", [2, 64, 256])
+@pytest.mark.parametrize("final_norm", [False, True])
+def test_l2net_gives_as_many_numbers_as_asked(dimensions, final_norm):
+    settings = config.L2Net(width=0.25, dimensions=dimensions, final_norm=final_norm)
+    assert build_descriptor(settings, seed=0)(grey(3)).shape == (3, dimensions)
+
+
 def test_stride_two_pads_below_and_to_the_right_as_keras_does():
     block = Block(1, 1, 2).eval()
     with torch.no_grad():

@@ -88,3 +88,20 @@ def test_read_only_patches_are_described():
     x = patches(3)
     x.flags.writeable = False
     assert describe(pipeline(), x).shape == (3, 128)
+
+
+def test_every_kind_of_layer_can_be_exported():
+    network = Pipeline(
+        denoiser=torch.nn.Sequential(
+            build_denoiser(config.UNet(levels=2, channels=2), seed=0),
+            build_denoiser(config.DnCNN(depth=3, channels=2), seed=0),
+        ),
+        descriptor=build_descriptor(
+            config.L2Net(width=0.1, patch_norm=True, final_norm=True, dimensions=32), seed=0
+        ),
+    ).eval()
+    example = (torch.from_numpy(patches(2)),)
+    shapes = ({0: torch.export.Dim("n", min=1)},)
+    program = torch.export.export(network, example, dynamic_shapes=shapes).module()
+    x = torch.from_numpy(patches(7))
+    torch.testing.assert_close(program(x), network(x))
