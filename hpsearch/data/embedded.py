@@ -5,7 +5,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,15 +13,12 @@ import numpy as np
 from PIL import Image
 
 from hpsearch.data.layout import SequencePatches
-from hpsearch.data.meta import StoreMeta
+from hpsearch.data.meta import Progress, StoreMeta
 from hpsearch.data.parallel import in_order, usable_cores
 from hpsearch.data.photos import PhotoSettings, photo_sequence
 from hpsearch.data.store import write_store
 from hpsearch.errors import UserError
 from hpsearch.shapes import UInt8
-
-Progress = Callable[[int, int, str], None]
-"""Called with how many sequences are done, of how many, and the name of the latest."""
 
 CODE_VERSION = 2
 """To be raised with every change of the pixels that the same photograph gives."""

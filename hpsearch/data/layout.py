@@ -6,9 +6,12 @@ order and from any process, so memory stays at one sequence.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import platform
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from hpsearch.data.meta import StoreMeta
+from hpsearch.errors import UserError
 from hpsearch.shapes import UInt8
 
 SCHEMA_VERSION = "1"
@@ -44,14 +48,14 @@ class Digests(NamedTuple):
     noisy: str
 
 
-def digests(patches: SequencePatches) -> Digests:
-    return Digests(*(hashlib.sha256(np.ascontiguousarray(p).data).hexdigest() for p in patches[1:]))
+def digest(pixels: UInt8[np.ndarray, "n 16 32 32"]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
 
 
 def fingerprint(names: Sequence[str], counts: Sequence[int], parts: Sequence[Digests]) -> str:
     """SHA-256 over names, counts and pixels; hashing by sequence lets processes share the work."""
-    content = [[n, int(c), *d] for n, c, d in zip(names, counts, parts, strict=True)]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    rows = [[n, int(c), *d] for n, c, d in zip(names, counts, parts, strict=True)]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -65,28 +69,28 @@ class Layout:
     offsets: tuple[int, int]
     """Bytes from the start of the file to the first clean and the first noisy patch."""
 
-    def write(self, position: int, patches: SequencePatches) -> Digests:
-        """Put one sequence in its place; safe from several processes at once."""
-        assert patches.clean.shape == patches.noisy.shape, "clean and noisy are twins"
-        assert patches.clean.shape == (self.counts[position], VIEWS, SIDE, SIDE)
-        skip = POINT_BYTES * sum(self.counts[:position])
+    def write(self, position: int, pixels: UInt8[np.ndarray, "n 16 32 32"], *, noisy: bool) -> str:
+        """Put one sequence's patches in their place and return their SHA-256.
+
+        Several processes may write at once.
+        """
+        assert pixels.shape == (self.counts[position], VIEWS, SIDE, SIDE)
         with self.file.open("r+b") as f:
-            for offset, pixels in zip(self.offsets, patches[1:], strict=True):
-                f.seek(offset + skip)
-                f.write(np.ascontiguousarray(pixels).data)
-        return digests(patches)
+            f.seek(self.offsets[noisy] + POINT_BYTES * sum(self.counts[:position]))
+            f.write(np.ascontiguousarray(pixels).data)
+        return digest(pixels)
 
     def seal(self, path: Path, parts: Sequence[Digests]) -> str:
         """Write the fingerprint, flush to disk, and move the file to its final name."""
-        digest = fingerprint(self.names, self.counts, parts)
+        content = fingerprint(self.names, self.counts, parts)
         with self.file.open("r+b") as f:
-            offsets = _skeleton(f, self.names, self.counts, self.meta, digest)
+            offsets = _skeleton(f, self.names, self.counts, self.meta, content)
             assert offsets == self.offsets, "a fingerprint never changes the layout"
             f.flush()
             os.fsync(f.fileno())
         self.file.replace(path)
         _sync_folder(path.parent)
-        return digest
+        return content
 
 
 @contextlib.contextmanager
@@ -95,13 +99,52 @@ def planned(
 ) -> Iterator[Layout]:
     """A file beside ``path`` with room for all; it is gone afterwards unless it was sealed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    _remove_leftovers(path)
+    _check_room(path, 2 * POINT_BYTES * sum(counts))
+    part = path.with_name(f".{path.name}.{_process(os.getpid())}")
     try:
         with part.open("wb") as f:
             offsets = _skeleton(f, names, counts, meta, UNSEALED)
         yield Layout(part, tuple(names), tuple(counts), meta, offsets)
+    except OSError as e:
+        if e.errno != errno.ENOSPC:
+            raise
+        raise UserError(f"the disk of {path.parent} is full; make room and try again") from e
     finally:
         part.unlink(missing_ok=True)
+
+
+def _process(pid: int | str) -> str:
+    """How the unfinished file of a process ends; its machine counts on a shared filesystem."""
+    return f"{platform.node()}.{pid}.part"
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Delete what earlier processes of this machine left when they were killed."""
+    for part in path.parent.iterdir():
+        pid = part.name.rpartition(".")[0].rpartition(".")[2]
+        ours = part.name == f".{path.name}.{_process(pid)}"
+        if ours and pid.isdigit() and not _alive(int(pid)):
+            part.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _check_room(path: Path, needed: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise UserError(
+            f"the store needs {needed / 1e9:.1f} GB and {path.parent} has {free / 1e9:.1f} GB; "
+            "make room or choose another folder"
+        )
 
 
 class _SparseSink:
@@ -132,7 +175,7 @@ class _SparseSink:
 
 
 def _skeleton(
-    file, names: Sequence[str], counts: Sequence[int], meta: StoreMeta, digest: str
+    file, names: Sequence[str], counts: Sequence[int], meta: StoreMeta, content: str
 ) -> tuple[int, int]:
     """Write everything but the pixels; returns where clean and noisy pixels begin."""
     points = sum(counts)
@@ -143,7 +186,7 @@ def _skeleton(
     schema = batch.schema.with_metadata(
         {
             "hpsearch.version": SCHEMA_VERSION,
-            "hpsearch.fingerprint": digest,
+            "hpsearch.fingerprint": content,
             "hpsearch.counts": json.dumps([int(c) for c in counts]),
             "hpsearch.names": json.dumps(list(names)),
             "hpsearch.meta": meta.model_dump_json(),

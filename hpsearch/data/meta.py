@@ -1,8 +1,13 @@
 """What a patch store says about itself."""
 
+from collections.abc import Callable
+
 from pydantic import Field
 
 from hpsearch.config.base import Setting
+
+Progress = Callable[[int, int, str], None]
+"""Called with how many sequences are done, of how many, and the name of the latest."""
 
 
 class NoiseLevels(Setting):

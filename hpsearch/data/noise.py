@@ -14,13 +14,19 @@ QUANTILES = 1 << 16
 
 
 def add_noise(
-    clean: UInt8[np.ndarray, "n 16 32 32"], *, name: str, levels: NoiseLevels, seed: int = 0
+    clean: UInt8[np.ndarray, "n 16 32 32"],
+    *,
+    name: str,
+    levels: NoiseLevels,
+    seed: int = 0,
+    out: UInt8[np.ndarray, "n 16 32 32"] | None = None,
 ) -> UInt8[np.ndarray, "n 16 32 32"]:
     """The noisy twins of a sequence's patches, rounded and clipped to 0..255.
 
     The noise depends on the seed, the sequence's name and the view alone, not on the pixels.
+    ``out`` may be ``clean`` itself.
     """
-    noisy = np.empty_like(clean)
+    noisy = np.empty_like(clean) if out is None else out
     for view, view_name in enumerate(VIEW_NAMES):
         rng = stream(seed, f"noise {name}", view)
         grey = _draw(deviation(levels, view_name), clean[:, view].shape, rng)

@@ -18,8 +18,9 @@ from hpsearch.data.layout import (
     SIDE,
     VIEW_NAMES,
     VIEWS,
+    Digests,
     SequencePatches,
-    digests,
+    digest,
     fingerprint,
     planned,
 )
@@ -118,7 +119,7 @@ class PatchStore:
         """
         stops = np.cumsum(self.counts)
         parts = [
-            digests(SequencePatches("", self.clean[a:b], self.noisy[a:b]))
+            Digests(digest(self.clean[a:b]), digest(self.noisy[a:b]))
             for a, b in zip(self.starts, stops, strict=True)
         ]
         if fingerprint(self.names, self.counts, parts) != self.fingerprint:
@@ -196,12 +197,13 @@ def write_store(path: Path, sequences: Iterable[SequencePatches], *, meta: Store
         with planned(path, names=names, counts=counts, meta=meta) as layout:
             spool.seek(0)
             parts = []
-            for i, (name, count) in enumerate(zip(names, counts, strict=True)):
-                shape = (count, VIEWS, SIDE, SIDE)
-                pixels = [np.empty(shape, np.uint8) for _ in range(2)]
-                for array in pixels:
-                    spool.readinto(array.data)
-                parts.append(layout.write(i, SequencePatches(name, *pixels)))
+            for i, count in enumerate(counts):
+                pixels = np.empty((count, VIEWS, SIDE, SIDE), np.uint8)
+                sums = []
+                for noisy in (False, True):
+                    spool.readinto(pixels.data)
+                    sums.append(layout.write(i, pixels, noisy=noisy))
+                parts.append(Digests(*sums))
             layout.seal(path, parts)
     return PatchStore.open(path)
 

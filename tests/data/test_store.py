@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hpsearch.data.layout import planned
+from hpsearch.data.layout import Digests, planned
 from hpsearch.data.splits import Split
 from hpsearch.data.store import (
     SCHEMA_VERSION,
@@ -205,7 +205,8 @@ def test_full_size_opens_at_once_and_its_pixels_cost_nothing(tmp_path):
     path = tmp_path / "s.arrow"
     names = [f"i_{i}" for i in range(76)]
     with planned(path, names=names, counts=[1234] * 76, meta=META) as layout:
-        layout.seal(path, [layout.write(0, _zeros())] * 76)
+        zeros = np.zeros((1234, 16, 32, 32), np.uint8)
+        layout.seal(path, [Digests(*(layout.write(0, zeros, noisy=n) for n in (False, True)))] * 76)
     times = []
     for _ in range(5):
         start = time.perf_counter()
@@ -214,8 +215,3 @@ def test_full_size_opens_at_once_and_its_pixels_cost_nothing(tmp_path):
     assert store.clean.nbytes + store.noisy.nbytes > 3e9
     assert min(times) < 0.05
     assert Path(path).stat().st_blocks * 512 < 100e6
-
-
-def _zeros():
-    zeros = np.zeros((1234, 16, 32, 32), np.uint8)
-    return SequencePatches("i_0", zeros, zeros)
