@@ -1,0 +1,93 @@
+"""What is in a store, for people: facts and a contact sheet."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from hpsearch.data.layout import SIDE, VIEW_NAMES, VIEWS
+from hpsearch.data.samplers import stream
+from hpsearch.data.splits import SPLIT_NAMES
+from hpsearch.data.store import PatchStore
+from hpsearch.errors import UserError
+from hpsearch.shapes import Int, UInt8
+
+ZOOM = 2
+LEFT, TOP, GAP = 110, 16, 4  # room for sequence names, view names, and between points
+
+
+def describe(store: PatchStore) -> dict[str, str]:
+    """Facts by heading, in the order in which to print them."""
+    noise = store.meta.noise
+    kinds = [n[:2] for n in store.names]
+    return {
+        "source": store.meta.source,
+        "licence": store.meta.licence,
+        "sequences": f"{len(store.names)} ({kinds.count('i_')} i_, {kinds.count('v_')} v_)",
+        "points": f"{sum(store.counts):,} ({min(store.counts)} to {max(store.counts)} a sequence)",
+        "patches": f"{VIEWS * sum(store.counts):,} of {SIDE}×{SIDE}, clean and noisy",
+        "views": " ".join(VIEW_NAMES),
+        "noise": "came with the set"
+        if noise is None
+        else f"σ {noise.easy:g} (ref, easy), {noise.hard:g} (hard), {noise.tough:g} (tough)",
+        "fingerprint": store.fingerprint[:16],
+        "size": f"{store.path.stat().st_size / 1e6:,.1f} MB",
+        "splits": "; ".join(_splits(store)),
+    }
+
+
+def contact_sheet(store: PatchStore, *, rows: int = 12, seed: int = 0) -> Image.Image:
+    """Random points one below another, views side by side, the clean patches above the noisy.
+
+    Sequences take turns, so that few rows show many of them.
+    """
+    points = _choose(store, rows, seed)
+    height = 2 * SIDE * ZOOM + GAP
+    sheet = Image.new("L", (LEFT + VIEWS * SIDE * ZOOM, TOP + len(points) * height), 255)
+    draw = ImageDraw.Draw(sheet)
+    for view, name in enumerate(VIEW_NAMES):
+        draw.text((LEFT + view * SIDE * ZOOM + 4, 2), name, fill=0)
+    for row, point in enumerate(points):
+        y = TOP + row * height
+        draw.text((4, y + 4), store.names[store.sequence_of[point]], fill=0)
+        tiles = Image.fromarray(_tiles(store, point))
+        sheet.paste(tiles.resize((ZOOM * tiles.width, ZOOM * tiles.height), 0), (LEFT, y))
+    return sheet
+
+
+def save_contact_sheet(store: PatchStore, out: Path, *, rows: int = 12, seed: int = 0) -> Path:
+    """Write the contact sheet as a PNG.
+
+    Raises:
+        UserError: if the file cannot be written.
+    """
+    try:
+        contact_sheet(store, rows=rows, seed=seed).save(out, format="PNG")
+    except OSError as e:
+        raise UserError(f"cannot write {out} ({e.strerror}); choose another file") from e
+    return Path(out)
+
+
+def _splits(store: PatchStore) -> list[str]:
+    found = []
+    for name in SPLIT_NAMES:
+        try:
+            split = store.split(name)
+        except UserError:
+            continue
+        sizes = "+".join(str(len(p)) for p in (split.train, split.validation, split.test))
+        found.append(f"{name} = {split.name} {sizes}" if name == "auto" else f"{name} {sizes}")
+    return found
+
+
+def _choose(store: PatchStore, rows: int, seed: int) -> Int[np.ndarray, " rows"]:
+    rng = stream(seed, "preview", 0)
+    order = rng.permutation(len(store.names))
+    shuffled = [store.starts[s] + rng.permutation(store.counts[s]) for s in order]
+    turns = [p[k] for k in range(max(store.counts)) for p in shuffled if k < len(p)]
+    return np.array(turns[:rows])
+
+
+def _tiles(store: PatchStore, point: int) -> UInt8[np.ndarray, "64 512"]:
+    pair = np.stack([store.clean[point], store.noisy[point]])
+    return pair.transpose(0, 2, 1, 3).reshape(2 * SIDE, VIEWS * SIDE)
