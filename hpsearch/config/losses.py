@@ -18,7 +18,7 @@ class HardMargin(Setting):
     """The hinge [α + z]₊."""
 
     kind: Literal["hard"] = "hard"
-    alpha: float = Field(default=1.0, gt=0, le=10)
+    alpha: float = Field(default=1.0, ge=1e-4, le=10)
     """Margin, in units of the distance."""
 
     @property
@@ -159,9 +159,9 @@ class Contrastive(Setting):
     """
 
     kind: Literal["contrastive"] = "contrastive"
-    radius: float = Field(default=1.0, gt=0, le=10)
+    radius: float = Field(default=1.0, ge=1e-3, le=10)
     """Δ: negative pairs farther apart pay nothing."""
-    negative_share: float = Field(default=0.5, gt=0, lt=1)
+    negative_share: float = Field(default=0.5, ge=0.01, le=0.99)
     """Weight of the mean over negative pairs; the mean over positive pairs weighs the rest."""
 
     @property
