@@ -4,6 +4,7 @@ A matrix product is fast but rounds equal distances apart. So products only pre-
 that lie within ``Frame.tolerance`` are taken on ``scipy_distance``.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +15,7 @@ from hpsearch.shapes import Float
 
 Norm = Literal["l2", "l1"]
 
-ROWS = 8192
+ROWS = 4096
 """Pairs a step: small enough for the cache, large enough to hide the cost of a call."""
 
 
@@ -41,7 +42,9 @@ def indexed_distance(
     result = torch.empty(len(rows), dtype=torch.float64, device=a.device)
     for start in range(0, len(rows), ROWS):
         step = slice(start, start + ROWS)
-        result[step] = scipy_distance(a[rows[step]], b[columns[step]], norm=norm)
+        result[step] = scipy_distance(
+            a.index_select(0, rows[step]), b.index_select(0, columns[step]), norm=norm
+        )
     return result
 
 
@@ -71,23 +74,23 @@ class Frame:
     @classmethod
     def around(cls, points: Float[Tensor, "n d"], *, norm: Norm, dtype: torch.dtype) -> "Frame":
         """The frame of these points; others may be placed in it too."""
-        # float32, so that equal descriptors are centred to exact zeros
-        centre = points.mean(dim=0, dtype=torch.float64).float()
-        integral = bool((points == points.round()).all())
-        if integral:
+        # any centre near the points will do; float32, so that equal ones come out as exact zeros
+        some = points[:: max(len(points) // 256, 1)]
+        centre = some.mean(dim=0, dtype=torch.float64).float()
+        if _integral(some) and _integral(points):
             return cls(centre=centre.round(), scale=1.0, integral=True, norm=norm, dtype=dtype)
-        largest = (points.double() - centre.double()).abs().max()
-        exponent = int(torch.frexp(largest).exponent)
-        return cls(centre=centre, scale=2.0**-exponent, integral=False, norm=norm, dtype=dtype)
+        largest = max(float(points.max() - points.min()), torch.finfo(torch.float32).tiny)
+        scale = 2.0 ** -math.frexp(min(largest, 1e38))[1]
+        return cls(centre=centre, scale=scale, integral=False, norm=norm, dtype=dtype)
 
     def place(self, points: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         """Coordinates of points in this frame."""
-        return ((points.double() - self.centre.double()) * self.scale).to(self.dtype)
+        # scaled first, because the difference of two large float32 may overflow
+        return points.to(self.dtype) * self.scale - self.centre.to(self.dtype) * self.scale
 
     def weight(self, placed: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:
-        """Squared L2 norm (or L1 norm) of placed points in float64."""
-        terms = placed.double()
-        return (terms.square() if self.norm == "l2" else terms.abs()).sum(dim=-1)
+        """Squared L2 norm (or L1 norm) of placed points."""
+        return (placed.square() if self.norm == "l2" else placed.abs()).sum(dim=-1)
 
     def approximate(
         self, a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], *, weight: Float[Tensor, " m"]
@@ -100,7 +103,7 @@ class Frame:
         with torch.autocast(a.device.type, enabled=False):
             if self.norm == "l1":
                 return torch.cdist(a, b, p=1.0)
-            return torch.addmm(weight.to(self.dtype), a, b.T, alpha=-2)
+            return torch.addmm(weight, a, b.T, alpha=-2)
 
     def tolerance(
         self, a: Float[Tensor, " n"], b: Float[Tensor, ""], *, dimension: int
@@ -112,13 +115,18 @@ class Frame:
             b: largest weight of a column.
 
         A sum of d products in precision u is off by at most d·u·Σ|aᵢbᵢ| ≤ d·u·|a||b| (Higham,
-        Accuracy and Stability of Numerical Algorithms, §3.1), and 2|a||b| ≤ (|a|+|b|)²/2; eight
-        more u (|a|+|b|)² cover the rounding of coordinates, norms and the final sum.
+        Accuracy and Stability of Numerical Algorithms, §3.1), and 2|a||b| ≤ (|a|+|b|)²/2; the
+        weight adds d·u·|b|², and eight more u (|a|+|b|)² cover the rounding of coordinates and of
+        the final sum.
         """
         unit = torch.finfo(self.dtype).eps / 2
         reach = (a.sqrt() + b.sqrt()).square() if self.norm == "l2" else a + b
         if self.integral and float(reach.max()) < 0.25 / unit:
             return torch.zeros_like(reach)
-        share = dimension / 2 if self.norm == "l2" else dimension
+        share = 1.5 * dimension
         # the constant covers products too small for float32
         return (share + 8) * unit * reach + 1e-30
+
+
+def _integral(points: Float[Tensor, "n d"]) -> bool:
+    return bool((points == points.round()).all())

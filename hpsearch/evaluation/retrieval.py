@@ -1,6 +1,7 @@
 """Retrieval: are the other views of a patch found among distractors?"""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from hpsearch.evaluation.distances import Frame, Norm, indexed_distance
 from hpsearch.evaluation.scores import POOLS, RetrievalScores
 from hpsearch.evaluation.tasks import Tasks
 from hpsearch.evaluation.views import IMAGES, LEVELS, VIEW_NAMES
-from hpsearch.shapes import Float, Int
+from hpsearch.shapes import Bool, Float, Int
 
 POSITIVES = len(VIEW_NAMES) - 1
 
@@ -27,13 +28,11 @@ def retrieve(bank: Bank, tasks: Tasks, *, norm: Norm, memory: int) -> RetrievalS
     """
     ap = np.empty((len(LEVELS), len(POOLS), len(tasks.queries)))
     neutral = np.empty((len(LEVELS), len(tasks.queries)))
-    distractors = bank.table[_rows(bank, tasks.distractors), 0]
-    frame = Frame.around(distractors, norm=norm, dtype=torch.float64)
+    whole = Pool.of(bank.table[_rows(bank, tasks.distractors), 0], norm=norm)
     for sequence in np.unique(tasks.queries[:, 0]):
         own = np.flatnonzero(tasks.queries[:, 0] == sequence)
-        others = torch.from_numpy(tasks.distractors[:, 0] != sequence).to(distractors.device)
-        group = Group(frame, bank.table[_rows(bank, tasks.queries[own])], distractors[others])
-        closer, as_close = group.counts(memory=memory)
+        pool = whole.without(tasks.distractors[:, 0] == sequence)
+        closer, as_close = pool.counts(bank.table[_rows(bank, tasks.queries[own])], memory=memory)
         ap[:, :, own] = _ap(closer)
         neutral[:, own] = _ap((closer + as_close)[..., -1:] / 2)[:, 0]
     return RetrievalScores(
@@ -41,49 +40,75 @@ def retrieve(bank: Bank, tasks: Tasks, *, norm: Norm, memory: int) -> RetrievalS
     )
 
 
-class Group:
-    """Queries of one sequence and the distractors of all others.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pool:
+    """Distractors, of which some are ignored for the queries of one sequence.
 
     Products are float64 here: with thousands of distractors many lie within float32's error of a
     positive, and looking at those again would cost more than it saves.
     """
 
-    def __init__(
-        self, frame: Frame, views: Float[Tensor, "q 16 d"], distractors: Float[Tensor, "m d"]
-    ) -> None:
-        self.frame = frame
-        self.views = views
-        self.distractors = distractors
-        self.placed = frame.place(distractors)
-        self.weight = frame.weight(self.placed)
-        self.ends = [min(max(pool - IMAGES, 0), len(distractors)) for pool in POOLS]
+    frame: Frame
+    points: Float[Tensor, "m d"]
+    placed: Float[Tensor, "m d"]
+    weight: Float[Tensor, " m"]
+    ignored: Int[Tensor, " i"]
+    ends: tuple[int, ...]
+    """Columns up to which each pool size reaches; ignored columns do not count towards it."""
 
-    def counts(self, *, memory: int) -> tuple[Int[np.ndarray, "q 15 7"], Int[np.ndarray, "q 15 7"]]:
+    @classmethod
+    def of(cls, points: Float[Tensor, "m d"], *, norm: Norm) -> "Pool":
+        """All the distractors, none ignored."""
+        frame = Frame.around(points, norm=norm, dtype=torch.float64)
+        placed = frame.place(points)
+        return cls(
+            frame=frame,
+            points=points,
+            placed=placed,
+            weight=frame.weight(placed),
+            ignored=torch.empty(0, dtype=torch.int64, device=points.device),
+            ends=tuple(min(size - IMAGES, len(points)) for size in POOLS),
+        )
+
+    def without(self, ignored: Bool[np.ndarray, " m"]) -> "Pool":
+        """The pool as the queries of a sequence see it."""
+        kept = np.flatnonzero(~ignored)
+        sizes = [min(size - IMAGES, len(kept)) for size in POOLS]
+        return replace(
+            self,
+            ignored=torch.from_numpy(np.flatnonzero(ignored)).to(self.points.device),
+            ends=tuple(int(kept[n - 1]) + 1 if n else 0 for n in sizes),
+        )
+
+    def counts(
+        self, views: Float[Tensor, "q 16 d"], *, memory: int
+    ) -> tuple[Int[np.ndarray, "q 15 7"], Int[np.ndarray, "q 15 7"]]:
         """Distractors closer than each positive, and closer or as close, in each pool."""
         rows = max(memory // (self.weight.nbytes * 2 + 1), 1)
-        parts = [self._counts_of(part, memory=memory) for part in self.views.split(rows)]
+        parts = [self._counts_of(part, rows=rows) for part in views.split(rows)]
         closer, as_close = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
         return closer, as_close
 
     def _counts_of(
-        self, views: Float[Tensor, "q 16 d"], *, memory: int
+        self, views: Float[Tensor, "q 16 d"], *, rows: int
     ) -> tuple[Int[Tensor, "q 15 7"], Int[Tensor, "q 15 7"]]:
         placed = self.frame.place(views)
-        query, weight = placed[:, 0], self.frame.weight(placed)
+        weight = self.frame.weight(placed)
         threshold = self._threshold(placed, weight)
         largest = torch.cat([weight.flatten(), self.weight]).max()
         slack = 2 * self.frame.tolerance(weight[:, 0], largest, dimension=views.shape[2])[:, None]
-        block = self.frame.approximate(query, self.placed, weight=self.weight)
+        block = self.frame.approximate(placed[:, 0], self.placed, weight=self.weight)
+        block.index_fill_(1, self.ignored, torch.inf)
         low, high = threshold - slack, threshold + slack
         closer, as_close = self._between(block, low, high)
         unsure = (closer[..., -1] != as_close[..., -1]) & (slack > 0)
-        for pairs in unsure.nonzero().split(max(memory // (self.weight.nbytes * 2 + 1), 1)):
+        for pairs in unsure.nonzero().split(rows):
             row, view = pairs.unbind(1)
-            near = (block[row] >= low[row, view, None]) & (block[row] <= high[row, view, None])
-            sure = closer[row, view]
+            entries = block[row]
+            near = (entries >= low[row, view, None]) & (entries <= high[row, view, None])
             below, equal = self._look_again(views[row], view, near)
-            closer[row, view] = sure + below
-            as_close[row, view] = sure + below + equal
+            as_close[row, view] = closer[row, view] + below + equal
+            closer[row, view] += below
         return closer, as_close
 
     def _threshold(
@@ -119,9 +144,7 @@ class Group:
             norm=self.frame.norm,
         )
         row, column = near.nonzero(as_tuple=True)
-        distance = indexed_distance(
-            views[:, 0], row, self.distractors, column, norm=self.frame.norm
-        )
+        distance = indexed_distance(views[:, 0], row, self.points, column, norm=self.frame.norm)
         ends = torch.tensor(self.ends, device=views.device)
         inside = column[:, None] < ends
         zero = torch.zeros((len(views), len(self.ends)), dtype=torch.int64, device=views.device)
@@ -134,7 +157,7 @@ def sort_rows(values: Float[Tensor, "q m"]) -> Float[Tensor, "q m"]:
     """Rows in ascending order; on a CPU by NumPy, whose vectorised sort is five times faster."""
     if values.device.type != "cpu":
         return values.sort(dim=1).values
-    result = values.contiguous() if not values.is_contiguous() else values.clone()
+    result = values.clone(memory_format=torch.contiguous_format)
     parts = np.array_split(result.numpy(), max(min(torch.get_num_threads(), len(values)), 1))
     with ThreadPoolExecutor(len(parts)) as pool:
         list(pool.map(lambda part: part.sort(axis=1), parts))

@@ -6,7 +6,7 @@ import torch
 from hpsearch.evaluation.average_precision import area_from_counts
 from hpsearch.evaluation.descriptors import Bank
 from hpsearch.evaluation.distances import ROWS, Norm
-from hpsearch.evaluation.scores import KINDS, VerificationScores
+from hpsearch.evaluation.scores import VerificationScores
 from hpsearch.evaluation.tasks import Tasks
 from hpsearch.evaluation.views import LEVELS, VIEW_NAMES, view_of
 from hpsearch.shapes import Float, Int
@@ -24,7 +24,13 @@ def verify(bank: Bank, tasks: Tasks, *, norm: Norm) -> VerificationScores:
     The list holds the negatives first, so a tie counts against the descriptor. Distances are
     float32.
     """
-    found = [_verify_level(bank, tasks, level=level, norm=norm) for level in range(len(LEVELS))]
+    few = len(tasks.positives) // IMBALANCE
+    lists = (tasks.positives[:few], tasks.positives[few:], tasks.inter, tasks.intra)
+    ordered = [_in_memory_order(bank, pairs) for pairs in lists]
+    found = [
+        _verify_level(*(_by_sequence(bank, pairs, level=level, norm=norm) for pairs in ordered))
+        for level in range(len(LEVELS))
+    ]
     auc, ap, sequence_ap, histogram = (np.stack(part) for part in zip(*found, strict=True))
     return VerificationScores(
         balanced_auc=auc, imbalanced_ap=ap, sequence_ap=sequence_ap, histogram=histogram
@@ -32,38 +38,40 @@ def verify(bank: Bank, tasks: Tasks, *, norm: Norm) -> VerificationScores:
 
 
 def _verify_level(
-    bank: Bank, tasks: Tasks, *, level: int, norm: Norm
+    few: list[np.ndarray], rest: list[np.ndarray], *kinds: list[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    few = len(tasks.positives) // IMBALANCE
-    some = _by_sequence(bank, tasks.positives[:few], level=level, norm=norm)
-    rest = _by_sequence(bank, tasks.positives[few:], level=level, norm=norm)
-    positives = np.sort(np.concatenate(some))
+    """AUC, AP, AP of each sequence and histogram from sorted distances of each sequence.
+
+    Args:
+        few: positives of the imbalanced list; ``rest``: the others.
+        kinds: negatives, inter and intra.
+    """
+    positives = np.sort(np.concatenate(few))
     everything = np.sort(np.concatenate([positives, *rest]))
-    edges = positives[(np.arange(1, BINS + 1) * few + BINS - 1) // BINS - 1]
-    histograms = [_histogram(some, edges)]
-    auc, ap, sequence_ap = [], [], []
-    for kind in KINDS:
-        own = _by_sequence(bank, getattr(tasks, kind), level=level, norm=norm)
-        negatives = np.sort(np.concatenate(own))
-        auc.append(_auc(everything, negatives))
-        ap.append(_ap(positives, negatives))
-        sequence_ap.append([_ap(p, n) for p, n in zip(some, own, strict=True)])
-        histograms.append(_histogram(own, edges))
-    return np.array(auc), np.array(ap), np.array(sequence_ap), np.stack(histograms)
+    edges = positives[(np.arange(1, BINS + 1) * len(positives) + BINS - 1) // BINS - 1]
+    negatives = [np.sort(np.concatenate(own)) for own in kinds]
+    return (
+        np.array([_auc(everything, others) for others in negatives]),
+        np.array([_ap(positives, others) for others in negatives]),
+        np.array([[_ap(p, n) for p, n in zip(few, own, strict=True)] for own in kinds]),
+        np.stack([_histogram(own, edges) for own in (few, *kinds)]),
+    )
+
+
+def _in_memory_order(bank: Bank, pairs: Int[np.ndarray, "n 6"]) -> Int[np.ndarray, "n 6"]:
+    """Pairs by the place of their first patch, so that reading runs through memory.
+
+    Pairs of one list may change places, because only how many lie ahead of a positive counts.
+    """
+    return pairs[np.argsort(bank.starts[pairs[:, 0]] + pairs[:, 2])]
 
 
 def _by_sequence(
     bank: Bank, pairs: Int[np.ndarray, "n 6"], *, level: int, norm: Norm
 ) -> list[Float[np.ndarray, " m"]]:
-    """Sorted distances of the pairs whose first patch lies in each sequence.
-
-    Pairs of one kind may change places, because only their number ahead of a positive counts; taken
-    sequence by sequence they stay in the cache.
-    """
-    pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
-    starts = bank.starts
+    """Sorted distances of the pairs whose first patch lies in each sequence."""
     first, second = (
-        (starts[pairs[:, i]] + pairs[:, i + 2]) * len(VIEW_NAMES)
+        (bank.starts[pairs[:, i]] + pairs[:, i + 2]) * len(VIEW_NAMES)
         + view_of(pairs[:, i + 1], level=level)
         for i in (0, 3)
     )
@@ -81,9 +89,10 @@ def _distances(
     result = np.empty(len(first), np.float32)
     for start in range(0, len(first), ROWS):
         step = slice(start, start + ROWS)
-        difference = rows[left[step]].sub_(rows[right[step]])
+        difference = rows.index_select(0, left[step]).sub_(rows.index_select(0, right[step]))
         if norm == "l2":
-            result[step] = difference.double().square_().sum(dim=1).sqrt_().float().cpu().numpy()
+            length = torch.linalg.vector_norm(difference, dim=1, dtype=torch.float64)
+            result[step] = length.cpu().numpy()
         else:  # NumPy's own order of adding float32, which SciPy uses here
             result[step] = difference.abs_().cpu().numpy().sum(axis=1)
     return result
