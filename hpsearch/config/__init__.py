@@ -4,6 +4,7 @@ Every choice is a discriminated union, so an invalid combination cannot be writt
 unknown key is an error. ``TrialConfig.model_validate_json(c.model_dump_json()) == c`` always.
 """
 
+from hpsearch.config.augmentation import Augmentation
 from hpsearch.config.inputs import Clean, Denoised, DenoiserTrial, Input, Noisy
 from hpsearch.config.losses import (
     BatchAll,
@@ -38,6 +39,7 @@ __all__ = [
     "SGD",
     "VIEWS",
     "Adam",
+    "Augmentation",
     "BatchAll",
     "BatchHard",
     "Clean",

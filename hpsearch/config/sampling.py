@@ -11,11 +11,19 @@ VIEWS = 16
 
 
 class RandomTriplets(Setting):
-    """Anchor and positive are two views of one point, the negative any view of another."""
+    """Anchor and positive are two views of one point, the negative any view of another.
+
+    ``tough_until=1`` is R2's tough positive, ``far_from=0`` its far negative, and 0.2 with 0.9 its
+    curriculum (10 epochs tough, 35 regular, 5 far).
+    """
 
     kind: Literal["random_triplets"] = "random_triplets"
     batch: int = Field(default=50, ge=1, le=8192)
     """Triplets a batch; a batch is three times as many patches."""
+    tough_until: float = Field(default=0.0, ge=0, le=1)
+    """Share of the budget, in patches seen, during which positives are tough views (t1..t5)."""
+    far_from: float = Field(default=1.0, ge=0, le=1)
+    """Share of the budget from which on negatives are of another sequence."""
 
     @property
     def patches(self) -> int:

@@ -1,25 +1,30 @@
 """Which rows make a batch: index arrays from a named random stream, no patch is touched.
 
-Source of S×K batches: Hermans et al. 2017, arXiv:1703.07737.
+Batches are drawn without a state, so that a resumed run needs none. Source of S×K batches: Hermans
+et al. 2017, arXiv:1703.07737.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from hpsearch.config import VIEWS, RandomTriplets, Sampler, SxK
+from hpsearch.config import VIEWS, Pairs, RandomTriplets, Sampler, SxK
+from hpsearch.data.layout import VIEW_NAMES
 from hpsearch.data.streams import stream
 from hpsearch.errors import UserError
 from hpsearch.shapes import Int
 
 __all__ = ["Batch", "sample", "stream"]
 
+FIRST_TOUGH = VIEW_NAMES.index("t1")
+
 
 class Batch(NamedTuple):
     """Rows of one batch; each of the ``calls`` goes through the network on its own.
 
     Triplets have three calls (anchors, positives, negatives), so batch normalisation sees each
-    alone, as in the coursework's baseline. S×K has one call, group after group.
+    alone, as in the coursework's baseline. Pairs have two (anchors, positives), S×K has one, group
+    after group.
     """
 
     rows: Int[np.ndarray, "calls n"]
@@ -29,45 +34,100 @@ class Batch(NamedTuple):
 
 
 def sample(
-    sampler: Sampler, sequence_of: Int[np.ndarray, " points"], rng: np.random.Generator
+    sampler: Sampler,
+    sequence_of: Int[np.ndarray, " points"],
+    rng: np.random.Generator,
+    *,
+    progress: float | None = None,
 ) -> Batch:
     """Draw one batch from the points whose sequences are given (``Patches.sequence_of``).
 
+    ``progress`` is the share of the budget that is spent, in [0, 1); a sampler that never changes
+    does without.
+
     Raises:
-        UserError: if there are fewer points than the sampler needs.
-
+        UserError: if there are fewer points, or sequences, than the sampler needs.
     """
-    points = len(sequence_of)
     match sampler:
-        case RandomTriplets(batch=n):
-            return _triplets(n, points, rng)
+        case RandomTriplets():
+            return _triplets(sampler, sequence_of, rng, progress)
+        case Pairs(batch=n):
+            return _pairs(n, len(sequence_of), rng)
         case SxK(groups=s, views=k):
-            return _groups(s, k, points, rng)
+            return _groups(s, k, len(sequence_of), rng)
 
 
-def _triplets(n: int, points: int, rng: np.random.Generator) -> Batch:
+def _triplets(
+    sampler: RandomTriplets,
+    sequence_of: Int[np.ndarray, " points"],
+    rng: np.random.Generator,
+    progress: float | None,
+) -> Batch:
+    n, points = sampler.batch, len(sequence_of)
     if points < 2:
         raise UserError(
             f"triplets need at least 2 points, the patches have {points}; add sequences"
         )
+    tough, far = _stage(sampler, progress)
     anchors = rng.integers(points, size=n)
-    # Adding 1..points-1 modulo the number of points is uniform over all the others.
-    negatives = (anchors + rng.integers(1, points, size=n)) % points
-    anchor_views = rng.integers(VIEWS, size=n)
-    positive_views = (anchor_views + rng.integers(1, VIEWS, size=n)) % VIEWS
+    negatives = _far(anchors, sequence_of, rng) if far else _others(anchors, points, rng)
+    positive_views = rng.integers(FIRST_TOUGH if tough else 0, VIEWS, size=n)
     labels = np.stack([anchors, anchors, negatives])
-    views = np.stack([anchor_views, positive_views, rng.integers(VIEWS, size=n)])
+    views = np.stack(
+        [_others(positive_views, VIEWS, rng), positive_views, rng.integers(VIEWS, size=n)]
+    )
     return Batch(VIEWS * labels + views, labels)
 
 
+def _stage(sampler: RandomTriplets, progress: float | None) -> tuple[bool, bool]:
+    """Whether positives are tough and negatives far at this share of the budget."""
+    if progress is None:
+        assert {sampler.tough_until, sampler.far_from} <= {0.0, 1.0}, "a curriculum needs progress"
+        progress = 0.0
+    return progress < sampler.tough_until, sampler.far_from <= progress < 1
+
+
+def _others(
+    chosen: Int[np.ndarray, " n"], of: int, rng: np.random.Generator
+) -> Int[np.ndarray, " n"]:
+    """For each, uniformly any other of 0..of-1."""
+    return (chosen + rng.integers(1, of, size=len(chosen))) % of
+
+
+def _far(
+    anchors: Int[np.ndarray, " n"],
+    sequence_of: Int[np.ndarray, " points"],
+    rng: np.random.Generator,
+) -> Int[np.ndarray, " n"]:
+    """For each anchor, uniformly any point of the other sequences."""
+    assert (np.diff(sequence_of) >= 0).all(), "the points of a sequence are adjacent"
+    counts = np.bincount(sequence_of)
+    if len(counts[counts > 0]) < 2:
+        raise UserError("far negatives need at least 2 sequences; add sequences")
+    own = sequence_of[anchors]
+    size, start = counts[own], (np.cumsum(counts) - counts)[own]
+    drawn = rng.integers(len(sequence_of) - size)
+    return drawn + size * (drawn >= start)  # steps over the anchor's own sequence
+
+
+def _pairs(n: int, points: int, rng: np.random.Generator) -> Batch:
+    labels = _distinct(n, points, rng)
+    anchor_views = rng.integers(VIEWS, size=n)
+    views = np.stack([anchor_views, _others(anchor_views, VIEWS, rng)])
+    return Batch(VIEWS * labels + views, np.stack([labels, labels]))
+
+
 def _groups(s: int, k: int, points: int, rng: np.random.Generator) -> Batch:
-    if s > points:
-        raise UserError(
-            f"S = {s} groups need as many points, the patches have {points}; "
-            "lower S or add sequences"
-        )
-    # Without replacement: two groups of one point would be each other's false negatives.
-    groups = rng.choice(points, size=s, replace=False)
     views = rng.random((s, VIEWS)).argsort(axis=1)[:, :k]
-    labels = np.repeat(groups, k)
+    labels = np.repeat(_distinct(s, points, rng), k)
     return Batch((VIEWS * labels + views.ravel())[None], labels[None])
+
+
+def _distinct(n: int, points: int, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
+    """Points without replacement: one drawn twice would be its own false negative."""
+    if n > points:
+        raise UserError(
+            f"a batch of {n} distinct points is asked for and the patches have {points}; "
+            "ask for fewer (S, or pairs a batch) or add sequences"
+        )
+    return rng.choice(points, size=n, replace=False)

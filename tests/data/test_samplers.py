@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpsearch.config import RandomTriplets, SxK
+from hpsearch.config import Pairs, RandomTriplets, SxK
 from hpsearch.data.samplers import sample, stream
 from hpsearch.errors import UserError
 
@@ -59,16 +59,80 @@ def test_a_batch_is_a_function_of_seed_role_and_step():
 
 @pytest.mark.parametrize(
     ("sampler", "points", "message"),
-    [(SxK(groups=8), 7, "S = 8 groups"), (RandomTriplets(), 1, "at least 2 points")],
+    [
+        (SxK(groups=8), 7, "a batch of 8 distinct points"),
+        (Pairs(batch=8), 7, "a batch of 8 distinct points"),
+        (RandomTriplets(), 1, "at least 2 points"),
+        (RandomTriplets(far_from=0), 9, "at least 2 sequences"),
+    ],
 )
 def test_too_few_points_is_the_users_to_mend(sampler, points, message):
     with pytest.raises(UserError, match=message):
         sample(sampler, np.zeros(points, int), stream(0, "train", 0))
 
 
-@pytest.mark.parametrize("sampler", [RandomTriplets(batch=341), SxK(groups=256, views=4)])
+@given(SEED, st.integers(2, 40), st.integers(0, 60))
+def test_pairs_are_two_views_of_distinct_points(seed, n, more):
+    batch = sample(Pairs(batch=n), np.zeros(n + more, int), stream(seed, "train", 0))
+    assert batch.rows.shape == (2, n)
+    assert (batch.rows // 16 == batch.labels).all()
+    assert (batch.labels[0] == batch.labels[1]).all()
+    assert len(set(batch.labels[0])) == n
+    assert (batch.rows[0] != batch.rows[1]).all()
+    assert batch.labels.max() < n + more
+
+
+@given(SEED, st.lists(st.integers(1, 9), min_size=2, max_size=6))
+def test_far_negatives_are_of_another_sequence(seed, counts):
+    sequence_of = np.repeat(np.arange(len(counts)), counts)
+    rng = stream(seed, "train", 0)
+    anchor, _, negative = sample(RandomTriplets(batch=64, far_from=0), sequence_of, rng).labels
+    assert (sequence_of[anchor] != sequence_of[negative]).all()
+
+
+def test_far_negatives_are_uniform_over_the_other_sequences():
+    sequence_of = np.repeat([0, 1, 2], [2, 3, 1])
+    batch = sample(RandomTriplets(batch=8192, far_from=0), sequence_of, stream(0, "train", 0))
+    anchor, _, negative = batch.labels
+    met = np.bincount(negative[sequence_of[anchor] == 1], minlength=6)
+    np.testing.assert_allclose(met / met.sum(), [1 / 3, 1 / 3, 0, 0, 0, 1 / 3], atol=0.03)
+
+
+def test_tough_positives_are_tough_views():
+    batch = sample(RandomTriplets(batch=512, tough_until=1), np.zeros(9, int), stream(0, "t", 0))
+    anchor, positive, _ = batch.rows
+    assert set(positive % 16) == {11, 12, 13, 14, 15}
+    assert set(anchor % 16) == set(range(16))
+    assert (anchor != positive).all()
+
+
+def test_a_curriculum_goes_by_the_share_of_the_budget():
+    curriculum = RandomTriplets(batch=512, tough_until=0.2, far_from=0.9)
+    sequence_of = np.repeat(np.arange(3), 5)
+
+    def stage(progress):
+        batch = sample(curriculum, sequence_of, stream(0, "train", 0), progress=progress)
+        tough = (batch.rows[1] % 16 >= 11).all()
+        far = (sequence_of[batch.labels[0]] != sequence_of[batch.labels[2]]).all()
+        return bool(tough), bool(far)
+
+    stages = [stage(p) for p in (0, 0.19, 0.2, 0.89, 0.9, 0.99)]
+    assert stages == [(True, False)] * 2 + [(False, False)] * 2 + [(False, True)] * 2
+    with pytest.raises(AssertionError, match="needs progress"):
+        sample(curriculum, sequence_of, stream(0, "train", 0))
+
+
+SAMPLERS_OF_1024 = [
+    RandomTriplets(batch=341),
+    RandomTriplets(batch=341, far_from=0),
+    Pairs(batch=512),
+    SxK(groups=256, views=4),
+]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS_OF_1024)
 def test_a_batch_of_1024_patches_costs_less_than_a_millisecond(sampler):
-    sequence_of = np.zeros(97_000, int)  # points of the official training part
+    sequence_of = np.repeat(np.arange(76), 1280)  # as many points as the official training part
     costs = []
     for step in range(30):
         start = time.perf_counter()

@@ -1,0 +1,99 @@
+"""Random changes of training patches, drawn as small arrays and applied on the patches' device."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hpsearch.config import Augmentation
+from hpsearch.shapes import Float, Int
+
+TURNS = 8
+"""Four rotations, each as it is or mirrored."""
+WHITE = 255.0
+
+
+class Changes(NamedTuple):
+    """What happens to each patch of a call, or of several calls."""
+
+    turn: Int[np.ndarray, "..."]
+    """0..7: quarter turns, and 4 more for a mirrored patch."""
+    side: Float[np.ndarray, "..."]
+    """Side of the crop, as a share of the patch's."""
+    corner: Float[np.ndarray, "... 2"]
+    """Where the crop lies, x and y: 0 at the near border, 1 at the far one."""
+    shift: Float[np.ndarray, "..."]
+    """Grey levels."""
+    gain: Float[np.ndarray, "..."]
+
+
+def draw(
+    settings: Augmentation, labels: Int[np.ndarray, "calls n"], rng: np.random.Generator
+) -> list[Changes]:
+    """Changes for each call of a batch; ``labels`` name the point of each patch.
+
+    Turns by point agree between the calls, so an anchor turns with its positive.
+    """
+    match settings.turns:
+        case "none":
+            turn = np.zeros(labels.shape, np.int64)
+        case "patch":
+            turn = rng.integers(TURNS, size=labels.shape)
+        case "point":
+            points, where = np.unique(labels, return_inverse=True)
+            turn = rng.integers(TURNS, size=len(points))[where].reshape(labels.shape)
+    side = 1 - settings.crop * rng.random(labels.shape)
+    corner = rng.random((*labels.shape, 2))
+    shift = settings.brightness * rng.uniform(-1, 1, labels.shape)
+    gain = np.exp(settings.contrast * rng.uniform(-1, 1, labels.shape))
+    return [Changes(*call) for call in zip(turn, side, corner, shift, gain, strict=True)]
+
+
+def apply(
+    settings: Augmentation, patches: Float[Tensor, "n 1 s s"], changes: Changes
+) -> Float[Tensor, "n 1 s s"]:
+    """The changed patches, in 0..255; what the settings leave alone costs nothing.
+
+    Shapes never depend on what was drawn, so an XLA device compiles this once.
+    """
+    if settings.turns != "none":
+        patches = _turn(patches, changes.turn)
+    if settings.crop:
+        patches = _crop(patches, changes)
+    if settings.brightness or settings.contrast:
+        mean = patches.mean(dim=(2, 3), keepdim=True)
+        gain, shift = (_column(a, patches) for a in (changes.gain, changes.shift))
+        patches = ((patches - mean) * gain + mean + shift).clamp(0, WHITE)
+    return patches
+
+
+def _turn(
+    patches: Float[Tensor, "n 1 s s"], turn: Int[np.ndarray, " n"]
+) -> Float[Tensor, "n 1 s s"]:
+    """Exact, by moving pixels: one gather with the pixel order of each turn."""
+    orders = torch.from_numpy(_orders(patches.shape[-1])[turn]).to(patches.device)
+    return patches.flatten(1).gather(1, orders).view_as(patches)
+
+
+def _orders(side: int) -> Int[np.ndarray, "8 pixels"]:
+    """Which old pixel each new one takes, by turn."""
+    pixels = np.arange(side * side).reshape(side, side)
+    turned = [np.rot90(p, k) for p in (pixels, pixels[:, ::-1]) for k in range(4)]
+    return np.stack([t.ravel() for t in turned])
+
+
+def _crop(patches: Float[Tensor, "n 1 s s"], changes: Changes) -> Float[Tensor, "n 1 s s"]:
+    """Scale a square part up to the whole, bilinear."""
+    theta = np.zeros((len(patches), 2, 3), np.float32)
+    theta[:, 0, 0] = theta[:, 1, 1] = changes.side
+    theta[:, :, 2] = (1 - changes.side[:, None]) * (2 * changes.corner - 1)
+    grid = functional.affine_grid(
+        torch.from_numpy(theta).to(patches.device), list(patches.shape), align_corners=False
+    )
+    return functional.grid_sample(patches, grid, padding_mode="border", align_corners=False)
+
+
+def _column(values: Float[np.ndarray, " n"], like: Tensor) -> Float[Tensor, "n 1 1 1"]:
+    return torch.from_numpy(values.astype(np.float32)).to(like.device)[:, None, None, None]
