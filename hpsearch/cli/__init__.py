@@ -1,0 +1,15 @@
+"""The ``hpsearch`` command."""
+
+from hpsearch.cli import (  # noqa: F401  (each module adds its commands to the app)
+    data,
+    describe,
+    evaluate,
+    promote,
+    report,
+    search,
+    train,
+    ui,
+)
+from hpsearch.cli.app import app, main
+
+__all__ = ["app", "main"]

@@ -17,11 +17,11 @@ class DenoiserTrial(Setting):
 
     network: AnyDenoiser = ShallowUNet()
     optimiser: Optimiser = Adam()
-    batch: int = Field(64, ge=1, le=8192)
+    batch: int = Field(default=64, ge=1, le=8192)
     """Patches a step."""
-    patches: int = Field(20_000, ge=1)
+    patches: int = Field(default=20_000, ge=1)
     """Training budget in patches seen."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
 
 
 class Clean(Setting):

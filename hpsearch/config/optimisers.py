@@ -11,10 +11,10 @@ class SGD(Setting):
     """Stochastic gradient descent; the defaults are the coursework's descriptor baseline."""
 
     kind: Literal["sgd"] = "sgd"
-    lr: float = Field(0.1, gt=0, le=100)
-    momentum: float = Field(0.0, ge=0, lt=1)
+    lr: float = Field(default=0.1, gt=0, le=100)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
     nesterov: bool = False
-    weight_decay: float = Field(0.0, ge=0, le=1)
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> "SGD":
@@ -27,8 +27,8 @@ class Adam(Setting):
     """Adam (Kingma & Ba 2015) with torch's betas."""
 
     kind: Literal["adam"] = "adam"
-    lr: float = Field(1e-3, gt=0, le=1)
-    weight_decay: float = Field(0.0, ge=0, le=1)
+    lr: float = Field(default=1e-3, gt=0, le=1)
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
 
 
 Optimiser = Annotated[SGD | Adam, Field(discriminator="kind")]

@@ -116,8 +116,19 @@ def start_ray(*, address: str | None = None, cpus: int | None = None) -> None:
         raise UserError(f"no Ray cluster answers at {address}; check it or leave it out") from error
 
 
+def stop_ray() -> None:
+    """Give the machine back, or leave the cluster."""
+    ray.shutdown()
+
+
 def run_search(
-    search: Search, *, job: Job, folder: Path, space: Path, concurrent: int | None = None
+    search: Search,
+    *,
+    job: Job,
+    folder: Path,
+    space: Path,
+    trials: int,
+    concurrent: int | None = None,
 ) -> bool:
     """Run the trials of a new search; True if all have ended, False if it was interrupted."""
     scheduler = AsyncHyperBandScheduler(
@@ -133,7 +144,7 @@ def run_search(
         tune_config=tune.TuneConfig(
             search_alg=StudySearch(folder, space=space),
             scheduler=scheduler,
-            num_samples=search.trials,
+            num_samples=trials,
             max_concurrent_trials=concurrent or slots(),
             time_budget_s=search.time_limit,
             reuse_actors=True,  # a fresh worker costs two seconds and a torch import

@@ -26,10 +26,10 @@ def decide(
     """
     if collapsed:
         return Decision(False, "its descriptors have collapsed to one point")
-    if comparison is None:
-        return Decision(True, "there was no champion")
     if not same_patches:
         return Decision(False, "the champion was scored on another patch set")
+    if comparison is None:
+        return Decision(True, "there was no champion")
     found = (
         f"mean mAP {comparison.difference:+.4f} against the champion, 95 % interval "
         f"[{comparison.low:+.4f}, {comparison.high:+.4f}] over test sequences"

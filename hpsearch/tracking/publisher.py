@@ -22,6 +22,8 @@ from hpsearch.tracking.names import KIND, MLFLOW_STATUS, PARENT, SEARCH, STATUS,
 from hpsearch.tracking.runs import Run, advance
 
 EXPERIMENT = "hpsearch"
+TrackingError = MlflowException
+"""What a tracking server that refuses or does not answer raises."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import mlflow
 import numpy as np
+from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
@@ -27,12 +28,7 @@ from hpsearch.tracking.publisher import Tracking
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 Alias = Literal["champion", "challenger"]
-SIGNATURE = ModelSignature(
-    inputs=Schema(
-        [TensorSpec(np.dtype(object), (-1,), "patches (uint8 or float32, N×32×32, grey 0..255)")]
-    ),
-    outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 128))]),
-)
+PATCHES = TensorSpec(np.dtype(object), (-1,), "patches (uint8 or float32, N×32×32, grey 0..255)")
 FINGERPRINT = "patches.fingerprint"
 SCORES = "test_scores.json"
 
@@ -49,6 +45,8 @@ class Candidate:
     fingerprint: str
     example: np.ndarray
     """A few patches, uint8 (n, 32, 32)."""
+    dimensions: int
+    """Numbers in a descriptor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +67,13 @@ class Registry:
                 name="pipeline",
                 loader_module="hpsearch.models.serving",
                 data_path=str(candidate.folder),
-                signature=SIGNATURE,
+                signature=_signature(candidate.dimensions),
                 input_example=candidate.example,
                 pip_requirements=[f"hpsearch=={hpsearch.__version__}"],
                 registered_model_name=self.model,
             )
-        version = int(info.registered_model_version)
+        version = info.registered_model_version
+        assert version is not None, "a registered name was given"
         self._tag(version, _facts(candidate))
         return version
 
@@ -102,7 +101,7 @@ class Registry:
         """
         self._point_mlflow_here()
         try:
-            path = mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path=SCORES)
+            path = download_artifacts(run_id=version.run_id, artifact_path=SCORES)
         except (MlflowException, OSError) as error:
             raise UserError(
                 f"the test scores of {self.model} version {version.version} are gone with its "
@@ -153,6 +152,11 @@ def quieten_mlflow() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+
+def _signature(dimensions: int) -> ModelSignature:
+    outputs = Schema([TensorSpec(np.dtype(np.float32), (-1, dimensions))])
+    return ModelSignature(inputs=Schema([PATCHES]), outputs=outputs)
 
 
 def _facts(candidate: Candidate) -> dict[str, str]:

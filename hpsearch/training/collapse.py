@@ -7,7 +7,6 @@ patch is no farther than a patch of the same point. The effective rank is no hel
 and stays high while everything shrinks to one point.
 """
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,6 +21,11 @@ ALIGNED = 0.99
 """Resultant length above this counts as one direction."""
 APART = 1.05
 """A ratio of negative to positive distance below this counts as not told apart."""
+VANISHING = 0.03
+"""Relative dispersion below this, with the loss at its collapse value, counts as collapse even if
+points can still be told apart: what is left is too small for the loss to see."""
+AT_COLLAPSE_VALUE = 0.02
+"""Relative distance of the loss from its collapse value that counts as hugging it."""
 
 
 class Dispersion(NamedTuple):
@@ -84,7 +88,8 @@ class CollapseDetector:
     def look(self, seen: Dispersion, loss: float) -> bool:
         """Whether the trial has collapsed, given the latest batch and the recent mean loss."""
         one_place = seen.relative < CLOSE or seen.resultant > ALIGNED
-        stuck = loss > 0.9 * self.collapse_value
-        told_apart = math.isfinite(seen.ratio) and seen.ratio >= APART
-        self.bad = self.bad + 1 if one_place and stuck and not told_apart else 0
+        lost = one_place and seen.ratio < APART and loss > 0.9 * self.collapse_value
+        hugging = abs(loss / self.collapse_value - 1) < AT_COLLAPSE_VALUE
+        vanished = seen.relative < VANISHING and hugging
+        self.bad = self.bad + 1 if lost or vanished else 0
         return self.bad >= self.patience

@@ -66,7 +66,7 @@ def fit(
     *,
     patches: int,
     report_every: int,
-    checks: int = 8,
+    checks: int = 16,
     progress: Progress | None = None,
 ) -> Iterator[Report]:
     """Train ``task`` until it has seen ``patches`` patches, or until it fails.

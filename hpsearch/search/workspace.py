@@ -78,12 +78,8 @@ class Workspace:
         Raises:
             UserError: if the name is taken.
         """
+        self.refuse_taken(name)
         folder = self.folder(name)
-        if folder.exists():
-            raise UserError(
-                f"a search {name!r} exists already; go on with `hpsearch resume {name}`, "
-                "or choose another --name"
-            )
         draft = folder.with_name(f".{name}.draft")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
@@ -91,6 +87,18 @@ class Workspace:
         (draft / "search.json").write_text(record.model_dump_json(indent=1))
         draft.rename(folder)
         return SearchFolder(self, folder, record)
+
+    def refuse_taken(self, name: str) -> None:
+        """Make sure that a name is free.
+
+        Raises:
+            UserError: if it is not.
+        """
+        if self.folder(name).exists():
+            raise UserError(
+                f"a search {name!r} exists already; go on with `hpsearch resume {name}`, "
+                "or choose another --name"
+            )
 
     def free_name(self, stem: str) -> str:
         """``stem``, or ``stem-2``, ``stem-3`` … if that is taken."""

@@ -1,0 +1,71 @@
+"""The command line: parse, call one function, print."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+import hpsearch
+from hpsearch.errors import UserError
+
+app = typer.Typer(
+    name="hpsearch",
+    help="Hyperparameter search for learned image-patch descriptors.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+Home = Annotated[
+    Path,
+    typer.Option(envvar="HPSEARCH_HOME", help="Folder for data, searches and MLflow's files."),
+]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; SQLite in the home folder if unset."),
+]
+HOME = Path("runs")
+
+
+def main() -> None:
+    """Entry point: a mistake of the user's is one sentence and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        _refuse(str(error))
+    except ValidationError as error:
+        _refuse(validation_sentence(error))
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        sys.exit(130)
+
+
+def validation_sentence(error: ValidationError) -> str:
+    """A pydantic error as one sentence that names the first setting that is wrong."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or error.title
+    if first["type"] == "extra_forbidden":
+        return f"there is no setting {where!r}; remove it or correct its name"
+    return f"setting {where!r} is wrong: {first['msg']} (got {first.get('input')!r})"
+
+
+def _refuse(sentence: str) -> None:
+    err.print(f"error: {sentence}", style="red", markup=False, soft_wrap=True)
+    sys.exit(2)
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Hyperparameter search for learned image-patch descriptors."""
+    if version:
+        out.print(hpsearch.__version__)
+        raise typer.Exit

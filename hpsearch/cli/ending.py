@@ -1,0 +1,109 @@
+"""What happens when the last trial has ended, and what is printed then."""
+
+from hpsearch.cli.app import HOME, err, out
+from hpsearch.cli.figures import publish_figures
+from hpsearch.cli.live import Watch
+from hpsearch.errors import UserError
+from hpsearch.evaluation import Scores
+from hpsearch.reporting.tables import TaskScores, leaderboard, summary
+from hpsearch.reporting.text import leaderboard_table, plain, summary_lines, yardstick_table
+from hpsearch.search.winner import (
+    BASELINE,
+    PIXELS,
+    Outcome,
+    best_run,
+    judge_all,
+    register_winner,
+    train_baseline,
+)
+from hpsearch.search.workspace import SearchFolder
+from hpsearch.tracking.publisher import Publisher, TrackingError
+
+SHOWN = 12
+
+
+def finish(folder: SearchFolder, publisher: Publisher) -> None:
+    """Train the baseline, judge on test, register, publish, print."""
+    stated = folder.search()
+    try:
+        winner = best_run(folder.runs(), stated.objective)
+    except UserError:
+        folder.ledger.append("finish", status="completed")
+        print_trials(folder)
+        raise
+    out.print(f"winner: trial {winner.label}; training the baseline for the same budget …")
+    with Watch(folder.ledger, stated, out, folder.record.trials):
+        baseline = train_baseline(folder)
+    out.print("judging on test …")
+    scores = judge_all(folder, winner, baseline)
+    folder.ledger.append("finish", status="completed", test=_headlines(scores))
+    outcome = _register(folder, publisher)
+    print_trials(folder)
+    print_scores(scores)
+    _print_outcome(folder, outcome)
+
+
+def print_trials(folder: SearchFolder) -> None:
+    """The leaderboard, and what the trials cost."""
+    stated, runs = folder.search(), folder.runs()
+    rows = leaderboard(runs, direction=stated.objective.direction, limit=SHOWN)
+    out.print(f"\nLeaderboard of {folder.name} ({stated.objective.metric} on validation)")
+    _raw(plain(leaderboard_table(rows)))
+    out.print()
+    for line in summary_lines(summary(runs, budget=stated.budget)):
+        _raw(line)
+
+
+def print_scores(scores: dict[str, Scores]) -> None:
+    """The winner beside the yardsticks, on test."""
+    out.print("\nmAP on the test sequences, which the search never read")
+    _raw(plain(yardstick_table({_named(n): _tasks(found) for n, found in scores.items()})))
+
+
+def _register(folder: SearchFolder, publisher: Publisher) -> Outcome | None:
+    try:
+        publisher.stop()
+        publisher.sync()
+        outcome = register_winner(folder, best_run(folder.runs(), folder.search().objective))
+        publish_figures(folder, publisher)
+    except (TrackingError, OSError) as error:
+        err.print(
+            f"MLflow does not answer ({str(error).splitlines()[0]}); register the winner later "
+            f"with:  hpsearch promote {folder.name}",
+            soft_wrap=True,
+        )
+        return None
+    return outcome
+
+
+def _print_outcome(folder: SearchFolder, outcome: Outcome | None) -> None:
+    home = "" if folder.workspace.home == HOME else f" --home {folder.workspace.home}"
+    if outcome is not None:
+        _raw(f"\nRegistered {outcome.model} version {outcome.version} as {outcome.alias}:")
+        _raw(f"  {outcome.decision.reason}")
+    model = f"models:/{folder.record.model}@{outcome.alias if outcome else 'champion'}"
+    out.print("\nNext")
+    for command, why in (
+        (f"hpsearch ui{home}", "browse the trials"),
+        (f"hpsearch report {folder.name}{home}", "the report as a page"),
+        (f"hpsearch promote {folder.name}{home}", "compare with the champion again"),
+        (f"hpsearch describe {model} mini --to descriptors{home}", "use the model"),
+    ):
+        _raw(f"  {command:<70}  {why}")
+
+
+def _headlines(scores: dict[str, Scores]) -> dict[str, list[float]]:
+    return {_named(name): list(_tasks(found)) for name, found in scores.items()}
+
+
+def _tasks(scores: Scores) -> TaskScores:
+    return TaskScores(scores.verification, scores.matching, scores.retrieval, scores.mean)
+
+
+def _named(name: str) -> str:
+    return {BASELINE: "baseline triplet", PIXELS: PIXELS}.get(name, f"winner, trial {name}")
+
+
+def _raw(text: str) -> None:
+    out.print(text, markup=False, soft_wrap=True)
+

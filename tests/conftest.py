@@ -1,0 +1,23 @@
+"""What tests share: one tiny patch set from real photographs, built once a session."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+import pytest
+
+from hpsearch.data.embedded import embedded_store
+from hpsearch.data.store import PatchStore
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> PatchStore:
+    """Six photographs at half size, 32 points each."""
+    folder = Path(os.environ.get("HPSEARCH_TEST_DATA") or tmp_path_factory.mktemp("data"))
+    return PatchStore.open(embedded_store("tiny", folder))

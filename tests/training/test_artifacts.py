@@ -1,0 +1,50 @@
+"""Artifacts: found under what they depend on, whole or not at all."""
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpsearch.training.artifacts import Artifacts, artifact_key
+
+
+def test_what_is_published_is_found(tmp_path: Path) -> None:
+    artifacts = Artifacts(str(tmp_path / "new" / "folder"))
+    assert artifacts.get("key") is None
+    artifacts.publish("key", b"weights")
+    stored = artifacts.get("key")
+    assert stored is not None
+    assert stored.to_pybytes() == b"weights"
+    assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["key"]
+
+
+def test_publishing_twice_is_harmless(tmp_path: Path) -> None:
+    artifacts = Artifacts(str(tmp_path))
+    artifacts.publish("key", b"weights")
+    artifacts.publish("key", b"weights")
+    stored = artifacts.get("key")
+    assert stored is not None
+    assert stored.to_pybytes() == b"weights"
+
+
+@given(at=st.integers(0, 38), bit=st.integers(0, 7))
+def test_a_flipped_bit_makes_an_artifact_absent(tmp_path_factory, at: int, bit: int) -> None:
+    folder = tmp_path_factory.mktemp("artifacts")
+    artifacts = Artifacts(str(folder))
+    artifacts.publish("key", b"weights")
+    data = bytearray((folder / "key").read_bytes())
+    data[at] ^= 1 << bit
+    (folder / "key").write_bytes(bytes(data))
+    assert artifacts.get("key") is None
+
+
+def test_a_file_cut_short_is_absent(tmp_path: Path) -> None:
+    artifacts = Artifacts(str(tmp_path))
+    artifacts.publish("key", b"weights")
+    (tmp_path / "key").write_bytes((tmp_path / "key").read_bytes()[:10])
+    assert artifacts.get("key") is None
+
+
+def test_the_key_depends_on_content_and_not_on_order() -> None:
+    assert artifact_key(a=1, b={"c": 2.0, "d": [3]}) == artifact_key(b={"d": [3], "c": 2.0}, a=1)
+    assert artifact_key(a=1) != artifact_key(a=2)

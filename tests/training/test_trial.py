@@ -1,0 +1,172 @@
+"""Whole trials on the tiny set: every input, resume to the last bit, and what is refused."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hpsearch.config import (
+    Adam,
+    BatchHard,
+    Clean,
+    Denoised,
+    DenoiserTrial,
+    Input,
+    L2Net,
+    Noisy,
+    RandomTriplets,
+    ShallowUNet,
+    SoftMargin,
+    SxK,
+    TrialConfig,
+)
+from hpsearch.data.store import PatchStore
+from hpsearch.errors import UserError
+from hpsearch.training.artifacts import Artifacts
+from hpsearch.training.loop import Report
+from hpsearch.training.trial import CHECKPOINT, Job, prepare_trial
+
+DENOISED = Denoised(denoiser=DenoiserTrial(network=ShallowUNet(width=0.25), patches=256, batch=64))
+SMALL = L2Net(width=0.125, dropout=0.3)
+
+
+@pytest.fixture
+def job(tiny: PatchStore, tmp_path: Path) -> Job:
+    return Job(
+        store=tiny,
+        split=tiny.split(),
+        artifacts=Artifacts(str(tmp_path / "artifacts")),
+        report_every=64,
+        validation_points=8,
+        device="cpu",
+    )
+
+
+def batch_hard(patches: int = 192, given: Input | None = None) -> TrialConfig:
+    return TrialConfig(
+        input=given or Noisy(),
+        descriptor=SMALL,
+        loss=BatchHard(margin=SoftMargin()),
+        sampler=SxK(groups=8, views=4),
+        optimiser=Adam(lr=1e-3),
+        patches=patches,
+    )
+
+
+@pytest.mark.parametrize("given", [Clean(), Noisy(), DENOISED], ids=lambda i: i.kind)
+def test_a_trial_reports_at_its_grid_and_completes(given: Input, job: Job) -> None:
+    reports = list(prepare_trial(batch_hard(given=given), job).reports())
+    assert [r.seen for r in reports] == [64, 128, 192]
+    assert reports[-1].status == "completed"
+    for report in reports:
+        assert all(np.isfinite(value) for value in report.metrics.values())
+        assert {"train/loss", "val/mAP", "val/matching/hard", "val/MAE"} <= report.metrics.keys()
+
+
+def test_the_baseline_is_the_default_configuration(job: Job) -> None:
+    config = TrialConfig(descriptor=SMALL, sampler=RandomTriplets(batch=10), patches=60)
+    assert list(prepare_trial(config, job).reports())[-1].status == "completed"
+
+
+def run_to(config: TrialConfig, job: Job, folder: Path, reports: int) -> list[Report]:
+    """Train to a report, save, and stop there as if the machine had died."""
+    trial, found = prepare_trial(config, job), []
+    for report in trial.reports():
+        found.append(report)
+        trial.save(folder)
+        if len(found) == reports:
+            break
+    return found
+
+
+@pytest.mark.parametrize("given", [Noisy(), DENOISED], ids=lambda i: i.kind)
+def test_a_resumed_trial_is_the_undisturbed_one_to_the_last_bit(
+    given: Input, job: Job, tmp_path: Path
+) -> None:
+    config = batch_hard(patches=320, given=given)
+    whole = prepare_trial(config, job)
+    undisturbed = list(whole.reports())
+    before = run_to(config, job, tmp_path / "checkpoint", reports=2)
+    resumed = prepare_trial(config, job)
+    resumed.load(tmp_path / "checkpoint")
+    after = list(resumed.reports())
+    assert before + after == undisturbed
+    one, other = whole.task.network.state_dict(), resumed.task.network.state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_seed_decides(job: Job) -> None:
+    one = list(prepare_trial(batch_hard(64), job).reports())
+    other = list(prepare_trial(batch_hard(64), job).reports())
+    assert one == other
+    moved = batch_hard(64).model_copy(update={"seed": 1})
+    assert list(prepare_trial(moved, job).reports()) != one
+
+
+def test_a_denoiser_is_trained_once_and_shared(job: Job, tmp_path: Path) -> None:
+    prepare_trial(batch_hard(given=DENOISED), job)
+    made = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "artifacts").iterdir()}
+    assert len(made) == 2, "weights, and denoised training patches"
+    other = batch_hard(given=DENOISED).model_copy(update={"seed": 5})
+    prepare_trial(other, job)
+    assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "artifacts").iterdir()} == made
+
+
+def test_a_damaged_artifact_is_made_again(job: Job, tmp_path: Path) -> None:
+    first = prepare_trial(batch_hard(given=DENOISED), job)
+    for path in (tmp_path / "artifacts").iterdir():
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    again = prepare_trial(batch_hard(given=DENOISED), job)
+    assert first.denoiser is not None
+    assert again.denoiser is not None
+    for one, other in zip(first.denoiser.parameters(), again.denoiser.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_a_bad_checkpoint_is_one_sentence(job: Job, tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "checkpoint"
+    if damage == "truncated":
+        run_to(batch_hard(64), job, folder, reports=1)
+        (folder / CHECKPOINT).write_bytes((folder / CHECKPOINT).read_bytes()[:100])
+    with pytest.raises(UserError, match="cannot be read"):
+        prepare_trial(batch_hard(64), job).load(folder)
+
+
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_a_held_out_sequence_cannot_be_trained_on(job: Job, part: str) -> None:
+    held_out = job.split.part(part)[0]  # type: ignore[arg-type]
+    greedy = Job(**{**vars(job), "sequences": (held_out,)})
+    with pytest.raises(UserError, match=f"{held_out}.*{part} sequence"):
+        prepare_trial(batch_hard(64), greedy)
+
+
+def test_a_trial_never_reads_a_test_patch(tiny: PatchStore, job: Job, tmp_path: Path) -> None:
+    """Change every test pixel: nothing that a search sees may change."""
+    before = list(prepare_trial(batch_hard(128, DENOISED), job).reports())
+    blank = [i for i, name in enumerate(tiny.names) if name in job.split.test]
+    clean, noisy = tiny.clean.copy(), tiny.noisy.copy()
+    clean[np.isin(tiny.sequence_of, blank)] = 77
+    noisy[np.isin(tiny.sequence_of, blank)] = 99
+    other = dataclasses.replace(tiny, clean=clean, noisy=noisy)
+    altered = Job(**{**vars(job), "store": other, "artifacts": Artifacts(str(tmp_path / "x"))})
+    assert list(prepare_trial(batch_hard(128, DENOISED), altered).reports()) == before
+
+
+@pytest.mark.slow
+def test_a_collapsing_trial_is_stopped_early(job: Job) -> None:
+    """A huge learning rate on squared distances throws every descriptor onto one point."""
+    config = TrialConfig(
+        descriptor=L2Net(width=0.125, unit_norm=True, dropout=0.0),
+        loss=BatchHard(distance="squared"),
+        sampler=SxK(groups=16, views=8),
+        optimiser=Adam(lr=0.3),
+        patches=20_000,
+    )
+    patient = Job(**{**vars(job), "report_every": 2_000})
+    last = list(prepare_trial(config, patient).reports())[-1]
+    assert last.status in ("collapsed", "diverged"), last
+    assert last.seen < 0.8 * config.patches
+    assert last.metrics["val/mAP"] == 0.0
