@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,7 +33,10 @@ def scipy_distance(
     total = torch.zeros(len(a), dtype=torch.float64, device=a.device)
     for column in terms.T.contiguous():
         total += column
-    return total.sqrt_() if norm == "l2" else total
+    if norm == "l1":
+        return total
+    # torch's own root on a CPU (MKL) is now and then one bit off the correctly rounded one
+    return torch.from_numpy(np.sqrt(total.cpu().numpy())).to(total.device)
 
 
 def indexed_distance(
@@ -67,7 +71,6 @@ class Frame:
 
     centre: Float[Tensor, " d"]
     scale: float
-    integral: bool
     norm: Norm
     dtype: torch.dtype
 
@@ -77,16 +80,16 @@ class Frame:
         # any centre near the points will do; float32, so that equal ones come out as exact zeros
         some = points[:: max(len(points) // 256, 1)]
         centre = some.mean(dim=0, dtype=torch.float64).float()
-        if _integral(some) and _integral(points):
-            return cls(centre=centre.round(), scale=1.0, integral=True, norm=norm, dtype=dtype)
-        largest = max(float(points.max() - points.min()), torch.finfo(torch.float32).tiny)
-        scale = 2.0 ** -math.frexp(min(largest, 1e38))[1]
-        return cls(centre=centre, scale=scale, integral=False, norm=norm, dtype=dtype)
+        if integral(points):
+            return cls(centre=centre.round(), scale=1.0, norm=norm, dtype=dtype)
+        exponent = math.frexp(float((points / 2 - centre / 2).abs().max()))[1] + 1
+        return cls(centre=centre, scale=2.0 ** min(-exponent, 100), norm=norm, dtype=dtype)
 
     def place(self, points: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         """Coordinates of points in this frame."""
-        # scaled first, because the difference of two large float32 may overflow
-        return points.to(self.dtype) * self.scale - self.centre.to(self.dtype) * self.scale
+        # halved first, because the difference of two large float32 may overflow
+        halves = points.to(self.dtype) / 2 - self.centre.to(self.dtype) / 2
+        return halves * (2 * self.scale)
 
     def weight(self, placed: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:
         """Squared L2 norm (or L1 norm) of placed points."""
@@ -106,13 +109,19 @@ class Frame:
             return torch.addmm(weight, a, b.T, alpha=-2)
 
     def tolerance(
-        self, a: Float[Tensor, " n"], b: Float[Tensor, ""], *, dimension: int
+        self,
+        weight: Float[Tensor, " n"],
+        largest: Float[Tensor, ""],
+        *,
+        dimension: int,
+        exact: bool,
     ) -> Float[Tensor, " n"]:
-        """How far ``approximate`` may lie from the truth, by row; 0 where it is exact.
+        """How far ``approximate`` may lie from the truth, by row; 0 where nothing is rounded.
 
         Args:
-            a: weights of the rows.
-            b: largest weight of a column.
+            weight: of the rows.
+            largest: weight of a column.
+            exact: whether all placed points are integers; they are exact unless too large.
 
         A sum of d products in precision u is off by at most d·u·Σ|aᵢbᵢ| ≤ d·u·|a||b| (Higham,
         Accuracy and Stability of Numerical Algorithms, §3.1), and 2|a||b| ≤ (|a|+|b|)²/2; the
@@ -120,13 +129,16 @@ class Frame:
         the final sum.
         """
         unit = torch.finfo(self.dtype).eps / 2
-        reach = (a.sqrt() + b.sqrt()).square() if self.norm == "l2" else a + b
-        if self.integral and float(reach.max()) < 0.25 / unit:
+        squared = self.norm == "l2"
+        reach = (weight.sqrt() + largest.sqrt()).square() if squared else weight + largest
+        if exact and float(reach.max()) < 0.25 / unit:
             return torch.zeros_like(reach)
         share = 1.5 * dimension
         # the constant covers products too small for float32
         return (share + 8) * unit * reach + 1e-30
 
 
-def _integral(points: Float[Tensor, "n d"]) -> bool:
-    return bool((points == points.round()).all())
+def integral(points: Float[Tensor, "n d"]) -> bool:
+    """Whether all coordinates are whole numbers."""
+    first = points[:1]
+    return bool((first == first.round()).all() and (points == points.round()).all())

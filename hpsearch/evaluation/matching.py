@@ -6,7 +6,13 @@ from torch import Tensor
 
 from hpsearch.evaluation.average_precision import average_precision
 from hpsearch.evaluation.descriptors import Bank
-from hpsearch.evaluation.distances import Frame, Norm, indexed_distance, product_dtype
+from hpsearch.evaluation.distances import (
+    Frame,
+    Norm,
+    indexed_distance,
+    integral,
+    product_dtype,
+)
 from hpsearch.evaluation.scores import MatchingScores
 from hpsearch.evaluation.views import IMAGES, LEVELS, VIEW_NAMES
 from hpsearch.shapes import Float, Int
@@ -48,7 +54,9 @@ def nearest(
     targets = views[:, 1:].transpose(0, 1).flatten(0, 1)
     a, b = frame.place(reference), frame.place(targets)
     weight = frame.weight(b)
-    tolerance = frame.tolerance(frame.weight(a), weight.max(), dimension=dimension)
+    tolerance = frame.tolerance(
+        frame.weight(a), weight.max(), dimension=dimension, exact=integral(a) and integral(b)
+    )
     rows = max(memory // (len(b) * a.element_size() * 2), 1)
     found = []
     for start in range(0, points, rows):

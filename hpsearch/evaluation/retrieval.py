@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hpsearch.evaluation.average_precision import area_from_counts
 from hpsearch.evaluation.descriptors import Bank
-from hpsearch.evaluation.distances import Frame, Norm, indexed_distance
+from hpsearch.evaluation.distances import Frame, Norm, indexed_distance, integral
 from hpsearch.evaluation.scores import POOLS, RetrievalScores
 from hpsearch.evaluation.tasks import Tasks
 from hpsearch.evaluation.views import IMAGES, LEVELS, VIEW_NAMES
@@ -52,6 +52,8 @@ class Pool:
     points: Float[Tensor, "m d"]
     placed: Float[Tensor, "m d"]
     weight: Float[Tensor, " m"]
+    exact: bool
+    """Whether all placed points are integers."""
     ignored: Int[Tensor, " i"]
     ends: tuple[int, ...]
     """Columns up to which each pool size reaches; ignored columns do not count towards it."""
@@ -66,6 +68,7 @@ class Pool:
             points=points,
             placed=placed,
             weight=frame.weight(placed),
+            exact=integral(placed),
             ignored=torch.empty(0, dtype=torch.int64, device=points.device),
             ends=tuple(min(size - IMAGES, len(points)) for size in POOLS),
         )
@@ -96,7 +99,10 @@ class Pool:
         weight = self.frame.weight(placed)
         threshold = self._threshold(placed, weight)
         largest = torch.cat([weight.flatten(), self.weight]).max()
-        slack = 2 * self.frame.tolerance(weight[:, 0], largest, dimension=views.shape[2])[:, None]
+        exact = self.exact and integral(placed.flatten(0, 1))
+        slack = 2 * self.frame.tolerance(
+            weight[:, :1], largest, dimension=views.shape[2], exact=exact
+        )
         block = self.frame.approximate(placed[:, 0], self.placed, weight=self.weight)
         block.index_fill_(1, self.ignored, torch.inf)
         low, high = threshold - slack, threshold + slack
