@@ -58,6 +58,12 @@ def summary_lines(totals: Summary) -> list[str]:
     return lines
 
 
+def three_scores(row: Row) -> list[str]:
+    """Verification, matching and retrieval as shown; nothing for a trial that failed to learn."""
+    scores = None if row.status in ("collapsed", "diverged") else task_scores(row.run.last)
+    return [MISSING] * 3 if scores is None else [f"{score:.3f}" for score in scores[:3]]
+
+
 def plain(table: Table, *, width: int = WIDTH) -> str:
     """Aligned columns within ``width``; the last column wraps at `` · `` or a space."""
     cells = [table.header, *table.rows]
@@ -102,12 +108,7 @@ def patches(count: float) -> str:
 def _cells(row: Row, *, tasks: bool) -> tuple[str, ...]:
     value = MISSING if row.objective is None else f"{row.objective:.4f}"
     head = (str(row.place), row.run.label, row.status, value)
-    return (*head, *(_three(row) if tasks else ()), patches(row.run.seen), row.differs)
-
-
-def _three(row: Row) -> list[str]:
-    scores = None if row.status in ("collapsed", "diverged") else task_scores(row.run.last)
-    return [MISSING] * 3 if scores is None else [f"{score:.3f}" for score in scores[:3]]
+    return (*head, *(three_scores(row) if tasks else ()), patches(row.run.seen), row.differs)
 
 
 def _lines(row: Sequence[str], widths: list[int], table: Table, room: int) -> Iterable[str]:
