@@ -31,6 +31,10 @@ SIDE = 32
 PIXELS = SIDE * SIDE
 POINT_BYTES = VIEWS * PIXELS
 UNSEALED = "0" * 64
+REFUSALS = {
+    getattr(errno, name)
+    for name in "ENOSPC EDQUOT EFBIG EACCES EPERM EROFS EEXIST ENOTDIR EISDIR".split()  # noqa: SIM905
+}
 
 
 class SequencePatches(NamedTuple):
@@ -98,20 +102,30 @@ def planned(
     path: Path, *, names: Sequence[str], counts: Sequence[int], meta: StoreMeta
 ) -> Iterator[Layout]:
     """A file beside ``path`` with room for all; it is gone afterwards unless it was sealed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
-    _check_room(path, 2 * POINT_BYTES * sum(counts))
-    part = path.with_name(f".{path.name}.{_process(os.getpid())}")
+    with writing(path):
+        _remove_leftovers(path)
+        _check_room(path, 2 * POINT_BYTES * sum(counts))
+        part = path.with_name(f".{path.name}.{_process(os.getpid())}")
+        try:
+            with part.open("wb") as f:
+                offsets = _skeleton(f, names, counts, meta, UNSEALED)
+            yield Layout(part, tuple(names), tuple(counts), meta, offsets)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Make the folder of ``path`` and tell the user what the disk refuses."""
     try:
-        with part.open("wb") as f:
-            offsets = _skeleton(f, names, counts, meta, UNSEALED)
-        yield Layout(part, tuple(names), tuple(counts), meta, offsets)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as e:
-        if e.errno != errno.ENOSPC:
+        if e.errno not in REFUSALS:
             raise
-        raise UserError(f"the disk of {path.parent} is full; make room and try again") from e
-    finally:
-        part.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot write {path} ({e.strerror}); make room or choose another folder"
+        ) from e
 
 
 def _process(pid: int | str) -> str:

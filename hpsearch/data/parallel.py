@@ -5,7 +5,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
+
+from hpsearch.errors import UserError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -24,6 +27,9 @@ def in_order(
     """Results of ``work``, a module-level function, job by job; one worker needs no process.
 
     Only a few jobs run ahead of the reader, so results do not pile up in memory.
+
+    Raises:
+        UserError: if a process is killed; what ``work`` raises, as it is.
     """
     if workers <= 1:
         yield from map(work, jobs)
@@ -39,5 +45,10 @@ def in_order(
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
+        except BrokenProcessPool as e:
+            raise UserError(
+                "a worker process was ended from outside, perhaps for want of memory "
+                "(in a script: start the work under `if __name__ == '__main__'`); try again"
+            ) from e
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

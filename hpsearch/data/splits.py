@@ -112,9 +112,14 @@ def _resolve(names: Sequence[str], name: str, test: Sequence[str]) -> str:
         return name
     if test:
         return "own"
-    if set(names) <= set(HPATCHES):
+    if set(names) <= set(HPATCHES) and _leaves_both(names, TESTS["a"]):
         return "a"
     return "mini" if set(TESTS["mini"]) < set(names) else "seeded"
+
+
+def _leaves_both(names: Sequence[str], test: Sequence[str]) -> bool:
+    """Whether there is something to train on and something to test on."""
+    return bool(set(names) & set(test)) and bool(set(names) - set(test))
 
 
 def _official(names: Sequence[str], name: str) -> list[str]:

@@ -23,6 +23,7 @@ from hpsearch.data.layout import (
     digest,
     fingerprint,
     planned,
+    writing,
 )
 from hpsearch.data.meta import StoreMeta
 from hpsearch.data.splits import VALIDATION_SHARE, Part, Split, split_for
@@ -190,9 +191,8 @@ def write_store(path: Path, sequences: Iterable[SequencePatches], *, meta: Store
 
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Offsets depend on how many points there are, so sequences wait in a spool until all are known.
-    with tempfile.TemporaryFile(dir=path.parent) as spool:
+    with writing(path), tempfile.TemporaryFile(dir=path.parent) as spool:
         names, counts = _spool(spool, sequences)
         with planned(path, names=names, counts=counts, meta=meta) as layout:
             spool.seek(0)

@@ -91,6 +91,9 @@ def test_auto_prefers_the_own_split_then_the_official_one():
     assert split_for(names, test=["i_y"]).test == ("i_y",)
     assert split_for(HPATCHES).name == "a"
     assert split_for(names).name == "seeded"
+    # Some sequences of the release with nothing to test on, or to train on, by the official list.
+    assert split_for(["i_nuts", "v_wall", "v_war"]).name == "seeded"
+    assert split_for(list(TESTS["a"])).name == "seeded"
 
 
 def test_a_part_of_the_release_keeps_its_own_share_of_the_test_list():

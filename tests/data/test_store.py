@@ -187,6 +187,16 @@ def test_nothing_is_left_of_a_store_that_was_not_finished(tmp_path, sequences):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_place_that_cannot_be_written_is_told(tmp_path, sequences):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write .* choose another folder"):
+        write_store(tmp_path / "file" / "s.arrow", sequences, meta=META)
+    (tmp_path / "folder.arrow").mkdir()
+    with pytest.raises(UserError, match=r"cannot write .* choose another folder"):
+        write_store(tmp_path / "folder.arrow", sequences, meta=META)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.arrow"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
