@@ -144,13 +144,13 @@ def _parts(config: TrialConfig) -> dict[str, str]:
 def _telling(name: str, values: Sequence[Any]) -> list[str]:
     """A part's words for each of ``values``, without details that all of one variant share."""
     parts = [_short(name, value) for value in values]
-    words = []
+    shared: dict[type, frozenset[str]] = {}
     for value, part in zip(values, parts, strict=True):
-        alike = [
-            set(p.details) for v, p in zip(values, parts, strict=True) if type(v) is type(value)
-        ]
-        words.append(part.words(without=frozenset(set.intersection(*alike))))
-    return words
+        own = frozenset(part.details)
+        shared[type(value)] = shared.get(type(value), own) & own
+    return [
+        part.words(without=shared[type(value)]) for value, part in zip(values, parts, strict=True)
+    ]
 
 
 def _short(name: str, value: Any) -> _Part:

@@ -100,13 +100,14 @@ def _loss(axes: Axes, run: Run) -> None:
 def _scores(axes: Axes, run: Run) -> None:
     labels = []
     for task, colour in [*TASKS.items(), ("mAP", INK)]:
-        points = [(r["seen"], m) for r in _told(run) if (m := r["metrics"].get(f"val/{task}"))]
+        name = f"val/{task}"
+        points = [(r["seen"], r["metrics"][name]) for r in _told(run) if name in r["metrics"]]
         if not points:
             continue
         width = 2.4 if task == "mAP" else 1.4
         axes.plot(*np.transpose(points), "-o", color=colour, markersize=3, linewidth=width)
-        name, value = "mean" if task == "mAP" else task, points[-1][1]
-        labels.append((value, f"{name} {value:.3f}", colour))
+        word, value = "mean" if task == "mAP" else task, points[-1][1]
+        labels.append((value, f"{word} {value:.3f}", colour))
     if _stopped(run):
         at_the_edge(axes, run.seen, outcome(run))
     count_patches(axes)

@@ -204,7 +204,7 @@ def _stopped(rows: Sequence[Row]) -> str:
             head(row.run.label, scope="row"),
             cell(patches(row.run.seen)),
             _status(row),
-            cell(row.differs, text=True),
+            cell(row.differs, text=True, wide=True),
             cell(row.run.reason or MISSING, text=True, wide=True),
         ]
         for row in bad

@@ -31,9 +31,9 @@ th { font-weight: 600; color: var(--muted); font-size: 13px; vertical-align: bot
 thead th { white-space: normal; hyphens: manual; border-bottom: 1px solid var(--line);
   background: var(--soft); }
 tbody tr + tr > * { border-top: 1px solid var(--line); }
-tbody th { color: var(--ink); font-size: 14px; }
+tbody th { color: var(--ink); font-size: 14px; vertical-align: middle; }
 td.text, th.text { text-align: left; }
-td.wide { white-space: normal; min-width: 26em; }
+td.wide { white-space: normal; min-width: 22em; }
 tr.first { background: var(--good); }
 .dot { display: inline-block; width: 9px; height: 9px; border-radius: 50%; margin-right: 7px; }
 .narrow { max-width: 720px; margin-bottom: 8px; }

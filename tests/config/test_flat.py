@@ -140,6 +140,17 @@ def test_differences_leave_out_what_all_share():
     assert differences([SOFT, seeded]) == ["seed 0", "seed 1"]
 
 
+def test_differences_leave_out_details_that_follow_from_the_variant():
+    narrow = {"descriptor": L2Net(width=0.5)}
+    fast, slow = (SGD(lr=rate, momentum=0.9) for rate in (0.1, 0.01))
+    several = [
+        SOFT.model_copy(update={**narrow, "optimiser": fast}),
+        SOFT.model_copy(update={**narrow, "optimiser": slow}),
+        SOFT.model_copy(update={"descriptor": L2Net(width=0.5, unit_norm=True)}),
+    ]
+    assert differences(several) == ["sgd 0.1", "sgd 0.01", "adam 2e-3 · unit norm"]
+
+
 class Stepped(Setting):
     """A variant that the module has never seen."""
 

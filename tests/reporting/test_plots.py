@@ -55,6 +55,7 @@ def test_the_loss_is_shown_beside_its_collapse_value(make_run: MakeRun):
     assert "collapse value 0.25" in drawn
     assert "verification 0.600" in drawn
     assert "mean 0.600" in drawn
+    assert "mean 0.000" in words(plots.learning_curves(make_run(1, "completed", {9: 0.0})))
     assert "no report yet" in words(plots.learning_curves(make_run(1, "running")))
 
 
