@@ -64,8 +64,14 @@ class Dispersion:
 
     @property
     def collapsed(self) -> bool:
-        """No spread, and other points no farther than other views of the same point."""
-        return (self.relative < 0.2 or self.resultant > 0.99) and self.contrast < 1.05
+        """No spread to speak of; or little, and other points no farther than other views.
+
+        Little spread alone is no collapse: a run that learns passes through it, and a descriptor
+        with a common offset ranks as well as one without. But what is a thousandth of the length is
+        lost in half precision and in the five decimals of the official files.
+        """
+        little = self.relative < 0.2 or self.resultant > 0.99
+        return self.relative < 1e-3 or (little and self.contrast < 1.05)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -159,6 +159,17 @@ def test_a_mapping_is_read_by_name_and_tensors_are_taken(golden, golden_scores):
     assert evaluate(turned, tasks).to_dict() == golden_scores.to_dict()
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("steps", [0, 4])
+def test_a_gpu_gives_the_same_scores(golden, steps):
+    descriptors, tasks, _ = golden
+    if steps:  # many ties
+        descriptors = {name: np.round(a * steps) / 10 for name, a in descriptors.items()}
+    found = evaluate(descriptors, tasks, device="cuda").flat()
+    assert found == pytest.approx(evaluate(descriptors, tasks).flat(), abs=1e-12)
+
+
 def test_a_common_offset_and_a_lax_matmul_setting_change_nothing(golden, golden_scores):
     descriptors, tasks, _ = golden
     grid = {name: np.round(array * 64) for name, array in descriptors.items()}
@@ -207,6 +218,12 @@ def test_a_nearly_constant_encoder_counts_as_collapsed(golden, value):
         for name, array in descriptors.items()
     }
     assert evaluate(near, tasks).objective == 0.0
+
+
+def test_a_trace_of_the_patch_on_a_constant_counts_as_collapsed(golden):
+    descriptors, tasks, _ = golden
+    trace = {name: 0.3 + 1e-5 * array.astype(float) for name, array in descriptors.items()}
+    assert evaluate(trace, tasks).objective == 0.0
 
 
 def test_an_encoder_with_two_outputs_gains_nothing_by_its_ties(golden):
