@@ -51,4 +51,4 @@ def in_order(
                 "(in a script: start the work under `if __name__ == '__main__'`); try again"
             ) from e
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)

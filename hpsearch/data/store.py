@@ -4,7 +4,6 @@ Rows are point-major: row 16·p + v is view v of point p, and the points of a se
 """
 
 import json
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,11 +21,10 @@ from hpsearch.data.layout import (
     SequencePatches,
     digest,
     fingerprint,
-    planned,
-    writing,
 )
 from hpsearch.data.meta import StoreMeta
 from hpsearch.data.splits import VALIDATION_SHARE, Part, Split, split_for
+from hpsearch.data.spool import spool_sequences
 from hpsearch.errors import UserError
 from hpsearch.shapes import Int, UInt8
 
@@ -187,43 +185,11 @@ def write_store(path: Path, sequences: Iterable[SequencePatches], *, meta: Store
     """Write sequences as they come, one in memory at a time; the file appears whole or not at all.
 
     Raises:
-        UserError: if there is no sequence, one is empty, or two have the same name.
-
+        UserError: if there is no sequence, one is empty, two have the same name, or the disk
+            refuses.
     """
-    path = Path(path)
-    # Offsets depend on how many points there are, so sequences wait in a spool until all are known.
-    with writing(path), tempfile.TemporaryFile(dir=path.parent) as spool:
-        names, counts = _spool(spool, sequences)
-        with planned(path, names=names, counts=counts, meta=meta) as layout:
-            spool.seek(0)
-            parts = []
-            for i, count in enumerate(counts):
-                pixels = np.empty((count, VIEWS, SIDE, SIDE), np.uint8)
-                sums = []
-                for noisy in (False, True):
-                    spool.readinto(pixels.data)
-                    sums.append(layout.write(i, pixels, noisy=noisy))
-                parts.append(Digests(*sums))
-            layout.seal(path, parts)
+    spool_sequences(Path(path), sequences, meta)
     return PatchStore.open(path)
-
-
-def _spool(file, sequences: Iterable[SequencePatches]) -> tuple[list[str], list[int]]:
-    names, counts = [], []
-    for patches in sequences:
-        if len(patches.clean) == 0:
-            raise UserError(f"sequence {patches.name!r} has no patches; leave it out")
-        if patches.name in names:
-            raise UserError(f"two sequences are called {patches.name!r}; rename one")
-        assert patches.clean.shape == patches.noisy.shape, "clean and noisy are twins"
-        assert patches.clean.shape[1:] == (VIEWS, SIDE, SIDE)
-        names.append(patches.name)
-        counts.append(len(patches.clean))
-        for pixels in patches[1:]:
-            file.write(np.ascontiguousarray(pixels, dtype=np.uint8).data)
-    if not names:
-        raise UserError("there is no sequence to write; give at least one")
-    return names, counts
 
 
 def _open(path: Path) -> PatchStore:

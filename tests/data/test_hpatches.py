@@ -56,7 +56,7 @@ TREES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(TREES)
 def test_every_patch_of_a_tree_stands_in_its_place(tree):
     with tempfile.TemporaryDirectory() as folder:
@@ -111,7 +111,7 @@ DAMAGE = {
 }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.sampled_from(sorted(DAMAGE)),
     st.sampled_from(VIEW_NAMES),
