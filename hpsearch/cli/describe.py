@@ -23,7 +23,9 @@ def describe(
         str, typer.Argument(help="A .npy file (N×32×32), a patch store, mini or tiny.")
     ],
     to: Annotated[Path, typer.Option(help="A .npy file, or a folder for official CSVs.")],
-    clean: Annotated[bool, typer.Option("--clean", help="Describe a store's clean patches.")] = False,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Describe a store's clean patches.")
+    ] = False,
     tracking_uri: TrackingUri = None,
     home: Home = HOME,
 ) -> None:

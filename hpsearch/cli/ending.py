@@ -1,15 +1,13 @@
 """What happens when the last trial has ended, and what is printed then."""
 
-from hpsearch.cli.app import HOME, err, out
-from hpsearch.cli.figures import publish_figures
+from hpsearch.cli.app import err, out
+from hpsearch.cli.figures import home_option, publish_figures, yardsticks
 from hpsearch.cli.live import Watch
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
-from hpsearch.reporting.tables import TaskScores, leaderboard, summary
+from hpsearch.reporting.tables import leaderboard, summary
 from hpsearch.reporting.text import leaderboard_table, plain, summary_lines, yardstick_table
 from hpsearch.search.winner import (
-    BASELINE,
-    PIXELS,
     Outcome,
     best_run,
     judge_all,
@@ -36,7 +34,7 @@ def finish(folder: SearchFolder, publisher: Publisher) -> None:
         baseline = train_baseline(folder)
     out.print("judging on test …")
     scores = judge_all(folder, winner, baseline)
-    folder.ledger.append("finish", status="completed", test=_headlines(scores))
+    folder.ledger.append("finish", status="completed", test=yardsticks(scores))
     outcome = _register(folder, publisher)
     print_trials(folder)
     print_scores(scores)
@@ -57,7 +55,7 @@ def print_trials(folder: SearchFolder) -> None:
 def print_scores(scores: dict[str, Scores]) -> None:
     """The winner beside the yardsticks, on test."""
     out.print("\nmAP on the test sequences, which the search never read")
-    _raw(plain(yardstick_table({_named(n): _tasks(found) for n, found in scores.items()})))
+    _raw(plain(yardstick_table(yardsticks(scores))))
 
 
 def _register(folder: SearchFolder, publisher: Publisher) -> Outcome | None:
@@ -77,7 +75,7 @@ def _register(folder: SearchFolder, publisher: Publisher) -> Outcome | None:
 
 
 def _print_outcome(folder: SearchFolder, outcome: Outcome | None) -> None:
-    home = "" if folder.workspace.home == HOME else f" --home {folder.workspace.home}"
+    home = home_option(folder)
     if outcome is not None:
         _raw(f"\nRegistered {outcome.model} version {outcome.version} as {outcome.alias}:")
         _raw(f"  {outcome.decision.reason}")
@@ -92,18 +90,5 @@ def _print_outcome(folder: SearchFolder, outcome: Outcome | None) -> None:
         _raw(f"  {command:<70}  {why}")
 
 
-def _headlines(scores: dict[str, Scores]) -> dict[str, list[float]]:
-    return {_named(name): list(_tasks(found)) for name, found in scores.items()}
-
-
-def _tasks(scores: Scores) -> TaskScores:
-    return TaskScores(scores.verification, scores.matching, scores.retrieval, scores.mean)
-
-
-def _named(name: str) -> str:
-    return {BASELINE: "baseline triplet", PIXELS: PIXELS}.get(name, f"winner, trial {name}")
-
-
 def _raw(text: str) -> None:
     out.print(text, markup=False, soft_wrap=True)
-

@@ -85,7 +85,8 @@ class Watch:
             case "start":
                 return f"{head} started    {title(run.config)}"
             case "report":
-                return f"{head} {run.seen:>9,} patches  {_numbers(run)}  {self._outlook()}"
+                outlook = self._outlook() if run.kind == "trial" else ""
+                return f"{head} {run.seen:>9,} patches  {_numbers(run)}  {outlook}"
             case "end":
                 reason = f"  ({run.reason})" if run.reason else ""
                 return f"{head} {run.status:<10} {run.seen:>9,} patches  {_numbers(run)}{reason}"
@@ -116,7 +117,9 @@ class Watch:
         ended = [run for run in trials if run.status not in ("running", "interrupted")]
         scores = [run.reports[-1]["objective"] for run in ended if run.status == "completed"]
         pick = max if self.search.objective.direction == "maximize" else min
-        best = f"best {self.search.objective.metric} {pick(scores):.3f}" if scores else "no best yet"
+        best = (
+            f"best {self.search.objective.metric} {pick(scores):.3f}" if scores else "no best yet"
+        )
         return f"{len(ended)} of {self.trials} trials · {best} · {self._time_left(ended)}"
 
     def _time_left(self, ended: list[Run]) -> str:
@@ -127,7 +130,9 @@ class Watch:
         rate = trained / (time.monotonic() - self._began)
         total = sum(run.seen for run in ended) / len(ended) * self.trials
         seconds = max(0.0, (total - self._patches()) / rate)
-        return f"about {seconds / 60:.0f} min left" if seconds > 90 else f"about {seconds:.0f} s left"
+        return (
+            f"about {seconds / 60:.0f} min left" if seconds > 90 else f"about {seconds:.0f} s left"
+        )
 
     def _patches(self) -> int:
         return sum(run.seen for run in self._runs.values())

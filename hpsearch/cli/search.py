@@ -11,6 +11,7 @@ import typer
 
 from hpsearch.cli.app import HOME, Home, TrackingUri, app, err, out
 from hpsearch.cli.ending import finish
+from hpsearch.cli.figures import home_option
 from hpsearch.cli.live import Watch
 from hpsearch.config.flat import flatten
 from hpsearch.data.store import PatchStore
@@ -24,7 +25,9 @@ INTERRUPTED = 130
 @app.command(rich_help_panel="Search")
 def search(
     space: Annotated[Path, typer.Argument(help="A Python file that exports SEARCH.")],
-    name: Annotated[str | None, typer.Option(help="Name of the search; the file's, if unset.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the search; the file's, if unset.")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="mini, tiny, or the path of a store.")] = None,
     split: Annotated[str, typer.Option(help="auto, a, b, c, illum, view, mini, seeded.")] = "auto",
     trials: Annotated[int | None, typer.Option(min=1, help="Instead of the space's.")] = None,
@@ -78,47 +81,56 @@ def resume(
 
 def run(folder: SearchFolder, *, resume: bool) -> None:
     """Run the trials, then end the search; Ctrl-C keeps everything."""
-    from hpsearch.search import ray_tune  # here: it takes two seconds that --help need not wait for
-
     quieten_mlflow()
-    stated, record = folder.search(), folder.record
     publisher = folder.publisher()
     publisher.start()
     try:
-        ray_tune.start_ray(address=record.address, cpus=record.cpus)
-        with Watch(folder.ledger, stated, out, record.trials):
-            whole = (
-                ray_tune.resume_search(stated, job=folder.job(), folder=folder.path)
-                if resume
-                else ray_tune.run_search(
-                    stated,
-                    job=folder.job(),
-                    folder=folder.path,
-                    space=folder.space,
-                    trials=record.trials,
-                    concurrent=record.concurrent,
-                )
-            )
-        if not whole:
-            _interrupted(folder)
-            raise typer.Exit(INTERRUPTED)
-        ray_tune.stop_ray()
+        if not _all_ended(folder):
+            _run_trials(folder, resume=resume)
         finish(folder, publisher)
     finally:
         if not publisher.stop():
-            err.print(f"MLflow has not had everything yet ({publisher.last_error}).")
+            err.print(f"MLflow has not had everything yet: {publisher.last_error}", markup=False)
 
 
-def _interrupted(folder: SearchFolder) -> None:
+def _run_trials(folder: SearchFolder, *, resume: bool) -> None:
+    from hpsearch.search import ray_tune  # here: it takes two seconds that --help need not wait for
+
+    stated, record = folder.search(), folder.record
+    ray_tune.start_ray(address=record.address, cpus=record.cpus)
+    with Watch(folder.ledger, stated, out, record.trials):
+        if resume:
+            whole = ray_tune.resume_search(stated, job=folder.job(), folder=folder.path)
+        else:
+            whole = ray_tune.run_search(
+                stated,
+                job=folder.job(),
+                folder=folder.path,
+                space=folder.space,
+                trials=record.trials,
+                concurrent=record.concurrent,
+            )
+    ray_tune.stop_ray()
+    _close_open_runs(folder)
+    if not whole:
+        folder.ledger.append("finish", status="interrupted")
+        out.print(
+            "Interrupted; nothing is lost. Go on with:  "
+            f"hpsearch resume {folder.name}{home_option(folder)}",
+            soft_wrap=True,
+        )
+        raise typer.Exit(INTERRUPTED)
+
+
+def _all_ended(folder: SearchFolder) -> bool:
+    final = [run for run in folder.runs() if run.status not in ("running", "interrupted")]
+    return sum(run.kind == "trial" for run in final) >= folder.record.trials
+
+
+def _close_open_runs(folder: SearchFolder) -> None:
     for trial in folder.runs():
         if trial.status == "running":
             folder.ledger.append("end", trial=trial.id, status="interrupted")
-    folder.ledger.append("finish", status="interrupted")
-    home = "" if folder.workspace.home == HOME else f" --home {folder.workspace.home}"
-    out.print(
-        f"Interrupted; nothing is lost. Go on with:  hpsearch resume {folder.name}{home}",
-        soft_wrap=True,
-    )
 
 
 def _building(done: int, of: int, name: str) -> None:
@@ -161,7 +173,9 @@ def _announce(folder: SearchFolder, stated: Search, store: PatchStore) -> None:
     )
     parts = ((p, split.part(p)) for p in ("train", "validation", "test"))  # type: ignore[arg-type]
     for part, names in parts:
-        out.print(f"  {part:<10} {' '.join(names) if len(names) < 9 else f'{len(names)} sequences'}")
+        out.print(
+            f"  {part:<10} {' '.join(names) if len(names) < 9 else f'{len(names)} sequences'}"
+        )
 
 
 def _commit() -> str:

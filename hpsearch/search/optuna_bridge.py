@@ -28,6 +28,7 @@ def study_storage(folder: Path) -> str:
 
 def open_study(folder: Path, *, search: Search, sampler: Any = None) -> optuna.Study:
     """The study of a search, made if need be."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(
         storage=study_storage(folder),
         study_name=folder.name,

@@ -102,6 +102,7 @@ class Search:
         Raises:
             UserError: as ``draw``.
         """
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=self.seed))
         for point in self.first:
             study.enqueue_trial(dict(point))

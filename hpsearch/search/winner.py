@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hpsearch.search.workspace import SearchFolder
 from hpsearch.config import Denoised, TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
@@ -16,6 +15,7 @@ from hpsearch.evaluation.bootstrap import compare
 from hpsearch.evaluation.pixels import normalised_pixels
 from hpsearch.models.serving import Recipe, save_pipeline
 from hpsearch.search.objective import Objective
+from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.decision import Decision, decide
 from hpsearch.tracking.registry import FINGERPRINT, Candidate, Registry
 from hpsearch.tracking.runs import Run
@@ -35,6 +35,11 @@ class Outcome:
     version: int
     alias: str
     decision: Decision
+
+
+def pixels(patches: np.ndarray) -> np.ndarray:
+    """The classical yardstick: normalised 16×16 pixels of patches (uint8, n×32×32)."""
+    return normalised_pixels(torch.from_numpy(patches)).numpy()
 
 
 def best_run(runs: list[Run], objective: Objective) -> Run:
@@ -95,7 +100,7 @@ def judge_all(folder: SearchFolder, winner: Run, baseline: Run) -> dict[str, Sco
         run.label: judge(trained(run, folder).pipeline(), test, noisy=noisy, device=device())
         for run in (winner, baseline)
     }
-    scores[PIXELS] = judge_function(normalised_pixels, test, noisy=noisy)
+    scores[PIXELS] = judge_function(pixels, test, noisy=noisy)
     (folder.path / SCORES).write_text(
         json.dumps({name: found.to_dict() for name, found in scores.items()})
     )
@@ -110,10 +115,15 @@ def register_winner(folder: SearchFolder, winner: Run) -> Outcome:
     """
     scores = load_scores(folder).get(winner.label)
     if scores is None:
-        raise UserError(f"{folder.name!r} has not ended; go on with `hpsearch resume {folder.name}`")
+        raise UserError(
+            f"{folder.name!r} has not ended; go on with `hpsearch resume {folder.name}`"
+        )
     publisher = folder.publisher()
     publisher.sync()
     registry = Registry(tracking=folder.tracking(), model=folder.record.model)
+    known = registry.decision_on(folder.name)
+    if known is not None:
+        return Outcome(registry.model, *known)
     decision = decide_against_champion(registry, scores, folder.record.fingerprint)
     with tempfile.TemporaryDirectory() as temporary:
         candidate = Candidate(
@@ -144,7 +154,8 @@ def decide_against_champion(registry: Registry, scores: Scores, fingerprint: str
         return decide(None, collapsed=scores.collapsed)
     if champion.tags.get(FINGERPRINT) != fingerprint:
         return decide(None, same_patches=False, collapsed=scores.collapsed)
-    return decide(compare(scores, registry.scores(champion)), collapsed=scores.collapsed)
+    found = compare(scores, registry.scores(champion))["mAP"]
+    return decide(found, collapsed=scores.collapsed)
 
 
 def save_winner(folder: SearchFolder, winner: Run, to: Path) -> Path:

@@ -7,6 +7,7 @@ start again does no harm.
 """
 
 import json
+import tempfile
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +65,7 @@ class Publisher:
 
         Args:
             again: send from the start, for a tracking server that has lost what it had.
+
         Raises:
             MlflowException: if the tracking server refuses or does not answer.
         """
@@ -98,6 +100,19 @@ class Publisher:
     def run_id(self, trial: str) -> str:
         """Run id of a trial that the ledger knows."""
         return self._run_id(self._runs[trial])
+
+    def attach(self, trial: str | None, name: str, content: bytes) -> None:
+        """Store a file with a trial's run, or with the search's (None)."""
+        run_id = self.parent if trial is None else self.run_id(trial)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / Path(name).name
+            path.write_bytes(content)
+            inside = str(Path(name).parent) if "/" in name else None
+            self._require().log_artifact(run_id, str(path), inside)
+
+    def describe(self, text: str) -> None:
+        """Set what MLflow shows first on the search's page (Markdown)."""
+        self._require().set_tag(self.parent, "mlflow.note.content", text)
 
     def _follow(self) -> None:
         wait = 0.5
@@ -144,6 +159,8 @@ class Publisher:
             case "end":
                 self._send_end(run, run_id, event)
         self._runs[event["trial"]] = run
+        if event["event"] == "end":
+            self._send_best(event)
 
     def _send_start(self, run: Run, run_id: str, event: Event) -> None:
         self._require().update_run(run_id, status="RUNNING")
@@ -153,6 +170,18 @@ class Publisher:
         if run.retries == 0:
             config = run.config.model_dump(mode="json")
             self._require().log_dict(run_id, config, "config.json")
+
+    def _send_best(self, event: Event) -> None:
+        """The incumbent on the parent, so that its charts are not empty."""
+        ended = [run for run in self._runs.values() if run.kind == "trial" and run.ended]
+        values = [run.reports[-1]["objective"] for run in ended if run.status == "completed"]
+        if values:
+            best = max(values) if self._direction() == "maximize" else min(values)
+            point = Metric("best/objective", best, _milliseconds(event), len(ended))
+            self._log(self.parent, metrics=[point])
+
+    def _direction(self) -> str:
+        return next(e for e in self.ledger.events() if e["event"] == "search")["direction"]
 
     def _send_end(self, run: Run, run_id: str, event: Event) -> None:
         tags = [RunTag(STATUS, run.status), RunTag("reason", run.reason)]
@@ -170,9 +199,6 @@ class Publisher:
                 tags = [RunTag(key, value) for key, value in event.get("tags", {}).items()]
                 self._log(parent, params=params, tags=tags)
                 client.log_inputs(parent, datasets=[_dataset(event["dataset"], "search")])
-            case "best":
-                point = Metric(f"best/{event['metric']}", event["value"], _milliseconds(event), event["step"])
-                self._log(parent, metrics=[point])
             case "finish":
                 self._log(parent, tags=[RunTag(STATUS, event["status"])])
                 status = "FINISHED" if event["status"] == "completed" else "KILLED"

@@ -5,9 +5,12 @@ settings and weights, no pickled code. The signature names one input of any type
 would refuse either uint8 or float32 patches under a typed one.
 """
 
+import io
 import json
+import logging
 import os
 import tempfile
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -59,7 +62,11 @@ class Registry:
     def register(self, candidate: Candidate) -> int:
         """Log the pipeline under its run and add it as a new version; no alias moves."""
         self._point_mlflow_here()
-        with mlflow.start_run(run_id=candidate.run_id), tempfile.TemporaryDirectory() as folder:
+        with (
+            redirect_stderr(io.StringIO()),  # MLflow prints what our caller says in its own words
+            mlflow.start_run(run_id=candidate.run_id),
+            tempfile.TemporaryDirectory() as folder,
+        ):
             scores = Path(folder) / SCORES
             scores.write_text(json.dumps(candidate.scores.to_dict()))
             mlflow.log_artifact(str(scores))
@@ -92,6 +99,15 @@ class Registry:
             return None
         own = [version for version in found if version.tags.get("search") == search]
         return max(own, key=lambda version: int(version.version), default=None)
+
+    def decision_on(self, search: str) -> tuple[int, Alias, Decision] | None:
+        """The version that a search registered, its alias then, and why; None before that."""
+        version = self.version_of(search)
+        if version is None or "decision" not in version.tags:
+            return None
+        promoted = version.tags["decision"] == CHAMPION
+        alias: Alias = CHAMPION if promoted else CHALLENGER
+        return int(version.version), alias, Decision(promoted, version.tags["reason"])
 
     def scores(self, version: ModelVersion) -> Scores:
         """What a version scored on test when it was registered.
@@ -147,7 +163,9 @@ def load_descriptor(model: str, uri: str) -> Any:
 
 
 def quieten_mlflow() -> None:
-    """No telemetry, no progress bars, no questions to the network."""
+    """No telemetry, no progress bars, no log of database tables, short waits for a dead server."""
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")

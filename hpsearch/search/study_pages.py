@@ -1,0 +1,46 @@
+"""Optuna's own view of a search: importance of settings, and its plots on one page."""
+
+import warnings
+from pathlib import Path
+
+import optuna
+from optuna.trial import TrialState
+
+from hpsearch.search.optuna_bridge import open_study
+from hpsearch.search.search import Search
+
+PLOTS = (
+    optuna.visualization.plot_optimization_history,
+    optuna.visualization.plot_intermediate_values,
+    optuna.visualization.plot_param_importances,
+    optuna.visualization.plot_parallel_coordinate,
+    optuna.visualization.plot_slice,
+    optuna.visualization.plot_timeline,
+)
+
+
+def importances(folder: Path, search: Search) -> dict[str, float]:
+    """Share of the objective's variance that each setting explains; empty with too few trials."""
+    study = open_study(folder, search=search)
+    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(completed) < 4:
+        return {}
+    try:
+        return optuna.importance.get_param_importances(study)
+    except (ValueError, RuntimeError):
+        return {}  # nothing in common between the trials, or no variance
+
+
+def optuna_page(folder: Path, search: Search) -> str:
+    """Optuna's interactive plots as one HTML page that needs nothing beside it."""
+    study = open_study(folder, search=search)
+    parts: list[str] = []
+    for plot in PLOTS:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna calls some of these experimental
+            try:
+                figure = plot(study)
+            except (ValueError, RuntimeError):
+                continue  # too few trials for this one
+        parts.append(figure.to_html(full_html=False, include_plotlyjs=not parts))
+    return f"<!doctype html><meta charset='utf-8'><title>{folder.name}</title>{''.join(parts)}"
