@@ -79,9 +79,9 @@ def _of_groups(settings: config.Loss, sampler: config.SxK) -> BatchLoss | None:
 def _of_pairs(settings: config.Loss) -> BatchLoss | None:
     match settings:
         case config.InBatchHard(margin=margin):
-            return partial(pair_triplets, q=0, combine="mean", margin=margin)
+            return partial(pair_triplets, q=0.0, combine="mean", margin=margin)
         case config.HardNet(margin=margin):
-            return partial(pair_triplets, q=0, combine="min", margin=margin)
+            return partial(pair_triplets, q=0.0, combine="min", margin=margin)
         case config.Percentile(q=q, combine=combine, margin=margin):
             return partial(pair_triplets, q=q, combine=combine, margin=margin)
         case config.Contrastive(radius=radius, negative_share=share):

@@ -1,5 +1,7 @@
 """What pairs pay: anchor i and positive i of distinct points; all others are negatives."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,11 @@ from hpsearch.shapes import Float
 
 
 def pair_triplets(
-    descriptors: Float[Tensor, "2 n d"], *, q: float, combine: str, margin: Margin
+    descriptors: Float[Tensor, "2 n d"],
+    *,
+    q: float,
+    combine: Literal["mean", "min"],
+    margin: Margin,
 ) -> Float[Tensor, ""]:
     """Mean over pairs i of m(d_ii − c(d of row i at q, d of column i at q)), d Euclidean.
 

@@ -7,8 +7,8 @@ from hpsearch import config
 from hpsearch.models.layers import pad_after, scaled
 from hpsearch.shapes import Float
 
-EPSILON, MOMENTUM = 1e-3, 0.01
-"""Of batch normalisation: Keras' defaults; its momentum 0.99 is torch's 0.01."""
+EPSILON = 1e-3
+"""Of batch normalisation, as in Keras."""
 FLAT = 1e-2
 """Grey levels added to a patch's standard deviation: without it the rounding of a constant
 patch's mean would be blown up to full contrast; real patches have a deviation above 1."""
@@ -19,10 +19,10 @@ SHORT = 1e-10
 class Block(nn.Module):
     """3×3 convolution with Keras' "same" padding, batch normalisation, ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, *, stride: int, momentum: float) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1 if stride == 1 else 0)
-        self.norm = nn.BatchNorm2d(outputs, eps=EPSILON, momentum=MOMENTUM)
+        self.norm = nn.BatchNorm2d(outputs, eps=EPSILON, momentum=momentum)
 
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o g v"]:
         padded = x if self.conv.stride == (1, 1) else pad_after(x)
@@ -47,11 +47,14 @@ class L2Net(nn.Module):
         super().__init__()
         a, b, c = (scaled(channels, width=settings.width) for channels in (32, 64, 128))
         layers = [(1, a, 1), (a, a, 1), (a, b, 2), (b, b, 1), (b, c, 2), (c, c, 1)]
-        self.blocks = nn.Sequential(*(Block(*layer) for layer in layers))
+        momentum = settings.norm_momentum
+        self.blocks = nn.Sequential(
+            *(Block(i, o, stride=stride, momentum=momentum) for i, o, stride in layers)
+        )
         self.dropout = nn.Dropout(settings.dropout)
         self.last = nn.Conv2d(c, settings.dimensions, 8)
         self.final_norm = (
-            nn.BatchNorm1d(settings.dimensions, eps=EPSILON, momentum=MOMENTUM, affine=False)
+            nn.BatchNorm1d(settings.dimensions, eps=EPSILON, momentum=momentum, affine=False)
             if settings.final_norm
             else nn.Identity()
         )

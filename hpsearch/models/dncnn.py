@@ -4,7 +4,6 @@ import hashlib
 import io
 import pickle
 from pathlib import Path
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +45,7 @@ class DnCNN(nn.Module):
         return x - GREY * self.last(self.body(x / GREY))
 
     @torch.no_grad()
-    def predict_nothing_(self) -> Self:
+    def predict_nothing_(self) -> "DnCNN":
         """Let the network start as the identity: the last weights are 0."""
         self.last.weight.zero_()
         return self
@@ -64,7 +63,7 @@ class FrozenFront(nn.Module):
         self.front = front.requires_grad_(False).eval()
         self.head = head
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "FrozenFront":
         """Set the mode of the head alone."""
         super().train(mode)
         self.front.eval()

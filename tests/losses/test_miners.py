@@ -53,14 +53,14 @@ def test_all_columns_are_all_positives_and_all_negatives():
 @settings(max_examples=60, deadline=None)
 def test_negatives_stand_at_numpy_s_lower_percentile(n, q, seed):
     distances = np.random.default_rng(seed).random((n, n))
-    mined = negatives_at(torch.from_numpy(distances), q=q)
+    mined = negatives_at(torch.from_numpy(distances), q=float(q))
     for i in range(n):
         row, column = np.delete(distances[i], i), np.delete(distances[:, i], i)
         assert distances[i, mined.positive[i]] == np.percentile(row, q, method="lower")
         assert distances[mined.anchor[i], i] == np.percentile(column, q, method="lower")
 
 
-@pytest.mark.parametrize("q", [0, 50, 100])
+@pytest.mark.parametrize("q", [0.0, 50.0, 100.0])
 def test_a_negative_is_never_its_own_pair_even_when_all_are_equal(q):
     mined = negatives_at(torch.zeros(5, 5), q=q)
     assert (mined.positive != torch.arange(5)).all()

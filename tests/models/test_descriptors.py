@@ -48,7 +48,7 @@ def test_l2net_gives_as_many_numbers_as_asked(dimensions, final_norm):
 
 
 def test_stride_two_pads_below_and_to_the_right_as_keras_does():
-    block = Block(1, 1, 2).eval()
+    block = Block(1, 1, stride=2, momentum=0.01).eval()
     with torch.no_grad():
         block.conv.weight.fill_(0)
         block.conv.weight[0, 0, 0, 0] = 1.0
@@ -57,9 +57,12 @@ def test_stride_two_pads_below_and_to_the_right_as_keras_does():
     torch.testing.assert_close(block(x), x[:, :, ::2, ::2] / (1 + 1e-3) ** 0.5)
 
 
-def test_batch_norm_has_keras_defaults():
-    norm = Block(1, 4, 1).norm
-    assert (norm.eps, norm.momentum) == (1e-3, 0.01)
+@pytest.mark.parametrize("momentum", [0.01, 0.1])
+def test_batch_norm_has_keras_epsilon_and_the_momentum_of_the_settings(momentum):
+    settings = config.L2Net(width=0.1, final_norm=True, norm_momentum=momentum)
+    norms = [m for m in build_descriptor(settings, seed=0).modules() if hasattr(m, "running_var")]
+    assert [(norm.eps, norm.momentum) for norm in norms] == [(1e-3, momentum)] * 7
+    assert config.L2Net().norm_momentum == 0.01
 
 
 def test_dropout_acts_in_training_mode_alone():
