@@ -94,7 +94,7 @@ def count_patches(axes: Axes) -> None:
     axes.margins(x=0.015)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: patches(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: patches(round(value))))
 
 
 def end_labels(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
@@ -134,7 +134,7 @@ def status_key(axes: Axes, statuses: Sequence[RunStatus], *, more: Sequence[Line
     axes.set_title(axes.get_title(loc="left"), loc="left", pad=26, **HEADING)
 
 
-def at_the_edge(axes: Axes, x: float, status: RunStatus) -> None:
+def at_the_edge(axes: Axes, x: int, status: RunStatus) -> None:
     """Mark on the x axis where a trial was stopped whose guarded objective would tell nothing."""
     axes.plot(
         x, 0.03, MARKERS[status], color=COLOURS[status], markersize=6.5, markeredgewidth=0,

@@ -151,7 +151,7 @@ def summary(runs: Sequence[Run], *, budget: int) -> Summary:
         saved_by_detection=_unspent(trials, ("collapsed", "diverged"), budget),
         lost_to_failures=sum(run.seen for run in trials if run.status == "failed"),
         seconds=_wall_seconds(trials),
-        trial_seconds=sum(seconds(run) for run in trials),
+        trial_seconds=sum((seconds(run) for run in trials), 0.0),
     )
 
 

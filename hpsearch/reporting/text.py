@@ -96,10 +96,10 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def patches(count: float) -> str:
+def patches(count: int) -> str:
     """``33400`` → ``33k``, in at most five characters."""
     if count < 1000:
-        return f"{count:.0f}"
+        return str(count)
     if count < 999_500:
         return f"{count / 1000:.0f}k" if count >= 9_950 else f"{count / 1000:.1f}k"
     return f"{count / 1e6:.1f}M"

@@ -81,7 +81,7 @@ def test_the_sums_in_sentences(mixed: list[Run]):
 
 
 @pytest.mark.parametrize(
-    ("share", "expected"), [(0, "0 %"), (0.001, "under 1 %"), (0.384, "38 %"), (1, "100 %")]
+    ("share", "expected"), [(0.0, "0 %"), (0.001, "under 1 %"), (0.384, "38 %"), (1.0, "100 %")]
 )
 def test_percent(share: float, expected: str):
     assert percent(share) == expected
@@ -90,11 +90,11 @@ def test_percent(share: float, expected: str):
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
-        (0, "0 s"),
+        (0.0, "0 s"),
         (59.6, "1 min 0 s"),
-        (312, "5 min 12 s"),
-        (3600, "1 h 0 min"),
-        (9000, "2 h 30 min"),
+        (312.0, "5 min 12 s"),
+        (3600.0, "1 h 0 min"),
+        (9000.0, "2 h 30 min"),
     ],
 )
 def test_duration(seconds: float, expected: str):
@@ -108,5 +108,5 @@ def test_duration(seconds: float, expected: str):
         *[(33_400, "33k"), (999_499, "999k"), (999_500, "1.0M"), (12_000_000, "12.0M")],
     ],
 )
-def test_patches(count: float, expected: str):
+def test_patches(count: int, expected: str):
     assert patches(count) == expected
