@@ -1,0 +1,16 @@
+import subprocess
+import sys
+
+HEAVY = {"PIL", "scipy", "skimage", "matplotlib", "ray", "mlflow", "optuna"}
+LEAN = "hpsearch.data.store hpsearch.data.samplers hpsearch.data.augment"
+
+
+def test_what_training_reads_needs_no_picture_library():
+    code = f"""
+import importlib, sys
+for name in {LEAN.split()}:
+    importlib.import_module(name)
+print(*({HEAVY!r} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
