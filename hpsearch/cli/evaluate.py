@@ -19,7 +19,7 @@ from hpsearch.models.serving import SETTINGS, load_pipeline
 from hpsearch.reporting.text import Table, plain
 from hpsearch.search.workspace import Workspace
 from hpsearch.tracking.registry import load_descriptor, quieten_mlflow
-from hpsearch.training.judging import judge_function, test_part
+from hpsearch.training.judging import judge_function, judged_part
 
 TASKS = ("verification", "matching", "retrieval")
 
@@ -48,7 +48,7 @@ def evaluate(
         scores = _official(model, tasks, split)
     else:
         store = workspace.store(data)
-        test = test_part(store, store.split(split))
+        test = judged_part(store, store.split(split))
         uri = workspace.tracking(tracking_uri).uri
         scores = judge_function(_function(model, uri), test, noisy=not clean)
     _print(scores)

@@ -20,7 +20,7 @@ from hpsearch.tracking.decision import Decision, decide
 from hpsearch.tracking.registry import FINGERPRINT, Candidate, Registry
 from hpsearch.tracking.runs import Run
 from hpsearch.training.devices import choose_device
-from hpsearch.training.judging import judge, judge_function, test_part
+from hpsearch.training.judging import judge, judge_function, judged_part
 from hpsearch.training.trial import Trial, prepare_trial
 
 BASELINE, PIXELS = "baseline", "pixels 16×16"
@@ -95,7 +95,7 @@ def train_baseline(folder: SearchFolder) -> Run:
 
 def judge_all(folder: SearchFolder, winner: Run, baseline: Run) -> dict[str, Scores]:
     """Test scores of the winner, the baseline and normalised pixels, on the same patches."""
-    test, noisy = test_part(folder.store(), folder.split()), winner.config.evaluate_on == "noisy"
+    test, noisy = judged_part(folder.store(), folder.split()), winner.config.evaluate_on == "noisy"
     scores = {
         run.label: judge(trained(run, folder).pipeline(), test, noisy=noisy, device=device())
         for run in (winner, baseline)

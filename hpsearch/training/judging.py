@@ -16,7 +16,7 @@ JUDGED = Sizes(pairs=100_000, queries=OFFICIAL.queries, distractors=OFFICIAL.dis
 """Task lists for a set without official ones; retrieval is cut to what the set has."""
 
 
-def test_part(store: PatchStore, split: Split) -> Scored:
+def judged_part(store: PatchStore, split: Split) -> Scored:
     """Every test point, with task lists that depend on the store alone."""
     return scored(store.part(split, "test"), points=None, sizes=JUDGED)
 

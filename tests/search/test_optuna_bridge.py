@@ -1,0 +1,156 @@
+"""The bridge, driven as Tune drives it: a study that tells the truth, also after a restart."""
+
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from hpsearch.search.optuna_bridge import OUTCOME, StudySearch, open_study
+from hpsearch.search.search import load_search
+
+SPACE = """
+from hpsearch.config import SGD, TrialConfig
+from hpsearch.search.search import Search
+
+def suggest(trial):
+    return TrialConfig(optimiser=SGD(lr=trial.suggest_float("lr", 0.01, 1)), patches=100)
+
+SEARCH = Search(suggest=suggest, budget=100, report_every=10, trials=9, sampler="{sampler}",
+                baseline=TrialConfig(patches=100), first=[{{"lr": 0.5}}])
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "mysearch"
+    folder.mkdir()
+    (folder / "space.py").write_text(SPACE.format(sampler="tpe"))
+    return folder
+
+
+def bridge(folder: Path) -> StudySearch:
+    return StudySearch(folder, space=folder / "space.py")
+
+
+def study_of(folder: Path) -> optuna.Study:
+    return open_study(folder, search=load_search(folder / "space.py"))
+
+
+def result(seen: int, value: float, status: str = "running") -> dict:
+    return {"seen": seen, "objective": value, "status": status}
+
+
+def test_the_first_points_come_first(folder: Path) -> None:
+    config = bridge(folder).suggest("a")
+    assert config is not None
+    assert config["trial"]["optimiser"]["lr"] == 0.5
+    assert config["number"] == 0
+
+
+ENDINGS = [
+    ("completed", TrialState.COMPLETE, 0.7),
+    ("running", TrialState.PRUNED, 0.7),
+    ("collapsed", TrialState.COMPLETE, 0.0),
+    ("diverged", TrialState.COMPLETE, 0.0),
+]
+
+
+@pytest.mark.parametrize(("status", "state", "value"), ENDINGS)
+def test_every_ending_is_told_truly(
+    folder: Path, status: str, state: TrialState, value: float
+) -> None:
+    search = bridge(folder)
+    search.suggest("a")
+    search.on_trial_result("a", result(10, 0.5))
+    search.on_trial_complete(trial_id="a", result=result(20, value, status), error=False)
+    (trial,) = study_of(folder).trials
+    assert trial.state == state
+    assert trial.value == value
+    assert trial.intermediate_values == {10: 0.5, 20: value}
+    assert trial.user_attrs[OUTCOME] == ("pruned" if status == "running" else status)
+    assert (trial.constraints["collapsed"] > 0) == (status in ("collapsed", "diverged"))
+
+
+@pytest.mark.parametrize("last", [None, {}, {"seen": 5}], ids=["none", "empty", "no objective"])
+def test_a_trial_without_a_value_failed(folder: Path, last: dict | None) -> None:
+    search = bridge(folder)
+    search.suggest("a")
+    search.on_trial_complete(trial_id="a", result=last, error=False)
+    assert study_of(folder).trials[0].state == TrialState.FAIL
+
+
+def test_an_error_is_a_failure_even_after_reports(folder: Path) -> None:
+    search = bridge(folder)
+    search.suggest("a")
+    search.on_trial_complete(trial_id="a", result=result(10, 0.9), error=True)
+    study = study_of(folder)
+    assert study.trials[0].state == TrialState.FAIL
+    assert study.trials[0].value is None
+
+
+def test_the_best_trial_is_one_that_did_not_collapse(folder: Path) -> None:
+    search = bridge(folder)
+    for trial, value, status in (("a", 0.2, "completed"), ("b", 0.9, "collapsed")):
+        search.suggest(trial)
+        search.on_trial_complete(trial_id=trial, result=result(100, value, status))
+    assert study_of(folder).best_trial.number == 0
+
+
+def test_what_tune_replays_after_a_resume_changes_nothing(folder: Path) -> None:
+    search = bridge(folder)
+    search.suggest("a")
+    for _ in range(2):
+        search.on_trial_result("a", result(10, 0.5))
+        search.on_trial_complete(trial_id="a", result=result(100, 0.7, "completed"))
+    (trial,) = study_of(folder).trials
+    assert trial.intermediate_values == {10: 0.5, 100: 0.7}
+
+
+def test_a_restart_goes_on_with_the_same_study_and_fails_orphans(
+    folder: Path, tmp_path: Path
+) -> None:
+    search = bridge(folder)
+    search.suggest("known")
+    search.on_trial_result("known", result(10, 0.4))
+    search.save(str(tmp_path / "snapshot"))
+    search.suggest("orphan")  # after the snapshot: Tune will not know it
+    again = bridge(folder)
+    again.restore(str(tmp_path / "snapshot"))
+    again.on_trial_complete(trial_id="known", result=result(100, 0.6, "completed"))
+    config = again.suggest("next")
+    states = [trial.state for trial in study_of(folder).trials]
+    assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING]
+    assert config is not None
+    assert config["number"] == 2
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_restart_does_not_draw_the_same_points_again(
+    folder: Path, tmp_path: Path, sampler: str
+) -> None:
+    (folder / "space.py").write_text(SPACE.format(sampler=sampler))
+    search = bridge(folder)
+    before = [search.suggest(f"a{i}") for i in range(4)]
+    search.save(str(tmp_path / "snapshot"))
+    again = bridge(folder)
+    again.restore(str(tmp_path / "snapshot"))
+    after = [again.suggest(f"b{i}") for i in range(4)]
+    rates = [c["trial"]["optimiser"]["lr"] for c in before + after if c is not None]
+    assert len(set(rates)) == 8
+
+
+def test_collapse_steers_the_sampler_away(folder: Path) -> None:
+    """Below lr 0.5 all is well, above it everything collapses; the share of the latter falls."""
+    (folder / "space.py").write_text(SPACE.format(sampler="tpe"))
+    search, collapsed = bridge(folder), []
+    for i in range(36):
+        config = search.suggest(f"t{i}")
+        assert config is not None
+        rate = config["trial"]["optimiser"]["lr"]
+        bad = rate > 0.5
+        last = result(20, 0.0, "collapsed") if bad else result(100, 1 - rate, "completed")
+        search.on_trial_complete(trial_id=f"t{i}", result=last)
+        collapsed.append(bad)
+    assert sum(collapsed[:12]) >= 3, "random at first"
+    assert sum(collapsed[-12:]) <= 2, "and then it knows"

@@ -1,0 +1,99 @@
+"""The ledger and the runs put together from it."""
+
+from pathlib import Path
+
+import pytest
+
+from hpsearch.config import TrialConfig
+from hpsearch.tracking.ledger import Event, Ledger
+from hpsearch.tracking.runs import runs_from
+
+CONFIG = TrialConfig().model_dump(mode="json")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "new" / "ledger.jsonl")
+
+
+def report(seen: int, value: float) -> dict:
+    return {"seen": seen, "objective": value, "metrics": {"val/mAP": value}}
+
+
+def test_events_come_back_in_order_with_their_time(ledger: Ledger) -> None:
+    ledger.append("start", trial="a", number=0, config=CONFIG)
+    ledger.append("report", trial="a", **report(10, 0.5))
+    events = ledger.events()
+    assert [event["event"] for event in events] == ["start", "report"]
+    assert events[0]["time"] <= events[1]["time"]
+
+
+def test_a_reader_goes_on_where_it_stood(ledger: Ledger) -> None:
+    ledger.append("report", trial="a", **report(1, 0.1))
+    first, offset = ledger.read()
+    ledger.append("report", trial="a", **report(2, 0.2))
+    second, end = ledger.read(offset)
+    assert [event["seen"] for event in first + second] == [1, 2]
+    assert ledger.read(end) == ([], end)
+    assert ledger.events_until(offset) == first
+
+
+def test_a_half_written_line_is_neither_read_nor_in_the_way(ledger: Ledger) -> None:
+    ledger.append("report", trial="a", **report(1, 0.1))
+    with ledger.path.open("ab") as file:
+        file.write(b'{"event": "rep')
+    seen, offset = ledger.read()
+    assert [event["seen"] for event in seen] == [1]
+    ledger.append("report", trial="a", **report(2, 0.2))
+    assert [event["seen"] for event in ledger.read(offset)[0]] == [2]
+
+
+def test_no_number_that_json_lacks_is_ever_written(ledger: Ledger) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        ledger.append("report", trial="a", **report(1, float("nan")))
+
+
+def events(*steps: tuple[str, dict]) -> list[Event]:
+    start = {"trial": "a", "number": 3, "config": CONFIG}
+    named = [("start", start), *steps]
+    return [{"event": n, "time": float(i), "trial": "a", **f} for i, (n, f) in enumerate(named)]
+
+
+def test_a_run_is_what_its_events_say() -> None:
+    (run,) = runs_from(
+        events(
+            ("report", report(10, 0.1)),
+            ("checkpoint", {"path": "c1"}),
+            ("report", report(20, 0.3)),
+            ("end", {"status": "pruned", "reason": "low"}),
+        )
+    )
+    assert (run.number, run.status, run.reason, run.seen) == (3, "pruned", "low", 20)
+    assert run.curve("val/mAP") == ([10, 20], [0.1, 0.3])
+    assert run.checkpoint == "c1"
+    assert (run.started, run.ended) == (0.0, 4.0)
+
+
+def test_reports_that_a_resumed_trial_repeats_count_once() -> None:
+    again = {"trial": "a", "number": 3, "config": CONFIG}
+    (run,) = runs_from(
+        events(
+            ("report", report(10, 0.1)),
+            ("report", report(20, 0.2)),
+            ("end", {"status": "interrupted"}),
+            ("start", again),
+            ("report", report(20, 0.2)),
+            ("report", report(30, 0.3)),
+        )
+    )
+    assert run.curve("val/mAP")[0] == [10, 20, 30]
+    assert (run.status, run.retries, run.ended) == ("running", 1, None)
+
+
+def test_runs_come_by_number_and_search_events_are_no_runs() -> None:
+    lines: list[Event] = [{"event": "search", "time": 0.0}]
+    for trial, number in (("b", 1), ("a", 0)):
+        lines.append(
+            {"event": "start", "time": 1.0, "trial": trial, "number": number, "config": CONFIG}
+        )
+    assert [run.id for run in runs_from(lines)] == ["a", "b"]

@@ -1,0 +1,166 @@
+"""MLflow from the ledger, on a real SQLite backend: nested, complete, once."""
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from hpsearch.config import SGD, TrialConfig
+from hpsearch.tracking.ledger import Ledger
+from hpsearch.tracking.names import KIND, PARENT, SEARCH, artifact_location, default_uri
+from hpsearch.tracking.publisher import Publisher, Tracking, TrackingError
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+STATUSES = {
+    "completed": "FINISHED",
+    "pruned": "KILLED",
+    "collapsed": "KILLED",
+    "failed": "FAILED",
+    "interrupted": "KILLED",
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    found = Ledger(tmp_path / "ledger.jsonl")
+    dataset = {"name": "tiny", "fingerprint": "f" * 64, "path": "/x", "profile": "{}"}
+    found.append("search", params={"trials": 3}, dataset=dataset, direction="maximize")
+    return found
+
+
+def publisher(ledger: Ledger, home: Path, search: str) -> Publisher:
+    uri = default_uri(home)
+    tracking = Tracking(uri=uri, artifacts=artifact_location(uri, home))
+    return Publisher(ledger, tracking, search, ledger.path.with_name("published.json"))
+
+
+def write_trial(ledger: Ledger, number: int, status: str, reports: int = 3) -> None:
+    trial = f"t{number}"
+    config = TrialConfig(optimiser=SGD(lr=0.1 * (number + 1))).model_dump(mode="json")
+    ledger.append("start", trial=trial, number=number, config=config)
+    for i in range(1, reports + 1):
+        value = number / 10 + i / 100
+        metrics = {"val/mAP": value, "train/loss": 1 / i}
+        ledger.append("report", trial=trial, seen=100 * i, objective=value, metrics=metrics)
+    ledger.append("end", trial=trial, status=status, reason="because")
+
+
+def children(found: Publisher) -> dict[str, Run]:
+    client = found.tracking.client()
+    experiment = client.get_experiment_by_name(found.tracking.experiment)
+    assert experiment is not None
+    rule = f"tags.`{SEARCH}` = '{found.search}'"
+    runs = client.search_runs([experiment.experiment_id], rule)
+    return {run.data.tags.get("hpsearch.trial", "parent"): run for run in runs}
+
+
+def history(client: MlflowClient, run: Run, key: str) -> list[tuple[int, float]]:
+    return [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, key)]
+
+
+def test_a_search_is_a_parent_with_one_child_a_trial(ledger: Ledger, home: Path) -> None:
+    for number, status in enumerate(STATUSES):
+        write_trial(ledger, number, status)
+    ledger.append("finish", status="completed")
+    found = publisher(ledger, home, "nested")
+    found.sync()
+    runs = children(found)
+    parent = runs.pop("parent")
+    assert parent.data.tags[KIND] == "search"
+    assert parent.info.status == "FINISHED"
+    assert {run.data.tags[PARENT] for run in runs.values()} == {parent.info.run_id}
+    for number, (status, mlflow_status) in enumerate(STATUSES.items()):
+        run = runs[f"t{number}"]
+        assert (run.data.tags["status"], run.info.status) == (status, mlflow_status)
+        assert float(run.data.params["optimiser.lr"]) == pytest.approx(0.1 * (number + 1))
+        assert run.data.params["loss"] == "triplet"
+    dataset = parent.inputs.dataset_inputs[0].dataset
+    assert (dataset.name, dataset.digest) == ("tiny", "f" * 16)
+
+
+def test_metrics_stand_over_patches_seen_and_the_config_is_whole(
+    ledger: Ledger, home: Path
+) -> None:
+    write_trial(ledger, 0, "completed")
+    found = publisher(ledger, home, "points")
+    found.sync()
+    client, run = found.tracking.client(), children(found)["t0"]
+    assert history(client, run, "val/mAP") == [(100, 0.01), (200, 0.02), (300, 0.03)]
+    path = client.download_artifacts(run.info.run_id, "config.json")
+    assert TrialConfig.model_validate_json(Path(path).read_text()) == TrialConfig()
+
+
+def test_the_incumbent_is_charted_on_the_parent(ledger: Ledger, home: Path) -> None:
+    for number, status in ((0, "completed"), (2, "pruned"), (1, "completed")):
+        write_trial(ledger, number, status)
+    found = publisher(ledger, home, "incumbent")
+    found.sync()
+    values = history(found.tracking.client(), children(found)["parent"], "best/objective")
+    assert values == [(1, 0.03), (2, 0.03), (3, pytest.approx(0.13))]
+
+
+def test_sending_again_doubles_nothing(ledger: Ledger, home: Path) -> None:
+    write_trial(ledger, 0, "completed")
+    found = publisher(ledger, home, "again")
+    assert found.sync() == 6
+    assert found.sync() == 0
+    assert publisher(ledger, home, "again").sync() == 0, "a new process knows what was sent"
+    assert found.sync(again=True) == 6
+    runs = children(found)
+    assert len(runs) == 2
+    assert len(history(found.tracking.client(), runs["t0"], "val/mAP")) == 3
+
+
+def test_a_new_process_goes_on_in_the_same_runs(ledger: Ledger, home: Path) -> None:
+    ledger.append("start", trial="t0", number=0, config=TrialConfig().model_dump(mode="json"))
+    metrics = {"val/mAP": 0.1}
+    ledger.append("report", trial="t0", seen=100, objective=0.1, metrics=metrics)
+    publisher(ledger, home, "restart").sync()
+    ledger.append("report", trial="t0", seen=200, objective=0.1, metrics=metrics)
+    ledger.append("end", trial="t0", status="completed")
+    after = publisher(ledger, home, "restart")
+    after.sync()
+    runs = children(after)
+    assert runs.keys() == {"parent", "t0"}
+    assert [step for step, _ in history(after.tracking.client(), runs["t0"], "val/mAP")] == [
+        100,
+        200,
+    ]
+    assert runs["t0"].info.status == "FINISHED"
+
+
+def test_the_thread_sends_what_comes_and_drains_at_the_end(ledger: Ledger, home: Path) -> None:
+    found = publisher(ledger, home, "thread")
+    found.start()
+    for number in range(3):
+        write_trial(ledger, number, "completed", reports=5)
+    assert found.stop(patience=60)
+    runs = children(found)
+    assert len(runs) == 4
+    assert len(history(found.tracking.client(), runs["t2"], "train/loss")) == 5
+
+
+def test_a_dead_server_holds_nothing_up_and_loses_nothing(
+    ledger: Ledger, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    write_trial(ledger, 0, "completed")
+    dead = Publisher(
+        ledger, Tracking(uri="http://127.0.0.1:9"), "outage", ledger.path.with_name("sent.json")
+    )
+    with pytest.raises(TrackingError):
+        dead.sync()
+    dead.start()
+    assert not dead.stop(patience=10)
+    assert dead.last_error
+    alive = publisher(ledger, home, "outage")
+    alive.sync()
+    assert len(history(alive.tracking.client(), children(alive)["t0"], "val/mAP")) == 3
