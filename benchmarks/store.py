@@ -13,12 +13,15 @@ to make; every strip is decoded all the same.
 
 import argparse
 import multiprocessing
+import os
 import resource
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -77,19 +80,19 @@ def importing(tree: Path, out: Path) -> None:
     started = processor()
     bare = seconds(lambda: list(in_order(decode, sample, workers=usable_cores())))
     between = processor()
-    ours = seconds(lambda: import_tree(tree, out))
+    with ThreadPoolExecutor() as watcher:
+        done = threading.Event()
+        peak = watcher.submit(highest_memory, done)
+        ours = seconds(lambda: import_tree(tree, out))
+        done.set()
     share = len(sample) / len(folders)
     effort = (between - started) / share / (processor() - between)
-    own, child = (
-        resource.getrusage(who).ru_maxrss / 1e6
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
     patches = 16 * sum(PatchStore.open(out).counts)
     bare /= share
     say(
         f"import     {patches / ours:,.0f} patches/s, bare decoding {patches / bare:,.0f}: "
         f"ratio {bare / ours:.2f} (at least 0.8), {effort:.2f} in processor time; "
-        f"peak {own:.2f} GB here, {child:.2f} GB a worker"
+        f"peak of all processes {peak.result() / 1e9:.2f} GB (at most 1)"
     )
 
 
@@ -165,6 +168,23 @@ def processor() -> float:
     """Processor seconds of this process and of its children that have ended."""
     usage = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(u.ru_utime + u.ru_stime for u in usage)
+
+
+def highest_memory(done: threading.Event) -> int:
+    """Most bytes that this process and its children held at once; what they share counts once."""
+    most = 0
+    while not done.wait(0.1):
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        most = max(most, sum(held(p) for p in ("self", *children)))
+    return most
+
+
+def held(process: str) -> int:
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except OSError:  # it has just ended
+        return 0
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
 def resident() -> int:
