@@ -20,7 +20,7 @@ from hpsearch.data.store import write_store
 from hpsearch.errors import UserError
 from hpsearch.shapes import UInt8
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 """To be raised with every change of the pixels that the same photograph gives."""
 LICENCE = (
     "Photographs as shipped with scikit-image: astronaut (NASA), rocket and text public domain; "

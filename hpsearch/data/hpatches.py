@@ -8,7 +8,8 @@ from typing import NamedTuple
 from pydantic import Field
 
 from hpsearch.config.base import Setting
-from hpsearch.data.layout import VIEWS, Digests, Layout, planned
+from hpsearch.data.header import Digests
+from hpsearch.data.layout import VIEWS, Layout, planned
 from hpsearch.data.meta import NoiseLevels, Progress, StoreMeta
 from hpsearch.data.noise import add_noise
 from hpsearch.data.parallel import in_order, usable_cores

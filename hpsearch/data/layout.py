@@ -7,8 +7,6 @@ order and from any process, so memory stays at one sequence.
 
 import contextlib
 import errno
-import hashlib
-import json
 import os
 import platform
 import shutil
@@ -20,17 +18,16 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from hpsearch.data.header import Digests, Header, digest, fingerprint, to_metadata
 from hpsearch.data.meta import StoreMeta
 from hpsearch.errors import UserError
 from hpsearch.shapes import UInt8
 
-SCHEMA_VERSION = "1"
 VIEW_NAMES = ("ref", *(f"{level}{k}" for level in "eht" for k in range(1, 6)))
 VIEWS = len(VIEW_NAMES)
 SIDE = 32
 PIXELS = SIDE * SIDE
 POINT_BYTES = VIEWS * PIXELS
-UNSEALED = "0" * 64
 REFUSALS = {
     getattr(errno, name)
     for name in "ENOSPC EDQUOT EFBIG EACCES EPERM EROFS EEXIST ENOTDIR EISDIR".split()  # noqa: SIM905
@@ -45,31 +42,12 @@ class SequencePatches(NamedTuple):
     noisy: UInt8[np.ndarray, "n 16 32 32"]
 
 
-class Digests(NamedTuple):
-    """What one sequence adds to the fingerprint of its store: SHA-256 of its pixels."""
-
-    clean: str
-    noisy: str
-
-
-def digest(pixels: UInt8[np.ndarray, "n 16 32 32"]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
-
-
-def fingerprint(names: Sequence[str], counts: Sequence[int], parts: Sequence[Digests]) -> str:
-    """SHA-256 over names, counts and pixels; hashing by sequence lets processes share the work."""
-    rows = [[n, int(c), *d] for n, c, d in zip(names, counts, parts, strict=True)]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-
-
 @dataclass(frozen=True)
 class Layout:
     """Where the pixels of each sequence lie in a file that is not yet sealed."""
 
     file: Path
-    names: tuple[str, ...]
-    counts: tuple[int, ...]
-    meta: StoreMeta
+    header: Header
     offsets: tuple[int, int]
     """Bytes from the start of the file to the first clean and the first noisy patch."""
 
@@ -78,17 +56,17 @@ class Layout:
 
         Several processes may write at once.
         """
-        assert pixels.shape == (self.counts[position], VIEWS, SIDE, SIDE)
+        assert pixels.shape == (self.header.counts[position], VIEWS, SIDE, SIDE)
         with self.file.open("r+b") as f:
-            f.seek(self.offsets[noisy] + POINT_BYTES * sum(self.counts[:position]))
+            f.seek(self.offsets[noisy] + POINT_BYTES * sum(self.header.counts[:position]))
             f.write(np.ascontiguousarray(pixels).data)
         return digest(pixels)
 
     def seal(self, path: Path, parts: Sequence[Digests]) -> str:
         """Write the fingerprint, flush to disk, and move the file to its final name."""
-        content = fingerprint(self.names, self.counts, parts)
+        content = fingerprint(self.header.names, self.header.counts, parts)
         with self.file.open("r+b") as f:
-            offsets = _skeleton(f, self.names, self.counts, self.meta, content)
+            offsets = _skeleton(f, self.header.model_copy(update={"fingerprint": content}))
             assert offsets == self.offsets, "a fingerprint never changes the layout"
             f.flush()
             os.fsync(f.fileno())
@@ -102,14 +80,15 @@ def planned(
     path: Path, *, names: Sequence[str], counts: Sequence[int], meta: StoreMeta
 ) -> Iterator[Layout]:
     """A file beside ``path`` with room for all; it is gone afterwards unless it was sealed."""
+    header = Header(names=tuple(names), counts=tuple(map(int, counts)), meta=meta)
     with writing(path):
         _remove_leftovers(path)
         _check_room(path, 2 * POINT_BYTES * sum(counts))
         part = path.with_name(f".{path.name}.{_process(os.getpid())}")
         try:
             with part.open("wb") as f:
-                offsets = _skeleton(f, names, counts, meta, UNSEALED)
-            yield Layout(part, tuple(names), tuple(counts), meta, offsets)
+                offsets = _skeleton(f, header)
+            yield Layout(part, header, offsets)
         finally:
             part.unlink(missing_ok=True)
 
@@ -188,44 +167,33 @@ class _SparseSink:
         self.closed = True
 
 
-def _skeleton(
-    file, names: Sequence[str], counts: Sequence[int], meta: StoreMeta, content: str
-) -> tuple[int, int]:
+def _skeleton(file, header: Header) -> tuple[int, int]:
     """Write everything but the pixels; returns where clean and noisy pixels begin."""
-    points = sum(counts)
+    points = sum(header.counts)
     # Never touched, so it costs address space and no memory.
     pixels = pa.py_buffer(np.zeros(points * POINT_BYTES, np.uint8))
-    sink = _SparseSink(file, pixels.size)
-    batch = _batch(pixels, names, counts)
-    schema = batch.schema.with_metadata(
-        {
-            "hpsearch.version": SCHEMA_VERSION,
-            "hpsearch.fingerprint": content,
-            "hpsearch.counts": json.dumps([int(c) for c in counts]),
-            "hpsearch.names": json.dumps(list(names)),
-            "hpsearch.meta": meta.model_dump_json(),
-        }
+    patch = pa.FixedSizeBinaryArray.from_buffers(pa.binary(PIXELS), points * VIEWS, [None, pixels])
+    columns = {"clean": patch, "noisy": patch, **side_columns(header.names, header.counts)}
+    batch = pa.RecordBatch.from_arrays(
+        list(columns.values()), names=list(columns), metadata=to_metadata(header)
     )
-    with pa.PythonFile(sink, mode="w") as out, pa.ipc.new_file(out, schema) as writer:
-        writer.write_batch(batch.replace_schema_metadata(schema.metadata))
+    sink = _SparseSink(file, pixels.size)
+    with pa.PythonFile(sink, mode="w") as out, pa.ipc.new_file(out, batch.schema) as writer:
+        writer.write_batch(batch)
     clean, noisy = sink.offsets
     return clean, noisy
 
 
-def _batch(pixels: pa.Buffer, names: Sequence[str], counts: Sequence[int]) -> pa.RecordBatch:
-    points = sum(counts)
-    patch = pa.FixedSizeBinaryArray.from_buffers(pa.binary(PIXELS), points * VIEWS, [None, pixels])
+def side_columns(names: Sequence[str], counts: Sequence[int]) -> dict[str, pa.Array]:
+    """Sequence, view and index of each row, for readers that know Arrow alone."""
     repeats = np.multiply(counts, VIEWS)
     sequence = np.repeat(np.arange(len(names), dtype=np.int16), repeats)
     index = np.concatenate([np.arange(c, dtype=np.int32) for c in counts])
-    columns = {
-        "clean": patch,
-        "noisy": patch,
+    return {
         "sequence": pa.DictionaryArray.from_arrays(sequence, pa.array(names, pa.string())),
-        "view": pa.array(np.tile(np.arange(VIEWS, dtype=np.int8), points)),
+        "view": pa.array(np.tile(np.arange(VIEWS, dtype=np.int8), len(index))),
         "index": pa.array(np.repeat(index, VIEWS)),
     }
-    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
 def _sync_folder(folder: Path) -> None:

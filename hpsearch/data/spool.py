@@ -7,7 +7,8 @@ from typing import IO
 
 import numpy as np
 
-from hpsearch.data.layout import SIDE, VIEWS, Digests, Layout, SequencePatches, planned, writing
+from hpsearch.data.header import Digests
+from hpsearch.data.layout import SIDE, VIEWS, Layout, SequencePatches, planned, writing
 from hpsearch.data.meta import StoreMeta
 from hpsearch.errors import UserError
 
@@ -42,7 +43,7 @@ def _fill(spool: IO[bytes], sequences: Iterable[SequencePatches]) -> tuple[list[
 
 def _copy(spool, layout: Layout, position: int) -> Digests:
     """The next sequence of the spool, into its place."""
-    pixels = np.empty((layout.counts[position], VIEWS, SIDE, SIDE), np.uint8)
+    pixels = np.empty((layout.header.counts[position], VIEWS, SIDE, SIDE), np.uint8)
     sums = []
     for noisy in (False, True):
         spool.readinto(pixels.data)

@@ -3,25 +3,16 @@
 Rows are point-major: row 16·p + v is view v of point p, and the points of a sequence are adjacent.
 """
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
-from hpsearch.data.layout import (
-    SCHEMA_VERSION,
-    SIDE,
-    VIEW_NAMES,
-    VIEWS,
-    Digests,
-    SequencePatches,
-    digest,
-    fingerprint,
-)
+from hpsearch.data.header import SCHEMA_VERSION, Digests, digest, fingerprint
+from hpsearch.data.layout import SIDE, VIEW_NAMES, VIEWS, SequencePatches
+from hpsearch.data.mapping import check_columns, damaged, map_store
 from hpsearch.data.meta import StoreMeta
 from hpsearch.data.splits import VALIDATION_SHARE, Part, Split, split_for
 from hpsearch.data.spool import spool_sequences
@@ -61,7 +52,16 @@ class PatchStore:
             UserError: if there is no such file, it is no patch store, or of another version.
 
         """
-        return _open(Path(path))
+        header, clean, noisy = map_store(Path(path))
+        return PatchStore(
+            path=Path(path),
+            names=header.names,
+            counts=header.counts,
+            fingerprint=header.fingerprint,
+            meta=header.meta,
+            clean=clean,
+            noisy=noisy,
+        )
 
     def __reduce__(self) -> tuple[Callable, tuple]:
         return _reopen, (self.path.absolute(), self.fingerprint)
@@ -113,19 +113,17 @@ class PatchStore:
         """Read everything and compare with the fingerprint.
 
         Raises:
-            UserError: if a name or a pixel has changed since the store was written.
+            UserError: if anything in it has changed since the store was written.
 
         """
+        check_columns(self.path)
         stops = np.cumsum(self.counts)
         parts = [
             Digests(digest(self.clean[a:b]), digest(self.noisy[a:b]))
             for a, b in zip(self.starts, stops, strict=True)
         ]
         if fingerprint(self.names, self.counts, parts) != self.fingerprint:
-            raise UserError(
-                f"{self.path} differs from its fingerprint {self.fingerprint[:16]}: "
-                "its content has changed since it was written; build or import it again"
-            )
+            raise damaged(self.path, f"it differs from its fingerprint {self.fingerprint[:16]}")
 
     def _take(self, names: tuple[str, ...]) -> "Patches":
         missing = sorted(set(names) - set(self.names))
@@ -190,49 +188,6 @@ def write_store(path: Path, sequences: Iterable[SequencePatches], *, meta: Store
     """
     spool_sequences(Path(path), sequences, meta)
     return PatchStore.open(path)
-
-
-def _open(path: Path) -> PatchStore:
-    if not path.is_file():
-        raise UserError(
-            f"no patch store at {path}; make one with `hpsearch data import` or `data photos`"
-        )
-    try:
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        said = {k.decode(): v.decode() for k, v in (reader.schema.metadata or {}).items()}
-        batch = reader.get_batch(0) if reader.num_record_batches else None
-    except (pa.ArrowInvalid, OSError) as e:
-        raise _damaged(path, "it is cut short or no Arrow file") from e
-    version = said.get("hpsearch.version")
-    if version is None or batch is None:
-        raise _damaged(path, "it holds no patches")
-    if version != SCHEMA_VERSION:
-        raise UserError(
-            f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}; "
-            "build or import it again"
-        )
-    return _view(path, batch, said)
-
-
-def _view(path: Path, batch: pa.RecordBatch, said: dict[str, str]) -> PatchStore:
-    names, counts = json.loads(said["hpsearch.names"]), json.loads(said["hpsearch.counts"])
-    shape = (sum(counts), VIEWS, SIDE, SIDE)
-    pixels = [batch.column(name).buffers()[1] for name in ("clean", "noisy")]
-    if any(buffer.size != np.prod(shape) for buffer in pixels):
-        raise _damaged(path, "its patches do not fit its counts")
-    return PatchStore(
-        path=path,
-        names=tuple(names),
-        counts=tuple(counts),
-        fingerprint=said["hpsearch.fingerprint"],
-        meta=StoreMeta.model_validate_json(said["hpsearch.meta"]),
-        clean=np.frombuffer(pixels[0], np.uint8).reshape(shape),
-        noisy=np.frombuffer(pixels[1], np.uint8).reshape(shape),
-    )
-
-
-def _damaged(path: Path, why: str) -> UserError:
-    return UserError(f"{path} is not a usable patch store: {why}; build or import it again")
 
 
 def _reopen(path: Path, expected: str) -> PatchStore:
