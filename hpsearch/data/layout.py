@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import platform
+import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ def planned(
     with writing(path):
         _remove_leftovers(path)
         _check_room(path, 2 * POINT_BYTES * sum(counts))
-        part = path.with_name(f".{path.name}.{_process(os.getpid())}")
+        part = path.with_name(f"{_unfinished(path)}{os.getpid()}.{secrets.token_hex(4)}.part")
         try:
             with part.open("wb") as f:
                 offsets = _skeleton(f, header)
@@ -107,16 +108,17 @@ def writing(path: Path) -> Iterator[None]:
         ) from e
 
 
-def _process(pid: int | str) -> str:
-    """How the unfinished file of a process ends; its machine counts on a shared filesystem."""
-    return f"{platform.node()}.{pid}.part"
+def _unfinished(path: Path) -> str:
+    """How the names of this machine's unfinished files for ``path`` begin."""
+    return f".{path.name}.{platform.node()}."
 
 
 def _remove_leftovers(path: Path) -> None:
     """Delete what earlier processes of this machine left when they were killed."""
+    begin = _unfinished(path)
     for part in path.parent.iterdir():
-        pid = part.name.rpartition(".")[0].rpartition(".")[2]
-        ours = part.name == f".{path.name}.{_process(pid)}"
+        pid, _, end = part.name.removeprefix(begin).partition(".")
+        ours = part.name.startswith(begin) and end.endswith(".part")
         if ours and pid.isdigit() and not _alive(int(pid)):
             part.unlink(missing_ok=True)
 
