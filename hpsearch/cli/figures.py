@@ -10,17 +10,13 @@ from hpsearch.config import VIEWS
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.models import describe
+from hpsearch.reporting.album import search_pictures
 from hpsearch.reporting.page import Command, Page, Picture, report_page
 from hpsearch.reporting.plots import (
     Figure,
-    collapse_map,
-    compute,
     embedding,
-    history,
-    importance,
     learning_curves,
     png,
-    search_curves,
     triptych,
 )
 from hpsearch.reporting.tables import TaskScores, leaderboard, summary
@@ -31,13 +27,6 @@ from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.publisher import Publisher
 from hpsearch.tracking.runs import Run
 
-CAPTIONS = {
-    "history": "Every trial's objective in the order they ended, and the best so far",
-    "curves": "Learning curves: the best ten against those that were stopped",
-    "importance": "How much of the objective's variance each setting explains",
-    "collapse_map": "How trials ended, over batch size and learning rate",
-    "compute": "Patches trained, saved by pruning and by detecting collapse, and lost",
-}
 SHOWN_POINTS, SHOWN_VIEWS = 16, 8
 """The S×K batch of validation patches that a trial's t-SNE shows."""
 
@@ -48,7 +37,7 @@ def publish_figures(folder: SearchFolder, publisher: Publisher) -> None:
         pictures = {"learning_curves.png": learning_curves(run), **_pictures(run, folder)}
         for name, figure in pictures.items():
             publisher.attach(run.id, f"figures/{name}", png(figure))
-    parent = {f"figures/{name}.png": png(fig) for name, fig in search_figures(folder).items()}
+    parent = {f"figures/{p.name}.png": png(p.figure) for p in search_figures(folder)}
     parent["report.html"] = page(folder).encode()
     parent["optuna.html"] = optuna_page(folder.path, folder.search()).encode()
     for name, content in parent.items():
@@ -56,26 +45,21 @@ def publish_figures(folder: SearchFolder, publisher: Publisher) -> None:
     publisher.describe(_overview(folder))
 
 
-def search_figures(folder: SearchFolder) -> dict[str, Figure]:
-    """Figures of the search as a whole, by name."""
-    stated, runs = folder.search(), folder.runs()
-    direction, metric = stated.objective.direction, stated.objective.metric
-    return {
-        "history": history(runs, direction=direction, metric=metric),
-        "curves": search_curves(runs, direction=direction, metric=metric),
-        "importance": importance(importances(folder.path, stated)),
-        "collapse_map": collapse_map(runs),
-        "compute": compute(summary(runs, budget=stated.budget)),
-    }
+def search_figures(folder: SearchFolder) -> list[Picture]:
+    """Figures of the search as a whole."""
+    stated = folder.search()
+    return search_pictures(
+        folder.runs(),
+        direction=stated.objective.direction,
+        budget=stated.budget,
+        metric=stated.objective.metric,
+        importances=importances(folder.path, stated),
+    )
 
 
 def page(folder: SearchFolder) -> str:
     """The report as one HTML page that needs nothing beside it."""
     stated, runs, record = folder.search(), folder.runs(), folder.record
-    pictures = [
-        Picture(name.replace("_", "-"), figure, alt=CAPTIONS[name], caption=CAPTIONS[name])
-        for name, figure in search_figures(folder).items()
-    ]
     split = folder.split()
     return report_page(
         Page(
@@ -86,7 +70,7 @@ def page(folder: SearchFolder) -> str:
             totals=summary(runs, budget=stated.budget),
             rows=leaderboard(runs, direction=stated.objective.direction),
             yardsticks=yardsticks(load_scores(folder)),
-            pictures=pictures,
+            pictures=search_figures(folder),
             commands=[
                 Command(f"hpsearch ui{home_option(folder)}", "browse the trials"),
                 Command(f"hpsearch promote {folder.name}{home_option(folder)}", "ask for champion"),

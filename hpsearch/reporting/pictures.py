@@ -90,7 +90,9 @@ def project(descriptors: Float[np.ndarray, "n d"], *, seed: int) -> Float[np.nda
         return flat
     noise = np.random.default_rng(seed).normal(size=flat.shape)
     start = 1e-4 * (flat / max(float(flat[:, 0].std()), 1e-12) + 0.01 * noise)
+    # exact: for a few hundred points it is several times faster than building trees
     settings: dict[str, Any] = {"init": start.astype(np.float32), "random_state": seed}
+    settings |= {"method": "exact", "max_iter": 500}
     tsne = TSNE(perplexity=min(30.0, (len(x) - 1) / 3), **settings)
     return tsne.fit_transform(x.astype(np.float32))
 

@@ -1,0 +1,63 @@
+"""Seconds a search: a tenth of a network, and one trial that is bound to collapse."""
+
+import optuna
+
+from hpsearch.config import (
+    SGD,
+    Adam,
+    BatchHard,
+    Denoised,
+    DenoiserTrial,
+    L2Net,
+    RandomTriplets,
+    ShallowUNet,
+    SxK,
+    TrialConfig,
+)
+from hpsearch.search.search import Search
+
+BUDGET = 1_920
+SMALL = L2Net(width=0.125, dropout=0.1, patch_norm=True)
+DENOISER = DenoiserTrial(network=ShallowUNet(width=0.25), patches=256)
+
+
+def suggest(trial: optuna.Trial) -> TrialConfig:
+    kind = trial.suggest_categorical("kind", ["triplet", "batch_hard", "collapsing"])
+    if kind == "collapsing":
+        return TrialConfig(
+            descriptor=L2Net(width=0.125, unit_norm=True, dropout=0.0),
+            loss=BatchHard(distance="squared"),
+            sampler=SxK(groups=4, views=8),
+            optimiser=SGD(lr=100.0),
+            patches=BUDGET,
+        )
+    lr = trial.suggest_float("lr", 1e-4, 1e-2, log=True)
+    if kind == "triplet":
+        return TrialConfig(
+            input=Denoised(denoiser=DENOISER),
+            descriptor=SMALL,
+            sampler=RandomTriplets(batch=20),
+            optimiser=Adam(lr=lr),
+            patches=BUDGET,
+        )
+    return TrialConfig(
+        descriptor=SMALL,
+        loss=BatchHard(),
+        sampler=SxK(groups=8, views=4),
+        optimiser=Adam(lr=lr),
+        patches=BUDGET,
+    )
+
+
+SEARCH = Search(
+    suggest=suggest,
+    budget=BUDGET,
+    report_every=480,
+    trials=6,
+    first=({"kind": "collapsing"}, {"kind": "triplet", "lr": 1e-3}),
+    baseline=TrialConfig(
+        descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=20), patches=BUDGET
+    ),
+    data="tiny",
+    validation_points=8,
+)
