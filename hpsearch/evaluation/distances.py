@@ -96,17 +96,26 @@ class Frame:
         return (placed.square() if self.norm == "l2" else placed.abs()).sum(dim=-1)
 
     def approximate(
-        self, a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], *, weight: Float[Tensor, " m"]
+        self,
+        a: Float[Tensor, "n d"],
+        b: Float[Tensor, "m d"],
+        *,
+        weight: Float[Tensor, " m"],
+        out: Float[Tensor, "k m"],
     ) -> Float[Tensor, "n m"]:
         """Squared L2 distance less the weight of row i; or the L1 distance.
 
-        Along a row both rise with the distance, which is all that ranking needs. ``weight`` is that
-        of b's points.
+        Along a row both rise with the distance, which is all that ranking needs.
+
+        Args:
+            weight: of b's points.
+            out: at least n rows to write to; memory fresh from the system would cost a quarter of
+                the product.
         """
         with torch.autocast(a.device.type, enabled=False):
             if self.norm == "l1":
                 return torch.cdist(a, b, p=1.0)
-            return torch.addmm(weight, a, b.T, alpha=-2)
+            return torch.addmm(weight, a, b.T, alpha=-2, out=out[: len(a)])
 
     def tolerance(
         self,

@@ -58,15 +58,18 @@ def nearest(
         frame.weight(a), weight.max(), dimension=dimension, exact=integral(a) and integral(b)
     )
     rows = max(memory // (len(b) * a.element_size() * 2), 1)
+    block = b.new_empty((min(rows, points), len(b)))
     found = []
     for start in range(0, points, rows):
         step = slice(start, start + rows)
-        block = frame.approximate(a[step], b, weight=weight).view(-1, TARGETS, points)
-        row, view, column = _candidates(block, tolerance[step])
+        filled = frame.approximate(a[step], b, weight=weight, out=block).view(-1, TARGETS, points)
+        row, view, column = _candidates(filled, tolerance[step])
         distance = indexed_distance(
             reference, row + start, targets, view * points + column, norm=norm
         )
-        found.append(_first_closest(row * TARGETS + view, column, distance, n=len(block) * TARGETS))
+        found.append(
+            _first_closest(row * TARGETS + view, column, distance, n=len(filled) * TARGETS)
+        )
     index, distance = (torch.cat(part).view(points, TARGETS) for part in zip(*found, strict=True))
     return index.cpu().numpy(), distance.cpu().numpy()
 
