@@ -14,12 +14,12 @@ from hpsearch.losses import mean_absolute_error, pooled_psnr
 from hpsearch.models import build_denoiser, denoise
 from hpsearch.shapes import UInt8
 from hpsearch.training.artifacts import Artifacts, artifact_key
-from hpsearch.training.devices import Gather, resident
+from hpsearch.training.devices import Compute, Gather, resident
 from hpsearch.training.loop import Verdict, fit
 from hpsearch.training.optimisers import build_optimiser
 from hpsearch.training.rows import Rows
 
-CODE = 1
+CODE = 2
 """Raise when the same settings would give other weights, so that old artifacts are left alone."""
 
 
@@ -70,7 +70,7 @@ def trained_denoiser(
         ValueError: if its training diverges.
     """
     key = artifact_key(kind="denoiser", **_depends(config, train))
-    network = build_denoiser(config.network, seed=config.seed).to(device)
+    network = Compute(device=device).place(build_denoiser(config.network, seed=config.seed))
     stored = artifacts.get(key)
     if stored is not None:
         state = torch.load(io.BytesIO(stored), map_location=device, weights_only=True)

@@ -1,17 +1,29 @@
-"""Where tensors live; chosen once, at the edge."""
+"""Where tensors live and how networks compute; chosen once, at the edge."""
 
-from collections.abc import Callable
-from typing import Protocol
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpsearch.errors import UserError
 from hpsearch.shapes import Float
 
 Gather = Callable[[np.ndarray], Float[Tensor, "n 1 32 32"]]
 """Row numbers in, patches in grey levels 0…255 on the device out."""
+
+Precision = Literal["auto", "float32", "bfloat16"]
+"""What convolutions of a descriptor in training compute in; ``auto`` is bfloat16 on accelerators.
+
+Weights, losses, denoisers and all that is scored stay in float32: 8 bits of mantissa are coarser
+than a grey level. On a CPU without bfloat16 units bfloat16 is many times slower.
+"""
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Indexable(Protocol):
@@ -30,11 +42,63 @@ def choose_device(name: str = "auto") -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name not in ("cpu", "cuda"):
-        raise UserError(f"unknown device {name!r}; choose auto, cpu or cuda")
+    if name not in ("cpu", "cuda", "xla"):
+        raise UserError(f"unknown device {name!r}; choose auto, cpu, cuda or xla")
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("no CUDA device is visible to torch; use --device cpu")
+    if name == "xla":
+        return torch.device(_xla().device())
     return torch.device(name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """How a network computes in training."""
+
+    device: torch.device
+    precision: Precision = "auto"
+    compiled: bool = False
+    """Compile forward and backward: tens of seconds at the start, so for long budgets only."""
+    deterministic: bool = False
+    """Refuse operations whose result varies from run to run on one machine."""
+
+    def place(self, network: Network) -> Network:
+        """Move a network to the device, channels last in memory where convolutions like it."""
+        network = network.to(self.device)
+        if self.device.type == "xla":  # XLA lays out tensors itself
+            return network
+        # The stubs want a channel order for tensors, not modules.
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
+        """The network as a training step calls it, in the chosen numbers."""
+        kind, enabled = self.device.type, self.uses_bfloat16
+        call: Callable[[Tensor], Tensor] = torch.compile(network) if self.compiled else network
+
+        def run(x: Tensor) -> Tensor:
+            with torch.autocast(kind, dtype=torch.bfloat16, enabled=enabled):
+                return call(x)
+
+        return run if enabled else call
+
+    @property
+    def uses_bfloat16(self) -> bool:
+        """Whether convolutions compute in bfloat16."""
+        if self.precision == "auto":
+            return self.device.type != "cpu"
+        return self.precision == "bfloat16"
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Around one training step: determinism if asked for, and the end of a graph for XLA."""
+        before = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(self.deterministic or before)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before)
+        if self.device.type == "xla":
+            _xla().sync()
 
 
 def resident(patches: Indexable, device: torch.device) -> Gather:
@@ -43,3 +107,10 @@ def resident(patches: Indexable, device: torch.device) -> Gather:
         return lambda rows: torch.from_numpy(patches[rows]).unsqueeze(1).float()
     stored = torch.from_numpy(np.array(patches)).to(device)
     return lambda rows: stored[torch.from_numpy(rows).to(device)].unsqueeze(1).float()
+
+
+def _xla() -> Any:
+    try:
+        return importlib.import_module("torch_xla")
+    except ImportError as error:
+        raise UserError("device 'xla' needs torch_xla; install it, or choose auto") from error

@@ -12,7 +12,7 @@ from hpsearch.losses import build_loss
 from hpsearch.models import Pipeline, build_descriptor, describe
 from hpsearch.shapes import Int
 from hpsearch.training.collapse import CollapseDetector, Dispersion, dispersion
-from hpsearch.training.devices import Gather
+from hpsearch.training.devices import Compute, Gather
 from hpsearch.training.loop import Verdict
 from hpsearch.training.optimisers import build_optimiser
 from hpsearch.training.validation import Scored
@@ -37,8 +37,8 @@ class DescriptorTask:
     device: torch.device
 
     def __post_init__(self) -> None:
-        self.network = build_descriptor(self.config.descriptor, seed=self.config.seed)
-        self.network.to(self.device)
+        network = build_descriptor(self.config.descriptor, seed=self.config.seed)
+        self.network = Compute(device=self.device).place(network)
         self.optimiser = build_optimiser(self.config.optimiser, self.network.parameters())
         self.loss = build_loss(self.config.loss, self.config.sampler)
         self.detector = CollapseDetector(self.config.loss.collapse_value)
