@@ -31,19 +31,34 @@ from hpsearch.config.networks import (
     ShallowUNet,
     UNet,
 )
-from hpsearch.config.optimisers import SGD, Adam, Optimiser
-from hpsearch.config.sampling import VIEWS, Pairs, RandomTriplets, Sampler, SxK
+from hpsearch.config.optimisers import SGD, Adam, AdamW, Optimiser
+from hpsearch.config.sampling import (
+    VIEWS,
+    FixedSteps,
+    MinedTriplets,
+    Pairs,
+    RandomTriplets,
+    Sampler,
+    Sampling,
+    Stepped,
+    SxK,
+)
+from hpsearch.config.schedules import Constant, Cosine, Exponential, Schedule, StepDecay
 from hpsearch.config.trial import TrialConfig
+from hpsearch.config.warm_start import WarmStart
 
 __all__ = [
     "SGD",
     "VIEWS",
     "Adam",
+    "AdamW",
     "Augmentation",
     "BatchAll",
     "BatchHard",
     "Clean",
+    "Constant",
     "Contrastive",
+    "Cosine",
     "Denoised",
     "Denoiser",
     "DenoiserTrial",
@@ -51,7 +66,9 @@ __all__ = [
     "Distance",
     "DnCNN",
     "DnCNNTransfer",
+    "Exponential",
     "FaceNet",
+    "FixedSteps",
     "HardMargin",
     "HardNet",
     "InBatchHard",
@@ -59,6 +76,7 @@ __all__ = [
     "L2Net",
     "Loss",
     "Margin",
+    "MinedTriplets",
     "Noisy",
     "Optimiser",
     "Pairs",
@@ -66,10 +84,15 @@ __all__ = [
     "RandomTriplets",
     "Restoration",
     "Sampler",
+    "Sampling",
+    "Schedule",
     "ShallowUNet",
     "SoftMargin",
+    "StepDecay",
+    "Stepped",
     "SxK",
     "TrialConfig",
     "Triplet",
     "UNet",
+    "WarmStart",
 ]

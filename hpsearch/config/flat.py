@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from hpsearch.config.sampling import RandomTriplets, SxK
+from hpsearch.config.sampling import FixedSteps, RandomTriplets, Stepped, SxK
 from hpsearch.config.trial import TrialConfig
 
 Flat = str | float | int | bool
@@ -170,16 +170,23 @@ def _described(name: str, value: Any) -> _Part:
     match value:
         case SxK(groups=groups, views=views):
             return _Part(f"S×K {groups}×{views}")
+        case Stepped(stages=stages) | FixedSteps(stages=stages):
+            return _Part(f"{_kind(value)} {_stages(stages)}", _without("stages ", value))
         case RandomTriplets(batch=batch):
-            return _Part(f"batch {batch}")
+            return _Part(f"batch {batch}", _without("batch ", value))
         case BaseModel(lr=float(rate)):
-            rest = tuple(word for word in _details(value) if not word.startswith("lr "))
-            return _Part(f"{_kind(value)} {_number(rate)}", rest)
+            return _Part(f"{_kind(value)} {_number(rate)}", _without("lr ", value))
         case BaseModel():
             changed = [_kind(i) for i, default in _nested(value) if _kind(i) != _kind(default)]
             head = " ".join([*changed, _kind(value) or _words(name)])
             return _Part(head, tuple(_details(value)))
     return _Part(_detail(name, value))
+
+
+def _stages(stages: Sequence[SxK]) -> str:
+    """``32×2 → 64×4``; of many stages the first and the last."""
+    shown = [f"{stage.groups}×{stage.views}" for stage in stages]
+    return " → ".join(shown if len(shown) <= 3 else [shown[0], "…", shown[-1]])
 
 
 def _detail(name: str, value: Any) -> str:
@@ -210,6 +217,11 @@ def _details(value: BaseModel) -> list[str]:
             inner = [_kind(i) for i, d in _nested(item) if _kind(i) != _kind(d)]
             words += [f"{_words(name)} {word}" for word in [*inner, *_details(item)]]
     return words
+
+
+def _without(start: str, value: BaseModel) -> tuple[str, ...]:
+    """Details but the one that the head has said."""
+    return tuple(word for word in _details(value) if not word.startswith(start))
 
 
 def _default(field: FieldInfo) -> Any:

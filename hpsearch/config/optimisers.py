@@ -31,4 +31,12 @@ class Adam(Setting):
     weight_decay: float = Field(default=0.0, ge=0, le=1)
 
 
-Optimiser = Annotated[SGD | Adam, Field(discriminator="kind")]
+class AdamW(Setting):
+    """Adam with a weight decay that its step sizes do not scale (Loshchilov & Hutter 2019)."""
+
+    kind: Literal["adamw"] = "adamw"
+    lr: float = Field(default=1e-3, gt=0, le=1)
+    weight_decay: float = Field(default=0.01, ge=0, le=1)
+
+
+Optimiser = Annotated[SGD | Adam | AdamW, Field(discriminator="kind")]

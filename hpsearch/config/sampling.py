@@ -1,10 +1,12 @@
 """Which patches make a batch."""
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from hpsearch.config.base import Setting
+from hpsearch.config.schedules import Share
 
 VIEWS = 16
 """Patches of one point: ref, e1..e5, h1..h5, t1..t5."""
@@ -65,4 +67,95 @@ class SxK(Setting):
         return self
 
 
+class Stepped(Setting):
+    """S×K batches that grow while training goes well, and shrink again when it does not (R3).
+
+    A stage is left for the next when the smoothed loss lies below the collapse value by
+    ``below``. If a stage's smoothed loss is above the collapse value instead, training falls back
+    to the stage before: to the weights it came with if that shows in the stage's first window, so
+    that a collapse is undone.
+    """
+
+    kind: Literal["stepped"] = "stepped"
+    stages: tuple[SxK, ...] = Field(
+        default=(
+            SxK(groups=32, views=2),
+            SxK(groups=64, views=2),
+            SxK(groups=64, views=4),
+            SxK(groups=128, views=4),
+        ),
+        min_length=1,
+    )
+    below: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the collapse value by which the smoothed loss must be lower."""
+    window: int = Field(default=4096, ge=1)
+    """Patches seen over which the loss is averaged."""
+    retry_after: int | None = Field(default=None, ge=1)
+    """Patches seen before a stage that failed is tried again; none means never."""
+
+    @property
+    def patches(self) -> int:
+        """Patches in the largest batch."""
+        return max(stage.patches for stage in self.stages)
+
+
+class FixedSteps(Setting):
+    """S×K batches that change at set shares of the budget, whatever the loss does."""
+
+    kind: Literal["fixed_steps"] = "fixed_steps"
+    stages: tuple[SxK, ...] = Field(
+        default=(SxK(groups=32, views=2), SxK(groups=64, views=4)), min_length=1
+    )
+    at: tuple[Share, ...] = (0.5,)
+    """Share of the budget at which each stage but the first begins, in rising order."""
+
+    @property
+    def patches(self) -> int:
+        """Patches in the largest batch."""
+        return max(stage.patches for stage in self.stages)
+
+    @model_validator(mode="after")
+    def _one_start_a_stage(self) -> "FixedSteps":
+        if len(self.at) != len(self.stages) - 1:
+            raise ValueError(
+                f"{len(self.stages)} stages need {len(self.stages) - 1} shares of the budget at "
+                f"which the later ones begin, got {len(self.at)}"
+            )
+        if any(later <= earlier for earlier, later in pairwise(self.at)):
+            raise ValueError(f"the shares must rise, got {self.at}")
+        return self
+
+
+class MinedTriplets(Setting):
+    """Offline hard mining: triplets that the descriptor itself found hard (R3).
+
+    Random triplets are drawn and described, and those with the largest d(a,p) − d(a,n) are
+    trained on until the next mining. Mining trains nothing, so its patches do not count as seen.
+    """
+
+    kind: Literal["mined_triplets"] = "mined_triplets"
+    batch: int = Field(default=50, ge=1, le=8192)
+    """Triplets a batch; a batch is three times as many patches."""
+    candidates: int = Field(default=20_000, ge=1, le=10_000_000)
+    """Random triplets that are described at a mining."""
+    keep: float = Field(default=0.25, gt=0, le=1)
+    """Share of the candidates that is kept, the hardest."""
+    start: Share = 0.25
+    """Share of the budget after which triplets are mined first; random ones before."""
+    every: int | None = Field(default=None, ge=1)
+    """Patches seen between two minings; none means once."""
+
+    @property
+    def patches(self) -> int:
+        """Patches a batch."""
+        return 3 * self.batch
+
+
 Sampler = Annotated[RandomTriplets | Pairs | SxK, Field(discriminator="kind")]
+"""Batches that are all alike: what a batch is drawn with and what a loss reads."""
+
+Sampling = Annotated[
+    RandomTriplets | Pairs | SxK | Stepped | FixedSteps | MinedTriplets,
+    Field(discriminator="kind"),
+]
+"""Where a trial's batches come from."""

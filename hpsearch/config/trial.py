@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from hpsearch.config.augmentation import Augmentation
 from hpsearch.config.base import Setting
 from hpsearch.config.inputs import Input, Noisy
 from hpsearch.config.losses import (
@@ -19,17 +20,29 @@ from hpsearch.config.losses import (
 )
 from hpsearch.config.networks import AnyDescriptor, L2Net
 from hpsearch.config.optimisers import SGD, Optimiser
-from hpsearch.config.sampling import Pairs, RandomTriplets, Sampler, SxK
+from hpsearch.config.sampling import (
+    FixedSteps,
+    MinedTriplets,
+    Pairs,
+    RandomTriplets,
+    Sampling,
+    Stepped,
+    SxK,
+)
+from hpsearch.config.schedules import Constant, Schedule
+from hpsearch.config.warm_start import WarmStart
+
+TRIPLETS, GROUPS = (RandomTriplets, MinedTriplets), (SxK, Stepped, FixedSteps)
 
 ACCEPTS: dict[type, tuple[type, ...]] = {
-    Triplet: (RandomTriplets,),
-    FaceNet: (RandomTriplets,),
-    BatchAll: (SxK,),
-    BatchHard: (SxK,),
+    Triplet: TRIPLETS,
+    FaceNet: TRIPLETS,
+    BatchAll: GROUPS,
+    BatchHard: GROUPS,
     InBatchHard: (Pairs,),
     HardNet: (Pairs,),
     Percentile: (Pairs,),
-    Contrastive: (RandomTriplets, Pairs),
+    Contrastive: (*TRIPLETS, Pairs),
 }
 """Which samplers make batches that a loss can read."""
 
@@ -43,8 +56,13 @@ class TrialConfig(Setting):
     input: Input = Noisy()
     descriptor: AnyDescriptor = L2Net()
     loss: Loss = Triplet()
-    sampler: Sampler = RandomTriplets()
+    sampler: Sampling = RandomTriplets()
     optimiser: Optimiser = SGD()
+    schedule: Schedule = Constant()
+    """How the optimiser's rate changes over the budget."""
+    augmentation: Augmentation = Augmentation()
+    warm_start: WarmStart | None = None
+    """Weights to begin with; none means random ones."""
     patches: int = Field(default=100_000, ge=1)
     """Budget in patches seen by the descriptor."""
     evaluate_on: Literal["noisy", "clean"] = "noisy"

@@ -9,19 +9,26 @@ from pydantic import Field
 from hpsearch.config import (
     SGD,
     Adam,
+    AdamW,
+    Augmentation,
+    BatchAll,
     BatchHard,
     Clean,
+    Cosine,
     Denoised,
     DenoiserTrial,
+    FixedSteps,
     HardMargin,
     L2Net,
     Noisy,
     RandomTriplets,
     ShallowUNet,
     SoftMargin,
+    Stepped,
     SxK,
     TrialConfig,
     Triplet,
+    WarmStart,
 )
 from hpsearch.config.base import Setting
 from hpsearch.config.flat import differences, flatten, readable, title, varying
@@ -125,6 +132,31 @@ def test_a_setting_that_only_some_have_varies():
             "triplet · batch 50 · sgd 0.1"
             " · denoised, denoiser sgd, denoiser width 0.5, train on clean",
         ),
+        (
+            TrialConfig(
+                loss=BatchHard(),
+                sampler=Stepped(
+                    stages=(SxK(groups=32, views=2), SxK(groups=64, views=4)), below=0.05
+                ),
+                optimiser=AdamW(lr=3e-4),
+                schedule=Cosine(warm_up=0.05),
+                augmentation=Augmentation(turns="point"),
+                warm_start=WarmStart(patches=10_000),
+            ),
+            "batch hard · stepped 32×2 → 64×4, below 0.05 · adamw 3e-4 · cosine, warm up 0.05"
+            " · turns point · warm start, patches 10,000",
+        ),
+        (
+            TrialConfig(
+                loss=BatchAll(),
+                sampler=FixedSteps(stages=(SxK(groups=8, views=2),) * 4, at=(0.1, 0.2, 0.5)),
+            ),
+            "batch all · fixed steps 8×2 → … → 8×2, at 0.1 → 0.2 → 0.5 · sgd 0.1",
+        ),
+        (
+            TrialConfig(sampler=RandomTriplets(tough_until=0.2)),
+            "triplet · batch 50, tough until 0.2 · sgd 0.1",
+        ),
         (TrialConfig(patches=5, evaluate_on="clean"), title(BASELINE) + " · evaluate on clean"),
     ],
 )
@@ -151,28 +183,28 @@ def test_differences_leave_out_details_that_follow_from_the_variant():
     assert differences(several) == ["sgd 0.1", "sgd 0.01", "adam 2e-3 · unit norm"]
 
 
-class Stepped(Setting):
+class Later(Setting):
     """A variant that the module has never seen."""
 
-    kind: Literal["stepped"] = "stepped"
+    kind: Literal["later"] = "later"
     stages: tuple[SxK, ...] = (SxK(groups=64, views=2), SxK(groups=64, views=4))
     margin: Annotated[HardMargin | SoftMargin, Field(discriminator="kind")] = HardMargin()
     ceiling: float | None = None
 
 
 class Wider(TrialConfig):
-    augmentation: Stepped | None = None
+    augmentation: Later | None = None
 
 
 def test_later_variants_need_no_line_of_their_own():
-    config = Wider(augmentation=Stepped(margin=SoftMargin(alpha=0.1), stages=(SxK(), SxK())))
+    config = Wider(augmentation=Later(margin=SoftMargin(alpha=0.1), stages=(SxK(), SxK())))
     flat = flatten(config)
-    assert flat["augmentation"] == "stepped"
+    assert flat["augmentation"] == "later"
     assert flat["augmentation.stages"] == 2
     assert flat["augmentation.stages.1.groups"] == 32
     assert flat["augmentation.margin"] == "soft"
     assert flat["augmentation.ceiling"] == "none"
-    assert title(config).endswith("soft stepped, stages S×K 32×4 → S×K 32×4, α 0.1")
+    assert title(config).endswith("soft later, stages S×K 32×4 → S×K 32×4, α 0.1")
     assert flatten(Wider())["augmentation"] == "none"
 
 

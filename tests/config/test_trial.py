@@ -19,13 +19,15 @@ from hpsearch.config.trial import ACCEPTS, NEEDS_UNIT_NORM
 def values_of(kind, metadata=()):
     """Anything that a field of type ``kind`` may hold, by its declared bounds."""
     if get_origin(kind) is Annotated:
-        return values_of(get_args(kind)[0], metadata)
+        inner, *marks = get_args(kind)
+        own = [bound for mark in marks for bound in getattr(mark, "metadata", [])]
+        return values_of(inner, (*metadata, *own))
     if get_origin(kind) in (Union, UnionType):
         return st.one_of([values_of(part, metadata) for part in get_args(kind)])
     if get_origin(kind) is Literal:
         return st.sampled_from(get_args(kind))
     if get_origin(kind) is tuple:
-        return st.lists(values_of(get_args(kind)[0]), min_size=1, max_size=4).map(tuple)
+        return st.lists(values_of(get_args(kind)[0]), min_size=1, max_size=3).map(tuple)
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return settings_of(kind)
     if kind in (int, float):
@@ -120,10 +122,13 @@ def members(annotated):
 
 def test_every_loss_says_which_samplers_it_reads():
     assert set(ACCEPTS) == members(config.Loss)
-    assert all(set(samplers) <= members(config.Sampler) for samplers in ACCEPTS.values())
+    assert all(set(samplers) <= members(config.Sampling) for samplers in ACCEPTS.values())
 
 
-@pytest.mark.parametrize("union", [config.Loss, config.Sampler, config.Margin, config.Optimiser])
+UNIONS = (config.Loss, config.Sampler, config.Sampling, config.Margin, config.Optimiser)
+
+
+@pytest.mark.parametrize("union", [*UNIONS, config.Schedule])
 def test_kinds_are_unique(union):
     kinds = [member().kind for member in members(union)]
     assert len(set(kinds)) == len(kinds)
@@ -149,6 +154,16 @@ def test_kinds_are_unique(union):
         (
             {"input": {"kind": "denoised", "denoiser": {"network": {"kind": "dncnn_transfer"}}}},
             "weights",
+        ),
+        ({"schedule": {"kind": "step", "at": [0.5, 0.5]}}, "must rise"),
+        ({"schedule": {"kind": "step", "at": [0.5, 1.5]}}, "less than or equal to 1"),
+        (
+            {"loss": {"kind": "batch_hard"}, "sampler": {"kind": "fixed_steps", "at": []}},
+            "2 stages need 1 share",
+        ),
+        (
+            {"input": {"kind": "denoised", "train_on": "clean", "clean_first": 0.5}},
+            "clean_first is for train_on 'denoised'",
         ),
         ({"loss": {"kind": "no such loss"}}, "no such loss"),
     ],
