@@ -10,22 +10,33 @@ from torch import Tensor, nn
 from hpsearch.config import VIEWS, DenoiserTrial
 from hpsearch.data.samplers import stream
 from hpsearch.data.store import Patches
-from hpsearch.losses import mean_absolute_error, pooled_psnr
+from hpsearch.losses import (
+    build_restoration,
+    mean_absolute_error,
+    mean_patch_psnr,
+    mean_ssim,
+    pooled_psnr,
+)
 from hpsearch.models import build_denoiser, denoise
 from hpsearch.shapes import UInt8
 from hpsearch.training.artifacts import Artifacts, artifact_key
 from hpsearch.training.devices import Compute, Gather, resident
-from hpsearch.training.loop import Verdict, fit
-from hpsearch.training.optimisers import build_optimiser
+from hpsearch.training.loop import Progress, Verdict, fit
+from hpsearch.training.optimisers import build_optimiser, set_rate
 from hpsearch.training.rows import Rows
+from hpsearch.training.schedules import rate_factor
 
 CODE = 2
 """Raise when the same settings would give other weights, so that old artifacts are left alone."""
+LEVELS = {"easy": slice(0, 6), "hard": slice(6, 11), "tough": slice(11, 16)}
+"""Views of a point by level of noise; easy has ``ref`` too."""
+MEANS = {"MAE": mean_absolute_error, "PSNR_per_patch": mean_patch_psnr, "SSIM": mean_ssim}
+"""Measures that are means over patches."""
 
 
 @dataclass
 class DenoiserTask:
-    """Train a network to give clean patches for noisy ones; mean absolute error in grey levels."""
+    """Train a network to give clean patches for noisy ones."""
 
     config: DenoiserTrial
     network: nn.Module
@@ -35,14 +46,17 @@ class DenoiserTask:
     """Patches to draw from."""
 
     def __post_init__(self) -> None:
+        self.loss = build_restoration(self.config.loss)
         self.optimiser = build_optimiser(self.config.optimiser, self.network.parameters())
 
-    def step(self, number: int) -> tuple[Tensor, int]:
+    def step(self, progress: Progress) -> tuple[Tensor, int]:
         """One batch of patches, drawn with replacement."""
-        rng = stream(self.config.seed, "denoiser batch", number)
+        rng = stream(self.config.seed, "denoiser batch", progress.step)
         rows = rng.integers(self.rows, size=self.config.batch)
+        factor = rate_factor(self.config.schedule, seen=progress.seen, budget=self.config.patches)
+        set_rate(self.optimiser, self.config.optimiser.lr * factor)
         self.network.train()
-        loss = mean_absolute_error(self.network(self.noisy(rows)), self.clean(rows))
+        loss = self.loss(self.network(self.noisy(rows)), self.clean(rows))
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
@@ -114,21 +128,24 @@ def denoised_patches(
 def restoration_metrics(
     seen: UInt8[np.ndarray, "rows 32 32"], clean: UInt8[np.ndarray, "rows 32 32"]
 ) -> dict[str, float]:
-    """MAE (grey levels) and pooled PSNR (dB) of what a descriptor sees, overall and by noise level.
+    """How near what a descriptor sees is to the clean patches, overall and by noise level.
 
-    Rows are point-major; level easy is ``ref`` and e1…e5, hard h1…h5, tough t1…t5.
+    ``val/MAE`` in grey levels; ``val/PSNR`` in dB of the error pooled over all pixels;
+    ``val/PSNR_per_patch``, the mean over patches of each one's own PSNR, which is higher;
+    ``val/SSIM``. What is infinite, because patches are equal, is left out. Rows are point-major;
+    level easy is ``ref`` and e1…e5, hard h1…h5, tough t1…t5.
     """
-    x, y = (torch.from_numpy(a).view(-1, VIEWS, 1, 32, 32).float() for a in (seen, clean))
-    levels = {
-        "": slice(0, 16),
-        "/easy": slice(0, 6),
-        "/hard": slice(6, 11),
-        "/tough": slice(11, 16),
-    }
-    out = {}
-    for suffix, views in levels.items():
-        out[f"val/MAE{suffix}"] = float(mean_absolute_error(x[:, views], y[:, views]))
-        out[f"val/PSNR{suffix}"] = float(pooled_psnr(x[:, views], y[:, views]))
+    x, y = (torch.from_numpy(a).view(-1, VIEWS, 32, 32) for a in (seen, clean))
+    out = {"val/PSNR": float(pooled_psnr(x, y))}
+    for level, views in LEVELS.items():
+        one, other = x[:, views].flatten(0, 1), y[:, views].flatten(0, 1)
+        out[f"val/PSNR/{level}"] = float(pooled_psnr(one, other))
+        for name, measure in MEANS.items():
+            value = float(measure(one, other))
+            out[f"val/{name}/{level}"] = value
+            # A mean over patches is the levels' mean by number of views; SSIM is slow.
+            share = (views.stop - views.start) / VIEWS
+            out[f"val/{name}"] = out.get(f"val/{name}", 0.0) + share * value
     return {name: value for name, value in out.items() if np.isfinite(value)}
 
 

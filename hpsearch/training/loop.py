@@ -44,8 +44,11 @@ class Verdict(NamedTuple):
 class Task(Protocol):
     """What ``fit`` needs of a network, its data and its loss."""
 
-    def step(self, number: int) -> tuple[Tensor, int]:
-        """Train on batch ``number``; the loss, still on the device, and the patches used."""
+    def step(self, progress: Progress) -> tuple[Tensor, int]:
+        """Train on one batch; the loss, still on the device, and the patches used.
+
+        ``progress`` names the batch and is not changed.
+        """
         ...
 
     def check(self, loss: float) -> Verdict | None:
@@ -85,7 +88,7 @@ def fit(
     window = _LossWindow()
     while progress.seen < patches:
         before = progress.seen
-        loss, used = task.step(progress.step)
+        loss, used = task.step(progress)
         progress.seen, progress.step = before + used, progress.step + 1
         window.add(loss)
         done = progress.seen >= patches

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from torch import nn, optim
 
-from hpsearch.config import SGD, Adam, Optimiser
+from hpsearch.config import SGD, Adam, AdamW, Optimiser
 
 
 def build_optimiser(config: Optimiser, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
@@ -24,3 +24,11 @@ def build_optimiser(config: Optimiser, parameters: Iterable[nn.Parameter]) -> op
             )
         case Adam():
             return optim.Adam(weights, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+        case AdamW():
+            return optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+
+
+def set_rate(optimiser: optim.Optimizer, rate: float) -> None:
+    """Let the next step have this learning rate."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate

@@ -15,11 +15,13 @@ from hpsearch.evaluation import VALIDATION
 from hpsearch.models import Pipeline, denoise
 from hpsearch.training.artifacts import Artifacts
 from hpsearch.training.denoising import restoration_metrics
-from hpsearch.training.devices import choose_device
+from hpsearch.training.devices import Compute, Precision, choose_device
 from hpsearch.training.inputs import training_input
+from hpsearch.training.learner import Learner
 from hpsearch.training.loop import Progress, Report, fit
 from hpsearch.training.tasks import DescriptorTask
 from hpsearch.training.validation import scored
+from hpsearch.training.warm_start import warm_weights
 
 CHECKPOINT = "trial.pt"
 
@@ -36,6 +38,24 @@ class Job:
     sequences: tuple[str, ...] = ()
     """Training sequences; none means all of the split's."""
     device: str = "auto"
+    precision: Precision = "auto"
+    compiled: bool = False
+    """Compile the descriptor; it costs tens of seconds a trial, so for long budgets only."""
+    deterministic: bool = False
+    """Refuse operations whose result varies between runs on one machine."""
+
+    def compute(self) -> Compute:
+        """Where and how networks compute.
+
+        Raises:
+            UserError: if the device is not there.
+        """
+        return Compute(
+            device=choose_device(self.device),
+            precision=self.precision,
+            compiled=self.compiled,
+            deterministic=self.deterministic,
+        )
 
     def training_patches(self) -> Patches:
         """Patches to train on; never of a test or validation sequence.
@@ -72,16 +92,22 @@ class Trial:
             progress=self.progress,
         )
 
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint that continues bit-identically on the same machine."""
+    def save(self, folder: Path, report: Report | None = None) -> None:
+        """Write a checkpoint that continues bit-identically on the same machine.
+
+        Args:
+            folder: made if need be; it holds one checkpoint, always the latest.
+            report: what the trial has just said, so that it can say it again if nobody heard.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / f"{CHECKPOINT}.part"
-        state = {"progress": vars(self.progress).copy(), "task": self.task.state()}
+        said = None if report is None else vars(report)
+        state = {"progress": vars(self.progress), "task": self.task.state(), "report": said}
         torch.save(state, draft)
         draft.replace(folder / CHECKPOINT)
 
-    def load(self, folder: Path) -> None:
-        """Go on from a checkpoint.
+    def load(self, folder: Path) -> Report | None:
+        """Go on from a checkpoint; the report that was saved with it.
 
         Raises:
             UserError: if the checkpoint is missing or damaged.
@@ -96,6 +122,7 @@ class Trial:
             ) from error
         vars(self.progress).update(state["progress"])
         self.task.restore(state["task"])
+        return None if state["report"] is None else Report(**state["report"])
 
     def pipeline(self) -> Pipeline:
         """What is registered: noisy or clean patches in, descriptors out."""
@@ -103,22 +130,26 @@ class Trial:
 
 
 def prepare_trial(config: TrialConfig, job: Job) -> Trial:
-    """Build the networks and lay out the patches; a shared denoiser is found or trained here."""
-    device = choose_device(job.device)
+    """Build the networks and lay out the patches.
+
+    A shared denoiser and the weights to begin with are found or trained here.
+    """
+    compute = job.compute()
     train = job.training_patches()
     validation = scored(
         job.store.part(job.split, "validation"), points=job.validation_points, sizes=VALIDATION
     )
     raw = validation.pixels(noisy=config.evaluate_on == "noisy")
-    denoiser, gather = training_input(config.input, train, job.artifacts, device)
-    seen = raw if denoiser is None else denoise(denoiser, raw, device=device)
+    denoiser, feed = training_input(config.input, train, job.artifacts, compute.device)
+    seen = raw if denoiser is None else denoise(denoiser, raw, device=compute.device)
+    learner = Learner(config, train.sequence_of, feed, compute)
+    weights = warm_weights(config, train, feed, job.artifacts, compute)
+    if weights is not None:
+        learner.network.load_state_dict(weights)
     task = DescriptorTask(
-        config=config,
-        sequence_of=train.sequence_of,
-        train=gather,
+        learner=learner,
         validation=validation,
         seen_by_descriptor=seen,
         constant_metrics=restoration_metrics(seen, validation.pixels(noisy=False)),
-        device=device,
     )
     return Trial(job, task, denoiser, Progress())

@@ -19,7 +19,8 @@ class Countdown:
     steps: list[int] = field(default_factory=list)
     checked: list[float] = field(default_factory=list)
 
-    def step(self, number: int) -> tuple[Tensor, int]:
+    def step(self, progress: Progress) -> tuple[Tensor, int]:
+        number = progress.step
         self.steps.append(number)
         loss = float("nan") if number == self.nan_at else 1 / (number + 1)
         return torch.tensor(loss), self.batch

@@ -32,18 +32,6 @@ DENOISED = Denoised(denoiser=DenoiserTrial(network=ShallowUNet(width=0.25), patc
 SMALL = L2Net(width=0.125, dropout=0.3)
 
 
-@pytest.fixture
-def job(tiny: PatchStore, tmp_path: Path) -> Job:
-    return Job(
-        store=tiny,
-        split=tiny.split(),
-        artifacts=Artifacts(str(tmp_path / "artifacts")),
-        report_every=64,
-        validation_points=8,
-        device="cpu",
-    )
-
-
 def batch_hard(patches: int = 192, given: Input | None = None) -> TrialConfig:
     return TrialConfig(
         input=given or Noisy(),

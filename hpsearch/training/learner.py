@@ -1,0 +1,180 @@
+"""Where data, model and loss meet: the training of a descriptor, one step at a time."""
+
+import copy
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hpsearch.config import Augmentation, MinedTriplets, Sampler, Stepped, TrialConfig
+from hpsearch.data.augment import apply, draw
+from hpsearch.data.samplers import Batch, sample, stream
+from hpsearch.losses import build_loss
+from hpsearch.models import build_descriptor
+from hpsearch.shapes import Int
+from hpsearch.training.collapse import CollapseDetector, Dispersion, dispersion
+from hpsearch.training.devices import Compute
+from hpsearch.training.inputs import Feed
+from hpsearch.training.loop import Progress, Verdict
+from hpsearch.training.mining import Miner
+from hpsearch.training.optimisers import build_optimiser, set_rate
+from hpsearch.training.schedules import rate_factor
+from hpsearch.training.stages import Move, Stepper, plain_sampler
+
+
+@dataclass(eq=False)
+class Learner:
+    """A descriptor, how it is trained, and everything that its next step depends on."""
+
+    config: TrialConfig
+    sequence_of: Int[np.ndarray, " points"]
+    """Sequence of each training point."""
+    feed: Feed
+    """Training patches by local row."""
+    compute: Compute
+
+    def __post_init__(self) -> None:
+        config = self.config
+        network = build_descriptor(config.descriptor, seed=config.seed)
+        self.network = self.compute.place(network)
+        self.forward = self.compute.forward(self.network)
+        self.optimiser = build_optimiser(config.optimiser, self.network.parameters())
+        self.detector = CollapseDetector(config.loss.collapse_value)
+        self.stepper = (
+            Stepper(config.sampler, config.loss.collapse_value)
+            if isinstance(config.sampler, Stepped)
+            else None
+        )
+        self.miner = (
+            Miner(config.sampler, self.sequence_of, config.seed)
+            if isinstance(config.sampler, MinedTriplets)
+            else None
+        )
+        self._before_stage: dict[str, Any] | None = None
+        self._latest: tuple[Tensor, Tensor] | None = None
+
+    def step(self, progress: Progress) -> tuple[Tensor, int]:
+        """Forward each call of the batch on its own, pay, move the weights."""
+        share = progress.seen / self.config.patches
+        sampler = plain_sampler(
+            self.config.sampler, share=share, stage=self.stepper.stage if self.stepper else 0
+        )
+        batch = self._draw(sampler, progress, share)
+        set_rate(self.optimiser, self.rate(progress))
+        torch.manual_seed(_dropout_seed(self.config.seed, progress.step))
+        self.network.train()
+        with self.compute.step():
+            calls = self._patches(batch, progress.step, share)
+            descriptors = torch.stack([self.forward(patches) for patches in calls])
+            loss = build_loss(self.config.loss, sampler)(descriptors)
+            self.optimiser.zero_grad()
+            loss.backward()
+            self.optimiser.step()
+        self._latest = (descriptors.detach().flatten(0, 1), torch.from_numpy(batch.labels.ravel()))
+        used = batch.rows.size
+        if self.stepper:
+            self._follow(self.stepper.add(loss, used=used, seen=progress.seen + used))
+        return loss, used
+
+    def rate(self, progress: Progress) -> float:
+        """Learning rate of the next step."""
+        factor = rate_factor(self.config.schedule, seen=progress.seen, budget=self.config.patches)
+        return self.config.optimiser.lr * factor
+
+    def dispersion(self) -> Dispersion:
+        """Of the latest training batch."""
+        assert self._latest is not None, "a step comes first"
+        descriptors, labels = self._latest
+        return dispersion(descriptors, labels.to(descriptors.device))
+
+    def check(self, loss: float) -> Verdict | None:
+        """Whether the descriptor has collapsed; not while the stepped schedule may undo it."""
+        if self._before_stage is not None:
+            return None
+        now = self.dispersion()
+        if not self.detector.look(now, loss):
+            return None
+        return Verdict(
+            "collapsed",
+            f"loss {loss:.3g} at its collapse value {self.config.loss.collapse_value:.3g}, "
+            f"relative dispersion {now.relative:.2g}, resultant length {now.resultant:.3f}, "
+            f"d(a,n)/d(a,p) {now.ratio:.2f}",
+        )
+
+    def evaluate(self) -> dict[str, float]:
+        """How the latest batch is dispersed, and the stage of a stepped schedule."""
+        now = self.dispersion()
+        metrics = {"train/dispersion": now.relative, "train/resultant": now.resultant}
+        if self.stepper:
+            metrics["train/stage"] = float(self.stepper.stage)
+        return metrics
+
+    def worst(self) -> dict[str, float]:
+        """Nothing; what a failed descriptor scores is for who scores it."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on, beside the progress."""
+        return {
+            **self._weights(),
+            "bad_looks": self.detector.bad,
+            "stepper": self.stepper.state() if self.stepper else None,
+            "before_stage": self._before_stage,
+            "miner": self.miner.state() if self.miner else None,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from ``state``."""
+        self._load_weights(state)
+        self.detector.bad = state["bad_looks"]
+        self._before_stage = state.get("before_stage")
+        if self.stepper and state.get("stepper"):
+            self.stepper.restore(state["stepper"])
+        if self.miner and state.get("miner"):
+            self.miner.restore(state["miner"])
+
+    def _draw(self, sampler: Sampler, progress: Progress, share: float) -> Batch:
+        rng = stream(self.config.seed, "batch", progress.step)
+        if self.miner and self.miner.due(seen=progress.seen, budget=self.config.patches):
+            self.miner.mine(partial(self._describe, share=share), seen=progress.seen)
+        if self.miner and self.miner.rows is not None:
+            return self.miner.batch(rng)
+        return sample(sampler, self.sequence_of, rng, progress=share)
+
+    @torch.no_grad()
+    def _describe(self, rows: np.ndarray, share: float) -> Tensor:
+        return self.network.eval()(self.feed(rows, share))
+
+    def _patches(self, batch: Batch, number: int, share: float) -> list[Tensor]:
+        calls = [self.feed(rows, share) for rows in batch.rows]
+        settings = self.config.augmentation
+        if settings == Augmentation():
+            return calls
+        changes = draw(settings, batch.labels, stream(self.config.seed, "augmentation", number))
+        return [apply(settings, *pair) for pair in zip(calls, changes, strict=True)]
+
+    def _follow(self, move: Move) -> None:
+        """Keep the weights that a new stage began with until it has proved itself."""
+        assert self.stepper is not None
+        if move == "on":
+            self._before_stage = copy.deepcopy(self._weights())
+        elif move == "undo":
+            assert self._before_stage is not None, "an unproven stage began with kept weights"
+            self._load_weights(self._before_stage)
+        if self.stepper.proven:
+            self._before_stage = None
+
+    def _weights(self) -> dict[str, Any]:
+        return {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict()}
+
+    def _load_weights(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+
+def _dropout_seed(seed: int, step: int) -> int:
+    """One number a step, so that a resumed run drops the same features without saved state."""
+    return int(np.random.SeedSequence(seed, spawn_key=(step,)).generate_state(1)[0])

@@ -1,0 +1,184 @@
+"""Every way of training: it resumes to the last bit, and does what its setting says."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hpsearch.config import (
+    SGD,
+    Adam,
+    AdamW,
+    Augmentation,
+    BatchAll,
+    BatchHard,
+    Clean,
+    Cosine,
+    Denoised,
+    DenoiserTrial,
+    FixedSteps,
+    L2Net,
+    MinedTriplets,
+    Noisy,
+    RandomTriplets,
+    ShallowUNet,
+    SoftMargin,
+    Stepped,
+    SxK,
+    TrialConfig,
+    Triplet,
+    WarmStart,
+)
+from hpsearch.errors import UserError
+from hpsearch.training.inputs import training_input
+from hpsearch.training.loop import Progress
+from hpsearch.training.trial import Job, Trial, prepare_trial
+
+DENOISER = DenoiserTrial(network=ShallowUNet(width=0.25), patches=128, batch=64, loss="mse")
+STAGES = (SxK(groups=4, views=2), SxK(groups=4, views=4), SxK(groups=8, views=4))
+
+
+def trial(**settings: object) -> TrialConfig:
+    given = {
+        "descriptor": L2Net(width=0.125),
+        "loss": BatchHard(margin=SoftMargin()),
+        "sampler": SxK(groups=8, views=4),
+        "optimiser": Adam(lr=1e-3),
+        "patches": 256,
+        **settings,
+    }
+    return TrialConfig.model_validate(given)
+
+
+TRIPLETS = {"loss": Triplet(distance="euclidean"), "optimiser": AdamW(lr=1e-3)}
+VARIANTS = {
+    "stepped": trial(loss=BatchAll(), sampler=Stepped(stages=STAGES, below=1e-4, window=40)),
+    "fixed steps": trial(sampler=FixedSteps(stages=STAGES, at=(0.3, 0.6))),
+    "cosine": trial(schedule=Cosine(warm_up=0.2)),
+    "augmented": trial(augmentation=Augmentation(turns="point", crop=0.2, contrast=0.1)),
+    "warm": trial(warm_start=WarmStart(patches=90, sampler=RandomTriplets(batch=10))),
+    "fine-tuned": trial(input=Denoised(denoiser=DENOISER, clean_first=0.5)),
+    "mined": trial(sampler=MinedTriplets(batch=8, candidates=40, start=0.3, every=100), **TRIPLETS),
+    "curriculum": trial(sampler=RandomTriplets(batch=8, tough_until=0.3, far_from=0.8), **TRIPLETS),
+}
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())
+def test_a_resumed_trial_is_the_undisturbed_one_to_the_last_bit(
+    config: TrialConfig, job: Job, tmp_path: Path
+) -> None:
+    whole = prepare_trial(config, job)
+    undisturbed = list(whole.reports())
+    stopped, before = prepare_trial(config, job), []
+    for report in stopped.reports():
+        before.append(report)
+        if len(before) == 2:
+            stopped.save(tmp_path)
+            break
+    resumed = prepare_trial(config, job)
+    resumed.load(tmp_path)
+    assert before + list(resumed.reports()) == undisturbed
+    assert undisturbed[-1].status == "completed"
+    one, other = whole.task.network.state_dict(), resumed.task.network.state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def weights(prepared: Trial) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in prepared.task.network.state_dict().items()}
+
+
+def test_a_stage_that_lifts_the_loss_is_undone(job: Job) -> None:
+    """The collapse value is moved by hand, so that each window decides as wanted."""
+    learner = prepare_trial(trial(sampler=Stepped(stages=STAGES, window=16)), job).task.learner
+    assert learner.stepper is not None
+    learner.stepper.collapse_value = 1e9
+    for number in range(2):
+        learner.step(Progress(8 * number, number))
+    assert learner.stepper.stage == 1
+    entered = {name: value.clone() for name, value in learner.network.state_dict().items()}
+    learner.stepper.collapse_value = 1e-9
+    _, used = learner.step(Progress(16, 2))
+    assert used == 16, "one batch of the second stage"
+    assert learner.stepper.stage == 0
+    found = learner.network.state_dict()
+    assert all(torch.equal(entered[name], found[name]) for name in entered)
+
+
+def test_a_stepped_trial_tells_its_stage(job: Job) -> None:
+    stages = [r.metrics["train/stage"] for r in prepare_trial(VARIANTS["stepped"], job).reports()]
+    assert set(stages) == {0.0, 1.0}, "the second stage is tried, and undone"
+    assert stages[-1] == 0.0
+
+
+def test_a_warm_start_is_trained_once_and_shared(job: Job, tmp_path: Path) -> None:
+    config = VARIANTS["warm"]
+    first = weights(prepare_trial(config, job))
+    made = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "artifacts").iterdir()}
+    assert len(made) == 1
+    other = config.model_copy(update={"seed": 4, "loss": BatchHard(), "optimiser": AdamW()})
+    second = weights(prepare_trial(other, job))
+    assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "artifacts").iterdir()} == made
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    cold = weights(prepare_trial(config.model_copy(update={"warm_start": None}), job))
+    assert not all(torch.equal(first[name], cold[name]) for name in first)
+
+
+def test_a_warm_start_that_fails_says_so(job: Job) -> None:
+    wild = WarmStart(
+        patches=3000, optimiser=SGD(lr=100), sampler=RandomTriplets(batch=10), loss=Triplet()
+    )
+    with pytest.raises(UserError, match=r"the warm start (collapsed|diverged)"):
+        prepare_trial(trial(warm_start=wild), job)
+
+
+def test_fine_tuning_goes_from_clean_to_denoised(job: Job) -> None:
+    train = job.training_patches()
+    device = torch.device("cpu")
+    given = Denoised(denoiser=DENOISER, clean_first=0.5)
+    rows = np.arange(5)
+    _, feed = training_input(given, train, job.artifacts, device)
+    _, clean = training_input(Clean(), train, job.artifacts, device)
+    _, denoised = training_input(Denoised(denoiser=DENOISER), train, job.artifacts, device)
+    assert torch.equal(feed(rows, 0.49), clean(rows, 0.0))
+    assert torch.equal(feed(rows, 0.5), denoised(rows, 0.0))
+    assert not torch.equal(clean(rows, 0.0), denoised(rows, 0.0))
+
+
+def test_the_denoisers_loss_matters(job: Job) -> None:
+    absolute = DENOISER.model_copy(update={"loss": "mae"})
+    found = [
+        prepare_trial(trial(input=Denoised(denoiser=d)), job).task.constant_metrics["val/MAE"]
+        for d in (DENOISER, absolute)
+    ]
+    assert found[0] != found[1]
+
+
+def test_likeness_of_the_input_is_reported_by_level(job: Job) -> None:
+    noisy = prepare_trial(trial(input=Noisy()), job).task.constant_metrics
+    for name in ("PSNR", "PSNR_per_patch", "SSIM"):
+        levels = [noisy[f"val/{name}/{level}"] for level in ("easy", "hard", "tough")]
+        assert sorted(levels, reverse=True) == levels, "noise grows"
+        assert levels[2] < noisy[f"val/{name}"] < levels[0]
+    assert noisy["val/PSNR_per_patch"] > noisy["val/PSNR"]
+    clean = prepare_trial(trial(evaluate_on="clean"), job).task.constant_metrics
+    assert clean["val/SSIM"] == pytest.approx(1)
+    assert "val/PSNR" not in clean, "infinite"
+
+
+def test_bfloat16_trains_about_as_float32_does(job: Job) -> None:
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        prepared = prepare_trial(trial(), dataclasses.replace(job, precision=precision))
+        loss, _ = prepared.task.step(Progress())
+        assert loss.dtype == torch.float32
+        losses.append(float(loss.detach()))
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    assert losses[0] != losses[1]
+
+
+def test_deterministic_mode_is_left_as_it_was(job: Job) -> None:
+    prepared = prepare_trial(trial(), dataclasses.replace(job, deterministic=True))
+    assert list(prepared.reports()) == list(prepare_trial(trial(), job).reports())
+    assert not torch.are_deterministic_algorithms_enabled()
