@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -98,21 +99,14 @@ def _run_trials(folder: SearchFolder, *, resume: bool) -> None:
 
     stated, record = folder.search(), folder.record
     ray_tune.start_ray(address=record.address, cpus=record.cpus)
+    began = time.monotonic()
     with Watch(folder.ledger, stated, out, record.trials):
-        if resume:
-            whole = ray_tune.resume_search(stated, job=folder.job(), folder=folder.path)
-        else:
-            whole = ray_tune.run_search(
-                stated,
-                job=folder.job(),
-                folder=folder.path,
-                space=folder.space,
-                trials=record.trials,
-                concurrent=record.concurrent,
-            )
+        (ray_tune.resume_search if resume else ray_tune.run_search)(folder)
     ray_tune.stop_ray()
+    limit = stated.time_limit
+    time_is_up = limit is not None and time.monotonic() - began >= limit
     _close_open_runs(folder)
-    if not whole:
+    if not _all_ended(folder) and not time_is_up:
         folder.ledger.append("finish", status="interrupted")
         out.print(
             "Interrupted; nothing is lost. Go on with:  "

@@ -54,8 +54,8 @@ def build_sampler(search: Search) -> optuna.samplers.BaseSampler:
 class StudySearch(Searcher):
     """Ray's view of an Optuna study; it keeps nothing that the study's storage does not know."""
 
-    def __init__(self, folder: Path, *, space: Path) -> None:
-        self._folder, self._space = folder, space
+    def __init__(self, folder: Path, *, space: Path, trials: int) -> None:
+        self._folder, self._space, self._trials = folder, space, trials
         self._known: dict[str, int] = {}
         self._sampler: Any = None
         self._opened: tuple[Search, optuna.Study] | None = None
@@ -75,9 +75,14 @@ class StudySearch(Searcher):
             self._opened = (search, study)
         return self._opened
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The next trial's configuration, as JSON."""
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial's configuration, as JSON; Tune's word for the end after the last.
+
+        The study counts, not Tune, which after the driver died may have forgotten some.
+        """
         search, study = self._open()
+        if sum(map(_counts, study.get_trials(deepcopy=False))) >= self._trials:
+            return Searcher.FINISHED
         trial = study.ask()
         trial.set_user_attr("ray_trial_id", trial_id)
         config = search.draw(trial).model_dump(mode="json")
@@ -126,6 +131,7 @@ class StudySearch(Searcher):
         _, study = self._open()
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if trial.user_attrs.get("ray_trial_id") not in self._known:
+                self._live(trial).set_user_attr(OUTCOME, "interrupted")
                 study.tell(trial.number, state=TrialState.FAIL)
 
     def _frozen(self, trial_id: str) -> optuna.trial.FrozenTrial:
@@ -133,6 +139,11 @@ class StudySearch(Searcher):
 
     def _live(self, frozen: optuna.trial.FrozenTrial) -> optuna.Trial:
         return optuna.Trial(self._open()[1], frozen._trial_id)
+
+
+def _counts(trial: optuna.trial.FrozenTrial) -> bool:
+    """Whether a trial is one of those that were asked for: begun, and not forgotten by Tune."""
+    return trial.state != TrialState.WAITING and trial.user_attrs.get(OUTCOME) != "interrupted"
 
 
 def _violation(outcome: str) -> float:

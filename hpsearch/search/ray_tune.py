@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -13,15 +12,14 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from hpsearch.errors import UserError
 from hpsearch.search.optuna_bridge import StudySearch
-from hpsearch.search.search import Search
 from hpsearch.search.workers import train
+from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.ledger import Ledger
-from hpsearch.training.trial import Job
 
 TUNE_FOLDER = "tune"
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "TUNE_GLOBAL_CHECKPOINT_S": "5",  # what a dead driver may forget
+    "TUNE_GLOBAL_CHECKPOINT_S": "2",  # what a dead driver may forget
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a bad report ends its trial, not the search
@@ -31,8 +29,8 @@ SETTINGS = {
 class LedgerCallback(tune.Callback):
     """Writes what happens to the ledger; it keeps nothing, so it survives the driver."""
 
-    def __init__(self, path: Path) -> None:
-        self._ledger = Ledger(path)
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial starts, or goes on after a crash."""
@@ -49,12 +47,6 @@ class LedgerCallback(tune.Callback):
         self._ledger.append(
             "report", trial=trial.trial_id, **fields, seconds=result["time_total_s"]
         )
-
-    def on_checkpoint(
-        self, iteration: int, trials: list, trial: Any, checkpoint: Any, **info: Any
-    ) -> None:
-        """A checkpoint lies in the storage."""
-        self._ledger.append("checkpoint", trial=trial.trial_id, path=checkpoint.path)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial ended, by itself or because the scheduler stopped it."""
@@ -121,16 +113,9 @@ def stop_ray() -> None:
     ray.shutdown()
 
 
-def run_search(
-    search: Search,
-    *,
-    job: Job,
-    folder: Path,
-    space: Path,
-    trials: int,
-    concurrent: int | None = None,
-) -> bool:
-    """Run the trials of a new search; True if all have ended, False if it was interrupted."""
+def run_search(folder: SearchFolder) -> None:
+    """Run the trials of a new search until all have ended, time is up, or Ctrl-C."""
+    search, record = folder.search(), folder.record
     scheduler = AsyncHyperBandScheduler(
         time_attr="seen",
         metric="objective",
@@ -140,38 +125,39 @@ def run_search(
         reduction_factor=search.reduction,
     )
     tuner = tune.Tuner(
-        _trainable(search, job),
+        _trainable(folder),
         tune_config=tune.TuneConfig(
-            search_alg=StudySearch(folder, space=space),
+            search_alg=StudySearch(folder.path, space=folder.space, trials=record.trials),
             scheduler=scheduler,
-            num_samples=trials,
-            max_concurrent_trials=concurrent or slots(),
+            num_samples=record.trials,
+            max_concurrent_trials=record.concurrent or slots(),
             time_budget_s=search.time_limit,
             reuse_actors=True,  # a fresh worker costs two seconds and a torch import
             trial_dirname_creator=_dirname,
         ),
         run_config=tune.RunConfig(
             name=TUNE_FOLDER,
-            storage_path=str(folder.absolute()),
-            callbacks=[LedgerCallback(folder / "ledger.jsonl"), RungKeeper(scheduler)],
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
+            storage_path=str(folder.path.absolute()),
+            callbacks=[LedgerCallback(folder.ledger), RungKeeper(scheduler)],
             failure_config=tune.FailureConfig(max_failures=1),
             verbose=0,
         ),
     )
-    return _fit(tuner)
+    tuner.fit()
 
 
-def resume_search(search: Search, *, job: Job, folder: Path) -> bool:
-    """Go on where a search stood; True if all trials have ended.
+def resume_search(folder: SearchFolder) -> None:
+    """Go on where a search stood.
 
     Raises:
         UserError: if there is nothing to go on from.
     """
-    path = str((folder / TUNE_FOLDER).absolute())
+    path = str((folder.path / TUNE_FOLDER).absolute())
     if not tune.Tuner.can_restore(path):
-        raise UserError(f"{folder.name!r} stopped before its first trial; search again, new name")
-    return _fit(tune.Tuner.restore(path, trainable=_trainable(search, job)))
+        raise UserError(
+            f"search {folder.name!r} stopped before its first trial; search again with a new name"
+        )
+    tune.Tuner.restore(path, trainable=_trainable(folder)).fit()
 
 
 def slots() -> int:
@@ -179,14 +165,12 @@ def slots() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
-def _trainable(search: Search, job: Job) -> Callable[[dict], None]:
-    return tune.with_resources(partial(train, job=job, objective=search.objective), {"cpu": 1})
-
-
-def _fit(tuner: tune.Tuner) -> bool:
-    results = tuner.fit()
-    ended = ("TERMINATED", "ERROR")
-    return all(trial.status in ended for trial in results._experiment_analysis.trials)
+def _trainable(folder: SearchFolder) -> Callable[[dict], None]:
+    objective = folder.search().objective
+    function = partial(
+        train, job=folder.job(), objective=objective, trials=folder.trials.absolute()
+    )
+    return tune.with_resources(function, {"cpu": 1})
 
 
 def _dirname(trial: Any) -> str:

@@ -25,10 +25,12 @@ def importances(folder: Path, search: Search) -> dict[str, float]:
     completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(completed) < 4:
         return {}
-    try:
-        return optuna.importance.get_param_importances(study)
-    except (ValueError, RuntimeError):
-        return {}  # nothing in common between the trials, or no variance
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna warns of settings that few trials have
+        try:
+            return optuna.importance.get_param_importances(study)
+        except (ValueError, RuntimeError):
+            return {}  # nothing in common between the trials, or no variance
 
 
 def optuna_page(folder: Path, search: Search) -> str:

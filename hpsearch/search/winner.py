@@ -63,10 +63,8 @@ def trained(run: Run, folder: SearchFolder) -> Trial:
     Raises:
         UserError: if the checkpoint is gone.
     """
-    if run.checkpoint is None:
-        raise UserError(f"trial {run.label} has no checkpoint")
     trial = prepare_trial(run.config, folder.job())
-    trial.load(Path(run.checkpoint))
+    trial.load(folder.trials / run.id)
     return trial
 
 
@@ -79,15 +77,14 @@ def train_baseline(folder: SearchFolder) -> Run:
     trial = prepare_trial(search.baseline, folder.job())
     config = search.baseline.model_dump(mode="json")
     ledger.append("start", trial=BASELINE, number=-1, kind="yardstick", config=config)
-    path = folder.path / "yardsticks" / BASELINE
+    path = folder.trials / BASELINE
     for report in trial.reports():
         collapsed = report.status in ("collapsed", "diverged")
         value = search.objective.value(report.metrics, collapsed=collapsed)
         ledger.append(
             "report", trial=BASELINE, seen=report.seen, objective=value, metrics=report.metrics
         )
-        trial.save(path)
-        ledger.append("checkpoint", trial=BASELINE, path=str(path.absolute()))
+        trial.save(path, report)
         if report.status != "running":
             ledger.append("end", trial=BASELINE, status=report.status, reason=report.reason)
     return next(run for run in folder.runs() if run.id == BASELINE)

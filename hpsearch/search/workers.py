@@ -1,33 +1,45 @@
 """What a Ray worker runs: one trial after another, each report with its checkpoint."""
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 
 from hpsearch.config import TrialConfig
+from hpsearch.errors import UserError
 from hpsearch.search.objective import Objective
 from hpsearch.training.loop import Report
-from hpsearch.training.trial import Job, Trial, prepare_trial
+from hpsearch.training.trial import CHECKPOINT, Job, Trial, prepare_trial
 
 
-def train(config: dict[str, Any], *, job: Job, objective: Objective) -> None:
+def train(config: dict[str, Any], *, job: Job, objective: Objective, trials: Path) -> None:
     """Train one trial, from its checkpoint if it has one; every report is finite.
+
+    Checkpoints are ours and not Tune's: after the driver died, Tune knows what its last snapshot
+    knew, and by then it has deleted the checkpoint that the snapshot names. Ours is always the
+    latest, and holds the last report, which is told again in case nobody heard it.
 
     Tune ends the function at a report when the scheduler stops the trial, so the last result says
     ``running`` for a pruned trial and how it ended for any other.
     """
     trial = prepare_trial(TrialConfig.model_validate(config["trial"]), job)
-    checkpoint = tune.get_checkpoint()
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            trial.load(Path(folder))
+    folder = trials / tune.get_context().get_trial_id()
+    said = _go_on(trial, folder)
+    if said is not None:
+        _tell(said, objective)
     for report in trial.reports():
-        _tell(report, trial, objective)
+        trial.save(folder, report)
+        _tell(report, objective)
 
 
-def _tell(report: Report, trial: Trial, objective: Objective) -> None:
+def _go_on(trial: Trial, folder: Path) -> Report | None:
+    try:
+        return trial.load(folder) if (folder / CHECKPOINT).exists() else None
+    except UserError:
+        return None  # a damaged checkpoint: begin again
+
+
+def _tell(report: Report, objective: Objective) -> None:
     failed = report.status in ("collapsed", "diverged")
     collapsed = failed or report.metrics.get("val/collapsed", 0.0) > 0
     result = {
@@ -37,6 +49,4 @@ def _tell(report: Report, trial: Trial, objective: Objective) -> None:
         "reason": report.reason,
         "metrics": report.metrics,
     }
-    with tempfile.TemporaryDirectory() as folder:
-        trial.save(Path(folder))
-        tune.report(result, checkpoint=tune.Checkpoint.from_directory(folder))
+    tune.report(result)

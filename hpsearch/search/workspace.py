@@ -144,6 +144,11 @@ class SearchFolder:
         return self.path / "space.py"
 
     @property
+    def trials(self) -> Path:
+        """Where each trial keeps its latest checkpoint, under its id."""
+        return self.path / "trials"
+
+    @property
     def ledger(self) -> Ledger:
         """What has happened."""
         return Ledger(self.path / "ledger.jsonl")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 Event = dict[str, Any]
-"""``event`` is search, start, report, checkpoint, error, end or finish; ``trial`` is Ray's id."""
+"""``event`` is search, start, report, end or finish; ``trial`` is Ray's id."""
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ class Publisher:
         match event["event"]:
             case "start":
                 self._send_start(run, run_id, event)
-            case "report":
+            case "report" if before is None or run.seen > before.seen:
                 self._log(run_id, metrics=_points(event))
             case "end":
                 self._send_end(run, run_id, event)

@@ -25,7 +25,6 @@ class Run:
     reason: str = ""
     reports: tuple[Event, ...] = ()
     """Report events in order of patches seen, one for each number of patches."""
-    checkpoint: str | None = None
     ended: float | None = None
     retries: int = 0
     kind: str = "trial"
@@ -77,8 +76,6 @@ def advance(run: Run | None, event: Event) -> Run:
             return replace(run, status="running", reason="", ended=None, retries=run.retries + 1)
         case "report" if event["seen"] > run.seen:
             return replace(run, reports=(*run.reports, event))
-        case "checkpoint":
-            return replace(run, checkpoint=event["path"])
         case "end":
             status, reason = event["status"], event.get("reason", "")
             return replace(run, status=status, reason=reason, ended=event["time"])

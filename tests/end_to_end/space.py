@@ -23,12 +23,12 @@ DENOISER = DenoiserTrial(network=ShallowUNet(width=0.25), patches=256)
 
 def suggest(trial: optuna.Trial) -> TrialConfig:
     kind = trial.suggest_categorical("kind", ["triplet", "batch_hard", "collapsing"])
-    if kind == "collapsing":
+    if kind == "collapsing":  # the decay takes nine tenths of every weight at every step
         return TrialConfig(
-            descriptor=L2Net(width=0.125, unit_norm=True, dropout=0.0),
-            loss=BatchHard(distance="squared"),
-            sampler=SxK(groups=4, views=8),
-            optimiser=SGD(lr=100.0),
+            descriptor=SMALL,
+            loss=BatchHard(),
+            sampler=SxK(groups=8, views=4),
+            optimiser=SGD(lr=0.9, weight_decay=1.0),
             patches=BUDGET,
         )
     lr = trial.suggest_float("lr", 1e-4, 1e-2, log=True)

@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def bridge(folder: Path) -> StudySearch:
-    return StudySearch(folder, space=folder / "space.py")
+    return StudySearch(folder, space=folder / "space.py", trials=40)
 
 
 def study_of(folder: Path) -> optuna.Study:
@@ -43,7 +43,7 @@ def result(seen: int, value: float, status: str = "running") -> dict:
 
 def test_the_first_points_come_first(folder: Path) -> None:
     config = bridge(folder).suggest("a")
-    assert config is not None
+    assert isinstance(config, dict)
     assert config["trial"]["optimiser"]["lr"] == 0.5
     assert config["number"] == 0
 
@@ -121,8 +121,22 @@ def test_a_restart_goes_on_with_the_same_study_and_fails_orphans(
     config = again.suggest("next")
     states = [trial.state for trial in study_of(folder).trials]
     assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING]
-    assert config is not None
+    assert isinstance(config, dict)
     assert config["number"] == 2
+
+
+def test_the_study_counts_trials_that_tune_has_forgotten(folder: Path, tmp_path: Path) -> None:
+    search = StudySearch(folder, space=folder / "space.py", trials=3)
+    search.suggest("known")
+    search.save(str(tmp_path / "snapshot"))
+    for trial in ("ended after the snapshot", "was running"):
+        search.suggest(trial)
+    last = result(100, 0.5, "completed")
+    search.on_trial_complete(trial_id="ended after the snapshot", result=last)
+    again = StudySearch(folder, space=folder / "space.py", trials=3)
+    again.restore(str(tmp_path / "snapshot"))
+    assert isinstance(again.suggest("in place of the one that was running"), dict)
+    assert again.suggest("one too many") == StudySearch.FINISHED
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
@@ -136,7 +150,7 @@ def test_a_restart_does_not_draw_the_same_points_again(
     again = bridge(folder)
     again.restore(str(tmp_path / "snapshot"))
     after = [again.suggest(f"b{i}") for i in range(4)]
-    rates = [c["trial"]["optimiser"]["lr"] for c in before + after if c is not None]
+    rates = [c["trial"]["optimiser"]["lr"] for c in before + after if isinstance(c, dict)]
     assert len(set(rates)) == 8
 
 
@@ -146,7 +160,7 @@ def test_collapse_steers_the_sampler_away(folder: Path) -> None:
     search, collapsed = bridge(folder), []
     for i in range(36):
         config = search.suggest(f"t{i}")
-        assert config is not None
+        assert isinstance(config, dict)
         rate = config["trial"]["optimiser"]["lr"]
         bad = rate > 0.5
         last = result(20, 0.0, "collapsed") if bad else result(100, 1 - rate, "completed")

@@ -63,15 +63,13 @@ def test_a_run_is_what_its_events_say() -> None:
     (run,) = runs_from(
         events(
             ("report", report(10, 0.1)),
-            ("checkpoint", {"path": "c1"}),
             ("report", report(20, 0.3)),
             ("end", {"status": "pruned", "reason": "low"}),
         )
     )
     assert (run.number, run.status, run.reason, run.seen) == (3, "pruned", "low", 20)
     assert run.curve("val/mAP") == ([10, 20], [0.1, 0.3])
-    assert run.checkpoint == "c1"
-    assert (run.started, run.ended) == (0.0, 4.0)
+    assert (run.started, run.ended) == (0.0, 3.0)
 
 
 def test_reports_that_a_resumed_trial_repeats_count_once() -> None:

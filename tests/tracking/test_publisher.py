@@ -136,6 +136,19 @@ def test_a_new_process_goes_on_in_the_same_runs(ledger: Ledger, home: Path) -> N
     assert runs["t0"].info.status == "FINISHED"
 
 
+def test_a_report_that_a_resumed_trial_repeats_is_one_point(ledger: Ledger, home: Path) -> None:
+    config = TrialConfig().model_dump(mode="json")
+    for seen in (100, 200, 200, 300):
+        if seen == 100 or ledger.events()[-1].get("seen") == 200:
+            ledger.append("start", trial="t0", number=0, config=config)
+        metrics = {"val/mAP": seen / 1000}
+        ledger.append("report", trial="t0", seen=seen, objective=0.1, metrics=metrics)
+    found = publisher(ledger, home, "repeated")
+    found.sync()
+    points = history(found.tracking.client(), children(found)["t0"], "val/mAP")
+    assert points == [(100, 0.1), (200, 0.2), (300, 0.3)]
+
+
 def test_the_thread_sends_what_comes_and_drains_at_the_end(ledger: Ledger, home: Path) -> None:
     found = publisher(ledger, home, "thread")
     found.start()
