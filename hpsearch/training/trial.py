@@ -15,7 +15,7 @@ from hpsearch.evaluation import VALIDATION
 from hpsearch.models import Pipeline, denoise
 from hpsearch.training.artifacts import Artifacts
 from hpsearch.training.denoising import restoration_metrics
-from hpsearch.training.devices import Compute, Precision, choose_device
+from hpsearch.training.devices import Compute, Precision, choose_device, keep_freed_memory
 from hpsearch.training.inputs import training_input
 from hpsearch.training.learner import Learner
 from hpsearch.training.loop import Progress, Report, fit
@@ -85,6 +85,8 @@ class Trial:
 
     def reports(self) -> Iterator[Report]:
         """Train to the end of the budget, or until the trial fails."""
+        if self.task.device.type == "cpu":
+            keep_freed_memory()
         return fit(
             self.task,
             patches=self.task.config.patches,
