@@ -93,6 +93,7 @@ SEARCH = Search(
     suggest=suggest,
     budget=BUDGET,
     report_every=6_000,
+    grace=12_000,  # hard mining starts slowly: judged at 6,000 patches it would always lose
     trials=16,
     baseline=TrialConfig(
         input=Denoised(denoiser=DENOISER), descriptor=L2Net(width=WIDTH), patches=BUDGET

@@ -1,19 +1,36 @@
-"""``hpsearch data``: patch sets."""
+"""``hpsearch data``: make patch sets, and look at them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
-from hpsearch.cli.app import HOME, Home, app, out
+from hpsearch.cli.app import HOME, Home, app, err, out
+from hpsearch.data.hpatches import ImportSettings, import_tree
+from hpsearch.data.meta import NoiseLevels, Progress
+from hpsearch.data.photo_folder import import_photos
+from hpsearch.data.photos import PhotoSettings
+from hpsearch.data.preview import describe, save_contact_sheet
 from hpsearch.data.store import PatchStore
 from hpsearch.search.workspace import Workspace
 
-data = typer.Typer(help="Build and look at patch sets.", no_args_is_help=True)
+data = typer.Typer(help="Make patch sets, and look at them.", no_args_is_help=True)
 app.add_typer(data, name="data", rich_help_panel="Data")
 
+Store = Annotated[str, typer.Argument(help="mini, tiny, or the path of a store.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes; all cores if unset.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of noise, and of targets of photographs.")]
+Easy = Annotated[float, typer.Option(help="σ of the noise on ref and e1..e5, grey levels.")]
+Hard = Annotated[float, typer.Option(help="σ on h1..h5.")]
+Tough = Annotated[float, typer.Option(help="σ on t1..t5.")]
+DEFAULTS = NoiseLevels()
 
-@data.command()
+
+@data.command("build")
 def build(
     name: Annotated[str, typer.Argument(help="mini or tiny.")] = "mini", home: Home = HOME
 ) -> None:
@@ -21,32 +38,117 @@ def build(
 
     Example: hpsearch data build mini
     """
-    store = Workspace(home).store(
-        name, progress=lambda done, of, name: out.print(f"{done:>3} of {of}  {name}")
-    )
-    _describe(store)
+    with progress_bar("building") as advance:
+        store = Workspace(home).store(name, progress=advance)
+    print_facts(store)
 
 
-@data.command()
+@data.command("import")
+def import_command(
+    path: Annotated[Path, typer.Argument(help="An HPatches or N-HPatches tree.")],
+    to: Annotated[Path, typer.Option("--out", help="The store to write.")],
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out sequences with a bad strip.")
+    ] = False,
+    easy: Easy = DEFAULTS.easy,
+    hard: Hard = DEFAULTS.hard,
+    tough: Tough = DEFAULTS.tough,
+    seed: Seed = 0,
+    workers: Workers = None,
+) -> None:
+    """Read an HPatches (65×65) or N-HPatches (32×32 with _noise twins) tree into a store.
+
+    Which of the two it is shows by itself. Noise is made where the set has none.
+
+    Example: hpsearch data import hpatches-release --out hpatches.arrow
+    """
+    noise = NoiseLevels(easy=easy, hard=hard, tough=tough)
+    settings = ImportSettings(noise=noise, seed=seed, skip_bad=skip_bad)
+    with progress_bar("importing") as advance:
+        found = import_tree(path, to, settings=settings, workers=workers, progress=advance)
+    print_facts(found.store)
+    _print_left_out(found.left_out)
+
+
+@data.command("photos")
+def photos(
+    folder: Annotated[Path, typer.Argument(help="A folder of JPEG, PNG or WebP photographs.")],
+    to: Annotated[Path, typer.Option("--out", help="The store to write.")],
+    points: Annotated[int, typer.Option(min=1, max=2000, help="Points a photograph.")] = 300,
+    easy: Easy = DEFAULTS.easy,
+    hard: Hard = DEFAULTS.hard,
+    tough: Tough = DEFAULTS.tough,
+    seed: Seed = 0,
+    workers: Workers = None,
+) -> None:
+    """Make a patch set of any folder of photographs, one sequence a photograph.
+
+    Example: hpsearch data photos ~/Pictures --out mine.arrow
+    """
+    noise = NoiseLevels(easy=easy, hard=hard, tough=tough)
+    settings = PhotoSettings(points=points, noise=noise, seed=seed)
+    with progress_bar("building") as advance:
+        found = import_photos(folder, to, settings=settings, workers=workers, progress=advance)
+    print_facts(found.store)
+    _print_left_out(found.left_out)
+
+
+@data.command("info")
 def info(
-    store: Annotated[str, typer.Argument(help="mini, tiny, or the path of a store.")],
+    store: Store,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every patch and compare with the fingerprint.")
+    ] = False,
     home: Home = HOME,
 ) -> None:
     """Say what a patch store holds.
 
     Example: hpsearch data info mini
     """
-    _describe(Workspace(home).store(store))
+    opened = Workspace(home).store(store)
+    if verify:
+        opened.verify()
+    print_facts(opened)
 
 
-def _describe(store: PatchStore) -> None:
-    points = sum(store.counts)
+@data.command("preview")
+def preview(
+    store: Store,
+    to: Annotated[Path, typer.Option("--out", help="A PNG file.")] = Path("preview.png"),
+    rows: Annotated[int, typer.Option(min=1, max=200, help="Points to show.")] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="Which points.")] = 0,
+    home: Home = HOME,
+) -> None:
+    """Draw a contact sheet: a row a point, a column a view, clean above noisy.
+
+    Example: hpsearch data preview mini --out preview.png
+    """
+    save_contact_sheet(Workspace(home).store(store), to, rows=rows, seed=seed)
+    out.print(f"{to}", soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(task: str) -> Iterator[Progress]:
+    """A bar over sequences on a terminal; nothing in a file."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bar(*columns, TimeRemainingColumn(), console=err, disable=not err.is_terminal) as bar:
+        shown = bar.add_task(task, total=None)
+
+        def advance(done: int, total: int, name: str) -> None:
+            bar.update(shown, completed=done, total=total, description=f"{task} {name}")
+
+        yield advance
+
+
+def print_facts(store: PatchStore) -> None:
+    """What a store holds, a line a fact."""
     out.print(f"{store.path}", soft_wrap=True)
-    out.print(f"  sequences    {len(store.names)}, {points:,} points, {16 * points:,} patches")
-    out.print(f"  points each  {min(store.counts)} to {max(store.counts)}")
-    out.print(f"  noise        σ of ref and easy / hard / tough: {store.meta.noise}")
-    out.print(f"  fingerprint  {store.fingerprint[:16]}")
-    out.print(f"  size         {Path(store.path).stat().st_size / 1e6:.0f} MB")
-    split = store.split()
-    for part in ("train", "validation", "test"):
-        out.print(f"  {part:<12} {' '.join(split.part(part))}", soft_wrap=True)  # type: ignore[arg-type]
+    for name, value in describe(store).items():
+        out.print(f"  {name:<12} {value}", markup=False, soft_wrap=True)
+
+
+def _print_left_out(left_out: dict[str, str]) -> None:
+    if left_out:
+        out.print(f"left out: {len(left_out)}")
+    for name, why in left_out.items():
+        out.print(f"  {name}: {why}", markup=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from hpsearch.cli.app import HOME, Home, TrackingUri, app, err, out
+from hpsearch.cli.data import progress_bar
 from hpsearch.cli.ending import finish
 from hpsearch.cli.figures import home_option
 from hpsearch.cli.live import Watch
@@ -48,7 +49,8 @@ def search(
     workspace = Workspace(home)
     chosen = name or workspace.free_name(space.stem)
     workspace.refuse_taken(chosen)
-    store = workspace.store(data or stated.data, progress=_building)
+    with progress_bar("building patches") as advance:
+        store = workspace.store(data or stated.data, progress=advance)
     store.part(store.split(split), "train")  # says now if the split has nothing to train on
     record = SearchRecord(
         space=str(space),
@@ -125,10 +127,6 @@ def _close_open_runs(folder: SearchFolder) -> None:
     for trial in folder.runs():
         if trial.status == "running":
             folder.ledger.append("end", trial=trial.id, status="interrupted")
-
-
-def _building(done: int, of: int, name: str) -> None:
-    out.print(f"patches {done:>3} of {of}  {name}")
 
 
 def _announce(folder: SearchFolder, stated: Search, store: PatchStore) -> None:

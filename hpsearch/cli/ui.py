@@ -11,6 +11,7 @@ import typer
 from hpsearch.cli.app import HOME, Home, TrackingUri, app, out
 from hpsearch.errors import UserError
 from hpsearch.search.workspace import Workspace
+from hpsearch.tracking.pages import runs_page, trials_page
 from hpsearch.tracking.registry import quieten_mlflow
 
 
@@ -31,10 +32,10 @@ def ui(
     refuse_used_port(port)
     quieten_mlflow()
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    out.print(
-        f"MLflow UI: http://127.0.0.1:{port}/?workflowType=machine_learning  (Ctrl-C stops it)",
-        soft_wrap=True,
-    )
+    base = f"http://127.0.0.1:{port}/"
+    out.print(f"MLflow UI: {base}{runs_page(tracking)}", soft_wrap=True)
+    out.print(f"charts of the best trials: {base}{trials_page(tracking)}", soft_wrap=True)
+    out.print("It is up in a few seconds; Ctrl-C stops it.")
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking.uri]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     if tracking.artifacts:
