@@ -19,7 +19,7 @@ demo: $(INSTALLED)
 	$(BIN)/hpsearch search search_spaces/quickstart.py
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

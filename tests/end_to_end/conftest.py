@@ -27,8 +27,9 @@ class Home:
 
     @property
     def environment(self) -> dict[str, str]:
+        inherited = {key: value for key, value in os.environ.items() if "MLFLOW_TRACK" not in key}
         return {
-            **os.environ,
+            **inherited,
             "HPSEARCH_HOME": str(self.path),
             "COLUMNS": "100",
             "OMP_NUM_THREADS": "1",
