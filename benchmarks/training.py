@@ -1,0 +1,286 @@
+"""Training speed against the way a researcher would write it, in rounds that take turns.
+
+The plain way: a DataLoader over the same patches in memory, pytorch-metric-learning's sampler,
+batch-hard miner and triplet loss, the same network, eager, Adam as torch has it. Without that
+package its miner and loss are written out here, and the table says so. Ours: ``Learner.step``, as
+every trial runs it, eager and compiled.
+
+Also: the share of the measured matrix-product rate that training reaches, the share of a step that
+loss and mining of a 1024-patch batch take, and patches per second of the denoiser. On a GPU where
+there is one.
+
+    python benchmarks/training.py [--folder data] [--threads 2] [--batch 512] [--rounds 5]
+"""
+
+import argparse
+import importlib.util
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from hpsearch.config import VIEWS, Adam, BatchHard, DenoiserTrial, L2Net, Noisy, SxK, TrialConfig
+from hpsearch.data.embedded import embedded_store
+from hpsearch.data.samplers import sample, stream
+from hpsearch.data.store import Patches, PatchStore
+from hpsearch.losses import build_loss
+from hpsearch.models import build_denoiser, build_descriptor
+from hpsearch.training.artifacts import Artifacts
+from hpsearch.training.denoising import DenoiserTask
+from hpsearch.training.devices import Compute, choose_device, keep_freed_memory, resident
+from hpsearch.training.inputs import training_input
+from hpsearch.training.learner import Learner
+from hpsearch.training.loop import Progress
+from hpsearch.training.rows import Rows
+
+MEGAFLOP = 78.1
+"""Multiplications and additions of L2-Net at width 1 for one patch forward, in millions."""
+STEP = 3
+"""A training step is about three forward passes."""
+Step = Callable[[int], object]
+Make = Callable[[TrialConfig, Patches, torch.device], Step]
+PML = importlib.util.find_spec("pytorch_metric_learning") is not None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("data"))
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--compile", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    train, device = patches(options), choose_device()
+    say(f"torch {torch.__version__}, {device}, {options.threads} threads, {len(train)} points")
+    descriptors(options)
+    mining(options, device)
+    denoisers(train, device)
+
+
+def descriptors(options: argparse.Namespace) -> None:
+    """Patches per second of a step, ours and plain, each in a process of its own.
+
+    Ours changes how its process keeps memory, which would help the plain way too.
+    """
+    name = "pytorch-metric-learning" if PML else "its miner and loss by hand"
+    ways = {
+        "ours": partial(ours, compiled=False),
+        f"DataLoader(0) + {name}": partial(plain, workers=0),
+        f"DataLoader(2) + {name}": partial(plain, workers=2),
+    }
+    if options.compile:
+        ways["ours, compiled"] = partial(ours, compiled=True)
+    with ExitStack() as stack:
+        steps = {way: stack.enter_context(elsewhere(make, options)) for way, make in ways.items()}
+        times = interleaved(
+            {**steps, "product": product(choose_device())}, options.rounds, choose_device()
+        )
+    say(f"L2-Net width {options.width}, batch hard, S·K = {options.batch}, Adam")
+    say("| way | s a step | patches/s | × plain |\n|---|---|---|---|")
+    best_plain = min(seconds for way, seconds in times.items() if way.startswith("DataLoader"))
+    rate = 2 * 1024**3 / times.pop("product")
+    for way, seconds in times.items():
+        here = options.batch / seconds
+        say(f"| {way} | {seconds:.3f} | {here:.0f} | {best_plain / seconds:.2f} |")
+    if options.width == 1:
+        work = STEP * MEGAFLOP * 1e6 * options.batch / times["ours"]
+        say(f"matrix product {rate / 1e9:.0f} GFLOP/s, ours {work / rate:.0%} of it")
+
+
+@contextmanager
+def elsewhere(make: Make, options: argparse.Namespace) -> Iterator[Step]:
+    """A step that runs in another process, one at a time."""
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(
+        target=serve, args=(make, options, there)
+    )
+    process.start()
+    here.recv()  # ready
+
+    def step(number: int) -> None:
+        here.send(number)
+        here.recv()
+
+    try:
+        yield step
+    finally:
+        here.send(None)
+        process.join()
+
+
+def serve(make: Make, options: argparse.Namespace, pipe: Connection) -> None:
+    """Steps on demand."""
+    torch.set_num_threads(options.threads)
+    train, device = patches(options), choose_device()
+    step = make(configuration(options), train, device)
+    pipe.send("ready")
+    while (number := pipe.recv()) is not None:
+        step(number)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        pipe.send("done")
+
+
+def patches(options: argparse.Namespace) -> Patches:
+    """The training part of the mini set."""
+    store = PatchStore.open(embedded_store("mini", options.folder))
+    return store.part(store.split(), "train")
+
+
+def configuration(options: argparse.Namespace) -> TrialConfig:
+    """What every way trains."""
+    return TrialConfig(
+        input=Noisy(),
+        descriptor=L2Net(width=options.width),
+        loss=BatchHard(),
+        sampler=SxK(groups=options.batch // 4, views=4),
+        optimiser=Adam(lr=1e-3),
+        patches=10**9,
+    )
+
+
+def ours(config: TrialConfig, train: Patches, device: torch.device, *, compiled: bool) -> Step:
+    """A step as trials take it."""
+    if device.type == "cpu":
+        keep_freed_memory()
+    _, feed = training_input(config.input, train, Artifacts("/nowhere"), device)
+    learner = Learner(config, train.sequence_of, feed, Compute(device=device, compiled=compiled))
+
+    def step(number: int) -> None:
+        learner.step(Progress(seen=number, step=number))
+
+    return step
+
+
+class InMemory(Dataset):
+    """One patch and its point at a time."""
+
+    def __init__(self, train: Patches) -> None:
+        self.pixels = train.all(noisy=True).reshape(-1, 1, 32, 32)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, int]:
+        return torch.from_numpy(self.pixels[row]).float(), row // VIEWS
+
+
+class Groups(Sampler):
+    """S·K rows at a time."""
+
+    def __init__(self, sampler: SxK, train: Patches) -> None:
+        self.sampler, self.train = sampler, train
+
+    def __iter__(self) -> Iterator[list[int]]:
+        number = 0
+        while True:
+            rng = stream(0, "plain", number := number + 1)
+            yield sample(self.sampler, self.train.sequence_of, rng).rows[0].tolist()
+
+
+def plain(config: TrialConfig, train: Patches, device: torch.device, *, workers: int) -> Step:
+    """A step as a researcher would write it."""
+    assert isinstance(config.sampler, SxK)
+    batches = Groups(config.sampler, train)
+    loader = iter(DataLoader(InMemory(train), batch_sampler=batches, num_workers=workers))
+    network = build_descriptor(config.descriptor, seed=0).to(device)
+    optimiser, loss = torch.optim.Adam(network.parameters(), lr=1e-3), plain_loss()
+
+    def step(number: int) -> None:
+        given, labels = next(loader)
+        optimiser.zero_grad()
+        loss(network(given.to(device)), labels.to(device)).backward()
+        optimiser.step()
+
+    return step
+
+
+def plain_loss() -> Callable[[Tensor, Tensor], Tensor]:
+    """Batch-hard mining and a hinge of 1."""
+    if not PML:
+        return by_hand
+    from pytorch_metric_learning import distances, losses, miners  # type: ignore[import-not-found]
+
+    distance = distances.LpDistance(normalize_embeddings=False)
+    miner = miners.BatchHardMiner(distance=distance)
+    triplet = losses.TripletMarginLoss(margin=1.0, distance=distance)
+    return lambda x, labels: triplet(x, labels, miner(x, labels))
+
+
+def by_hand(x: Tensor, labels: Tensor) -> Tensor:
+    """The usual twenty lines in four."""
+    distances, same = torch.cdist(x, x), labels[:, None] == labels
+    positive = distances.masked_fill(~same, -torch.inf).max(dim=1).values
+    negative = distances.masked_fill(same, torch.inf).min(dim=1).values
+    return torch.relu(1 + positive - negative).mean()
+
+
+def product(device: torch.device) -> Step:
+    """A matrix product of 2 · 1024³ operations."""
+    x, y = torch.rand(1024, 1024, device=device), torch.rand(1024, 1024, device=device)
+    return lambda number: x @ y
+
+
+def mining(options: argparse.Namespace, device: torch.device) -> None:
+    """What loss and mining cost beside the network."""
+    network = Compute(device=device).place(build_descriptor(L2Net(width=options.width), seed=0))
+    loss = build_loss(BatchHard(), SxK(groups=256, views=4))
+    given = torch.rand(1024, 1, 32, 32, device=device) * 255
+    found = torch.rand(1, 1024, 128, device=device, requires_grad=True)
+    ways: dict[str, Step] = {
+        "network": lambda number: network(given).sum().backward(),
+        "loss": lambda number: loss(found).backward(),
+    }
+    times = interleaved(ways, 3, device)
+    share = times["loss"] / sum(times.values())
+    say(f"loss and mining of 1024 patches: {times['loss'] * 1e3:.1f} ms, {share:.1%} of the step")
+
+
+def denoisers(train: Patches, device: torch.device) -> None:
+    """Patches per second of training the shallow U-Net."""
+    say("| shallow U-Net, batch | patches/s |\n|---|---|")
+    noisy, clean = (resident(Rows(train, noisy=n), device) for n in (True, False))
+    for batch in (64, 512, 1024, 4096) if device.type == "cuda" else (64, 512):
+        config = DenoiserTrial(batch=batch, patches=10**9)
+        network: nn.Module = build_denoiser(config.network, seed=0)
+        network = Compute(device=device).place(network)
+        task = DenoiserTask(config, network, noisy, clean, rows=VIEWS * len(train))
+        seconds = interleaved({"": partial(denoise_step, task)}, 5, device)[""]
+        say(f"| {batch} | {batch / seconds:.0f} |")
+
+
+def denoise_step(task: DenoiserTask, number: int) -> object:
+    return task.step(Progress(seen=number, step=number))
+
+
+def interleaved(ways: Mapping[str, Step], rounds: int, device: torch.device) -> dict[str, float]:
+    """Median seconds of each way; they take turns, so that a busy machine is unfair to none."""
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for number in range(rounds + 2):
+        for way, step in ways.items():
+            started = time.perf_counter()
+            step(number)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            times[way].append(time.perf_counter() - started)
+    return {way: statistics.median(found[2:]) for way, found in times.items()}
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
