@@ -3,20 +3,17 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from hpsearch.cli.app import HOME, Home, app, err, out
-from hpsearch.data.hpatches import ImportSettings, import_tree
 from hpsearch.data.meta import NoiseLevels, Progress
-from hpsearch.data.photo_folder import import_photos
-from hpsearch.data.photos import PhotoSettings
-from hpsearch.data.preview import describe, save_contact_sheet
-from hpsearch.data.store import PatchStore
-from hpsearch.search.workspace import Workspace
+
+if TYPE_CHECKING:
+    from hpsearch.data.store import PatchStore
 
 data = typer.Typer(help="Make patch sets, and look at them.", no_args_is_help=True)
 app.add_typer(data, name="data", rich_help_panel="Data")
@@ -38,6 +35,8 @@ def build(
 
     Example: hpsearch data build mini
     """
+    from hpsearch.search.workspace import Workspace
+
     with progress_bar("building") as advance:
         store = Workspace(home).store(name, progress=advance)
     print_facts(store)
@@ -62,6 +61,8 @@ def import_command(
 
     Example: hpsearch data import hpatches-release --out hpatches.arrow
     """
+    from hpsearch.data.hpatches import ImportSettings, import_tree
+
     noise = NoiseLevels(easy=easy, hard=hard, tough=tough)
     settings = ImportSettings(noise=noise, seed=seed, skip_bad=skip_bad)
     with progress_bar("importing") as advance:
@@ -85,6 +86,9 @@ def photos(
 
     Example: hpsearch data photos ~/Pictures --out mine.arrow
     """
+    from hpsearch.data.photo_folder import import_photos
+    from hpsearch.data.photos import PhotoSettings
+
     noise = NoiseLevels(easy=easy, hard=hard, tough=tough)
     settings = PhotoSettings(points=points, noise=noise, seed=seed)
     with progress_bar("building") as advance:
@@ -105,6 +109,8 @@ def info(
 
     Example: hpsearch data info mini
     """
+    from hpsearch.search.workspace import Workspace
+
     opened = Workspace(home).store(store)
     if verify:
         opened.verify()
@@ -123,6 +129,9 @@ def preview(
 
     Example: hpsearch data preview mini --out preview.png
     """
+    from hpsearch.data.preview import save_contact_sheet
+    from hpsearch.search.workspace import Workspace
+
     save_contact_sheet(Workspace(home).store(store), to, rows=rows, seed=seed)
     out.print(f"{to}", soft_wrap=True)
 
@@ -140,8 +149,10 @@ def progress_bar(task: str) -> Iterator[Progress]:
         yield advance
 
 
-def print_facts(store: PatchStore) -> None:
+def print_facts(store: "PatchStore") -> None:
     """What a store holds, a line a fact."""
+    from hpsearch.data.preview import describe
+
     out.print(f"{store.path}", soft_wrap=True)
     for name, value in describe(store).items():
         out.print(f"  {name:<12} {value}", markup=False, soft_wrap=True)

@@ -4,16 +4,10 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from hpsearch.cli.app import HOME, Home, TrackingUri, app, out
-from hpsearch.data.store import PatchStore
 from hpsearch.errors import UserError
-from hpsearch.evaluation.descriptor_files import write_descriptors
-from hpsearch.models.serving import checked
-from hpsearch.search.workspace import Workspace
-from hpsearch.tracking.registry import load_descriptor, quieten_mlflow
 
 
 @app.command(rich_help_panel="Models")
@@ -38,36 +32,14 @@ def describe(
     """
     if not re.fullmatch(r"models:/[^/@]+(/\d+|@[\w-]+)", model):
         raise UserError(f"{model!r} is no model; write models:/NAME@champion or models:/NAME/3")
-    quieten_mlflow()
+
+    from hpsearch.cli.describing import describe_file, describe_store
+    from hpsearch.search.workspace import Workspace
+
     workspace = Workspace(home)
+    uri = workspace.tracking(tracking_uri).uri
     if patches.endswith(".npy"):
-        array = read_array(Path(patches))
-        found = load_descriptor(model, workspace.tracking(tracking_uri).uri).predict(array)
-        np.save(to, found)
-        out.print(f"{len(found):,} descriptors of {found.shape[1]} numbers in {to}")
-        return
-    store = workspace.store(patches)
-    function = load_descriptor(model, workspace.tracking(tracking_uri).uri)
-    views = {name: _views(function, store, i, clean=clean) for i, name in enumerate(store.names)}
-    write_descriptors(to, views)
-    out.print(f"{16 * sum(store.counts):,} descriptors in {to}/SEQUENCE/VIEW.csv", soft_wrap=True)
-
-
-def read_array(path: Path) -> np.ndarray:
-    """Patches from a .npy file.
-
-    Raises:
-        UserError: if it is missing, damaged, or holds something else.
-    """
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no readable .npy file; save patches with numpy.save") from error
-    return checked(array)
-
-
-def _views(function, store: PatchStore, sequence: int, *, clean: bool) -> np.ndarray:
-    first = int(store.starts[sequence])
-    pixels = (store.clean if clean else store.noisy)[first : first + store.counts[sequence]]
-    found = function.predict(np.array(pixels.reshape(-1, 32, 32)))
-    return found.reshape(len(pixels), 16, -1)
+        out.print(describe_file(model, Path(patches), to, uri=uri), soft_wrap=True)
+    else:
+        store = workspace.store(patches)
+        out.print(describe_store(model, store, to, uri=uri, clean=clean), soft_wrap=True)

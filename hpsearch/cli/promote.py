@@ -5,9 +5,6 @@ from typing import Annotated
 import typer
 
 from hpsearch.cli.app import HOME, Home, app, out
-from hpsearch.search.winner import best_run, decide_against_champion, register_winner
-from hpsearch.search.workspace import Workspace
-from hpsearch.tracking.registry import CHAMPION, Registry, quieten_mlflow
 
 
 @app.command(rich_help_panel="Models")
@@ -18,6 +15,10 @@ def promote(
 
     Example: hpsearch promote quickstart
     """
+    from hpsearch.search.winner import best_run, decide_against_champion, register_winner
+    from hpsearch.search.workspace import Workspace
+    from hpsearch.tracking.registry import CHAMPION, Registry, quieten_mlflow
+
     quieten_mlflow()
     folder = Workspace(home).open(name)
     registry = Registry(tracking=folder.tracking(), model=folder.record.model)

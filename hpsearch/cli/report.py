@@ -6,11 +6,7 @@ from typing import Annotated
 import typer
 
 from hpsearch.cli.app import HOME, Home, app, out
-from hpsearch.cli.ending import print_scores, print_trials
-from hpsearch.cli.figures import page
 from hpsearch.errors import UserError
-from hpsearch.search.winner import load_scores
-from hpsearch.search.workspace import Workspace
 
 
 @app.command(rich_help_panel="Look")
@@ -23,6 +19,11 @@ def report(
 
     Example: hpsearch report quickstart --to report.html
     """
+    from hpsearch.cli.ending import print_scores, print_trials
+    from hpsearch.cli.figures import page
+    from hpsearch.search.winner import load_scores
+    from hpsearch.search.workspace import Workspace
+
     workspace = Workspace(home)
     known = workspace.searches()
     if name is None and not known:

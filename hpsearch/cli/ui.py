@@ -10,9 +10,6 @@ import typer
 
 from hpsearch.cli.app import HOME, Home, TrackingUri, app, out
 from hpsearch.errors import UserError
-from hpsearch.search.workspace import Workspace
-from hpsearch.tracking.pages import runs_page, trials_page
-from hpsearch.tracking.registry import quieten_mlflow
 
 
 @app.command(rich_help_panel="Look")
@@ -25,11 +22,16 @@ def ui(
 
     Example: hpsearch ui --port 5001
     """
+    refuse_used_port(port)
+
+    from hpsearch.search.workspace import Workspace
+    from hpsearch.tracking.pages import runs_page, trials_page
+    from hpsearch.tracking.registry import quieten_mlflow
+
     tracking = Workspace(home).tracking(tracking_uri)
     if tracking.uri.startswith("http"):
         out.print(f"MLflow runs at {tracking.uri}", soft_wrap=True)
         return
-    refuse_used_port(port)
     quieten_mlflow()
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     base = f"http://127.0.0.1:{port}/"

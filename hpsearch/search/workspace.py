@@ -48,6 +48,11 @@ class Workspace:
             raise UserError(f"there is no patch store {data!r}; give a path, or {sets}")
         return PatchStore.open(data)
 
+    @property
+    def artifacts(self) -> Artifacts:
+        """Denoisers and other results that trials share."""
+        return Artifacts(str((self.home / "artifacts").absolute()))
+
     def searches(self) -> list[str]:
         """Names of all searches, oldest first."""
         folders = self.home.glob("searches/*/search.json")
@@ -185,7 +190,7 @@ class SearchFolder:
         return Job(
             store=self.store(),
             split=self.split(),
-            artifacts=Artifacts(str((self.workspace.home / "artifacts").absolute())),
+            artifacts=self.workspace.artifacts,
             report_every=search.report_every,
             validation_points=search.validation_points,
         )
