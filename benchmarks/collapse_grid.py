@@ -5,7 +5,7 @@ is written down. The detector then reads these looks, so its thresholds can be t
 training again (``--save`` and ``--load``). Small networks, the embedded mini set.
 
 Ground truth, from the end of the run alone: a run has COLLAPSED if in the last quarter of its
-budget the loss never fell 2 % below the collapse value, and at the end the descriptors of validation
+budget the loss never fell 2 % below the collapse value, and at its end descriptors of validation
 patches lie in one place, their distances below a tenth of their length. The detector should have
 stopped it. Any other run learns, recovers or is slow, and the detector should have stayed silent.
 A stop is late if it comes more than 5 % of the budget after the last training batch with spread

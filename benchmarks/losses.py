@@ -58,7 +58,7 @@ def main() -> None:
         store=store,
         split=store.split(),
         artifacts=Artifacts(str((options.folder / "artifacts").absolute())),
-        report_every=options.patches // 4,
+        report_every=options.patches,
         validation_points=max(store.counts),
         device="cpu",
     )

@@ -85,8 +85,6 @@ class Trial:
 
     def reports(self) -> Iterator[Report]:
         """Train to the end of the budget, or until the trial fails."""
-        if self.task.device.type == "cpu":
-            keep_freed_memory()
         return fit(
             self.task,
             patches=self.task.config.patches,
@@ -137,6 +135,8 @@ def prepare_trial(config: TrialConfig, job: Job) -> Trial:
     A shared denoiser and the weights to begin with are found or trained here.
     """
     compute = job.compute()
+    if compute.device.type == "cpu":
+        keep_freed_memory()
     train = job.training_patches()
     validation = scored(
         job.store.part(job.split, "validation"), points=job.validation_points, sizes=VALIDATION
