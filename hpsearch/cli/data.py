@@ -139,8 +139,14 @@ def preview(
 @contextmanager
 def progress_bar(task: str) -> Iterator[Progress]:
     """A bar over sequences on a terminal; nothing in a file."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Bar(*columns, TimeRemainingColumn(), console=err, disable=not err.is_terminal) as bar:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    hidden = not err.is_terminal
+    with Bar(*columns, console=err, disable=hidden, transient=True) as bar:
         shown = bar.add_task(task, total=None)
 
         def advance(done: int, total: int, name: str) -> None:

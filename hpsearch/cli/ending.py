@@ -30,7 +30,7 @@ def finish(folder: SearchFolder, publisher: Publisher) -> None:
         print_trials(folder)
         raise
     out.print(f"winner: trial {winner.label}; training the baseline for the same budget …")
-    with Watch(folder.ledger, stated, out, folder.record.trials):
+    with Watch(folder.ledger, stated, out, folder.record.trials, kind="yardstick"):
         baseline = train_baseline(folder)
     out.print("judging on test …")
     scores = judge_all(folder, winner, baseline)

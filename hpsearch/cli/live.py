@@ -34,6 +34,8 @@ class Watch:
     search: Search
     console: Console
     trials: int
+    kind: str = "trial"
+    """Which runs to show: trials, or yardsticks."""
     _offset: int = 0
     _runs: dict[str, Run] = field(default_factory=dict)
     _began: float = field(default_factory=time.monotonic)
@@ -74,7 +76,7 @@ class Watch:
         for event in events:
             run = advance(self._runs.get(event["trial"]), event)
             self._runs[event["trial"]] = run
-            line = self._line(event, run) if say else None
+            line = self._line(event, run) if say and run.kind == self.kind else None
             if line:
                 self.console.print(line, highlight=False, soft_wrap=True, markup=False)
 
@@ -85,8 +87,7 @@ class Watch:
             case "start":
                 return f"{head} started    {title(run.config)}"
             case "report":
-                outlook = self._outlook() if run.kind == "trial" else ""
-                return f"{head} {run.seen:>9,} patches  {_numbers(run)}  {outlook}"
+                return f"{head} {run.seen:>9,} patches  {_numbers(run)}  {self._outlook()}"
             case "end":
                 reason = f"  ({run.reason})" if run.reason else ""
                 return f"{head} {run.status:<10} {run.seen:>9,} patches  {_numbers(run)}{reason}"
@@ -107,12 +108,15 @@ class Watch:
         return table
 
     def _shown(self) -> list[Run]:
-        running = [run for run in self._runs.values() if run.status == "running"]
-        ended = [run for run in self._runs.values() if run.status != "running"]
+        shown = [run for run in self._runs.values() if run.kind == self.kind]
+        running = [run for run in shown if run.status == "running"]
+        ended = [run for run in shown if run.status != "running"]
         ended.sort(key=lambda run: run.ended or 0.0)
         return [*ended[-(ROWS - len(running)) :], *running]
 
     def _outlook(self) -> str:
+        if self.kind != "trial":
+            return ""
         trials = [run for run in self._runs.values() if run.kind == "trial"]
         ended = [run for run in trials if run.status not in ("running", "interrupted")]
         scores = [run.reports[-1]["objective"] for run in ended if run.status == "completed"]
