@@ -131,16 +131,16 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     if options.load:
-        runs = [Looks(**row) for row in json.loads(options.load.read_text())]
+        runs = read(options.load)
     else:
         runs = watch(PatchStore.open(embedded_store("mini", options.folder)), options)
     table(runs)
 
 
 def watch(store: PatchStore, options: argparse.Namespace) -> list[Looks]:
-    """Train the whole grid; written down after every run."""
-    runs = []
-    for config in grid():
+    """Train the whole grid; written down after every run, and continued from there."""
+    runs = read(options.save) if options.save and options.save.exists() else []
+    for config in grid()[len(runs) :]:
         job = Job(
             store=store,
             split=store.split(),
@@ -154,6 +154,10 @@ def watch(store: PatchStore, options: argparse.Namespace) -> list[Looks]:
         if options.save:
             options.save.write_text(json.dumps([asdict(looks) for looks in runs]))
     return runs
+
+
+def read(path: Path) -> list[Looks]:
+    return [Looks(**row) for row in json.loads(path.read_text())]
 
 
 def run(config: TrialConfig, job: Job) -> Looks:
@@ -247,9 +251,9 @@ def grid() -> list[TrialConfig]:
         (raw, soft_squared, SxK(groups=64, views=8), Adam(lr=3e-2)),
         (raw, soft, SxK(groups=32, views=8), Adam(lr=0.1)),
         (raw, squared, SxK(groups=32, views=16), Adam(lr=3e-3)),
-        (unit, soft, SxK(groups=32, views=16), Adam(lr=0.1)),
+        (unit, soft, SxK(groups=16, views=16), Adam(lr=0.1)),
         (raw, low_squared, SxK(groups=64), Adam(lr=1e-2)),
-        (unit, HardNet(), Pairs(batch=256), Adam(lr=0.1)),
+        (unit, HardNet(), Pairs(batch=128), Adam(lr=0.1)),
         (raw, BatchAll(distance="squared"), SxK(groups=32, views=8), Adam(lr=0.1)),
         (raw, Triplet(), RandomTriplets(batch=64), SGD(lr=10, momentum=0.9)),
         (raw, BatchHard(), SxK(groups=32, views=4), SGD(lr=0.3, momentum=0.9)),
