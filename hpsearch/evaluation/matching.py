@@ -19,6 +19,12 @@ from hpsearch.shapes import Float, Int
 
 TARGETS = len(VIEW_NAMES) - 1
 
+CACHE = 2**20
+"""Bytes of a block of distances for each core: it is read three times, so it must stay near."""
+
+BYTES = 64
+"""Bytes of working memory for one candidate, indices and distance, rounded up."""
+
 
 def match(bank: Bank, *, norm: Norm, memory: int) -> MatchingScores:
     """AP and success rate of every reference-target pair of views.
@@ -50,44 +56,94 @@ def nearest(
     """
     points, _, dimension = views.shape
     frame = Frame.around(views.flatten(0, 1), norm=norm, dtype=product_dtype(views.device))
-    reference = views[:, 0]
-    targets = views[:, 1:].transpose(0, 1).flatten(0, 1)
+    reference, targets = views[:, 0].contiguous(), views[:, 1:].transpose(0, 1).contiguous()
     a, b = frame.place(reference), frame.place(targets)
     weight = frame.weight(b)
-    tolerance = frame.tolerance(
-        frame.weight(a), weight.max(), dimension=dimension, exact=integral(a) and integral(b)
-    )
-    rows = max(memory // (len(b) * a.element_size() * 2), 1)
-    block = b.new_empty((min(rows, points), len(b)))
-    found = []
-    for start in range(0, points, rows):
-        step = slice(start, start + rows)
-        filled = frame.approximate(a[step], b, weight=weight, out=block).view(-1, TARGETS, points)
-        row, view, column = _candidates(filled, tolerance[step])
-        distance = indexed_distance(
-            reference, row + start, targets, view * points + column, norm=norm
-        )
-        found.append(
-            _first_closest(row * TARGETS + view, column, distance, n=len(filled) * TARGETS)
-        )
-    index, distance = (torch.cat(part).view(points, TARGETS) for part in zip(*found, strict=True))
+    exact = integral(a) and integral(b.flatten(0, 1))
+    tolerance = frame.tolerance(frame.weight(a), weight.max(), dimension=dimension, exact=exact)
+    rows = _rows_of_block(memory, row_bytes=points * a.element_size(), device=views.device)
+    block = b.new_empty((min(rows, points), points))
+    found: list[tuple[Tensor, Tensor]] = []
+    waiting = Waiting(reference, targets.flatten(0, 1), norm=norm, limit=memory // BYTES)
+    for view in range(TARGETS):
+        for start in range(0, points, rows):
+            step = slice(start, start + rows)
+            filled = frame.approximate(a[step], b[view], weight=weight[view], out=block)
+            row, column = _candidates(filled, tolerance[step], exact=exact)
+            found += waiting.add(view, start, row, column, groups=len(filled))
+    found += waiting.settle()
+    index, distance = (torch.cat(part).view(TARGETS, points).T for part in zip(*found, strict=True))
     return index.cpu().numpy(), distance.cpu().numpy()
 
 
+def _rows_of_block(memory: int, *, row_bytes: int, device: torch.device) -> int:
+    """Rows of a block: as many as stay in the cache of a CPU's cores, or as memory allows."""
+    if device.type == "cpu":
+        memory = min(memory, 2 * CACHE * torch.get_num_threads())
+    return max(memory // (2 * row_bytes), 1)
+
+
 def _candidates(
-    block: Float[Tensor, "r 15 n"], tolerance: Float[Tensor, " r"]
-) -> tuple[Tensor, ...]:
-    """Row, view and column of whatever may be the nearest, in this order."""
-    if not tolerance.any():
-        column = block.argmin(dim=2)  # exact, and the first on ties
-        row, view = torch.ones_like(column, dtype=torch.bool).nonzero(as_tuple=True)
-        return row, view, column.flatten()
-    least = block.amin(dim=2, keepdim=True)
+    block: Float[Tensor, "r n"], tolerance: Float[Tensor, " r"], *, exact: bool
+) -> tuple[Int[Tensor, " c"], Int[Tensor, " c"]]:
+    """Row and column of whatever may be the nearest, in this order."""
+    if exact and not tolerance.any():
+        column = block.argmin(dim=1)  # the first on ties
+        return torch.arange(len(block), device=block.device), column
+    least = block.amin(dim=1, keepdim=True)
     # one ulp more, because the limit itself is rounded
     limit = torch.nextafter(
-        (least + 2 * tolerance[:, None, None]).to(block.dtype), torch.tensor(torch.inf).to(block)
+        (least + 2 * tolerance[:, None]).to(block.dtype), torch.tensor(torch.inf).to(block)
     )
-    return (block <= limit).nonzero(as_tuple=True)
+    near = block <= limit
+    if near.device.type != "cpu":
+        row, column = near.nonzero(as_tuple=True)
+        return row, column
+    # NumPy skips what is false several times faster than torch
+    flat = torch.from_numpy(np.flatnonzero(near.numpy()))
+    row = flat // block.shape[1]
+    return row, flat - row * block.shape[1]
+
+
+class Waiting:
+    """Candidates of several blocks, settled together: a call for few of them costs as much.
+
+    Never more than ``limit`` and one block wait, however many distances are equal.
+    """
+
+    def __init__(
+        self,
+        reference: Float[Tensor, "n d"],
+        targets: Float[Tensor, "m d"],
+        *,
+        norm: Norm,
+        limit: int,
+    ) -> None:
+        self.reference, self.targets = reference, targets
+        self.norm: Norm = norm
+        self.limit = limit
+        self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.groups = self.candidates = 0
+
+    def add(
+        self, view: int, start: int, row: Tensor, column: Tensor, *, groups: int
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Take the candidates of one block; what is settled if too many wait."""
+        self.parts.append((row + self.groups, row + start, column + view * len(self.reference)))
+        self.groups += groups
+        self.candidates += len(row)
+        return self.settle() if self.candidates > self.limit else []
+
+    def settle(self) -> list[tuple[Tensor, Tensor]]:
+        """Index and distance of the first closest of every group that waits; then none waits."""
+        if not self.parts:
+            return []
+        group, row, column = (torch.cat(part) for part in zip(*self.parts, strict=True))
+        distance = indexed_distance(self.reference, row, self.targets, column, norm=self.norm)
+        within = column % len(self.reference)
+        found = _first_closest(group, within, distance, n=self.groups)
+        self.parts, self.groups, self.candidates = [], 0, 0
+        return [found]
 
 
 def _first_closest(

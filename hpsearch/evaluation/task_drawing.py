@@ -1,7 +1,7 @@
 """Drawing task lists for sets that have no official ones."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,14 +22,42 @@ class Sizes:
     """Rows of each of the three pair lists."""
     queries: int
     distractors: int
+    shrinks: bool = False
+    """Whether fewer eligible points shorten queries and distractors alike, instead of a refusal."""
 
     def within(self, points: int) -> "Sizes":
-        """Shrunk for a set of ``points``: at most a quarter as queries, half as distractors."""
-        return Sizes(
-            pairs=self.pairs,
+        """Shrunk for a set of ``points``: at most a quarter as queries, half as distractors.
+
+        Flat patches, which only the drawing sees, may shrink them further.
+        """
+        return replace(
+            self,
             queries=min(self.queries, max(points // 4, 1)),
             distractors=min(self.distractors, max(points // 2, 1)),
+            shrinks=True,
         )
+
+    def cut(self, eligible: int) -> "Sizes":
+        """Queries and distractors for so many eligible points, in the same proportion.
+
+        Raises:
+            UserError: if there are too few, or fewer than asked for and ``shrinks`` is not set.
+        """
+        asked = self.queries + self.distractors
+        if eligible >= asked:
+            return self
+        if not self.shrinks:
+            raise UserError(
+                f"{asked} queries and distractors asked for, but only {eligible} points are "
+                "eligible: ask for fewer"
+            )
+        if eligible < 2:
+            raise UserError(
+                f"retrieval needs two points with some texture, but only {eligible} have a "
+                f"standard deviation above {MIN_STD:g} grey levels: add sequences or points"
+            )
+        queries = max(eligible * self.queries // asked, 1)
+        return replace(self, queries=queries, distractors=eligible - queries)
 
 
 OFFICIAL = Sizes(pairs=1_000_000, queries=10_000, distractors=20_000)
@@ -59,7 +87,7 @@ def make_tasks(
 
     Raises:
         UserError: if the set is too small: fewer than two sequences, no sequence with two points,
-            or fewer eligible points than queries and distractors.
+            or fewer eligible points than queries and distractors, unless ``sizes.shrinks``.
     """
     sizes_of = np.asarray(counts)
     if len(names) != len(sizes_of) or len(names) < 2 or min(counts) < 1 or max(counts) < 2:
@@ -71,6 +99,7 @@ def make_tasks(
         np.arange(n) if std is None else np.flatnonzero(np.asarray(std[s])[:n] > MIN_STD)
         for s, n in enumerate(sizes_of)
     ]
+    sizes = sizes.cut(sum(map(len, eligible)))
     points = _draw_points(
         np.random.default_rng([seed, 1]), eligible, n=sizes.queries + sizes.distractors
     )
@@ -115,12 +144,6 @@ def _another(
 def _draw_points(
     rng: np.random.Generator, eligible: Sequence[Int[np.ndarray, " e"]], *, n: int
 ) -> Int[np.ndarray, "n 2"]:
-    total = sum(map(len, eligible))
-    if total < n:
-        raise UserError(
-            f"{n} queries and distractors asked for, but only {total} points are eligible: "
-            "ask for fewer"
-        )
     waiting = [list(rng.permutation(points)) for points in eligible]
     rows = []
     while len(rows) < n:

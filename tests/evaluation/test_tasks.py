@@ -70,7 +70,26 @@ def test_sets_too_small_are_refused():
         make_tasks(NAMES, [1, 1, 1], sizes=SMALL, seed=0)
     fitting = OFFICIAL.within(12)
     assert (fitting.queries, fitting.distractors) == (3, 6)
-    assert VALIDATION.within(10**6) == VALIDATION
+    large = VALIDATION.within(10**6)
+    assert (large.queries, large.distractors) == (VALIDATION.queries, VALIDATION.distractors)
+
+
+@given(flat=st.lists(st.integers(0, 20), min_size=3, max_size=3))
+def test_flat_patches_shorten_lists_made_to_fit_and_never_refuse_them(flat):
+    std = [np.where(np.arange(20) < few, 3.0, 30.0) for few in flat]
+    eligible = 60 - sum(flat)
+    sizes = VALIDATION.within(60)
+    if eligible < 2:
+        with pytest.raises(UserError, match="two points with some texture"):
+            make_tasks(NAMES, [20] * 3, sizes=sizes, seed=0, std=std)
+        return
+    tasks = make_tasks(NAMES, [20] * 3, sizes=sizes, seed=0, std=std)
+    points = np.concatenate([tasks.queries, tasks.distractors])
+    assert len(points) == min(eligible, 45)
+    assert len(tasks.queries) >= 1
+    assert len(tasks.distractors) >= len(tasks.queries)
+    assert len(np.unique(points, axis=0)) == len(points)
+    assert all(std[s][i] > 10 for s, i in points)
 
 
 @pytest.fixture
