@@ -15,6 +15,7 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from hpsearch.search.outcome import FAILURES, outcome
 from hpsearch.search.search import Search, load_search
 
 OUTCOME = "outcome"
@@ -111,10 +112,11 @@ class StudySearch(Searcher):
             study.tell(frozen.number, state=TrialState.FAIL)
             return
         self.on_trial_result(trial_id, result)  # Tune withholds the result that stopped a trial
-        outcome = "pruned" if result["status"] == "running" else result["status"]
-        trial.set_user_attr(OUTCOME, outcome)
-        trial.set_constraint("collapsed", _violation(outcome))
-        if outcome == "pruned":
+        status, reason = outcome(result)
+        trial.set_user_attr(OUTCOME, status)
+        trial.set_user_attr("reason", reason)
+        trial.set_constraint("collapsed", 1.0 if status in FAILURES else 0.0)  # above 0 violates
+        if status == "pruned":
             study.tell(frozen.number, state=TrialState.PRUNED)
         else:
             study.tell(frozen.number, float(result["objective"]))
@@ -144,8 +146,3 @@ class StudySearch(Searcher):
 def _counts(trial: optuna.trial.FrozenTrial) -> bool:
     """Whether a trial is one of those that were asked for: begun, and not forgotten by Tune."""
     return trial.state != TrialState.WAITING and trial.user_attrs.get(OUTCOME) != "interrupted"
-
-
-def _violation(outcome: str) -> float:
-    """Above 0 violates; 0 or below is feasible."""
-    return 1.0 if outcome in ("collapsed", "diverged") else 0.0

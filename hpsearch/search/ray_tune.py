@@ -12,6 +12,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from hpsearch.errors import UserError
 from hpsearch.search.optuna_bridge import StudySearch
+from hpsearch.search.outcome import outcome
 from hpsearch.search.workers import train
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.ledger import Ledger
@@ -51,23 +52,14 @@ class LedgerCallback(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial ended, by itself or because the scheduler stopped it."""
         result = trial.last_result or {}
-        status = result.get("status", "failed")
-        self._ledger.append(
-            "end",
-            trial=trial.trial_id,
-            status="pruned" if status == "running" else status,
-            reason=result.get("reason", "") or _why(status),
-        )
+        status, reason = outcome(result) if "status" in result else ("failed", "no report came")
+        self._ledger.append("end", trial=trial.trial_id, status=status, reason=reason)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial raised, or its worker died for good."""
         error = trial.get_error()
         lines = str(error).strip().splitlines() if error else ["no message"]
         self._ledger.append("end", trial=trial.trial_id, status="failed", reason=lines[-1][:500])
-
-
-def _why(status: str) -> str:
-    return "among the lower share of its rung" if status == "running" else ""
 
 
 class RungKeeper(tune.Callback):

@@ -72,6 +72,16 @@ def test_every_ending_is_told_truly(
     assert (trial.constraints["collapsed"] > 0) == (status in ("collapsed", "diverged"))
 
 
+def test_a_trial_that_was_stopped_in_a_collapse_has_collapsed(folder: Path) -> None:
+    search = bridge(folder)
+    search.suggest("a")
+    search.on_trial_complete(trial_id="a", result={**result(20, 0.0), "collapsed": True})
+    (trial,) = study_of(folder).trials
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.0)
+    assert trial.user_attrs[OUTCOME] == "collapsed"
+    assert trial.constraints["collapsed"] > 0
+
+
 @pytest.mark.parametrize("last", [None, {}, {"seen": 5}], ids=["none", "empty", "no objective"])
 def test_a_trial_without_a_value_failed(folder: Path, last: dict | None) -> None:
     search = bridge(folder)
