@@ -2,6 +2,8 @@
 
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from hpsearch.evaluation.bootstrap import compare
 from hpsearch.evaluation.pixels import normalised_pixels
 from hpsearch.models.serving import Recipe, save_pipeline
 from hpsearch.search.objective import Objective
+from hpsearch.search.outcome import FAILURES
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.decision import Decision, decide
 from hpsearch.tracking.registry import FINGERPRINT, Candidate, Registry
@@ -74,29 +77,40 @@ def train_baseline(folder: SearchFolder) -> Run:
     if done:
         return done[0]
     search, ledger = folder.search(), folder.ledger
-    trial = prepare_trial(search.baseline, folder.job())
     config = search.baseline.model_dump(mode="json")
     ledger.append("start", trial=BASELINE, number=-1, kind="yardstick", config=config)
-    path = folder.trials / BASELINE
-    for report in trial.reports():
-        collapsed = report.status in ("collapsed", "diverged")
-        value = search.objective.value(report.metrics, collapsed=collapsed)
-        ledger.append(
-            "report", trial=BASELINE, seen=report.seen, objective=value, metrics=report.metrics
-        )
-        trial.save(path, report)
-        if report.status != "running":
-            ledger.append("end", trial=BASELINE, status=report.status, reason=report.reason)
+    with one_thread():
+        trial = prepare_trial(search.baseline, folder.job())
+        for report in trial.reports():
+            collapsed = report.status in FAILURES
+            value = search.objective.value(report.metrics, collapsed=collapsed)
+            trial.save(folder.trials / BASELINE, report)
+            said = {"seen": report.seen, "objective": value, "metrics": report.metrics}
+            ledger.append("report", trial=BASELINE, **said)
+            if report.status != "running":
+                ledger.append("end", trial=BASELINE, status=report.status, reason=report.reason)
     return next(run for run in folder.runs() if run.id == BASELINE)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """As trials train: threads that wait for each other cost small networks more than they gain."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def judge_all(folder: SearchFolder, winner: Run, baseline: Run) -> dict[str, Scores]:
     """Test scores of the winner, the baseline and normalised pixels, on the same patches."""
     test, noisy = judged_part(folder.store(), folder.split()), winner.config.evaluate_on == "noisy"
-    scores = {
-        run.label: judge(trained(run, folder).pipeline(), test, noisy=noisy, device=device())
-        for run in (winner, baseline)
-    }
+    with one_thread():
+        scores = {
+            run.label: judge(trained(run, folder).pipeline(), test, noisy=noisy, device=device())
+            for run in (winner, baseline)
+        }
     scores[PIXELS] = judge_function(pixels, test, noisy=noisy)
     (folder.path / SCORES).write_text(
         json.dumps({name: found.to_dict() for name, found in scores.items()})
