@@ -15,6 +15,7 @@ One drawing of sequences serves all headlines and both sides of a comparison.
 Source: Efron & Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13 (percentile interval).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +68,21 @@ def intervals(
     values = _values(scores)
     bounds = _bounds(drawn, confidence=confidence)
     return {name: Interval(value=values[name], low=low, high=high) for name, low, high in bounds}
+
+
+def headlines_of(scores: Scores, chosen: Sequence[bool]) -> dict[str, float]:
+    """``HEADLINES`` over some of the sequences alone, as if the drawing had been those.
+
+    Verification takes the pairs whose first patch lies in them, from the binned distances.
+
+    Args:
+        chosen: whether each sequence counts; at least one must.
+    """
+    one = np.asarray(chosen, float)[None]
+    if not one.any():
+        raise UserError("scores of no sequences at all were asked for; choose at least one")
+    drawn = _resample(scores, one * (one.size / one.sum()))
+    return {name: float(values[0]) for name, values in drawn.items()}
 
 
 def compare(

@@ -5,7 +5,7 @@ import torch
 
 from hpsearch.evaluation.average_precision import area_from_counts
 from hpsearch.evaluation.descriptors import Bank
-from hpsearch.evaluation.distances import ROWS, Norm
+from hpsearch.evaluation.distances import Norm
 from hpsearch.evaluation.scores import VerificationScores
 from hpsearch.evaluation.tasks import Tasks
 from hpsearch.evaluation.views import LEVELS, VIEW_NAMES, view_of
@@ -13,6 +13,9 @@ from hpsearch.shapes import Float, Int
 
 IMBALANCE = 5
 """The imbalanced list holds all negatives and the first fifth of the positives."""
+
+ROWS = 2048
+"""Pairs a step: both sides and their difference stay in a core's cache."""
 
 BINS = 256
 """Bins of equally many positives that the bootstrap resamples."""
