@@ -40,7 +40,8 @@ def test_a_tree_becomes_a_store_by_itself(
     assert opened.counts == (3, 3)
     assert "fingerprint" in done.stdout
     if noisy:
-        ref = np.asarray(Image.open(tree / "v_abstract" / "t5_noise.png")).reshape(3, 32, 32)
+        with Image.open(tree / "v_abstract" / "t5_noise.png") as strip:
+            ref = np.asarray(strip).reshape(3, 32, 32)
         np.testing.assert_array_equal(opened.noisy[3:, VIEW_NAMES.index("t5")], ref)
 
 
@@ -77,4 +78,5 @@ def test_facts_and_preview(home: Home, tmp_path: Path) -> None:
     assert "192 (32 to 32 a sequence)" in done.stdout
     done = home.run("data", "preview", home.store, "--out", tmp_path / "sheet.png", "--rows", 3)
     assert done.returncode == 0, done.stderr
-    assert Image.open(tmp_path / "sheet.png").size[0] > 16 * 32
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size[0] > 16 * 32
