@@ -4,13 +4,12 @@ Every run goes to the end of its budget with no detector, and what a detector wo
 is written down. The detector then reads these looks, so its thresholds can be tried without
 training again (``--save`` and ``--load``). Small networks, the embedded mini set.
 
-Ground truth, from the end of the run alone: a run has COLLAPSED if in the last quarter of its
-budget the loss never fell 2 % below the collapse value, and at its end descriptors of validation
-patches lie in one place, their distances below a tenth of their length. The detector should have
-stopped it. Any other run learns, recovers or is slow, and the detector should have stayed silent.
-A stop is late if it comes more than 5 % of the budget after the last training batch with spread
-(relative dispersion above 0.1). A ranking by mAP is no ground truth: what is left of the patch on
-top of a constant still ranks.
+Ground truth, from the end of the run alone and on validation patches: a run has COLLAPSED if the
+evaluation's own guard says so (one place, and points not told apart), or if its loss is stuck at
+the collapse value in the last quarter, its descriptors lie in one place, and they match no better
+than the untrained network's. The detector should have stopped it. Any other run learns, recovers
+or is slow, and the detector should have stayed silent. A stop is late if it comes more than 5 % of
+the budget after the last training batch with spread (relative dispersion above 0.1).
 
     python benchmarks/collapse_grid.py [--folder data] [--save looks.json | --load looks.json]
 """
@@ -63,8 +62,9 @@ REPORTS, CHECKS = 8, 16
 VERDICTS = ("right", "wrong early", "wrong late")
 LATE = 0.05
 """Share of the budget after the collapse at which a stop is late."""
-STUCK, SPREAD = 0.98, 0.1
-"""Share of the collapse value above which a loss is stuck; relative dispersion that is spread."""
+STUCK, SPREAD, BETTER = 0.98, 0.1, 1.1
+"""Share of the collapse value above which a loss is stuck; relative dispersion that is spread;
+factor on the untrained matching mAP that is better."""
 
 
 @dataclass
@@ -87,8 +87,11 @@ class Looks:
     @property
     def collapsed(self) -> bool:
         """By the ground truth."""
+        if not self.ends or self.ends["collapsed"]:
+            return True
         last = self.loss[-(len(self.loss) // 4) :]
-        return min(last) > STUCK * self.collapse_value and self.ends["relative"] < SPREAD
+        stuck = min(last) > STUCK * self.collapse_value and self.ends["relative"] < SPREAD
+        return stuck and self.trained < BETTER * self.untrained
 
     @property
     def began(self) -> int:
@@ -112,7 +115,7 @@ class Watched:
     def check(self, loss: float) -> Verdict | None:
         self.looks.seen.append(self.now)
         self.looks.loss.append(loss)
-        self.looks.dispersion.append(list(self.task.learner.dispersion()))
+        self.looks.dispersion.append(list(self.task.learner.looked_at()))
         return None
 
     def evaluate(self) -> dict[str, float]:
@@ -187,7 +190,8 @@ def validated(task: DescriptorTask, *, settle: int = 0) -> dict[str, float]:
             task.network.train()(task.learner.feed(rng.integers(16 * points, size=256), 0.0))
     pipeline = Pipeline(denoiser=None, descriptor=task.network)
     scores = task.validation.score(describe(pipeline, task.seen_by_descriptor))
-    return {"matching": scores.matching, "mAP": scores.mean, **asdict(scores.dispersion)}
+    found = {"matching": scores.matching, "mAP": scores.mean, **asdict(scores.dispersion)}
+    return {**found, "collapsed": float(scores.collapsed)}
 
 
 def verdict(looks: Looks, detector: CollapseDetector) -> tuple[str, int | None]:

@@ -5,6 +5,11 @@ while, and a constant encoder has retrieval mAP 1.0. The descriptors show it, bu
 they lie in one direction or close to one point relative to their length, *and* another point's
 patch is no farther than a patch of the same point. The effective rank is no help: it is scale-free
 and stays high while everything shrinks to one point.
+
+Whether points are told apart is asked without dropout: where descriptors lie close together, the
+noise of dropout is larger than what separates them, although they may rank well. Unit descriptors
+trained with a high rate can end a fiftieth of their length apart, with their loss at the collapse
+value throughout, and be as good as others; that is no collapse.
 """
 
 from dataclasses import dataclass
@@ -21,9 +26,9 @@ ALIGNED = 0.99
 """Resultant length above this counts as one direction."""
 APART = 1.05
 """A ratio of negative to positive distance below this counts as not told apart."""
-VANISHING = 0.03
+VANISHING = 2e-3
 """Relative dispersion below this, with the loss at its collapse value, counts as collapse even if
-points can still be told apart: what is left is too small for the loss to see."""
+points can still be told apart: what is left is lost in half precision and in files."""
 AT_COLLAPSE_VALUE = 0.02
 """Relative distance of the loss from its collapse value that counts as hugging it."""
 
@@ -37,6 +42,11 @@ class Dispersion(NamedTuple):
     """Length of the mean of the unit-normalised descriptors, in [0, 1]."""
     ratio: float
     """Root mean squared distance to other points' patches ÷ to the same point's; 1 = chance."""
+
+    @property
+    def narrow(self) -> bool:
+        """Whether descriptors lie close together for their length, or all in one direction."""
+        return self.relative < CLOSE or self.resultant > ALIGNED
 
 
 @torch.no_grad()
@@ -87,8 +97,7 @@ class CollapseDetector:
 
     def look(self, seen: Dispersion, loss: float) -> bool:
         """Whether the trial has collapsed, given the latest batch and the recent mean loss."""
-        one_place = seen.relative < CLOSE or seen.resultant > ALIGNED
-        lost = one_place and seen.ratio < APART and loss > 0.9 * self.collapse_value
+        lost = seen.narrow and seen.ratio < APART and loss > 0.9 * self.collapse_value
         hugging = abs(loss / self.collapse_value - 1) < AT_COLLAPSE_VALUE
         vanished = seen.relative < VANISHING and hugging
         self.bad = self.bad + 1 if lost or vanished else 0

@@ -24,6 +24,9 @@ from hpsearch.training.optimisers import build_optimiser, set_rate
 from hpsearch.training.schedules import rate_factor
 from hpsearch.training.stages import Move, Stepper, plain_sampler
 
+LOOKED_AT = 192
+"""Patches that are described once more where a collapse is suspected."""
+
 
 @dataclass(eq=False)
 class Learner:
@@ -55,6 +58,7 @@ class Learner:
         )
         self._before_stage: dict[str, Any] | None = None
         self._latest: tuple[Tensor, Tensor] | None = None
+        self._drawn: tuple[Batch, float] | None = None
 
     def step(self, progress: Progress) -> tuple[Tensor, int]:
         """Forward each call of the batch on its own, pay, move the weights."""
@@ -74,6 +78,7 @@ class Learner:
             loss.backward()
             self.optimiser.step()
         self._latest = (descriptors.detach().flatten(0, 1), torch.from_numpy(batch.labels.ravel()))
+        self._drawn = (batch, share)
         used = batch.rows.size
         if self.stepper:
             self._follow(self.stepper.add(loss, used=used, seen=progress.seen + used))
@@ -90,11 +95,23 @@ class Learner:
         descriptors, labels = self._latest
         return dispersion(descriptors, labels.to(descriptors.device))
 
+    def looked_at(self) -> Dispersion:
+        """As ``dispersion``; where it is narrow, points are told apart without dropout's noise."""
+        now = self.dispersion()
+        if not now.narrow:
+            return now
+        assert self._drawn is not None, "a step comes first"
+        batch, share = self._drawn
+        some = slice(max(2, LOOKED_AT // len(batch.rows)))
+        quiet = self._describe(batch.rows[:, some].ravel(), share)
+        labels = torch.from_numpy(batch.labels[:, some].ravel()).to(quiet.device)
+        return now._replace(ratio=max(now.ratio, dispersion(quiet, labels).ratio))
+
     def check(self, loss: float) -> Verdict | None:
         """Whether the descriptor has collapsed; not while the stepped schedule may undo it."""
         if self._before_stage is not None:
             return None
-        now = self.dispersion()
+        now = self.looked_at()
         if not self.detector.look(now, loss):
             return None
         return Verdict(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hpsearch.config import (
+    SGD,
     Adam,
     BatchHard,
     Clean,
@@ -145,16 +146,16 @@ def test_a_trial_never_reads_a_test_patch(tiny: PatchStore, job: Job, tmp_path: 
 
 @pytest.mark.slow
 def test_a_collapsing_trial_is_stopped_early(job: Job) -> None:
-    """A huge learning rate on squared distances throws every descriptor onto one point."""
+    """A large step throws the descriptors so far that the only way back is one point."""
     config = TrialConfig(
-        descriptor=L2Net(width=0.125, unit_norm=True, dropout=0.0),
-        loss=BatchHard(distance="squared"),
+        descriptor=L2Net(width=0.125),
+        loss=BatchHard(),
         sampler=SxK(groups=16, views=8),
-        optimiser=Adam(lr=0.3),
-        patches=20_000,
+        optimiser=SGD(lr=0.3, momentum=0.9),
+        patches=16_000,
     )
     patient = Job(**{**vars(job), "report_every": 2_000})
     last = list(prepare_trial(config, patient).reports())[-1]
-    assert last.status in ("collapsed", "diverged"), last
+    assert last.status == "collapsed", last
     assert last.seen < 0.8 * config.patches
     assert last.metrics["val/mAP"] == 0.0
