@@ -85,13 +85,25 @@ class Looks:
     dispersion: list[list[float]] = field(default_factory=list)
 
     @property
+    def diverged(self) -> bool:
+        """Its loss was no number in the end."""
+        return not self.ends
+
+    @property
     def collapsed(self) -> bool:
         """By the ground truth."""
-        if not self.ends or self.ends["collapsed"]:
+        if self.diverged or self.ends["collapsed"]:
             return True
         last = self.loss[-(len(self.loss) // 4) :]
         stuck = min(last) > STUCK * self.collapse_value and self.ends["relative"] < SPREAD
         return stuck and self.trained < BETTER * self.untrained
+
+    @property
+    def truth(self) -> str:
+        """In a word."""
+        if self.diverged:
+            return "diverged"
+        return "collapsed" if self.collapsed else "sound"
 
     @property
     def began(self) -> int:
@@ -196,6 +208,8 @@ def validated(task: DescriptorTask, *, settle: int = 0) -> dict[str, float]:
 
 def verdict(looks: Looks, detector: CollapseDetector) -> tuple[str, int | None]:
     """How the detector did, and at how many patches seen it would have stopped the run."""
+    if looks.diverged:  # the loop ends these itself
+        return "right", looks.seen[-1] if looks.seen else 0
     stopped = None
     for seen, loss, dispersed in zip(looks.seen, looks.loss, looks.dispersion, strict=True):
         if detector.look(Dispersion(*dispersed), loss):
@@ -219,7 +233,7 @@ def table(runs: list[Looks]) -> None:
         loss = statistics.mean(looks.loss[-CHECKS:]) / looks.collapse_value
         began = f"{looks.began / looks.budget:.0%}" if looks.collapsed else "–"
         say(
-            f"| {looks.name} | {'collapsed' if looks.collapsed else 'sound'} | "
+            f"| {looks.name} | {looks.truth} | "
             f"{looks.untrained:.3f} → {looks.trained:.3f} | {loss:.3f} | "
             f"{looks.ends.get('relative', math.nan):.3f} | {began} | {at} | {word} |"
         )
@@ -250,11 +264,11 @@ def grid() -> list[TrialConfig]:
         (unit, squared, SxK(groups=64, views=8), Adam(lr=1e-2)),
         (raw, squared, SxK(groups=64, views=8), Adam(lr=1e-2)),
         (raw, BatchHard(), SxK(groups=64, views=8), Adam(lr=1e-2)),
-        (raw, BatchHard(), SxK(groups=128, views=8), Adam(lr=1e-2)),
-        (unit, BatchHard(), SxK(groups=32, views=16), Adam(lr=1e-2)),
-        (raw, soft_squared, SxK(groups=64, views=8), Adam(lr=3e-2)),
+        (raw, BatchHard(), SxK(groups=128, views=4), Adam(lr=1e-2)),
+        (unit, BatchHard(), SxK(groups=16, views=16), Adam(lr=1e-2)),
+        (raw, soft_squared, SxK(groups=32, views=8), Adam(lr=3e-2)),
         (raw, soft, SxK(groups=32, views=8), Adam(lr=0.1)),
-        (raw, squared, SxK(groups=32, views=16), Adam(lr=3e-3)),
+        (raw, squared, SxK(groups=16, views=16), Adam(lr=3e-2)),
         (unit, soft, SxK(groups=16, views=16), Adam(lr=0.1)),
         (raw, low_squared, SxK(groups=64), Adam(lr=1e-2)),
         (unit, HardNet(), Pairs(batch=128), Adam(lr=0.1)),

@@ -24,8 +24,9 @@ CLOSE = 0.2
 """Relative dispersion below this counts as one point."""
 ALIGNED = 0.99
 """Resultant length above this counts as one direction."""
-APART = 1.05
-"""A ratio of negative to positive distance below this counts as not told apart."""
+APART = 1.03
+"""A ratio of negative to positive distance below this counts as not told apart; at 1.05 runs are
+stopped that later match twice as well as untrained ones."""
 VANISHING = 2e-3
 """Relative dispersion below this, with the loss at its collapse value, counts as collapse even if
 points can still be told apart: what is left is lost in half precision and in files."""
@@ -92,7 +93,7 @@ class CollapseDetector:
     """
 
     collapse_value: float
-    patience: int = 4
+    patience: int = 3
     bad: int = 0
 
     def look(self, seen: Dispersion, loss: float) -> bool:
