@@ -5,7 +5,7 @@ import pytest
 
 from hpsearch.errors import UserError
 from hpsearch.evaluation import evaluate
-from hpsearch.evaluation.bootstrap import compare, intervals, weighted_ap
+from hpsearch.evaluation.bootstrap import compare, headlines_of, intervals, weighted_ap
 from hpsearch.evaluation.scores import MatchingScores, RetrievalScores, VerificationScores
 from hpsearch.evaluation.verification import _ap, _verify_level
 
@@ -133,3 +133,18 @@ def test_scores_of_other_sets_are_not_compared(golden_scores):
         intervals(many_sequences(golden_scores, np.ones(1)))
     with pytest.raises(UserError, match="confidence"):
         intervals(golden_scores, confidence=95)
+
+
+def test_headlines_of_some_sequences(golden_scores):
+    """All of them: the headlines; some: their own matching and the mean over their queries."""
+    names = golden_scores.names
+    whole = headlines_of(golden_scores, [True] * len(names))
+    assert whole == pytest.approx({name: golden_scores.flat()[name] for name in whole})
+    kind = np.array([name.startswith("i_") for name in names])
+    found = headlines_of(golden_scores, kind)
+    assert found["matching"] == pytest.approx(golden_scores.matched.ap[kind].mean())
+    own = kind[golden_scores.retrieved.sequence]
+    assert found["retrieval"] == pytest.approx(golden_scores.retrieved.ap[:, -1, own].mean())
+    assert found["verification"] != pytest.approx(whole["verification"], abs=1e-4)
+    with pytest.raises(UserError, match="no sequences at all"):
+        headlines_of(golden_scores, [False] * len(names))
