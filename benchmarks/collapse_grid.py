@@ -11,7 +11,7 @@ than the untrained network's. The detector should have stopped it. Any other run
 or is slow, and the detector should have stayed silent. A stop is late if it comes more than 5 % of
 the budget after the last training batch with spread (relative dispersion above 0.1).
 
-    python benchmarks/collapse_grid.py [--folder data] [--save looks.json | --load looks.json]
+    python benchmarks/collapse_grid.py [--folder data] [--seed 0] [--save looks | --load looks]
 """
 
 import argparse
@@ -142,6 +142,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("data"))
     parser.add_argument("--save", type=Path, default=None)
     parser.add_argument("--load", type=Path, default=None)
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -155,7 +156,8 @@ def main() -> None:
 def watch(store: PatchStore, options: argparse.Namespace) -> list[Looks]:
     """Train the whole grid; written down after every run, and continued from there."""
     runs = read(options.save) if options.save and options.save.exists() else []
-    for config in grid()[len(runs) :]:
+    for row in grid()[len(runs) :]:
+        config = row.model_copy(update={"seed": options.seed})
         job = Job(
             store=store,
             split=store.split(),
@@ -179,7 +181,7 @@ def run(config: TrialConfig, job: Job) -> Looks:
     """One configuration to the end."""
     started, task = time.perf_counter(), prepare_trial(config, job).task
     ending = L2Net(unit_norm=config.descriptor.unit_norm, final_norm=config.descriptor.final_norm)
-    name = title(config.model_copy(update={"descriptor": ending}))
+    name = title(config.model_copy(update={"descriptor": ending, "seed": 0}))
     looks = Looks(name, config.loss.collapse_value, config.patches, untrained=0.0)
     looks.untrained = validated(task, settle=30)["matching"]
     every = config.patches // REPORTS
