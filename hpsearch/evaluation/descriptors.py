@@ -51,20 +51,23 @@ class Bank:
         start = 0
         for name, array in zip(names, given, strict=True):
             rows = table[start : start + len(array)]
-            rows.copy_(_as_float32(array))
+            _fill(rows, array)
             _check_finite(name, rows)
             start += len(array)
         return cls(names=tuple(names), counts=counts, table=table)
 
 
-def _as_float32(array: Num[np.ndarray | Tensor, "n 16 d"]) -> Float[Tensor, "n 16 d"]:
+def _fill(rows: Float[Tensor, "n 16 d"], array: Num[np.ndarray | Tensor, "n 16 d"]) -> None:
+    """Copy into float32 rows in one pass."""
     if isinstance(array, Tensor):
-        return array.detach().float()
-    with np.errstate(
-        over="ignore"
-    ):  # beyond float32 becomes infinity, which is then refused by name
-        # a copy, because torch warns about read-only (memory-mapped) arrays
-        return torch.from_numpy(np.array(array, np.float32))
+        rows.copy_(array.detach())
+        return
+    # beyond float32 becomes infinity, which is then refused by name
+    with np.errstate(over="ignore"):
+        if rows.device.type == "cpu":
+            np.copyto(rows.numpy(), array, casting="unsafe")
+        else:
+            rows.copy_(torch.from_numpy(np.array(array, np.float32)))
 
 
 def _in_order(

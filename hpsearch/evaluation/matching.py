@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from hpsearch.evaluation.average_precision import average_precision
+from hpsearch.evaluation.cores import on_cores
 from hpsearch.evaluation.descriptors import Bank
 from hpsearch.evaluation.distances import (
     Frame,
@@ -20,7 +21,7 @@ from hpsearch.shapes import Float, Int
 TARGETS = len(VIEW_NAMES) - 1
 
 CACHE = 2**20
-"""Bytes of a block of distances for each core: it is read three times, so it must stay near."""
+"""Bytes of a block of distances on a CPU: it is read three times, so it must stay near."""
 
 BYTES = 64
 """Bytes of working memory for one candidate, indices and distance, rounded up."""
@@ -32,16 +33,18 @@ def match(bank: Bank, *, norm: Norm, memory: int) -> MatchingScores:
     The list holds one match a reference patch, its nearest neighbour (the first on ties), in the
     order of patches; a reference patch that is matched wrongly is a positive never found.
     """
-    ap = np.empty((len(bank.counts), TARGETS))
-    success = np.empty_like(ap)
-    for sequence in range(len(bank.counts)):
+
+    def of_sequence(sequence: int) -> tuple[Float[np.ndarray, " 15"], Float[np.ndarray, " 15"]]:
         index, distance = nearest(bank.sequence(sequence), norm=norm, memory=memory)
         correct = index == np.arange(len(index))[:, None]
-        success[sequence] = correct.mean(axis=0)
-        ap[sequence] = [
+        areas = [
             average_precision(distance[:, view], correct[:, view], n_positive=len(index))
             for view in range(TARGETS)
         ]
+        return np.array(areas), correct.mean(axis=0)
+
+    found = on_cores(of_sequence, range(len(bank.counts)), device=bank.table.device)
+    ap, success = (np.stack(part) for part in zip(*found, strict=True))
     shape = (len(bank.counts), len(LEVELS), IMAGES)
     return MatchingScores(ap=ap.reshape(shape), success_rate=success.reshape(shape))
 
@@ -77,9 +80,9 @@ def nearest(
 
 
 def _rows_of_block(memory: int, *, row_bytes: int, device: torch.device) -> int:
-    """Rows of a block: as many as stay in the cache of a CPU's cores, or as memory allows."""
+    """Rows of a block: as many as stay in a core's cache, or as memory allows."""
     if device.type == "cpu":
-        memory = min(memory, 2 * CACHE * torch.get_num_threads())
+        memory = min(memory, 2 * CACHE)
     return max(memory // (2 * row_bytes), 1)
 
 

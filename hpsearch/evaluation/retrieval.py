@@ -1,6 +1,5 @@
 """Retrieval: are the other views of a patch found among distractors?"""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hpsearch.evaluation.average_precision import area_from_counts
+from hpsearch.evaluation.cores import on_cores
 from hpsearch.evaluation.descriptors import Bank
 from hpsearch.evaluation.distances import Frame, Norm, indexed_distance, integral
 from hpsearch.evaluation.scores import POOLS, RetrievalScores
@@ -29,12 +29,18 @@ def retrieve(bank: Bank, tasks: Tasks, *, norm: Norm, memory: int) -> RetrievalS
     ap = np.empty((len(LEVELS), len(POOLS), len(tasks.queries)))
     neutral = np.empty((len(LEVELS), len(tasks.queries)))
     whole = Pool.of(bank.table[_rows(bank, tasks.distractors), 0], norm=norm)
-    for sequence in np.unique(tasks.queries[:, 0]):
+    threads = torch.get_num_threads() if bank.table.device.type == "cpu" else 1
+
+    def of_sequence(sequence: int) -> None:
         own = np.flatnonzero(tasks.queries[:, 0] == sequence)
         pool = whole.without(tasks.distractors[:, 0] == sequence)
-        closer, as_close = pool.counts(bank.table[_rows(bank, tasks.queries[own])], memory=memory)
+        views = bank.table[_rows(bank, tasks.queries[own])]
+        closer, as_close = pool.counts(views, memory=memory // threads)
         ap[:, :, own] = _ap(closer)
         neutral[:, own] = _ap((closer + as_close)[..., -1:] / 2)[:, 0]
+
+    sequences = np.unique(tasks.queries[:, 0]).tolist()
+    on_cores(of_sequence, sequences, device=bank.table.device)
     return RetrievalScores(
         ap=ap, tie_neutral_ap=neutral, sequence=tasks.queries[:, 0].astype(np.int64)
     )
@@ -166,19 +172,7 @@ def sort_rows(values: Float[Tensor, "q m"]) -> Float[Tensor, "q m"]:
     """Rows in ascending order; on a CPU by NumPy, whose vectorised sort is five times faster."""
     if values.device.type != "cpu":
         return values.sort(dim=1).values
-    source, result = values.numpy(), np.empty(values.shape)
-    parts = np.array_split(
-        np.arange(len(source)), max(min(torch.get_num_threads(), len(source)), 1)
-    )
-
-    def sort(part: Int[np.ndarray, " r"]) -> None:
-        rows = slice(part[0], part[-1] + 1)
-        result[rows] = source[rows]
-        result[rows].sort(axis=1)
-
-    with ThreadPoolExecutor(len(parts)) as pool:
-        list(pool.map(sort, parts))
-    return torch.from_numpy(result)
+    return torch.from_numpy(np.sort(values.numpy(), axis=1))
 
 
 def _rows(bank: Bank, points: Int[np.ndarray, "n 2"]) -> Tensor:

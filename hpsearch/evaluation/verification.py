@@ -1,9 +1,12 @@
 """Verification: do two patches show the same point?"""
 
+from functools import partial
+
 import numpy as np
 import torch
 
 from hpsearch.evaluation.average_precision import area_from_counts
+from hpsearch.evaluation.cores import on_cores
 from hpsearch.evaluation.descriptors import Bank
 from hpsearch.evaluation.distances import Norm
 from hpsearch.evaluation.scores import VerificationScores
@@ -29,11 +32,14 @@ def verify(bank: Bank, tasks: Tasks, *, norm: Norm) -> VerificationScores:
     """
     few = len(tasks.positives) // IMBALANCE
     lists = (tasks.positives[:few], tasks.positives[few:], tasks.inter, tasks.intra)
-    ordered = [_in_memory_order(bank, pairs) for pairs in lists]
-    found = [
-        _verify_level(*(_by_sequence(bank, pairs, level=level, norm=norm) for pairs in ordered))
-        for level in range(len(LEVELS))
-    ]
+    device = bank.table.device
+    ordered = on_cores(partial(_in_memory_order, bank), lists, device=device)
+    parts = [(pairs, level) for level in range(len(LEVELS)) for pairs in ordered]
+    sorted_parts = on_cores(
+        lambda part: _by_sequence(bank, part[0], level=part[1], norm=norm), parts, device=device
+    )
+    of_levels = [sorted_parts[i : i + len(lists)] for i in range(0, len(parts), len(lists))]
+    found = on_cores(lambda level: _verify_level(*level), of_levels, device=device)
     auc, ap, sequence_ap, histogram = (np.stack(part) for part in zip(*found, strict=True))
     return VerificationScores(
         balanced_auc=auc, imbalanced_ap=ap, sequence_ap=sequence_ap, histogram=histogram
