@@ -23,6 +23,7 @@ from hpsearch.shapes import Float, UInt8
 from hpsearch.tracking.registry import load_descriptor, quieten_mlflow
 from hpsearch.tracking.runs import Run
 from hpsearch.training.judging import judged_part
+from hpsearch.training.trial import CHECKPOINT
 from hpsearch.training.validation import Scored
 
 Input = Literal["noisy", "clean"]
@@ -65,6 +66,11 @@ def examinee(words: str, workspace: Workspace, *, uri: str | None = None) -> Exa
     if trial and name in workspace.searches():
         folder = workspace.open(name)
         run = _run(folder.runs(), trial, search=name)
+        if not (folder.trials / run.id / CHECKPOINT).exists():
+            raise UserError(
+                f"trial {trial} of search {name!r} has no checkpoint in {folder.trials}; train it "
+                "again with `hpsearch train`, whose JSON stands in its MLflow run"
+            )
         return of_pipeline(words, trained(run, folder).pipeline())
     known = ", ".join(workspace.searches()[-3:]) or "none yet"
     raise UserError(

@@ -235,3 +235,12 @@ def refused(home: Home, *words: object) -> str:
     assert done.stderr.startswith("error: "), done.stderr
     assert done.stderr.count("\n") == 1, "one sentence"
     return done.stderr
+
+
+def test_a_run_without_its_checkpoint_is_said(home: Home, run: str) -> None:
+    trials = home.path / "searches" / "examined" / "trials"
+    elsewhere = trials.rename(trials.with_name("elsewhere"))
+    try:
+        assert "has no checkpoint in" in refused(home, run, "--data", home.store)
+    finally:
+        elsewhere.rename(trials)
