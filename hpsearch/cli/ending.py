@@ -16,6 +16,7 @@ from hpsearch.search.winner import (
 )
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.publisher import Publisher, TrackingError
+from hpsearch.tracking.runs import Run
 
 SHOWN = 12
 
@@ -35,7 +36,7 @@ def finish(folder: SearchFolder, publisher: Publisher) -> None:
     out.print("judging on test …")
     scores = judge_all(folder, winner, baseline)
     folder.ledger.append("finish", status="completed", test=yardsticks(scores))
-    outcome = _register(folder, publisher)
+    outcome = _register(folder, publisher, winner)
     print_trials(folder)
     print_scores(scores)
     _print_outcome(folder, outcome)
@@ -58,11 +59,11 @@ def print_scores(scores: dict[str, Scores]) -> None:
     _raw(plain(yardstick_table(yardsticks(scores))))
 
 
-def _register(folder: SearchFolder, publisher: Publisher) -> Outcome | None:
+def _register(folder: SearchFolder, publisher: Publisher, winner: Run) -> Outcome | None:
     try:
         publisher.stop()
         publisher.sync()
-        outcome = register_winner(folder, best_run(folder.runs(), folder.search().objective))
+        outcome = register_winner(folder, winner)
         publish_figures(folder, publisher)
     except (TrackingError, OSError) as error:
         err.print(

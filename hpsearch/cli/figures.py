@@ -37,8 +37,9 @@ def publish_figures(folder: SearchFolder, publisher: Publisher) -> None:
         pictures = {"learning_curves.png": learning_curves(run), **_pictures(run, folder)}
         for name, figure in pictures.items():
             publisher.attach(run.id, f"figures/{name}", png(figure))
-    parent = {f"figures/{p.name}.png": png(p.figure) for p in search_figures(folder)}
-    parent["report.html"] = page(folder).encode()
+    drawn = search_figures(folder)
+    parent = {f"figures/{picture.name}.png": png(picture.figure) for picture in drawn}
+    parent["report.html"] = page(folder, drawn).encode()
     parent["optuna.html"] = optuna_page(folder.path, folder.search()).encode()
     for name, content in parent.items():
         publisher.attach(None, name, content)
@@ -57,7 +58,7 @@ def search_figures(folder: SearchFolder) -> list[Picture]:
     )
 
 
-def page(folder: SearchFolder) -> str:
+def page(folder: SearchFolder, pictures: list[Picture]) -> str:
     """The report as one HTML page that needs nothing beside it."""
     stated, runs, record = folder.search(), folder.runs(), folder.record
     split = folder.split()
@@ -70,7 +71,7 @@ def page(folder: SearchFolder) -> str:
             totals=summary(runs, budget=stated.budget),
             rows=leaderboard(runs, direction=stated.objective.direction),
             yardsticks=yardsticks(load_scores(folder)),
-            pictures=search_figures(folder),
+            pictures=pictures,
             commands=[
                 Command(f"hpsearch ui{home_option(folder)}", "browse the trials"),
                 Command(f"hpsearch promote {folder.name}{home_option(folder)}", "ask for champion"),

@@ -20,7 +20,7 @@ def report(
     Example: hpsearch report quickstart --to report.html
     """
     from hpsearch.cli.ending import print_scores, print_trials
-    from hpsearch.cli.figures import page
+    from hpsearch.cli.figures import page, search_figures
     from hpsearch.search.winner import load_scores
     from hpsearch.search.workspace import Workspace
 
@@ -34,5 +34,5 @@ def report(
     if scores:
         print_scores(scores)
     to = to or folder.path / "report.html"
-    to.write_text(page(folder), encoding="utf-8")
+    to.write_text(page(folder, search_figures(folder)), encoding="utf-8")
     out.print(f"\n{to}", soft_wrap=True)

@@ -10,6 +10,7 @@ import json
 import tempfile
 import threading
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -176,10 +177,11 @@ class Publisher:
         ended = [run for run in self._runs.values() if run.kind == "trial" and run.ended]
         values = [run.reports[-1]["objective"] for run in ended if run.status == "completed"]
         if values:
-            best = max(values) if self._direction() == "maximize" else min(values)
+            best = max(values) if self._direction == "maximize" else min(values)
             point = Metric("best/objective", best, _milliseconds(event), len(ended))
             self._log(self.parent, metrics=[point])
 
+    @cached_property
     def _direction(self) -> str:
         return next(e for e in self.ledger.events() if e["event"] == "search")["direction"]
 
