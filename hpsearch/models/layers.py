@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -12,18 +13,38 @@ TRUNCATED_STD = 0.87962566103423978
 """Standard deviation of a standard normal cut off at ±2."""
 
 
+LEVELS = 2**16
+"""Of the uniform numbers that a dropout mask on a CPU is drawn from."""
+
+
 def scaled(channels: int, *, width: float) -> int:
     """``channels`` times a width factor, at least 1."""
     return max(1, round(channels * width))
 
 
 def pad_after(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h+1 w+1"]:
-    """One row of zeros below and one column to the right.
+    """One row of zeros below and one column to the right: Keras' "same" padding of 2×2 kernels.
 
-    Keras' "same" padding for 2×2 kernels, and for 3×3 kernels of stride 2 on even sizes;
     ``padding=1`` would shift the map by one pixel.
     """
     return functional.pad(x, (0, 1, 0, 1))
+
+
+class Dropout(nn.Dropout):
+    """Dropout whose mask costs little on a CPU, where torch draws it on one core.
+
+    There it is drawn by NumPy in 16 bits a number, from a seed that torch draws: a tenth of the
+    time, and as repeatable. The share that stays is exact to 2⁻¹⁶, and so is the scale.
+    """
+
+    def forward(self, x: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+        dropped = round(LEVELS * self.p)
+        by_torch = x.device.type != "cpu" or torch.compiler.is_compiling()
+        if not self.training or dropped == 0 or by_torch:
+            return super().forward(x)
+        rng = np.random.Generator(np.random.SFC64(int(torch.randint(2**62, ()))))
+        stays = rng.integers(0, LEVELS, x.shape, dtype=np.uint16) >= dropped
+        return x * torch.from_numpy(stays).to(x.dtype).mul_(LEVELS / (LEVELS - dropped))
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "2",  # what a dead driver may forget
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
+    "THP_MEM_ALLOC_ENABLE": "1",  # workers train in a thread; see keep_freed_memory
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a bad report ends its trial, not the search
 }
 

@@ -1,9 +1,11 @@
 import pytest
 import torch
+from torch.nn import functional
 
 from hpsearch import config
 from hpsearch.models import build_descriptor
-from hpsearch.models.descriptors import Block, normalised, standardised
+from hpsearch.models.descriptors import normalised, standardised
+from hpsearch.models.layers import Dropout
 
 
 def grey(n, seed=0):
@@ -47,14 +49,34 @@ def test_l2net_gives_as_many_numbers_as_asked(dimensions, final_norm):
     assert build_descriptor(settings, seed=0)(grey(3)).shape == (3, dimensions)
 
 
-def test_stride_two_pads_below_and_to_the_right_as_keras_does():
-    block = Block(1, 1, stride=2, momentum=0.01).eval()
-    with torch.no_grad():
-        block.conv.weight.fill_(0)
-        block.conv.weight[0, 0, 0, 0] = 1.0
-        block.conv.bias.zero_()  # type: ignore[union-attr]
-    x = torch.arange(64.0).reshape(1, 1, 8, 8)
-    torch.testing.assert_close(block(x), x[:, :, ::2, ::2] / (1 + 1e-3) ** 0.5)
+def keras_forward(network, x):
+    """As the Keras network computes, layer by layer, with its kernels: ours turned by 180°."""
+    for block in network.blocks:
+        kernel, bias = block.conv.weight.flip(2, 3), block.conv.bias
+        if block.conv.stride == (2, 2):
+            x = functional.conv2d(functional.pad(x, (0, 1, 0, 1)), kernel, bias, stride=2)
+        else:
+            x = functional.conv2d(x, kernel, bias, padding=1)
+        x = block.norm(x).relu()
+    return functional.conv2d(x, network.last.weight.flip(2, 3), network.last.bias).flatten(1)
+
+
+def test_l2net_is_the_keras_network_with_its_kernels_turned():
+    network = build_descriptor(config.L2Net(width=0.25), seed=0).double().eval()
+    x = grey(5).double()
+    torch.testing.assert_close(network(x), keras_forward(network, x), rtol=1e-10, atol=1e-10)
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean():
+    dropout, x = Dropout(0.3), torch.ones(200, 5000)
+    torch.manual_seed(0)
+    y = dropout(x)
+    assert y.unique().tolist() == pytest.approx([0.0, 1 / 0.7], rel=1e-4)
+    assert (y == 0).float().mean() == pytest.approx(0.3, abs=2e-3)
+    torch.manual_seed(0)
+    assert torch.equal(dropout(x), y)
+    assert not torch.equal(dropout(x), y)
+    assert torch.equal(Dropout(0.0)(x), x)
 
 
 @pytest.mark.parametrize("momentum", [0.01, 0.1])
