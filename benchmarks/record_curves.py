@@ -1,0 +1,168 @@
+"""Record learning curves of random configurations, each to the end of its budget, no pruning.
+
+Collapsing runs go on to the end too; where the detector would have stopped them is written down.
+Each run is added to a JSON-lines file when it ends, so an interrupted recording goes on where it
+stopped; ``--table`` turns the file into the parquet table that ``search.py`` replays. One thread.
+
+    python benchmarks/record_curves.py --lines curves.jsonl --runs 200 [--until 15:00]
+    python benchmarks/record_curves.py --lines curves.jsonl --table benchmarks/curves.parquet
+"""
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from hpsearch.config import TrialConfig
+from hpsearch.config.flat import title
+from hpsearch.data.embedded import embedded_store
+from hpsearch.data.store import PatchStore
+from hpsearch.search.search import Search, load_search
+from hpsearch.training.artifacts import Artifacts
+from hpsearch.training.devices import keep_freed_memory
+from hpsearch.training.loop import Progress, Report, Verdict, fit
+from hpsearch.training.tasks import DescriptorTask
+from hpsearch.training.trial import Job, prepare_trial
+
+SPACE = Path(__file__).with_name("replay_space.py")
+
+
+@dataclass
+class Watched:
+    """A task that a collapse does not stop; the first verdict is kept."""
+
+    task: DescriptorTask
+    verdict: Verdict | None = None
+    stopped_at: int | None = None
+    seen: int = 0
+    seconds: list[float] = field(default_factory=list)
+    """CPU seconds up to each report."""
+
+    def __post_init__(self) -> None:
+        self._began = time.process_time()
+
+    def step(self, progress: Progress) -> tuple[Tensor, int]:
+        loss, used = self.task.step(progress)
+        self.seen = progress.seen + used
+        return loss, used
+
+    def check(self, loss: float) -> Verdict | None:
+        found = self.task.check(loss)
+        if self.verdict is None and found is not None:
+            self.verdict, self.stopped_at = found, self.seen
+        return None
+
+    def evaluate(self) -> dict[str, float]:
+        metrics = self.task.evaluate()
+        self.seconds.append(time.process_time() - self._began)
+        return metrics
+
+    def worst(self) -> dict[str, float]:
+        return self.task.worst()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--lines", type=Path, required=True)
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--until", default=None, help="no run begins after this time, HH:MM")
+    parser.add_argument("--folder", type=Path, default=Path("data"))
+    parser.add_argument("--table", type=Path, default=None)
+    options = parser.parse_args()
+    if options.table:
+        write_table(options.lines, options.table)
+    else:
+        record(options)
+
+
+def record(options: argparse.Namespace) -> None:
+    """Draw configurations in a fixed order, and run those that are not there yet."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    search = load_search(SPACE)
+    store = PatchStore.open(embedded_store("mini", options.folder))
+    job = Job(
+        store=store,
+        split=store.split(),
+        artifacts=Artifacts(str((options.folder / "artifacts").absolute())),
+        report_every=search.report_every,
+        validation_points=search.validation_points,
+        device="cpu",
+    )
+    done = len(options.lines.read_text().splitlines()) if options.lines.exists() else 0
+    for number, (params, config) in enumerate(drawn(search, options.runs)):
+        if number < done:
+            continue
+        if options.until and datetime.now().strftime("%H:%M") >= options.until:
+            return
+        row = {"number": number, "params": params, **run(config, job, search)}
+        with options.lines.open("a") as lines:
+            lines.write(json.dumps(row) + "\n")
+        say(f"{number} {title(config)}: {[round(v, 3) for v in row['objective']]} {row['status']}")
+
+
+def drawn(search: Search, runs: int) -> list[tuple[dict[str, Any], TrialConfig]]:
+    """The first configurations of a random search, with their parameters."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=search.seed))
+    trials = [study.ask() for _ in range(runs)]
+    configs = [search.draw(trial) for trial in trials]
+    return [(trial.params, config) for trial, config in zip(trials, configs, strict=True)]
+
+
+def run(config: TrialConfig, job: Job, search: Search) -> dict[str, Any]:
+    """One configuration to the end of its budget, or to a loss that is no number."""
+    watched = Watched(prepare_trial(config, job).task)
+    reports = list(fit(watched, patches=config.patches, report_every=job.report_every))
+    last = reports[-1]
+    if last.status == "diverged":
+        watched.seconds.append(time.process_time() - watched._began)
+    verdict = watched.verdict or Verdict(last.status, last.reason)
+    return {
+        "config": config.model_dump_json(),
+        "status": verdict.status,
+        "reason": verdict.reason,
+        "stopped_at": watched.stopped_at or last.seen,
+        "seen": [report.seen for report in reports],
+        "seconds": watched.seconds,
+        "objective": [guarded(report, search) for report in reports],
+        "metrics": [report.metrics for report in reports],
+    }
+
+
+def guarded(report: Report, search: Search) -> float:
+    """What the search would be told; the raw mAP stands among the metrics."""
+    gone = report.status == "diverged" or report.metrics.get("val/collapsed", 0.0) > 0
+    return search.objective.value(report.metrics, collapsed=gone)
+
+
+def write_table(lines: Path, table: Path) -> None:
+    """One row a run; curves are lists, parameters and configurations are JSON."""
+    rows = [json.loads(line) for line in lines.read_text().splitlines()]
+    kept = ("val/mAP", "val/verification", "val/matching", "val/retrieval", "val/collapsed")
+    for row in rows:
+        metrics = row.pop("metrics")
+        for name in (*kept, "train/loss", "train/dispersion"):
+            row[name] = [report.get(name) for report in metrics]
+        row["params"] = json.dumps(row["params"])
+    pq.write_table(pa.Table.from_pylist(rows), table, compression="zstd")
+    say(f"{len(rows)} runs in {table}, {table.stat().st_size / 1e3:.0f} kB")
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
