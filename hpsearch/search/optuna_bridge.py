@@ -4,13 +4,16 @@ The study's storage is the truth. A trial that was stopped early is told as PRUN
 intermediate values, a collapsed or diverged one as COMPLETE with the worst value and a violated
 constraint (so the sampler learns to stay away), a failed one as FAIL. Ray's own bridge tells Optuna
 that a trial stopped at 5 % of its budget is complete, and breaks when it resumes with a storage.
+
+A trial is known by its number in the study. A search that goes on after its driver died hands out
+the trials that still run in the study first, so it needs nothing that Tune remembers.
 """
 
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
@@ -40,15 +43,19 @@ def open_study(folder: Path, *, search: Search, sampler: Any = None) -> optuna.S
     )
 
 
-def build_sampler(search: Search) -> optuna.samplers.BaseSampler:
-    """The sampler by name, seeded."""
+def build_sampler(search: Search, *, number: int = 0) -> optuna.samplers.BaseSampler:
+    """The sampler by name, seeded for the trial ``number``.
+
+    Each trial has a stream of its own, so a search that was killed draws as one that was not.
+    """
+    seed = int(np.random.SeedSequence(search.seed, spawn_key=(number,)).generate_state(1)[0])
     if search.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=search.seed)
+        return optuna.samplers.RandomSampler(seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         # group: in a conditional space, names that occur together are modelled together
         return optuna.samplers.TPESampler(
-            seed=search.seed, multivariate=True, group=True, n_startup_trials=6
+            seed=seed, multivariate=True, group=True, n_startup_trials=6
         )
 
 
@@ -57,59 +64,81 @@ class StudySearch(Searcher):
 
     def __init__(self, folder: Path, *, space: Path, trials: int) -> None:
         self._folder, self._space, self._trials = folder, space, trials
-        self._known: dict[str, int] = {}
-        self._sampler: Any = None
+        self._running: dict[str, optuna.Trial] = {}
+        self._unfinished: list[int] = []
         self._opened: tuple[Search, optuna.Study] | None = None
         objective = load_search(space).objective
         super().__init__(metric="objective", mode=objective.mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None}
+        return {**self.__dict__, "_opened": None, "_running": {}}
 
     def _open(self) -> tuple[Search, optuna.Study]:
         if self._opened is None:
             search = load_search(self._space)
-            study = open_study(self._folder, search=search, sampler=self._sampler)
+            study = open_study(self._folder, search=search)
             if not study.get_trials(deepcopy=False):
                 for point in search.first:
                     study.enqueue_trial(dict(point))
+            running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+            self._unfinished = [trial.number for trial in running]
             self._opened = (search, study)
         return self._opened
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's configuration, as JSON; Tune's word for the end after the last.
 
-        The study counts, not Tune, which after the driver died may have forgotten some.
+        First come the trials of an earlier session that did not end.
         """
-        search, study = self._open()
-        if sum(map(_counts, study.get_trials(deepcopy=False))) >= self._trials:
+        self._open()
+        if self._unfinished:
+            trial = self._again(self._unfinished.pop(0))
+        elif self._asked() < self._trials:
+            trial = self._ask()
+        else:
             return Searcher.FINISHED
-        trial = study.ask()
-        trial.set_user_attr("ray_trial_id", trial_id)
-        config = search.draw(trial).model_dump(mode="json")
-        trial.set_user_attr("config", config)
-        self._known[trial_id] = trial.number
-        return {"trial": config, "number": trial.number}
+        self._running[trial_id] = trial
+        config = self._config(trial)
+        return {"trial": config, "number": trial.number, "id": trial_name(trial.number)}
+
+    def _asked(self) -> int:
+        trials = self._open()[1].get_trials(deepcopy=False)
+        return sum(trial.state != TrialState.WAITING for trial in trials)
+
+    def _ask(self) -> optuna.Trial:
+        search, study = self._open()
+        study.sampler = build_sampler(search, number=self._asked())
+        return study.ask()
+
+    def _again(self, number: int) -> optuna.Trial:
+        search, study = self._open()
+        study.sampler = build_sampler(search, number=number)
+        return optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
+
+    def _config(self, trial: optuna.Trial) -> dict[str, Any]:
+        """What a trial was drawn as; a driver that died while it drew has not written it."""
+        if "config" not in trial.user_attrs:
+            config = self._open()[0].draw(trial).model_dump(mode="json")
+            trial.set_user_attr("config", config)
+        return trial.user_attrs["config"]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Record an intermediate value at its patches seen."""
-        frozen = self._frozen(trial_id)
+        trial, frozen = self._running[trial_id], self._frozen(trial_id)
         seen = int(result["seen"])
         if frozen.state == TrialState.RUNNING and seen not in frozen.intermediate_values:
-            self._live(frozen).report(float(result["objective"]), seen)
+            trial.report(float(result["objective"]), seen)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell the study how a trial ended; Tune calls by keyword, and again after a resume."""
-        frozen = self._frozen(trial_id)
-        if frozen.state.is_finished():
+        """Tell the study how a trial ended; Tune calls by keyword."""
+        if self._frozen(trial_id).state.is_finished():
             return
-        study = self._open()[1]
-        trial = self._live(frozen)
+        study, trial = self._open()[1], self._running[trial_id]
         if error or not result or "objective" not in result:
             trial.set_user_attr(OUTCOME, "failed")
-            study.tell(frozen.number, state=TrialState.FAIL)
+            study.tell(trial, state=TrialState.FAIL)
             return
         self.on_trial_result(trial_id, result)  # Tune withholds the result that stopped a trial
         status, reason = outcome(result)
@@ -117,32 +146,20 @@ class StudySearch(Searcher):
         trial.set_user_attr("reason", reason)
         trial.set_constraint("collapsed", 1.0 if status in FAILURES else 0.0)  # above 0 violates
         if status == "pruned":
-            study.tell(frozen.number, state=TrialState.PRUNED)
+            study.tell(trial, state=TrialState.PRUNED)
         else:
-            study.tell(frozen.number, float(result["objective"]))
+            study.tell(trial, float(result["objective"]))
 
     def save(self, checkpoint_path: str) -> None:
-        """Write what the storage does not hold: Ray's ids and the sampler's random state."""
-        state = {"known": self._known, "sampler": self._open()[1].sampler}
-        Path(checkpoint_path).write_bytes(pickle.dumps(state))
+        """Nothing: the storage has it all."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Go on after the driver died; trials that Tune has forgotten are told as FAIL."""
-        state = pickle.loads(Path(checkpoint_path).read_bytes())
-        self._known, self._sampler, self._opened = state["known"], state["sampler"], None
-        _, study = self._open()
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if trial.user_attrs.get("ray_trial_id") not in self._known:
-                self._live(trial).set_user_attr(OUTCOME, "interrupted")
-                study.tell(trial.number, state=TrialState.FAIL)
+        """Nothing: the storage has it all."""
 
     def _frozen(self, trial_id: str) -> optuna.trial.FrozenTrial:
-        return self._open()[1].get_trials(deepcopy=False)[self._known[trial_id]]
-
-    def _live(self, frozen: optuna.trial.FrozenTrial) -> optuna.Trial:
-        return optuna.Trial(self._open()[1], frozen._trial_id)
+        return self._open()[1].get_trials(deepcopy=False)[self._running[trial_id].number]
 
 
-def _counts(trial: optuna.trial.FrozenTrial) -> bool:
-    """Whether a trial is one of those that were asked for: begun, and not forgotten by Tune."""
-    return trial.state != TrialState.WAITING and trial.user_attrs.get(OUTCOME) != "interrupted"
+def trial_name(number: int) -> str:
+    """What a trial is called in the ledger and on disk."""
+    return f"{number:03d}"

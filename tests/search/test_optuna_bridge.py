@@ -29,8 +29,18 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def bridge(folder: Path) -> StudySearch:
-    return StudySearch(folder, space=folder / "space.py", trials=40)
+def bridge(folder: Path, trials: int = 40) -> StudySearch:
+    return StudySearch(folder, space=folder / "space.py", trials=trials)
+
+
+def bridge_after(folder: Path, count: int) -> list:
+    """What a new session suggests after ``count`` trials that it goes on with."""
+    search = bridge(folder)
+    return [search.suggest(str(i)) for i in range(count + 1)][count:]
+
+
+def configs(folder: Path) -> list[dict]:
+    return [trial.user_attrs["config"] for trial in study_of(folder).trials]
 
 
 def study_of(folder: Path) -> optuna.Study:
@@ -107,7 +117,7 @@ def test_the_best_trial_is_one_that_did_not_collapse(folder: Path) -> None:
     assert study_of(folder).best_trial.number == 0
 
 
-def test_what_tune_replays_after_a_resume_changes_nothing(folder: Path) -> None:
+def test_what_is_told_twice_changes_nothing(folder: Path) -> None:
     search = bridge(folder)
     search.suggest("a")
     for _ in range(2):
@@ -117,51 +127,48 @@ def test_what_tune_replays_after_a_resume_changes_nothing(folder: Path) -> None:
     assert trial.intermediate_values == {10: 0.5, 100: 0.7}
 
 
-def test_a_restart_goes_on_with_the_same_study_and_fails_orphans(
-    folder: Path, tmp_path: Path
-) -> None:
-    search = bridge(folder)
-    search.suggest("known")
-    search.on_trial_result("known", result(10, 0.4))
-    search.save(str(tmp_path / "snapshot"))
-    search.suggest("orphan")  # after the snapshot: Tune will not know it
-    again = bridge(folder)
-    again.restore(str(tmp_path / "snapshot"))
-    again.on_trial_complete(trial_id="known", result=result(100, 0.6, "completed"))
-    config = again.suggest("next")
-    states = [trial.state for trial in study_of(folder).trials]
-    assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING]
-    assert isinstance(config, dict)
-    assert config["number"] == 2
-
-
-def test_the_study_counts_trials_that_tune_has_forgotten(folder: Path, tmp_path: Path) -> None:
-    search = StudySearch(folder, space=folder / "space.py", trials=3)
-    search.suggest("known")
-    search.save(str(tmp_path / "snapshot"))
-    for trial in ("ended after the snapshot", "was running"):
+def test_a_restart_hands_out_the_trials_that_did_not_end_and_then_new_ones(folder: Path) -> None:
+    search = bridge(folder, trials=4)
+    for trial in "abc":
         search.suggest(trial)
-    last = result(100, 0.5, "completed")
-    search.on_trial_complete(trial_id="ended after the snapshot", result=last)
-    again = StudySearch(folder, space=folder / "space.py", trials=3)
-    again.restore(str(tmp_path / "snapshot"))
-    assert isinstance(again.suggest("in place of the one that was running"), dict)
+    search.on_trial_complete(trial_id="b", result=result(100, 0.6, "completed"))
+    before = configs(folder)
+    again = bridge(folder, trials=4)
+    handed = [again.suggest(trial) for trial in "xyz"]
+    assert [config["number"] for config in handed] == [0, 2, 3]
+    assert [config["trial"] for config in handed[:2]] == [before[0], before[2]]
     assert again.suggest("one too many") == StudySearch.FINISHED
+    again.on_trial_complete(trial_id="x", result=result(100, 0.5, "completed"))
+    states = [trial.state for trial in study_of(folder).trials]
+    assert states == [TrialState.COMPLETE] * 2 + [TrialState.RUNNING] * 2
+
+
+def test_a_driver_that_died_while_it_drew_draws_the_same(folder: Path, tmp_path: Path) -> None:
+    whole, cut = bridge(folder), tmp_path / "cut"
+    expected = [whole.suggest(trial) for trial in "ab"]
+    cut.mkdir()
+    (cut / "space.py").write_text((folder / "space.py").read_text())
+    bridge(cut).suggest("a")
+    study_of(cut).ask()
+    assert [bridge(cut).suggest("x"), *bridge_after(cut, 1)] == expected
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_a_restart_does_not_draw_the_same_points_again(
+def test_a_search_in_pieces_draws_as_one_in_one_go(
     folder: Path, tmp_path: Path, sampler: str
 ) -> None:
-    (folder / "space.py").write_text(SPACE.format(sampler=sampler))
-    search = bridge(folder)
-    before = [search.suggest(f"a{i}") for i in range(4)]
-    search.save(str(tmp_path / "snapshot"))
-    again = bridge(folder)
-    again.restore(str(tmp_path / "snapshot"))
-    after = [again.suggest(f"b{i}") for i in range(4)]
-    rates = [c["trial"]["optimiser"]["lr"] for c in before + after if isinstance(c, dict)]
-    assert len(set(rates)) == 8
+    def run(where: Path, pieces: list[int]) -> list[dict]:
+        where.mkdir()
+        (where / "space.py").write_text(SPACE.format(sampler=sampler))
+        for end in pieces:
+            search = bridge(where, trials=end)
+            while isinstance(config := search.suggest("t"), dict):
+                rate = config["trial"]["optimiser"]["lr"]
+                last = result(100, 1 - rate, "completed")
+                search.on_trial_complete(trial_id="t", result=last)
+        return configs(where)
+
+    assert run(tmp_path / "whole", [14]) == run(tmp_path / "pieces", [3, 8, 9, 14])
 
 
 def test_collapse_steers_the_sampler_away(folder: Path) -> None:
