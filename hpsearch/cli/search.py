@@ -51,7 +51,7 @@ def search(
         split=split,
         tracking_uri=workspace.tracking(tracking_uri).uri,
         model=model,
-        trials=trials or stated.trials,
+        trials=stated.total(trials),
         concurrent=concurrent,
         cpus=cpus,
         address=address,

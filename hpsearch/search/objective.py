@@ -48,3 +48,10 @@ class Objective:
 
 MEAN_MAP = Objective()
 """Mean of the verification, matching and retrieval mAP on the validation sequences."""
+
+VERIFICATION = Objective(metric="val/verification")
+"""Whether two patches show the same point: mean AP over noise levels and kinds of negatives."""
+MATCHING = Objective(metric="val/matching")
+"""Finding a point in another image of its sequence: mean AP over noise levels and images."""
+RETRIEVAL = Objective(metric="val/retrieval")
+"""Finding a point among all sequences' patches: mean AP over noise levels and queries."""

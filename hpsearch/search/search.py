@@ -5,14 +5,17 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import optuna
 
 from hpsearch.config import TrialConfig
 from hpsearch.errors import UserError
+from hpsearch.search.grid import check_point, combinations
 from hpsearch.search.objective import MEAN_MAP, Objective
+from hpsearch.search.samplers import LISTED, SamplerName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,27 +26,36 @@ class Search:
         suggest: draws one configuration; conditions are ``if``s, what follows is computed.
         budget: patches that a full trial sees.
         report_every: patches between two reports; a report costs a validation.
-        trials: how many configurations to try.
+        trials: how many to train, repeats with other seeds included; None for all there are, if
+            the sampler is ``grid`` or ``chosen``.
         baseline: trained for the same budget, as a yardstick for the winner.
         objective: what counts, measured on validation sequences.
         grace: patches that every trial may see before ASHA may stop it.
         reduction: at each rung of ASHA, the best 1/reduction go on.
-        sampler: Optuna's TPE, or random search.
-        first: points to try first, as parameter values by the names that ``suggest`` uses.
+        sampler: ``tpe`` (also for several objectives and conditional spaces), ``random``, ``gp``
+            (Gaussian process; slow above a few hundred trials), ``nsga2`` (several objectives),
+            ``grid`` (every combination once; nothing may be continuous) or ``chosen`` (the points
+            in ``first`` and no other).
+        seeds: how often each point is trained, with training seeds 0, 1 … (added to the seed that
+            ``suggest`` sets, if it sets one).
+        first: points to try first, as parameter values by the names that ``suggest`` uses; the
+            sampler draws what a point leaves out.
         data: a set by name (``mini``, ``tiny``) or the path of a patch store.
         validation_points: points of each validation sequence that a report is scored on.
         time_limit: seconds after which no trial goes on; None for no limit.
+        seed: of the sampler.
     """
 
     suggest: Callable[[optuna.Trial], TrialConfig]
     budget: int
     report_every: int
-    trials: int
+    trials: int | None = None
     baseline: TrialConfig
     objective: Objective = MEAN_MAP
     grace: int | None = None
     reduction: float = 3
-    sampler: Literal["tpe", "random"] = "tpe"
+    sampler: SamplerName = "tpe"
+    seeds: int = 1
     first: Sequence[Mapping[str, Any]] = field(default=())
     data: str = "mini"
     validation_points: int = 64
@@ -51,8 +63,7 @@ class Search:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.trials < 1:
-            raise UserError(f"a search needs at least one trial, got trials={self.trials}")
+        self._check_sampling()
         if not 0 < self.report_every <= self.budget:
             raise UserError(
                 f"report_every must lie between 1 and the budget of {self.budget} patches, "
@@ -66,19 +77,66 @@ class Search:
         if self.reduction <= 1:
             raise UserError(f"reduction must be above 1, got {self.reduction}")
 
+    def _check_sampling(self) -> None:
+        if self.trials is not None and self.trials < 1:
+            raise UserError(f"a search needs at least one trial, got trials={self.trials}")
+        if self.sampler not in get_args(SamplerName):
+            known = ", ".join(get_args(SamplerName))
+            raise UserError(f"there is no sampler {self.sampler!r}; choose one of {known}")
+        if self.trials is None and not self.listed:
+            raise UserError(f"sampler {self.sampler!r} never ends; set trials to how many to train")
+        if self.sampler == "chosen" and not self.first:
+            raise UserError("sampler 'chosen' tries the points in first, but first is empty")
+        if self.sampler == "grid" and self.first:
+            raise UserError("sampler 'grid' tries every combination anyway; leave first out")
+        if self.seeds < 1:
+            raise UserError(f"each point is trained at least once, got seeds={self.seeds}")
+
+    @property
+    def listed(self) -> bool:
+        """Whether all points are known before the search begins."""
+        return self.sampler in LISTED
+
+    @cached_property
+    def planned(self) -> Sequence[Mapping[str, Any]]:
+        """The points to begin with; all there are, if ``listed``.
+
+        Raises:
+            UserError: if the space is no grid, but the sampler is.
+        """
+        return combinations(self.draw) if self.sampler == "grid" else self.first
+
+    def total(self, asked: int | None = None) -> int:
+        """How many trials there are to train, if ``asked`` are asked for instead of ``trials``.
+
+        Raises:
+            UserError: if the space is no grid, but the sampler is.
+        """
+        asked = asked or self.trials
+        if not self.listed:
+            assert asked is not None, "checked at birth"
+            return asked
+        there_are = self.seeds * len(self.planned)
+        return there_are if asked is None else min(asked, there_are)
+
     @property
     def first_rung(self) -> int:
         """Patches before ASHA may stop a trial."""
         return self.report_every if self.grace is None else self.grace
 
-    def draw(self, trial: optuna.Trial) -> TrialConfig:
+    def draw(self, trial: optuna.Trial, *, repeat: int = 0) -> TrialConfig:
         """One configuration, checked to be what a search can use.
+
+        Args:
+            repeat: added to the training seed.
 
         Raises:
             UserError: if ``suggest`` raises, returns something else, or disagrees on the budget.
         """
         try:
             config = self.suggest(trial)
+        except UserError:
+            raise
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
             raise UserError(
@@ -94,7 +152,7 @@ class Search:
                 f"suggest set patches={config.patches}, but the search's budget is {self.budget}; "
                 "pass patches=BUDGET in suggest so that every trial costs the same"
             )
-        return config
+        return config.model_copy(update={"seed": config.seed + repeat}) if repeat else config
 
     def rehearse(self, draws: int = 8) -> None:
         """Draw a few configurations, so that a mistake in the space shows before Ray starts.
@@ -104,10 +162,11 @@ class Search:
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=self.seed))
-        for point in self.first:
-            study.enqueue_trial(dict(point))
-        for _ in range(draws + len(self.first)):
+        for _ in range(draws):
             self.draw(study.ask())
+        for point in self.first:
+            check_point(self.draw, point, whole=self.listed)
+        self.total()
 
 
 def load_search(path: Path) -> Search:

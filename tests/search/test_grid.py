@@ -1,0 +1,86 @@
+"""Grids of define-by-run spaces, against the tree written out by hand."""
+
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpsearch.errors import UserError
+from hpsearch.search.grid import check_point, combinations
+
+
+def conditional(trial: optuna.Trial) -> None:
+    if trial.suggest_categorical("loss", ["hard", "soft"]) == "hard":
+        trial.suggest_float("margin", 0.1, 0.5, step=0.2)
+    elif trial.suggest_categorical("deep", [False, True]):
+        trial.suggest_int("layers", 2, 6, step=2)
+
+
+def test_every_combination_of_a_conditional_space_comes_once() -> None:
+    assert combinations(conditional) == [
+        {"loss": "hard", "margin": 0.1},
+        {"loss": "hard", "margin": 0.3},  # and not 0.30000000000000004
+        {"loss": "hard", "margin": 0.5},
+        {"loss": "soft", "deep": False},
+        {"loss": "soft", "deep": True, "layers": 2},
+        {"loss": "soft", "deep": True, "layers": 4},
+        {"loss": "soft", "deep": True, "layers": 6},
+    ]
+
+
+def test_a_space_with_nothing_to_choose_has_one_combination() -> None:
+    assert combinations(lambda trial: trial.suggest_float("lr", 0.1, 0.1)) == [{"lr": 0.1}]
+    assert combinations(lambda trial: None) == [{}]
+
+
+@given(st.lists(st.integers(1, 4), max_size=4))
+def test_a_product_has_as_many_combinations_as_its_sizes_multiply_to(sizes: list[int]) -> None:
+    def suggest(trial: optuna.Trial) -> None:
+        for i, size in enumerate(sizes):
+            trial.suggest_int(f"x{i}", 1, size)
+
+    found = combinations(suggest)
+    expected = 1
+    for size in sizes:
+        expected *= size
+    assert len(found) == expected == len({tuple(point.items()) for point in found})
+
+
+@pytest.mark.parametrize(
+    ("suggest", "words"),
+    [
+        (lambda trial: trial.suggest_float("lr", 0.1, 1), "'lr' is continuous"),
+        (lambda trial: trial.suggest_int("n", 1, 10**12), "'n' alone has more than 30 values"),
+        (lambda trial: trial.suggest_float("x", 0, 1, step=1e-9), "'x' alone has more than 30"),
+        (
+            lambda trial: [trial.suggest_int(name, 1, 6) for name in "ab"],
+            "more than 30 combinations",
+        ),
+    ],
+)
+def test_what_is_no_grid_is_refused(suggest: Any, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        combinations(suggest, limit=30)
+
+
+@pytest.mark.parametrize(
+    ("point", "whole", "words"),
+    [
+        ({"loss": "hart"}, False, "loss='hart' is not in the space, which has 'hard', 'soft'"),
+        ({"loss": "hard", "margin": 0.7}, False, "margin=0.7 is not in the space.* 0.1 to 0.5"),
+        ({"loss": "hard", "deep": True}, False, "does not ask for 'deep' there, only for loss"),
+        ({"loss": "hard"}, True, "gives no 'margin'"),
+    ],
+)
+def test_a_point_outside_the_space_is_refused(
+    point: dict[str, Any], whole: bool, words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        check_point(conditional, point, whole=whole)
+
+
+def test_a_point_inside_the_space_passes() -> None:
+    check_point(conditional, {"loss": "hard"}, whole=False)
+    check_point(conditional, {"loss": "soft", "deep": True, "layers": 4}, whole=True)
