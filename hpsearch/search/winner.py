@@ -19,8 +19,9 @@ from hpsearch.models.serving import Recipe, save_pipeline
 from hpsearch.search.objective import Objective
 from hpsearch.search.outcome import FAILURES
 from hpsearch.search.workspace import SearchFolder
+from hpsearch.tracking.candidate import FINGERPRINT, Candidate
 from hpsearch.tracking.decision import Decision, decide
-from hpsearch.tracking.registry import FINGERPRINT, Candidate, Registry
+from hpsearch.tracking.registry import Registry
 from hpsearch.tracking.runs import Run
 from hpsearch.training.devices import choose_device
 from hpsearch.training.judging import judge, judge_function, judged_part

@@ -1,104 +1,80 @@
-"""The model registry: a version for every winner, and an alias for the one to use.
+"""The model registry: a version for every candidate, and an alias for the one to use.
 
-A model is saved as MLflow's Python function with a loader from this package: its artifact holds
-settings and weights, no pickled code. The signature names one input of any type, because MLflow
-would refuse either uint8 or float32 patches under a typed one.
+A version is created in one request with its description and all its tags; only then does an alias
+move. Whatever fails, no version lacks its facts and no alias points to a version without them.
 """
 
-import io
 import json
 import logging
 import os
-import tempfile
-from contextlib import redirect_stderr
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import mlflow
-import numpy as np
 from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
 
-import hpsearch
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
+from hpsearch.tracking.candidate import SCORES, Candidate, log_candidate, shortened
+from hpsearch.tracking.champions import before, crown, parse, up_to
 from hpsearch.tracking.decision import Decision
 from hpsearch.tracking.publisher import Tracking
+from hpsearch.tracking.refusals import absent, first_line, reached, shown_uri
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 Alias = Literal["champion", "challenger"]
-PATCHES = TensorSpec(np.dtype(object), (-1,), "patches (uint8 or float32, N×32×32, grey 0..255)")
-FINGERPRINT = "patches.fingerprint"
-SCORES = "test_scores.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A trained pipeline with what it scored on test."""
-
-    folder: Path
-    """A pipeline saved by ``models.serving``."""
-    run_id: str
-    search: str
-    scores: Scores
-    fingerprint: str
-    example: np.ndarray
-    """A few patches, uint8 (n, 32, 32)."""
-    dimensions: int
-    """Numbers in a descriptor."""
+LINE = "champions"
+"""Tag of a registered model: versions in the order in which they became champion."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Registry:
-    """Versions of one registered model."""
+    """Versions of one registered model; every method raises UserError if it cannot be reached."""
 
     tracking: Tracking
     model: str
 
-    def register(self, candidate: Candidate) -> int:
+    def register(self, candidate: Candidate, *, description: str = "") -> int:
         """Log the pipeline under its run and add it as a new version; no alias moves."""
-        self._point_mlflow_here()
-        with (
-            redirect_stderr(io.StringIO()),  # MLflow prints what our caller says in its own words
-            mlflow.start_run(run_id=candidate.run_id),
-            tempfile.TemporaryDirectory() as folder,
-        ):
-            scores = Path(folder) / SCORES
-            scores.write_text(json.dumps(candidate.scores.to_dict()))
-            mlflow.log_artifact(str(scores))
-            info = mlflow.pyfunc.log_model(
-                name="pipeline",
-                loader_module="hpsearch.models.serving",
-                data_path=str(candidate.folder),
-                signature=_signature(candidate.dimensions),
-                input_example=candidate.example,
-                pip_requirements=[f"hpsearch=={hpsearch.__version__}"],
-                registered_model_name=self.model,
+        with self._reached():
+            self._point_mlflow_here()
+            info = log_candidate(candidate)
+            self._ensure_model()
+            version = self._client().create_model_version(
+                self.model,
+                source=info.model_uri,
+                run_id=candidate.run_id,
+                model_id=info.model_id,
+                tags=candidate.facts,
+                description=shortened(description),
             )
-        version = info.registered_model_version
-        assert version is not None, "a registered name was given"
-        self._tag(version, _facts(candidate))
-        return version
+        return int(version.version)
 
     def champion(self) -> ModelVersion | None:
         """The version that bears the alias, if one does."""
-        try:
-            return self._client().get_model_version_by_alias(self.model, CHAMPION)
-        except MlflowException:
-            return None
+        with self._reached():
+            try:
+                return self._client().get_model_version_by_alias(self.model, CHAMPION)
+            except MlflowException as error:
+                if absent(error):
+                    return None
+                raise
+
+    def versions(self) -> list[ModelVersion]:
+        """All versions, oldest first."""
+        with self._reached():
+            found = self._client().search_model_versions(f"name = '{self.model}'")
+        return sorted(found, key=lambda version: int(version.version))
 
     def version_of(self, search: str) -> ModelVersion | None:
         """The latest version that a search registered."""
-        try:
-            found = self._client().search_model_versions(f"name = '{self.model}'")
-        except MlflowException:
-            return None
-        own = [version for version in found if version.tags.get("search") == search]
-        return max(own, key=lambda version: int(version.version), default=None)
+        own = [version for version in self.versions() if version.tags.get("search") == search]
+        return own[-1] if own else None
 
     def decision_on(self, search: str) -> tuple[int, Alias, Decision] | None:
         """The version that a search registered, its alias then, and why; None before that."""
@@ -121,19 +97,88 @@ class Registry:
         except (MlflowException, OSError) as error:
             raise UserError(
                 f"the test scores of {self.model} version {version.version} are gone with its "
-                "run; move the alias in the MLflow UI, or register a new search"
+                "run; score it again with `hpsearch promote --reevaluate`"
             ) from error
         return Scores.from_dict(json.loads(Path(path).read_text()))
 
-    def apply(self, version: int, decision: Decision) -> Alias:
+    def apply(self, version: int, decision: Decision, *, description: str = "") -> Alias:
         """Move the alias that the decision gives, and write down why."""
         alias: Alias = CHAMPION if decision.promote else CHALLENGER
-        self._client().set_registered_model_alias(self.model, alias, str(version))
-        self._tag(version, {"decision": alias, "reason": decision.reason})
-        self._client().update_model_version(self.model, str(version), decision.reason)
+        previous = self.champion()
+        tags = {"decision": alias, "reason": decision.reason, "forced": str(decision.forced)}
+        if decision.promote and previous is not None and str(previous.version) != str(version):
+            tags["champion_before"] = str(previous.version)
+        with self._reached():
+            line = self._line()
+            self._client().set_registered_model_alias(self.model, alias, str(version))
+            if decision.promote:
+                self._write_line(crown(line, version))
+                self._lay_down(CHALLENGER, version)
+            self._tag(version, tags)
+            self._client().update_model_version(
+                self.model, str(version), shortened(description or decision.reason)
+            )
         return alias
 
-    def _tag(self, version: int, tags: dict[str, str]) -> None:
+    def rollback(self, to: int | None = None) -> tuple[int, int | None]:
+        """Give the alias back to the champion before, or to a version; who has it, who had it.
+
+        Raises:
+            UserError: if there was none before, or no such model or version.
+        """
+        existing = self._existing(to)
+        champion = self.champion()
+        now = None if champion is None else int(champion.version)
+        with self._reached():
+            line = self._line()
+            earlier = None if now is None else before(line, existing)
+            target = earlier if to is None else to
+            if target is None:
+                whom = "a champion" if now is None else f"a champion before version {now}"
+                raise UserError(f"{self.model} never had {whom}; name a version with --to")
+            self._client().set_registered_model_alias(self.model, CHAMPION, str(target))
+            self._write_line(up_to(line, target))
+            if now is not None and now != target:
+                self._tag(now, {"rolled_back_to": str(target)})
+        return target, now
+
+    def _existing(self, wanted: int | None) -> frozenset[int]:
+        found = frozenset(int(version.version) for version in self.versions())
+        if not found:
+            with self._reached():
+                models = [model.name for model in self._client().search_registered_models()]
+            raise UserError(
+                f"there is no registered model {self.model!r} at {shown_uri(self.tracking.uri)}; "
+                f"there are: {', '.join(models) or 'none yet'}"
+            )
+        if wanted is not None and wanted not in found:
+            known = ", ".join(map(str, sorted(found)[-8:]))
+            raise UserError(f"{self.model} has no version {wanted}; it has: {known}")
+        return found
+
+    def _ensure_model(self) -> None:
+        try:
+            self._client().create_registered_model(self.model)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _line(self) -> tuple[int, ...]:
+        """The champions so far, the present one last."""
+        text = self._client().get_registered_model(self.model).tags.get(LINE, "")
+        champion = self.champion()
+        return up_to(parse(text), None if champion is None else int(champion.version))
+
+    def _write_line(self, line: tuple[int, ...]) -> None:
+        self._client().set_registered_model_tag(self.model, LINE, " ".join(map(str, line)))
+
+    def _lay_down(self, alias: Alias, version: int) -> None:
+        """Take an alias from a version that bears it."""
+        aliases = self._client().get_registered_model(self.model).aliases
+        if str(aliases.get(alias)) == str(version):
+            self._client().delete_registered_model_alias(self.model, alias)
+
+    def _tag(self, version: int, tags: Mapping[str, str]) -> None:
         for key, value in tags.items():
             self._client().set_model_version_tag(self.model, str(version), key, value)
 
@@ -144,22 +189,8 @@ class Registry:
         mlflow.set_tracking_uri(self.tracking.uri)
         mlflow.set_registry_uri(self.tracking.uri)
 
-
-def load_descriptor(model: str, uri: str) -> Any:
-    """A registered model (``models:/NAME@champion``) as a function of patches.
-
-    Raises:
-        UserError: if there is no such model, version or alias.
-    """
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    try:
-        return mlflow.pyfunc.load_model(model)
-    except (MlflowException, OSError) as error:
-        raise UserError(
-            f"{model} cannot be loaded from {uri}: {str(error).splitlines()[0]}; "
-            "`hpsearch ui` shows which models and aliases there are"
-        ) from error
+    def _reached(self) -> AbstractContextManager[None]:
+        return reached(self.tracking.uri)
 
 
 def quieten_mlflow() -> None:
@@ -170,14 +201,3 @@ def quieten_mlflow() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-
-
-def _signature(dimensions: int) -> ModelSignature:
-    outputs = Schema([TensorSpec(np.dtype(np.float32), (-1, dimensions))])
-    return ModelSignature(inputs=Schema([PATCHES]), outputs=outputs)
-
-
-def _facts(candidate: Candidate) -> dict[str, str]:
-    headlines = ("verification", "matching", "retrieval", "mean")
-    scores = {f"test/{name}": f"{getattr(candidate.scores, name):.4f}" for name in headlines}
-    return {"search": candidate.search, FINGERPRINT: candidate.fingerprint, **scores}

@@ -1,5 +1,7 @@
 """The truth table of promotion."""
 
+import math
+
 import pytest
 
 from hpsearch.evaluation.bootstrap import Comparison
@@ -10,23 +12,36 @@ def found(low: float, high: float) -> Comparison:
     return Comparison(difference=(low + high) / 2, low=low, high=high, share_won=0.5)
 
 
+BETTER, WORSE, UNCLEAR = found(0.01, 0.03), found(-0.03, -0.01), found(-0.01, 0.03)
+TOUCHING, UNKNOWN = found(0.0, 0.03), found(math.nan, math.nan)
+
+
 @pytest.mark.parametrize(
-    ("comparison", "same", "collapsed", "promote", "words"),
+    ("comparison", "given", "promote", "words"),
     [
-        (None, True, False, True, "no champion"),
-        (None, True, True, False, "collapsed"),
-        (None, False, False, False, "another patch set"),
-        (found(0.01, 0.03), True, False, True, "better"),
-        (found(0.01, 0.03), True, True, False, "collapsed"),
-        (found(0.01, 0.03), False, False, False, "another patch set"),
-        (found(-0.01, 0.03), True, False, False, "no clear difference"),
-        (found(0.0, 0.03), True, False, False, "no clear difference"),
-        (found(-0.03, -0.01), True, False, False, "worse"),
+        (None, {}, True, "no champion"),
+        (None, {"retrained": False}, True, "no champion"),
+        (None, {"collapsed": True}, False, "collapsed"),
+        (None, {"same_patches": False}, False, "other patches"),
+        (BETTER, {}, True, "better"),
+        (BETTER, {"collapsed": True}, False, "collapsed"),
+        (BETTER, {"same_patches": False}, False, "other patches"),
+        (BETTER, {"retrained": False}, False, "trained once only"),
+        (UNCLEAR, {}, False, "no clear difference"),
+        (TOUCHING, {}, False, "no clear difference"),
+        (WORSE, {}, False, "worse"),
+        (WORSE, {"retrained": False}, False, ": worse"),
+        (UNKNOWN, {}, False, "not a number"),
     ],
 )
 def test_truth_table(
-    comparison: Comparison | None, same: bool, collapsed: bool, promote: bool, words: str
+    comparison: Comparison | None, given: dict[str, bool], promote: bool, words: str
 ) -> None:
-    decision = decide(comparison, same_patches=same, collapsed=collapsed)
-    assert decision.promote is promote
+    decision = decide(comparison, **given)
+    assert (decision.promote, decision.forced) == (promote, False)
     assert words in decision.reason
+    forced = decide(comparison, **given, force=True)
+    assert forced.promote is not given.get("collapsed", False), "no force helps the collapsed"
+    assert forced.forced is (forced.promote and not promote)
+    assert words in forced.reason
+    assert ("forced" in forced.reason) is forced.forced

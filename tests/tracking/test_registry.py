@@ -15,10 +15,12 @@ from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.models import Pipeline, build_denoiser, build_descriptor, describe
 from hpsearch.models.serving import Recipe, save_pipeline
+from hpsearch.tracking.candidate import Candidate
 from hpsearch.tracking.decision import Decision
+from hpsearch.tracking.loading import load_descriptor
 from hpsearch.tracking.names import artifact_location, default_uri
 from hpsearch.tracking.publisher import Tracking
-from hpsearch.tracking.registry import Candidate, Registry, load_descriptor
+from hpsearch.tracking.registry import Registry, load_descriptor
 from hpsearch.training.devices import choose_device
 from hpsearch.training.judging import judge, judged_part
 
