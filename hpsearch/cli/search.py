@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hpsearch.cli.app import HOME, Home, TrackingUri, app
+from hpsearch.cli.jobs import submit_resume
 
 
 @app.command(rich_help_panel="Search")
@@ -63,12 +64,18 @@ def search(
 
 @app.command(rich_help_panel="Search")
 def resume(
-    name: Annotated[str, typer.Argument(help="Name of the search.")], home: Home = HOME
+    name: Annotated[str, typer.Argument(help="Name of the search.")],
+    address: Annotated[str | None, typer.Option(help="Of the cluster it was submitted to.")] = None,
+    home: Home = HOME,
 ) -> None:
     """Go on with a search that was interrupted; what has ended stays as it is.
 
     Example: hpsearch resume quickstart
     """
+    if address is not None:
+        submit_resume(name, address)
+        return
+
     from hpsearch.cli.running import run
     from hpsearch.search.workspace import Workspace
 

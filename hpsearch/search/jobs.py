@@ -1,0 +1,243 @@
+"""Searches as jobs of a Ray cluster, through the job server of its head.
+
+A job ships this package and the space, so a changed space needs no new image. Credentials are not
+shipped: what a job is given can be read by everybody who reaches the dashboard.
+"""
+
+import asyncio
+import logging
+import re
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import ray
+from ray.job_submission import JobDetails, JobSubmissionClient
+from ray.job_submission import JobStatus as RayStatus
+
+import hpsearch
+from hpsearch.errors import UserError
+
+SEARCH, HOME = "hpsearch", "home"
+"""Metadata of a job: the name of its search, and its home folder on the cluster."""
+STOP_WAIT = 120
+"""Seconds that a stopped search has to save its trials."""
+OURS = ("__pycache__", "*.pyc")
+STATES = {
+    RayStatus.PENDING: "queued",
+    RayStatus.RUNNING: "running",
+    RayStatus.SUCCEEDED: "completed",
+    RayStatus.STOPPED: "stopped",
+    RayStatus.FAILED: "failed",
+}
+INTERRUPTED = 130
+"""Exit code of a search that was stopped and can go on."""
+TALKATIVE = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+"""Loggers of Ray that tell of every upload."""
+PROGRESS = re.compile(r"\d+ of \d+ trials · .*")
+
+
+@dataclass(frozen=True)
+class SearchJob:
+    """One attempt at running a search on a cluster: the first, or one that resumed it."""
+
+    id: str
+    search: str
+    home: str
+    state: str
+    """queued, running, completed, stopped or failed."""
+    began: float | None
+    """Seconds since 1970, as ``ended``."""
+    ended: float | None
+    message: str
+
+    @property
+    def over(self) -> bool:
+        """Whether it will change no more."""
+        return self.state in ("completed", "stopped", "failed")
+
+
+@dataclass(frozen=True)
+class JobServer:
+    """The job server of a Ray head, ``http://HEAD:8265``.
+
+    Where the head asks for a token, Ray reads it from RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, with
+    RAY_AUTH_MODE=token.
+    """
+
+    address: str
+
+    @cached_property
+    def client(self) -> JobSubmissionClient:
+        """Ray's client, once it has found the head.
+
+        Raises:
+            UserError: if nobody, or nobody of Ray, answers at the address, or it wants a token.
+        """
+        if not self.address.startswith(("http://", "https://")):
+            raise UserError(
+                f"{self.address!r} is not the address of a job server; give the dashboard's, "
+                "for example http://HEAD:8265"
+            )
+        for name in TALKATIVE:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        try:
+            return JobSubmissionClient(self.address)
+        except Exception as error:  # Ray raises bare RuntimeError, ConnectionError and its own
+            raise UserError(self._explained(error)) from error
+
+    def submit(
+        self, search: str, arguments: Sequence[str], *, home: str, space: Path | None = None
+    ) -> str:
+        """Queue ``hpsearch ARGUMENTS`` on the head; the id of the job.
+
+        Args:
+            search: its name.
+            arguments: of the command; a space is named as it is called in its folder.
+            home: folder on the cluster.
+            space: a Python file that travels along.
+
+        Raises:
+            UserError: if this search is on the cluster already, and neither failed nor is resumed.
+        """
+        before = self._attempts(search)
+        if before:
+            self._refuse_twice(before[-1], new=space is not None)
+        number = len(before) + 1
+        with tempfile.TemporaryDirectory() as folder:
+            if space is not None:
+                shutil.copyfile(space, Path(folder) / space.name)
+            return self.client.submit_job(
+                entrypoint=f"python -m hpsearch {shell_line([*arguments, '--home', home])}",
+                submission_id=search if number == 1 else f"{search}--{number}",
+                metadata={SEARCH: search, HOME: home},
+                runtime_env=_environment(Path(folder)),
+            )
+
+    def jobs(self) -> list[SearchJob]:
+        """All searches of this cluster, oldest first."""
+        found = [_job(job) for job in self.client.list_jobs() if SEARCH in (job.metadata or {})]
+        return sorted(found, key=lambda job: (job.began or float("inf"), job.id))
+
+    def job(self, search: str) -> SearchJob:
+        """The latest attempt at a search.
+
+        Raises:
+            UserError: if the cluster knows no such search.
+        """
+        attempts = self._attempts(search)
+        if not attempts:
+            known = ", ".join(dict.fromkeys(job.search for job in self.jobs())) or "none yet"
+            raise UserError(f"{self.address} knows no search {search!r}; there are: {known}")
+        return attempts[-1]
+
+    def logs(self, job: SearchJob) -> str:
+        """What it has printed."""
+        return self.client.get_job_logs(job.id)
+
+    def follow(self, job: SearchJob) -> Iterator[str]:
+        """What it prints, until it ends."""
+        lines = self.client.tail_job_logs(job.id)
+        loop = asyncio.new_event_loop()
+        try:
+            while True:
+                yield loop.run_until_complete(anext(lines))
+        except StopAsyncIteration:
+            return
+        finally:
+            loop.close()
+
+    def stop(self, job: SearchJob) -> None:
+        """Ask a search to save its trials and end; it can be resumed."""
+        self.client.stop_job(job.id)
+
+    def progress(self, job: SearchJob) -> str:
+        """The latest line that says how far it is; of a failed one, why."""
+        text = self.logs(job)
+        if job.state == "failed":
+            return _last_line(text) or job.message
+        found = PROGRESS.findall(text)
+        return found[-1] if found else ""
+
+    def _attempts(self, search: str) -> list[SearchJob]:
+        return [job for job in self.jobs() if job.search == search]
+
+    def _refuse_twice(self, job: SearchJob, *, new: bool) -> None:
+        if not job.over:
+            raise UserError(
+                f"search {job.search!r} is running on {self.address}; follow it with `hpsearch "
+                f"logs {job.search} -f --address {self.address}`, or choose another --name"
+            )
+        if new and job.state != "failed":
+            raise UserError(
+                f"search {job.search!r} has {job.state} on {self.address}; go on with `hpsearch "
+                f"resume {job.search} --address {self.address}`, or choose another --name"
+            )
+
+    def _explained(self, error: Exception) -> str:
+        text = str(error)
+        if "401" in text or "403" in text or "uthenticat" in type(error).__name__ + text:
+            return (
+                f"{self.address} wants a token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or "
+                "RAY_AUTH_TOKEN_PATH, as on the head"
+            )
+        return (
+            f"no Ray head answers at {self.address} (Ray {ray.__version__} here); give the "
+            "dashboard's address, by default port 8265, and start the head with "
+            "`ray start --head` and ray[default] installed"
+        )
+
+
+def shell_line(words: Sequence[str]) -> str:
+    """Words for the head's shell, where a leading ``~/`` is the home folder there."""
+    return " ".join(
+        "~/" + shlex.quote(word[2:]) if word.startswith("~/") else shlex.quote(word)
+        for word in words
+    )
+
+
+def _environment(folder: Path) -> dict:
+    return {
+        "working_dir": str(folder),
+        "py_modules": [str(Path(hpsearch.__file__).parent)],
+        "excludes": list(OURS),
+        "env_vars": {
+            # Ray would send SIGTERM and wait 3 s; a search ends cleanly on SIGINT.
+            "RAY_JOB_STOP_SIGNAL": "SIGINT",
+            "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT),
+            "PYTHONUNBUFFERED": "1",
+        },
+    }
+
+
+def _job(details: JobDetails) -> SearchJob:
+    metadata = details.metadata or {}
+    state = STATES.get(details.status, str(details.status).lower())
+    if state == "failed" and details.driver_exit_code == INTERRUPTED:
+        state = "stopped"
+    return SearchJob(
+        id=details.submission_id or "",
+        search=metadata[SEARCH],
+        home=metadata.get(HOME, ""),
+        state=state,
+        began=_seconds(details.start_time),
+        ended=_seconds(details.end_time),
+        message=details.message or "",
+    )
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return milliseconds / 1000 if milliseconds else None
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
