@@ -4,7 +4,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
@@ -16,6 +16,7 @@ from hpsearch.errors import UserError
 from hpsearch.search.grid import check_point, combinations
 from hpsearch.search.objective import MEAN_MAP, Objective
 from hpsearch.search.samplers import LISTED, SamplerName
+from hpsearch.search.schedulers import SchedulerName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,17 @@ class Search:
             the sampler is ``grid`` or ``chosen``.
         baseline: trained for the same budget, as a yardstick for the winner.
         objective: what counts, measured on validation sequences.
-        grace: patches that every trial may see before ASHA may stop it.
-        reduction: at each rung of ASHA, the best 1/reduction go on.
+        also: further objectives. The search then looks for trials that no other beats in all of
+            them; its winner is the best of these in ``objective``.
+        scheduler: who is stopped early: ``asha`` (successive halving), ``hyperband`` (the same in
+            brackets that begin to stop later and later), ``median`` (who is below the median of
+            the others) or ``none``; by default ASHA, if there is one objective and there are
+            reports before the budget.
+        grace: patches that every trial may see before it may be stopped.
+        reduction: at each rung, the best 1/reduction go on.
+        folds: validate on each training sequence once, in so many folds, each trained for its
+            share of the budget; the objective is the mean over the folds so far, reported as each
+            ends.
         sampler: ``tpe`` (also for several objectives and conditional spaces), ``random``, ``gp``
             (Gaussian process; slow above a few hundred trials), ``nsga2`` (several objectives),
             ``grid`` (every combination once; nothing may be continuous) or ``chosen`` (the points
@@ -40,6 +50,9 @@ class Search:
             ``suggest`` sets, if it sets one).
         first: points to try first, as parameter values by the names that ``suggest`` uses; the
             sampler draws what a point leaves out.
+        warm_from: an earlier search whose trials the sampler is told of before it begins.
+        patience: trials that may end in a row without an improvement before no more are begun;
+            None for no limit.
         data: a set by name (``mini``, ``tiny``) or the path of a patch store.
         validation_points: points of each validation sequence that a report is scored on.
         time_limit: seconds after which no trial goes on; None for no limit.
@@ -52,11 +65,16 @@ class Search:
     trials: int | None = None
     baseline: TrialConfig
     objective: Objective = MEAN_MAP
+    also: Sequence[Objective] = ()
+    scheduler: SchedulerName | None = None
     grace: int | None = None
     reduction: float = 3
+    folds: int | None = None
     sampler: SamplerName = "tpe"
     seeds: int = 1
-    first: Sequence[Mapping[str, Any]] = field(default=())
+    first: Sequence[Mapping[str, Any]] = ()
+    warm_from: str | None = None
+    patience: int | None = None
     data: str = "mini"
     validation_points: int = 64
     time_limit: float | None = None
@@ -64,18 +82,31 @@ class Search:
 
     def __post_init__(self) -> None:
         self._check_sampling()
+        self._check_stopping()
+
+    def _check_stopping(self) -> None:
         if not 0 < self.report_every <= self.budget:
             raise UserError(
                 f"report_every must lie between 1 and the budget of {self.budget} patches, "
                 f"got {self.report_every}"
             )
-        if not self.report_every <= self.first_rung <= self.budget:
-            raise UserError(
-                f"grace must lie between report_every={self.report_every} and "
-                f"budget={self.budget} patches, or ASHA has no rung; got {self.grace}"
-            )
+        if self.folds is not None and not 2 <= self.folds <= self.budget:
+            raise UserError(f"folds must be 2 or more, or None; got {self.folds}")
+        if self.scheduler not in (None, *get_args(SchedulerName)):
+            known = ", ".join(get_args(SchedulerName))
+            raise UserError(f"there is no scheduler {self.scheduler!r}; choose one of {known}")
         if self.reduction <= 1:
             raise UserError(f"reduction must be above 1, got {self.reduction}")
+        if not self.first_report <= self.first_rung <= self.budget:
+            raise UserError(
+                f"grace must lie between the first report at {self.first_report} patches and the "
+                f"budget of {self.budget}, got {self.grace}"
+            )
+        if self.scheduler not in (None, "none") and self.first_rung == self.budget:
+            raise UserError(
+                f"{self.scheduler} has no rung: every trial may see {self.first_rung} patches, "
+                "which is the whole budget; lower grace or report_every, or set scheduler='none'"
+            )
 
     def _check_sampling(self) -> None:
         if self.trials is not None and self.trials < 1:
@@ -91,6 +122,16 @@ class Search:
             raise UserError("sampler 'grid' tries every combination anyway; leave first out")
         if self.seeds < 1:
             raise UserError(f"each point is trained at least once, got seeds={self.seeds}")
+        if self.patience is not None and self.patience < 1:
+            raise UserError(f"patience must be at least one trial, got {self.patience}")
+        names = [objective.metric for objective in self.objectives]
+        if len(set(names)) < len(names):
+            raise UserError(f"the objectives must differ, got {', '.join(names)}")
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """All that counts; the first decides who wins."""
+        return (self.objective, *self.also)
 
     @property
     def listed(self) -> bool:
@@ -120,9 +161,22 @@ class Search:
         return there_are if asked is None else min(asked, there_are)
 
     @property
+    def stopping(self) -> SchedulerName:
+        """The scheduler by name."""
+        if self.scheduler is not None:
+            return self.scheduler
+        ranked = not self.also  # trials with several objectives have no order to stop by
+        return "asha" if ranked and self.first_rung < self.budget else "none"
+
+    @property
+    def first_report(self) -> int:
+        """Patches that a trial has seen when it first reports."""
+        return self.report_every if self.folds is None else self.budget // self.folds
+
+    @property
     def first_rung(self) -> int:
-        """Patches before ASHA may stop a trial."""
-        return self.report_every if self.grace is None else self.grace
+        """Patches before a trial may be stopped."""
+        return self.first_report if self.grace is None else self.grace
 
     def draw(self, trial: optuna.Trial, *, repeat: int = 0) -> TrialConfig:
         """One configuration, checked to be what a search can use.
