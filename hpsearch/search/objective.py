@@ -1,10 +1,28 @@
 """What a search maximises or minimises, with its direction and its worst value."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from hpsearch.errors import UserError
+
+TASKS = ("verification", "matching", "retrieval")
+LEVELS = ("easy", "hard", "tough")
+MEASURED = (
+    "val/mAP",
+    *(f"val/{task}" for task in TASKS),
+    *(f"val/{task}/{level}" for task in TASKS for level in LEVELS),
+    *("val/retrieval_over_pools", "val/retrieval_tie_neutral", "val/objective"),
+    *("train/loss", "train/dispersion", "train/resultant", "train/seconds"),
+)
+"""What every report of a trial has."""
+RESTORED = tuple(
+    f"val/{measure}{level}"
+    for measure in ("PSNR", "PSNR_per_patch", "MAE", "SSIM")
+    for level in ("", *(f"/{level}" for level in LEVELS))
+)
+"""What a report has where the descriptor sees noisy or denoised patches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,11 +32,28 @@ class Objective:
     Attributes:
         metric: name as in the reports, for example ``val/mAP``.
         worst: what a collapsed or diverged trial gets; finite, and no better than any real value.
+
+    Raises:
+        UserError: if reports have no such metric, or ``worst`` is not finite.
     """
 
     metric: str = "val/mAP"
     direction: Literal["maximize", "minimize"] = "maximize"
     worst: float = 0.0
+
+    def __post_init__(self) -> None:
+        known = (*MEASURED, *RESTORED)
+        if self.metric not in known:
+            raise UserError(
+                f"no report has the metric {self.metric!r}; choose one of: {', '.join(known)}"
+            )
+        if not math.isfinite(self.worst):
+            raise UserError(f"the worst value of {self.metric} must be finite, got {self.worst}")
+        if self.direction == "minimize" and self.worst <= 0:
+            raise UserError(
+                f"{self.metric} is minimised, so what a collapsed trial gets must be large; "
+                "set worst"
+            )
 
     @property
     def mode(self) -> Literal["max", "min"]:
@@ -32,13 +67,15 @@ class Objective:
         tie and the positives stand first.
 
         Raises:
-            UserError: if the reports have no such metric.
+            UserError: if the report lacks the metric.
         """
         if collapsed:
             return self.worst
         if self.metric not in metrics:
-            known = ", ".join(sorted(name for name in metrics if name.startswith("val/")))
-            raise UserError(f"no report has the metric {self.metric!r}; choose one of: {known}")
+            raise UserError(
+                f"the report lacks the metric {self.metric!r}: clean patches have no error; "
+                "search with another objective"
+            )
         return metrics[self.metric]
 
     def better(self, one: float, other: float) -> bool:
@@ -55,3 +92,7 @@ MATCHING = Objective(metric="val/matching")
 """Finding a point in another image of its sequence: mean AP over noise levels and images."""
 RETRIEVAL = Objective(metric="val/retrieval")
 """Finding a point among all sequences' patches: mean AP over noise levels and queries."""
+
+TRAINING_SECONDS = Objective(metric="train/seconds", direction="minimize", worst=1e7)
+"""Seconds of training and validation on the worker, without the making of a shared denoiser; a
+second objective beside mAP. Machines that differ, or are shared, differ in it."""

@@ -5,67 +5,48 @@ intermediate values, a collapsed or diverged one as COMPLETE with the worst valu
 constraint (so the sampler learns to stay away), a failed one as FAIL. Ray's own bridge tells Optuna
 that a trial stopped at 5 % of its budget is complete, and breaks when it resumes with a storage.
 
+With several objectives Optuna keeps no intermediate values, so a stopped trial has none. It is
+PRUNED all the same: TPE then ranks it behind the completed ones, where a failure would be nothing
+to it, and values of half a budget would stand on the Pareto front beside those of a whole one.
+
 A trial is known by its number in the study. A search that goes on after its driver died hands out
 the trials that still run in the study first, so it needs nothing that Tune remembers.
 """
 
-import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from hpsearch.search.outcome import FAILURES, outcome
+from hpsearch.search.patience import study_is_out_of_patience
+from hpsearch.search.points import POINT, REPEAT, WARM, Turn, begun, next_turn
+from hpsearch.search.samplers import build_sampler
 from hpsearch.search.search import Search, load_search
+from hpsearch.search.study import open_study
 
 OUTCOME = "outcome"
 """User attribute of an Optuna trial: how it ended, in our words."""
 
 
-def study_storage(folder: Path) -> str:
-    """Where a search keeps its study; optuna-dashboard opens this URL."""
-    return f"sqlite:///{folder / 'study.db'}"
-
-
-def open_study(folder: Path, *, search: Search, sampler: Any = None) -> optuna.Study:
-    """The study of a search, made if need be."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(
-        storage=study_storage(folder),
-        study_name=folder.name,
-        sampler=sampler or build_sampler(search),
-        pruner=optuna.pruners.NopPruner(),  # Ray's scheduler decides who is stopped
-        direction=search.objective.direction,
-        load_if_exists=True,
-    )
-
-
-def build_sampler(search: Search, *, number: int = 0) -> optuna.samplers.BaseSampler:
-    """The sampler by name, seeded for the trial ``number``.
-
-    Each trial has a stream of its own, so a search that was killed draws as one that was not.
-    """
-    seed = int(np.random.SeedSequence(search.seed, spawn_key=(number,)).generate_state(1)[0])
-    if search.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        # group: in a conditional space, names that occur together are modelled together
-        return optuna.samplers.TPESampler(
-            seed=seed, multivariate=True, group=True, n_startup_trials=6
-        )
-
-
 class StudySearch(Searcher):
-    """Ray's view of an Optuna study; it keeps nothing that the study's storage does not know."""
+    """Ray's view of an Optuna study; it keeps nothing that the study's storage does not know.
 
-    def __init__(self, folder: Path, *, space: Path, trials: int) -> None:
-        self._folder, self._space, self._trials = folder, space, trials
+    Args:
+        folder: the search's; its name is the study's.
+        space: the file that states the search.
+        trials: how many to begin in all.
+        url: the study's storage, if it is not the search's own file.
+    """
+
+    def __init__(self, folder: Path, *, space: Path, trials: int, url: str | None = None) -> None:
+        self._folder, self._space, self._trials, self._url = folder, space, trials, url
         self._running: dict[str, optuna.Trial] = {}
         self._unfinished: list[int] = []
+        self._warm = 0
         self._opened: tuple[Search, optuna.Study] | None = None
         objective = load_search(space).objective
         super().__init__(metric="objective", mode=objective.mode)
@@ -76,79 +57,103 @@ class StudySearch(Searcher):
     def _open(self) -> tuple[Search, optuna.Study]:
         if self._opened is None:
             search = load_search(self._space)
-            study = open_study(self._folder, search=search)
-            if not study.get_trials(deepcopy=False):
-                for point in search.first:
-                    study.enqueue_trial(dict(point))
-            running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-            self._unfinished = [trial.number for trial in running]
+            study = open_study(self._folder, search=search, url=self._url)
+            trials = study.get_trials(deepcopy=False)
+            self._unfinished = [t.number for t in trials if t.state == TrialState.RUNNING]
+            self._warm = sum(WARM in trial.user_attrs for trial in trials)
             self._opened = (search, study)
         return self._opened
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's configuration, as JSON; Tune's word for the end after the last.
 
-        First come the trials of an earlier session that did not end.
+        First come the trials of an earlier session that did not end. None, for Tune to ask again
+        later, if one that still runs decides whether the search is out of patience.
         """
-        self._open()
+        search, study = self._open()
         if self._unfinished:
             trial = self._again(self._unfinished.pop(0))
-        elif self._asked() < self._trials:
-            trial = self._ask()
         else:
-            return Searcher.FINISHED
+            trials = study.get_trials(deepcopy=False)
+            turn = self._turn(trials)
+            if turn is None:
+                return Searcher.FINISHED
+            if study_is_out_of_patience(trials, search):
+                return None if self._running else Searcher.FINISHED
+            trial = self._ask(turn)
         self._running[trial_id] = trial
-        config = self._config(trial)
-        return {"trial": config, "number": trial.number, "id": trial_name(trial.number)}
+        config, number = self._config(trial), trial.number - self._warm
+        return {"trial": config, "number": number, "id": trial_name(number)}
 
-    def _asked(self) -> int:
-        trials = self._open()[1].get_trials(deepcopy=False)
-        return sum(trial.state != TrialState.WAITING for trial in trials)
+    def _turn(self, trials: list[optuna.trial.FrozenTrial]) -> Turn | None:
+        search = self._open()[0]
+        if len(begun(trials)) >= self._trials:
+            return None
+        return next_turn(trials, planned=search.planned, seeds=search.seeds, listed=search.listed)
 
-    def _ask(self) -> optuna.Trial:
-        search, study = self._open()
-        study.sampler = build_sampler(search, number=self._asked())
-        return study.ask()
+    def _ask(self, turn: Turn) -> optuna.Trial:
+        """By the queue, so that the storage knows a trial's place from its first moment on."""
+        study = self._sampling(turn.point)
+        if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            study.enqueue_trial(dict(turn.params), user_attrs=turn.attributes)
+        trial = study.ask()
+        if POINT not in trial.user_attrs:  # queued by the user
+            for name, value in turn.attributes.items():
+                trial.set_user_attr(name, value)
+        return trial
 
     def _again(self, number: int) -> optuna.Trial:
+        frozen = self._open()[1].get_trials(deepcopy=False)[number]
+        return optuna.Trial(self._sampling(frozen.user_attrs.get(POINT, number)), frozen._trial_id)
+
+    def _sampling(self, point: int) -> optuna.Study:
         search, study = self._open()
-        study.sampler = build_sampler(search, number=number)
-        return optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
+        study.sampler = build_sampler(search.sampler, seed=search.seed, point=point)
+        return study
 
     def _config(self, trial: optuna.Trial) -> dict[str, Any]:
         """What a trial was drawn as; a driver that died while it drew has not written it."""
-        if "config" not in trial.user_attrs:
-            config = self._open()[0].draw(trial).model_dump(mode="json")
-            trial.set_user_attr("config", config)
-        return trial.user_attrs["config"]
+        known = trial.user_attrs
+        if "config" in known:
+            return known["config"]
+        drawn = self._open()[0].draw(trial, repeat=known.get(REPEAT, 0))
+        config = drawn.model_dump(mode="json")
+        trial.set_user_attr("seed", drawn.seed)
+        trial.set_user_attr("config", config)
+        return config
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Record an intermediate value at its patches seen."""
-        trial, frozen = self._running[trial_id], self._frozen(trial_id)
-        seen = int(result["seen"])
-        if frozen.state == TrialState.RUNNING and seen not in frozen.intermediate_values:
+        if trial_id not in self._running or self._open()[0].also:
+            return
+        trial, seen = self._running[trial_id], int(result["seen"])
+        # one that goes on from a checkpoint says its last report again
+        if seen not in trial.storage.get_trial(trial._trial_id).intermediate_values:
             trial.report(float(result["objective"]), seen)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Tell the study how a trial ended; Tune calls by keyword."""
-        if self._frozen(trial_id).state.is_finished():
+        if trial_id not in self._running:
             return
-        study, trial = self._open()[1], self._running[trial_id]
-        if error or not result or "objective" not in result:
+        search, study = self._open()
+        trial = self._running[trial_id]
+        values = None if error or not result else _values(result, search)
+        if values is None or result is None:
             trial.set_user_attr(OUTCOME, "failed")
             study.tell(trial, state=TrialState.FAIL)
-            return
-        self.on_trial_result(trial_id, result)  # Tune withholds the result that stopped a trial
-        status, reason = outcome(result)
-        trial.set_user_attr(OUTCOME, status)
-        trial.set_user_attr("reason", reason)
-        trial.set_constraint("collapsed", 1.0 if status in FAILURES else 0.0)  # above 0 violates
-        if status == "pruned":
-            study.tell(trial, state=TrialState.PRUNED)
         else:
-            study.tell(trial, float(result["objective"]))
+            self.on_trial_result(trial_id, result)  # Tune withholds the one that stopped a trial
+            status, reason = outcome(result)
+            trial.set_user_attr(OUTCOME, status)
+            trial.set_user_attr("reason", reason)
+            trial.set_constraint("collapsed", 1.0 if status in FAILURES else 0.0)  # > 0 violates
+            if status == "pruned":
+                study.tell(trial, state=TrialState.PRUNED)
+            else:
+                study.tell(trial, values)
+        del self._running[trial_id]
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the storage has it all."""
@@ -156,8 +161,17 @@ class StudySearch(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: the storage has it all."""
 
-    def _frozen(self, trial_id: str) -> optuna.trial.FrozenTrial:
-        return self._open()[1].get_trials(deepcopy=False)[self._running[trial_id].number]
+
+def _values(result: Mapping[str, Any], search: Search) -> list[float] | None:
+    """One value for each objective; None if the result lacks one."""
+    metrics, collapsed = result.get("metrics", {}), result.get("collapsed", False)
+    collapsed = collapsed or result.get("status") in FAILURES
+    if "objective" not in result:
+        return None
+    if not collapsed and any(also.metric not in metrics for also in search.also):
+        return None
+    further = (also.value(metrics, collapsed=collapsed) for also in search.also)
+    return [float(result["objective"]), *further]
 
 
 def trial_name(number: int) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
-from hpsearch.search.optuna_bridge import open_study
 from hpsearch.search.search import Search
+from hpsearch.search.study import open_study, own_study
 
 PLOTS = (
     optuna.visualization.plot_optimization_history,
@@ -19,23 +19,32 @@ PLOTS = (
 )
 
 
-def importances(folder: Path, search: Search) -> dict[str, float]:
-    """Share of the objective's variance that each setting explains; empty with too few trials."""
-    study = open_study(folder, search=search)
+def importances(folder: Path, search: Search, url: str | None = None) -> dict[str, float]:
+    """Share of the objective's variance that each setting explains; empty with too few trials.
+
+    Args:
+        url: the study's storage, if it is not the search's own file.
+    """
+    study = own_study(open_study(folder, search=search, url=url))
     completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(completed) < 4:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna warns of settings that few trials have
         try:
-            return optuna.importance.get_param_importances(study)
+            first = _first_value if search.also else None
+            return optuna.importance.get_param_importances(study, target=first)
         except (ValueError, RuntimeError):
             return {}  # nothing in common between the trials, or no variance
 
 
-def optuna_page(folder: Path, search: Search) -> str:
-    """Optuna's interactive plots as one HTML page that needs nothing beside it."""
-    study = open_study(folder, search=search)
+def optuna_page(folder: Path, search: Search, url: str | None = None) -> str:
+    """Optuna's interactive plots as one HTML page that needs nothing beside it.
+
+    Args:
+        url: the study's storage, if it is not the search's own file.
+    """
+    study = own_study(open_study(folder, search=search, url=url))
     parts: list[str] = []
     for plot in PLOTS:
         with warnings.catch_warnings():
@@ -46,3 +55,7 @@ def optuna_page(folder: Path, search: Search) -> str:
                 continue  # too few trials for this one
         parts.append(figure.to_html(full_html=False, include_plotlyjs=not parts))
     return f"<!doctype html><meta charset='utf-8'><title>{folder.name}</title>{''.join(parts)}"
+
+
+def _first_value(trial: optuna.trial.FrozenTrial) -> float:
+    return trial.values[0]

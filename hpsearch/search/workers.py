@@ -8,7 +8,7 @@ from ray import tune
 from hpsearch.config import TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.search.objective import Objective
-from hpsearch.search.outcome import FAILURES
+from hpsearch.search.outcome import guarded
 from hpsearch.training.loop import Report
 from hpsearch.training.trial import CHECKPOINT, Job, Trial, prepare_trial
 
@@ -41,14 +41,4 @@ def _go_on(trial: Trial, folder: Path) -> Report | None:
 
 
 def _tell(report: Report, objective: Objective) -> None:
-    failed = report.status in FAILURES
-    collapsed = failed or report.metrics.get("val/collapsed", 0.0) > 0
-    result = {
-        "seen": report.seen,
-        "objective": objective.value(report.metrics, collapsed=collapsed),
-        "collapsed": collapsed,
-        "status": report.status,
-        "reason": report.reason,
-        "metrics": report.metrics,
-    }
-    tune.report(result)
+    tune.report(guarded(report, objective))
