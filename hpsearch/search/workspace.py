@@ -11,13 +11,16 @@ from hpsearch.data.splits import Split
 from hpsearch.data.store import PatchStore
 from hpsearch.errors import UserError
 from hpsearch.search.search import Search, load_search
+from hpsearch.tracking.credentials import without_credentials
 from hpsearch.tracking.ledger import Ledger
-from hpsearch.tracking.names import artifact_location, default_uri
-from hpsearch.tracking.publisher import Publisher, Tracking
+from hpsearch.tracking.names import SPACE, default_uri
+from hpsearch.tracking.publisher import Publisher
 from hpsearch.tracking.runs import Run, runs_from
+from hpsearch.tracking.server import Tracking, tracking_at
 from hpsearch.training.artifacts import Artifacts
 from hpsearch.training.trial import Job
 
+URI = "MLFLOW_TRACKING_URI"
 MODEL = "patch-descriptor"
 """Name in the registry unless the user gives one."""
 
@@ -30,10 +33,7 @@ class Workspace:
 
     def tracking(self, uri: str | None = None) -> Tracking:
         """MLflow at ``uri``, at MLFLOW_TRACKING_URI, or in SQLite in this folder."""
-        uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(self.home)
-        if uri.startswith("sqlite:"):
-            self.home.mkdir(parents=True, exist_ok=True)
-        return Tracking(uri=uri, artifacts=artifact_location(uri, self.home))
+        return tracking_at(uri or os.environ.get(URI) or default_uri(self.home), self.home)
 
     def store(self, data: str, *, progress: Progress | None = None) -> PatchStore:
         """An embedded set by name, built once, or a store by path.
@@ -64,8 +64,11 @@ class Workspace:
             raise UserError(f"{name!r} cannot name a search; use letters, digits, - and _")
         return self.home / "searches" / name
 
-    def open(self, name: str) -> "SearchFolder":
+    def open(self, name: str, *, tracking_uri: str | None = None) -> "SearchFolder":
         """A search that exists.
+
+        Args:
+            tracking_uri: MLflow for now; else MLFLOW_TRACKING_URI, else where the search began.
 
         Raises:
             UserError: if there is none of that name.
@@ -75,6 +78,9 @@ class Workspace:
             known = ", ".join(self.searches()[-5:]) or "none yet"
             raise UserError(f"there is no search {name!r} in {self.home}; there are: {known}")
         record = SearchRecord.model_validate_json((folder / "search.json").read_text())
+        uri = tracking_uri or os.environ.get(URI)
+        if uri:
+            record = record.model_copy(update={"tracking_uri": self.tracking(uri).uri})
         return SearchFolder(self, folder, record)
 
     def create(self, name: str, space: Path, record: "SearchRecord") -> "SearchFolder":
@@ -88,8 +94,9 @@ class Workspace:
         draft = folder.with_name(f".{name}.draft")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        shutil.copyfile(space, draft / "space.py")
-        (draft / "search.json").write_text(record.model_dump_json(indent=1))
+        shutil.copyfile(space, draft / SPACE)
+        kept = {"tracking_uri": without_credentials(record.tracking_uri)}
+        (draft / "search.json").write_text(record.model_copy(update=kept).model_dump_json(indent=1))
         draft.rename(folder)
         return SearchFolder(self, folder, record)
 
@@ -146,7 +153,7 @@ class SearchFolder:
     @property
     def space(self) -> Path:
         """The copy of the space that the search runs."""
-        return self.path / "space.py"
+        return self.path / SPACE
 
     @property
     def trials(self) -> Path:

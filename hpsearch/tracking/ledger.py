@@ -6,6 +6,7 @@ A trial that goes on from a checkpoint may report the same number of patches twi
 counts, because a repeated report holds the same numbers.
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -27,10 +28,10 @@ class Ledger:
         """Write one event with the time it happened (seconds since 1970)."""
         line = json.dumps({"event": event, "time": time.time(), **fields}, allow_nan=False)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab") as file:
-            if file.tell() and not _ends_with_newline(self.path):
-                file.write(b"\n")  # the last writer died in the middle of a line
-            file.write(line.encode() + b"\n")
+        with self.path.open("ab", buffering=0) as file:
+            broken = file.tell() and not _ends_with_newline(self.path)
+            start = b"\n" if broken else b""  # the last writer died in the middle of a line
+            file.write(start + line.encode() + b"\n")  # in one piece: others may write too
 
     def read(self, offset: int = 0) -> tuple[list[Event], int]:
         """Whole events from byte ``offset`` on, and the offset to go on from."""
@@ -41,6 +42,13 @@ class Ledger:
             data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
         return list(_parse(whole)), offset + len(whole)
+
+    def identity(self) -> str:
+        """What tells this search from any other: a digest of the first event, with its time."""
+        if not self.path.exists():
+            return ""
+        with self.path.open("rb") as file:
+            return hashlib.sha256(file.readline()).hexdigest()[:16]
 
     def events(self) -> list[Event]:
         """Everything so far."""

@@ -7,11 +7,21 @@ KIND = "hpsearch.kind"
 """Tag: ``search`` for the parent run, else the kind of the child (``trial``, ``yardstick``)."""
 SEARCH = "hpsearch.search"
 """Tag: the search's name."""
+IDENTITY = "hpsearch.id"
+"""Tag: tells a search from another of the same name; follows from its ledger (``identity``)."""
 TRIAL = "hpsearch.trial"
 """Tag: the trial's id, the same after every resume."""
 STATUS = "status"
 """Tag: how a run ended, in our words."""
 PARENT = "mlflow.parentRunId"
+NOTE = "mlflow.note.content"
+"""Tag: the description that MLflow shows first, Markdown."""
+SOURCE, SOURCE_TYPE = "mlflow.source.name", "mlflow.source.type"
+COMMIT = "mlflow.source.git.commit"
+SPACE = "space.py"
+"""The space, in the search's folder and among the files of its run."""
+OBJECTIVE = "objective"
+"""Metric: what the search optimises; it stands in every report, last of its values."""
 
 MLFLOW_STATUS: dict[str, Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]] = {
     "running": "RUNNING",
@@ -29,6 +39,11 @@ def default_uri(home: Path) -> str:
     return f"sqlite:///{home.absolute() / 'mlflow.db'}"
 
 
+def is_server(uri: str) -> bool:
+    """Whether a tracking server answers there; otherwise it is a database."""
+    return uri.startswith(("http://", "https://", "databricks"))
+
+
 def artifact_location(uri: str, home: Path) -> str | None:
     """Where artifacts go; a tracking server decides for itself (None)."""
-    return (home.absolute() / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
+    return None if is_server(uri) else (home.absolute() / "mlartifacts").as_uri()

@@ -1,8 +1,8 @@
 """A run: one trial as people see it, put together from the ledger."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
 
 from hpsearch.config import TrialConfig
 from hpsearch.tracking.ledger import Event
@@ -57,11 +57,57 @@ class Run:
 
 def runs_from(events: Iterable[Event]) -> list[Run]:
     """All runs of a search, by number."""
-    runs: dict[str, Run] = {}
+    told = Told()
     for event in events:
-        if "trial" in event:
-            runs[event["trial"]] = advance(runs.get(event["trial"]), event)
-    return sorted(runs.values(), key=lambda run: run.number)
+        told.hear(event)
+    return sorted(told.runs.values(), key=lambda run: run.number)
+
+
+class Best(NamedTuple):
+    """The best objective of a completed trial, once so many trials had ended."""
+
+    value: float
+    ended: int
+    time: float
+
+
+@dataclass
+class Told:
+    """What a ledger has told so far."""
+
+    search: Event | None = None
+    finish: Event | None = None
+    """None again when a search that was interrupted goes on."""
+    runs: dict[str, Run] = field(default_factory=dict)
+    """By id, in the order of their start."""
+    best: list[Best] = field(default_factory=list)
+
+    def hear(self, event: Event) -> None:
+        """Take in one more event."""
+        match event["event"]:
+            case "search":
+                self.search = event
+            case "finish":
+                self.finish = event
+        if "trial" not in event:
+            return
+        run = advance(self.runs.get(event["trial"]), event)
+        self.runs[event["trial"]] = run
+        if run.kind != "trial":
+            return
+        if event["event"] == "start":
+            self.finish = None
+        if event["event"] == "end" and run.status != "interrupted":
+            self._note_best(event["time"])
+
+    def _note_best(self, time: float) -> None:
+        trials = [run for run in self.runs.values() if run.kind == "trial"]
+        ended = [run for run in trials if run.status not in ("running", "interrupted")]
+        done = [run for run in ended if run.status == "completed" and run.reports]
+        values = [run.reports[-1]["objective"] for run in done]
+        if values and len(ended) > (self.best[-1].ended if self.best else 0):
+            lowest = self.search is not None and self.search.get("direction") == "minimize"
+            self.best.append(Best((min if lowest else max)(values), len(ended), time))
 
 
 def advance(run: Run | None, event: Event) -> Run:

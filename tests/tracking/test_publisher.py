@@ -9,7 +9,7 @@ from mlflow.entities import Run
 from hpsearch.config import SGD, TrialConfig
 from hpsearch.tracking.ledger import Ledger
 from hpsearch.tracking.names import KIND, PARENT, SEARCH, artifact_location, default_uri
-from hpsearch.tracking.publisher import Publisher, Tracking, TrackingError
+from hpsearch.tracking.publisher import Delivery, Publisher, Tracking, TrackingError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -109,10 +109,10 @@ def test_the_incumbent_is_charted_on_the_parent(ledger: Ledger, home: Path) -> N
 def test_sending_again_doubles_nothing(ledger: Ledger, home: Path) -> None:
     write_trial(ledger, 0, "completed")
     found = publisher(ledger, home, "again")
-    assert found.sync() == 6
-    assert found.sync() == 0
-    assert publisher(ledger, home, "again").sync() == 0, "a new process knows what was sent"
-    assert found.sync(again=True) == 6
+    assert found.sync() == Delivery(runs=2, created=2, sent=3)
+    assert found.sync() == Delivery(runs=2)
+    assert publisher(ledger, home, "again").sync() == Delivery(runs=2), "a new process knows"
+    assert found.sync(again=True) == Delivery(runs=2, there=3)
     runs = children(found)
     assert len(runs) == 2
     assert len(history(found.tracking.client(), runs["t0"], "val/mAP")) == 3

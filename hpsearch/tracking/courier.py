@@ -1,0 +1,182 @@
+"""Brings what a ledger has told to MLflow's runs, and knows what each of them has got.
+
+What was not acknowledged is sent again, so everything here may happen twice without harm: a point
+that is there already is stored once (MLflow's key is name, time, step and value).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlflow.entities import RunTag
+from mlflow.exceptions import MlflowException
+
+from hpsearch.tracking import entries
+from hpsearch.tracking.mirror import SEARCH_RUN, Mirror
+from hpsearch.tracking.names import MLFLOW_STATUS, PARENT, STATUS
+from hpsearch.tracking.runs import Run, Told
+
+Progress = Callable[[int, int], None]
+"""Called with the number of trials done, and of all."""
+
+
+@dataclass
+class Delivery:
+    """What was brought."""
+
+    runs: int = 0
+    """Runs of the search, its own among them."""
+    created: int = 0
+    sent: int = 0
+    """Reports; each is one point of every metric."""
+    there: int = 0
+    """Reports that MLflow had already."""
+
+
+@dataclass
+class Got:
+    """What a run has got."""
+
+    introduced: bool = False
+    reports: int = 0
+    state: tuple[str, str, int] | None = None
+    deleted: bool = False
+    """By somebody in MLflow; nothing more is sent to it."""
+
+
+@dataclass
+class Courier:
+    """Between one search and its runs on one server."""
+
+    mirror: Mirror
+    space: Path
+    """The search's space file; uploaded if it is there."""
+    told: Told = field(default_factory=Told)
+    _got: dict[str, Got] = field(default_factory=dict)
+    _doubt: bool = True
+    """Whether a request may have been carried out without our knowing."""
+
+    def assume_delivered(self) -> None:
+        """Take everything told so far as delivered, by an earlier process."""
+        for run in self.told.runs.values():
+            self._got[run.id] = Got(True, len(run.reports), _state(run))
+        if self.told.search is not None:
+            self._got[SEARCH_RUN] = Got(True, len(self.told.best), _end(self.told))
+
+    def deliver(self, progress: Progress | None = None) -> Delivery:
+        """Bring everything that has not been acknowledged; no request if there is nothing.
+
+        Raises:
+            MlflowException: if the server refuses or does not answer; what came through by then
+                is known.
+        """
+        delivery, before = Delivery(), len(self.mirror.created)
+        doubt, self._doubt = self._doubt, True
+        self._unless_deleted(SEARCH_RUN, self._send_beginning)
+        runs = list(self.told.runs.values())
+        for number, run in enumerate(runs, 1):
+            self._unless_deleted(run.id, lambda run=run: self._send_run(run, delivery))
+            if progress:
+                progress(number, len(runs))
+        ended = self._unless_deleted(SEARCH_RUN, self._send_end)
+        if (doubt or ended) and self.mirror.ids:
+            self.mirror.look()
+        self._doubt = False
+        delivery.runs = len(runs) + 1
+        delivery.created = len(self.mirror.created) - before
+        return delivery
+
+    def _unless_deleted(self, trial: str, send: Callable[[], bool | None]) -> bool:
+        """Send to a run; one that somebody has deleted stays deleted and holds up no other."""
+        got = self._got.setdefault(trial, Got())
+        if got.deleted:
+            return False
+        try:
+            return bool(send())
+        except MlflowException as error:
+            if "Current state is deleted" not in str(error):
+                raise
+            got.deleted = True
+            return False
+
+    def _send_beginning(self) -> None:
+        got, search = self._got[SEARCH_RUN], self.told.search
+        if got.introduced or search is None:
+            return
+        client = self.mirror.client
+        parent = self.mirror.run_id(None, started=search["time"])
+        client.log_batch(
+            parent, params=entries.search_params(search), tags=entries.search_tags(search)
+        )
+        client.log_inputs(parent, datasets=[entries.dataset_input(search, "search")])
+        if self.space.is_file():
+            client.log_artifact(parent, str(self.space))
+        got.introduced = True
+
+    def _send_end(self) -> bool:
+        """The search's chart, and how it stands; whether it has just ended."""
+        told, got, state = self.told, self._got[SEARCH_RUN], _end(self.told)
+        points = entries.parent_points(told)[got.reports :]
+        if told.search is None or (not points and state == got.state):
+            return False
+        client, parent = self.mirror.client, self.mirror.run_id(None)
+        points += entries.test_points(told)
+        client.log_batch(parent, metrics=points, tags=[RunTag(STATUS, state[1])])
+        got.reports = len(told.best)
+        if told.finish is not None:
+            moment = entries.milliseconds(told.finish["time"])
+            client.set_terminated(parent, status=state[0], end_time=moment)
+        elif got.state != state:
+            client.update_run(parent, status=state[0])
+        got.state = state
+        return told.finish is not None
+
+    def _send_run(self, run: Run, delivery: Delivery) -> None:
+        got, state = self._got[run.id], _state(run)
+        if got.introduced and got.reports == len(run.reports) and got.state == state:
+            return
+        run_id = self.mirror.run_id(run)
+        there = set() if got.introduced else self._introduce(run, run_id)
+        fresh = run.reports[got.reports :]
+        missing = [report for report in fresh if report["seen"] not in there]
+        metrics = [point for report in missing for point in entries.points(report)]
+        tags = entries.state_tags(run) if state != got.state else []
+        self.mirror.client.log_batch(run_id, metrics=metrics, tags=tags)
+        got.introduced, got.reports = True, len(run.reports)
+        delivery.sent += len(missing)
+        delivery.there += len(fresh) - len(missing)
+        if state != got.state:
+            self._set_status(run, run_id)
+            got.state = state
+
+    def _introduce(self, run: Run, run_id: str) -> set[int]:
+        """Everything about a trial that does not change while it runs; what is there already."""
+        client, search = self.mirror.client, self.told.search
+        there = self.mirror.steps(run.id)
+        constants = (search or {}).get("constants", {})
+        tags = [RunTag(PARENT, self.mirror.run_id(None))]
+        if search is not None:
+            tags += entries.trial_tags(run, search)
+            client.log_inputs(run_id, datasets=[entries.dataset_input(search, "train")])
+        client.log_batch(run_id, params=entries.trial_params(run, constants), tags=tags)
+        client.log_dict(run_id, run.config.model_dump(mode="json"), "config.json")
+        return there
+
+    def _set_status(self, run: Run, run_id: str) -> None:
+        status, client = MLFLOW_STATUS[run.status], self.mirror.client
+        if run.ended is None:
+            client.update_run(run_id, status=status)
+        else:
+            client.set_terminated(run_id, status, end_time=entries.milliseconds(run.ended))
+
+
+def _state(run: Run) -> tuple[str, str, int]:
+    return run.status, run.reason, run.retries
+
+
+def _end(told: Told) -> tuple[str, str, int]:
+    """How the search stands, in MLflow's word and in ours."""
+    if told.finish is None:
+        return "RUNNING", "running", 0
+    status = told.finish["status"]
+    return ("FINISHED" if status == "completed" else "KILLED"), status, 0

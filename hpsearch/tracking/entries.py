@@ -1,0 +1,119 @@
+"""What of a search goes into which MLflow run: pure functions of the ledger's events."""
+
+import json
+import re
+from collections.abc import Mapping
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+
+from hpsearch.config.flat import Flat, flatten
+from hpsearch.tracking.ledger import Event
+from hpsearch.tracking.names import COMMIT, OBJECTIVE, SOURCE, SOURCE_TYPE, STATUS
+from hpsearch.tracking.runs import Run, Told
+
+LONGEST_VALUE = 6000
+"""Characters of a parameter that MLflow keeps."""
+
+
+def search_params(event: Event) -> list[Param]:
+    """The search's own settings."""
+    return [Param(key, str(value)) for key, value in event["params"].items()]
+
+
+def trial_params(run: Run, constants: Mapping[str, Flat]) -> list[Param]:
+    """Settings that are not the same in every trial of the space: the columns worth comparing."""
+    flat = flatten(run.config).items()
+    return [
+        Param(key, str(value)[:LONGEST_VALUE])
+        for key, value in flat
+        if key not in constants or constants[key] != value
+    ]
+
+
+def search_tags(event: Event) -> list[RunTag]:
+    """Versions of the code and its libraries, and where the search was defined."""
+    tags = {key: str(value) for key, value in event.get("tags", {}).items()}
+    return _tags({**tags, **_source(event)})
+
+
+def trial_tags(run: Run, search: Event) -> list[RunTag]:
+    """Where the trial came from, and its seed."""
+    return _tags({"seed": str(run.config.seed), **_source(search)})
+
+
+def state_tags(run: Run) -> list[RunTag]:
+    """How the trial stands, or ended and why."""
+    return _tags({STATUS: run.status, "reason": run.reason, "retries": str(run.retries)})
+
+
+def points(report: Event) -> list[Metric]:
+    """Metrics of one report over patches seen; the objective last, so that it seals the others.
+
+    Names with ``system/`` in front stand on MLflow's page of system metrics.
+    """
+    values = {**report["metrics"], **_pace(report), OBJECTIVE: report["objective"]}
+    moment, seen = milliseconds(report["time"]), report["seen"]
+    return [Metric(metric_name(key), value, moment, seen) for key, value in values.items()]
+
+
+def parent_points(told: Told) -> list[Metric]:
+    """The best completed trial after each trial that ended: the search's own chart."""
+    return [
+        Metric(f"best/{OBJECTIVE}", best.value, milliseconds(best.time), best.ended)
+        for best in told.best
+    ]
+
+
+def test_points(told: Told) -> list[Metric]:
+    """Scores on test of the winner and what it is compared with, once the search has finished."""
+    finish = told.finish or {}
+    tasks = ("verification", "matching", "retrieval", "mAP")
+    return [
+        Metric(metric_name(f"test/{task}/{_who(name)}"), value, milliseconds(finish["time"]), 0)
+        for name, scores in finish.get("test", {}).items()
+        for task, value in zip(tasks, scores, strict=True)
+    ]
+
+
+def dataset_input(search: Event, context: str) -> DatasetInput:
+    """The patch set, with its fingerprint as the digest."""
+    facts = search["dataset"]
+    dataset = Dataset(
+        name=facts["name"],
+        digest=facts["fingerprint"][:16],
+        source_type="local",
+        source=json.dumps({"uri": facts["path"]}),
+        profile=facts["profile"],
+    )
+    return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])
+
+
+def metric_name(name: str) -> str:
+    """A name as MLflow allows it: letters, digits, and ``_-. :/``."""
+    return re.sub(r"[^\w\-. :/]", "_", name.replace("×", "x"), flags=re.ASCII)
+
+
+def milliseconds(seconds: float) -> int:
+    """MLflow's unit of time."""
+    return round(1000 * seconds)
+
+
+def _pace(report: Event) -> dict[str, float]:
+    seconds = report.get("seconds", 0.0)
+    if seconds <= 0:
+        return {}
+    return {"system/seconds": seconds, "system/patches_per_second": report["seen"] / seconds}
+
+
+def _source(search: Event) -> dict[str, str]:
+    space, commit = search["params"].get("space"), search.get("tags", {}).get("git.commit")
+    found = {SOURCE: space, SOURCE_TYPE: space and "LOCAL", COMMIT: commit}
+    return {key: str(value) for key, value in found.items() if value}
+
+
+def _who(name: str) -> str:
+    return "winner" if name.startswith("winner") else name
+
+
+def _tags(tags: Mapping[str, str]) -> list[RunTag]:
+    return [RunTag(key, value) for key, value in tags.items()]
