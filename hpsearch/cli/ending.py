@@ -7,11 +7,10 @@ from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.reporting.tables import leaderboard, summary
 from hpsearch.reporting.text import leaderboard_table, plain, summary_lines, yardstick_table
+from hpsearch.search.registering import Outcome, register_winner
 from hpsearch.search.winner import (
-    Outcome,
     best_run,
     judge_all,
-    register_winner,
     train_baseline,
 )
 from hpsearch.search.workspace import SearchFolder

@@ -15,7 +15,8 @@ def promote(
 
     Example: hpsearch promote quickstart
     """
-    from hpsearch.search.winner import best_run, decide_against_champion, register_winner
+    from hpsearch.search.winner import best_run
+    from hpsearch.search.registering import register_winner
     from hpsearch.search.workspace import Workspace
     from hpsearch.tracking.registry import CHAMPION, Registry, quieten_mlflow
 

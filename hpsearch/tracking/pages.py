@@ -1,5 +1,6 @@
 """Addresses in the MLflow UI, from its root on."""
 
+from collections.abc import Mapping
 from urllib.parse import quote
 
 from hpsearch.tracking.names import KIND
@@ -20,6 +21,12 @@ def trials_page(tracking: Tracking, *, metric: str = "val/mAP") -> str:
     order = quote(f"metrics.`{metric}`", safe="")
     view = f"searchFilter={rule}&orderByKey={order}&orderByAsc=false&compareRunsMode=CHART"
     return f"{runs_page(tracking)}&{view}"
+
+
+def run_pages(tracking: Tracking, run_ids: Mapping[str, str]) -> dict[str, str]:
+    """Runs by what they are called, as links that work on any page of the UI."""
+    experiment = _experiment(tracking)
+    return {name: f"#/experiments/{experiment}/runs/{run}" for name, run in run_ids.items()}
 
 
 def _experiment(tracking: Tracking) -> str:

@@ -1,0 +1,237 @@
+"""A judged network meets the champion and goes into the registry."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from hpsearch.data.splits import Split
+from hpsearch.errors import UserError
+from hpsearch.evaluation import Scores
+from hpsearch.evaluation.bootstrap import Comparison, compare
+from hpsearch.models.serving import save_pipeline
+from hpsearch.search.gradebook import Gradebook
+from hpsearch.search.winner import BASELINE, load_scores, recipe, trained
+from hpsearch.search.workspace import SearchFolder
+from hpsearch.tracking.candidate import FINGERPRINT, GIVEN, SPLIT, Candidate
+from hpsearch.tracking.card import Facts, Lines, card, page
+from hpsearch.tracking.decision import Decision, decide
+from hpsearch.tracking.loading import load_descriptor
+from hpsearch.tracking.pages import run_pages
+from hpsearch.tracking.refusals import reached
+from hpsearch.tracking.registry import Registry
+from hpsearch.tracking.runs import Run
+
+ALREADY = "it is the champion already"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A trained network that is put up for the registry."""
+
+    folder: SearchFolder
+    """The search whose run it is."""
+    run: Run
+    scores: Scores
+    """On test."""
+    beside: Mapping[str, Scores] = field(default_factory=dict)
+    """Yardsticks on the same patches, by name."""
+    chosen_by: str
+    """How it was chosen, in a sentence."""
+    trainings: Lines | None = None
+    """Configurations that were trained again; None if it was trained once, as a trial."""
+    parent: SearchFolder | None = None
+    """The search that its configuration comes from, if that is another."""
+
+    @property
+    def terms(self) -> dict[str, str]:
+        """What it was scored on."""
+        return {
+            FINGERPRINT: self.folder.record.fingerprint,
+            SPLIT: self.folder.split().name,
+            GIVEN: self.run.config.evaluate_on,
+        }
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The present champion."""
+
+    version: int
+    search: str
+    scores: Scores | None
+    """None if it was scored on other patches."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a network in the registry."""
+
+    model: str
+    version: int
+    alias: str
+    decision: Decision
+    rival: Rival | None = None
+    comparisons: Mapping[str, Comparison] = field(default_factory=dict)
+    """With the champion, by headline; empty if there was nothing to compare with."""
+
+
+def register_winner(folder: SearchFolder, winner: Run) -> Outcome:
+    """Put the best trial of a search up, unless that has been done.
+
+    It was picked for its luck, so it becomes champion only where there is none.
+
+    Raises:
+        UserError: if it has not been judged on test.
+    """
+    scores = load_scores(folder)
+    if winner.label not in scores:
+        raise UserError(
+            f"{folder.name!r} has not ended; go on with `hpsearch resume {folder.name}`"
+        )
+    registry = registry_of(folder)
+    known = registry.decision_on(folder.name)
+    if known is not None:
+        return Outcome(registry.model, *known)
+    others = {name: found for name, found in scores.items() if name != winner.label}
+    if BASELINE in others:
+        others["baseline triplet"] = others.pop(BASELINE)
+    sentence = (
+        f"The best of {folder.record.trials} trials by {folder.search().objective.metric} on "
+        "validation, trained once: the luckiest of them, perhaps."
+    )
+    entry = Entry(
+        folder=folder, run=winner, scores=scores[winner.label], beside=others, chosen_by=sentence
+    )
+    return register(entry)
+
+
+def register(entry: Entry, *, force: bool = False, reevaluate: bool = False) -> Outcome:
+    """Compare with the champion, add a version unless there is one, move the alias.
+
+    Args:
+        force: make it champion whatever the comparison says.
+        reevaluate: score the champion on this search's test patches instead of trusting what it
+            scored when it was registered, on whatever patches.
+
+    Raises:
+        UserError: if the registry refuses or does not answer; the same call then goes on.
+    """
+    registry = registry_of(entry.folder)
+    own = registry.version_of(entry.folder.name)
+    rival = champion_of(registry, entry, reevaluate=reevaluate)
+    if own is not None and rival is not None and rival.version == int(own.version):
+        return Outcome(registry.model, rival.version, "champion", Decision(True, ALREADY), rival)
+    found = {} if rival is None or rival.scores is None else compare(entry.scores, rival.scores)
+    decision = decide(
+        found.get("mAP"),
+        same_patches=rival is None or rival.scores is not None,
+        collapsed=entry.scores.collapsed,
+        retrained=entry.trainings is not None,
+        force=force,
+    )
+    with reached(entry.folder.tracking().uri):
+        facts = _facts(entry, rival)
+        version = _add(entry, facts, decision, registry) if own is None else int(own.version)
+    alias = registry.apply(version, decision, description=page(facts, decision))
+    return Outcome(registry.model, version, alias, decision, rival, found)
+
+
+def registry_of(folder: SearchFolder) -> Registry:
+    """Where a search registers its models."""
+    return Registry(tracking=folder.tracking(), model=folder.record.model)
+
+
+def champion_of(registry: Registry, entry: Entry, *, reevaluate: bool) -> Rival | None:
+    """The present champion, with scores if they are of the patches that the entry was scored on."""
+    version = registry.champion()
+    if version is None:
+        return None
+    number, search = int(version.version), version.tags.get("search", "")
+    if search == entry.folder.name:
+        return Rival(number, search, entry.scores)
+    if reevaluate:
+        words = f"models:/{registry.model}/{number}"
+        pipeline = load_descriptor(words, registry.tracking.uri).pipeline
+        noisy = entry.run.config.evaluate_on == "noisy"
+        found = Gradebook(entry.folder).scores(pipeline, noisy=noisy, who=words)
+        return Rival(number, search, found)
+    terms = entry.terms
+    if any(version.tags.get(name, value) != value for name, value in terms.items()):
+        return Rival(number, search, None)
+    scores = registry.scores(version)
+    return Rival(number, search, scores if scores.names == entry.scores.names else None)
+
+
+def _add(entry: Entry, facts: Facts, decision: Decision, registry: Registry) -> int:
+    """A new version, with all that is said of it."""
+    folder, run = entry.folder, entry.run
+    with tempfile.TemporaryDirectory() as temporary:
+        to = Path(temporary)
+        save_pipeline(trained(run, folder).pipeline(), recipe(run.config), to)
+        candidate = Candidate(
+            folder=to,
+            run_id=folder.publisher().run_id(run.id),
+            search=folder.name,
+            scores=entry.scores,
+            fingerprint=folder.record.fingerprint,
+            example=_example(folder),
+            dimensions=run.config.descriptor.dimensions,
+            split=entry.terms[SPLIT],
+            given=entry.terms[GIVEN],
+            card=card(facts),
+            tags=_tags(entry),
+        )
+        return registry.register(candidate, description=page(facts, decision))
+
+
+def _tags(entry: Entry) -> dict[str, str]:
+    tags = {"trial": entry.run.label, "seed": str(entry.run.config.seed)}
+    return tags if entry.parent is None else {**tags, "promoted_from": entry.parent.name}
+
+
+def _facts(entry: Entry, rival: Rival | None) -> Facts:
+    folder, store = entry.folder, entry.folder.store()
+    scores = {f"{folder.name}/{entry.run.label}": entry.scores}
+    if rival is not None and rival.scores is not None and rival.search != folder.name:
+        scores[f"champion, version {rival.version}"] = rival.scores
+    return Facts(
+        model=folder.record.model,
+        search=folder.name if entry.parent is None else entry.parent.name,
+        config=entry.run.config,
+        patches=store.meta,
+        fingerprint=store.fingerprint,
+        split=_parts(folder.split()),
+        scores={**scores, **entry.beside},
+        chosen_by=entry.chosen_by,
+        trainings=entry.trainings,
+        links=_links(entry),
+    )
+
+
+def _parts(split: Split) -> dict[str, tuple[str, ...]]:
+    return {"train": split.train, "validation": split.validation, "test": split.test}
+
+
+def _links(entry: Entry) -> dict[str, str]:
+    """Addresses of the runs behind a version."""
+    publisher, tracking = entry.folder.publisher(), entry.folder.tracking()
+    publisher.sync()
+    links = {"search": publisher.parent}
+    if entry.parent is not None:
+        above = entry.parent.publisher()
+        above.sync()
+        links = {"search": above.parent, "promotion": publisher.parent}
+        runs = [run for run in entry.folder.runs() if run.kind == "trial"]
+        links |= {f"training {run.label}": publisher.run_id(run.id) for run in runs}
+    else:
+        links[f"trial {entry.run.label}"] = publisher.run_id(entry.run.id)
+    return run_pages(tracking, links)
+
+
+def _example(folder: SearchFolder) -> np.ndarray:
+    """Four noisy reference patches of the test part, as an input example."""
+    test = folder.store().part(folder.split(), "test")
+    return test.gather(np.arange(0, 64, 16), noisy=True)
