@@ -22,6 +22,11 @@ def search(
     concurrent: Annotated[int | None, typer.Option(min=1, help="Trials at once.")] = None,
     cpus: Annotated[int | None, typer.Option(min=1, help="CPUs that Ray may use here.")] = None,
     address: Annotated[str | None, typer.Option(help="A running Ray cluster.")] = None,
+    warm_from: Annotated[str | None, typer.Option(help="An earlier search to learn from.")] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(help="Database URL or journal:PATH of the study; $NAME is filled in."),
+    ] = None,
     model: Annotated[str, typer.Option(help="Name in the registry.")] = "patch-descriptor",
     tracking_uri: TrackingUri = None,
     home: Home = HOME,
@@ -37,14 +42,24 @@ def search(
 
     from hpsearch.cli.data import progress_bar
     from hpsearch.cli.running import announce, run
+    from hpsearch.search.study import check_free
+    from hpsearch.search.warm import check_comparable
     from hpsearch.search.workspace import SearchRecord, Workspace
 
     workspace = Workspace(home)
     chosen = name or workspace.free_name(space.stem)
     workspace.refuse_taken(chosen)
+    warm_from = warm_from or stated.warm_from
+    earlier = workspace.open(warm_from) if warm_from else None
+    if study:
+        check_free(study, chosen)
     with progress_bar("building patches") as advance:
         store = workspace.store(data or stated.data, progress=advance)
     store.part(store.split(split), "train")  # says now if the split has nothing to train on
+    if earlier:
+        check_comparable(
+            earlier, search=stated, fingerprint=store.fingerprint, split=store.split(split).name
+        )
     record = SearchRecord(
         space=str(space),
         store=str(store.path.absolute()),
@@ -56,6 +71,8 @@ def search(
         concurrent=concurrent,
         cpus=cpus,
         address=address,
+        study=study,
+        warm_from=warm_from,
     )
     folder = workspace.create(chosen, space, record)
     announce(folder, stated, store)

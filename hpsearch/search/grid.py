@@ -31,7 +31,7 @@ def combinations(suggest: Suggest, *, limit: int = LIMIT) -> list[dict[str, Any]
     """
     walk, found = _Walk(limit), []
     while True:
-        found.append(_ask(suggest, walk))
+        found.append(_ask(suggest, walk).params)
         if not walk.turn():
             return found
         if len(found) == limit:
@@ -41,8 +41,10 @@ def combinations(suggest: Suggest, *, limit: int = LIMIT) -> list[dict[str, Any]
             )
 
 
-def check_point(suggest: Suggest, point: Mapping[str, Any], *, whole: bool) -> None:
-    """Make sure that ``suggest`` uses each value of a point.
+def check_point(
+    suggest: Suggest, point: Mapping[str, Any], *, whole: bool
+) -> dict[str, BaseDistribution]:
+    """Make sure that ``suggest`` uses each value of a point; the ranges that it takes them from.
 
     Args:
         whole: whether the point must give every value that ``suggest`` asks for.
@@ -51,19 +53,20 @@ def check_point(suggest: Suggest, point: Mapping[str, Any], *, whole: bool) -> N
         UserError: naming what is missing, unknown or out of range.
     """
     used = _ask(suggest, _Follow(point, whole))
-    unknown = [name for name in point if name not in used]
+    unknown = [name for name in point if name not in used.params]
     if unknown:
         raise UserError(
             f"{_words(point)}: suggest does not ask for {unknown[0]!r} there, "
-            f"only for {', '.join(used)}; leave it out or mend the name"
+            f"only for {', '.join(used.params)}; leave it out or mend the name"
         )
+    return used.distributions
 
 
-def _ask(suggest: Suggest, sampler: optuna.samplers.BaseSampler) -> dict[str, Any]:
+def _ask(suggest: Suggest, sampler: optuna.samplers.BaseSampler) -> optuna.Trial:
     # A study of its own each time: one that grows would be searched for waiting trials each time.
     trial = optuna.create_study(sampler=sampler).ask()
     suggest(trial)
-    return trial.params
+    return trial
 
 
 class _Choosing(optuna.samplers.BaseSampler):
@@ -174,18 +177,29 @@ def _allowed(value: Any, distribution: BaseDistribution) -> bool:
     match distribution:
         case CategoricalDistribution(choices=choices):
             return any(value is choice or value == choice for choice in choices)
-        case FloatDistribution(low=low, high=high) | IntDistribution(low=low, high=high):
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            return number and low <= value <= high
+        case FloatDistribution(low=low, high=high, step=step):
+            return _number(value) and low <= value <= high and _on_step(value - low, step)
+        case IntDistribution(low=low, high=high, step=step):
+            return _number(value) and low <= value <= high and _on_step(value - low, step)
     return False
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _on_step(offset: float, step: float | None) -> bool:
+    return step is None or abs(offset / step - round(offset / step)) < 1e-8
 
 
 def _range(distribution: BaseDistribution) -> str:
     match distribution:
         case CategoricalDistribution(choices=choices):
             return ", ".join(map(repr, choices))
-        case FloatDistribution(low=low, high=high) | IntDistribution(low=low, high=high):
-            return f"{low:g} to {high:g}"
+        case FloatDistribution(low=low, high=high, step=step):
+            return f"{low:g} to {high:g}" + ("" if step is None else f" in steps of {step:g}")
+        case IntDistribution(low=low, high=high, step=step):
+            return f"{low} to {high}" + ("" if step == 1 else f" in steps of {step}")
     return str(distribution)
 
 

@@ -3,80 +3,34 @@
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from hpsearch.errors import UserError
+from hpsearch.search.limits import Meter
 from hpsearch.search.optuna_bridge import StudySearch
-from hpsearch.search.outcome import outcome
+from hpsearch.search.placing import PlacedSearch, bundles
+from hpsearch.search.reconcile import reconcile
+from hpsearch.search.resources import Fleet
+from hpsearch.search.schedulers import Judge, build_rule
+from hpsearch.search.search import Search
+from hpsearch.search.tune_ledger import JudgeScheduler, LedgerCallback, LimitStopper
 from hpsearch.search.workers import train
 from hpsearch.search.workspace import SearchFolder
-from hpsearch.tracking.ledger import Ledger
 
 TUNE_FOLDER = "tune"
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "TUNE_GLOBAL_CHECKPOINT_S": "2",  # what a dead driver may forget
+    "TUNE_GLOBAL_CHECKPOINT_S": "600",  # nothing is ever read from what Tune writes down
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "THP_MEM_ALLOC_ENABLE": "1",  # workers train in a thread; see keep_freed_memory
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a bad report ends its trial, not the search
 }
-
-
-class LedgerCallback(tune.Callback):
-    """Writes what happens to the ledger; it keeps nothing, so it survives the driver."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """A trial starts, or goes on after a crash."""
-        config = trial.config
-        self._ledger.append(
-            "start", trial=trial.trial_id, number=config["number"], config=config["trial"]
-        )
-
-    def on_trial_result(
-        self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
-    ) -> None:
-        """A report came."""
-        fields = {key: result[key] for key in ("seen", "objective", "metrics")}
-        self._ledger.append(
-            "report", trial=trial.trial_id, **fields, seconds=result["time_total_s"]
-        )
-
-    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """A trial ended, by itself or because the scheduler stopped it."""
-        result = trial.last_result or {}
-        status, reason = outcome(result) if "status" in result else ("failed", "no report came")
-        self._ledger.append("end", trial=trial.trial_id, status=status, reason=reason)
-
-    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """A trial raised, or its worker died for good."""
-        error = trial.get_error()
-        lines = str(error).strip().splitlines() if error else ["no message"]
-        self._ledger.append("end", trial=trial.trial_id, status="failed", reason=lines[-1][:500])
-
-
-class RungKeeper(tune.Callback):
-    """Saves ASHA's rungs with the experiment; Tune itself forgets them when it resumes."""
-
-    def __init__(self, scheduler: AsyncHyperBandScheduler) -> None:
-        self._scheduler = scheduler
-
-    def get_state(self) -> dict:
-        """The rungs of every bracket."""
-        return {"rungs": [bracket._rungs for bracket in self._scheduler._brackets]}
-
-    def set_state(self, state: dict) -> None:
-        """Put the rungs back."""
-        for bracket, rungs in zip(self._scheduler._brackets, state["rungs"], strict=True):
-            bracket._rungs = rungs
 
 
 def start_ray(*, address: str | None = None, cpus: int | None = None) -> None:
@@ -106,65 +60,82 @@ def stop_ray() -> None:
     ray.shutdown()
 
 
-def run_search(folder: SearchFolder) -> None:
-    """Run the trials of a new search until all have ended, time is up, or Ctrl-C."""
+@dataclass(frozen=True)
+class Session:
+    """How a session of a search ended."""
+
+    exhausted: bool
+    """Whether there was no more trial to begin."""
+    limit: str
+    """The limit that was reached, in words; empty if none was."""
+
+
+def run_session(folder: SearchFolder) -> Session:
+    """Run the trials of a search that is new or goes on, until none is left, a limit, or Ctrl-C.
+
+    Tune begins afresh each time: the study knows which trials there are, the ledger what they have
+    said, their checkpoints where they stand.
+
+    Raises:
+        UserError: if the cluster cannot hold a trial, or not so many at once.
+    """
     search, record = folder.search(), folder.record
-    scheduler = AsyncHyperBandScheduler(
-        time_attr="seen",
-        metric="objective",
-        mode=search.objective.mode,
-        max_t=search.budget,
-        grace_period=search.first_rung,
-        reduction_factor=search.reduction,
-    )
+    reconcile(folder)
+    fleet = Fleet(folder.resources(), nodes(), record.concurrent)
+    study = StudySearch(folder.path, space=folder.space, trials=record.trials, url=record.study)
+    placed = PlacedSearch(study, fleet)
+    stopper = LimitStopper(Meter(folder.limits(), folder.ledger))
     tuner = tune.Tuner(
         _trainable(folder),
         tune_config=tune.TuneConfig(
-            search_alg=StudySearch(folder.path, space=folder.space, trials=record.trials),
-            scheduler=scheduler,
-            num_samples=record.trials,
-            max_concurrent_trials=record.concurrent or slots(),
-            time_budget_s=search.time_limit,
+            search_alg=placed,
+            scheduler=JudgeScheduler(_judge(folder, search)),
+            num_samples=-1,  # the study says when there are enough
+            max_concurrent_trials=fleet.most,
             reuse_actors=True,  # a fresh worker costs two seconds and a torch import
             trial_dirname_creator=_dirname,
         ),
         run_config=tune.RunConfig(
             name=TUNE_FOLDER,
             storage_path=str(folder.path.absolute()),
-            callbacks=[LedgerCallback(folder.ledger), RungKeeper(scheduler)],
+            callbacks=[LedgerCallback(folder.ledger)],
+            stop=stopper,
             failure_config=tune.FailureConfig(max_failures=1),
             verbose=0,
         ),
     )
     tuner.fit()
+    return Session(placed.exhausted, stopper.reached)
 
 
-def resume_search(folder: SearchFolder) -> None:
-    """Go on where a search stood.
-
-    Raises:
-        UserError: if there is nothing to go on from.
-    """
-    path = str((folder.path / TUNE_FOLDER).absolute())
-    if not tune.Tuner.can_restore(path):
-        raise UserError(
-            f"search {folder.name!r} stopped before its first trial; search again with a new name"
-        )
-    tune.Tuner.restore(path, trainable=_trainable(folder)).fit()
+def nodes() -> list[dict[str, float]]:
+    """What each node of the cluster has."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def slots() -> int:
-    """Trials that fit on the cluster at once, one CPU each."""
-    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+def _judge(folder: SearchFolder, search: Search) -> Judge:
+    rule = build_rule(
+        search.stopping,
+        grace=search.first_rung,
+        budget=search.budget,
+        reduction=search.reduction,
+    )
+    maximize = search.objective.direction == "maximize"
+    return Judge(rule, maximize=maximize, events=folder.ledger.events())
 
 
 def _trainable(folder: SearchFolder) -> Callable[[dict], None]:
-    objective = folder.search().objective
+    search, job = folder.search(), folder.job()
+    computing = job.computing.model_copy(update={"device": folder.resources().device})
     function = partial(
-        train, job=folder.job(), objective=objective, trials=folder.trials.absolute()
+        train,
+        job=replace(job, computing=computing),
+        objective=search.objective,
+        trials=folder.trials.absolute(),
+        folds=search.folds,
     )
-    return tune.with_resources(function, {"cpu": 1})
+    return tune.with_resources(function, bundles)
 
 
 def _dirname(trial: Any) -> str:
-    return f"{trial.config['number']:04d}-{trial.trial_id}"
+    return f"{trial.config['id']}-{trial.trial_id}"

@@ -1,8 +1,10 @@
 """Where a search keeps its study: in a file of its own, or wherever its user says.
 
-A study is known by the search's name; optuna-dashboard opens the same address.
+A study is known by the search's name; optuna-dashboard opens the same address. What stands in an
+address as ``$NAME`` is taken from the environment each time, so that no password need be kept.
 """
 
+import os
 from pathlib import Path
 
 import optuna
@@ -59,7 +61,7 @@ def check_free(url: str, name: str) -> None:
 
 
 def shown(url: str) -> str:
-    """An address without its password."""
+    """An address without its password; a variable in it stays a variable."""
     head, at, tail = url.rpartition("@")
     scheme, _, user = head.partition("://")
     return f"{scheme}://{user.partition(':')[0]}:***@{tail}" if at and ":" in user else url
@@ -68,7 +70,7 @@ def shown(url: str) -> str:
 def _storage(url: str) -> optuna.storages.BaseStorage:
     try:
         if not url.startswith(JOURNAL):
-            return RDBStorage(url)
+            return RDBStorage(os.path.expandvars(url))
         path = Path(url.removeprefix(JOURNAL))
         if not path.parent.is_dir():
             raise UserError(f"there is no folder {path.parent} for the study's journal; make it")

@@ -135,6 +135,10 @@ class SearchRecord(Setting):
     concurrent: int | None = None
     cpus: int | None = None
     address: str | None = None
+    study: str | None = None
+    """Storage of the study, if it is not a file in the search's folder."""
+    warm_from: str | None = None
+    """An earlier search that the sampler knows."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +204,7 @@ class SearchFolder:
             artifacts=self.workspace.artifacts,
             report_every=search.report_every,
             validation_points=search.validation_points,
+            computing=search.computing,
         )
 
     def tracking(self) -> Tracking:
