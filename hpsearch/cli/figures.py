@@ -11,6 +11,7 @@ from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.models import describe
 from hpsearch.reporting.album import search_pictures
+from hpsearch.reporting.notes import search_note, trial_note, yardstick_note
 from hpsearch.reporting.page import Command, Page, Picture, report_page
 from hpsearch.reporting.plots import (
     Figure,
@@ -19,31 +20,82 @@ from hpsearch.reporting.plots import (
     png,
     triptych,
 )
-from hpsearch.reporting.tables import TaskScores, leaderboard, summary
-from hpsearch.reporting.text import leaderboard_table, markdown, summary_lines
+from hpsearch.reporting.tables import Row, TaskScores, leaderboard, summary
 from hpsearch.search.study_pages import importances, optuna_page
 from hpsearch.search.winner import BASELINE, PIXELS, load_scores, trained
 from hpsearch.search.workspace import SearchFolder
+from hpsearch.tracking.courier import Progress
+from hpsearch.tracking.pages import file_address, file_pages
 from hpsearch.tracking.publisher import Publisher
 from hpsearch.tracking.runs import Run
 
+LOOKED_AT = 10
+"""Trials whose networks are shown at work, from the first of the leaderboard on."""
+REPORT, OPTUNA = "report.html", "optuna.html"
+LINKS = {"the report": REPORT, "Optuna's plots": OPTUNA, "all files": ""}
 SHOWN_POINTS, SHOWN_VIEWS = 16, 8
 """The S×K batch of validation patches that a trial's t-SNE shows."""
 
 
-def publish_figures(folder: SearchFolder, publisher: Publisher) -> None:
-    """Upload what is to be seen of every trial, and of the search as a whole."""
-    for run in folder.runs():
-        pictures = {"learning_curves.png": learning_curves(run), **_pictures(run, folder)}
-        for name, figure in pictures.items():
-            publisher.attach(run.id, f"figures/{name}", png(figure))
+def publish_figures(
+    folder: SearchFolder, publisher: Publisher, *, progress: Progress | None = None
+) -> int:
+    """Upload what is to be seen of every trial, and of the search as a whole; how many files."""
+    stated, runs = folder.search(), folder.runs()
+    rows = leaderboard(runs, direction=stated.objective.direction)
+    looked_at = {row.run.id for row in rows[:LOOKED_AT]}
+    count = 0
+    for number, run in enumerate(runs, 1):
+        shown = {"learning_curves.png": learning_curves(run)} if run.reports else {}
+        if run.id in looked_at or run.kind != "trial":
+            shown |= _pictures(run, folder)
+        files = {f"figures/{name}": png(figure) for name, figure in shown.items()}
+        publisher.attach(run.id, files)
+        count += len(files)
+        if progress:
+            progress(number, len(runs))
+    _describe_trials(publisher, runs, rows, stated.objective.metric)
+    return count + _publish_search(folder, publisher, rows)
+
+
+def _publish_search(folder: SearchFolder, publisher: Publisher, rows: list[Row]) -> int:
+    stated, scores = folder.search(), load_scores(folder)
     drawn = search_figures(folder)
-    parent = {f"figures/{picture.name}.png": png(picture.figure) for picture in drawn}
-    parent["report.html"] = page(folder, drawn).encode()
-    parent["optuna.html"] = optuna_page(folder.path, folder.search()).encode()
-    for name, content in parent.items():
-        publisher.attach(None, name, content)
-    publisher.describe(_overview(folder))
+    files = {f"figures/{picture.name}.png": png(picture.figure) for picture in drawn}
+    files[REPORT] = page(folder, drawn).encode()
+    files[OPTUNA] = optuna_page(folder.path, stated).encode()
+    publisher.attach(None, files)
+    for run in folder.runs():
+        if run.label in scores:
+            found = scores[run.label].flat()
+            publisher.add_scores(run.id, {f"test/{name}": v for name, v in found.items()})
+    note = search_note(
+        rows[:10],
+        summary(folder.runs(), budget=stated.budget),
+        metric=stated.objective.metric,
+        yardsticks=yardsticks(scores),
+        links=file_pages(publisher.tracking, publisher.parent, LINKS),
+        picture=file_address(publisher.parent, f"figures/{drawn[0].name}.png"),
+    )
+    publisher.describe(note)
+    return len(files)
+
+
+def _describe_trials(publisher: Publisher, runs: list[Run], rows: list[Row], metric: str) -> None:
+    notes = {}
+    pictures = {
+        run.id: file_address(publisher.run_id(run.id), "figures/learning_curves.png")
+        for run in runs
+        if run.reports
+    }
+    for row in rows:
+        picture = pictures.get(row.run.id)
+        notes[row.run.id] = trial_note(row, of=len(rows), metric=metric, picture=picture)
+    for run in runs:
+        if run.kind != "trial":
+            notes[run.id] = yardstick_note(run, picture=pictures.get(run.id))
+    for trial, note in notes.items():
+        publisher.describe(note, trial=trial)
 
 
 def search_figures(folder: SearchFolder) -> list[Picture]:
@@ -54,7 +106,7 @@ def search_figures(folder: SearchFolder) -> list[Picture]:
         direction=stated.objective.direction,
         budget=stated.budget,
         metric=stated.objective.metric,
-        importances=importances(folder.path, stated),
+        importances=importances(folder.path, stated, folder.record.study),
     )
 
 
@@ -114,10 +166,3 @@ def _pictures(run: Run, folder: SearchFolder) -> dict[str, Figure]:
         "denoised.png": triptych(noisy[some], seen[some], clean[some]),
         "embedding.png": embedding(descriptors, rows // VIEWS),
     }
-
-
-def _overview(folder: SearchFolder) -> str:
-    stated, runs = folder.search(), folder.runs()
-    rows = leaderboard(runs, direction=stated.objective.direction, limit=10)
-    lines = [f"- {line}" for line in summary_lines(summary(runs, budget=stated.budget))]
-    return "\n".join([markdown(leaderboard_table(rows)), "", *lines])

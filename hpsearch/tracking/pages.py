@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from hpsearch.tracking.names import KIND
-from hpsearch.tracking.publisher import Tracking
+from hpsearch.tracking.names import KIND, SEARCH
+from hpsearch.tracking.server import Tracking
 
 MODE = "workflowType=machine_learning"
 """Without it MLflow opens in its mode for language models and calls runs and models otherwise."""
@@ -15,12 +15,31 @@ def runs_page(tracking: Tracking) -> str:
     return f"?{MODE}#/experiments/{_experiment(tracking)}/runs?{MODE}"
 
 
-def trials_page(tracking: Tracking, *, metric: str = "val/mAP") -> str:
-    """Learning curves of the trials, the best ten by ``metric`` shown."""
-    rule = quote(f"tags.`{KIND}` = 'trial'", safe="")
+def trials_page(tracking: Tracking, *, metric: str = "val/mAP", search: str | None = None) -> str:
+    """Learning curves of the trials of one search or all, the best ten by ``metric`` shown."""
+    words = f"tags.`{KIND}` = 'trial'"
+    if search is not None:
+        words += f" and tags.`{SEARCH}` = '{search}'"
+    rule = quote(words, safe="")
     order = quote(f"metrics.`{metric}`", safe="")
     view = f"searchFilter={rule}&orderByKey={order}&orderByAsc=false&compareRunsMode=CHART"
     return f"{runs_page(tracking)}&{view}"
+
+
+def run_page(tracking: Tracking, run: str) -> str:
+    """One run: its description, numbers, charts and files."""
+    return f"?{MODE}#/experiments/{_experiment(tracking)}/runs/{run}?{MODE}"
+
+
+def file_pages(tracking: Tracking, run: str, paths: Mapping[str, str]) -> dict[str, str]:
+    """Files of a run, under the names given, as links that work on any page of the UI."""
+    (page,) = run_pages(tracking, {"": run}).values()
+    return {name: f"{page}/artifacts/{path}".rstrip("/") for name, path in paths.items()}
+
+
+def file_address(run: str, path: str) -> str:
+    """The content of a run's file, for a picture on a page of the UI."""
+    return f"get-artifact?path={quote(path, safe='')}&run_uuid={run}"
 
 
 def run_pages(tracking: Tracking, run_ids: Mapping[str, str]) -> dict[str, str]:

@@ -102,13 +102,16 @@ class Publisher:
         """Run id of a trial that the ledger knows."""
         return self._open.mirror.run_id(self._open.told.runs[trial])
 
-    def attach(self, trial: str | None, name: str, content: bytes) -> None:
-        """Store a file with a trial's run, or with the search's (None)."""
+    def attach(self, trial: str | None, files: Mapping[str, bytes]) -> None:
+        """Store files with a trial's run, or with the search's (None), by their paths there."""
+        if not files:
+            return
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / Path(name).name
-            path.write_bytes(content)
-            inside = str(Path(name).parent) if "/" in name else None
-            self._open.mirror.client.log_artifact(self._id(trial), str(path), inside)
+            for name, content in files.items():
+                path = Path(folder) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            self._open.mirror.client.log_artifacts(self._id(trial), folder)
 
     def describe(self, text: str, *, trial: str | None = None) -> None:
         """Set what MLflow shows first on the page of a trial, or of the search (Markdown)."""
