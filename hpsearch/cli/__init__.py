@@ -7,7 +7,10 @@ from hpsearch.cli import (  # noqa: F401  (each module adds its commands to the 
     jobs,
     promote,
     report,
+    resume,
+    rollback,
     search,
+    sync,
     train,
     ui,
 )

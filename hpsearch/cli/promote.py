@@ -1,40 +1,52 @@
-"""``hpsearch promote``: move the champion's alias to a search's model, if it is better."""
+"""``hpsearch promote``: whether a search's best configuration becomes champion."""
 
 from typing import Annotated
 
 import typer
 
-from hpsearch.cli.app import HOME, Home, app, out
+from hpsearch.cli.app import HOME, Home, TrackingUri, app
 
 
 @app.command(rich_help_panel="Models")
 def promote(
-    name: Annotated[str, typer.Argument(help="Name of a finished search.")], home: Home = HOME
+    name: Annotated[str, typer.Argument(help="Name of the search.")],
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Configurations to train again; 3, if unset.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Trainings of each, with new seeds; 3, if unset.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make it champion anyway; that is written down.")
+    ] = False,
+    reevaluate: Annotated[
+        bool,
+        typer.Option("--reevaluate", help="Score the champion on this search's test patches."),
+    ] = False,
+    tracking_uri: TrackingUri = None,
+    home: Home = HOME,
 ) -> None:
-    """Compare a search's winner with the champion on test, and move the alias only if it is better.
+    """Train a search's best configurations again, score the best one on test, ask the champion.
 
-    Example: hpsearch promote quickstart
+    The best configuration is the one with the best mean over its seeds on validation; of its
+    trainings the one with the median goes into the registry. It becomes champion only if it is
+    better than the present one beyond doubt, else challenger. Interrupted, the same command goes
+    on; given again, it trains nothing and does not look at test again.
+
+    Example: hpsearch promote quickstart --dry-run
     """
-    from hpsearch.search.winner import best_run
-    from hpsearch.search.registering import register_winner
+    from hpsearch.cli.promoting import promote_search
+    from hpsearch.cli.promotion_words import show_plan
+    from hpsearch.search.promotion_folder import prepare
     from hpsearch.search.workspace import Workspace
-    from hpsearch.tracking.registry import CHAMPION, Registry, quieten_mlflow
+    from hpsearch.tracking.registry import quieten_mlflow
 
     quieten_mlflow()
-    folder = Workspace(home).open(name)
-    registry = Registry(tracking=folder.tracking(), model=folder.record.model)
-    version = registry.version_of(name)
-    if version is None:
-        outcome = register_winner(folder, best_run(folder.runs(), folder.search().objective))
-        out.print(f"registered {outcome.model} version {outcome.version}: {outcome.alias}")
-        out.print(outcome.decision.reason, soft_wrap=True)
-        return
-    champion = registry.champion()
-    if champion is not None and champion.version == version.version:
-        out.print(f"{registry.model} version {version.version} is the champion already")
-        return
-    scores = registry.scores(version)
-    decision = decide_against_champion(registry, scores, folder.record.fingerprint)
-    alias = registry.apply(int(version.version), decision)
-    verb = "is now" if alias == CHAMPION else "stays"
-    out.print(f"{registry.model} version {version.version} {verb} {alias}: {decision.reason}")
+    folder = Workspace(home).open(name, tracking_uri=tracking_uri)
+    promotion = prepare(folder, top=top, seeds=seeds)
+    show_plan(promotion, dry_run=dry_run)
+    if not dry_run:
+        promote_search(promotion, force=force, reevaluate=reevaluate)

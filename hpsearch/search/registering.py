@@ -13,13 +13,14 @@ from hpsearch.evaluation import Scores
 from hpsearch.evaluation.bootstrap import Comparison, compare
 from hpsearch.models.serving import save_pipeline
 from hpsearch.search.gradebook import Gradebook
-from hpsearch.search.winner import BASELINE, load_scores, recipe, trained
+from hpsearch.search.winner import BASELINE, PIXELS, load_scores, recipe, trained
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.candidate import FINGERPRINT, GIVEN, SPLIT, Candidate
 from hpsearch.tracking.card import Facts, Lines, card, page
 from hpsearch.tracking.decision import Decision, decide
 from hpsearch.tracking.loading import load_descriptor
 from hpsearch.tracking.pages import run_pages
+from hpsearch.tracking.publisher import Publisher
 from hpsearch.tracking.refusals import reached
 from hpsearch.tracking.registry import Registry
 from hpsearch.tracking.runs import Run
@@ -95,15 +96,16 @@ def register_winner(folder: SearchFolder, winner: Run) -> Outcome:
     known = registry.decision_on(folder.name)
     if known is not None:
         return Outcome(registry.model, *known)
-    others = {name: found for name, found in scores.items() if name != winner.label}
-    if BASELINE in others:
-        others["baseline triplet"] = others.pop(BASELINE)
     sentence = (
         f"The best of {folder.record.trials} trials by {folder.search().objective.metric} on "
         "validation, trained once: the luckiest of them, perhaps."
     )
     entry = Entry(
-        folder=folder, run=winner, scores=scores[winner.label], beside=others, chosen_by=sentence
+        folder=folder,
+        run=winner,
+        scores=scores[winner.label],
+        beside=yardsticks_of(folder),
+        chosen_by=sentence,
     )
     return register(entry)
 
@@ -132,11 +134,20 @@ def register(entry: Entry, *, force: bool = False, reevaluate: bool = False) -> 
         retrained=entry.trainings is not None,
         force=force,
     )
-    with reached(entry.folder.tracking().uri):
-        facts = _facts(entry, rival)
-        version = _add(entry, facts, decision, registry) if own is None else int(own.version)
+    with reached(registry.tracking.uri):
+        publisher = _synced(entry.folder, entry.run)
+        facts = _facts(entry, rival, publisher)
+        version = None if own is None else int(own.version)
+        if version is None:
+            version = _add(entry, facts, decision, registry, publisher.run_id(entry.run.id))
     alias = registry.apply(version, decision, description=page(facts, decision))
     return Outcome(registry.model, version, alias, decision, rival, found)
+
+
+def yardsticks_of(folder: SearchFolder) -> dict[str, Scores]:
+    """Test scores of what a finished search compares its winner with, by what people call it."""
+    names = {BASELINE: "baseline triplet", PIXELS: PIXELS}
+    return {names[name]: found for name, found in load_scores(folder).items() if name in names}
 
 
 def registry_of(folder: SearchFolder) -> Registry:
@@ -165,7 +176,7 @@ def champion_of(registry: Registry, entry: Entry, *, reevaluate: bool) -> Rival 
     return Rival(number, search, scores if scores.names == entry.scores.names else None)
 
 
-def _add(entry: Entry, facts: Facts, decision: Decision, registry: Registry) -> int:
+def _add(entry: Entry, facts: Facts, decision: Decision, registry: Registry, run_id: str) -> int:
     """A new version, with all that is said of it."""
     folder, run = entry.folder, entry.run
     with tempfile.TemporaryDirectory() as temporary:
@@ -173,7 +184,7 @@ def _add(entry: Entry, facts: Facts, decision: Decision, registry: Registry) -> 
         save_pipeline(trained(run, folder).pipeline(), recipe(run.config), to)
         candidate = Candidate(
             folder=to,
-            run_id=folder.publisher().run_id(run.id),
+            run_id=run_id,
             search=folder.name,
             scores=entry.scores,
             fingerprint=folder.record.fingerprint,
@@ -187,12 +198,23 @@ def _add(entry: Entry, facts: Facts, decision: Decision, registry: Registry) -> 
         return registry.register(candidate, description=page(facts, decision))
 
 
+def _synced(folder: SearchFolder, run: Run | None = None) -> Publisher:
+    """A publisher that has sent everything; runs that somebody deleted are made again."""
+    publisher = folder.publisher()
+    publisher.sync()
+    run_id = publisher.parent if run is None else publisher.run_id(run.id)
+    found = folder.tracking().client().get_run(run_id)
+    if found.info.lifecycle_stage == "deleted":
+        publisher.sync(again=True)
+    return publisher
+
+
 def _tags(entry: Entry) -> dict[str, str]:
     tags = {"trial": entry.run.label, "seed": str(entry.run.config.seed)}
     return tags if entry.parent is None else {**tags, "promoted_from": entry.parent.name}
 
 
-def _facts(entry: Entry, rival: Rival | None) -> Facts:
+def _facts(entry: Entry, rival: Rival | None, publisher: Publisher) -> Facts:
     folder, store = entry.folder, entry.folder.store()
     scores = {f"{folder.name}/{entry.run.label}": entry.scores}
     if rival is not None and rival.scores is not None and rival.search != folder.name:
@@ -207,7 +229,7 @@ def _facts(entry: Entry, rival: Rival | None) -> Facts:
         scores={**scores, **entry.beside},
         chosen_by=entry.chosen_by,
         trainings=entry.trainings,
-        links=_links(entry),
+        links=_links(entry, publisher),
     )
 
 
@@ -215,20 +237,16 @@ def _parts(split: Split) -> dict[str, tuple[str, ...]]:
     return {"train": split.train, "validation": split.validation, "test": split.test}
 
 
-def _links(entry: Entry) -> dict[str, str]:
+def _links(entry: Entry, publisher: Publisher) -> dict[str, str]:
     """Addresses of the runs behind a version."""
-    publisher, tracking = entry.folder.publisher(), entry.folder.tracking()
-    publisher.sync()
-    links = {"search": publisher.parent}
-    if entry.parent is not None:
-        above = entry.parent.publisher()
-        above.sync()
-        links = {"search": above.parent, "promotion": publisher.parent}
-        runs = [run for run in entry.folder.runs() if run.kind == "trial"]
-        links |= {f"training {run.label}": publisher.run_id(run.id) for run in runs}
+    if entry.parent is None:
+        runs = {"search": publisher.parent}
+        runs[f"trial {entry.run.label}"] = publisher.run_id(entry.run.id)
     else:
-        links[f"trial {entry.run.label}"] = publisher.run_id(entry.run.id)
-    return run_pages(tracking, links)
+        runs = {"search": _synced(entry.parent).parent, "promotion": publisher.parent}
+        trainings = [run for run in entry.folder.runs() if run.kind == "trial"]
+        runs |= {f"training {run.label}": publisher.run_id(run.id) for run in trainings}
+    return run_pages(publisher.tracking, runs)
 
 
 def _example(folder: SearchFolder) -> np.ndarray:

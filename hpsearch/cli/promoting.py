@@ -1,0 +1,85 @@
+"""A promotion from its plan to its end."""
+
+from hpsearch.cli.app import err, out
+from hpsearch.cli.figures import home_option
+from hpsearch.cli.promotion_words import print_outcome, print_scores, print_standings
+from hpsearch.cli.running import all_ended, run_trials, write_down
+from hpsearch.evaluation import Scores
+from hpsearch.search.gradebook import Gradebook
+from hpsearch.search.promotion import reasons, standings, table, typical
+from hpsearch.search.promotion_folder import Promotion, begin
+from hpsearch.search.registering import Entry, Outcome, register, yardsticks_of
+from hpsearch.search.winner import save_scores, trained
+from hpsearch.search.workspace import SearchFolder
+from hpsearch.tracking.card import pipe_table
+from hpsearch.tracking.names import PARENT
+from hpsearch.tracking.refusals import reached
+from hpsearch.tracking.runs import Run
+
+
+def promote_search(promotion: Promotion, *, force: bool, reevaluate: bool) -> None:
+    """Train what is left to train, score the pick, register it, print."""
+    child = begin(promotion)
+    _train(promotion.parent, child)
+    objective = child.search().objective
+    found = standings(promotion.plan, child.runs(), objective)
+    pick = typical(found[0], objective)
+    entry = Entry(
+        folder=child,
+        run=pick,
+        scores=_judge(child, pick),
+        beside=yardsticks_of(promotion.parent),
+        chosen_by=reasons(found, pick, objective),
+        trainings=table(found),
+        parent=promotion.parent,
+    )
+    print_standings(found, entry, objective.metric)
+    outcome = register(entry, force=force, reevaluate=reevaluate)
+    _describe(child, entry, outcome)
+    print_scores(entry, outcome)
+    print_outcome(promotion.parent, outcome)
+
+
+def _train(parent: SearchFolder, child: SearchFolder) -> None:
+    """Run the trainings that are left, as a search beneath the one that is promoted."""
+    if all_ended(child):
+        return
+    if not child.ledger.events():
+        above = parent.publisher()
+        with reached(parent.tracking().uri):
+            above.sync()
+            tags = {PARENT: above.parent, "promotion_of": parent.name}
+        write_down(child, child.search(), child.store(), tags=tags)
+    publisher = child.publisher()
+    publisher.start()
+    try:
+        run_trials(child, command=f"hpsearch promote {parent.name}{home_option(parent)}")
+        child.ledger.append("finish", status="completed")
+    finally:
+        if not publisher.stop():
+            err.print(f"MLflow has not had everything yet: {publisher.last_error}", markup=False)
+
+
+def _judge(child: SearchFolder, pick: Run) -> Scores:
+    """Test scores of the pick, and nobody else's."""
+    book, noisy = Gradebook(child), pick.config.evaluate_on == "noisy"
+    pipeline, name = trained(pick, child).pipeline(), f"{child.name}/{pick.label}"
+    known = book.known(pipeline, noisy=noisy)
+    out.print(
+        f"test scores of {name} are known; test is not looked at again"
+        if known
+        else f"scoring {name} on test, once …"
+    )
+    scores = book.scores(pipeline, noisy=noisy, who=name)
+    save_scores(child, {pick.label: scores})
+    return scores
+
+
+def _describe(child: SearchFolder, entry: Entry, outcome: Outcome) -> None:
+    """What MLflow shows on the promotion's page."""
+    assert entry.trainings is not None, "a promotion has trained again"
+    publisher = child.publisher()
+    text = f"{pipe_table(entry.trainings)}\n\n{entry.chosen_by}\n\n{outcome.decision.reason}"
+    with reached(child.tracking().uri):
+        publisher.sync()
+        publisher.describe(text)

@@ -1,0 +1,109 @@
+"""What a promotion prints: its plan, how the configurations did, and what became of the pick."""
+
+from hpsearch.cli.app import out
+from hpsearch.cli.figures import home_option
+from hpsearch.config.flat import differences
+from hpsearch.evaluation import Scores
+from hpsearch.evaluation.bootstrap import HEADLINES, Comparison, intervals
+from hpsearch.reporting.text import Table, duration, plain
+from hpsearch.search.promotion import Standing
+from hpsearch.search.promotion_folder import Promotion
+from hpsearch.search.registering import Entry, Outcome, registry_of
+from hpsearch.search.workspace import SearchFolder
+from hpsearch.tracking.card import Lines
+from hpsearch.tracking.registry import CHAMPION
+
+
+def show_plan(promotion: Promotion, *, dry_run: bool) -> None:
+    """Which configurations, how many trainings, how long, and who is champion."""
+    parent, found = promotion.parent, promotion.plan
+    count = len(found.configs)
+    names = differences([one.config for one in found.chosen])
+    rows = [
+        (one.trial, f"{one.objective:.4f}", name)
+        for one, name in zip(found.chosen, names, strict=True)
+    ]
+    metric = parent.search().objective.metric
+    _raw(f"Configurations of {parent.name} to train again, best first by {metric} on validation:")
+    _raw(plain(Table(("trial", "in search", "settings"), tuple(rows), frozenset({"settings"}))))
+    left = count - _ended(promotion)
+    cost = f"{len(found.chosen)} × {found.seeds} seeds = {count} trainings of "
+    cost += f"{parent.search().budget:,} patches"
+    if left < count:
+        cost += f", {left} of them left" if left else ", all done"
+    _raw(f"{cost}{_time(promotion, left)}")
+    champion = registry_of(parent).champion()
+    model = parent.record.model
+    if champion is None:
+        _raw(f"{model} has no champion")
+    else:
+        origin = champion.tags.get("search", "an unknown search")
+        _raw(f"{model} champion: version {champion.version}, from {origin}")
+    if dry_run:
+        _raw("Dry run: nothing was trained, scored or registered.")
+
+
+def _ended(promotion: Promotion) -> int:
+    if promotion.child is None:
+        return 0
+    runs = promotion.child.runs()
+    return sum(run.status not in ("running", "interrupted") for run in runs)
+
+
+def _time(promotion: Promotion, left: int) -> str:
+    if not left or promotion.seconds is None:
+        return ""
+    rounds = -(-left // promotion.at_once)
+    each = duration(promotion.seconds)
+    return (
+        f": about {duration(rounds * promotion.seconds)} ({promotion.at_once} at once, {each} each)"
+    )
+
+
+def print_standings(found: list[Standing], entry: Entry, metric: str) -> None:
+    assert entry.trainings is not None, "a promotion has trained again"
+    _raw(f"\nTrained again: {metric} on validation by seed")
+    _raw(plain(_text(entry.trainings, left=frozenset({"settings"}))))
+    _raw(entry.chosen_by)
+
+
+def print_scores(entry: Entry, outcome: Outcome) -> None:
+    rows = [_scores_row(f"{entry.folder.name}/{entry.run.label}", entry.scores)]
+    if outcome.rival is not None and outcome.comparisons and outcome.rival.scores is not None:
+        rows.append(_scores_row(f"champion, version {outcome.rival.version}", outcome.rival.scores))
+        rows.append(
+            ("difference", *map(_difference, map(outcome.comparisons.__getitem__, HEADLINES)))
+        )
+    rows += [_scores_row(name, scores) for name, scores in entry.beside.items()]
+    _raw("\nmAP on test with 95 % intervals over sequences")
+    _raw(plain(Table(("", *HEADLINES[:3], "mean"), tuple(rows), frozenset({""})), width=120))
+
+
+def _scores_row(name: str, scores: Scores) -> tuple[str, ...]:
+    found = intervals(scores)
+    bounds = (found[task] for task in HEADLINES)
+    return (name, *(f"{b.value:.3f} [{b.low:.3f}, {b.high:.3f}]" for b in bounds))
+
+
+def _difference(found: Comparison) -> str:
+    return f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+
+
+def print_outcome(parent: SearchFolder, outcome: Outcome) -> None:
+    home = home_option(parent)
+    verb = "is champion" if outcome.alias == CHAMPION else "is challenger, the champion stays"
+    _raw(f"\n{outcome.model} version {outcome.version} {verb}:")
+    _raw(f"  {outcome.decision.reason}")
+    if outcome.rival is not None and outcome.rival.scores is None:
+        command = f"hpsearch promote {parent.name} --reevaluate{home}"
+        _raw(f"  compare on this search's test patches with:  {command}")
+    if outcome.alias == CHAMPION and outcome.rival is not None:
+        _raw(f"  go back with:  hpsearch rollback {outcome.model}{home}")
+
+
+def _text(lines: Lines, *, left: frozenset[str]) -> Table:
+    return Table(lines.header, tuple(lines.rows), left)
+
+
+def _raw(text: str) -> None:
+    out.print(text, markup=False, soft_wrap=True)
