@@ -9,7 +9,8 @@ from hpsearch.data.store import PatchStore
 from hpsearch.errors import UserError
 from hpsearch.evaluation.descriptor_files import write_descriptors
 from hpsearch.models.serving import checked
-from hpsearch.tracking.registry import load_descriptor, quieten_mlflow
+from hpsearch.tracking.loading import load_descriptor
+from hpsearch.tracking.registry import quieten_mlflow
 
 
 def describe_file(model: str, patches: Path, to: Path, *, uri: str) -> str:

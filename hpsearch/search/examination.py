@@ -15,12 +15,14 @@ from hpsearch.data.store import PatchStore
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores, Tasks, evaluate, read_tasks
 from hpsearch.evaluation.descriptor_files import read_descriptors
-from hpsearch.models import Pipeline, describe
-from hpsearch.models.serving import SETTINGS, load_pipeline
+from hpsearch.models import Pipeline
+from hpsearch.models.ensemble import Ensemble
+from hpsearch.models.serving import SETTINGS, describe_any, load_pipeline
 from hpsearch.search.winner import device, pixels, trained
 from hpsearch.search.workspace import Workspace
 from hpsearch.shapes import Float, UInt8
-from hpsearch.tracking.registry import load_descriptor, quieten_mlflow
+from hpsearch.tracking.loading import load_descriptor
+from hpsearch.tracking.registry import quieten_mlflow
 from hpsearch.tracking.runs import Run
 from hpsearch.training.judging import judged_part
 from hpsearch.training.trial import CHECKPOINT
@@ -53,15 +55,25 @@ class Examinee:
 
 
 def examinee(words: str, workspace: Workspace, *, uri: str | None = None) -> Examinee:
+    """What ``pipeline_of`` finds, as functions of patches.
+
+    Raises:
+        UserError: if it finds nothing, or it cannot be loaded.
+    """
+    return of_pipeline(words, pipeline_of(words, workspace, uri=uri))
+
+
+def pipeline_of(words: str, workspace: Workspace, *, uri: str | None = None) -> Pipeline | Ensemble:
     """``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, a folder, or ``SEARCH/TRIAL``.
 
     Raises:
         UserError: if it is none of these, or cannot be loaded.
     """
     if words.startswith("models:/"):
-        return _registered(words, workspace.tracking(uri).uri)
+        quieten_mlflow()
+        return load_descriptor(words, workspace.tracking(uri).uri).pipeline
     if (Path(words) / SETTINGS).is_file():
-        return of_pipeline(words, load_pipeline(Path(words)))
+        return load_pipeline(Path(words))
     name, _, trial = words.partition("/")
     if trial and name in workspace.searches():
         folder = workspace.open(name)
@@ -71,7 +83,7 @@ def examinee(words: str, workspace: Workspace, *, uri: str | None = None) -> Exa
                 f"trial {trial} of search {name!r} has no checkpoint in {folder.trials}; train it "
                 "again with `hpsearch train`, whose JSON stands in its MLflow run"
             )
-        return of_pipeline(words, trained(run, folder).pipeline())
+        return trained(run, folder).pipeline()
     known = ", ".join(workspace.searches()[-3:]) or "none yet"
     raise UserError(
         f"{words!r} is no model: give models:/NAME@ALIAS, a folder that `hpsearch train` made, "
@@ -80,13 +92,11 @@ def examinee(words: str, workspace: Workspace, *, uri: str | None = None) -> Exa
     )
 
 
-def of_pipeline(name: str, pipeline: Pipeline) -> Examinee:
+def of_pipeline(name: str, pipeline: Pipeline | Ensemble) -> Examinee:
     """A pipeline, with its descriptor alone if it has a denoiser."""
-    bare = (
-        None
-        if pipeline.denoiser is None
-        else Pipeline(denoiser=None, descriptor=pipeline.descriptor)
-    )
+    bare = None
+    if isinstance(pipeline, Pipeline) and pipeline.denoiser is not None:
+        bare = Pipeline(denoiser=None, descriptor=pipeline.descriptor)
     return Examinee(name, _function(pipeline), None if bare is None else _function(bare))
 
 
@@ -162,15 +172,6 @@ def _descriptors(folder: Path, wanted: tuple[str, ...] | None) -> dict[str, np.n
     return read_descriptors(folder, chosen or None)
 
 
-def _registered(words: str, uri: str) -> Examinee:
-    quieten_mlflow()
-    loaded = load_descriptor(words, uri)
-    pipeline = getattr(loaded._model_impl, "pipeline", None)
-    if isinstance(pipeline, Pipeline):
-        return of_pipeline(words, pipeline)
-    return Examinee(words, loaded.predict)
-
-
 def _run(runs: list[Run], trial: str, *, search: str) -> Run:
     number = int(trial) if re.fullmatch(r"\d{1,9}", trial) else None
     found = [
@@ -185,4 +186,4 @@ def _run(runs: list[Run], trial: str, *, search: str) -> Run:
 def _function(pipeline: nn.Module) -> Describe:
     where = device()
     pipeline.to(where)
-    return lambda patches: describe(pipeline, patches, device=where)
+    return lambda patches: describe_any(pipeline, patches, device=where)

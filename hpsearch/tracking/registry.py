@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import mlflow
 from mlflow.artifacts import download_artifacts
@@ -24,7 +24,7 @@ from hpsearch.tracking.candidate import SCORES, Candidate, log_candidate, shorte
 from hpsearch.tracking.champions import before, crown, parse, up_to
 from hpsearch.tracking.decision import Decision
 from hpsearch.tracking.publisher import Tracking
-from hpsearch.tracking.refusals import absent, first_line, reached, shown_uri
+from hpsearch.tracking.refusals import absent, reached, shown_uri
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 Alias = Literal["champion", "challenger"]

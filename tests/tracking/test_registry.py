@@ -20,7 +20,7 @@ from hpsearch.tracking.decision import Decision
 from hpsearch.tracking.loading import load_descriptor
 from hpsearch.tracking.names import artifact_location, default_uri
 from hpsearch.tracking.publisher import Tracking
-from hpsearch.tracking.registry import Registry, load_descriptor
+from hpsearch.tracking.registry import Registry
 from hpsearch.training.devices import choose_device
 from hpsearch.training.judging import judge, judged_part
 

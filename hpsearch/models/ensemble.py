@@ -1,0 +1,131 @@
+"""Several pipelines averaged into one descriptor.
+
+Each member's descriptors are scaled to unit length and laid side by side; one linear layer makes
+the ensemble's descriptor of them. What the layer holds tells the kinds apart: their mean, or their
+projection on the directions in which training patches vary most. A pair's squared distance between
+the rows laid side by side is the mean of the members' squared distances, and the projection keeps
+as much of it as so many numbers can.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hpsearch.errors import UserError
+from hpsearch.models.descriptors import normalised
+from hpsearch.models.pipeline import Pipeline
+from hpsearch.shapes import Float, Num
+
+Combine = Literal["mean", "concatenate"]
+
+
+class Ensemble(nn.Module):
+    """Raw patches to one descriptor of several pipelines, as a ``Pipeline`` does.
+
+    Args:
+        members: pipelines from (N, 32, 32) to (N, d), each d its own.
+        dimensions: numbers in the ensemble's descriptor.
+        unit_norm: whether the result is scaled to unit length again.
+    """
+
+    def __init__(self, members: Sequence[Pipeline], *, dimensions: int, unit_norm: bool) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        width = sum(length(member) for member in members)
+        with torch.random.fork_rng(devices=[]):  # its weights are replaced
+            self.combine = nn.Linear(width, dimensions)
+        self.unit_norm = unit_norm
+
+    def forward(self, patches: Num[Tensor, "n 32 32"]) -> Float[Tensor, "n d"]:
+        y = self.combine(self.side_by_side(patches))
+        return normalised(y) if self.unit_norm else y
+
+    def side_by_side(self, patches: Num[Tensor, "n 32 32"]) -> Float[Tensor, "n w"]:
+        """The members' unit descriptors as one row of unit length."""
+        rows = [normalised(member(patches)) for member in self.members]
+        return torch.cat(rows, dim=1) * len(rows) ** -0.5
+
+
+class Projection(NamedTuple):
+    """A linear layer: the rows times the directions, and an offset."""
+
+    directions: Float[np.ndarray, "d w"]
+    offset: Float[np.ndarray, " d"]
+    kept: float
+    """Share of the variance that is kept, in (0, 1]."""
+
+
+def mean_of(members: Sequence[Pipeline]) -> Ensemble:
+    """The mean of the members' unit descriptors, scaled to unit length again.
+
+    Raises:
+        UserError: if their lengths differ.
+    """
+    lengths = [length(member) for member in members]
+    if len(set(lengths)) > 1:
+        shown = ", ".join(map(str, lengths))
+        raise UserError(f"descriptors of {shown} numbers have no mean; use --combine concatenate")
+    ensemble = Ensemble(members, dimensions=lengths[0], unit_norm=True)
+    every = torch.eye(lengths[0]).repeat(1, len(members)) * len(members) ** -0.5
+    return _filled(ensemble, every, torch.zeros(lengths[0]))
+
+
+def projected(
+    members: Sequence[Pipeline], rows: Float[np.ndarray, "n w"], *, dimensions: int
+) -> tuple[Ensemble, float]:
+    """The members side by side, on the directions in which ``rows`` vary most; the share kept.
+
+    Args:
+        members: the pipelines that ``rows`` are of.
+        rows: what ``Ensemble.side_by_side`` gives for training patches.
+        dimensions: of the result, at most the rows' width.
+    """
+    found = principal_directions(rows, dimensions=dimensions)
+    ensemble = Ensemble(members, dimensions=dimensions, unit_norm=False)
+    directions, offset = (torch.from_numpy(x.astype(np.float32)) for x in found[:2])
+    return _filled(ensemble, directions, offset), found.kept
+
+
+def principal_directions(rows: Float[np.ndarray, "n w"], *, dimensions: int) -> Projection:
+    """Principal component analysis by the covariance, in float64.
+
+    Raises:
+        UserError: if there are more dimensions than numbers in a row, or fewer rows than that.
+    """
+    if not dimensions <= rows.shape[1]:
+        raise UserError(
+            f"{rows.shape[1]} numbers cannot be projected on {dimensions}; lower --dimensions"
+        )
+    if len(rows) <= dimensions:
+        raise UserError(
+            f"{len(rows)} training patches do not say {dimensions} directions; give more data"
+        )
+    wide = rows.astype(np.float64)
+    mean = wide.mean(axis=0)
+    covariance = np.cov(wide, rowvar=False)
+    variance, vectors = np.linalg.eigh(covariance)  # ascending
+    directions = vectors[:, ::-1][:, :dimensions].T
+    # The sign of an eigenvector is arbitrary: without a rule it could change with the library.
+    directions *= np.sign(directions[np.arange(dimensions), np.abs(directions).argmax(axis=1)])[
+        :, None
+    ]
+    kept = float(variance[::-1][:dimensions].sum() / variance.sum())
+    return Projection(directions, -directions @ mean, kept)
+
+
+def length(member: Pipeline) -> int:
+    """Numbers in a pipeline's descriptor."""
+    with torch.no_grad():
+        return member.eval()(torch.zeros(1, 32, 32)).shape[1]
+
+
+def _filled(
+    ensemble: Ensemble, directions: Float[Tensor, "d w"], offset: Float[Tensor, " d"]
+) -> Ensemble:
+    with torch.no_grad():
+        ensemble.combine.weight.copy_(directions)
+        ensemble.combine.bias.copy_(offset)
+    return ensemble.eval()
