@@ -4,6 +4,7 @@ It knows nothing of Ray, MLflow or printing; the caller decides what a report me
 counted in patches seen, so that a report is the same compute whatever the batch size.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
@@ -108,26 +109,26 @@ def _passed(before: int, now: int, every: int) -> bool:
 
 
 class _LossWindow:
-    """Mean loss since the last check and since the last report; a sum stays on the device."""
+    """Mean loss since the last check and since the last report; losses stay on the device.
+
+    They are kept and not added up: on XLA a sum would be part of the next step's program, and
+    another one at the start of every window.
+    """
 
     def __init__(self) -> None:
-        self._sum: Tensor | None = None
-        self._count = 0
+        self._losses: list[Tensor] = []
         self._checked: list[tuple[float, int]] = []
 
     def add(self, loss: Tensor) -> None:
-        self._sum = loss.detach() if self._sum is None else self._sum + loss.detach()
-        self._count += 1
+        self._losses.append(loss.detach())
 
     def check(self, task: Task) -> Verdict | None:
-        assert self._sum is not None, "a check follows at least one step"
-        total = float(self._sum)
-        if not torch.isfinite(torch.tensor(total)):
+        total, count = float(torch.stack(self._losses).sum()), len(self._losses)
+        self._losses = []
+        if not math.isfinite(total):
             return Verdict("diverged", "the training loss is not finite")
-        self._checked.append((total, self._count))
-        verdict = task.check(total / self._count)
-        self._sum, self._count = None, 0
-        return verdict
+        self._checked.append((total, count))
+        return task.check(total / count)
 
     def drain(self) -> float:
         total, count = (sum(part) for part in zip(*self._checked, strict=True))

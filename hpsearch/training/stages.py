@@ -4,6 +4,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from hpsearch.config import FixedSteps, MinedTriplets, RandomTriplets, Sampler, Sampling, Stepped
@@ -49,19 +50,18 @@ class Stepper:
     """Whether the stage has had a window below the collapse value; the first needs none."""
     failed_at: dict[int, int] = field(default_factory=dict)
     """Patches seen when a stage last lifted the loss too far."""
-    total: Tensor | None = None
-    steps: int = 0
+    losses: list[Tensor] = field(default_factory=list)
+    """Of the window so far; on the device, and not added up, as in ``loop``."""
     patches: int = 0
 
     def add(self, loss: Tensor, *, used: int, seen: int) -> Move:
         """Take note of a step; ``seen`` counts its ``used`` patches too."""
-        loss = loss.detach()
-        self.total = loss if self.total is None else self.total + loss
-        self.steps, self.patches = self.steps + 1, self.patches + used
+        self.losses.append(loss.detach())
+        self.patches += used
         if self.patches < self.settings.window:
             return "stay"
-        mean = float(self.total) / self.steps
-        self.total, self.steps, self.patches = None, 0, 0
+        mean = float(torch.stack(self.losses).mean())
+        self.losses, self.patches = [], 0
         return self.decide(mean, seen=seen)
 
     def decide(self, mean: float, *, seen: int) -> Move:
@@ -86,10 +86,15 @@ class Stepper:
 
     def state(self) -> dict[str, Any]:
         """Everything but the settings."""
-        names = ("stage", "proven", "total", "steps", "patches")
-        return {**{name: getattr(self, name) for name in names}, "failed_at": {**self.failed_at}}
+        names = ("stage", "proven", "patches")
+        return {
+            **{name: getattr(self, name) for name in names},
+            "losses": [float(loss) for loss in self.losses],
+            "failed_at": {**self.failed_at},
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from ``state``."""
         for name, value in state.items():
             setattr(self, name, value)
+        self.losses = [torch.tensor(loss) for loss in state["losses"]]
