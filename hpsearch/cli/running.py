@@ -1,12 +1,7 @@
 """Running a search: begin, follow, end, and go on after an interruption."""
 
 import json
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 
 import typer
@@ -15,60 +10,89 @@ from hpsearch.cli.app import err, out
 from hpsearch.cli.ending import finish
 from hpsearch.cli.figures import home_option
 from hpsearch.cli.live import Watch
-from hpsearch.config.flat import flatten
 from hpsearch.data.store import PatchStore
 from hpsearch.search import ray_tune
+from hpsearch.search.checkpointed import checkpointed
+from hpsearch.search.constants import constants
 from hpsearch.search.patience import runs_are_out_of_patience
 from hpsearch.search.promotion import refuse_promotion
 from hpsearch.search.search import Search
 from hpsearch.search.warm import warm_start
+from hpsearch.search.winner import best_run, one_thread
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.registry import quieten_mlflow
+from hpsearch.tracking.versions import versions
 
 INTERRUPTED = 130
 
 
-def run(folder: SearchFolder, *, resume: bool) -> None:
-    """Run the trials, then end the search; Ctrl-C keeps everything."""
+def run(folder: SearchFolder) -> None:
+    """Run the trials that are left, then end the search; Ctrl-C keeps everything."""
     refuse_promotion(folder)
     quieten_mlflow()
     publisher = folder.publisher()
     publisher.start()
     try:
         if not all_ended(folder):
-            run_trials(folder, resume=resume)
+            run_trials(folder)
+        if folder.search().folds:
+            _train_winner(folder)
         finish(folder, publisher)
     finally:
         if not publisher.stop():
             err.print(f"MLflow has not had everything yet: {publisher.last_error}", markup=False)
 
 
-def run_trials(folder: SearchFolder, *, resume: bool, command: str = "") -> None:
+def run_trials(folder: SearchFolder, *, command: str = "") -> None:
     """Run the trials with Ray and show how they do.
 
     Args:
         command: what goes on after an interruption; ``hpsearch resume NAME`` if empty.
+
+    Raises:
+        typer.Exit: if trials are left, unless a limit is the reason.
     """
     stated, record = folder.search(), folder.record
+    command = command or f"hpsearch resume {folder.name}{home_option(folder)}"
     if record.warm_from and not folder.runs():
         known, there = warm_start(folder, folder.workspace.open(record.warm_from))
         out.print(f"the sampler knows {known} of {there} trials of {record.warm_from}")
     ray_tune.start_ray(address=record.address, cpus=record.cpus)
-    began = time.monotonic()
-    with Watch(folder.ledger, stated, out, record.trials):
-        (ray_tune.resume_search if resume else ray_tune.run_search)(folder)
-    ray_tune.stop_ray()
-    limit = stated.time_limit
-    time_is_up = limit is not None and time.monotonic() - began >= limit
-    _close_open_runs(folder)
-    if not all_ended(folder) and not time_is_up:
+    try:
+        with Watch(folder.ledger, stated, out, record.trials):
+            session = ray_tune.run_session(folder)
+    finally:
+        ray_tune.stop_ray()
+    cut = _close_open_runs(folder)
+    if session.limit:
+        _say_limit(folder, session.limit, cut=cut, command=command)
+    elif cut or not session.exhausted:
         folder.ledger.append("finish", status="interrupted")
-        out.print(
-            "Interrupted; nothing is lost. Go on with:  "
-            f"{command or f'hpsearch resume {folder.name}'}{home_option(folder)}",
-            soft_wrap=True,
-        )
+        out.print(f"Interrupted; nothing is lost. Go on with:  {command}", soft_wrap=True)
         raise typer.Exit(INTERRUPTED)
+
+
+def _say_limit(folder: SearchFolder, limit: str, *, cut: int, command: str) -> None:
+    """A search at its limit ends as any other, if it has something to show."""
+    folder.ledger.append("limit", reason=limit)
+    out.print(
+        f"The limit of {limit} is reached; {cut} trials were interrupted and can go on with a "
+        f"larger one:  {command}",
+        soft_wrap=True,
+    )
+    if not any(run.status == "completed" for run in folder.runs()):
+        folder.ledger.append("finish", status="interrupted")
+        out.print("No trial completed within the limit, so there is no winner yet.")
+        raise typer.Exit(INTERRUPTED)
+
+
+def _train_winner(folder: SearchFolder) -> None:
+    """Folds leave no network behind: train the winner once on all training sequences."""
+    winner = best_run(folder.runs(), folder.search().objective)
+    out.print(f"winner: trial {winner.label}; training it on all training sequences …")
+    with one_thread():
+        for _ in checkpointed(winner.config, folder.job(), folder.trials / winner.id):
+            pass
 
 
 def all_ended(folder: SearchFolder) -> bool:
@@ -78,10 +102,12 @@ def all_ended(folder: SearchFolder) -> bool:
     return enough or runs_are_out_of_patience(folder.runs(), folder.search())
 
 
-def _close_open_runs(folder: SearchFolder) -> None:
-    for trial in folder.runs():
-        if trial.status == "running":
-            folder.ledger.append("end", trial=trial.id, status="interrupted")
+def _close_open_runs(folder: SearchFolder) -> int:
+    """Say of trials that did not end that they were interrupted; how many there are."""
+    cut = [run for run in folder.runs() if run.status == "running"]
+    for run in cut:
+        folder.ledger.append("end", trial=run.id, status="interrupted")
+    return len(cut)
 
 
 def announce(folder: SearchFolder, stated: Search, store: PatchStore) -> None:
@@ -118,12 +144,13 @@ def write_down(
         "objective": stated.objective.metric,
         "trials": folder.record.trials,
         "budget": stated.budget,
+        "scheduler": stated.stopping,
         "grace": stated.first_rung,
         "reduction": stated.reduction,
+        **({} if stated.folds is None else {"folds": stated.folds}),
         "sampler": stated.sampler,
         "seed": stated.seed,
         "split": split.name,
-        **{f"baseline.{key}": value for key, value in flatten(stated.baseline).items()},
     }
     dataset = {
         "name": store.path.stem,
@@ -138,15 +165,6 @@ def write_down(
         params=params,
         dataset=dataset,
         direction=stated.objective.direction,
-        tags={"git.commit": _commit(), "python": sys.version.split()[0], **tags},
+        constants=constants(stated),
+        tags={**versions(), **tags},
     )
-
-
-def _commit() -> str:
-    """The commit of the code, or ``unknown`` for an installed package."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
-    except OSError:
-        return "unknown"
-    return found.stdout.strip() or os.environ.get("HPSEARCH_COMMIT", "unknown")

@@ -1,4 +1,4 @@
-"""``hpsearch search`` and ``hpsearch resume``.
+"""``hpsearch search``: a new search.
 
 What is heavy is imported where it is used: ``--help`` and a mistake in a space answer at once.
 """
@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 from hpsearch.cli.app import HOME, Home, TrackingUri, app
-from hpsearch.cli.jobs import submit_resume
+from hpsearch.cli.options import (
+    Concurrent,
+    Cpus,
+    CpusPerTrial,
+    Device,
+    GpuSeconds,
+    GpusPerTrial,
+    Patches,
+    TimeLimit,
+    TpusPerTrial,
+    given,
+    limits,
+)
 
 
 @app.command(rich_help_panel="Search")
@@ -19,15 +31,22 @@ def search(
     data: Annotated[str | None, typer.Option(help="mini, tiny, or the path of a store.")] = None,
     split: Annotated[str, typer.Option(help="auto, a, b, c, illum, view, mini, seeded.")] = "auto",
     trials: Annotated[int | None, typer.Option(min=1, help="Instead of the space's.")] = None,
-    concurrent: Annotated[int | None, typer.Option(min=1, help="Trials at once.")] = None,
-    cpus: Annotated[int | None, typer.Option(min=1, help="CPUs that Ray may use here.")] = None,
+    concurrent: Concurrent = None,
+    cpus: Cpus = None,
     address: Annotated[str | None, typer.Option(help="A running Ray cluster.")] = None,
     warm_from: Annotated[str | None, typer.Option(help="An earlier search to learn from.")] = None,
     study: Annotated[
         str | None,
         typer.Option(help="Database URL or journal:PATH of the study; $NAME is filled in."),
     ] = None,
-    model: Annotated[str, typer.Option(help="Name in the registry.")] = "patch-descriptor",
+    time_limit: TimeLimit = None,
+    patches: Patches = None,
+    gpu_seconds: GpuSeconds = None,
+    cpus_per_trial: CpusPerTrial = None,
+    gpus_per_trial: GpusPerTrial = None,
+    tpus_per_trial: TpusPerTrial = None,
+    device: Device = None,
+    model: Annotated[str | None, typer.Option(help="Name in the registry.")] = None,
     tracking_uri: TrackingUri = None,
     home: Home = HOME,
 ) -> None:
@@ -42,6 +61,10 @@ def search(
 
     from hpsearch.cli.data import progress_bar
     from hpsearch.cli.running import announce, run
+    from hpsearch.data.splits import folds
+    from hpsearch.search import ray_tune
+    from hpsearch.search.limits import Limits
+    from hpsearch.search.resources import Resources
     from hpsearch.search.study import check_free
     from hpsearch.search.warm import check_comparable
     from hpsearch.search.workspace import SearchRecord, Workspace
@@ -56,6 +79,8 @@ def search(
     with progress_bar("building patches") as advance:
         store = workspace.store(data or stated.data, progress=advance)
     store.part(store.split(split), "train")  # says now if the split has nothing to train on
+    if stated.folds:
+        folds(store.split(split), stated.folds)
     if earlier:
         check_comparable(
             earlier, search=stated, fingerprint=store.fingerprint, split=store.split(split).name
@@ -66,36 +91,31 @@ def search(
         fingerprint=store.fingerprint,
         split=split,
         tracking_uri=workspace.tracking(tracking_uri).uri,
-        model=model,
         trials=stated.total(trials),
         concurrent=concurrent,
         cpus=cpus,
         address=address,
         study=study,
         warm_from=warm_from,
+        origin=str(space.absolute()),
+        limits=limits(
+            Limits(seconds=stated.time_limit),
+            time_limit=time_limit,
+            patches=patches,
+            gpu_seconds=gpu_seconds,
+        ),
+        resources=Resources.model_validate(
+            {
+                **stated.resources.model_dump(),
+                **given(
+                    cpus=cpus_per_trial, gpus=gpus_per_trial, tpus=tpus_per_trial, device=device
+                ),
+            }
+        ),
+        **given(model=model),
     )
+    ray_tune.start_ray(address=address, cpus=cpus)
+    ray_tune.check_room(record.resources, concurrent)
     folder = workspace.create(chosen, space, record)
     announce(folder, stated, store)
-    run(folder, resume=False)
-
-
-@app.command(rich_help_panel="Search")
-def resume(
-    name: Annotated[str, typer.Argument(help="Name of the search.")],
-    address: Annotated[str | None, typer.Option(help="Of the cluster it was submitted to.")] = None,
-    home: Home = HOME,
-) -> None:
-    """Go on with a search that was interrupted; what has ended stays as it is.
-
-    Example: hpsearch resume quickstart
-    """
-    if address is not None:
-        submit_resume(name, address)
-        return
-
-    from hpsearch.cli.running import run
-    from hpsearch.search.workspace import Workspace
-
-    folder = Workspace(home).open(name)
-    folder.store()
-    run(folder, resume=True)
+    run(folder)

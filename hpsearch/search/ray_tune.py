@@ -15,7 +15,7 @@ from hpsearch.search.limits import Meter
 from hpsearch.search.optuna_bridge import StudySearch
 from hpsearch.search.placing import PlacedSearch, bundles
 from hpsearch.search.reconcile import reconcile
-from hpsearch.search.resources import Fleet
+from hpsearch.search.resources import Fleet, Resources
 from hpsearch.search.schedulers import Judge, build_rule
 from hpsearch.search.search import Search
 from hpsearch.search.tune_ledger import JudgeScheduler, LedgerCallback, LimitStopper
@@ -84,7 +84,7 @@ def run_session(folder: SearchFolder) -> Session:
     fleet = Fleet(folder.resources(), nodes(), record.concurrent)
     study = StudySearch(folder.path, space=folder.space, trials=record.trials, url=record.study)
     placed = PlacedSearch(study, fleet)
-    stopper = LimitStopper(Meter(folder.limits(), folder.ledger))
+    stopper = LimitStopper(Meter(record.limits, folder.ledger))
     tuner = tune.Tuner(
         _trainable(folder),
         tune_config=tune.TuneConfig(
@@ -106,6 +106,15 @@ def run_session(folder: SearchFolder) -> Session:
     )
     tuner.fit()
     return Session(placed.exhausted, stopper.reached)
+
+
+def check_room(resources: Resources, at_once: int | None) -> None:
+    """Make sure that the cluster can hold a trial, and so many at once.
+
+    Raises:
+        UserError: saying what is missing.
+    """
+    Fleet(resources, nodes(), at_once)
 
 
 def nodes() -> list[dict[str, float]]:

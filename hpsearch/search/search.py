@@ -11,10 +11,11 @@ from typing import Any, get_args
 
 import optuna
 
-from hpsearch.config import TrialConfig
+from hpsearch.config import AS_FOUND, Computing, TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.search.grid import check_point, combinations
 from hpsearch.search.objective import MEAN_MAP, Objective
+from hpsearch.search.resources import ONE_CPU, Resources
 from hpsearch.search.samplers import LISTED, SamplerName
 from hpsearch.search.schedulers import SchedulerName
 
@@ -42,6 +43,7 @@ class Search:
         folds: validate on each training sequence once, in so many folds, each trained for its
             share of the budget; the objective is the mean over the folds so far, reported as each
             ends.
+        resources: what a trial asks for; found from the cluster, where it is None.
         sampler: ``tpe`` (also for several objectives and conditional spaces), ``random``, ``gp``
             (Gaussian process; slow above a few hundred trials), ``nsga2`` (several objectives),
             ``grid`` (every combination once; nothing may be continuous) or ``chosen`` (the points
@@ -56,6 +58,7 @@ class Search:
         data: a set by name (``mini``, ``tiny``) or the path of a patch store.
         validation_points: points of each validation sequence that a report is scored on.
         time_limit: seconds after which no trial goes on; None for no limit.
+        computing: device, precision, compilation and determinism of every trial.
         seed: of the sampler.
     """
 
@@ -70,6 +73,7 @@ class Search:
     grace: int | None = None
     reduction: float = 3
     folds: int | None = None
+    resources: Resources = ONE_CPU
     sampler: SamplerName = "tpe"
     seeds: int = 1
     first: Sequence[Mapping[str, Any]] = ()
@@ -78,6 +82,7 @@ class Search:
     data: str = "mini"
     validation_points: int = 64
     time_limit: float | None = None
+    computing: Computing = AS_FOUND
     seed: int = 0
 
     def __post_init__(self) -> None:

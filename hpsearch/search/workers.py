@@ -1,44 +1,34 @@
-"""What a Ray worker runs: one trial after another, each report with its checkpoint."""
+"""What a Ray worker runs: one trial after another."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 
 from hpsearch.config import TrialConfig
-from hpsearch.errors import UserError
+from hpsearch.search.checkpointed import checkpointed
+from hpsearch.search.folds import folded
 from hpsearch.search.objective import Objective
 from hpsearch.search.outcome import guarded
-from hpsearch.training.loop import Report
-from hpsearch.training.trial import CHECKPOINT, Job, Trial, prepare_trial
+from hpsearch.training.trial import Job
+
+DEVICES = {"cpu": "cpu", "gpu": "cuda", "tpu": "xla"}
 
 
-def train(config: dict[str, Any], *, job: Job, objective: Objective, trials: Path) -> None:
+def train(
+    config: dict[str, Any], *, job: Job, objective: Objective, trials: Path, folds: int | None
+) -> None:
     """Train one trial, from its checkpoint if it has one; every report is finite.
-
-    Checkpoints are ours and not Tune's: after the driver died, Tune knows what its last snapshot
-    knew, and by then it has deleted the checkpoint that the snapshot names. Ours is always the
-    latest, and holds the last report, which is told again in case nobody heard it.
 
     Tune ends the function at a report when the scheduler stops the trial, so the last result says
     ``running`` for a pruned trial and how it ended for any other.
     """
-    trial = prepare_trial(TrialConfig.model_validate(config["trial"]), job)
-    folder = trials / tune.get_context().get_trial_id()
-    said = _go_on(trial, folder)
-    if said is not None:
-        _tell(said, objective)
-    for report in trial.reports():
-        trial.save(folder, report)
-        _tell(report, objective)
-
-
-def _go_on(trial: Trial, folder: Path) -> Report | None:
-    try:
-        return trial.load(folder) if (folder / CHECKPOINT).exists() else None
-    except UserError:
-        return None  # a damaged checkpoint: begin again
-
-
-def _tell(report: Report, objective: Objective) -> None:
-    tune.report(guarded(report, objective))
+    device = job.computing.device
+    if device == "auto":
+        device = DEVICES[config["place"]["kind"]]
+    job = replace(job, computing=job.computing.model_copy(update={"device": device}))
+    trial, folder = TrialConfig.model_validate(config["trial"]), trials / config["id"]
+    reports = folded(trial, job, folder, k=folds) if folds else checkpointed(trial, job, folder)
+    for report in reports:
+        tune.report(guarded(report, objective))

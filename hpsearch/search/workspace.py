@@ -2,14 +2,17 @@
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from hpsearch.config.base import Setting
 from hpsearch.data.embedded import RECIPES, Progress, embedded_store
 from hpsearch.data.splits import Split
 from hpsearch.data.store import PatchStore
 from hpsearch.errors import UserError
+from hpsearch.search.limits import Limits
+from hpsearch.search.resources import Resources
 from hpsearch.search.search import Search, load_search
 from hpsearch.tracking.credentials import without_credentials
 from hpsearch.tracking.ledger import Ledger
@@ -95,8 +98,7 @@ class Workspace:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         shutil.copyfile(space, draft / SPACE)
-        kept = {"tracking_uri": without_credentials(record.tracking_uri)}
-        (draft / "search.json").write_text(record.model_copy(update=kept).model_dump_json(indent=1))
+        _write(record, draft)
         draft.rename(folder)
         return SearchFolder(self, folder, record)
 
@@ -135,6 +137,10 @@ class SearchRecord(Setting):
     concurrent: int | None = None
     cpus: int | None = None
     address: str | None = None
+    origin: str | None = None
+    """The space file that was copied; None if changes of it are of no interest any more."""
+    limits: Limits = Limits()
+    resources: Resources = Resources()
     study: str | None = None
     """Storage of the study, if it is not a file in the search's folder."""
     warm_from: str | None = None
@@ -168,6 +174,12 @@ class SearchFolder:
     def ledger(self) -> Ledger:
         """What has happened."""
         return Ledger(self.path / "ledger.jsonl")
+
+    def changed(self, **fields: Any) -> "SearchFolder":
+        """The search with another record, which is written down."""
+        record = self.record.model_copy(update=fields)
+        _write(record, self.path)
+        return replace(self, record=record)
 
     def runs(self) -> list[Run]:
         """Trials and yardsticks so far."""
@@ -207,6 +219,12 @@ class SearchFolder:
             computing=search.computing,
         )
 
+    def resources(self) -> Resources:
+        """What each of its trials asks for."""
+        asked = self.record.resources
+        device = asked.device if asked.device != "auto" else self.search().computing.device
+        return asked.model_copy(update={"device": device})
+
     def tracking(self) -> Tracking:
         """Where its runs go."""
         return self.workspace.tracking(self.record.tracking_uri)
@@ -214,3 +232,11 @@ class SearchFolder:
     def publisher(self) -> Publisher:
         """What feeds MLflow from the ledger."""
         return Publisher(self.ledger, self.tracking(), self.name, self.path / "published.json")
+
+
+def _write(record: SearchRecord, folder: Path) -> None:
+    """Whole or not at all, and without a password."""
+    kept = record.model_copy(update={"tracking_uri": without_credentials(record.tracking_uri)})
+    draft = folder / "search.json.part"
+    draft.write_text(kept.model_dump_json(indent=1))
+    draft.replace(folder / "search.json")

@@ -1,0 +1,70 @@
+"""Options that several commands share."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from hpsearch.search.limits import Limits
+
+LIMITS, TRIALS = "Limits", "What a trial asks for"
+
+Concurrent = Annotated[int | None, typer.Option(min=1, help="Trials at once.")]
+Cpus = Annotated[int | None, typer.Option(min=1, help="CPUs that Ray may use here.")]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(min=0, help="Seconds, of this session.", rich_help_panel=LIMITS),
+]
+Patches = Annotated[
+    int | None, typer.Option(min=1, help="Patches over all trials.", rich_help_panel=LIMITS)
+]
+GpuSeconds = Annotated[
+    float | None, typer.Option(min=0, help="Over all trials.", rich_help_panel=LIMITS)
+]
+CpusPerTrial = Annotated[
+    float | None, typer.Option(min=0, help="1 if unset.", rich_help_panel=TRIALS)
+]
+GpusPerTrial = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="0.25: four share one; if unset, as many as its memory holds.",
+        rich_help_panel=TRIALS,
+    ),
+]
+TpusPerTrial = Annotated[
+    int | None,
+    typer.Option(min=0, help="Chips; 1 if unset and there are any.", rich_help_panel=TRIALS),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="cpu, cuda or xla; if unset, whatever the cluster has.", rich_help_panel=TRIALS
+    ),
+]
+ChangedSpace = Annotated[
+    str | None,
+    typer.Option(
+        metavar="keep|take",
+        help="The space's file has changed: keep what the search began with, or take the new one.",
+    ),
+]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Options that the user gave."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def limits(
+    before: "Limits",
+    *,
+    time_limit: float | None,
+    patches: int | None,
+    gpu_seconds: float | None,
+) -> "Limits":
+    """The limits with those that the user gave."""
+    from hpsearch.search.limits import Limits
+
+    new = given(seconds=time_limit, patches=patches, gpu_seconds=gpu_seconds)
+    return Limits.model_validate({**before.model_dump(), **new})

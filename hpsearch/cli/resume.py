@@ -1,0 +1,69 @@
+"""``hpsearch resume`` and ``hpsearch extend``: a search goes on."""
+
+from typing import Annotated
+
+import typer
+
+from hpsearch.cli.app import HOME, Home, app
+from hpsearch.cli.jobs import submit_resume
+from hpsearch.cli.options import (
+    ChangedSpace,
+    Concurrent,
+    Cpus,
+    GpuSeconds,
+    Patches,
+    TimeLimit,
+    given,
+    limits,
+)
+
+Name = Annotated[str, typer.Argument(help="Name of the search.")]
+
+
+@app.command(rich_help_panel="Search")
+def resume(
+    name: Name,
+    address: Annotated[str | None, typer.Option(help="Of the cluster it was submitted to.")] = None,
+    changed_space: ChangedSpace = None,
+    concurrent: Concurrent = None,
+    cpus: Cpus = None,
+    time_limit: TimeLimit = None,
+    patches: Patches = None,
+    gpu_seconds: GpuSeconds = None,
+    home: Home = HOME,
+) -> None:
+    """Go on with a search that was interrupted or hit a limit; what has ended stays as it is.
+
+    Example: hpsearch resume quickstart
+    """
+    if address is not None:
+        submit_resume(name, address)
+        return
+
+    from hpsearch.cli.resuming import open_again, refuse_finished, settle_space
+    from hpsearch.cli.running import run
+
+    folder = settle_space(open_again(name, home), changed_space)
+    new = limits(
+        folder.record.limits, time_limit=time_limit, patches=patches, gpu_seconds=gpu_seconds
+    )
+    folder = folder.changed(limits=new, **given(concurrent=concurrent, cpus=cpus))
+    refuse_finished(folder)
+    run(folder)
+
+
+@app.command(rich_help_panel="Search")
+def extend(
+    name: Name,
+    trials: Annotated[int, typer.Option(min=1, help="How many to add.")],
+    changed_space: ChangedSpace = None,
+    home: Home = HOME,
+) -> None:
+    """Add trials to a search, finished or not, and go on; the winner is judged again at the end.
+
+    Example: hpsearch extend quickstart --trials 20
+    """
+    from hpsearch.cli.resuming import extended, open_again, settle_space
+    from hpsearch.cli.running import run
+
+    run(extended(settle_space(open_again(name, home), changed_space), trials))

@@ -1,0 +1,113 @@
+"""Whether and how a search can go on."""
+
+import difflib
+from pathlib import Path
+
+from hpsearch.cli.app import out
+from hpsearch.cli.figures import home_option
+from hpsearch.cli.running import all_ended
+from hpsearch.errors import UserError
+from hpsearch.search.limits import Meter
+from hpsearch.search.patience import runs_are_out_of_patience
+from hpsearch.search.search import load_search
+from hpsearch.search.spaces import refuse_other_terms
+from hpsearch.search.winner import load_scores
+from hpsearch.search.workspace import SearchFolder, Workspace
+from hpsearch.tracking.runs import Told
+
+
+def open_again(name: str, home: Path) -> SearchFolder:
+    """A search that exists, with the patches that it began with."""
+    folder = Workspace(home).open(name)
+    folder.store()
+    return folder
+
+
+def refuse_finished(folder: SearchFolder) -> None:
+    """Make sure that there is something left to do.
+
+    Raises:
+        UserError: if the search has finished, or its limits leave it nothing.
+    """
+    if all_ended(folder) and _finished(folder):
+        raise UserError(
+            f"search {folder.name!r} has finished; add trials with "
+            f"`hpsearch extend {folder.name} --trials 20{home_option(folder)}`"
+        )
+    reached = Meter(folder.record.limits, folder.ledger).reached()
+    if reached and not all_ended(folder):
+        raise UserError(
+            f"search {folder.name!r} has spent its limit of {reached}; go on with a larger one, "
+            "as in `--patches` or `--gpu-seconds`"
+        )
+
+
+def extended(folder: SearchFolder, trials: int) -> SearchFolder:
+    """The search with more trials to train.
+
+    Raises:
+        UserError: if there are no more to try, or its patience or its limits leave it nothing.
+    """
+    stated, before = folder.search(), folder.record.trials
+    after = stated.total(before + trials)
+    if after == before:
+        raise UserError(
+            f"search {folder.name!r} has no more to try: sampler {stated.sampler!r} lists "
+            f"{before} trials; raise seeds, or begin a search of another space"
+        )
+    folder = folder.changed(trials=after)
+    if runs_are_out_of_patience(folder.runs(), stated):
+        folder.changed(trials=before)
+        raise UserError(
+            f"search {folder.name!r} ended because nothing improved in {stated.patience} trials; "
+            "raise patience in its space and add --changed-space take"
+        )
+    refuse_finished(folder)
+    folder.ledger.append("extend", trials=after)
+    return folder
+
+
+def settle_space(folder: SearchFolder, choice: str | None) -> SearchFolder:
+    """The search with the space that it goes on with, if the file has changed since it began.
+
+    Raises:
+        UserError: if it has and ``choice`` is neither ``keep`` nor ``take``, or if a search cannot
+            go on with the new one.
+    """
+    if choice not in (None, "keep", "take"):
+        raise UserError(f"--changed-space is keep or take, not {choice!r}")
+    origin = Path(folder.record.origin or "")
+    if not origin.is_file() or origin.read_bytes() == folder.space.read_bytes():
+        return folder
+    match choice:
+        case "keep":
+            return folder.changed(origin=None)
+        case "take":
+            refuse_other_terms(folder, load_search(origin))
+            _take(origin, folder.space)
+            return folder
+    out.print(_difference(folder.space, origin), markup=False, soft_wrap=True)
+    raise UserError(
+        f"{origin.name} has changed since search {folder.name!r} began (above); "
+        "--changed-space keep goes on as it began, --changed-space take with the new file"
+    )
+
+
+def _finished(folder: SearchFolder) -> bool:
+    told = Told()
+    for event in folder.ledger.events():
+        told.hear(event)
+    ended = told.finish is not None and told.finish["status"] == "completed"
+    return ended and bool(load_scores(folder))
+
+
+def _take(origin: Path, space: Path) -> None:
+    draft = space.with_suffix(".part")
+    draft.write_bytes(origin.read_bytes())
+    draft.replace(space)
+
+
+def _difference(before: Path, now: Path) -> str:
+    lines = [path.read_text().splitlines() for path in (before, now)]
+    names = (f"{now.name} as it began", f"{now.name} now")
+    return "\n".join(difflib.unified_diff(lines[0], lines[1], *names, lineterm=""))

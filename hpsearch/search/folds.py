@@ -1,0 +1,70 @@
+"""A trial that is validated on every training sequence once, fold after fold."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hpsearch.config import TrialConfig
+from hpsearch.data.splits import folds
+from hpsearch.search.checkpointed import SECONDS, checkpointed
+from hpsearch.search.outcome import FAILURES
+from hpsearch.training.loop import Report
+from hpsearch.training.trial import Job
+
+DONE = "folds.json"
+FOLDS = "folds/done"
+"""Metric: folds that the others are the mean over."""
+SPREAD = "folds/spread"
+"""Metric: highest less lowest validation mAP of the folds so far."""
+
+
+def folded(config: TrialConfig, job: Job, folder: Path, *, k: int) -> Iterator[Report]:
+    """One report a fold, with the means over the folds so far; the last fold ends the trial.
+
+    Each fold has a network of its own and its share of the budget, so that the trial costs what the
+    search allows a trial, and patches seen at the end of a fold are the same for all trials. A
+    denoiser is trained on the fold's own sequences. Inside a fold there are checkpoints, but
+    nothing is reported: half a fold is not comparable with a whole one.
+    """
+    share, done = config.patches // k, _read(folder)
+    if done:
+        yield _mean(done, share=share, k=k)
+    for index, split in list(enumerate(folds(job.split, k)))[len(done) :]:
+        part = replace(job, split=split, report_every=min(job.report_every, share))
+        place = folder / f"fold-{index}"
+        *_, last = checkpointed(config.model_copy(update={"patches": share}), part, place)
+        if last.status in FAILURES:
+            spent = index * share + min(last.seen, share - 1)
+            yield replace(last, seen=spent, reason=f"fold {index + 1}: {last.reason}")
+            return
+        done.append(last.metrics)
+        _write(folder, done)
+        shutil.rmtree(place)
+        yield _mean(done, share=share, k=k)
+
+
+def _mean(done: Sequence[Mapping[str, float]], *, share: int, k: int) -> Report:
+    """A batch overshoots the share by a little; nominal patches keep folds comparable."""
+    names = [name for name in done[0] if all(name in fold for fold in done)]
+    metrics = {name: sum(fold[name] for fold in done) / len(done) for name in names}
+    scores = [fold["val/mAP"] for fold in done]
+    metrics |= {
+        SECONDS: sum(fold[SECONDS] for fold in done),
+        FOLDS: float(len(done)),
+        SPREAD: max(scores) - min(scores),
+        **{f"folds/{i}/val/mAP": score for i, score in enumerate(scores, 1)},
+    }
+    return Report(len(done) * share, metrics, "completed" if len(done) == k else "running")
+
+
+def _read(folder: Path) -> list[dict[str, float]]:
+    path = folder / DONE
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def _write(folder: Path, done: list[dict[str, float]]) -> None:
+    draft = folder / f"{DONE}.part"
+    draft.write_text(json.dumps(done))
+    draft.replace(folder / DONE)

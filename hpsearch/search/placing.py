@@ -1,0 +1,71 @@
+"""Between Tune, which starts trials, and the fleet that they run on."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray import tune
+from ray.tune.search import Searcher
+
+from hpsearch.search.optuna_bridge import StudySearch
+from hpsearch.search.resources import MEMORY_SHARE, Fleet, Place
+
+INSIDE = "metrics/"
+
+
+class PlacedSearch(Searcher):
+    """Asks the study for a trial only when there is a place for it, and writes down which.
+
+    Tune fixes what a trial holds when it is made and knows no "a GPU or a TPU"; so the place is
+    chosen here, and is not the sampler's to choose.
+    """
+
+    def __init__(self, study: StudySearch, fleet: Fleet) -> None:
+        super().__init__(metric=study.metric, mode=study.mode)
+        self._study, self._fleet = study, fleet
+        self.exhausted = False
+        """Whether the study has no more trials to begin."""
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial with its place; None while there is no place."""
+        place = self._fleet.take(trial_id)
+        if place is None:
+            return None
+        found = self._study.suggest(trial_id)
+        if isinstance(found, dict):
+            return {**found, "place": place.model_dump()}
+        self._fleet.give_back(trial_id)
+        self.exhausted = found == Searcher.FINISHED
+        return found
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Pass it on; the first report also says how much memory a trial holds."""
+        result = _whole(result)
+        share = result.get("metrics", {}).get(MEMORY_SHARE)
+        if share:
+            self._fleet.learn(share)
+        self._study.on_trial_result(trial_id, result)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Pass it on; the place is free."""
+        self._fleet.give_back(trial_id)
+        whole = None if result is None else _whole(result)
+        self._study.on_trial_complete(trial_id, result=whole, error=error)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study's storage has it all."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the study's storage has it all."""
+
+
+def bundles(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    """What Tune reserves for a trial."""
+    return tune.PlacementGroupFactory([Place.model_validate(config["place"]).bundle()])
+
+
+def _whole(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result as the worker said it: Tune flattens what lies inside."""
+    metrics = {k.removeprefix(INSIDE): v for k, v in result.items() if k.startswith(INSIDE)}
+    return {**{k: v for k, v in result.items() if k not in metrics}, "metrics": metrics}
