@@ -11,6 +11,8 @@ from hpsearch.errors import UserError
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """How MLflow says that there is no such model, version or alias."""
 
+DATABASE = re.compile(r"^\((?:sqlite3|psycopg2?)\.\S+\) ")
+
 
 class RegistryError(UserError):
     """The registry refuses, or does not answer."""
@@ -40,9 +42,10 @@ def shown_uri(uri: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What MLflow says, without the SQL or the stack that follows."""
+    """What MLflow says, without the SQL or the stack that follows; the database's own words."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__
+    said = next((line for line in lines if DATABASE.match(line)), lines[0] if lines else "")
+    return DATABASE.sub("", said)[:200] or type(error).__name__
 
 
 def _explained(error: Exception, where: str) -> str:
