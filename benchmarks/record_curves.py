@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from hpsearch.config import TrialConfig
+from hpsearch.config import Computing, TrialConfig
 from hpsearch.config.flat import title
 from hpsearch.data.embedded import embedded_store
 from hpsearch.data.store import PatchStore
@@ -97,7 +97,7 @@ def record(options: argparse.Namespace) -> None:
         artifacts=Artifacts(str((options.folder / "artifacts").absolute())),
         report_every=search.report_every,
         validation_points=search.validation_points,
-        device="cpu",
+        computing=Computing(device="cpu"),
     )
     done = len(options.lines.read_text().splitlines()) if options.lines.exists() else 0
     for number, (params, config) in enumerate(drawn(search, options.runs)):

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hpsearch.cli.app import err, out
-from hpsearch.config import TrialConfig
+from hpsearch.config import Computing, TrialConfig
 from hpsearch.config.flat import title
 from hpsearch.errors import UserError
 from hpsearch.models.serving import save_pipeline
@@ -24,12 +24,12 @@ def job_here(
     data: str,
     split: str,
     sequences: tuple[str, ...],
-    device: str,
+    computing: Computing,
 ) -> Job:
     """What a trial needs beside its configuration.
 
     Raises:
-        UserError: if there is no such data, split or device, or a sequence may not be trained on.
+        UserError: if there is no such data or split, or a sequence may not be trained on.
     """
     store = workspace.store(data)
     job = Job(
@@ -39,7 +39,7 @@ def job_here(
         report_every=max(1, config.patches // REPORTS),
         validation_points=128,
         sequences=sequences,
-        device=device,
+        computing=computing,
     )
     job.training_patches()
     return job

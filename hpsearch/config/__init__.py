@@ -5,6 +5,7 @@ unknown key is an error. ``TrialConfig.model_validate_json(c.model_dump_json()) 
 """
 
 from hpsearch.config.augmentation import Augmentation
+from hpsearch.config.computing import AS_FOUND, Computing, Device, Precision
 from hpsearch.config.inputs import Clean, Denoised, DenoiserTrial, Input, Noisy
 from hpsearch.config.losses import (
     BatchAll,
@@ -48,6 +49,7 @@ from hpsearch.config.trial import TrialConfig
 from hpsearch.config.warm_start import WarmStart
 
 __all__ = [
+    "AS_FOUND",
     "SGD",
     "VIEWS",
     "Adam",
@@ -56,6 +58,7 @@ __all__ = [
     "BatchAll",
     "BatchHard",
     "Clean",
+    "Computing",
     "Constant",
     "Contrastive",
     "Cosine",
@@ -63,6 +66,7 @@ __all__ = [
     "Denoiser",
     "DenoiserTrial",
     "Descriptor",
+    "Device",
     "Distance",
     "DnCNN",
     "DnCNNTransfer",
@@ -81,6 +85,7 @@ __all__ = [
     "Optimiser",
     "Pairs",
     "Percentile",
+    "Precision",
     "RandomTriplets",
     "Restoration",
     "Sampler",

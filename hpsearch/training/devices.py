@@ -2,27 +2,24 @@
 
 import ctypes
 import importlib
+import os
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hpsearch.config import Computing, Precision
 from hpsearch.errors import UserError
 from hpsearch.shapes import Float
 
 Gather = Callable[[np.ndarray], Float[Tensor, "n 1 32 32"]]
 """Row numbers in, patches in grey levels 0…255 on the device out."""
-
-Precision = Literal["auto", "float32", "bfloat16"]
-"""What convolutions of a descriptor in training compute in; ``auto`` is bfloat16 on accelerators.
-
-Weights, losses, denoisers and all that is scored stay in float32: 8 bits of mantissa are coarser
-than a grey level. On a CPU without bfloat16 units bfloat16 is many times slower.
-"""
 
 GLIBC_KEEPS = ((-4, 0), (-1, 2**31 - 1), (-2, 2**26))
 """M_MMAP_MAX: nothing by mmap; M_TRIM_THRESHOLD: return nothing; M_TOP_PAD: grow by 64 MiB."""
@@ -62,9 +59,22 @@ class Compute:
     device: torch.device
     precision: Precision = "auto"
     compiled: bool = False
-    """Compile forward and backward: tens of seconds at the start, so for long budgets only."""
     deterministic: bool = False
-    """Refuse operations whose result varies from run to run on one machine."""
+
+    @classmethod
+    def here(cls, computing: Computing) -> "Compute":
+        """What ``computing`` means on this machine.
+
+        Raises:
+            UserError: if the device, or the compiler that it asks for, is not there.
+        """
+        device = choose_device(computing.device)
+        if computing.compiled and device.type == "cpu" and compiler() is None:
+            raise UserError(
+                "compiled=True needs a C++ compiler, and there is none; install g++, say where "
+                "one is in the environment variable CXX, or leave compiled out"
+            )
+        return cls(device=device, **computing.model_dump(exclude={"device"}))
 
     def place(self, network: Network) -> Network:
         """Move a network to the device, channels last in memory where convolutions like it."""
@@ -111,6 +121,11 @@ def resident(patches: Indexable, device: torch.device) -> Gather:
         return lambda rows: torch.from_numpy(patches[rows]).unsqueeze(1).float()
     stored = torch.from_numpy(np.array(patches)).to(device)
     return lambda rows: stored[torch.from_numpy(rows).to(device)].unsqueeze(1).float()
+
+
+def compiler() -> str | None:
+    """The C++ compiler that ``torch.compile`` calls for a CPU; None if there is none."""
+    return shutil.which(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++"))
 
 
 def keep_freed_memory() -> None:

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from hpsearch.config import TrialConfig
+from hpsearch.config import AS_FOUND, Computing, TrialConfig
 from hpsearch.data.splits import Split
 from hpsearch.data.store import Patches, PatchStore
 from hpsearch.errors import UserError
@@ -15,7 +16,7 @@ from hpsearch.evaluation import VALIDATION
 from hpsearch.models import Pipeline, denoise
 from hpsearch.training.artifacts import Artifacts
 from hpsearch.training.denoising import restoration_metrics
-from hpsearch.training.devices import Compute, Precision, choose_device, keep_freed_memory
+from hpsearch.training.devices import Compute, keep_freed_memory
 from hpsearch.training.inputs import training_input
 from hpsearch.training.learner import Learner
 from hpsearch.training.loop import Progress, Report, fit
@@ -37,25 +38,7 @@ class Job:
     validation_points: int
     sequences: tuple[str, ...] = ()
     """Training sequences; none means all of the split's."""
-    device: str = "auto"
-    precision: Precision = "auto"
-    compiled: bool = False
-    """Compile the descriptor; it costs tens of seconds a trial, so for long budgets only."""
-    deterministic: bool = False
-    """Refuse operations whose result varies between runs on one machine."""
-
-    def compute(self) -> Compute:
-        """Where and how networks compute.
-
-        Raises:
-            UserError: if the device is not there.
-        """
-        return Compute(
-            device=choose_device(self.device),
-            precision=self.precision,
-            compiled=self.compiled,
-            deterministic=self.deterministic,
-        )
+    computing: Computing = AS_FOUND
 
     def training_patches(self) -> Patches:
         """Patches to train on; never of a test or validation sequence.
@@ -102,8 +85,8 @@ class Trial:
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / f"{CHECKPOINT}.part"
         said = None if report is None else vars(report)
-        state = {"progress": vars(self.progress), "task": self.task.state(), "report": said}
-        torch.save(state, draft)
+        task = on_cpu(self.task.state())
+        torch.save({"progress": vars(self.progress), "task": task, "report": said}, draft)
         draft.replace(folder / CHECKPOINT)
 
     def load(self, folder: Path) -> Report | None:
@@ -129,12 +112,26 @@ class Trial:
         return Pipeline(denoiser=self.denoiser, descriptor=self.task.network).eval()
 
 
+def on_cpu(state: Any) -> Any:
+    """Copies of all tensors in nested dictionaries and lists, so that any device can go on."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().cpu()
+    if isinstance(state, dict):
+        return {key: on_cpu(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return type(state)(on_cpu(value) for value in state)
+    return state
+
+
 def prepare_trial(config: TrialConfig, job: Job) -> Trial:
     """Build the networks and lay out the patches.
 
     A shared denoiser and the weights to begin with are found or trained here.
+
+    Raises:
+        UserError: if the job's device or compiler is not here.
     """
-    compute = job.compute()
+    compute = Compute.here(job.computing)
     if compute.device.type == "cpu":
         keep_freed_memory()
     train = job.training_patches()

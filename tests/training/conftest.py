@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from hpsearch.config import Computing
 from hpsearch.data.store import PatchStore
 from hpsearch.training.artifacts import Artifacts
 from hpsearch.training.trial import Job
@@ -17,5 +18,5 @@ def job(tiny: PatchStore, tmp_path: Path) -> Job:
         artifacts=Artifacts(str(tmp_path / "artifacts")),
         report_every=64,
         validation_points=8,
-        device="cpu",
+        computing=Computing(device="cpu"),
     )

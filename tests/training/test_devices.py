@@ -1,13 +1,24 @@
 """Devices: what is refused, how networks are laid out, what a gather gives."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch._dynamo.utils import counters
 
-from hpsearch.config import L2Net
+from hpsearch.config import Computing, L2Net
 from hpsearch.errors import UserError
 from hpsearch.models import build_descriptor
-from hpsearch.training.devices import Compute, choose_device, keep_freed_memory, resident
+from hpsearch.models.layers import Dropout
+from hpsearch.training.devices import (
+    Compute,
+    choose_device,
+    compiler,
+    keep_freed_memory,
+    resident,
+)
 
 CPU = torch.device("cpu")
 
@@ -59,3 +70,36 @@ def test_a_gather_gives_the_rows_asked_for_in_grey_levels() -> None:
 def test_keeping_freed_memory_is_harmless() -> None:
     keep_freed_memory()
     assert float(torch.ones(2**22).sum()) == 2**22
+
+
+@pytest.mark.skipif(compiler() is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # within torch.compile
+def test_what_is_compiled_computes_the_same_and_is_found_by_the_next_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    conv, dropout = nn.Conv2d(1, 2, 3), Dropout(0.5)
+    x = torch.rand(4, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+    compute, hits = Compute.here(Computing(device="cpu", compiled=True)), []
+    for _ in range(2):
+        torch._dynamo.reset()  # forgets what this process has compiled, as another one would
+        counters.clear()
+        found = compute.forward(nn.Sequential(conv, dropout))(x)
+        hits.append(counters["aot_autograd"]["autograd_cache_hit"])
+        stays = found != 0
+        assert 0.1 < float(stays.float().mean()) < 0.9
+        expected = 2 * conv(x) * stays
+        torch.testing.assert_close(found, expected)
+        for one, other in zip(*(grads(y, conv) for y in (found, expected)), strict=True):
+            torch.testing.assert_close(one, other)
+    assert hits == [0, 1]
+
+
+def grads(descriptors: torch.Tensor, network: nn.Module) -> tuple[torch.Tensor, ...]:
+    return torch.autograd.grad(descriptors.square().sum(), list(network.parameters()))
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match="needs a C\\+\\+ compiler"):
+        Compute.here(Computing(device="cpu", compiled=True))
