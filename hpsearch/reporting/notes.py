@@ -9,6 +9,7 @@ from hpsearch.reporting.text import (
     markdown,
     patches,
     summary_lines,
+    three_scores,
     yardstick_table,
 )
 from hpsearch.tracking.runs import Run
@@ -35,7 +36,11 @@ def search_note(
         picture: address of the learning curves.
     """
     read_on = " · ".join(f"[{name}]({address})" for name, address in links.items())
-    parts = [read_on, f"**Leaderboard** ({metric} on validation)\n\n{_leaderboard(rows)}"]
+    parts = [
+        _best(rows, metric),
+        read_on,
+        f"**Leaderboard** ({metric} on validation)\n\n{_leaderboard(rows)}",
+    ]
     if yardsticks:
         parts.append(f"**mAP on test**\n\n{markdown(yardstick_table(yardsticks))}")
     parts.append("\n".join(f"- {line}" for line in summary_lines(totals)))
@@ -46,7 +51,11 @@ def trial_note(row: Row, *, of: int, metric: str, picture: str | None) -> str:
     """One line of the leaderboard, why the trial ended, and its curves."""
     score = f"{metric} **{row.objective:.4f}**" if row.objective is not None else "no report"
     place = f"**{row.place}** of {of}, {row.status}"
-    lines = [f"{place} · {score} · {patches(row.run.seen)} patches seen", title(row.run.config)]
+    three = zip(("verification", "matching", "retrieval"), three_scores(row), strict=True)
+    lines = [
+        f"{place} · {score} · {patches(row.run.seen)} patches seen",
+        " · ".join(f"{task} {score}" for task, score in three),
+    ]
     if row.run.reason:
         lines.append(f"Ended because: {row.run.reason}")
     if row.run.reports:
@@ -58,6 +67,14 @@ def yardstick_note(run: Run, *, picture: str | None) -> str:
     """What a yardstick is, and its curves."""
     words = "The winner is compared with this run on test; it takes no part in the search."
     return _fitting([words, title(run.config), _curves(picture)])
+
+
+def _best(rows: Sequence[Row], metric: str) -> str:
+    if not rows or rows[0].objective is None:
+        return ""
+    return f"Best: trial **{rows[0].run.label}**, {metric} **{rows[0].objective:.4f}**, " + (
+        rows[0].differs
+    )
 
 
 def _leaderboard(rows: Sequence[Row]) -> str:

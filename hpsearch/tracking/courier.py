@@ -4,13 +4,14 @@ What was not acknowledged is sent again, so everything here may happen twice wit
 that is there already is stored once (MLflow's key is name, time, step and value).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 
+from hpsearch.config.flat import Flat
 from hpsearch.tracking import entries
 from hpsearch.tracking.mirror import SEARCH_RUN, Mirror
 from hpsearch.tracking.names import MLFLOW_STATUS, PARENT, STATUS
@@ -135,8 +136,9 @@ class Courier:
         got, state = self._got[run.id], _state(run)
         if got.introduced and got.reports == len(run.reports) and got.state == state:
             return
-        run_id = self.mirror.run_id(run)
-        there = set() if got.introduced else self._introduce(run, run_id)
+        constants = (self.told.search or {}).get("constants", {})
+        run_id = self.mirror.run_id(run, name=entries.run_name(run, constants))
+        there = set() if got.introduced else self._introduce(run, run_id, constants)
         fresh = run.reports[got.reports :]
         missing = [report for report in fresh if report["seen"] not in there]
         metrics = [point for report in missing for point in entries.points(report)]
@@ -149,11 +151,10 @@ class Courier:
             self._set_status(run, run_id)
             got.state = state
 
-    def _introduce(self, run: Run, run_id: str) -> set[int]:
+    def _introduce(self, run: Run, run_id: str, constants: Mapping[str, Flat]) -> set[int]:
         """Everything about a trial that does not change while it runs; what is there already."""
         client, search = self.mirror.client, self.told.search
         there = self.mirror.steps(run.id)
-        constants = (search or {}).get("constants", {})
         tags = [RunTag(PARENT, self.mirror.run_id(None))]
         if search is not None:
             tags += entries.trial_tags(run, search)

@@ -3,16 +3,20 @@
 import json
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
 
-from hpsearch.config.flat import Flat, flatten
+from hpsearch.config import TrialConfig
+from hpsearch.config.flat import ALWAYS, Flat, flatten, title
 from hpsearch.tracking.ledger import Event
 from hpsearch.tracking.names import COMMIT, OBJECTIVE, SOURCE, SOURCE_TYPE, STATUS
 from hpsearch.tracking.runs import Run, Told
 
-LONGEST_VALUE = 6000
-"""Characters of a parameter that MLflow keeps."""
+LONGEST_VALUE, LONGEST_NAME = 6000, 250
+"""Characters of a parameter, and of a run's name, that MLflow keeps."""
 
 
 def search_params(event: Event) -> list[Param]:
@@ -28,6 +32,12 @@ def trial_params(run: Run, constants: Mapping[str, Flat]) -> list[Param]:
         for key, value in flat
         if key not in constants or constants[key] != value
     ]
+
+
+def run_name(run: Run, constants: Mapping[str, Flat]) -> str:
+    """Number, loss, sampler, optimiser, and what else is not the same in every trial."""
+    own = _without(run.config, _shared(run.config, constants))
+    return f"{run.label} {title(own)}"[:LONGEST_NAME]
 
 
 def search_tags(event: Event) -> list[RunTag]:
@@ -103,6 +113,33 @@ def _pace(report: Event) -> dict[str, float]:
     if seconds <= 0:
         return {}
     return {"system/seconds": seconds, "system/patches_per_second": report["seen"] / seconds}
+
+
+def _without(config: BaseModel, shared: frozenset[str], path: str = "") -> Any:
+    """Defaults in place of what all trials share, so that a title leaves it out."""
+    changes = {}
+    for name, field in type(config).model_fields.items():
+        value, key = getattr(config, name), f"{path}{name}"
+        default = field.get_default(call_default_factory=True)
+        if key in ALWAYS:
+            continue
+        if key in shared and default is not PydanticUndefined:
+            changes[name] = default
+        elif isinstance(value, BaseModel):
+            changes[name] = _without(value, shared, f"{key}.")
+    return config.model_copy(update=changes)
+
+
+def _shared(config: TrialConfig, constants: Mapping[str, Flat]) -> frozenset[str]:
+    """Names of settings, and of groups of them, that have the same values in all trials."""
+    flat = flatten(config)
+    varying = [name for name, value in flat.items() if constants.get(name) != value]
+    names = {name.rsplit(".", depth)[0] for name in flat for depth in range(name.count(".") + 1)}
+    return frozenset(
+        name
+        for name in names
+        if not any(other == name or other.startswith(f"{name}.") for other in varying)
+    )
 
 
 def _source(search: Event) -> dict[str, str]:

@@ -13,7 +13,6 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
-from hpsearch.config.flat import title
 from hpsearch.tracking.names import IDENTITY, KIND, OBJECTIVE, PARENT, SEARCH, TRIAL
 from hpsearch.tracking.runs import Run
 from hpsearch.tracking.server import Tracking
@@ -53,16 +52,19 @@ class Mirror:
                 if run.info.run_id != kept:
                     self.client.delete_run(run.info.run_id)
 
-    def run_id(self, run: Run | None, *, started: float | None = None) -> str:
+    def run_id(
+        self, run: Run | None, *, name: str | None = None, started: float | None = None
+    ) -> str:
         """The MLflow run of a trial, or of the search (None); made if there is none.
 
         Args:
+            name: what to call it if it is made.
             started: when the search began, seconds since 1970.
         """
         trial = SEARCH_RUN if run is None else run.id
         if trial not in self.ids:
             runs = list(self._all(trial))
-            self.ids[trial] = self._kept(trial, runs) if runs else self._create(run, started)
+            self.ids[trial] = self._kept(trial, runs) if runs else self._create(run, name, started)
         return self.ids[trial]
 
     def steps(self, trial: str) -> set[int]:
@@ -72,16 +74,16 @@ class Mirror:
         history = self.client.get_metric_history(self.ids[trial], OBJECTIVE)
         return {point.step for point in history}
 
-    def _create(self, run: Run | None, started: float | None) -> str:
+    def _create(self, run: Run | None, name: str | None, started: float | None) -> str:
         tags = {SEARCH: self.search, IDENTITY: self.identity, KIND: "search"}
-        name, trial = self.search, SEARCH_RUN
+        trial = SEARCH_RUN
         if run is not None:
             parent = self.run_id(None)
             tags |= {KIND: run.kind, TRIAL: run.id, PARENT: parent}
-            name, trial, started = f"{run.label} {title(run.config)}", run.id, run.started
+            trial, started = run.id, run.started
         moment = None if started is None else round(1000 * started)
         made = self.client.create_run(
-            self.experiment, start_time=moment, tags=tags, run_name=name[:250]
+            self.experiment, start_time=moment, tags=tags, run_name=name or self.search
         )
         self.created.add(trial)
         return made.info.run_id

@@ -19,6 +19,7 @@ TrackingError = MlflowException
 DATABASES = ("sqlite:", "postgres", "mysql", "mssql")
 UNAUTHORISED = re.compile(r"\b(401|403)\b|UNAUTHENTICATED|PERMISSION_DENIED|password authentic")
 SILENT = re.compile(r"Connection|Max retries|timed out|resolve|Failed to establish")
+TROUBLED = re.compile(r"too many (5\d\d) error responses|failed with error code (5\d\d)")
 STRANGER = re.compile(r"failed with error code 4\d\d|Expecting value|JSONDecode|not.*valid JSON")
 MENDING = "correct --tracking-uri or MLFLOW_TRACKING_URI"
 
@@ -79,6 +80,9 @@ def sentence(error: Exception, tracking: Tracking) -> str:
         )
     if isinstance(error, ImportError):
         return f"{tracking.shown} needs a database driver: {said}; install it, or {MENDING}"
+    if troubled := TROUBLED.search(said):
+        code = troubled[1] or troubled[2]
+        return f"MLflow at {tracking.shown} answers {code} and nothing else; look into its log"
     if STRANGER.search(said) or isinstance(error, (KeyError, AttributeError, TypeError)):
         return f"what answers at {tracking.shown} is not MLflow; {MENDING}"
     if SILENT.search(said):

@@ -1,0 +1,141 @@
+"""A real tracking server that is paused, killed, slow, or lies: no point is lost or doubled."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from hpsearch.errors import UserError
+from hpsearch.tracking.ledger import Ledger
+from hpsearch.tracking.names import IDENTITY
+from hpsearch.tracking.publisher import Publisher, Tracking, TrackingError
+from hpsearch.tracking.server import answering
+
+from .outages import Proxy, Server, begin, expected, found, proxy_to, write_trials
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    made = Server(folder, f"sqlite:///{folder}/mlflow.db")
+    made.start()
+    yield made
+    made.kill()
+
+
+@pytest.fixture(autouse=True)
+def _short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    made = Ledger(tmp_path / "ledger.jsonl")
+    begin(made)
+    return made
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[Proxy]:
+    with proxy_to(server.port) as made:
+        yield made
+
+
+def publisher(ledger: Ledger, uri: str, name: str) -> Publisher:
+    return Publisher(ledger, Tracking(uri=uri), name, ledger.path.with_name("published.json"))
+
+
+def assert_exact(ledger: Ledger, server: Server) -> None:
+    assert found(ledger, MlflowClient(server.database)) == expected(ledger)
+
+
+def test_paused_killed_and_restarted_amid_eight_trials(ledger: Ledger, server: Server) -> None:
+    feeding = publisher(ledger, server.uri, "faults")
+    feeding.start()
+    waits: list[float] = []
+    writing = threading.Thread(
+        target=lambda: waits.append(write_trials(ledger, trials=8, reports=30, pause=0.2))
+    )
+    writing.start()
+    time.sleep(1)
+    server.signal(signal.SIGSTOP)
+    time.sleep(2.5)
+    server.signal(signal.SIGCONT)
+    time.sleep(1)
+    server.kill()
+    server.start()
+    writing.join()
+    assert feeding.stop(patience=60), feeding.last_error
+    assert_exact(ledger, server)
+    assert waits[0] < 1, "training never waits for a tracking server"
+
+
+@pytest.mark.parametrize("fault", ["slow", "refusing", "points are taken, unanswered"])
+def test_a_server_with_a_fault(fault: str, ledger: Ledger, server: Server, proxy: Proxy) -> None:
+    if fault == "slow":
+        proxy.delay = 0.1
+    elif fault == "refusing":
+        proxy.refuse("503 Service Unavailable")
+    else:
+        proxy.losing = b"runs/log-batch"
+    feeding = publisher(ledger, proxy.uri, fault)
+    feeding.start()
+    assert write_trials(ledger, trials=2, reports=4, pause=0.3) < 1
+    if fault != "slow":
+        time.sleep(1)
+        assert "MLflow" in feeding.last_error
+        proxy.behave()
+    assert feeding.stop(patience=60) or publisher(ledger, server.uri, fault).sync()
+    assert_exact(ledger, server)
+
+
+def test_runs_that_were_made_without_an_answer_are_found_and_second_ones_deleted(
+    ledger: Ledger, server: Server, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # the client asks twice by itself
+    write_trials(ledger, trials=2, reports=2, pause=0.0)
+    proxy.losing = b"runs/create"
+    with pytest.raises(TrackingError):
+        publisher(ledger, proxy.uri, "made twice").sync()
+    assert len(runs_of(ledger, server)) == 2, "the fault did what it is for"
+    proxy.behave()
+    publisher(ledger, server.uri, "made twice").sync()
+    assert len(runs_of(ledger, server)) == 3
+    assert_exact(ledger, server)
+
+
+def runs_of(ledger: Ledger, server: Server) -> list[str]:
+    client = MlflowClient(server.database)
+    experiment = client.get_experiment_by_name("hpsearch")
+    assert experiment is not None
+    rule = f"tags.`{IDENTITY}` = '{ledger.identity()}'"
+    return [run.info.run_id for run in client.search_runs([experiment.experiment_id], rule)]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        ("401 Unauthorized", "who are you", "refuses these credentials"),
+        ("404 Not Found", "<html>", "is not MLflow"),
+        ("200 OK", "<html>welcome</html>", "is not MLflow"),
+        ("503 Service Unavailable", "later", "answers 503"),
+    ],
+)
+def test_what_is_wrong_in_one_sentence(
+    status: str, body: str, words: str, ledger: Ledger, proxy: Proxy
+) -> None:
+    proxy.refuse(status, body, "text/html")
+    asked = publisher(ledger, proxy.uri, "wrong")
+    with pytest.raises(UserError, match=words) as caught, answering(asked.tracking):
+        asked.sync()
+    assert "\n" not in str(caught.value)
