@@ -18,7 +18,8 @@ from mlflow.models import Model
 
 from hpsearch.errors import UserError
 from hpsearch.models.serving import ServedPipeline, load_pipeline
-from hpsearch.tracking.refusals import first_line, shown_uri
+from hpsearch.tracking.credentials import without_credentials
+from hpsearch.tracking.refusals import first_line
 
 LOADER = "hpsearch.models.serving"
 """The module that a registered model names as its loader."""
@@ -38,7 +39,7 @@ def load_descriptor(model: str, uri: str) -> ServedPipeline:
             folder = Path(download_artifacts(artifact_uri=model, dst_path=scratch))
         except (MlflowException, OSError) as error:
             raise UserError(
-                f"{model} cannot be loaded from {shown_uri(uri)}: {first_line(error)}; "
+                f"{model} cannot be loaded from {without_credentials(uri)}: {first_line(error)}; "
                 "`hpsearch ui` shows which models and aliases there are"
             ) from error
         return ServedPipeline(load_pipeline(pipeline_folder(folder, name=model)))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from mlflow.exceptions import MlflowException
 
 from hpsearch.errors import UserError
+from hpsearch.tracking.credentials import without_credentials
 
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """How MLflow says that there is no such model, version or alias."""
@@ -28,7 +29,7 @@ def reached(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        raise RegistryError(_explained(error, shown_uri(uri))) from error
+        raise RegistryError(_explained(error, without_credentials(uri))) from error
 
 
 def absent(error: MlflowException) -> bool:
@@ -36,16 +37,11 @@ def absent(error: MlflowException) -> bool:
     return error.error_code in ABSENT
 
 
-def shown_uri(uri: str) -> str:
-    """A tracking URI without the password that may stand in it."""
-    return re.sub(r"//[^/@]*@", "//", uri)
-
-
 def first_line(error: Exception) -> str:
     """What MLflow says, without the SQL or the stack that follows; the database's own words."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = next((line for line in lines if DATABASE.match(line)), lines[0] if lines else "")
-    return DATABASE.sub("", said)[:200] or type(error).__name__
+    return without_credentials(DATABASE.sub("", said))[:200] or type(error).__name__
 
 
 def _explained(error: Exception, where: str) -> str:
@@ -53,8 +49,8 @@ def _explained(error: Exception, where: str) -> str:
     refused = code in ("PERMISSION_DENIED", "UNAUTHENTICATED") or "readonly database" in said
     if refused or isinstance(error, PermissionError):
         return (
-            f"the registry at {where} does not let you write ({said}); ask for permission, or "
-            "name another with --tracking-uri, then give the same command again"
+            f"the registry at {where} refuses you ({said}); ask for permission, or name another "
+            "with --tracking-uri, then give the same command again"
         )
     if code in ABSENT:
         return f"the registry at {where} has lost what it had ({said}); look with `hpsearch ui`"

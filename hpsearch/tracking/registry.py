@@ -24,7 +24,7 @@ from hpsearch.tracking.candidate import SCORES, Candidate, log_candidate, shorte
 from hpsearch.tracking.champions import before, crown, parse, up_to
 from hpsearch.tracking.decision import Decision
 from hpsearch.tracking.publisher import Tracking
-from hpsearch.tracking.refusals import absent, reached, shown_uri
+from hpsearch.tracking.refusals import absent, reached
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 Alias = Literal["champion", "challenger"]
@@ -148,7 +148,7 @@ class Registry:
             with self._reached():
                 models = [model.name for model in self._client().search_registered_models()]
             raise UserError(
-                f"there is no registered model {self.model!r} at {shown_uri(self.tracking.uri)}; "
+                f"there is no registered model {self.model!r} at {self.tracking.shown}; "
                 f"there are: {', '.join(models) or 'none yet'}"
             )
         if wanted is not None and wanted not in found:
