@@ -54,10 +54,19 @@ def write_descriptors(
     if separator not in SEPARATORS:
         raise UserError(f"the separator must be one of {' '.join(SEPARATORS)}, got {separator!r}")
     for name, array in descriptors.items():
-        (Path(folder) / name).mkdir(parents=True, exist_ok=True)
-        for view, rows in zip(VIEW_NAMES, array.swapaxes(0, 1), strict=True):
-            path = Path(folder) / name / f"{view}.csv"
-            np.savetxt(path, rows, fmt="%10.5f", delimiter=separator)
+        for view in VIEW_NAMES:
+            (Path(folder) / name / f"{view}.csv").unlink(missing_ok=True)
+        append_descriptors(Path(folder) / name, array, separator=separator)
+
+
+def append_descriptors(
+    sequence: Path, rows: Num[np.ndarray, "n 16 d"], *, separator: str = ","
+) -> None:
+    """Write the next points of a sequence to the end of its files, or begin them."""
+    sequence.mkdir(parents=True, exist_ok=True)
+    for view, found in zip(VIEW_NAMES, rows.swapaxes(0, 1), strict=True):
+        with (sequence / f"{view}.csv").open("a") as file:
+            np.savetxt(file, found, fmt="%10.5f", delimiter=separator)
 
 
 def _read_sequence(folder: Path) -> Float[np.ndarray, "n 16 d"]:

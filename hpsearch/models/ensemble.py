@@ -116,7 +116,7 @@ def principal_directions(rows: Float[np.ndarray, "n w"], *, dimensions: int) -> 
     return Projection(directions, -directions @ mean, kept)
 
 
-def length(member: Pipeline) -> int:
+def length(member: nn.Module) -> int:
     """Numbers in a pipeline's descriptor."""
     with torch.no_grad():
         return member.eval()(torch.zeros(1, 32, 32)).shape[1]
