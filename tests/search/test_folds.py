@@ -1,0 +1,77 @@
+"""A trial in folds: what it reports, and that it goes on inside a fold."""
+
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpsearch.config import SGD, BatchHard, L2Net, RandomTriplets, SxK, TrialConfig
+from hpsearch.data.splits import folds
+from hpsearch.data.store import PatchStore
+from hpsearch.search.checkpointed import SECONDS, checkpointed
+from hpsearch.search.folds import DONE, folded
+from hpsearch.training.artifacts import Artifacts
+from hpsearch.training.trial import Job
+
+SMALL = L2Net(width=0.125)
+CONFIG = TrialConfig(descriptor=SMALL, sampler=RandomTriplets(batch=20), patches=480)
+K = 2
+
+
+@pytest.fixture
+def job(tiny: PatchStore, tmp_path: Path) -> Job:
+    return Job(
+        store=tiny, split=tiny.split(), artifacts=Artifacts(str(tmp_path / "artifacts")),
+        report_every=120, validation_points=8,
+    )  # fmt: skip
+
+
+def test_each_fold_is_a_trial_of_its_own_and_the_mean_is_reported(job: Job, tmp_path: Path) -> None:
+    reports = list(folded(CONFIG, job, tmp_path / "trial", k=K))
+    assert [report.seen for report in reports] == [240, 480]
+    assert [report.status for report in reports] == ["running", "completed"]
+    alone = []
+    for index, split in enumerate(folds(job.split, K)):
+        assert not set(split.validation) & set(job.split.test)
+        part = Job(**{**vars(job), "split": split})
+        config = CONFIG.model_copy(update={"patches": 240})
+        *_, last = checkpointed(config, part, tmp_path / f"alone {index}")
+        alone.append(last.metrics["val/mAP"])
+    assert reports[0].metrics["val/mAP"] == alone[0]
+    assert reports[1].metrics["val/mAP"] == pytest.approx(sum(alone) / K)
+    assert reports[1].metrics["folds/spread"] == pytest.approx(max(alone) - min(alone))
+    assert reports[1].metrics[SECONDS] > reports[0].metrics[SECONDS] > 0
+
+
+def test_a_trial_goes_on_inside_a_fold(job: Job, tmp_path: Path) -> None:
+    whole = list(folded(CONFIG, job, tmp_path / "whole", k=K))
+    folder = tmp_path / "cut"
+    first = next(folded(CONFIG, job, folder, k=K))
+    inside = folds(job.split, K)[1]
+    part = Job(**{**vars(job), "split": inside})
+    begun = checkpointed(CONFIG.model_copy(update={"patches": 240}), part, folder / "fold-1")
+    list(islice(begun, 1))
+    checkpoint = torch.load(folder / "fold-1" / "trial.pt")
+    checkpoint["report"]["metrics"][SECONDS] = (
+        1_000.0  # so that one can see that it is gone on from
+    )
+    torch.save(checkpoint, folder / "fold-1" / "trial.pt")
+    again = list(folded(CONFIG, job, folder, k=K))
+    assert again[1].metrics[SECONDS] > 1_000
+    assert [report.seen for report in again] == [240, 480], "the last is told again"
+    assert again[0] == first
+    for name in ("val/mAP", "train/loss", "val/verification"):
+        assert again[1].metrics[name] == whole[1].metrics[name]
+    assert [path.name for path in folder.iterdir()] == [DONE], "no fold's network is kept"
+
+
+def test_a_collapse_ends_the_trial_in_its_fold(job: Job, tmp_path: Path) -> None:
+    config = TrialConfig(
+        descriptor=SMALL, loss=BatchHard(), sampler=SxK(groups=8, views=4),
+        optimiser=SGD(lr=0.9, weight_decay=1.0), patches=1_920,
+    )  # fmt: skip
+    (report,) = folded(config, job, tmp_path / "trial", k=K)
+    assert report.status in ("collapsed", "diverged")
+    assert report.reason.startswith("fold 1: ")
+    assert report.seen < 960

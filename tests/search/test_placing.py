@@ -1,0 +1,87 @@
+"""The study behind the fleet: a trial is drawn when there is a place for it."""
+
+from pathlib import Path
+
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from hpsearch.search.optuna_bridge import StudySearch
+from hpsearch.search.placing import PlacedSearch, bundles
+from hpsearch.search.reconcile import reconcile
+from hpsearch.search.resources import MEMORY_SHARE, Fleet, Resources
+from hpsearch.search.search import load_search
+from hpsearch.search.study import open_study
+from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+
+SPACE = """
+from hpsearch.config import SGD, TrialConfig
+from hpsearch.search.objective import RETRIEVAL
+from hpsearch.search.search import Search
+
+def suggest(trial):
+    return TrialConfig(optimiser=SGD(lr=trial.suggest_float("lr", 0.01, 1)), patches=100)
+
+SEARCH = Search(suggest=suggest, budget=100, report_every=10, trials=3, also=[RETRIEVAL],
+                baseline=TrialConfig(patches=100))
+"""
+
+
+def begin(tmp_path: Path, space: str = SPACE) -> SearchFolder:
+    (tmp_path / "space.py").write_text(space)
+    record = SearchRecord(
+        space="space.py", store="", fingerprint="", split="auto", tracking_uri="", trials=3
+    )
+    return Workspace(tmp_path / "home").create("placed", tmp_path / "space.py", record)
+
+
+def searcher(folder: SearchFolder, fleet: Fleet) -> PlacedSearch:
+    return PlacedSearch(StudySearch(folder.path, space=folder.space, trials=3), fleet)
+
+
+def flat(seen: int, value: float, status: str = "running", **metrics: float) -> dict:
+    """As Tune gives results to a searcher."""
+    inside = {f"metrics/{name}": number for name, number in metrics.items()}
+    return {"seen": seen, "objective": value, "status": status, **inside}
+
+
+def test_trials_wait_for_places_and_both_kinds_are_used(tmp_path: Path) -> None:
+    folder = begin(tmp_path)
+    search = searcher(folder, Fleet(Resources(), [{"CPU": 8, "GPU": 1, "TPU": 1}]))
+    configs = [search.suggest(trial) for trial in ("a", "b", "c")]
+    assert configs[2] is None
+    assert sorted(config["place"]["kind"] for config in configs[:2]) == ["gpu", "tpu"]
+    assert {tuple(bundles(config).bundles[0]) for config in configs[:2]} == {
+        ("CPU", "GPU"),
+        ("CPU", "TPU"),
+    }
+    study = open_study(folder.path, search=load_search(folder.space))
+    assert len(study.trials) == 2, "nothing is drawn before there is a place"
+    gpu = configs[0]["place"]["kind"] == "gpu"
+    share = {MEMORY_SHARE: 0.5 / 1.25, "val/retrieval": 0.3}
+    search.on_trial_result("a" if gpu else "b", flat(10, 0.4, **share))
+    search.on_trial_complete("a", flat(100, 0.5, "completed", **{"val/retrieval": 0.3}))
+    search.on_trial_complete("b", error=True)
+    third = search.suggest("c")
+    assert third["place"]["gpus"] in (0, 0.5), "packed by the memory that was measured"
+    assert not search.exhausted
+    assert search.suggest("d") == Searcher.FINISHED
+    assert search.exhausted
+    assert study.trials[0].values == [0.5, 0.3], "what lies inside a result arrives"
+    assert study.trials[1].state == TrialState.FAIL
+
+
+def test_the_ledger_learns_how_a_trial_ended_from_the_study(tmp_path: Path) -> None:
+    folder = begin(tmp_path, SPACE.replace("also=[RETRIEVAL],", ""))
+    search = searcher(folder, Fleet(Resources(), [{"CPU": 3}]))
+    for trial in "abc":
+        config = search.suggest(trial)
+        folder.ledger.append(
+            "start", trial=config["id"], number=config["number"], config=config["trial"]
+        )
+    search.on_trial_complete("a", flat(100, 0.5, "completed"))
+    search.on_trial_complete("b", error=True)  # and the driver dies before the ledger hears of it
+    reconcile(folder)
+    assert [run.status for run in folder.runs()] == ["completed", "failed", "running"]
+    size = folder.ledger.path.stat().st_size
+    reconcile(folder)
+    assert folder.ledger.path.stat().st_size == size

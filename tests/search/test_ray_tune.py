@@ -1,0 +1,117 @@
+"""Sessions of a search with real Ray: places, limits, folds, and going on. One Ray for all."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from hpsearch.data.store import PatchStore
+from hpsearch.errors import UserError
+from hpsearch.search.limits import Limits
+from hpsearch.search.ray_tune import check_room, run_session, start_ray, stop_ray
+from hpsearch.search.resources import Resources
+from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.tracking.runs import Run
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
+
+SPACE = """
+from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
+from hpsearch.search.search import Search
+
+def suggest(trial):
+    return TrialConfig(descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=20),
+                       optimiser=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2)), patches=480)
+
+SEARCH = Search(suggest=suggest, budget=480, report_every=240, validation_points=8, {more},
+                baseline=TrialConfig(patches=480))
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """Two cores, and a GPU and a TPU chip in name only: trials are told to compute on the CPU."""
+    ray.init(
+        num_cpus=2, num_gpus=1, resources={"TPU": 1}, include_dashboard=False, log_to_driver=False
+    )
+    yield
+    stop_ray()
+
+
+def begin(tmp_path: Path, store: PatchStore, more: str, **fields: object) -> SearchFolder:
+    (tmp_path / "space.py").write_text(SPACE.format(more=more))
+    workspace = Workspace(tmp_path)
+    record = SearchRecord.model_validate(
+        {
+            "space": "space.py", "store": str(store.path), "fingerprint": store.fingerprint,
+            "split": "auto", "tracking_uri": "", "trials": 3,
+            "resources": Resources(device="cpu"), **fields,
+        }
+    )  # fmt: skip
+    start_ray()
+    return workspace.create("session", tmp_path / "space.py", record)
+
+
+def at_once(events: list[dict]) -> dict[str, int]:
+    """Most trials at once by kind of place."""
+    where, running, most = {}, dict[str, str](), dict[str, int]()
+    for event in events:
+        if event["event"] == "start":
+            running[event["trial"]] = where[event["trial"]] = event["place"]["kind"]
+        elif event["event"] == "end":
+            running.pop(event["trial"])
+        for kind in set(running.values()):
+            now = sum(other == kind for other in running.values())
+            most[kind] = max(most.get(kind, 0), now)
+    return most
+
+
+def statuses(runs: list[Run]) -> list[str]:
+    return [run.status for run in runs]
+
+
+def test_one_search_uses_gpus_and_tpus_and_ends_cleanly_at_a_limit(
+    tmp_path: Path, tiny: PatchStore
+) -> None:
+    folder = begin(
+        tmp_path, tiny, "trials=4, scheduler='none'", trials=4, limits=Limits(patches=1_000),
+        resources=Resources(gpus=1, tpus=1, device="cpu"),
+    )  # fmt: skip
+    session = run_session(folder)
+    assert session.limit == "1,000 patches"
+    assert not session.exhausted
+    assert at_once(folder.ledger.events()) == {"gpu": 1, "tpu": 1}
+    cut = statuses(folder.runs())
+    assert set(cut) <= {"completed", "running"}, "nobody was pruned"
+    assert 1_000 <= sum(run.seen for run in folder.runs()) < 4 * 480
+    session = run_session(folder.changed(limits=Limits(patches=100_000)))
+    assert (session.limit, session.exhausted) == ("", True)
+    assert statuses(folder.runs()) == ["completed"] * 4
+    seen = [[report["seen"] for report in run.reports] for run in folder.runs()]
+    assert seen == [[240, 480]] * 4, "what was interrupted has gone on"
+
+
+def test_a_search_in_folds_stops_a_bad_configuration_after_one(
+    tmp_path: Path, tiny: PatchStore
+) -> None:
+    first = "first=[{'lr': 2e-3}, {'lr': 1e-4}]"
+    folder = begin(
+        tmp_path, tiny, f"trials=2, folds=2, sampler='chosen', reduction=2, {first}",
+        trials=2, concurrent=1,
+    )  # fmt: skip
+    assert run_session(folder).exhausted
+    good, bad = folder.runs()
+    assert (good.status, good.seen, good.last["folds/done"]) == ("completed", 480, 2.0)
+    assert (bad.status, bad.seen, bad.last["folds/done"]) == ("pruned", 240, 1.0)
+    assert good.reports[-1]["seconds"] > good.reports[0]["seconds"] > 0
+
+
+def test_more_than_the_cluster_can_hold_is_refused() -> None:
+    with pytest.raises(UserError, match="9 trials at once do not fit: each asks for 1 CPU"):
+        check_room(Resources(device="cpu"), 9)
+    with pytest.raises(UserError, match="asks for 1 CPU and 2 GPUs, but no node"):
+        check_room(Resources(gpus=2), None)

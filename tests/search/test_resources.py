@@ -1,0 +1,110 @@
+"""What fits on a cluster and who runs where; against Ray's own packing where there is one."""
+
+import pytest
+
+from hpsearch.errors import UserError
+from hpsearch.search.resources import MOST_ON_ONE, Fleet, Node, Resources, places
+
+LAPTOP: list[Node] = [{"CPU": 4}]
+GPUS: list[Node] = [{"CPU": 16, "GPU": 2}]
+MIXED: list[Node] = [{"CPU": 2}, {"CPU": 8, "GPU": 2}, {"CPU": 8, "TPU": 4}]
+
+
+def kinds(asked: Resources, nodes: list[Node]) -> list[str]:
+    return [place.kind for place in places(asked, nodes)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "nodes", "expected"),
+    [
+        (Resources(), LAPTOP, ["cpu"]),
+        (Resources(), GPUS, ["gpu"]),
+        (Resources(), MIXED, ["gpu", "tpu"]),
+        (Resources(device="cpu"), MIXED, ["cpu"]),
+        (Resources(device="cuda"), MIXED, ["gpu"]),
+        (Resources(device="xla"), MIXED, ["tpu"]),
+        (Resources(gpus=0.5), MIXED, ["gpu"]),
+        (Resources(gpus=0, tpus=0), MIXED, ["cpu"]),
+        (Resources(gpus=1, tpus=2), MIXED, ["gpu", "tpu"]),
+    ],
+)
+def test_kinds_are_found_from_the_cluster_unless_told(
+    asked: Resources, nodes: list[Node], expected: list[str]
+) -> None:
+    assert kinds(asked, nodes) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "nodes", "room"),
+    [
+        (Resources(), LAPTOP, 4),
+        (Resources(cpus=0.5), LAPTOP, 8),
+        (Resources(cpus=3), LAPTOP, 1),
+        (Resources(gpus=1), GPUS, 2),
+        (Resources(gpus=0.25), GPUS, 8),
+        (Resources(gpus=0.4), GPUS, 4),  # two on each, a fifth of each is left over
+        (Resources(gpus=0.1), GPUS, 16),  # CPUs are the limit
+        (Resources(gpus=2), GPUS, 1),
+        (Resources(gpus=1, tpus=2), MIXED, 4),
+        (Resources(cpus=5), [{"CPU": 4}, {"CPU": 6}], 1),  # not across nodes
+    ],
+)
+def test_room_is_counted_node_by_node(asked: Resources, nodes: list[Node], room: int) -> None:
+    fleet = Fleet(asked, nodes)
+    taken = [fleet.take(str(i)) for i in range(room + 3)]
+    assert sum(place is not None for place in taken) == room == fleet.room()
+    assert fleet.most == room
+
+
+def test_both_kinds_are_used_and_the_one_that_is_free_is_given() -> None:
+    fleet = Fleet(Resources(gpus=1, tpus=4), MIXED)
+    first = [fleet.take(str(i)) for i in range(4)]
+    assert [place and place.kind for place in first] == ["gpu", "gpu", "tpu", None]
+    fleet.give_back("2")
+    fleet.give_back("2")
+    place = fleet.take("5")
+    assert place is not None
+    assert place.bundle() == {"CPU": 1, "TPU": 4}
+
+
+def test_trials_share_a_gpu_as_soon_as_their_memory_is_known() -> None:
+    fleet = Fleet(Resources(), GPUS)
+    whole = [fleet.take(str(i)) for i in range(3)]
+    assert [place and place.gpus for place in whole] == [1, 1, None]
+    fleet.learn(0.2)  # a quarter with its margin
+    fleet.give_back("0")
+    shared = [fleet.take(f"later {i}") for i in range(5)]
+    assert [place and place.gpus for place in shared] == [0.25] * 4 + [None]
+    fleet.learn(0.35)  # a larger one: two on each from now on
+    fleet.learn(0.01)
+    for i in range(4):
+        fleet.give_back(f"later {i}")
+    assert [bool(fleet.take(f"last {i}")) for i in range(3)] == [True, True, False]
+
+
+def test_however_small_only_so_many_share_a_gpu() -> None:
+    fleet = Fleet(Resources(), [{"CPU": 64, "GPU": 1}])
+    fleet.learn(0.001)
+    taken = [fleet.take(str(i)) for i in range(MOST_ON_ONE + 1)]
+    assert sum(place is not None for place in taken) == MOST_ON_ONE == fleet.most
+
+
+@pytest.mark.parametrize(
+    ("asked", "at_once", "words"),
+    [
+        (Resources(cpus=8), None, "asks for 8 CPUs, but no node .* there are 4 CPUs;"),
+        (Resources(gpus=0.5), None, "asks for 1 CPU and 0.5 GPU, but no node"),
+        (Resources(device="cuda"), None, "asks for 1 CPU and 1 GPU, but no node"),
+        (Resources(tpus=4), None, "4 TPUs"),
+        (Resources(), 5, "5 trials at once do not fit: each asks for 1 CPU, .* room for 4"),
+    ],
+)
+def test_what_can_never_run_is_refused(asked: Resources, at_once: int | None, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        Fleet(asked, LAPTOP, at_once)
+
+
+def test_at_most_so_many_at_once() -> None:
+    fleet = Fleet(Resources(), LAPTOP, 2)
+    assert [bool(fleet.take(str(i))) for i in range(3)] == [True, True, False]
+    assert fleet.most == 2
