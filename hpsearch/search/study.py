@@ -1,6 +1,7 @@
 """Where a search keeps its study: in a file of its own, or wherever its user says.
 
-A study is known by the search's name; optuna-dashboard opens the same address. What stands in an
+A study is known by the search's name. ``optuna-dashboard FILE`` shows a journal, and
+``optuna-dashboard URL`` a database. What stands in an
 address as ``$NAME`` is taken from the environment each time, so that no password need be kept.
 """
 
@@ -8,21 +9,21 @@ import os
 from pathlib import Path
 
 import optuna
-from optuna.storages import JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.errors import UserError
+from hpsearch.search.journal import open_journal
 from hpsearch.search.points import begun
 from hpsearch.search.samplers import build_sampler
 from hpsearch.search.search import Search
 
-JOURNAL = "journal:"
+JOURNAL, FILE = "journal:", "study.journal"
 
 
 def study_address(folder: Path, url: str | None = None) -> str:
     """A database's URL, or ``journal:PATH`` for a file that a shared disk can hold."""
-    return url or f"sqlite:///{folder / 'study.db'}"
+    return url or f"{JOURNAL}{folder / FILE}"
 
 
 def open_study(folder: Path, *, search: Search, url: str | None = None) -> optuna.Study:
@@ -71,10 +72,10 @@ def _storage(url: str) -> optuna.storages.BaseStorage:
     try:
         if not url.startswith(JOURNAL):
             return RDBStorage(os.path.expandvars(url))
-        path = Path(url.removeprefix(JOURNAL))
+        path = Path(os.path.expandvars(url.removeprefix(JOURNAL)))
         if not path.parent.is_dir():
             raise UserError(f"there is no folder {path.parent} for the study's journal; make it")
-        return JournalStorage(JournalFileBackend(str(path)))
+        return open_journal(path)
     except UserError:
         raise
     except (SQLAlchemyError, ImportError, OSError, ValueError, RuntimeError) as error:

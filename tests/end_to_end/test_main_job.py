@@ -12,6 +12,8 @@ from optuna.trial import TrialState
 from hpsearch.data.store import PatchStore
 from hpsearch.evaluation import Scores
 from hpsearch.reporting.tables import leaderboard
+from hpsearch.search.journal import open_journal
+from hpsearch.search.study import FILE
 from hpsearch.tracking.names import default_uri
 
 from .conftest import SPACE, Home
@@ -64,7 +66,7 @@ def test_every_trial_ended_and_the_collapsed_one_stands_last(home: Home, printed
 
 def test_the_study_tells_the_truth(home: Home, printed: str) -> None:
     folder = home.path / "searches" / "main"
-    study = optuna.load_study(study_name="main", storage=f"sqlite:///{folder / 'study.db'}")
+    study = optuna.load_study(study_name="main", storage=open_journal(folder / FILE))
     states = {
         "completed": TrialState.COMPLETE,
         "pruned": TrialState.PRUNED,

@@ -11,6 +11,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from hpsearch.search.journal import open_journal
+from hpsearch.search.study import FILE
 from hpsearch.tracking.names import default_uri
 
 from .conftest import SPACE, Home
@@ -40,7 +42,7 @@ def assert_whole(home: Home, name: str) -> None:
         seen = [event["seen"] for event in run.reports]
         assert seen == sorted(set(seen))
     folder = home.path / "searches" / name
-    study = optuna.load_study(study_name=name, storage=f"sqlite:///{folder / 'study.db'}")
+    study = optuna.load_study(study_name=name, storage=open_journal(folder / FILE))
     open_trials = [t for t in study.trials if t.state in (TrialState.RUNNING, TrialState.WAITING)]
     assert not open_trials
     client = mlflow.MlflowClient(default_uri(home.path))
