@@ -1,0 +1,104 @@
+"""PostgreSQL behind MLflow: killed in the middle, nothing is lost, and no password is kept."""
+
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hpsearch.tracking.ledger import Ledger
+from hpsearch.tracking.publisher import Publisher
+from hpsearch.tracking.server import tracking_at
+
+from .outages import begin, expected, found, free_port, write_trials
+
+pytest.importorskip("psycopg", reason="the PostgreSQL driver is not installed")
+BIN = next((path.parent for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))), None)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BIN is None, reason="PostgreSQL is not installed"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
+PASSWORD = "s3cr%2Ft"
+
+
+@dataclass
+class Database:
+    """A cluster of its own, on a port of its own; PostgreSQL refuses to run as root."""
+
+    folder: Path
+    port: int
+
+    @property
+    def uri(self) -> str:
+        return f"postgresql://someone:{PASSWORD}@127.0.0.1:{self.port}/postgres"
+
+    def run(self, *words: str) -> None:
+        assert BIN is not None
+        start = ["runuser", "-u", "nobody", "--"] if os.geteuid() == 0 else []
+        with (self.folder / "out").open("ab") as out:  # a pipe would wait for the server to end
+            command = [*start, str(BIN / words[0]), *words[1:]]
+            subprocess.run(command, check=True, stdout=out, stderr=out, timeout=60, cwd="/")
+
+    def create(self) -> None:
+        password = self.folder / "password"
+        password.write_text("s3cr/t\n")
+        password.chmod(0o644)
+        data = str(self.folder / "data")
+        self.run("initdb", "-D", data, "-U", "someone", "-A", "md5", f"--pwfile={password}", "-N")
+
+    def control(self, verb: str, *words: str) -> None:
+        self.run("pg_ctl", "-D", str(self.folder / "data"), "-w", *words, verb)
+
+    def start(self) -> None:
+        options = f"-p {self.port} -k {self.folder} -h 127.0.0.1"
+        self.control("start", "-l", str(self.folder / "log"), "-o", options)
+
+
+@pytest.fixture
+def database() -> Iterator[Database]:
+    folder = Path(f"/tmp/hpsearch-postgresql-{os.getpid()}")  # others may not enter pytest's
+    folder.mkdir()
+    if os.geteuid() == 0:
+        shutil.chown(folder, "nobody")
+    made = Database(folder, free_port())
+    made.create()
+    made.start()
+    yield made
+    made.control("stop", "-m", "immediate")
+    shutil.rmtree(folder)
+
+
+def test_killed_and_restarted(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PGUSER", "PGPASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    begin(ledger)
+    tracking = tracking_at(database.uri, tmp_path)
+    assert os.environ["PGPASSWORD"] == "s3cr/t"
+    feeding = Publisher(ledger, tracking, "pg", tmp_path / "published.json")
+    feeding.sync()  # makes the tables
+    feeding.start()
+    waits: list[float] = []
+    writing = threading.Thread(
+        target=lambda: waits.append(write_trials(ledger, trials=8, reports=10, pause=0.2))
+    )
+    writing.start()
+    threading.Event().wait(0.7)
+    database.control("stop", "-m", "immediate")
+    threading.Event().wait(0.5)
+    database.start()
+    writing.join()
+    assert feeding.stop(patience=60), feeding.last_error
+    assert found(ledger, tracking.client()) == expected(ledger)
+    assert waits[0] < 1
+    written = "".join(p.read_text() for p in tmp_path.iterdir() if p.is_file())
+    assert "s3cr" not in written + repr(tracking) + feeding.last_error
+    for name in ("PGUSER", "PGPASSWORD"):
+        os.environ.pop(name)
