@@ -93,7 +93,7 @@ def register_winner(folder: SearchFolder, winner: Run) -> Outcome:
             f"{folder.name!r} has not ended; go on with `hpsearch resume {folder.name}`"
         )
     registry = registry_of(folder)
-    known = registry.decision_on(folder.name)
+    known = registry.decision_on(folder.name, winner.label)
     if known is not None:
         return Outcome(registry.model, *known)
     sentence = (
@@ -122,7 +122,7 @@ def register(entry: Entry, *, force: bool = False, reevaluate: bool = False) -> 
         UserError: if the registry refuses or does not answer; the same call then goes on.
     """
     registry = registry_of(entry.folder)
-    own = registry.version_of(entry.folder.name)
+    own = registry.version_of(entry.folder.name, entry.run.label)
     rival = champion_of(registry, entry, reevaluate=reevaluate)
     if own is not None and rival is not None and rival.version == int(own.version):
         return Outcome(registry.model, rival.version, "champion", Decision(True, ALREADY), rival)
@@ -161,7 +161,7 @@ def champion_of(registry: Registry, entry: Entry, *, reevaluate: bool) -> Rival 
     if version is None:
         return None
     number, search = int(version.version), version.tags.get("search", "")
-    if search == entry.folder.name:
+    if search == entry.folder.name and version.tags.get("trial") == entry.run.label:
         return Rival(number, search, entry.scores)
     if reevaluate:
         words = f"models:/{registry.model}/{number}"

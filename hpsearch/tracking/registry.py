@@ -71,14 +71,17 @@ class Registry:
             found = self._client().search_model_versions(f"name = '{self.model}'")
         return sorted(found, key=lambda version: int(version.version))
 
-    def version_of(self, search: str) -> ModelVersion | None:
-        """The latest version that a search registered."""
-        own = [version for version in self.versions() if version.tags.get("search") == search]
+    def version_of(self, search: str, trial: str | None = None) -> ModelVersion | None:
+        """The latest version that a search registered, of one trial if one is named."""
+        asked = {"search": search, **({} if trial is None else {"trial": trial})}
+        own = [version for version in self.versions() if asked.items() <= version.tags.items()]
         return own[-1] if own else None
 
-    def decision_on(self, search: str) -> tuple[int, Alias, Decision] | None:
+    def decision_on(
+        self, search: str, trial: str | None = None
+    ) -> tuple[int, Alias, Decision] | None:
         """The version that a search registered, its alias then, and why; None before that."""
-        version = self.version_of(search)
+        version = self.version_of(search, trial)
         if version is None or "decision" not in version.tags:
             return None
         promoted = version.tags["decision"] == CHAMPION

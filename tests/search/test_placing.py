@@ -58,7 +58,7 @@ def test_trials_wait_for_places_and_both_kinds_are_used(tmp_path: Path) -> None:
     assert len(study.trials) == 2, "nothing is drawn before there is a place"
     gpu = configs[0]["place"]["kind"] == "gpu"
     share = {MEMORY_SHARE: 0.5 / 1.25, "val/retrieval": 0.3}
-    search.on_trial_result("a" if gpu else "b", flat(10, 0.4, **share))
+    search.on_trial_result("a" if gpu else "b", flat(10, 0.4, "running", **share))
     search.on_trial_complete("a", flat(100, 0.5, "completed", **{"val/retrieval": 0.3}))
     search.on_trial_complete("b", error=True)
     third = search.suggest("c")
