@@ -74,6 +74,9 @@ class Compute:
                 "compiled=True needs a C++ compiler, and there is none; install g++, say where "
                 "one is in the environment variable CXX, or leave compiled out"
             )
+        if computing.deterministic and device.type == "cuda":
+            # cuBLAS is repeatable only with workspaces of a fixed size, and torch insists on it.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         return cls(device=device, **computing.model_dump(exclude={"device"}))
 
     def place(self, network: Network) -> Network:

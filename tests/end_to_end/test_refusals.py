@@ -53,6 +53,14 @@ def test_an_unknown_setting(fresh: Home, tmp_path: Path) -> None:
     assert "no setting 'colour'" in refused(fresh, "train", path)
 
 
+def test_an_unknown_precision(fresh: Home, tmp_path: Path) -> None:
+    path = tmp_path / "trial.json"
+    path.write_text("{}")
+    words = refused(fresh, "train", path, "--precision", "float16")
+    assert "'precision' is wrong" in words
+    assert "'bfloat16'" in words, "says what there is"
+
+
 def test_a_store_that_is_none(fresh: Home, tmp_path: Path) -> None:
     (tmp_path / "store.arrow").write_bytes(b"not a store")
     words = refused(fresh, "search", SPACE, "--data", tmp_path / "store.arrow")
