@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# The head of a cluster made by hand, in the foreground; Ctrl-C ends it.
+#
+#   cluster/local/head.sh                     for workers on this machine
+#   cluster/local/head.sh 192.168.1.10        for workers that reach this machine at that address
+#
+# What follows the address goes to `ray start`: head.sh 127.0.0.1 --num-cpus=2
+set -euo pipefail
+
+address=${1:-127.0.0.1}
+shift || true
+
+# Whoever reaches the ports of Ray can run any code here, so a token is asked for, and it is said
+# outright: unless told, `ray start` goes on without one where it finds none.
+export RAY_AUTH_MODE=token
+ray get-auth-token --generate >/dev/null # into ~/.ray/auth_token, unless one is there
+
+exec ray start --head --block --disable-usage-stats \
+  --node-ip-address="$address" --port="${RAY_PORT:-6379}" \
+  --dashboard-host="$address" --dashboard-port="${RAY_DASHBOARD_PORT:-8265}" "$@"

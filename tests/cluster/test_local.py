@@ -1,0 +1,57 @@
+"""A cluster by hand: the scripts, and that the README names files that are there."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize("name", ["head.sh", "worker.sh"])
+def test_the_shell_can_read_it(cluster: Path, name: str) -> None:
+    script = cluster / "local" / name
+    subprocess.run(["bash", "-n", script], check=True)
+    assert script.stat().st_mode & 0o111, "cannot be executed"
+    assert "export RAY_AUTH_MODE=token" in script.read_text()
+
+
+def run_dry(script: Path, *arguments: str, folder: Path) -> list[list[str]]:
+    """The calls of `ray` that a script makes, words apart."""
+    stand_in = folder / "ray"
+    stand_in.write_text(
+        '#!/bin/sh\nprintf "%s\\t" "$RAY_AUTH_MODE" "$@" >> "$0.calls"; echo >> "$0.calls"\n'
+    )
+    stand_in.chmod(0o755)
+    path = {"PATH": f"{folder}:/usr/bin:/bin"}
+    subprocess.run([script, *arguments], check=True, env=path, capture_output=True)
+    calls = (folder / "ray.calls").read_text().splitlines()
+    return [line.rstrip("\t").split("\t") for line in calls]
+
+
+def test_the_head_listens_on_loopback_unless_told(cluster: Path, tmp_path: Path) -> None:
+    token, start = run_dry(cluster / "local" / "head.sh", folder=tmp_path)
+    assert token == ["token", "get-auth-token", "--generate"]
+    assert start[:4] == ["token", "start", "--head", "--block"]
+    assert "--dashboard-host=127.0.0.1" in start
+
+
+def test_the_head_takes_an_address_and_options(cluster: Path, tmp_path: Path) -> None:
+    head = cluster / "local" / "head.sh"
+    start = run_dry(head, "10.0.0.7", "--num-cpus=2", folder=tmp_path)[-1]
+    assert {"--node-ip-address=10.0.0.7", "--dashboard-host=10.0.0.7", "--num-cpus=2"} <= set(start)
+
+
+def test_a_worker_needs_its_head(cluster: Path, tmp_path: Path) -> None:
+    worker = cluster / "local" / "worker.sh"
+    (start,) = run_dry(worker, "10.0.0.7", "--num-gpus=1", folder=tmp_path)
+    assert {"--address=10.0.0.7:6379", "--num-gpus=1"} <= set(start)
+    with pytest.raises(subprocess.CalledProcessError):
+        run_dry(worker, folder=tmp_path)
+
+
+def test_the_readme_names_files_that_are_there(cluster: Path) -> None:
+    text = (cluster / "README.md").read_text()
+    named = set(re.findall(r"\bcluster/[\w./-]*\w", text))
+    assert len(named) >= 8
+    made = {"cluster/my-aws.yaml", "cluster/my-gcp.yaml"}
+    assert [name for name in named - made if not (cluster.parent / name).exists()] == []
