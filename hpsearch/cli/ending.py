@@ -15,6 +15,7 @@ from hpsearch.search.winner import (
 )
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.publisher import Publisher, TrackingError
+from hpsearch.tracking.refusals import RegistryError, first_line
 from hpsearch.tracking.runs import Run
 
 SHOWN = 12
@@ -64,11 +65,12 @@ def _register(folder: SearchFolder, publisher: Publisher, winner: Run) -> Outcom
         publisher.sync()
         outcome = register_winner(folder, winner)
         publish_figures(folder, publisher)
-    except (TrackingError, OSError) as error:
+    except (TrackingError, RegistryError, OSError) as error:
         err.print(
-            f"MLflow does not answer ({str(error).splitlines()[0]}); register the winner later "
-            f"with:  hpsearch promote {folder.name}",
+            f"The winner is not registered: {first_line(error)}. Once MLflow answers:  "
+            f"hpsearch promote {folder.name}{home_option(folder)}",
             soft_wrap=True,
+            markup=False,
         )
         return None
     return outcome
@@ -84,7 +86,7 @@ def _print_outcome(folder: SearchFolder, outcome: Outcome | None) -> None:
     for command, why in (
         (f"hpsearch ui{home}", "browse the trials"),
         (f"hpsearch report {folder.name}{home}", "the report as a page"),
-        (f"hpsearch promote {folder.name}{home}", "compare with the champion again"),
+        (f"hpsearch promote {folder.name}{home}", "train the best again, meet the champion"),
         (f"hpsearch describe {model} mini --to descriptors{home}", "use the model"),
     ):
         _raw(f"  {command:<70}  {why}")

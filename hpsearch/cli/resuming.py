@@ -9,6 +9,7 @@ from hpsearch.cli.running import all_ended
 from hpsearch.errors import UserError
 from hpsearch.search.limits import Meter
 from hpsearch.search.patience import runs_are_out_of_patience
+from hpsearch.search.promotion import refuse_promotion
 from hpsearch.search.search import load_search
 from hpsearch.search.spaces import refuse_other_terms
 from hpsearch.search.winner import load_scores
@@ -19,6 +20,7 @@ from hpsearch.tracking.runs import Told
 def open_again(name: str, home: Path) -> SearchFolder:
     """A search that exists, with the patches that it began with."""
     folder = Workspace(home).open(name)
+    refuse_promotion(folder)
     folder.store()
     return folder
 

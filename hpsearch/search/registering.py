@@ -125,6 +125,7 @@ def register(entry: Entry, *, force: bool = False, reevaluate: bool = False) -> 
     own = registry.version_of(entry.folder.name, entry.run.label)
     rival = champion_of(registry, entry, reevaluate=reevaluate)
     if own is not None and rival is not None and rival.version == int(own.version):
+        rival = Rival(rival.version, rival.search, entry.scores)
         return Outcome(registry.model, rival.version, "champion", Decision(True, ALREADY), rival)
     found = {} if rival is None or rival.scores is None else compare(entry.scores, rival.scores)
     decision = decide(
@@ -217,7 +218,7 @@ def _tags(entry: Entry) -> dict[str, str]:
 def _facts(entry: Entry, rival: Rival | None, publisher: Publisher) -> Facts:
     folder, store = entry.folder, entry.folder.store()
     scores = {f"{folder.name}/{entry.run.label}": entry.scores}
-    if rival is not None and rival.scores is not None and rival.search != folder.name:
+    if rival is not None and rival.scores is not None:
         scores[f"champion, version {rival.version}"] = rival.scores
     return Facts(
         model=folder.record.model,

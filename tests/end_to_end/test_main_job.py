@@ -112,12 +112,6 @@ def test_a_denoiser_was_trained_once_for_all_trials(home: Home, printed: str) ->
     assert len(artifacts) == 2, "weights, and the patches they denoised"
 
 
-def test_promote_leaves_the_champion_and_says_so(home: Home, printed: str) -> None:
-    done = home.run("promote", "main")
-    assert done.returncode == 0, done.stderr
-    assert "is the champion already" in done.stdout
-
-
 def test_a_second_search_is_compared_with_the_champion(home: Home, printed: str) -> None:
     done = home.run(
         "search", SPACE, "--name", "second", "--data", home.store, "--trials", 3, "--cpus", 2

@@ -1,0 +1,187 @@
+"""Promotion by the real command: killed in the middle, gone on with, repeated, taken back."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.artifacts import download_artifacts
+
+from hpsearch.cli import app
+from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
+from hpsearch.data.store import PatchStore
+from hpsearch.errors import UserError
+from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.tracking.names import default_uri
+from hpsearch.tracking.registry import Registry
+from hpsearch.tracking.server import Tracking
+
+from .conftest import SPACE, Home
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::UserWarning",
+        "ignore::FutureWarning",
+    ),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory, tiny: PatchStore) -> Home:
+    """With a search of which only the ledger is there: promotion trains everything itself."""
+    home = Home(tmp_path_factory.mktemp("promotion"), tiny.path)
+    ended(home, tiny, "known", objectives=[0.3, 0.5])
+    ended(home, tiny, "empty", objectives=[])
+    return home
+
+
+def ended(home: Home, store: PatchStore, name: str, *, objectives: list[float]) -> SearchFolder:
+    """A search whose trials completed with these objectives."""
+    record = SearchRecord(
+        space=str(SPACE),
+        store=str(store.path),
+        fingerprint=store.fingerprint,
+        split="auto",
+        tracking_uri=default_uri(home.path),
+        trials=len(objectives),
+        cpus=2,
+    )
+    folder = Workspace(home.path).create(name, SPACE, record)
+    facts = {"name": "tiny", "fingerprint": store.fingerprint, "path": "p", "profile": "{}"}
+    folder.ledger.append("search", params={}, dataset=facts, direction="maximize", tags={})
+    for number, value in enumerate(objectives):
+        config = TrialConfig(
+            descriptor=L2Net(width=0.125),
+            sampler=RandomTriplets(batch=20),
+            optimiser=Adam(lr=1e-3 * (1 + number)),
+            patches=1_920,
+        )
+        told, trial = {"val/mAP": value}, f"{number:03d}"
+        settings = config.model_dump(mode="json")
+        folder.ledger.append("start", trial=trial, number=number, config=settings)
+        folder.ledger.append(
+            "report", trial=trial, seen=1_920, objective=value, metrics=told, seconds=60.0
+        )
+        folder.ledger.append("end", trial=trial, status="completed", reason="")
+    return folder
+
+
+def registry(home: Home) -> Registry:
+    return Registry(tracking=Tracking(uri=default_uri(home.path)), model="patch-descriptor")
+
+
+def here(home: Home, *words: object) -> None:
+    """The command in this process, where all libraries are loaded already."""
+    app([*map(str, words), "--home", str(home.path)], standalone_mode=False)
+
+
+@pytest.fixture(scope="module")
+def printed(own: Home, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What it prints at last, after its driver was killed in the middle."""
+    log = tmp_path_factory.mktemp("log") / "log"
+    words = ("promote", "known", "--top", 2, "--seeds", 2)
+    process = own.begin(*words, log=log)
+    until = time.monotonic() + 240
+    while len(own.ledger("known-promotion").events()) < 6 and process.poll() is None:
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=30)
+    done = own.run("promote", "known")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_dry_run_says_what_would_be_done_and_changes_nothing(
+    own: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(own.path.rglob("*.json"))
+    here(own, "promote", "known", "--dry-run")
+    said = capsys.readouterr().out
+    assert "2 × 3 seeds = 6 trainings of 1,920 patches: about 3 min 0 s (2 at once" in said
+    assert said.index("001") < said.index("000"), "the better one first"
+    assert "patch-descriptor has no champion" in said
+    assert "Dry run: nothing was trained" in said
+    assert sorted(own.path.rglob("*.json")) == before
+    assert not registry(own).versions()
+
+
+def test_it_goes_on_after_a_kill_and_trains_each_configuration_with_each_seed(
+    own: Home, printed: str
+) -> None:
+    assert "2 × 2 seeds = 4 trainings" in printed
+    runs = [run for run in own.runs("known-promotion") if run.status != "interrupted"]
+    assert sorted((run.config.optimiser.lr, run.config.seed) for run in runs) == [
+        (1e-3, 1), (1e-3, 2), (2e-3, 1), (2e-3, 2),
+    ]  # fmt: skip
+    assert all(run.seen >= 1_920 for run in runs), "nothing is pruned"
+
+
+def test_the_end_shows_both_tables_and_the_decision(printed: str) -> None:
+    for words in (
+        "Trained again: val/mAP on validation by seed",
+        "seed 1",
+        "± sd",
+        "mAP on test with 95 % intervals",
+        "patch-descriptor version 1 is champion:\n  there was no champion",
+    ):
+        assert words in printed
+
+
+def test_mlflow_shows_it_beneath_the_search(own: Home, printed: str) -> None:
+    client = mlflow.MlflowClient(default_uri(own.path), default_uri(own.path))
+    experiment = client.get_experiment_by_name("hpsearch")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    searches = {
+        run.data.tags["hpsearch.search"]: run
+        for run in runs
+        if run.data.tags["hpsearch.kind"] == "search"
+    }
+    child = searches["known-promotion"]
+    assert child.data.tags["mlflow.parentRunId"] == searches["known"].info.run_id
+    assert "| trial | in search |" in child.data.tags["mlflow.note.content"]
+    trainings = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == child.info.run_id]
+    assert len({run.data.tags["hpsearch.trial"] for run in trainings}) == len(trainings) >= 4
+    version = registry(own).version_of("known-promotion")
+    assert version is not None
+    assert version.run_id in {run.info.run_id for run in trainings}
+    assert version.tags["promoted_from"] == "known"
+    mlflow.set_tracking_uri(default_uri(own.path))
+    folder = Path(download_artifacts("models:/patch-descriptor/1"))
+    card = next(folder.rglob("README.md")).read_text()
+    for words in ("## Data", "CC0", "## Limits", "## How to load it", "| seed 1 | seed 2 |"):
+        assert words in card
+
+
+def test_a_second_time_trains_nothing_and_does_not_look_at_test(
+    own: Home, printed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = own.ledger("known-promotion").events()
+    here(own, "promote", "known")
+    said = capsys.readouterr().out
+    assert "all done" in said
+    assert "test is not looked at again" in said
+    assert "it is the champion already" in said
+    assert own.ledger("known-promotion").events() == before
+    assert len(list((own.path / "judged").glob("*.json"))) == 1
+    assert len(registry(own).versions()) == 1
+
+
+def test_what_cannot_be_is_one_sentence(own: Home, printed: str) -> None:
+    for words, sentence in (
+        (("promote", "nowhere"), "there is no search 'nowhere'"),
+        (("promote", "empty"), "no trial of search 'empty' completed"),
+        (("promote", "known", "--seeds", 5), "being promoted with --top 2 --seeds 2"),
+        (("resume", "known-promotion"), "go on with `hpsearch promote known`"),
+        (("rollback",), "never had a champion before version 1"),
+        (("rollback", "nobody"), "no registered model 'nobody'"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            here(own, *words)
+    scores = json.loads((own.path / "searches/known-promotion/test_scores.json").read_text())
+    assert len(scores) == 1, "the pick alone has seen test"
