@@ -32,7 +32,7 @@ def open_study(folder: Path, *, search: Search, url: str | None = None) -> optun
     Raises:
         UserError: if its storage does not open.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = _storage(study_address(folder, url))
     return optuna.create_study(
         storage=storage,

@@ -31,14 +31,14 @@ def check_comparable(
     stated = earlier.search()
     if earlier.record.fingerprint != fingerprint:
         what, remedy = "other patches", "give the same --data"
-    elif earlier.split().name != split:
-        what, remedy = f"split {earlier.split().name!r}, not {split!r}", "give the same --split"
     elif stated.objectives != search.objectives:
         names = ", ".join(objective.metric for objective in stated.objectives)
         what, remedy = f"another objective ({names})", "set the same one in the space"
     elif stated.budget > search.budget or (search.also and stated.budget != search.budget):
         what = f"a budget of {stated.budget:,} patches, not {search.budget:,}"
         remedy = "set the same one in the space"
+    elif earlier.split().name != split:
+        what, remedy = f"split {earlier.split().name!r}, not {split!r}", "give the same --split"
     else:
         return
     raise UserError(

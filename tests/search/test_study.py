@@ -1,0 +1,97 @@
+"""Where a study may live, and what happens to its file when its writer dies."""
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+
+from hpsearch.config import SGD, TrialConfig
+from hpsearch.errors import UserError
+from hpsearch.search.journal import DeathReleasedLock, open_journal
+from hpsearch.search.search import Search
+from hpsearch.search.study import check_free, open_study, shown
+
+
+def suggest(trial: optuna.Trial) -> TrialConfig:
+    return TrialConfig(optimiser=SGD(lr=trial.suggest_float("lr", 0.01, 1)), patches=100)
+
+
+SEARCH = Search(
+    suggest=suggest, budget=100, report_every=10, trials=9, baseline=TrialConfig(patches=100)
+)
+
+
+@pytest.mark.parametrize("url", [None, "sqlite:///{}/s.db", "journal:{}/s.log", "journal:$HERE/x"])
+def test_a_study_is_found_again_where_it_was_kept(
+    tmp_path: Path, url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HERE", str(tmp_path))
+    url = url and url.format(tmp_path)
+    open_study(tmp_path, search=SEARCH, url=url).ask().report(0.5, 10)
+    (trial,) = open_study(tmp_path, search=SEARCH, url=url).trials
+    assert trial.intermediate_values == {10: 0.5}
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("nonsense", "no study can be kept at nonsense"),
+        ("sqlite:////nowhere/at/all.db", "no study can be kept"),
+        ("strange://host/db", "no study can be kept"),
+        ("journal:/nowhere/study.log", "there is no folder /nowhere"),
+    ],
+)
+def test_a_place_that_is_none_is_one_sentence(url: str, words: str) -> None:
+    with pytest.raises(UserError, match=words) as found:
+        check_free(url, "name")
+    assert "\n" not in str(found.value)
+
+
+def test_another_searchs_study_is_not_written_into(tmp_path: Path) -> None:
+    url = f"journal:{tmp_path / 'all.log'}"
+    check_free(url, tmp_path.name)
+    open_study(tmp_path, search=SEARCH, url=url)
+    with pytest.raises(UserError, match="choose another --name"):
+        check_free(url, tmp_path.name)
+
+
+def test_a_password_is_not_shown() -> None:
+    assert shown("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+    assert shown("postgresql://me@host/db") == "postgresql://me@host/db"
+    assert shown("journal:a/b") == "journal:a/b"
+
+
+def test_a_journal_whose_last_line_was_cut_off_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "study.journal"
+    study = optuna.create_study(storage=open_journal(path), study_name="s")
+    study.ask()
+    with path.open("ab") as file:
+        file.write(b'{"op_code": 5, "trial')
+    study = optuna.load_study(storage=open_journal(path), study_name="s")
+    study.tell(study.ask(), 0.5)
+    again = optuna.load_study(storage=open_journal(path), study_name="s")
+    assert [trial.state.name for trial in again.trials] == ["RUNNING", "COMPLETE"]
+
+
+def hold(path: Path) -> None:
+    DeathReleasedLock(path).acquire()
+    path.touch()
+    time.sleep(60)
+
+
+def test_a_lock_ends_with_its_holder(tmp_path: Path) -> None:
+    path = tmp_path / "study.journal"
+    holder = multiprocessing.get_context("fork").Process(target=hold, args=(path,))
+    holder.start()
+    while not path.exists():
+        time.sleep(0.01)
+    assert holder.pid is not None
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    began = time.monotonic()
+    open_journal(path)
+    assert time.monotonic() - began < 5
