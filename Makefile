@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test check format ui clean
+XLA := .venv-xla
+
+.PHONY: install demo test test-xla check format ui clean
 
 install: $(INSTALLED)
 
@@ -20,6 +22,16 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Training on XLA, on PJRT's CPU device where there is no TPU; the environment takes 8 GB.
+test-xla: $(XLA)/.installed
+	$(XLA)/bin/python -m pytest tests/xla
+
+$(XLA)/.installed: pyproject.toml constraints.txt
+	test -x $(XLA)/bin/python || $(PYTHON) -m venv $(XLA) || python3 -m venv $(XLA)
+	grep -v '^torch==' constraints.txt > $(XLA)/constraints.txt
+	$(XLA)/bin/pip install --quiet --constraint $(XLA)/constraints.txt --editable '.[dev,tpu]'
+	touch $(XLA)/.installed
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -20,7 +20,7 @@ from hpsearch.losses import (
 from hpsearch.models import build_denoiser, denoise
 from hpsearch.shapes import UInt8
 from hpsearch.training.artifacts import Artifacts, artifact_key
-from hpsearch.training.devices import Compute, Gather, resident
+from hpsearch.training.devices import Compute, Gather, end_step, resident
 from hpsearch.training.loop import Progress, Verdict, fit
 from hpsearch.training.optimisers import build_optimiser, set_rate
 from hpsearch.training.rows import Rows
@@ -60,7 +60,9 @@ class DenoiserTask:
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
-        return loss, self.config.batch
+        paid = loss.detach()
+        end_step(paid.device)
+        return paid, self.config.batch
 
     def check(self, loss: float) -> Verdict | None:
         """Denoisers do not collapse; a loss that is not finite is caught by ``fit``."""

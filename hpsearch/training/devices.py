@@ -114,8 +114,13 @@ class Compute:
             yield
         finally:
             torch.use_deterministic_algorithms(before)
-        if self.device.type == "xla":
-            _xla().sync()
+        end_step(self.device)
+
+
+def end_step(device: torch.device) -> None:
+    """On XLA, compute what has been written down since the last step; elsewhere it is done."""
+    if device.type == "xla":
+        _xla().sync()
 
 
 def resident(patches: Indexable, device: torch.device) -> Gather:

@@ -20,7 +20,7 @@ from hpsearch.training.devices import Compute
 from hpsearch.training.inputs import Feed
 from hpsearch.training.loop import Progress, Verdict
 from hpsearch.training.mining import Miner
-from hpsearch.training.optimisers import build_optimiser, set_rate
+from hpsearch.training.optimisers import build_optimiser, restore_optimiser, set_rate
 from hpsearch.training.schedules import rate_factor
 from hpsearch.training.stages import Move, Stepper, plain_sampler
 
@@ -77,12 +77,13 @@ class Learner:
             self.optimiser.zero_grad()
             loss.backward()
             self.optimiser.step()
-        self._latest = (descriptors.detach().flatten(0, 1), torch.from_numpy(batch.labels.ravel()))
+            paid, found = loss.detach(), descriptors.detach().flatten(0, 1)
+        self._latest = (found, torch.from_numpy(batch.labels.ravel()))
         self._drawn = (batch, share)
         used = batch.rows.size
         if self.stepper:
-            self._follow(self.stepper.add(loss, used=used, seen=progress.seen + used))
-        return loss, used
+            self._follow(self.stepper.add(paid, used=used, seen=progress.seen + used))
+        return paid, used
 
     def rate(self, progress: Progress) -> float:
         """Learning rate of the next step."""
@@ -107,9 +108,14 @@ class Learner:
         labels = torch.from_numpy(batch.labels[:, some].ravel()).to(quiet.device)
         return now._replace(ratio=max(now.ratio, dispersion(quiet, labels).ratio))
 
+    @property
+    def on_trial(self) -> bool:
+        """Whether a stepped schedule has just begun a stage, and may still undo it."""
+        return self._before_stage is not None
+
     def check(self, loss: float) -> Verdict | None:
         """Whether the descriptor has collapsed; not while the stepped schedule may undo it."""
-        if self._before_stage is not None:
+        if self.on_trial:
             return None
         now = self.looked_at()
         if not self.detector.look(now, loss):
@@ -189,7 +195,7 @@ class Learner:
 
     def _load_weights(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        restore_optimiser(self.optimiser, state["optimiser"])
 
 
 def _dropout_seed(seed: int, step: int) -> int:

@@ -46,7 +46,7 @@ class Task(Protocol):
     """What ``fit`` needs of a network, its data and its loss."""
 
     def step(self, progress: Progress) -> tuple[Tensor, int]:
-        """Train on one batch; the loss, still on the device, and the patches used.
+        """Train on one batch; the loss, detached and on the device, and the patches used.
 
         ``progress`` names the batch and is not changed.
         """
@@ -120,7 +120,7 @@ class _LossWindow:
         self._checked: list[tuple[float, int]] = []
 
     def add(self, loss: Tensor) -> None:
-        self._losses.append(loss.detach())
+        self._losses.append(loss)
 
     def check(self, task: Task) -> Verdict | None:
         total, count = float(torch.stack(self._losses).sum()), len(self._losses)

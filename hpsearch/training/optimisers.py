@@ -1,6 +1,7 @@
 """From a setting to a torch optimiser."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn, optim
 
@@ -32,3 +33,15 @@ def set_rate(optimiser: optim.Optimizer, rate: float) -> None:
     """Let the next step have this learning rate."""
     for group in optimiser.param_groups:
         group["lr"] = rate
+
+
+def restore_optimiser(optimiser: optim.Optimizer, state: dict[str, Any]) -> None:
+    """Go on from the state of an optimiser that may have run on another kind of device.
+
+    Whether all weights are moved in one pass is for the device that is here.
+    """
+    here = [group["fused"] for group in optimiser.param_groups]
+    groups = [
+        {**group, "fused": fused} for group, fused in zip(state["param_groups"], here, strict=True)
+    ]
+    optimiser.load_state_dict({**state, "param_groups": groups})

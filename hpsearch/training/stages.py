@@ -55,8 +55,8 @@ class Stepper:
     patches: int = 0
 
     def add(self, loss: Tensor, *, used: int, seen: int) -> Move:
-        """Take note of a step; ``seen`` counts its ``used`` patches too."""
-        self.losses.append(loss.detach())
+        """Take note of a step's loss, detached; ``seen`` counts its ``used`` patches too."""
+        self.losses.append(loss)
         self.patches += used
         if self.patches < self.settings.window:
             return "stay"

@@ -96,9 +96,7 @@ class Trial:
             UserError: if the checkpoint is missing or damaged.
         """
         try:
-            state = torch.load(
-                folder / CHECKPOINT, map_location=self.task.device, weights_only=True
-            )
+            state = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError) as error:
             raise UserError(
                 f"the checkpoint in {folder} cannot be read; start the trial again"
