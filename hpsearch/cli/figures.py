@@ -63,12 +63,8 @@ def _publish_search(folder: SearchFolder, publisher: Publisher, rows: list[Row])
     drawn = search_figures(folder)
     files = {f"figures/{picture.name}.png": png(picture.figure) for picture in drawn}
     files[REPORT] = page(folder, drawn).encode()
-    files[OPTUNA] = optuna_page(folder.path, stated).encode()
+    files[OPTUNA] = optuna_page(folder.path, stated, folder.record.study).encode()
     publisher.attach(None, files)
-    for run in folder.runs():
-        if run.label in scores:
-            found = scores[run.label].flat()
-            publisher.add_scores(run.id, {f"test/{name}": v for name, v in found.items()})
     note = search_note(
         rows[:10],
         summary(folder.runs(), budget=stated.budget),

@@ -1,62 +1,60 @@
 """``hpsearch ui``: the MLflow pages of this folder."""
 
-import os
-import socket
-import subprocess
-import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hpsearch.cli.app import HOME, Home, TrackingUri, app, out
-from hpsearch.errors import UserError
+
+if TYPE_CHECKING:
+    from hpsearch.tracking.server import Tracking
 
 
 @app.command(rich_help_panel="Look")
 def ui(
+    name: Annotated[str | None, typer.Argument(help="A search to open; all, if unset.")] = None,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
     tracking_uri: TrackingUri = None,
     home: Home = HOME,
 ) -> None:
     """Serve the MLflow UI on this machine only; Ctrl-C stops it.
 
-    Example: hpsearch ui --port 5001
+    Example: hpsearch ui quickstart --port 5001
     """
-    refuse_used_port(port)
-
+    from hpsearch.cli.serving import refuse_used_port, serve
     from hpsearch.search.workspace import Workspace
-    from hpsearch.tracking.pages import runs_page, trials_page
+    from hpsearch.tracking.names import is_server
     from hpsearch.tracking.registry import quieten_mlflow
+    from hpsearch.tracking.server import answering
 
-    tracking = Workspace(home).tracking(tracking_uri)
-    if tracking.uri.startswith("http"):
-        out.print(f"MLflow runs at {tracking.uri}", soft_wrap=True)
-        return
+    workspace = Workspace(home)
+    folder = None if name is None else workspace.open(name, tracking_uri=tracking_uri)
+    tracking = workspace.tracking(tracking_uri) if folder is None else folder.tracking()
+    local = not is_server(tracking.uri)
+    if local:
+        refuse_used_port(port)
     quieten_mlflow()
-    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    base = f"http://127.0.0.1:{port}/"
-    out.print(f"MLflow UI: {base}{runs_page(tracking)}", soft_wrap=True)
-    out.print(f"charts of the best trials: {base}{trials_page(tracking)}", soft_wrap=True)
-    out.print("It is up in a few seconds; Ctrl-C stops it.")
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking.uri]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    if tracking.artifacts:
-        command += ["--default-artifact-root", tracking.artifacts]
-    try:
-        raise typer.Exit(subprocess.run(command, check=False).returncode)
-    except KeyboardInterrupt:
-        out.print("stopped")
+    with answering(tracking):
+        pages = _pages(tracking, folder and folder.ledger.identity(), name)
+    base = f"http://127.0.0.1:{port}" if local else tracking.shown.rstrip("/")
+    lines = [f"{what:<22} {base}/{page}" for what, page in pages.items()]
+    if local:
+        serve(tracking, port, lines)
+    else:
+        out.print("\n".join(lines), markup=False, soft_wrap=True)
 
 
-def refuse_used_port(port: int) -> None:
-    """Make sure that a port on this machine is free.
+def _pages(tracking: "Tracking", identity: str | None, name: str | None) -> dict[str, str]:
+    """What there is to see, and where.
 
     Raises:
-        UserError: if it is in use.
+        UserError: if MLflow does not know the search.
     """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise UserError(f"port {port} is in use; choose another with --port") from error
+    from hpsearch.tracking.pages import run_page, runs_page, search_run, trials_page
+
+    if name is None:
+        return {"all searches": runs_page(tracking), "their best trials": trials_page(tracking)}
+    return {
+        f"search {name}": run_page(tracking, search_run(tracking, identity or "", name)),
+        "its best trials": trials_page(tracking, search=name),
+    }

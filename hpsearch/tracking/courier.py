@@ -141,9 +141,9 @@ class Courier:
         there = set() if got.introduced else self._introduce(run, run_id, constants)
         fresh = run.reports[got.reports :]
         missing = [report for report in fresh if report["seen"] not in there]
-        metrics = [point for report in missing for point in entries.points(report)]
         tags = entries.state_tags(run) if state != got.state else []
-        self.mirror.client.log_batch(run_id, metrics=metrics, tags=tags)
+        for metrics in entries.batches(missing):
+            self.mirror.client.log_batch(run_id, metrics=metrics, tags=tags)
         got.introduced, got.reports = True, len(run.reports)
         delivery.sent += len(missing)
         delivery.there += len(fresh) - len(missing)

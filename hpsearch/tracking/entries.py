@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
@@ -15,6 +15,8 @@ from hpsearch.tracking.ledger import Event
 from hpsearch.tracking.names import COMMIT, OBJECTIVE, SOURCE, SOURCE_TYPE, STATUS
 from hpsearch.tracking.runs import Run, Told
 
+LARGEST_BATCH = 900
+"""Points in one request, with room for the tags; MLflow takes 1,000 of all together."""
 LONGEST_VALUE, LONGEST_NAME = 6000, 250
 """Characters of a parameter, and of a run's name, that MLflow keeps."""
 
@@ -57,13 +59,25 @@ def state_tags(run: Run) -> list[RunTag]:
 
 
 def points(report: Event) -> list[Metric]:
-    """Metrics of one report over patches seen; the objective last, so that it seals the others.
+    """Metrics of one report over patches seen; the objective first, where MLflow shows it first.
 
     Names with ``system/`` in front stand on MLflow's page of system metrics.
     """
-    values = {**report["metrics"], **_pace(report), OBJECTIVE: report["objective"]}
+    values = {OBJECTIVE: report["objective"], **report["metrics"], **_pace(report)}
     moment, seen = milliseconds(report["time"]), report["seen"]
     return [Metric(metric_name(key), value, moment, seen) for key, value in values.items()]
+
+
+def batches(reports: Sequence[Event]) -> Iterator[list[Metric]]:
+    """Points of whole reports, as many as MLflow stores at once: all of a report or nothing."""
+    batch: list[Metric] = []
+    for report in reports:
+        more = points(report)
+        if batch and len(batch) + len(more) > LARGEST_BATCH:
+            yield batch
+            batch = []
+        batch += more
+    yield batch
 
 
 def parent_points(told: Told) -> list[Metric]:

@@ -21,7 +21,7 @@ COMMIT = "mlflow.source.git.commit"
 SPACE = "space.py"
 """The space, in the search's folder and among the files of its run."""
 OBJECTIVE = "objective"
-"""Metric: what the search optimises; it stands in every report, last of its values."""
+"""Metric: what the search optimises; it stands in every report."""
 
 MLFLOW_STATUS: dict[str, Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]] = {
     "running": "RUNNING",

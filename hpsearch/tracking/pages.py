@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from hpsearch.tracking.names import KIND, SEARCH
+from hpsearch.errors import UserError
+from hpsearch.tracking.names import IDENTITY, KIND, SEARCH
 from hpsearch.tracking.server import Tracking
 
 MODE = "workflowType=machine_learning"
@@ -24,6 +25,22 @@ def trials_page(tracking: Tracking, *, metric: str = "val/mAP", search: str | No
     order = quote(f"metrics.`{metric}`", safe="")
     view = f"searchFilter={rule}&orderByKey={order}&orderByAsc=false&compareRunsMode=CHART"
     return f"{runs_page(tracking)}&{view}"
+
+
+def search_run(tracking: Tracking, identity: str, name: str) -> str:
+    """Run id of a search.
+
+    Raises:
+        UserError: if there is no such run, or it was deleted.
+    """
+    rule = f"tags.`{IDENTITY}` = '{identity}' and tags.`{KIND}` = 'search'"
+    found = tracking.client().search_runs([_experiment(tracking)], rule, max_results=1)
+    if not found:
+        raise UserError(
+            f"MLflow at {tracking.shown} has no run of search {name!r}; "
+            f"make it with `hpsearch sync {name}`"
+        )
+    return found[0].info.run_id
 
 
 def run_page(tracking: Tracking, run: str) -> str:

@@ -11,10 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
-from hpsearch.tracking import entries
 from hpsearch.tracking.courier import Courier, Delivery, Progress
 from hpsearch.tracking.ledger import Ledger
 from hpsearch.tracking.mirror import Mirror
@@ -116,16 +114,6 @@ class Publisher:
     def describe(self, text: str, *, trial: str | None = None) -> None:
         """Set what MLflow shows first on the page of a trial, or of the search (Markdown)."""
         self._open.mirror.client.set_tag(self._id(trial), NOTE, text)
-
-    def add_scores(self, trial: str, values: Mapping[str, float]) -> None:
-        """Add final values to a trial; dated by its end, so that a repetition adds nothing."""
-        run = self._open.told.runs[trial]
-        moment = entries.milliseconds(run.ended or run.started)
-        metrics = [
-            Metric(entries.metric_name(key), value, moment, run.seen)
-            for key, value in values.items()
-        ]
-        self._open.mirror.client.log_batch(self._id(trial), metrics=metrics)
 
     def _id(self, trial: str | None) -> str:
         return self.parent if trial is None else self.run_id(trial)
