@@ -26,6 +26,8 @@ def show_plan(promotion: Promotion, *, dry_run: bool) -> None:
     metric = parent.search().objective.metric
     _raw(f"Configurations of {parent.name} to train again, best first by {metric} on validation:")
     _raw(plain(Table(("trial", "in search", "settings"), tuple(rows), frozenset({"settings"}))))
+    if len(found.chosen) < found.top:
+        _raw(f"{found.top} were asked for; {len(found.chosen)} completed a trial")
     left = count - _ended(promotion)
     cost = f"{len(found.chosen)} × {found.seeds} seeds = {count} trainings of "
     cost += f"{parent.search().budget:,} patches"

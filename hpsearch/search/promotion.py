@@ -42,6 +42,8 @@ class Plan(Setting):
 
     parent: str
     """Name of the search."""
+    top: int
+    """How many configurations were asked for; there may be fewer."""
     seeds: int
     chosen: tuple[Chosen, ...]
     """Best first."""
@@ -98,7 +100,7 @@ def plan(search: str, runs: Sequence[Run], objective: Objective, *, top: int, se
         )
     chosen = [_chosen(trials, objective) for trials in groups.values()]
     chosen.sort(key=lambda one: one.objective, reverse=objective.direction == "maximize")
-    return Plan(parent=search, seeds=seeds, chosen=tuple(chosen[:top]))
+    return Plan(parent=search, top=top, seeds=seeds, chosen=tuple(chosen[:top]))
 
 
 def standings(found: Plan, runs: Sequence[Run], objective: Objective) -> list[Standing]:

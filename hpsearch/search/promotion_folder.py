@@ -108,10 +108,9 @@ def _origin(folder: SearchFolder) -> str:
 def _refuse_other_numbers(
     found: Plan, child: SearchFolder, *, top: int | None, seeds: int | None
 ) -> None:
-    same_top = top is None or top == len(found.chosen)
-    if not same_top or seeds not in (None, found.seeds):
+    if top not in (None, found.top) or seeds not in (None, found.seeds):
         raise UserError(
-            f"search {found.parent!r} is being promoted with --top {len(found.chosen)} "
+            f"search {found.parent!r} is being promoted with --top {found.top} "
             f"--seeds {found.seeds}; leave the numbers out to go on, or remove {child.path} to "
             "choose again"
         )

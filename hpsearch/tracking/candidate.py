@@ -10,8 +10,8 @@ refuse either uint8 or float32 patches under a typed one.
 import io
 import json
 import tempfile
-from collections.abc import Mapping
-from contextlib import redirect_stderr
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,11 +70,7 @@ class Candidate:
 
 def log_candidate(candidate: Candidate) -> ModelInfo:
     """Log pipeline, card and scores with the candidate's run, where MLflow points."""
-    with (
-        redirect_stderr(io.StringIO()),  # MLflow prints what our caller says in its own words
-        mlflow.start_run(run_id=candidate.run_id),
-        tempfile.TemporaryDirectory() as folder,
-    ):
+    with _reopened(candidate.run_id), tempfile.TemporaryDirectory() as folder:
         scores = Path(folder) / SCORES
         scores.write_text(json.dumps(candidate.scores.to_dict()))
         mlflow.log_artifact(str(scores))
@@ -89,6 +85,19 @@ def log_candidate(candidate: Candidate) -> ModelInfo:
             input_example=candidate.example,
             pip_requirements=[f"hpsearch=={hpsearch.__version__}"],
         )
+
+
+@contextmanager
+def _reopened(run_id: str) -> Iterator[None]:
+    """Log into a run that has ended; its state and its end stay as they were."""
+    client = mlflow.MlflowClient()
+    before = client.get_run(run_id).info
+    silent = redirect_stderr(io.StringIO())  # MLflow prints what our caller says in its own words
+    try:
+        with silent, mlflow.start_run(run_id=run_id):
+            yield
+    finally:
+        client.set_terminated(run_id, status=before.status, end_time=before.end_time)
 
 
 def shortened(text: str) -> str:

@@ -123,6 +123,9 @@ def test_a_version_says_why_with_both_tables_and_links(first: Entry, registry: R
         assert words in (version.description or "")
     assert version.tags["patches.given"] == "noisy"
     assert version.tags["seed"] == "1"
+    run = registry.tracking.client().get_run(str(version.run_id))
+    ended = first.folder.runs()[0].ended
+    assert (run.info.status, run.info.end_time) == ("FINISHED", round(1000 * (ended or 0)))
 
 
 def test_the_second_meets_the_champion_and_force_is_written_down(
