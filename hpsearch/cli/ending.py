@@ -67,7 +67,7 @@ def _register(folder: SearchFolder, publisher: Publisher, winner: Run) -> Outcom
         publish_figures(folder, publisher)
     except (TrackingError, RegistryError, OSError) as error:
         err.print(
-            f"The winner is not registered: {first_line(error)}. Once MLflow answers:  "
+            f"The winner is not registered: {first_line(error)}. Go on with:  "
             f"hpsearch promote {folder.name}{home_option(folder)}",
             soft_wrap=True,
             markup=False,

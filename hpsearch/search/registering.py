@@ -7,63 +7,23 @@ from pathlib import Path
 
 import numpy as np
 
-from hpsearch.data.splits import Split
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.evaluation.bootstrap import Comparison, compare
 from hpsearch.models.serving import save_pipeline
+from hpsearch.search.entry import Entry, Rival, facts_of, synced, tags_of
 from hpsearch.search.gradebook import Gradebook
 from hpsearch.search.winner import BASELINE, PIXELS, load_scores, recipe, trained
 from hpsearch.search.workspace import SearchFolder
-from hpsearch.tracking.candidate import FINGERPRINT, GIVEN, SPLIT, Candidate
-from hpsearch.tracking.card import Facts, Lines, card, page
+from hpsearch.tracking.candidate import GIVEN, SPLIT, Candidate
+from hpsearch.tracking.card import Facts, card, page
 from hpsearch.tracking.decision import Decision, decide
 from hpsearch.tracking.loading import load_descriptor
-from hpsearch.tracking.pages import run_pages
-from hpsearch.tracking.publisher import Publisher
 from hpsearch.tracking.refusals import reached
 from hpsearch.tracking.registry import Registry
 from hpsearch.tracking.runs import Run
 
 ALREADY = "it is the champion already"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A trained network that is put up for the registry."""
-
-    folder: SearchFolder
-    """The search whose run it is."""
-    run: Run
-    scores: Scores
-    """On test."""
-    beside: Mapping[str, Scores] = field(default_factory=dict)
-    """Yardsticks on the same patches, by name."""
-    chosen_by: str
-    """How it was chosen, in a sentence."""
-    trainings: Lines | None = None
-    """Configurations that were trained again; None if it was trained once, as a trial."""
-    parent: SearchFolder | None = None
-    """The search that its configuration comes from, if that is another."""
-
-    @property
-    def terms(self) -> dict[str, str]:
-        """What it was scored on."""
-        return {
-            FINGERPRINT: self.folder.record.fingerprint,
-            SPLIT: self.folder.split().name,
-            GIVEN: self.run.config.evaluate_on,
-        }
-
-
-@dataclass(frozen=True)
-class Rival:
-    """The present champion."""
-
-    version: int
-    search: str
-    scores: Scores | None
-    """None if it was scored on other patches."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +96,8 @@ def register(entry: Entry, *, force: bool = False, reevaluate: bool = False) -> 
         force=force,
     )
     with reached(registry.tracking.uri):
-        publisher = _synced(entry.folder, entry.run)
-        facts = _facts(entry, rival, publisher)
+        publisher = synced(entry.folder, entry.run)
+        facts = facts_of(entry, rival, publisher)
         version = None if own is None else int(own.version)
         if version is None:
             version = _add(entry, facts, decision, registry, publisher.run_id(entry.run.id))
@@ -194,60 +154,9 @@ def _add(entry: Entry, facts: Facts, decision: Decision, registry: Registry, run
             split=entry.terms[SPLIT],
             given=entry.terms[GIVEN],
             card=card(facts),
-            tags=_tags(entry),
+            tags=tags_of(entry),
         )
         return registry.register(candidate, description=page(facts, decision))
-
-
-def _synced(folder: SearchFolder, run: Run | None = None) -> Publisher:
-    """A publisher that has sent everything; runs that somebody deleted are made again."""
-    publisher = folder.publisher()
-    publisher.sync()
-    run_id = publisher.parent if run is None else publisher.run_id(run.id)
-    found = folder.tracking().client().get_run(run_id)
-    if found.info.lifecycle_stage == "deleted":
-        publisher.sync(again=True)
-    return publisher
-
-
-def _tags(entry: Entry) -> dict[str, str]:
-    tags = {"trial": entry.run.label, "seed": str(entry.run.config.seed)}
-    return tags if entry.parent is None else {**tags, "promoted_from": entry.parent.name}
-
-
-def _facts(entry: Entry, rival: Rival | None, publisher: Publisher) -> Facts:
-    folder, store = entry.folder, entry.folder.store()
-    scores = {f"{folder.name}/{entry.run.label}": entry.scores}
-    if rival is not None and rival.scores is not None:
-        scores[f"champion, version {rival.version}"] = rival.scores
-    return Facts(
-        model=folder.record.model,
-        search=folder.name if entry.parent is None else entry.parent.name,
-        config=entry.run.config,
-        patches=store.meta,
-        fingerprint=store.fingerprint,
-        split=_parts(folder.split()),
-        scores={**scores, **entry.beside},
-        chosen_by=entry.chosen_by,
-        trainings=entry.trainings,
-        links=_links(entry, publisher),
-    )
-
-
-def _parts(split: Split) -> dict[str, tuple[str, ...]]:
-    return {"train": split.train, "validation": split.validation, "test": split.test}
-
-
-def _links(entry: Entry, publisher: Publisher) -> dict[str, str]:
-    """Addresses of the runs behind a version."""
-    if entry.parent is None:
-        runs = {"search": publisher.parent}
-        runs[f"trial {entry.run.label}"] = publisher.run_id(entry.run.id)
-    else:
-        runs = {"search": _synced(entry.parent).parent, "promotion": publisher.parent}
-        trainings = [run for run in entry.folder.runs() if run.kind == "trial"]
-        runs |= {f"training {run.label}": publisher.run_id(run.id) for run in trainings}
-    return run_pages(publisher.tracking, runs)
 
 
 def _example(folder: SearchFolder) -> np.ndarray:

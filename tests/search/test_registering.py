@@ -9,8 +9,9 @@ import pytest
 from hpsearch.config import L2Net, RandomTriplets, TrialConfig
 from hpsearch.data.store import PatchStore
 from hpsearch.errors import UserError
+from hpsearch.search.entry import Entry
 from hpsearch.search.gradebook import Gradebook, fingerprint
-from hpsearch.search.registering import Entry, register, registry_of
+from hpsearch.search.registering import register, registry_of
 from hpsearch.search.winner import trained
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
 from hpsearch.tracking.card import Lines
