@@ -9,7 +9,8 @@ from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.candidate import FINGERPRINT, GIVEN, SPLIT
 from hpsearch.tracking.card import Facts, Lines
 from hpsearch.tracking.pages import run_pages
-from hpsearch.tracking.publisher import Publisher
+from hpsearch.tracking.publisher import Publisher, TrackingError
+from hpsearch.tracking.refusals import absent
 from hpsearch.tracking.runs import Run
 
 LINKED = 24
@@ -100,11 +101,18 @@ def synced(folder: SearchFolder, run: Run | None = None) -> Publisher:
     """A publisher that has sent everything; runs that somebody deleted are made again."""
     publisher = folder.publisher()
     publisher.sync()
-    run_id = publisher.parent if run is None else publisher.run_id(run.id)
-    found = folder.tracking().client().get_run(run_id)
-    if found.info.lifecycle_stage == "deleted":
+    if _gone(folder, publisher.parent if run is None else publisher.run_id(run.id)):
         publisher.sync(again=True)
     return publisher
+
+
+def _gone(folder: SearchFolder, run_id: str) -> bool:
+    try:
+        return folder.tracking().client().get_run(run_id).info.lifecycle_stage == "deleted"
+    except TrackingError as error:
+        if absent(error):
+            return True
+        raise
 
 
 def tags_of(entry: Entry) -> dict[str, str]:
