@@ -3,7 +3,9 @@
 from hpsearch.cli import (  # noqa: F401  (each module adds its commands to the app)
     data,
     describe,
+    ensemble,
     evaluate,
+    export,
     jobs,
     promote,
     report,

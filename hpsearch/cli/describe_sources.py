@@ -85,25 +85,24 @@ def from_array(path: Path) -> Source:
     if not isinstance(array, np.ndarray):
         raise UserError(f"{path} holds several arrays; save one with numpy.save")
     if not (array.shape[1:] == (SOURCE_SIDE, SOURCE_SIDE) and array.dtype == np.uint8):
-        checked(np.array(array[:1]))  # shape and kind of number
+        try:  # the shape, without reading; the numbers are looked at as they are described
+            checked(np.empty((0, *array.shape[1:]) if array.ndim else (), array.dtype))
+        except UserError as error:
+            raise UserError(f"{path} has the shape {array.shape}: {error}") from error
 
     def parts() -> Iterator[Part]:
         for start in range(0, len(array), PART):
             rows = np.arange(start, min(start + PART, len(array)))
-            try:
-                pixels = small(np.array(array[start : start + PART]))
-            except UserError as error:
-                raise UserError(f"{path}, patches from row {start} on: {error}") from error
-            yield Part(Keys(None, rows, None), pixels)
+            yield Part(Keys(None, rows, None), small(np.array(array[rows]), first=start))
 
     return Source(f"patches of {path}", len(array), parts)
 
 
-def small(pixels: Num[np.ndarray, "n s s"]) -> Num[np.ndarray, "n 32 32"]:
+def small(pixels: Num[np.ndarray, "n s s"], *, first: int = 0) -> Num[np.ndarray, "n 32 32"]:
     """Patches of 65×65 as the readers of the release shrink them; others checked."""
     if pixels.shape[1:] == (SOURCE_SIDE, SOURCE_SIDE) and pixels.dtype == np.uint8:
         return shrink(pixels)
-    return checked(pixels)
+    return checked(pixels, first=first)
 
 
 def _from_strips(sequences: list[SequenceFolder], folder: Path, *, clean: bool) -> Source:

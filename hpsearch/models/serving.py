@@ -127,8 +127,11 @@ def as_array(numbers: Any) -> Num[np.ndarray, "..."]:
         ) from error
 
 
-def checked(patches: Num[np.ndarray, "..."]) -> Num[np.ndarray, "n 32 32"]:
+def checked(patches: Num[np.ndarray, "..."], *, first: int = 0) -> Num[np.ndarray, "n 32 32"]:
     """Patches as uint8 or float32.
+
+    Args:
+        first: number of the first of them, where they are a part.
 
     Raises:
         UserError: if they are not (N, 32, 32) numbers in 0…255.
@@ -143,7 +146,8 @@ def checked(patches: Num[np.ndarray, "..."]) -> Num[np.ndarray, "n 32 32"]:
     low, high = float(numbers.min()), float(numbers.max())  # NaN if there is any
     if not (low >= 0 and high <= 255):
         raise UserError(
-            f"patches must be grey levels 0…255, but hold {_wrong(numbers)}; scale them first"
+            f"patches must be grey levels 0…255, but hold {_wrong(numbers, first)}; "
+            "scale them first"
         )
     if 0 < high <= 1 and not np.array_equal(numbers, numbers.round()):
         raise UserError("patches must be grey levels 0…255, these are 0…1; multiply them by 255")
@@ -161,11 +165,11 @@ def _as_float32(patches: np.ndarray) -> Float[np.ndarray, "n 32 32"]:
         raise UserError("patches must be numbers, got something else; mend the rows") from error
 
 
-def _wrong(numbers: Float[np.ndarray, "n 32 32"]) -> str:
+def _wrong(numbers: Float[np.ndarray, "n 32 32"], first: int) -> str:
     """The first value that is no grey level, and where."""
     bad = ~((numbers >= 0) & (numbers <= 255))
     patch, row, column = (int(i[0]) for i in bad.nonzero())
-    return f"{numbers[patch, row, column]:g} in patch {patch}, row {row}, column {column}"
+    return f"{numbers[patch, row, column]:g} in patch {first + patch}, row {row}, column {column}"
 
 
 def _blank(recipe: AnyRecipe) -> Pipeline | Ensemble:

@@ -7,6 +7,8 @@ it unless it is one of ours, and read settings and weights as data.
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,19 @@ def load_descriptor(model: str, uri: str) -> ServedPipeline:
     """A registered model (``models:/NAME@champion``) as a function of patches, on the CPU.
 
     Raises:
+        UserError: as ``downloaded``, or if it is damaged.
+    """
+    with downloaded(model, uri) as folder:
+        return ServedPipeline(load_pipeline(folder))
+
+
+@contextmanager
+def downloaded(model: str, uri: str) -> Iterator[Path]:
+    """Settings and weights of a registered model, for as long as the context is open.
+
+    Raises:
         UserError: if there is no such model, version or alias; if it is not one of ours, or
-            carries code; if it is damaged.
+            carries code.
     """
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
@@ -39,10 +52,11 @@ def load_descriptor(model: str, uri: str) -> ServedPipeline:
             folder = Path(download_artifacts(artifact_uri=model, dst_path=scratch))
         except (MlflowException, OSError) as error:
             raise UserError(
-                f"{model} cannot be loaded from {without_credentials(uri)}: {first_line(error)}; "
+                f"{model} cannot be loaded from {without_credentials(uri)}: "
+                f"{first_line(error).rstrip('.')}; "
                 "`hpsearch ui` shows which models and aliases there are"
             ) from error
-        return ServedPipeline(load_pipeline(pipeline_folder(folder, name=model)))
+        yield pipeline_folder(folder, name=model)
 
 
 def pipeline_folder(folder: Path, *, name: str) -> Path:
