@@ -4,14 +4,21 @@ Every run goes to the end of its budget with no detector, and what a detector wo
 is written down. The detector then reads these looks, so its thresholds can be tried without
 training again (``--save`` and ``--load``). Small networks, the embedded mini set.
 
-Ground truth, from the end of the run alone and on validation patches: a run has COLLAPSED if the
-evaluation's own guard says so (one place, and points not told apart), or if its loss is stuck at
-the collapse value in the last quarter, its descriptors lie in one place, and they match no better
+Ground truth, from validation patches at the end of the full budget alone: a run has COLLAPSED if
+its loss is no number, if the evaluation's own guard says so (one place, points not told apart), or
+if its descriptors lie in one place (relative dispersion below 0.1) and their mean mAP is no better
 than the untrained network's. The detector should have stopped it. Any other run learns, recovers
-or is slow, and the detector should have stayed silent. A stop is late if it comes more than 5 % of
-the budget after the last training batch with spread (relative dispersion above 0.1).
+or is slow, and the detector should have stayed silent: also on runs that sit at the collapse value
+with descriptors a hundredth of their length apart, if these rank better than untrained ones, for
+they are useful. A stop is late if it comes more than 5 % of the budget after the last training
+batch with spread (relative dispersion above 0.1).
 
-    python benchmarks/collapse_grid.py [--folder data] [--seed 0] [--save looks | --load looks]
+The last part of the grid is meant to come back or to be slow: batches that shrink, rates that fall,
+warm-up. A run has RECOVERED if its descriptors lay close together (the detector's own measure of
+"narrow") at three looks in a row and in the end did not, and it ended sound.
+
+    python benchmarks/collapse_grid.py [--folder data] [--seed 0] [--rows 0:] [--save looks]
+    python benchmarks/collapse_grid.py --load looks [looks ...]
 """
 
 import argparse
@@ -22,49 +29,34 @@ import sys
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import torch
+from collapse_runs import grid
 from torch import Tensor
 
-from hpsearch.config import (
-    SGD,
-    Adam,
-    BatchAll,
-    BatchHard,
-    Contrastive,
-    HardMargin,
-    HardNet,
-    InBatchHard,
-    L2Net,
-    Pairs,
-    RandomTriplets,
-    SoftMargin,
-    SxK,
-    TrialConfig,
-    Triplet,
-)
+from hpsearch.config import Computing, L2Net, TrialConfig
 from hpsearch.config.flat import title
 from hpsearch.data.embedded import embedded_store
 from hpsearch.data.store import PatchStore
 from hpsearch.models import Pipeline, describe
 from hpsearch.training.artifacts import Artifacts
-from hpsearch.training.collapse import CollapseDetector, Dispersion
+from hpsearch.training.collapse import CLOSE, CollapseDetector, Dispersion
 from hpsearch.training.devices import keep_freed_memory
 from hpsearch.training.loop import Progress, Verdict, fit
 from hpsearch.training.tasks import DescriptorTask
 from hpsearch.training.trial import Job, prepare_trial
 
-PATCHES, STEPS = 16_000, 100
-"""A budget is this many patches, or this many steps where that is more."""
 REPORTS, CHECKS = 8, 16
 VERDICTS = ("right", "wrong early", "wrong late")
 LATE = 0.05
 """Share of the budget after the collapse at which a stop is late."""
-STUCK, SPREAD, BETTER = 0.98, 0.1, 1.1
-"""Share of the collapse value above which a loss is stuck; relative dispersion that is spread;
-factor on the untrained matching mAP that is better."""
+SPREAD = 0.1
+"""Relative dispersion above which descriptors do not lie in one place."""
+IN_A_ROW = 3
+"""Looks at descriptors close together, after which a run that ends apart has recovered."""
 
 
 @dataclass
@@ -74,9 +66,8 @@ class Looks:
     name: str
     collapse_value: float
     budget: int
-    untrained: float
-    """Validation matching mAP before the first step."""
-    trained: float = math.nan
+    begins: dict[str, float]
+    """Validation before the first step."""
     ends: dict[str, float] = field(default_factory=dict)
     """Validation after the last step."""
     seconds: float = 0.0
@@ -94,16 +85,24 @@ class Looks:
         """By the ground truth."""
         if self.diverged or self.ends["collapsed"]:
             return True
-        last = self.loss[-(len(self.loss) // 4) :]
-        stuck = min(last) > STUCK * self.collapse_value and self.ends["relative"] < SPREAD
-        return stuck and self.trained < BETTER * self.untrained
+        one_place = self.ends["relative"] < SPREAD
+        return one_place and self.ends["mAP"] <= self.begins["mAP"]
+
+    @property
+    def recovered(self) -> bool:
+        """Whether it came back from one place."""
+        narrow = [Dispersion(*seen).narrow for seen in self.dispersion]
+        longest = max((len(list(run)) for bad, run in groupby(narrow) if bad), default=0)
+        return not self.collapsed and longest >= IN_A_ROW and self.ends["relative"] > CLOSE
 
     @property
     def truth(self) -> str:
         """In a word."""
         if self.diverged:
             return "diverged"
-        return "collapsed" if self.collapsed else "sound"
+        if self.collapsed:
+            return "collapsed"
+        return "recovered" if self.recovered else "sound"
 
     @property
     def began(self) -> int:
@@ -125,6 +124,8 @@ class Watched:
         return loss, used
 
     def check(self, loss: float) -> Verdict | None:
+        if self.task.learner.on_trial:
+            return None
         self.looks.seen.append(self.now)
         self.looks.loss.append(loss)
         self.looks.dispersion.append(list(self.task.learner.looked_at()))
@@ -141,13 +142,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("data"))
     parser.add_argument("--save", type=Path, default=None)
-    parser.add_argument("--load", type=Path, default=None)
+    parser.add_argument("--load", type=Path, nargs="+", default=[])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", default="0:", help="FROM:TO of the grid")
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
     if options.load:
-        runs = read(options.load)
+        runs = [looks for path in options.load for looks in read(path)]
     else:
         runs = watch(PatchStore.open(embedded_store("mini", options.folder)), options)
     table(runs)
@@ -156,7 +158,8 @@ def main() -> None:
 def watch(store: PatchStore, options: argparse.Namespace) -> list[Looks]:
     """Train the whole grid; written down after every run, and continued from there."""
     runs = read(options.save) if options.save and options.save.exists() else []
-    for row in grid()[len(runs) :]:
+    first, last = (int(part) if part else None for part in options.rows.split(":"))
+    for row in grid()[first:last][len(runs) :]:
         config = row.model_copy(update={"seed": options.seed})
         job = Job(
             store=store,
@@ -164,7 +167,7 @@ def watch(store: PatchStore, options: argparse.Namespace) -> list[Looks]:
             artifacts=Artifacts(str((options.folder / "artifacts").absolute())),
             report_every=config.patches,
             validation_points=64,
-            device="cpu",
+            computing=Computing(device="cpu"),
         )
         runs.append(run(config, job))
         say(line(runs[-1]))
@@ -182,14 +185,13 @@ def run(config: TrialConfig, job: Job) -> Looks:
     started, task = time.perf_counter(), prepare_trial(config, job).task
     ending = L2Net(unit_norm=config.descriptor.unit_norm, final_norm=config.descriptor.final_norm)
     name = title(config.model_copy(update={"descriptor": ending, "seed": 0}))
-    looks = Looks(name, config.loss.collapse_value, config.patches, untrained=0.0)
-    looks.untrained = validated(task, settle=30)["matching"]
+    begins = validated(task, settle=30)
+    looks = Looks(name, config.loss.collapse_value, config.patches, begins)
     every = config.patches // REPORTS
     for report in fit(Watched(task, looks), patches=config.patches, report_every=every):
         if report.status == "diverged":
             return looks
     looks.ends = validated(task)
-    looks.trained = looks.ends.get("matching", math.nan)
     looks.seconds = time.perf_counter() - started
     return looks
 
@@ -225,7 +227,7 @@ def verdict(looks: Looks, detector: CollapseDetector) -> tuple[str, int | None]:
 
 def table(runs: list[Looks]) -> None:
     """One row a run, and the sums."""
-    say("| run | truth | matching mAP untrained → end | loss ÷ value | spread | gone at | stop | |")
+    say("| run | truth | mAP untrained → end | loss ÷ value | spread | gone at | stop | |")
     say("|---|---|---|---|---|---|---|---|")
     verdicts = []
     for looks in runs:
@@ -236,89 +238,24 @@ def table(runs: list[Looks]) -> None:
         began = f"{looks.began / looks.budget:.0%}" if looks.collapsed else "–"
         say(
             f"| {looks.name} | {looks.truth} | "
-            f"{looks.untrained:.3f} → {looks.trained:.3f} | {loss:.3f} | "
+            f"{looks.begins['mAP']:.3f} → {looks.ends.get('mAP', math.nan):.3f} | {loss:.3f} | "
             f"{looks.ends.get('relative', math.nan):.3f} | {began} | {at} | {word} |"
         )
-    sums = Counter(verdicts)
-    say(f"{len(runs)} runs: " + ", ".join(f"{sums[w]} {w}" for w in VERDICTS))
+    for truth in ("all", *dict.fromkeys(looks.truth for looks in runs)):
+        pairs = zip(runs, verdicts, strict=True)
+        sums = Counter(word for looks, word in pairs if truth in ("all", looks.truth))
+        say(f"{truth}: {sums.total()} runs, " + ", ".join(f"{sums[w]} {w}" for w in VERDICTS))
 
 
 def line(looks: Looks) -> str:
     """What happened in a run, for whoever waits."""
     loss = [round(x / looks.collapse_value, 3) for x in looks.loss[:: CHECKS * 2]]
-    change = f"{looks.untrained:.3f} → {looks.trained:.3f}"
-    ends = {name: round(value, 3) for name, value in looks.ends.items()}
-    return f"{looks.name}: {change}, {ends}, loss ÷ collapse value {loss}, {looks.seconds:.0f} s"
-
-
-def grid() -> list[TrialConfig]:
-    """Known to collapse: large batch, K > 3, Adam, high rates, squared distances. Known not to:
-    random triplets, small K, low rates, normalised ends; some so slow that they hug the value.
-    """
-    raw, unit = network(), network(unit_norm=True)
-    ended = network(unit_norm=True, final_norm=True)
-    soft, squared = BatchHard(margin=SoftMargin()), BatchHard(distance="squared")
-    soft_squared = BatchHard(distance="squared", margin=SoftMargin())
-    low_squared = BatchHard(distance="squared", margin=HardMargin(alpha=0.2))
-    soft_all = BatchAll(margin=SoftMargin())
-    rows = [
-        (unit, squared, SxK(groups=16, views=8), Adam(lr=0.3)),
-        (unit, squared, SxK(groups=64, views=8), Adam(lr=1e-2)),
-        (raw, squared, SxK(groups=64, views=8), Adam(lr=1e-2)),
-        (raw, BatchHard(), SxK(groups=64, views=8), Adam(lr=1e-2)),
-        (raw, BatchHard(), SxK(groups=128, views=4), Adam(lr=1e-2)),
-        (unit, BatchHard(), SxK(groups=16, views=16), Adam(lr=1e-2)),
-        (raw, soft_squared, SxK(groups=32, views=8), Adam(lr=3e-2)),
-        (raw, soft, SxK(groups=32, views=8), Adam(lr=0.1)),
-        (raw, squared, SxK(groups=16, views=16), Adam(lr=3e-2)),
-        (unit, soft, SxK(groups=16, views=16), Adam(lr=0.1)),
-        (raw, low_squared, SxK(groups=64), Adam(lr=1e-2)),
-        (unit, HardNet(), Pairs(batch=128), Adam(lr=0.1)),
-        (raw, BatchAll(distance="squared"), SxK(groups=32, views=8), Adam(lr=0.1)),
-        (raw, Triplet(), RandomTriplets(batch=64), SGD(lr=10, momentum=0.9)),
-        (raw, BatchHard(), SxK(groups=32, views=4), SGD(lr=0.3, momentum=0.9)),
-        (raw, Triplet(distance="euclidean"), RandomTriplets(batch=64), Adam(lr=2e-3)),
-        (raw, Triplet(), RandomTriplets(batch=50), SGD()),
-        (raw, Triplet(), RandomTriplets(batch=50), SGD(lr=1e-3)),
-        (raw, soft_all, SxK(groups=24, views=8), Adam(lr=2e-3)),
-        (raw, soft_all, SxK(groups=24, views=8), SGD(lr=1e-4)),
-        (ended, BatchAll(margin=HardMargin(alpha=0.5)), SxK(groups=24, views=8), Adam(lr=2e-3)),
-        (ended, soft, SxK(groups=48, views=4), Adam(lr=2e-3)),
-        (ended, BatchHard(), SxK(groups=48, views=4), Adam(lr=2e-3)),
-        (ended, HardNet(), Pairs(batch=96), Adam(lr=2e-3)),
-        (unit, HardNet(), Pairs(batch=96), Adam(lr=1e-3)),
-        (raw, BatchHard(), SxK(groups=32, views=2), Adam(lr=5e-4)),
-        (raw, BatchHard(), SxK(groups=32, views=4), Adam(lr=1e-4)),
-        (raw, soft, SxK(groups=16, views=4), Adam(lr=3e-5)),
-        (unit, BatchHard(), SxK(groups=16, views=2), SGD(lr=1e-3)),
-        (raw, soft, SxK(groups=32, views=2), Adam(lr=1e-2)),
-        (unit, InBatchHard(), Pairs(batch=96), Adam(lr=1e-3)),
-        (raw, Contrastive(), RandomTriplets(batch=64), Adam(lr=1e-3)),
-        (raw, Triplet(distance="euclidean"), RandomTriplets(batch=64), SGD(lr=1.0, momentum=0.9)),
-        (raw, BatchAll(), SxK(groups=24, views=8), Adam(lr=1e-2)),
-    ]
-    return [
-        TrialConfig(
-            descriptor=descriptor,
-            loss=loss,
-            sampler=sampler,
-            optimiser=optimiser,
-            patches=max(PATCHES, STEPS * sampler.patches),
-        )
-        for descriptor, loss, sampler, optimiser in rows
-    ]
-
-
-def network(*, unit_norm: bool = False, final_norm: bool = False) -> L2Net:
-    """Narrow, and with statistics that have forgotten their start at the end of a short run."""
-    return L2Net(
-        width=0.125,
-        norm_momentum=0.1,
-        patch_norm=True,
-        dropout=0.1,
-        unit_norm=unit_norm,
-        final_norm=final_norm,
+    begins, ends = (
+        {name: round(value, 3) for name, value in found.items()}
+        for found in (looks.begins, looks.ends)
     )
+    told = f"{looks.name}: {looks.truth}, {looks.seconds:.0f} s, {begins} → {ends}"
+    return f"{told}, loss ÷ collapse value {loss}"
 
 
 def say(text: str) -> None:

@@ -12,7 +12,8 @@ trained with a high rate can end a fiftieth of their length apart, with their lo
 value throughout, and be as good as others; that is no collapse.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -25,8 +26,8 @@ CLOSE = 0.2
 ALIGNED = 0.99
 """Resultant length above this counts as one direction."""
 APART = 1.03
-"""A ratio of negative to positive distance below this counts as not told apart; at 1.05 runs are
-stopped that later match twice as well as untrained ones."""
+"""A mean ratio of negative to positive distance below this counts as not told apart; at 1.05 runs
+are stopped that later match twice as well as untrained ones."""
 VANISHING = 2e-3
 """Relative dispersion below this, with the loss at its collapse value, counts as collapse even if
 points can still be told apart: what is left is lost in half precision and in files."""
@@ -85,21 +86,25 @@ def _root(above: Tensor, below: Tensor) -> float:
 
 @dataclass
 class CollapseDetector:
-    """Decides after several bad looks in a row; its count is part of the checkpoint.
+    """Decides on the mean of several looks, because a look at one batch is noisy.
 
     Args:
         collapse_value: the loss of a constant encoder; a run well below it is safe.
-        patience: bad looks in a row that end a trial. Dips recover, so one is not enough.
+        patience: looks in a row, each at descriptors close together, whose mean ratio ends a trial.
+            Dips recover, so one is not enough.
+        ratios: of the latest such looks; part of the checkpoint.
     """
 
     collapse_value: float
     patience: int = 3
-    bad: int = 0
+    ratios: list[float] = field(default_factory=list)
 
     def look(self, seen: Dispersion, loss: float) -> bool:
         """Whether the trial has collapsed, given the latest batch and the recent mean loss."""
-        lost = seen.narrow and seen.ratio < APART and loss > 0.9 * self.collapse_value
         hugging = abs(loss / self.collapse_value - 1) < AT_COLLAPSE_VALUE
         vanished = seen.relative < VANISHING and hugging
-        self.bad = self.bad + 1 if lost or vanished else 0
-        return self.bad >= self.patience
+        if not vanished and not (seen.narrow and loss > 0.9 * self.collapse_value):
+            self.ratios = []
+            return False
+        self.ratios = [*self.ratios, 1.0 if vanished else seen.ratio][-self.patience :]
+        return len(self.ratios) == self.patience and fmean(self.ratios) < APART

@@ -143,7 +143,7 @@ class Learner:
         """Everything that the next step depends on, beside the progress."""
         return {
             **self._weights(),
-            "bad_looks": self.detector.bad,
+            "narrow_looks": self.detector.ratios,
             "stepper": self.stepper.state() if self.stepper else None,
             "before_stage": self._before_stage,
             "miner": self.miner.state() if self.miner else None,
@@ -152,7 +152,7 @@ class Learner:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from ``state``."""
         self._load_weights(state)
-        self.detector.bad = state["bad_looks"]
+        self.detector.ratios = state.get("narrow_looks", [])
         self._before_stage = state.get("before_stage")
         if self.stepper and state.get("stepper"):
             self.stepper.restore(state["stepper"])

@@ -84,6 +84,20 @@ def test_one_good_look_starts_the_count_again() -> None:
     assert [detector.look(seen, loss=1.0) for seen in looks] == [False, False, False, True]
 
 
+@pytest.mark.parametrize(
+    ("ratios", "collapsed"),
+    [
+        ((1.02, 1.04, 1.02), True),
+        ((1.0, 1.0, 1.10), False),
+        ((1.2, 1.0, 1.0, 1.0), True),
+    ],
+)
+def test_the_mean_of_the_latest_looks_decides(ratios: tuple[float, ...], collapsed: bool) -> None:
+    detector = CollapseDetector(collapse_value=1.0, patience=3)
+    seen = [detector.look(COLLAPSED._replace(ratio=ratio), loss=1.0) for ratio in ratios]
+    assert seen == [False] * (len(ratios) - 1) + [collapsed]
+
+
 def test_a_loss_well_below_its_collapse_value_is_safe() -> None:
     detector = CollapseDetector(collapse_value=1.0, patience=1)
     assert not detector.look(COLLAPSED, loss=0.5)
