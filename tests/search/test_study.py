@@ -1,5 +1,6 @@
 """Where a study may live, and what happens to its file when its writer dies."""
 
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from hpsearch.config import SGD, TrialConfig
 from hpsearch.errors import UserError
-from hpsearch.search.journal import DeathReleasedLock, open_journal
+from hpsearch.search.journal import open_journal
 from hpsearch.search.search import Search
 from hpsearch.search.study import check_free, open_study, shown
 
@@ -78,20 +81,52 @@ def test_a_journal_whose_last_line_was_cut_off_goes_on(tmp_path: Path) -> None:
 
 
 def hold(path: Path) -> None:
-    DeathReleasedLock(path).acquire()
-    path.touch()
-    time.sleep(60)
+    with path.open("rb+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        (path.parent / "held").touch()
+        time.sleep(60)
 
 
 def test_a_lock_ends_with_its_holder(tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
+    study = optuna.create_study(storage=open_journal(path), study_name="s")
     holder = multiprocessing.get_context("fork").Process(target=hold, args=(path,))
     holder.start()
-    while not path.exists():
+    while not (tmp_path / "held").exists():
         time.sleep(0.01)
     assert holder.pid is not None
     os.kill(holder.pid, signal.SIGKILL)
     holder.join()
     began = time.monotonic()
-    open_journal(path)
+    study.ask()
     assert time.monotonic() - began < 5
+
+
+def test_optuna_reads_what_we_write_and_we_read_what_it_writes(tmp_path: Path) -> None:
+    path = tmp_path / "study.journal"
+    ours = optuna.create_study(storage=open_journal(path), study_name="s")
+    theirs = optuna.load_study(
+        storage=JournalStorage(JournalFileBackend(str(path))), study_name="s"
+    )
+    for study in (ours, theirs, ours):
+        study.tell(study.ask(), 0.5)
+    assert len(ours.trials) == len(theirs.trials) == 3
+
+
+def write_trials(path: Path, name: str) -> None:
+    study = optuna.load_study(storage=open_journal(path), study_name="s")
+    for _ in range(20):
+        study.ask().set_user_attr("writer", name)
+
+
+def test_two_writers_do_not_mix_their_lines(tmp_path: Path) -> None:
+    path = tmp_path / "study.journal"
+    study = optuna.create_study(storage=open_journal(path), study_name="s")
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=write_trials, args=(path, name)) for name in "ab"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    found = [trial.user_attrs["writer"] for trial in study.trials]
+    assert sorted(found) == ["a"] * 20 + ["b"] * 20
