@@ -14,6 +14,9 @@ from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.card import Lines
 from hpsearch.tracking.registry import CHAMPION
 
+WIDEST = 120
+"""Columns of the widest table."""
+
 
 def show_plan(promotion: Promotion, *, dry_run: bool) -> None:
     """Which configurations, how many trainings, how long, and who is champion."""
@@ -67,25 +70,28 @@ def print_standings(found: list[Standing], entry: Entry, metric: str) -> None:
     assert entry.trainings is not None, "a promotion has trained again"
     _raw(f"\nTrained again: {metric} on validation by seed")
     _raw(plain(_text(entry.trainings, left=frozenset({"settings"}))))
-    _raw(entry.chosen_by)
+    out.print(entry.chosen_by, markup=False)
 
 
 def print_scores(entry: Entry, outcome: Outcome) -> None:
-    rows = [_scores_row(f"{entry.folder.name}/{entry.run.label}", entry.scores)]
-    if outcome.rival is not None and outcome.comparisons and outcome.rival.scores is not None:
-        rows.append(_scores_row(f"champion, version {outcome.rival.version}", outcome.rival.scores))
-        rows.append(
-            ("difference", *map(_difference, map(outcome.comparisons.__getitem__, HEADLINES)))
-        )
-    rows += [_scores_row(name, scores) for name, scores in entry.beside.items()]
+    """The network on test beside the champion, their difference, and the yardsticks."""
+    columns = {f"{entry.folder.name}/{entry.run.label}": _intervals(entry.scores)}
+    rival, found = outcome.rival, outcome.comparisons
+    if rival is not None and rival.scores is not None and found:
+        columns[f"champion, version {rival.version}"] = _intervals(rival.scores)
+        columns["difference"] = [_difference(found[task]) for task in HEADLINES]
+    for name, scores in entry.beside.items():
+        flat = scores.flat()
+        columns[name.split()[0]] = [f"{flat[task]:.3f}" for task in HEADLINES]
+    rows = zip((*HEADLINES[:3], "mean"), *columns.values(), strict=True)
     _raw("\nmAP on test with 95 % intervals over sequences")
-    _raw(plain(Table(("", *HEADLINES[:3], "mean"), tuple(rows), frozenset({""})), width=120))
+    _raw(plain(Table(("", *columns), tuple(rows), frozenset({""})), width=WIDEST))
 
 
-def _scores_row(name: str, scores: Scores) -> tuple[str, ...]:
+def _intervals(scores: Scores) -> list[str]:
     found = intervals(scores)
     bounds = (found[task] for task in HEADLINES)
-    return (name, *(f"{b.value:.3f} [{b.low:.3f}, {b.high:.3f}]" for b in bounds))
+    return [f"{b.value:.3f} [{b.low:.3f}, {b.high:.3f}]" for b in bounds]
 
 
 def _difference(found: Comparison) -> str:

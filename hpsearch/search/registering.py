@@ -141,7 +141,7 @@ def _add(entry: Entry, facts: Facts, decision: Decision, registry: Registry, run
     """A new version, with all that is said of it."""
     folder, run = entry.folder, entry.run
     with tempfile.TemporaryDirectory() as temporary:
-        to = Path(temporary)
+        to = Path(temporary) / "pipeline"  # what it is called among the model's files
         save_pipeline(trained(run, folder).pipeline(), recipe(run.config), to)
         candidate = Candidate(
             folder=to,

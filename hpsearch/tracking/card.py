@@ -102,7 +102,7 @@ def page(facts: Facts, decision: Decision) -> str:
         f"Patches: {facts.patches.source}; licence: {facts.patches.licence}.",
         f"`{title(facts.config)}`, from search {facts.search}.",
         links,
-        "The model card lies with the model's files, in `data/README.md`.",
+        "The model card lies with the model's files, in `data/pipeline/README.md`.",
     ]
     return "\n\n".join(part for part in parts if part)
 
