@@ -22,18 +22,22 @@ class Mapped(NamedTuple):
     noisy: UInt8[np.ndarray, "points 16 32 32"]
 
 
-def map_store(path: Path) -> Mapped:
+def map_store(path: Path, content: pa.Buffer | None = None) -> Mapped:
     """Map the file; no pixel is read.
+
+    Args:
+        path: of the file.
+        content: what the file holds, where this machine has it in memory and not on disk.
 
     Raises:
         UserError: if there is no such file, it is no whole patch store, or of another version.
     """
-    if not path.is_file():
+    if content is None and not path.is_file():
         raise UserError(
             f"no patch store at {path}; make one with `hpsearch data import` or `data photos`"
         )
     with _telling(path):
-        header, batch = _read(path)
+        header, batch = _read(path, content)
         shape = (sum(header.counts), VIEWS, SIDE, SIDE)
         clean, noisy = (
             np.frombuffer(batch.column(name).buffers()[1], np.uint8).reshape(shape)
@@ -72,8 +76,8 @@ def _telling(path: Path) -> Iterator[None]:
         raise damaged(path, str(e).partition("\n")[0]) from e
 
 
-def _read(path: Path) -> tuple[Header, pa.RecordBatch]:
-    reader = pa.ipc.open_file(pa.memory_map(str(path)))
+def _read(path: Path, content: pa.Buffer | None = None) -> tuple[Header, pa.RecordBatch]:
+    reader = pa.ipc.open_file(pa.memory_map(str(path)) if content is None else content)
     metadata = reader.schema.metadata or {}
     version = version_of(metadata)
     if version is None:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from hpsearch.data.header import SCHEMA_VERSION, Digests, digest, fingerprint
 from hpsearch.data.layout import SIDE, VIEW_NAMES, VIEWS, SequencePatches
@@ -45,14 +46,18 @@ class PatchStore:
     noisy: UInt8[np.ndarray, "points 16 32 32"]
 
     @staticmethod
-    def open(path: Path | str) -> "PatchStore":
+    def open(path: Path | str, content: pa.Buffer | None = None) -> "PatchStore":
         """Map a store; no pixel is read.
+
+        Args:
+            path: of its file.
+            content: what the file holds, where this machine has it in memory and not on disk.
 
         Raises:
             UserError: if there is no such file, it is no patch store, or of another version.
 
         """
-        header, clean, noisy = map_store(Path(path))
+        header, clean, noisy = map_store(Path(path), content)
         return PatchStore(
             path=Path(path),
             names=header.names,

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,6 +12,7 @@ import ray
 from ray import tune
 
 from hpsearch.errors import UserError
+from hpsearch.search.keeper import pack
 from hpsearch.search.limits import Meter
 from hpsearch.search.optuna_bridge import StudySearch
 from hpsearch.search.placing import PlacedSearch, bundles
@@ -23,6 +25,8 @@ from hpsearch.search.workers import train
 from hpsearch.search.workspace import SearchFolder
 
 TUNE_FOLDER = "tune"
+PATIENCE = 10.0
+"""Seconds that the head of a cluster has to answer."""
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "600",  # nothing is ever read from what Tune writes down
@@ -49,10 +53,28 @@ def start_ray(*, address: str | None = None, cpus: int | None = None) -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # nothing listens beyond loopback
         ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
         return
+    _knock(address)
     try:
         ray.init(address=address, **quiet)
     except (ConnectionError, ValueError) as error:
-        raise UserError(f"no Ray cluster answers at {address}; check it or leave it out") from error
+        raise _nobody(address) from error
+
+
+def _knock(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdigit():
+        return  # auto, or something that Ray refuses at once
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise _nobody(address) from error
+
+
+def _nobody(address: str) -> UserError:
+    return UserError(
+        f"no Ray cluster answers at {address}; start one, mend --address, or leave it out"
+    )
 
 
 def stop_ray() -> None:
@@ -138,9 +160,8 @@ def _trainable(folder: SearchFolder) -> Callable[[dict], None]:
     computing = job.computing.model_copy(update={"device": folder.resources().device})
     function = partial(
         train,
-        job=replace(job, computing=computing),
+        luggage=pack(replace(job, computing=computing), folder.path, folder.trials),
         objective=search.objective,
-        trials=folder.trials.absolute(),
         folds=search.folds,
     )
     return tune.with_resources(function, bundles)

@@ -1,0 +1,96 @@
+"""A Ray cluster of real processes on this machine, whose nodes can be killed or blinded."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+RAY = str(Path(sys.executable).with_name("ray"))
+QUIET = {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "OMP_NUM_THREADS": "1",
+    # a dead node is noticed after 3 s instead of 30
+    "RAY_health_check_initial_delay_ms": "0",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "5",
+}
+
+
+def can_blind() -> bool:
+    """Whether this user may give a process a view of its own of the file system."""
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run(["unshare", "--mount", "true"], check=False).returncode == 0
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@dataclass
+class Fleet:
+    """A head without CPUs for trials, and workers, each with a folder and processes of its own."""
+
+    port: int = field(default_factory=free_port)
+    nodes: dict[str, subprocess.Popen] = field(default_factory=dict)
+    folders: list[Path] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start_head(self) -> None:
+        words = ["--head", "--port", str(self.port), "--include-dashboard=false", "--num-cpus=0"]
+        self._start("head", words)
+
+    def start_worker(self, name: str, *, cpus: int = 1, blind_to: Path | None = None) -> None:
+        """A node; ``blind_to`` is a folder that it does not see, as on a machine of its own."""
+        words = ["--address", self.address, f"--num-cpus={cpus}"]
+        self._start(name, words, blind_to)
+
+    def kill(self, name: str) -> None:
+        """As when the machine goes away: nothing of the node has time to say anything."""
+        node = self.nodes.pop(name)
+        os.killpg(node.pid, signal.SIGKILL)
+        node.wait()
+
+    def stop(self) -> None:
+        for name in reversed(list(self.nodes)):
+            self.kill(name)
+        for folder in self.folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _start(self, name: str, words: list[str], blind_to: Path | None = None) -> None:
+        # A socket's path must be short, so these folders lie in /tmp itself.
+        self.folders.append(Path(tempfile.mkdtemp(prefix="hp", dir="/tmp")))
+        memory = ["--object-store-memory=100000000", f"--temp-dir={self.folders[-1]}"]
+        command = [RAY, "start", *words, *memory, "--block", "--disable-usage-stats"]
+        if blind_to is not None:
+            if not can_blind():
+                pytest.skip("only root may give a process a file system of its own")
+            hide = f"mount -t tmpfs none {blind_to} && exec " + " ".join(command)
+            command = ["unshare", "--mount", "sh", "-c", hide]
+        log = (self.folders[-1] / "log").open("wb")
+        self.nodes[name] = subprocess.Popen(
+            command, stdout=log, stderr=log, start_new_session=True, env={**os.environ, **QUIET}
+        )
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    found = Fleet()
+    found.start_head()
+    yield found
+    found.stop()
