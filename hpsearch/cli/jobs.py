@@ -15,13 +15,12 @@ if TYPE_CHECKING:
     from hpsearch.search.jobs import SearchJob
 
 PANEL = "Cluster"
-Address = Annotated[
-    str,
-    typer.Option(
-        envvar=["HPSEARCH_ADDRESS", "RAY_API_SERVER_ADDRESS"],
-        help="The dashboard of a Ray head: http://HEAD:8265.",
-    ),
-]
+DASHBOARD = typer.Option(
+    envvar=["HPSEARCH_ADDRESS", "RAY_API_SERVER_ADDRESS"],
+    help="The dashboard of a Ray head: http://HEAD:8265.",
+)
+Address = Annotated[str, DASHBOARD]
+MaybeAddress = Annotated[str | None, DASHBOARD]
 Name = Annotated[str, typer.Argument(help="Name of a search.")]
 ClusterHome = Annotated[
     str, typer.Option(help="Home folder on the cluster; better on a disk that all nodes see.")
@@ -55,13 +54,17 @@ def submit(
     _say_submitted(chosen, address)
 
 
-def submit_resume(name: str, address: str) -> None:
-    """Queue the resumption of a search that has stopped."""
+def submit_resume(name: str, address: str, home: str | None) -> None:
+    """Queue the resumption of a search, in ``home`` if this cluster has not seen it yet."""
     from hpsearch.search.jobs import JobServer
 
     server = JobServer(address)
-    job = server.job(name)
-    server.submit(name, ["resume", name], home=job.home)
+    known = {job.search: job.home for job in server.jobs()}
+    if name not in known and home is None:
+        raise UserError(
+            f"{address} has not seen search {name!r}; say with --home where its folder lies there"
+        )
+    server.submit(name, ["resume", name], home=known.get(name) or home or "")
     _say_submitted(name, address)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from hpsearch.cli.app import HOME, Home, app
-from hpsearch.cli.jobs import submit_resume
+from hpsearch.cli.jobs import MaybeAddress, submit_resume
 from hpsearch.cli.options import (
     ChangedSpace,
     Concurrent,
@@ -23,7 +23,7 @@ Name = Annotated[str, typer.Argument(help="Name of the search.")]
 @app.command(rich_help_panel="Search")
 def resume(
     name: Name,
-    address: Annotated[str | None, typer.Option(help="Of the cluster it was submitted to.")] = None,
+    address: MaybeAddress = None,
     changed_space: ChangedSpace = None,
     concurrent: Concurrent = None,
     cpus: Cpus = None,
@@ -37,7 +37,7 @@ def resume(
     Example: hpsearch resume quickstart
     """
     if address is not None:
-        submit_resume(name, address)
+        submit_resume(name, address, None if home == HOME else str(home))
         return
 
     from hpsearch.cli.resuming import open_again, refuse_finished, settle_space
