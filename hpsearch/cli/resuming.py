@@ -12,7 +12,7 @@ from hpsearch.search.patience import runs_are_out_of_patience
 from hpsearch.search.promotion import refuse_promotion
 from hpsearch.search.search import load_search
 from hpsearch.search.spaces import refuse_other_terms
-from hpsearch.search.winner import load_scores
+from hpsearch.search.winner import SCORES
 from hpsearch.search.workspace import SearchFolder, Workspace
 from hpsearch.tracking.runs import Told
 
@@ -100,7 +100,7 @@ def _finished(folder: SearchFolder) -> bool:
     for event in folder.ledger.events():
         told.hear(event)
     ended = told.finish is not None and told.finish["status"] == "completed"
-    return ended and bool(load_scores(folder))
+    return ended and (folder.path / SCORES).exists()
 
 
 def _take(origin: Path, space: Path) -> None:

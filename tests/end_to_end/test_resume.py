@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -32,6 +33,11 @@ def wait_for_reports(home: Home, name: str, count: int, process: subprocess.Pope
     raise AssertionError(f"no {count} reports came; exit code {process.poll()}")
 
 
+def study_of(home: Home, name: str) -> optuna.Study:
+    storage = open_journal(home.path / "searches" / name / FILE)
+    return optuna.load_study(study_name=name, storage=storage)
+
+
 def assert_whole(home: Home, name: str) -> None:
     """Every trial ended once, in the ledger, the study and MLflow alike."""
     runs = [run for run in home.runs(name) if run.kind == "trial"]
@@ -41,9 +47,8 @@ def assert_whole(home: Home, name: str) -> None:
     for run in runs:
         seen = [event["seen"] for event in run.reports]
         assert seen == sorted(set(seen))
-    folder = home.path / "searches" / name
-    study = optuna.load_study(study_name=name, storage=open_journal(folder / FILE))
-    open_trials = [t for t in study.trials if t.state in (TrialState.RUNNING, TrialState.WAITING)]
+    trials = study_of(home, name).trials
+    open_trials = [t for t in trials if t.state in (TrialState.RUNNING, TrialState.WAITING)]
     assert not open_trials
     client = mlflow.MlflowClient(default_uri(home.path))
     experiment = client.get_experiment_by_name("hpsearch")
@@ -60,11 +65,38 @@ def assert_whole(home: Home, name: str) -> None:
         assert found[run.id].data.tags["status"] == run.status
 
 
-def test_ctrl_c_keeps_everything_and_resume_goes_on(home: Home, tmp_path: Path) -> None:
+UNDISTURBED = """
+import sys
+from pathlib import Path
+from hpsearch.data.store import PatchStore
+from hpsearch.search.ray_tune import run_session, start_ray
+from hpsearch.search.workspace import SearchRecord, Workspace
+
+home, space, path = map(Path, sys.argv[1:])
+store = PatchStore.open(path)
+record = SearchRecord(space=str(space), store=str(path), fingerprint=store.fingerprint,
+                      split="auto", tracking_uri="", trials=6, concurrent=1)
+start_ray(cpus=1)
+assert run_session(Workspace(home).create("undisturbed", space, record)).exhausted
+"""
+
+
+def told(home: Home, name: str) -> list[tuple]:
+    """All that a study knows of its trials, but when."""
+    return [
+        (t.number, t.state, t.params, t.values, t.intermediate_values, t.constraints, t.user_attrs)
+        for t in study_of(home, name).trials
+    ]
+
+
+def test_ctrl_c_keeps_everything_and_resume_goes_on_and_extend_adds(
+    home: Home, tmp_path: Path
+) -> None:
     log = tmp_path / "log"
     process = home.begin(
-        "search", SPACE, "--name", "stopped", "--data", home.store, "--cpus", 2, log=log
-    )
+        "search", SPACE, "--name", "stopped", "--data", home.store, "--cpus", 2, "--trials", 5,
+        log=log,
+    )  # fmt: skip
     wait_for_reports(home, "stopped", 3, process)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=120) == 130, log.read_text()
@@ -72,17 +104,25 @@ def test_ctrl_c_keeps_everything_and_resume_goes_on(home: Home, tmp_path: Path) 
     done = home.run("resume", "stopped")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Registered patch-descriptor version" in done.stdout
+    refused = home.run("resume", "stopped")
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert "has finished; add trials with `hpsearch extend stopped" in refused.stderr
+    done = home.run("extend", "stopped", "--trials", 1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Registered patch-descriptor version" in done.stdout
     assert_whole(home, "stopped")
 
 
-def test_a_killed_driver_is_resumed(home: Home, tmp_path: Path) -> None:
+def test_a_killed_search_ends_in_the_study_of_one_that_was_not(home: Home, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    process = home.begin(
-        "search", SPACE, "--name", "killed", "--data", home.store, "--cpus", 2, log=log
-    )
-    wait_for_reports(home, "killed", 6, process)
+    begin = ("search", SPACE, "--name", "killed", "--data", home.store, "--concurrent", 1)
+    process = home.begin(*begin, "--cpus", 1, log=log)
+    wait_for_reports(home, "killed", 3, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(timeout=30)
     done = home.run("resume", "killed")
     assert done.returncode == 0, done.stdout + done.stderr
     assert_whole(home, "killed")
+    script = [sys.executable, "-c", UNDISTURBED, home.path, SPACE, home.store]
+    subprocess.run(script, env=home.environment, check=True, timeout=240)
+    assert told(home, "killed") == told(home, "undisturbed")

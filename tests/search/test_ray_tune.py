@@ -1,5 +1,7 @@
 """Sessions of a search with real Ray: places, limits, folds, and going on. One Ray for all."""
 
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,3 +117,15 @@ def test_more_than_the_cluster_can_hold_is_refused() -> None:
         check_room(Resources(device="cpu"), 9)
     with pytest.raises(UserError, match="asks for 1 CPU and 2 GPUs, but no node"):
         check_room(Resources(gpus=2), None)
+
+
+def test_a_cluster_that_is_not_there_is_said_at_once() -> None:
+    stop_ray()  # the last test of this file
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    began = time.monotonic()
+    for address in (f"127.0.0.1:{port}", f"ray://localhost:{port}", "no.such.host.invalid:6379"):
+        with pytest.raises(UserError, match=r"no Ray cluster answers at .*; start one"):
+            start_ray(address=address)
+    assert time.monotonic() - began < 30

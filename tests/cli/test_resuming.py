@@ -1,0 +1,131 @@
+"""Whether and how a search can go on: finished, at its limits, with a changed space."""
+
+from pathlib import Path
+
+import pytest
+
+from hpsearch.cli.resuming import extended, refuse_finished, settle_space
+from hpsearch.errors import UserError
+from hpsearch.search.limits import Limits
+from hpsearch.search.study import open_study
+from hpsearch.search.winner import SCORES
+from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+
+SPACE = """
+from hpsearch.config import SGD, TrialConfig
+from hpsearch.search.search import Search
+
+def suggest(trial):
+    trial.suggest_categorical("kind", ["one", "two"])
+    return TrialConfig(optimiser=SGD(lr=trial.suggest_float("lr", 0.01, 1)), patches=100)
+
+SEARCH = Search(suggest=suggest, budget=100, report_every=10, trials=2, sampler="random",
+                baseline=TrialConfig(patches=100))
+"""
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(SPACE)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, origin: Path) -> SearchFolder:
+    """A search of which two trials have ended, one of them completed."""
+    record = SearchRecord(
+        space="mine.py", store="", fingerprint="", split="auto", tracking_uri="", trials=2,
+        origin=str(origin),
+    )  # fmt: skip
+    folder = Workspace(tmp_path / "home").create("mine", origin, record)
+    study = open_study(folder.path, search=folder.search())
+    for trial in ("000", "001"):
+        drawn = study.ask()
+        config = folder.search().draw(drawn).model_dump(mode="json")
+        study.tell(drawn, 0.5)
+        folder.ledger.append("start", trial=trial, number=int(trial), config=config)
+        folder.ledger.append("report", trial=trial, seen=100, objective=0.5, metrics={})
+        folder.ledger.append("end", trial=trial, status="completed")
+    return folder
+
+
+def finish(folder: SearchFolder) -> None:
+    folder.ledger.append("finish", status="completed")
+    (folder.path / SCORES).write_text("{}")
+
+
+def test_a_finished_search_names_extend_and_an_unjudged_one_goes_on(folder: SearchFolder) -> None:
+    refuse_finished(folder)  # killed before its winner was judged
+    finish(folder)
+    with pytest.raises(UserError, match="has finished; add trials with `hpsearch extend mine"):
+        refuse_finished(folder)
+    more = extended(folder, 3)
+    assert more.record.trials == 5
+    assert Workspace(folder.workspace.home).open("mine").record.trials == 5
+    refuse_finished(more)
+
+
+def test_a_spent_limit_asks_for_a_larger_one(folder: SearchFolder) -> None:
+    spent = folder.changed(trials=9, limits=Limits(patches=200))
+    with pytest.raises(UserError, match="has spent its limit of 200 patches"):
+        refuse_finished(spent)
+    refuse_finished(spent.changed(limits=Limits(patches=201)))
+
+
+def test_a_space_that_has_not_changed_or_is_gone_is_no_matter(
+    folder: SearchFolder, origin: Path
+) -> None:
+    assert settle_space(folder, None) is folder
+    origin.unlink()
+    assert settle_space(folder, None) is folder
+
+
+def test_a_changed_space_is_shown_and_kept_or_taken(
+    folder: SearchFolder, origin: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    origin.write_text(SPACE.replace("0.01, 1", "0.01, 0.5"))
+    before = folder.space.read_text()
+    with pytest.raises(UserError, match=r"mine\.py has changed since search 'mine' began"):
+        settle_space(folder, None)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:1] for line in lines if "lr" in line] == ["-", "+"]
+    assert folder.space.read_text() == before
+    kept = settle_space(folder, "keep")
+    assert kept.space.read_text() == before
+    assert settle_space(kept, None) is kept, "and is not asked again"
+    taken = settle_space(folder, "take")
+    assert taken.space.read_text() == origin.read_text()
+    assert settle_space(taken, None) is taken
+    with pytest.raises(UserError, match="keep or take, not 'both'"):
+        settle_space(folder, "both")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "words"),
+    [
+        ("budget=100", "budget=50", "patches=100, but the search's budget is 50|another budget"),
+        ("baseline=TrialConfig(patches=100)", "baseline=TrialConfig(patches=9)", "baseline"),
+        ('["one", "two"]', '["one", "two", "three"]', "draws 'kind' from other choices"),
+        ("def suggest", "def propose", "does not run"),
+    ],
+)
+def test_what_cannot_be_mixed_is_not_taken(
+    folder: SearchFolder, origin: Path, before: str, now: str, words: str
+) -> None:
+    origin.write_text(SPACE.replace(before, now))
+    kept = folder.space.read_text()
+    with pytest.raises(UserError, match=words):
+        settle_space(folder, "take")
+    assert folder.space.read_text() == kept
+
+
+def test_a_search_that_lists_its_trials_has_an_end(tmp_path: Path, origin: Path) -> None:
+    listed = SPACE.replace('"random"', '"chosen", first=[{"kind": "one", "lr": 0.5}]')
+    origin.write_text(listed.replace("trials=2, ", ""))
+    record = SearchRecord(
+        space="mine.py", store="", fingerprint="", split="auto", tracking_uri="", trials=1
+    )
+    folder = Workspace(tmp_path / "home").create("listed", origin, record)
+    with pytest.raises(UserError, match="has no more to try"):
+        extended(folder, 1)
