@@ -13,17 +13,17 @@ A trial is known by its number in the study. A search that goes on after its dri
 the trials that still run in the study first, so it needs nothing that Tune remembers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from hpsearch.search.outcome import FAILURES, outcome
 from hpsearch.search.patience import study_is_out_of_patience
-from hpsearch.search.points import POINT, REPEAT, WARM, Turn, begun, next_turn
+from hpsearch.search.points import POINT, REPEAT, WARM, Places, Turn
 from hpsearch.search.samplers import build_sampler
 from hpsearch.search.search import Search, load_search
 from hpsearch.search.study import open_study
@@ -47,21 +47,22 @@ class StudySearch(Searcher):
         self._running: dict[str, optuna.Trial] = {}
         self._unfinished: list[int] = []
         self._warm = 0
-        self._opened: tuple[Search, optuna.Study] | None = None
+        self._opened: tuple[Search, optuna.Study, Places] | None = None
         objective = load_search(space).objective
         super().__init__(metric="objective", mode=objective.mode)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None, "_running": {}}
 
-    def _open(self) -> tuple[Search, optuna.Study]:
+    def _open(self) -> tuple[Search, optuna.Study, Places]:
         if self._opened is None:
             search = load_search(self._space)
             study = open_study(self._folder, search=search, url=self._url)
             trials = study.get_trials(deepcopy=False)
             self._unfinished = [t.number for t in trials if t.state == TrialState.RUNNING]
             self._warm = sum(WARM in trial.user_attrs for trial in trials)
-            self._opened = (search, study)
+            places = Places(search.planned, search.seeds, search.listed)
+            self._opened = (search, study, places)
         return self._opened
 
     def suggest(self, trial_id: str) -> Any:
@@ -70,31 +71,26 @@ class StudySearch(Searcher):
         First come the trials of an earlier session that did not end. None, for Tune to ask again
         later, if one that still runs decides whether the search is out of patience.
         """
-        search, study = self._open()
+        search, study, places = self._open()
         if self._unfinished:
             trial = self._again(self._unfinished.pop(0))
         else:
             trials = study.get_trials(deepcopy=False)
-            turn = self._turn(trials)
+            places.note(trials)
+            turn = places.turn() if places.begun < self._trials else None
             if turn is None:
                 return Searcher.FINISHED
             if study_is_out_of_patience(trials, search):
                 return None if self._running else Searcher.FINISHED
-            trial = self._ask(turn)
+            trial = self._ask(turn, queued=trials[-1:])
         self._running[trial_id] = trial
         config, number = self._config(trial), trial.number - self._warm
         return {"trial": config, "number": number, "id": trial_name(number)}
 
-    def _turn(self, trials: list[optuna.trial.FrozenTrial]) -> Turn | None:
-        search = self._open()[0]
-        if len(begun(trials)) >= self._trials:
-            return None
-        return next_turn(trials, planned=search.planned, seeds=search.seeds, listed=search.listed)
-
-    def _ask(self, turn: Turn) -> optuna.Trial:
+    def _ask(self, turn: Turn, *, queued: Sequence[FrozenTrial]) -> optuna.Trial:
         """By the queue, so that the storage knows a trial's place from its first moment on."""
         study = self._sampling(turn.point)
-        if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        if not any(trial.state == TrialState.WAITING for trial in queued):
             study.enqueue_trial(dict(turn.params), user_attrs=turn.attributes)
         trial = study.ask()
         if POINT not in trial.user_attrs:  # queued by the user
@@ -107,7 +103,7 @@ class StudySearch(Searcher):
         return optuna.Trial(self._sampling(frozen.user_attrs.get(POINT, number)), frozen._trial_id)
 
     def _sampling(self, point: int) -> optuna.Study:
-        search, study = self._open()
+        search, study, _ = self._open()
         study.sampler = build_sampler(search.sampler, seed=search.seed, point=point)
         return study
 
@@ -137,7 +133,7 @@ class StudySearch(Searcher):
         """Tell the study how a trial ended; Tune calls by keyword."""
         if trial_id not in self._running:
             return
-        search, study = self._open()
+        search, study, _ = self._open()
         trial = self._running[trial_id]
         values = None if error or not result else _values(result, search)
         if values is None or result is None:

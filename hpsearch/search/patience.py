@@ -31,22 +31,22 @@ def fruitless(endings: Iterable[Values | None], objectives: Sequence[Objective])
 
 def study_is_out_of_patience(trials: Iterable[FrozenTrial], search: Search) -> bool:
     """By the study; failures of machines say nothing, so they do not count."""
+    if search.patience is None:
+        return False
     ended = [t for t in begun(trials) if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     ended.sort(key=lambda trial: (trial.datetime_complete, trial.number))
-    return _out(search, [_values(trial) for trial in ended])
+    return fruitless(map(_values, ended), search.objectives) >= search.patience
 
 
 def runs_are_out_of_patience(runs: Iterable[Run], search: Search) -> bool:
     """The same by the ledger."""
+    if search.patience is None:
+        return False
     silent = ("running", "failed", "interrupted")
     ended = [run for run in runs if run.kind == "trial" and run.status not in silent]
     ended.sort(key=lambda run: (run.ended or 0.0, run.number))
-    return _out(search, [run_values(run, search.objectives) for run in ended])
-
-
-def _out(search: Search, endings: Sequence[Values | None]) -> bool:
-    limit = search.patience
-    return limit is not None and fruitless(endings, search.objectives) >= limit
+    endings = (run_values(run, search.objectives) for run in ended)
+    return fruitless(endings, search.objectives) >= search.patience
 
 
 def _values(trial: FrozenTrial) -> Values | None:

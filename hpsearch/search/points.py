@@ -3,8 +3,8 @@
 The study alone decides: a search that goes on after its driver died needs nothing else.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -36,32 +36,57 @@ def begun(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     return [t for t in trials if t.state != TrialState.WAITING and WARM not in t.user_attrs]
 
 
-def next_turn(
-    trials: Iterable[FrozenTrial], *, planned: Sequence[Mapping[str, Any]], seeds: int, listed: bool
-) -> Turn | None:
-    """The first place that no trial has taken; None if the points are listed and all are taken.
+@dataclass
+class Places:
+    """Which trials a search has room for, and which of them are taken.
+
+    It reads each trial once, so that a search of thousands costs no more a trial than a short one.
 
     Args:
-        trials: the study's.
         planned: the points to begin with; all there are, if ``listed``.
         seeds: trials of each point.
         listed: whether nothing is drawn. All points are then tried once before any is tried again,
             so that a search that is cut short has compared them all; points that are drawn are
             repeated at once.
     """
-    own = begun(trials)
-    taken = {(t.user_attrs.get(POINT), t.user_attrs.get(REPEAT)) for t in own}
-    known = {t.user_attrs[POINT]: t.params for t in own if POINT in t.user_attrs}
-    for point, repeat in _places(len(planned) if listed else len(known), seeds, listed=listed):
-        if (point, repeat) not in taken:
-            return Turn(point, repeat, planned[point] if listed else known[point])
-    if listed:
-        return None
-    return Turn(len(known), 0, planned[len(known)] if len(known) < len(planned) else {})
 
+    planned: Sequence[Mapping[str, Any]]
+    seeds: int
+    listed: bool
+    begun: int = 0
+    """Trials of this search that do not wait."""
+    _noted: int = 0
+    _taken: set[tuple[int, int]] = field(default_factory=set)
+    _known: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    _next: int = 0
 
-def _places(points: int, seeds: int, *, listed: bool) -> Iterator[tuple[int, int]]:
-    if listed:
-        yield from ((point, repeat) for repeat in range(seeds) for point in range(points))
-    else:
-        yield from ((point, repeat) for point in range(points) for repeat in range(seeds))
+    def note(self, trials: Sequence[FrozenTrial]) -> None:
+        """Take note of what the study has now; what waits stands behind all that has begun."""
+        while self._noted < len(trials) and trials[self._noted].state != TrialState.WAITING:
+            trial = trials[self._noted]
+            self._noted += 1
+            if WARM not in trial.user_attrs:
+                self.begun += 1
+                self._note(trial.user_attrs, trial.params)
+
+    def _note(self, attributes: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+        if POINT in attributes:
+            self._taken.add((attributes[POINT], attributes[REPEAT]))
+            self._known[attributes[POINT]] = params
+
+    def turn(self) -> Turn | None:
+        """The first place that no trial has taken; None if the points are listed and all are."""
+        while self._place() in self._taken:
+            self._next += 1
+        point, repeat = self._place()
+        if point in self._known and not self.listed:
+            return Turn(point, repeat, self._known[point])
+        if point < len(self.planned) and repeat < self.seeds:
+            return Turn(point, repeat, self.planned[point])
+        return None if self.listed else Turn(point, repeat, {})
+
+    def _place(self) -> tuple[int, int]:
+        if self.listed:
+            repeat, point = divmod(self._next, len(self.planned))
+            return point, repeat
+        return divmod(self._next, self.seeds)
