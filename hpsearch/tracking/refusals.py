@@ -12,6 +12,7 @@ from hpsearch.tracking.credentials import without_credentials
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """How MLflow says that there is no such model, version or alias."""
 
+SILENT = re.compile(r"Max retries exceeded|timed out|Connection refused")
 DATABASE = re.compile(r"^\((?:sqlite3|psycopg2?)\.\S+\) ")
 
 
@@ -54,7 +55,8 @@ def _explained(error: Exception, where: str) -> str:
         )
     if code in ABSENT:
         return f"the registry at {where} has lost what it had ({said}); look with `hpsearch ui`"
+    why = "" if SILENT.search(str(error)) else f" as it should ({said})"
     return (
-        f"the registry at {where} does not answer ({said}); start it, or name another with "
+        f"the registry at {where} does not answer{why}; start it, or name another with "
         "--tracking-uri, then give the same command again"
     )

@@ -56,5 +56,5 @@ def test_a_server_that_is_not_there_is_not_a_registry_without_a_champion() -> No
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(RegistryError, match=f"{uri} does not answer"):
+    with pytest.raises(RegistryError, match=f"{uri} does not answer; start it"):
         Registry(tracking=Tracking(uri=uri), model="m").champion()
