@@ -133,7 +133,7 @@ def _cells(found: Mapping[str, Interval]) -> tuple[str, ...]:
 def _chosen(facts: Facts) -> str:
     if facts.trainings is None:
         return facts.chosen_by
-    return f"{pipe_table(facts.trainings)}\n\n{facts.chosen_by}"
+    return f"On validation, by seed:\n\n{pipe_table(facts.trainings)}\n\n{facts.chosen_by}"
 
 
 def _how_scored(facts: Facts) -> str:
