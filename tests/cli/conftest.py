@@ -1,0 +1,106 @@
+"""A workspace with a registry: two tiny versions that share their patches, one that does not."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+
+from hpsearch.cli import app
+from hpsearch.config import L2Net
+from hpsearch.config.networks import ShallowUNet
+from hpsearch.data.store import PatchStore
+from hpsearch.models import Pipeline, build_denoiser, build_descriptor
+from hpsearch.models.serving import Recipe, save_pipeline
+from hpsearch.search.workspace import Workspace
+from hpsearch.tracking.candidate import FINGERPRINT, Candidate
+from hpsearch.tracking.registry import Registry
+from hpsearch.training.devices import choose_device
+from hpsearch.training.judging import judge, judged_part
+
+NETWORK = L2Net(width=0.125, patch_norm=True, unit_norm=True)
+RECIPES = (
+    Recipe(denoiser=ShallowUNet(width=0.125), descriptor=NETWORK),
+    Recipe(denoiser=None, descriptor=NETWORK),
+)
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Where the versions are, and what is in them."""
+
+    home: Path
+    pipelines: tuple[Pipeline, ...]
+    store: PatchStore
+
+    def run(self, *words: object) -> None:
+        """A command, in this process; a refusal is raised."""
+        arguments = [str(word) for word in words]
+        app([*arguments, "--home", str(self.home)], standalone_mode=False)
+
+    @property
+    def uri(self) -> str:
+        return Workspace(self.home).tracking().uri
+
+    def artifact(self, version: int) -> Path:
+        """The folder with the MLmodel of a version."""
+        mlflow.set_tracking_uri(self.uri)
+        return Path(mlflow.artifacts.download_artifacts(f"models:/patches/{version}"))
+
+
+@pytest.fixture(scope="session")
+def registered(tiny: PatchStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registered]:
+    before = os.environ.pop("MLFLOW_TRACKING_URI", None)
+    home = tmp_path_factory.mktemp("home")
+    registry = Registry(tracking=Workspace(home).tracking(), model="patches")
+    pipelines = tuple(_pipeline(recipe, seed) for seed, recipe in enumerate(RECIPES))
+    client = registry.tracking.client()
+    where = client.create_experiment("e", artifact_location=registry.tracking.artifacts)
+    scores = judge(
+        pipelines[1], judged_part(tiny, tiny.split()), noisy=True, device=choose_device("cpu")
+    )
+    for number, (pipeline, recipe) in enumerate(zip(pipelines, RECIPES, strict=True)):
+        folder = home / f"pipeline{number}"
+        save_pipeline(pipeline, recipe, folder)
+        candidate = Candidate(
+            folder=folder,
+            run_id=client.create_run(where).info.run_id,
+            search=f"s{number}",
+            scores=scores,
+            fingerprint=tiny.fingerprint,
+            example=np.array(tiny.noisy[:4, 0]),
+            dimensions=128,
+            split=tiny.split().name,
+        )
+        version = registry.register(candidate)
+    other = client.get_model_version("patches", str(version))
+    client.create_model_version("patches", other.source, tags={FINGERPRINT: "f" * 64})
+    client.set_registered_model_alias("patches", "champion", "1")
+    yield Registered(home, pipelines, tiny)
+    if before is not None:
+        os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+@pytest.fixture
+def refused(registered: Registered) -> Callable[..., str]:
+    """Run a command that is refused; what it says."""
+    from hpsearch.errors import UserError
+
+    def run(*words: object) -> str:
+        with pytest.raises(UserError) as caught:
+            registered.run(*words)
+        return str(caught.value)
+
+    return run
+
+
+def _pipeline(recipe: Recipe, seed: int) -> Pipeline:
+    with torch.random.fork_rng():
+        denoiser = None if recipe.denoiser is None else build_denoiser(recipe.denoiser, seed=seed)
+        return Pipeline(
+            denoiser=denoiser, descriptor=build_descriptor(recipe.descriptor, seed=seed)
+        ).eval()
