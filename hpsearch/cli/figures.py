@@ -33,6 +33,8 @@ LOOKED_AT = 10
 """Trials whose networks are shown at work, from the first of the leaderboard on."""
 REPORT, OPTUNA = "report.html", "optuna.html"
 LINKS = {"the report": REPORT, "Optuna's plots": OPTUNA, "all files": ""}
+NOTE_PICTURE, NOTE_DOTS = "note.png", 75
+"""The learning curves in a description, which shows pictures as large as they are."""
 SHOWN_POINTS, SHOWN_VIEWS = 16, 8
 """The S×K batch of validation patches that a trial's t-SNE shows."""
 
@@ -50,6 +52,8 @@ def publish_figures(
         if run.id in looked_at or run.kind != "trial":
             shown |= _pictures(run, folder)
         files = {f"figures/{name}": png(figure) for name, figure in shown.items()}
+        if run.reports:
+            files[NOTE_PICTURE] = png(shown["learning_curves.png"], dots=NOTE_DOTS)
         publisher.attach(run.id, files)
         count += len(files)
         if progress:
@@ -62,6 +66,7 @@ def _publish_search(folder: SearchFolder, publisher: Publisher, rows: list[Row])
     stated, scores = folder.search(), load_scores(folder)
     drawn = search_figures(folder)
     files = {f"figures/{picture.name}.png": png(picture.figure) for picture in drawn}
+    files[NOTE_PICTURE] = png(drawn[0].figure, dots=NOTE_DOTS)
     files[REPORT] = page(folder, drawn).encode()
     files[OPTUNA] = optuna_page(folder.path, stated, folder.record.study).encode()
     publisher.attach(None, files)
@@ -71,7 +76,7 @@ def _publish_search(folder: SearchFolder, publisher: Publisher, rows: list[Row])
         metric=stated.objective.metric,
         yardsticks=yardsticks(scores),
         links=file_pages(publisher.tracking, publisher.parent, LINKS),
-        picture=file_address(publisher.parent, f"figures/{drawn[0].name}.png"),
+        picture=file_address(publisher.parent, NOTE_PICTURE),
     )
     publisher.describe(note)
     return len(files)
@@ -80,9 +85,7 @@ def _publish_search(folder: SearchFolder, publisher: Publisher, rows: list[Row])
 def _describe_trials(publisher: Publisher, runs: list[Run], rows: list[Row], metric: str) -> None:
     notes = {}
     pictures = {
-        run.id: file_address(publisher.run_id(run.id), "figures/learning_curves.png")
-        for run in runs
-        if run.reports
+        run.id: file_address(publisher.run_id(run.id), NOTE_PICTURE) for run in runs if run.reports
     }
     for row in rows:
         picture = pictures.get(row.run.id)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli.app import HOME, Home, app
+from hpsearch.cli.app import HOME, Home, TrackingUri, app
 from hpsearch.cli.jobs import MaybeAddress, submit_resume
 from hpsearch.cli.options import (
     ChangedSpace,
@@ -30,6 +30,7 @@ def resume(
     time_limit: TimeLimit = None,
     patches: Patches = None,
     gpu_seconds: GpuSeconds = None,
+    tracking_uri: TrackingUri = None,
     home: Home = HOME,
 ) -> None:
     """Go on with a search that was interrupted or hit a limit; what has ended stays as it is.
@@ -43,7 +44,7 @@ def resume(
     from hpsearch.cli.resuming import open_again, refuse_finished, settle_space
     from hpsearch.cli.running import run
 
-    folder = settle_space(open_again(name, home), changed_space)
+    folder = settle_space(open_again(name, home, tracking_uri), changed_space)
     new = limits(
         folder.record.limits, time_limit=time_limit, patches=patches, gpu_seconds=gpu_seconds
     )
@@ -57,6 +58,7 @@ def extend(
     name: Name,
     trials: Annotated[int, typer.Option(min=1, help="How many to add.")],
     changed_space: ChangedSpace = None,
+    tracking_uri: TrackingUri = None,
     home: Home = HOME,
 ) -> None:
     """Add trials to a search, finished or not, and go on; the winner is judged again at the end.
@@ -66,4 +68,4 @@ def extend(
     from hpsearch.cli.resuming import extended, open_again, settle_space
     from hpsearch.cli.running import run
 
-    run(extended(settle_space(open_again(name, home), changed_space), trials))
+    run(extended(settle_space(open_again(name, home, tracking_uri), changed_space), trials))

@@ -17,9 +17,9 @@ from hpsearch.search.workspace import SearchFolder, Workspace
 from hpsearch.tracking.runs import Told
 
 
-def open_again(name: str, home: Path) -> SearchFolder:
+def open_again(name: str, home: Path, tracking_uri: str | None = None) -> SearchFolder:
     """A search that exists, with the patches that it began with."""
-    folder = Workspace(home).open(name)
+    folder = Workspace(home).open(name, tracking_uri=tracking_uri)
     refuse_promotion(folder)
     folder.store()
     return folder

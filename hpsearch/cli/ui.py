@@ -37,7 +37,7 @@ def ui(
     with answering(tracking):
         pages = _pages(tracking, folder and folder.ledger.identity(), name)
     base = f"http://127.0.0.1:{port}" if local else tracking.shown.rstrip("/")
-    lines = [f"{what:<22} {base}/{page}" for what, page in pages.items()]
+    lines = [f"{what:<24} {base}/{page}" for what, page in pages.items()]
     if local:
         serve(tracking, port, lines)
     else:
@@ -50,11 +50,14 @@ def _pages(tracking: "Tracking", identity: str | None, name: str | None) -> dict
     Raises:
         UserError: if MLflow does not know the search.
     """
-    from hpsearch.tracking.pages import run_page, runs_page, search_run, trials_page
+    from hpsearch.tracking.names import view_name
+    from hpsearch.tracking.pages import run_page, runs_page, search_run, trials_page, view_page
 
     if name is None:
         return {"all searches": runs_page(tracking), "their best trials": trials_page(tracking)}
+    run, view = search_run(tracking, identity or "", name), view_name(identity or "")
     return {
-        f"search {name}": run_page(tracking, search_run(tracking, identity or "", name)),
-        "its best trials": trials_page(tracking, search=name),
+        f"search {name}": run_page(tracking, run),
+        "its trials as a table": view_page(tracking, view),
+        "as charts": trials_page(tracking, search=name),
     }

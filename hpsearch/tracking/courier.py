@@ -54,6 +54,7 @@ class Courier:
     """The search's space file; uploaded if it is there."""
     told: Told = field(default_factory=Told)
     _got: dict[str, Got] = field(default_factory=dict)
+    _view: str = ""
     _doubt: bool = True
     """Whether a request may have been carried out without our knowing."""
 
@@ -80,12 +81,19 @@ class Courier:
             if progress:
                 progress(number, len(runs))
         ended = self._unless_deleted(SEARCH_RUN, self._send_end)
+        self._lay_out()
         if (doubt or ended) and self.mirror.ids:
             self.mirror.look()
         self._doubt = False
         delivery.runs = len(runs) + 1
         delivery.created = len(self.mirror.created) - before
         return delivery
+
+    def _lay_out(self) -> None:
+        view = entries.view(self.told, self.mirror.identity)
+        if self.told.runs and view != self._view:
+            self.mirror.lay_out(view)
+            self._view = view
 
     def _unless_deleted(self, trial: str, send: Callable[[], bool | None]) -> bool:
         """Send to a run; one that somebody has deleted stays deleted and holds up no other."""

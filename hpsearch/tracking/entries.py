@@ -12,9 +12,19 @@ from pydantic_core import PydanticUndefined
 from hpsearch.config import TrialConfig
 from hpsearch.config.flat import ALWAYS, Flat, flatten, title
 from hpsearch.tracking.ledger import Event
-from hpsearch.tracking.names import COMMIT, OBJECTIVE, SOURCE, SOURCE_TYPE, STATUS
+from hpsearch.tracking.names import (
+    COMMIT,
+    IDENTITY,
+    KIND,
+    OBJECTIVE,
+    SOURCE,
+    SOURCE_TYPE,
+    STATUS,
+)
 from hpsearch.tracking.runs import Run, Told
 
+SHOWN_METRICS = (OBJECTIVE, "val/verification", "val/matching", "val/retrieval", "train/loss")
+MOST_COLUMNS = 40
 LARGEST_BATCH = 900
 """Points in one request, with room for the tags; MLflow takes 1,000 of all together."""
 LONGEST_VALUE, LONGEST_NAME = 6000, 250
@@ -56,6 +66,28 @@ def trial_tags(run: Run, search: Event) -> list[RunTag]:
 def state_tags(run: Run) -> list[RunTag]:
     """How the trial stands, or ended and why."""
     return _tags({STATUS: run.status, "reason": run.reason, "retries": str(run.retries)})
+
+
+def view(told: Told, identity: str) -> str:
+    """The trials of a search as a table: the best first, with the columns worth sorting by."""
+    search = told.search or {}
+    params: dict[str, None] = {}
+    for run in told.runs.values():
+        if run.kind == "trial":
+            own = trial_params(run, search.get("constants", {}))
+            params |= dict.fromkeys(param.key for param in own)
+    columns = [
+        "attributes.`Duration`",
+        *(f"metrics.`{name}`" for name in SHOWN_METRICS),
+        *(f"params.`{name}`" for name in list(params)[:MOST_COLUMNS]),
+        f"tags.`{STATUS}`",
+    ]
+    facets = {
+        "searchFilter": f"tags.`{IDENTITY}` = '{identity}' and tags.`{KIND}` = 'trial'",
+        "orderByKey": f"metrics.`{OBJECTIVE}`",
+        "orderByAsc": search.get("direction") == "minimize",
+    }
+    return json.dumps({**facets, "selectedColumns": columns})
 
 
 def points(report: Event) -> list[Metric]:

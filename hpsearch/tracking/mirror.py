@@ -13,7 +13,16 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
-from hpsearch.tracking.names import IDENTITY, KIND, OBJECTIVE, PARENT, SEARCH, TRIAL
+from hpsearch.tracking.names import (
+    IDENTITY,
+    KIND,
+    OBJECTIVE,
+    PARENT,
+    SEARCH,
+    TRIAL,
+    VIEW,
+    view_name,
+)
 from hpsearch.tracking.runs import Run
 from hpsearch.tracking.server import Tracking
 
@@ -73,6 +82,10 @@ class Mirror:
             return set()
         history = self.client.get_metric_history(self.ids[trial], OBJECTIVE)
         return {point.step for point in history}
+
+    def lay_out(self, view: str) -> None:
+        """Save how the table of runs shows this search."""
+        self.client.set_experiment_tag(self.experiment, VIEW + view_name(self.identity), view)
 
     def _create(self, run: Run | None, name: str | None, started: float | None) -> str:
         tags = {SEARCH: self.search, IDENTITY: self.identity, KIND: "search"}

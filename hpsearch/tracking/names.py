@@ -18,6 +18,8 @@ NOTE = "mlflow.note.content"
 """Tag: the description that MLflow shows first, Markdown."""
 SOURCE, SOURCE_TYPE = "mlflow.source.name", "mlflow.source.type"
 COMMIT = "mlflow.source.git.commit"
+VIEW = "mlflow.sharedViewState."
+"""Tag of an experiment, before the view's name: a view of its runs that a link can open."""
 SPACE = "space.py"
 """The space, in the search's folder and among the files of its run."""
 OBJECTIVE = "objective"
@@ -32,6 +34,11 @@ MLFLOW_STATUS: dict[str, Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]] = {
     "diverged": "KILLED",
     "interrupted": "KILLED",
 }
+
+
+def view_name(identity: str) -> str:
+    """The saved view that shows a search."""
+    return f"hpsearch-{identity}"
 
 
 def default_uri(home: Path) -> str:

@@ -43,6 +43,11 @@ def search_run(tracking: Tracking, identity: str, name: str) -> str:
     return found[0].info.run_id
 
 
+def view_page(tracking: Tracking, name: str) -> str:
+    """The table of runs as a saved view shows it."""
+    return f"{runs_page(tracking)}&viewStateShareKey={name}"
+
+
 def run_page(tracking: Tracking, run: str) -> str:
     """One run: its description, numbers, charts and files."""
     return f"?{MODE}#/experiments/{_experiment(tracking)}/runs/{run}?{MODE}"

@@ -1,0 +1,69 @@
+"""Passwords in addresses: used, and neither written nor shown."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpsearch.errors import UserError
+from hpsearch.tracking.credentials import MLFLOW, POSTGRESQL, take_credentials, without_credentials
+from hpsearch.tracking.server import sentence, tracking_at
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*MLFLOW, *POSTGRESQL):
+        monkeypatch.setenv(name, "before")  # so that it is put back
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(
+    ("uri", "bare", "names"),
+    [
+        ("http://ann:p%40ss@host:5000/x", "http://host:5000/x", MLFLOW),
+        ("https://ann:p%40ss@host", "https://host", MLFLOW),
+        ("postgresql://ann:p%40ss@host/db", "postgresql://host/db", POSTGRESQL),
+        ("postgresql+psycopg://ann:p%40ss@h:1/db", "postgresql+psycopg://h:1/db", POSTGRESQL),
+    ],
+)
+def test_they_go_where_the_client_looks(uri: str, bare: str, names: tuple[str, str]) -> None:
+    assert take_credentials(uri) == bare
+    assert [os.environ[name] for name in names] == ["ann", "p@ss"]
+
+
+@pytest.mark.parametrize("uri", ["http://host:5000", "sqlite:////a@b/c.db", "postgresql:///db"])
+def test_an_address_without_them_stays_as_it_is(uri: str) -> None:
+    assert take_credentials(uri) == uri
+    assert not {*MLFLOW, *POSTGRESQL} & os.environ.keys()
+
+
+def test_a_database_that_has_no_place_for_them_keeps_them_and_never_shows_them(
+    tmp_path: Path,
+) -> None:
+    tracking = tracking_at("mysql+pymysql://ann:secret@host/db", tmp_path)
+    assert "secret" in tracking.uri
+    assert "secret" not in tracking.shown + repr(tracking)
+    said = sentence(OSError(f"cannot open {tracking.uri} now"), tracking)
+    assert "secret" not in said
+    assert "mysql+pymysql://host/db" in said
+
+
+@given(
+    user=st.from_regex(r"[a-z]{1,8}", fullmatch=True),
+    password=st.from_regex(r"[A-Za-z0-9%!$*+,;=.~-]{6,12}", fullmatch=True),
+)
+def test_no_password_survives(user: str, password: str) -> None:
+    shown = without_credentials(
+        f"at http://{user}:{password}@host:1/a, and x://h/db?password={password}&a=1"
+    )
+    assert password not in shown.replace("a=1", "")
+    assert "http://host:1/a" in shown
+
+
+@pytest.mark.parametrize("uri", ["somewhere", "/tmp/mlruns", "file:///tmp/x", "ftp://u:pw@host"])
+def test_what_is_no_tracking_uri_is_refused(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no tracking URI") as caught:
+        tracking_at(uri, tmp_path)
+    assert "pw" not in str(caught.value)
