@@ -58,6 +58,11 @@ def extend(
     name: Name,
     trials: Annotated[int, typer.Option(min=1, help="How many to add.")],
     changed_space: ChangedSpace = None,
+    concurrent: Concurrent = None,
+    cpus: Cpus = None,
+    time_limit: TimeLimit = None,
+    patches: Patches = None,
+    gpu_seconds: GpuSeconds = None,
     tracking_uri: TrackingUri = None,
     home: Home = HOME,
 ) -> None:
@@ -68,4 +73,8 @@ def extend(
     from hpsearch.cli.resuming import extended, open_again, settle_space
     from hpsearch.cli.running import run
 
-    run(extended(settle_space(open_again(name, home, tracking_uri), changed_space), trials))
+    folder = settle_space(open_again(name, home, tracking_uri), changed_space)
+    new = limits(
+        folder.record.limits, time_limit=time_limit, patches=patches, gpu_seconds=gpu_seconds
+    )
+    run(extended(folder, trials, limits=new, **given(concurrent=concurrent, cpus=cpus)))

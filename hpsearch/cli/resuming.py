@@ -1,7 +1,9 @@
 """Whether and how a search can go on."""
 
 import difflib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hpsearch.cli.app import out
 from hpsearch.cli.figures import home_option
@@ -36,16 +38,15 @@ def refuse_finished(folder: SearchFolder) -> None:
             f"search {folder.name!r} has finished; add trials with "
             f"`hpsearch extend {folder.name} --trials 20{home_option(folder)}`"
         )
-    reached = Meter(folder.record.limits, folder.ledger).reached()
-    if reached and not all_ended(folder):
-        raise UserError(
-            f"search {folder.name!r} has spent its limit of {reached}; go on with a larger one, "
-            "as in `--patches` or `--gpu-seconds`"
-        )
+    if not all_ended(folder):
+        _refuse_spent(folder)
 
 
-def extended(folder: SearchFolder, trials: int) -> SearchFolder:
+def extended(folder: SearchFolder, trials: int, **fields: Any) -> SearchFolder:
     """The search with more trials to train.
+
+    Args:
+        fields: more of its record that changes.
 
     Raises:
         UserError: if there are no more to try, or its patience or its limits leave it nothing.
@@ -57,16 +58,24 @@ def extended(folder: SearchFolder, trials: int) -> SearchFolder:
             f"search {folder.name!r} has no more to try: sampler {stated.sampler!r} lists "
             f"{before} trials; raise seeds, or begin a search of another space"
         )
-    folder = folder.changed(trials=after)
     if runs_are_out_of_patience(folder.runs(), stated):
-        folder.changed(trials=before)
         raise UserError(
             f"search {folder.name!r} ended because nothing improved in {stated.patience} trials; "
             "raise patience in its space and add --changed-space take"
         )
-    refuse_finished(folder)
+    changed = {"trials": after, **fields}
+    _refuse_spent(replace(folder, record=folder.record.model_copy(update=changed)))
     folder.ledger.append("extend", trials=after)
-    return folder
+    return folder.changed(**changed)
+
+
+def _refuse_spent(folder: SearchFolder) -> None:
+    reached = Meter(folder.record.limits, folder.ledger).reached()
+    if reached:
+        raise UserError(
+            f"search {folder.name!r} has spent its limit of {reached}; set a larger one with "
+            "--patches or --gpu-seconds"
+        )
 
 
 def settle_space(folder: SearchFolder, choice: str | None) -> SearchFolder:

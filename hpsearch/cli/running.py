@@ -64,9 +64,11 @@ def run_trials(folder: SearchFolder, *, command: str = "") -> None:
     finally:
         ray_tune.stop_ray()
     cut = _close_open_runs(folder)
+    if not cut and (session.exhausted or all_ended(folder)):
+        return
     if session.limit:
         _say_limit(folder, session.limit, cut=cut, command=command)
-    elif cut or not session.exhausted:
+    else:
         folder.ledger.append("finish", status="interrupted")
         out.print(f"Interrupted; nothing is lost. Go on with:  {command}", soft_wrap=True)
         raise typer.Exit(INTERRUPTED)
@@ -87,9 +89,9 @@ def _say_limit(folder: SearchFolder, limit: str, *, cut: int, command: str) -> N
 
 
 def _train_winner(folder: SearchFolder) -> None:
-    """Folds leave no network behind: train the winner once on all training sequences."""
+    """Folds leave no network behind: train the winner once on the whole training part."""
     winner = best_run(folder.runs(), folder.search().objective)
-    out.print(f"winner: trial {winner.label}; training it on all training sequences …")
+    out.print(f"winner: trial {winner.label}; training it on the whole training part …")
     with one_thread():
         for _ in checkpointed(winner.config, folder.job(), folder.trials / winner.id):
             pass

@@ -32,6 +32,7 @@ def checkpointed(config: TrialConfig, job: Job, folder: Path) -> Iterator[Report
     if said is not None:
         before = said.metrics.get(SECONDS, 0.0)
         yield said
+    _count_memory_anew(trial.task.device)
     began = time.monotonic()
     for report in trial.reports():
         cost = {SECONDS: before + time.monotonic() - began, **_memory(trial.task.device)}
@@ -45,6 +46,13 @@ def _go_on(trial: Trial, folder: Path) -> Report | None:
         return trial.load(folder) if (folder / CHECKPOINT).exists() else None
     except UserError:
         return None  # a damaged checkpoint: begin again
+
+
+def _count_memory_anew(device: torch.device) -> None:
+    """A process runs trial after trial; what the last one held is not this one's."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def _memory(device: torch.device) -> dict[str, float]:

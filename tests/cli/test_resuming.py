@@ -71,6 +71,11 @@ def test_a_spent_limit_asks_for_a_larger_one(folder: SearchFolder) -> None:
     with pytest.raises(UserError, match="has spent its limit of 200 patches"):
         refuse_finished(spent)
     refuse_finished(spent.changed(limits=Limits(patches=201)))
+    with pytest.raises(UserError, match="set a larger one with --patches"):
+        extended(folder.changed(limits=Limits(patches=200)), 1)
+    assert Workspace(folder.workspace.home).open("mine").record.trials == 2, "nothing was added"
+    more = extended(folder, 1, limits=Limits(patches=300))
+    assert (more.record.trials, more.record.limits.patches) == (3, 300)
 
 
 def test_a_space_that_has_not_changed_or_is_gone_is_no_matter(
