@@ -1,11 +1,20 @@
 """Direction and guard of objectives."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from hpsearch.config import L2Net, RandomTriplets, TrialConfig
+from hpsearch.data.store import PatchStore
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores, Sizes, evaluate, make_tasks
-from hpsearch.search.objective import MEAN_MAP, Objective
+from hpsearch.search.checkpointed import SECONDS
+from hpsearch.search.objective import MEAN_MAP, MEASURED, RESTORED, Objective
+from hpsearch.search.outcome import guarded, outcome
+from hpsearch.training.artifacts import Artifacts
+from hpsearch.training.trial import Job, prepare_trial
 
 
 def test_better_follows_the_direction() -> None:
@@ -14,9 +23,42 @@ def test_better_follows_the_direction() -> None:
     assert Objective(metric="val/MAE", direction="minimize", worst=255.0).better(4.0, 5.0)
 
 
-def test_an_unknown_metric_names_those_there_are() -> None:
-    with pytest.raises(UserError, match="val/matching"):
-        Objective(metric="val/nothing").value({"val/matching": 0.5}, collapsed=False)
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"metric": "val/nothing"}, "no report has the metric 'val/nothing'.*val/matching/hard"),
+        ({"metric": "train/seconds", "direction": "minimize"}, "set worst"),
+        ({"worst": float("-inf")}, "must be finite"),
+    ],
+)
+def test_an_objective_that_cannot_be_is_refused_at_once(settings: dict, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        Objective(**settings)
+
+
+def test_an_error_of_clean_patches_is_no_objective() -> None:
+    with pytest.raises(UserError, match="clean patches have no error"):
+        Objective(metric="val/PSNR").value({"val/mAP": 0.5}, collapsed=False)
+
+
+def test_every_report_of_a_real_trial_has_what_a_search_can_aim_at(
+    tiny: PatchStore, tmp_path: Path
+) -> None:
+    job = Job(
+        store=tiny,
+        split=tiny.split(),
+        artifacts=Artifacts(str(tmp_path)),
+        report_every=60,
+        validation_points=8,
+    )
+    small = TrialConfig(descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=10), patches=60)
+    (report,) = prepare_trial(small, job).reports()
+    assert {*MEASURED, *RESTORED} - {SECONDS} <= report.metrics.keys()
+    assert SECONDS in MEASURED, "is added where trials are timed"
+    assert guarded(report, MEAN_MAP)["objective"] == report.metrics["val/mAP"]
+    flat = replace(report, metrics={**report.metrics, "val/collapsed": 1.0})
+    assert guarded(flat, MEAN_MAP)["objective"] == MEAN_MAP.worst
+    assert outcome(guarded(flat, MEAN_MAP))[0] == "collapsed"
 
 
 def score(encode) -> Scores:
@@ -29,7 +71,7 @@ def score(encode) -> Scores:
     )
 
 
-def guarded(scores: Scores) -> float:
+def guarded_mean(scores: Scores) -> float:
     metrics = {f"val/{name}": value for name, value in scores.flat().items()}
     return MEAN_MAP.value(metrics, collapsed=scores.collapsed)
 
@@ -40,4 +82,4 @@ def test_a_constant_encoder_is_worst_although_retrieval_alone_ranks_it_first() -
     learned = score(lambda rng, n: rng.normal(size=(n, 1, 8)) + 0.3 * rng.normal(size=(n, 16, 8)))
     assert constant.retrieval == 1.0
     assert constant.retrieval >= learned.retrieval > random.retrieval
-    assert guarded(constant) == MEAN_MAP.worst < guarded(random) < guarded(learned)
+    assert guarded_mean(constant) == MEAN_MAP.worst < guarded_mean(random) < guarded_mean(learned)
