@@ -1,0 +1,109 @@
+"""``hpsearch sync``, and what a user may do wrong with MLflow: in process, for speed."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from hpsearch.cli.sync import sync
+from hpsearch.cli.ui import ui
+from hpsearch.data.store import PatchStore
+from hpsearch.errors import UserError
+from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.tracking.credentials import MLFLOW
+from hpsearch.tracking.names import IDENTITY, TRIAL
+
+from .conftest import SPACE
+from .written import write_trials
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny: PatchStore, monkeypatch: pytest.MonkeyPatch) -> SearchFolder:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return made(Workspace(tmp_path / "home"), tiny)
+
+
+def made(workspace: Workspace, tiny: PatchStore, uri: str | None = None) -> SearchFolder:
+    record = SearchRecord(
+        space=str(SPACE), store=str(tiny.path), fingerprint=tiny.fingerprint, split="auto",
+        tracking_uri=workspace.tracking(uri).uri, trials=3,
+    )  # fmt: skip
+    return workspace.create("written", SPACE, record)
+
+
+def runs(folder: SearchFolder, uri: str | None = None) -> dict[str, str]:
+    tracking = folder.workspace.tracking(uri) if uri else folder.tracking()
+    client = tracking.client()
+    experiment = client.get_experiment_by_name("hpsearch")
+    assert experiment is not None
+    rule = f"tags.`{IDENTITY}` = '{folder.ledger.identity()}'"
+    found = client.search_runs([experiment.experiment_id], rule)
+    return {run.data.tags.get(TRIAL, ""): run.info.run_id for run in found}
+
+
+def test_a_deleted_run_is_made_again_and_another_server_gets_them_all(
+    folder: SearchFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_trials(folder.ledger)
+    home = folder.workspace.home
+    sync("written", pictures=False, tracking_uri=None, home=home)
+    assert "4 runs (4 new), 8 reports sent, 0 already there" in capsys.readouterr().out
+    folder.tracking().client().delete_run(runs(folder)["t0"])
+    sync("written", pictures=False, tracking_uri=None, home=home)
+    assert "4 runs (1 new), 4 reports sent, 4 already there" in capsys.readouterr().out
+    before = runs(folder)
+    sync("written", pictures=False, tracking_uri=None, home=home)
+    assert "4 runs (0 new), 0 reports sent, 8 already there" in capsys.readouterr().out
+    assert runs(folder) == before
+    other = f"sqlite:///{tmp_path}/other.db"
+    sync("written", pictures=False, tracking_uri=other, home=home)
+    assert "4 runs (4 new), 8 reports sent, 0 already there" in capsys.readouterr().out
+    assert runs(folder, other).keys() == before.keys()
+
+
+def test_an_empty_search_is_refused(folder: SearchFolder) -> None:
+    with pytest.raises(UserError, match="search 'written' is empty"):
+        sync("written", pictures=False, tracking_uri=None, home=folder.workspace.home)
+
+
+def test_a_server_that_does_not_answer_is_refused(folder: SearchFolder) -> None:
+    write_trials(folder.ledger)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"MLflow at {uri} does not answer"):
+            sync("written", pictures=False, tracking_uri=uri, home=folder.workspace.home)
+
+
+def test_the_page_of_a_search_that_mlflow_does_not_know_is_refused(folder: SearchFolder) -> None:
+    write_trials(folder.ledger)
+    with pytest.raises(UserError, match="hpsearch sync written"):
+        ui("written", port=port(), tracking_uri=None, home=folder.workspace.home)
+
+
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_a_password_in_the_uri_is_written_nowhere(
+    tmp_path: Path, tiny: PatchStore, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    for name in MLFLOW:
+        monkeypatch.setenv(name, "before")
+    folder = made(Workspace(tmp_path), tiny, "http://ann:s3cret@127.0.0.1:9")
+    write_trials(folder.ledger)
+    publisher = folder.publisher()
+    publisher.start()
+    assert not publisher.stop(patience=20)
+    said = capsys.readouterr()
+    files = b"".join(path.read_bytes() for path in folder.path.rglob("*") if path.is_file())
+    assert b"s3cret" not in files
+    assert "s3cret" not in said.out + said.err + publisher.last_error + repr(publisher)
+    record = json.loads((folder.path / "search.json").read_text())
+    assert record["tracking_uri"] == "http://127.0.0.1:9"
