@@ -1,5 +1,7 @@
 """What happens when the last trial has ended, and what is printed then."""
 
+from collections.abc import Iterator
+
 from hpsearch.cli.app import err, out
 from hpsearch.cli.figures import home_option, publish_figures, yardsticks
 from hpsearch.cli.live import Watch
@@ -7,7 +9,9 @@ from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.reporting.tables import leaderboard, summary
 from hpsearch.reporting.text import leaderboard_table, plain, summary_lines, yardstick_table
+from hpsearch.search.pareto import pareto_front
 from hpsearch.search.registering import Outcome, register_winner
+from hpsearch.search.search import Search
 from hpsearch.search.winner import (
     best_run,
     judge_all,
@@ -48,9 +52,21 @@ def print_trials(folder: SearchFolder) -> None:
     rows = leaderboard(runs, direction=stated.objective.direction, limit=SHOWN)
     out.print(f"\nLeaderboard of {folder.name} ({stated.objective.metric} on validation)")
     _raw(plain(leaderboard_table(rows)))
+    for line in _front(runs, stated):
+        _raw(line)
     out.print()
     for line in summary_lines(summary(runs, budget=stated.budget)):
         _raw(line)
+
+
+def _front(runs: list[Run], stated: Search) -> Iterator[str]:
+    """With several objectives, the trials that no other beats in all of them."""
+    if not stated.also:
+        return
+    yield "\nTrials that no other beats in all objectives"
+    for run in pareto_front(runs, stated.objectives):
+        values = (f"{o.metric} {run.last[o.metric]:.4g}" for o in stated.objectives)
+        yield f"  {run.label}  {'  '.join(values)}"
 
 
 def print_scores(scores: dict[str, Scores]) -> None:

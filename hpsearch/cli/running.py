@@ -143,7 +143,7 @@ def write_down(
     split = folder.split()
     params = {
         "space": folder.record.space,
-        "objective": stated.objective.metric,
+        "objective": ", ".join(objective.metric for objective in stated.objectives),
         "trials": folder.record.trials,
         "budget": stated.budget,
         "scheduler": stated.stopping,
@@ -151,6 +151,9 @@ def write_down(
         "reduction": stated.reduction,
         **({} if stated.folds is None else {"folds": stated.folds}),
         "sampler": stated.sampler,
+        "seeds": stated.seeds,
+        **({} if stated.patience is None else {"patience": stated.patience}),
+        **({} if folder.record.warm_from is None else {"warm_from": folder.record.warm_from}),
         "seed": stated.seed,
         "split": split.name,
     }

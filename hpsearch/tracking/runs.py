@@ -126,3 +126,15 @@ def advance(run: Run | None, event: Event) -> Run:
             status, reason = event["status"], event.get("reason", "")
             return replace(run, status=status, reason=reason, ended=event["time"])
     return run
+
+
+def repeats(runs: Iterable[Run]) -> list[list[Run]]:
+    """Runs of one configuration together, whatever their training seed; in order of first number.
+
+    The mean of such a group is what its configuration is worth; the best of it is luck.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        same = run.config.model_copy(update={"seed": 0}).model_dump_json()
+        groups.setdefault(same, []).append(run)
+    return list(groups.values())

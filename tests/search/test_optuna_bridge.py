@@ -169,19 +169,3 @@ def test_a_search_in_pieces_draws_as_one_in_one_go(
         return configs(where)
 
     assert run(tmp_path / "whole", [14]) == run(tmp_path / "pieces", [3, 8, 9, 14])
-
-
-def test_collapse_steers_the_sampler_away(folder: Path) -> None:
-    """Below lr 0.5 all is well, above it everything collapses; the share of the latter falls."""
-    (folder / "space.py").write_text(SPACE.format(sampler="tpe"))
-    search, collapsed = bridge(folder), []
-    for i in range(36):
-        config = search.suggest(f"t{i}")
-        assert isinstance(config, dict)
-        rate = config["trial"]["optimiser"]["lr"]
-        bad = rate > 0.5
-        last = result(20, 0.0, "collapsed") if bad else result(100, 1 - rate, "completed")
-        search.on_trial_complete(trial_id=f"t{i}", result=last)
-        collapsed.append(bad)
-    assert sum(collapsed[:12]) >= 3, "random at first"
-    assert sum(collapsed[-12:]) <= 2, "and then it knows"

@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import pytest
 from optuna.trial import TrialState
 
 from hpsearch.search.optuna_bridge import OUTCOME, StudySearch
@@ -80,7 +79,9 @@ def test_a_whole_search_is_told_truly(tmp_path: Path) -> None:
     expected: list[tuple[str, dict[int, float]]] = []
     for i in range(60):
         config = search.suggest(str(i))["trial"]
-        curve, ending = {}, "completed"
+        ending = "completed"
+        curve: dict[int, float] = {}
+        result: dict[str, Any] = {}
         for seen in (25, 50, 75, 100):
             if i % 7 == 6 and seen == 50:
                 ending = "failed"
@@ -108,4 +109,4 @@ def test_a_whole_search_is_told_truly(tmp_path: Path) -> None:
         (TrialState.FAIL, ("failed",)),
     ):
         assert states.count(state) == sum(endings.count(word) for word in words) > 0
-    assert LITERAL == {word: endings.count(word) for word in LITERAL}
+    assert {word: endings.count(word) for word in LITERAL} == LITERAL
