@@ -14,8 +14,8 @@ they are useful. A stop is late if it comes more than 5 % of the budget after th
 batch with spread (relative dispersion above 0.1).
 
 The last part of the grid is meant to come back or to be slow: batches that shrink, rates that fall,
-warm-up. A run has RECOVERED if its descriptors lay close together (the detector's own measure of
-"narrow") at three looks in a row and in the end did not, and it ended sound.
+warm-up. A run has RECOVERED if its descriptors lay close together (relative dispersion below 0.2 or
+resultant length above 0.99) at three looks in a row and in the end did not, and it ended sound.
 
     python benchmarks/collapse_grid.py [--folder data] [--seed 0] [--rows 0:] [--save looks]
     python benchmarks/collapse_grid.py --load looks [looks ...]
@@ -43,7 +43,7 @@ from hpsearch.data.embedded import embedded_store
 from hpsearch.data.store import PatchStore
 from hpsearch.models import Pipeline, describe
 from hpsearch.training.artifacts import Artifacts
-from hpsearch.training.collapse import CLOSE, CollapseDetector, Dispersion
+from hpsearch.training.collapse import CollapseDetector, Dispersion
 from hpsearch.training.devices import keep_freed_memory
 from hpsearch.training.loop import Progress, Verdict, fit
 from hpsearch.training.tasks import DescriptorTask
@@ -55,8 +55,9 @@ LATE = 0.05
 """Share of the budget after the collapse at which a stop is late."""
 SPREAD = 0.1
 """Relative dispersion above which descriptors do not lie in one place."""
-IN_A_ROW = 3
-"""Looks at descriptors close together, after which a run that ends apart has recovered."""
+NARROW, ALIGNED, IN_A_ROW = 0.2, 0.99, 3
+"""Relative dispersion below, or resultant length above, at so many looks: a run that ends apart has
+recovered."""
 
 
 @dataclass
@@ -91,9 +92,11 @@ class Looks:
     @property
     def recovered(self) -> bool:
         """Whether it came back from one place."""
-        narrow = [Dispersion(*seen).narrow for seen in self.dispersion]
+        narrow = [
+            relative < NARROW or resultant > ALIGNED for relative, resultant, _ in self.dispersion
+        ]
         longest = max((len(list(run)) for bad, run in groupby(narrow) if bad), default=0)
-        return not self.collapsed and longest >= IN_A_ROW and self.ends["relative"] > CLOSE
+        return not self.collapsed and longest >= IN_A_ROW and self.ends["relative"] > NARROW
 
     @property
     def truth(self) -> str:

@@ -95,6 +95,9 @@ def coming_back() -> list[TrialConfig]:
     )
     small, large = SxK(groups=8, views=2), SxK(groups=16, views=8)
     shrinking = FixedSteps(stages=(large, small), at=(0.2,))
+    later = FixedSteps(stages=(large, small), at=(0.3,))
+    flatter = FixedSteps(stages=(SxK(groups=32, views=4), small), at=(0.2,))
+    tight = BatchHard(margin=HardMargin(alpha=0.5))
     middle = SxK(groups=32, views=4)
     down, late = StepDecay(at=(0.1,), factor=0.1), StepDecay(at=(0.4,), factor=0.01)
     back = [
@@ -108,6 +111,10 @@ def coming_back() -> list[TrialConfig]:
         (unit, HardNet(), Pairs(batch=8), Adam(lr=1e-2), Constant(warm_up=0.2)),
         (unit, HardNet(), Pairs(batch=8), Adam(lr=3e-2), down),
         (unit, BatchAll(), shrinking, Adam(lr=3e-2), down),
+        (unit, hard, flatter, Adam(lr=1e-2), Constant()),
+        (unit, soft, shrinking, Adam(lr=3e-3), Constant()),
+        (unit, tight, shrinking, Adam(lr=1e-2), Constant()),
+        (unit, hard, later, Adam(lr=1e-2), Constant(warm_up=0.1)),
     ]
     others = [
         (raw, hard, middle, Adam(lr=3e-2), late),

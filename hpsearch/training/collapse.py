@@ -21,9 +21,10 @@ from torch import Tensor
 
 from hpsearch.shapes import Float, Int
 
-CLOSE = 0.2
-"""Relative dispersion below this counts as one point."""
-ALIGNED = 0.99
+CLOSE = 0.1
+"""Relative dispersion below this counts as one point; at 0.2 the first steps of runs that come back
+are nearly taken for collapse."""
+ALIGNED = 0.995
 """Resultant length above this counts as one direction."""
 APART = 1.03
 """A mean ratio of negative to positive distance below this counts as not told apart; at 1.05 runs
