@@ -40,12 +40,14 @@ def promote(
     """
     from hpsearch.cli.promoting import promote_search
     from hpsearch.cli.promotion_words import show_plan
+    from hpsearch.search.promotion import refuse_promotion
     from hpsearch.search.promotion_folder import prepare
     from hpsearch.search.workspace import Workspace
     from hpsearch.tracking.registry import quieten_mlflow
 
     quieten_mlflow()
     folder = Workspace(home).open(name, tracking_uri=tracking_uri)
+    refuse_promotion(folder)
     promotion = prepare(folder, top=top, seeds=seeds)
     show_plan(promotion, dry_run=dry_run)
     if not dry_run:

@@ -1,5 +1,7 @@
 """What a promotion prints: its plan, how the configurations did, and what became of the pick."""
 
+from collections.abc import Iterator
+
 from hpsearch.cli.app import out
 from hpsearch.cli.figures import home_option
 from hpsearch.config.flat import differences
@@ -7,7 +9,7 @@ from hpsearch.evaluation import Scores
 from hpsearch.evaluation.bootstrap import HEADLINES, Comparison, intervals
 from hpsearch.reporting.text import Table, duration, plain
 from hpsearch.search.entry import Entry
-from hpsearch.search.promotion import Standing
+from hpsearch.search.promotion import Standing, plan
 from hpsearch.search.promotion_folder import Promotion
 from hpsearch.search.registering import Outcome, registry_of
 from hpsearch.search.workspace import SearchFolder
@@ -30,8 +32,8 @@ def show_plan(promotion: Promotion, *, dry_run: bool) -> None:
     metric = parent.search().objective.metric
     _raw(f"Configurations of {parent.name} to train again, best first by {metric} on validation:")
     _raw(plain(Table(("trial", "in search", "settings"), tuple(rows), frozenset({"settings"}))))
-    if len(found.chosen) < found.top:
-        _raw(f"{found.top} were asked for; {len(found.chosen)} completed a trial")
+    for words in _notes(promotion):
+        _raw(words)
     left = count - _ended(promotion)
     cost = f"{len(found.chosen)} × {found.seeds} seeds = {count} trainings of "
     cost += f"{parent.search().budget:,} patches"
@@ -47,6 +49,22 @@ def show_plan(promotion: Promotion, *, dry_run: bool) -> None:
         _raw(f"{model} champion: version {champion.version}, from {origin}")
     if dry_run:
         _raw("Dry run: nothing was trained, scored or registered.")
+
+
+def _notes(promotion: Promotion) -> Iterator[str]:
+    """What may surprise about the configurations."""
+    parent, found, child = promotion.parent, promotion.plan, promotion.child
+    if len(found.chosen) < found.top:
+        yield f"{found.top} were asked for; {len(found.chosen)} completed a trial"
+    trials = [run for run in parent.runs() if run.kind == "trial"]
+    ended = sum(run.status not in ("running", "interrupted") for run in trials)
+    if child is None and ended < parent.record.trials:
+        yield f"{ended} of {parent.record.trials} trials of {parent.name} have ended so far"
+    if child is not None:
+        objective = parent.search().objective
+        now = plan(parent.name, trials, objective, top=found.top, seeds=found.seeds)
+        if now.chosen != found.chosen:
+            yield f"{parent.name} has gone on since; remove {child.path} to choose again"
 
 
 def _ended(promotion: Promotion) -> int:

@@ -105,6 +105,7 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(
     assert "2 × 3 seeds = 6 trainings of 1,920 patches: about 3 min 0 s (2 at once" in said
     assert said.index("001") < said.index("000"), "the better one first"
     assert "patch-descriptor has no champion" in said
+    assert "3 were asked for; 2 completed a trial" in said
     assert "Dry run: nothing was trained" in said
     assert sorted(own.path.rglob("*.json")) == before
     assert not registry(own).versions()
@@ -177,6 +178,7 @@ def test_what_cannot_be_is_one_sentence(own: Home, printed: str) -> None:
         (("promote", "nowhere"), "there is no search 'nowhere'"),
         (("promote", "empty"), "no trial of search 'empty' completed"),
         (("promote", "known", "--seeds", 5), "being promoted with --top 2 --seeds 2"),
+        (("promote", "known-promotion"), "go on with `hpsearch promote known`"),
         (("resume", "known-promotion"), "go on with `hpsearch promote known`"),
         (("rollback",), "never had a champion before version 1"),
         (("rollback", "nobody"), "no registered model 'nobody'"),
