@@ -1,15 +1,18 @@
 """Between Tune, which starts trials, and the fleet that they run on."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ray import tune
 from ray.tune.search import Searcher
 
 from hpsearch.search.optuna_bridge import StudySearch
-from hpsearch.search.resources import MEMORY_SHARE, Fleet, Place
+from hpsearch.search.resources import MEMORY_SHARE, Fleet, Node, Place
 
 INSIDE = "metrics/"
+PAUSE = 5.0
+"""Seconds between two looks at which nodes there are."""
 
 
 class PlacedSearch(Searcher):
@@ -19,14 +22,21 @@ class PlacedSearch(Searcher):
     chosen here, and is not the sampler's to choose.
     """
 
-    def __init__(self, study: StudySearch, fleet: Fleet) -> None:
+    def __init__(
+        self, study: StudySearch, fleet: Fleet, look: Callable[[], Sequence[Node]] | None = None
+    ) -> None:
+        """Trials go where ``look`` says that there are nodes; None for where there were some."""
         super().__init__(metric=study.metric, mode=study.mode)
-        self._study, self._fleet = study, fleet
+        self._study, self._fleet, self._look = study, fleet, look
+        self._looked = time.monotonic()
         self.exhausted = False
         """Whether the study has no more trials to begin."""
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial with its place; None while there is no place."""
+        if self._look is not None and time.monotonic() - self._looked > PAUSE:
+            self._fleet.see(self._look())
+            self._looked = time.monotonic()
         place = self._fleet.take(trial_id)
         if place is None:
             return None

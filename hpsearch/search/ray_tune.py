@@ -25,6 +25,8 @@ from hpsearch.search.workers import train
 from hpsearch.search.workspace import SearchFolder
 
 TUNE_FOLDER = "tune"
+MANY = 10_000
+"""Trials at once, for Tune: how many there are is for the fleet to say."""
 PATIENCE = 10.0
 """Seconds that the head of a cluster has to answer."""
 SETTINGS = {
@@ -105,7 +107,7 @@ def run_session(folder: SearchFolder) -> Session:
     reconcile(folder)
     fleet = Fleet(folder.resources(), nodes(), record.concurrent)
     study = StudySearch(folder.path, space=folder.space, trials=record.trials, url=record.study)
-    placed = PlacedSearch(study, fleet)
+    placed = PlacedSearch(study, fleet, nodes)
     stopper = LimitStopper(Meter(record.limits, folder.ledger))
     tuner = tune.Tuner(
         _trainable(folder),
@@ -113,7 +115,7 @@ def run_session(folder: SearchFolder) -> Session:
             search_alg=placed,
             scheduler=JudgeScheduler(_judge(folder, search)),
             num_samples=-1,  # the study says when there are enough
-            max_concurrent_trials=fleet.most,
+            max_concurrent_trials=MANY,
             reuse_actors=True,  # a fresh worker costs two seconds and a torch import
             trial_dirname_creator=_dirname,
         ),

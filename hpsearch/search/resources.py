@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -113,15 +114,17 @@ class Fleet:
                 "add workers"
             )
 
+    def see(self, nodes: Sequence[Node]) -> None:
+        """Nodes have joined or left; what has no room now waits for its node to come back."""
+        self.nodes = nodes
+        with suppress(UserError):
+            self._places = places(self.asked, nodes)
+        self.learn(self._share)
+
     @property
     def packs(self) -> bool:
         """Whether trials will share GPUs as their memory allows."""
         return self.asked.gpus is None and any(place.kind == "gpu" for place in self._places)
-
-    @property
-    def most(self) -> int:
-        """Trials that may ever run at once."""
-        return self.at_once or (self._packed_room() if self.packs else self.room())
 
     def room(self) -> int:
         """Trials that fit now."""
@@ -145,7 +148,7 @@ class Fleet:
     def learn(self, share: float) -> None:
         """Note the share of a GPU's memory that a trial holds; later trials are packed by it."""
         self._share = max(self._share, share)
-        if self.packs:
+        if self.packs and self._share > 0:
             together = min(MOST_ON_ONE, max(1, math.floor(1 / (MARGIN * self._share))))
             self._places = [
                 place.model_copy(update={"gpus": 1 / together}) if place.kind == "gpu" else place

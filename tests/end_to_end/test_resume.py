@@ -25,11 +25,14 @@ pytestmark = [
 
 
 def wait_for_reports(home: Home, name: str, count: int, process: subprocess.Popen) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 240
     while time.monotonic() < until and process.poll() is None:
         if sum(event["event"] == "report" for event in home.ledger(name).events()) >= count:
             return
         time.sleep(0.05)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=30)
     raise AssertionError(f"no {count} reports came; exit code {process.poll()}")
 
 

@@ -53,7 +53,6 @@ def test_room_is_counted_node_by_node(asked: Resources, nodes: list[Node], room:
     fleet = Fleet(asked, nodes)
     taken = [fleet.take(str(i)) for i in range(room + 3)]
     assert sum(place is not None for place in taken) == room == fleet.room()
-    assert fleet.most == room
 
 
 def test_both_kinds_are_used_and_the_one_that_is_free_is_given() -> None:
@@ -86,7 +85,7 @@ def test_however_small_only_so_many_share_a_gpu() -> None:
     fleet = Fleet(Resources(), [{"CPU": 64, "GPU": 1}])
     fleet.learn(0.001)
     taken = [fleet.take(str(i)) for i in range(MOST_ON_ONE + 1)]
-    assert sum(place is not None for place in taken) == MOST_ON_ONE == fleet.most
+    assert sum(place is not None for place in taken) == MOST_ON_ONE
 
 
 @pytest.mark.parametrize(
@@ -104,7 +103,17 @@ def test_what_can_never_run_is_refused(asked: Resources, at_once: int | None, wo
         Fleet(asked, LAPTOP, at_once)
 
 
+def test_nodes_that_join_are_used_and_nodes_that_left_are_waited_for() -> None:
+    fleet = Fleet(Resources(), LAPTOP)
+    fleet.see([*LAPTOP, {"CPU": 8, "GPU": 2}])
+    assert [getattr(fleet.take(str(i)), "kind", None) for i in range(3)] == ["gpu", "gpu", None]
+    fleet = Fleet(Resources(gpus=1), GPUS)
+    fleet.see(LAPTOP)
+    assert fleet.take("0") is None
+    fleet.see(GPUS)
+    assert fleet.take("0") is not None
+
+
 def test_at_most_so_many_at_once() -> None:
     fleet = Fleet(Resources(), LAPTOP, 2)
     assert [bool(fleet.take(str(i))) for i in range(3)] == [True, True, False]
-    assert fleet.most == 2
