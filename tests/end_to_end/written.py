@@ -18,7 +18,7 @@ def write_trials(ledger: Ledger, fingerprint: str = "f" * 64) -> None:
         config = TrialConfig(optimiser=SGD(lr=0.1 * (number + 1)), patches=1920)
         ledger.append("start", trial=trial, number=number, config=config.model_dump(mode="json"))
         for i in range(1, reports + 1):
-            value = 0.1 * number + 0.1 * i
+            value = 0.11 * number + 0.1 * i
             metrics = {"train/loss": 1 / i, "val/mAP": value, "val/matching/hard": value / 2}
             ledger.append("report", trial=trial, seen=480 * i, objective=value, metrics=metrics)
         ledger.append("end", trial=trial, status=status)

@@ -1,5 +1,6 @@
 """MLflow from the ledger, on a real SQLite backend: nested, complete, once."""
 
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from hpsearch.config import SGD, TrialConfig
+from hpsearch.config.flat import flatten
 from hpsearch.tracking.ledger import Ledger
 from hpsearch.tracking.names import KIND, PARENT, SEARCH, artifact_location, default_uri
 from hpsearch.tracking.publisher import Delivery, Publisher, Tracking, TrackingError
@@ -177,3 +179,71 @@ def test_a_dead_server_holds_nothing_up_and_loses_nothing(
     alive = publisher(ledger, home, "outage")
     alive.sync()
     assert len(history(alive.tracking.client(), children(alive)["t0"], "val/mAP")) == 3
+
+
+def test_what_all_trials_share_is_neither_a_parameter_nor_in_the_name(
+    tmp_path: Path, home: Path
+) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    config = TrialConfig(optimiser=SGD(lr=0.1), patches=7_000)
+    shared = {key: value for key, value in flatten(config).items() if key != "optimiser.lr"}
+    dataset = {"name": "tiny", "fingerprint": "f" * 64, "path": "/x", "profile": "{}"}
+    ledger.append(
+        "search", params={}, dataset=dataset, direction="maximize", constants=shared,
+        tags={"version.torch": "2"},
+    )  # fmt: skip
+    for number, changed in enumerate((config, config.model_copy(update={"patches": 8_000}))):
+        told = changed.model_dump(mode="json")
+        ledger.append("start", trial=f"t{number}", number=number, config=told)
+    found = publisher(ledger, home, "shared")
+    found.sync()
+    runs = children(found)
+    assert runs["t0"].data.params == {"optimiser.lr": "0.1"}
+    assert runs["t1"].data.params == {"optimiser.lr": "0.1", "patches": "8000"}, "a rare value"
+    assert runs["t0"].info.run_name == "000 triplet · batch 50 · sgd 0.1"
+    assert runs["t0"].data.tags["seed"] == "0"
+    assert runs["parent"].data.tags["version.torch"] == "2"
+    assert runs["t0"].inputs.dataset_inputs[0].dataset.digest == "f" * 16
+
+
+def test_a_run_that_somebody_deleted_holds_up_no_other(ledger: Ledger, home: Path) -> None:
+    start = {"config": TrialConfig().model_dump(mode="json")}
+    report = {"objective": 0.5, "metrics": {"val/mAP": 0.5}}
+    for trial in ("t0", "t1"):
+        ledger.append("start", trial=trial, number=int(trial[1]), **start)
+    found = publisher(ledger, home, "deleted")
+    found.sync()
+    found.tracking.client().delete_run(found.run_id("t0"))
+    for trial in ("t0", "t1"):
+        ledger.append("report", trial=trial, seen=100, **report)
+    found.sync()
+    runs = children(found)
+    assert runs.keys() == {"parent", "t1"}
+    assert runs["t1"].data.metrics["val/mAP"] == 0.5
+
+
+def test_two_searches_of_one_name_do_not_share_runs(tmp_path: Path, home: Path) -> None:
+    dataset = {"name": "tiny", "fingerprint": "f" * 64, "path": "/x", "profile": "{}"}
+    ledgers = [Ledger(tmp_path / name / "ledger.jsonl") for name in ("one", "other")]
+    for ledger in ledgers:
+        ledger.append("search", params={}, dataset=dataset, direction="maximize")
+        write_trial(ledger, 0, "completed")
+    feeds = [publisher(ledger, home, "namesake") for ledger in ledgers]
+    assert [feed.sync().created for feed in feeds] == [2, 2]
+    assert feeds[0].parent != feeds[1].parent
+    assert feeds[0].run_id("t0") != feeds[1].run_id("t0")
+
+
+def test_a_server_that_lost_everything_gets_it_again(ledger: Ledger, tmp_path: Path) -> None:
+    write_trial(ledger, 0, "completed")
+    found = publisher(ledger, tmp_path, "lost")
+    found.sync()
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        for table in ("metrics", "latest_metrics", "params", "tags", "runs"):
+            database.execute(f"DELETE FROM {table}")
+    database.close()
+    ledger.append("finish", status="completed")
+    with pytest.raises(TrackingError):
+        found.sync()
+    assert found.sync().sent == 3
+    assert len(history(found.tracking.client(), children(found)["t0"], "val/mAP")) == 3
