@@ -40,7 +40,12 @@ def run(folder: SearchFolder) -> None:
         finish(folder, publisher)
     finally:
         if not publisher.stop():
-            err.print(f"MLflow has not had everything yet: {publisher.last_error}", markup=False)
+            err.print(
+                f"MLflow has not had everything: {publisher.last_error or 'it is slow'}; send it "
+                f"later with:  hpsearch sync {folder.name}{home_option(folder)}",
+                markup=False,
+                soft_wrap=True,
+            )
 
 
 def run_trials(folder: SearchFolder, *, command: str = "") -> None:
