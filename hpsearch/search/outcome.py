@@ -38,4 +38,4 @@ def outcome(result: Mapping[str, Any]) -> tuple[str, str]:
         return "collapsed", "the descriptors of the validation patches lie in one point"
     if status != "running":
         return status, result.get("reason", "")
-    return "pruned", "among the lower share of its rung"
+    return "pruned", "behind others at the same patches"
