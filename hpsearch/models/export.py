@@ -31,7 +31,7 @@ def refuse_without_onnx() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
-            f"exporting needs {' and '.join(missing)}; install with: pip install 'hpsearch[onnx]'"
+            f"exporting needs {', '.join(missing)}; install with: pip install 'hpsearch[onnx]'"
         )
 
 
