@@ -83,8 +83,8 @@ def _say_limit(folder: SearchFolder, limit: str, *, cut: int, command: str) -> N
     """A search at its limit ends as any other, if it has something to show."""
     folder.ledger.append("limit", reason=limit)
     out.print(
-        f"The limit of {limit} is reached; {cut} trials were interrupted and can go on with a "
-        f"larger one:  {command}",
+        f"The limit of {limit} is reached (trials interrupted: {cut}). "
+        f"With a larger one the search goes on:  {command}",
         soft_wrap=True,
     )
     if not any(run.status == "completed" for run in folder.runs()):
