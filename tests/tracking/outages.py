@@ -113,17 +113,21 @@ class _Relay(socketserver.BaseRequestHandler):
     lost = False
 
     def handle(self) -> None:
-        with socket.create_connection(("127.0.0.1", self.server.behind)) as behind:
+        try:
+            behind = socket.create_connection(("127.0.0.1", self.server.behind))
+        except OSError:
+            return  # the server is dead, which is what it is here for
+        with behind:
             back = threading.Thread(target=self._answers, args=(behind,), daemon=True)
             back.start()
             while data := _read(self.request):
                 losing = self.server.losing
                 self.lost = self.lost or (losing is not None and losing in data)
                 if self.server.answer is not None:
-                    self.request.sendall(self.server.answer)
+                    _send(self.request, self.server.answer)
                     break
-                behind.sendall(data)
-            behind.close()
+                _send(behind, data)
+            _close(behind)
             _close(self.request)
 
     def _answers(self, behind: socket.socket) -> None:
@@ -131,7 +135,7 @@ class _Relay(socketserver.BaseRequestHandler):
             if self.lost:
                 break
             time.sleep(self.server.delay)
-            self.request.sendall(data)
+            _send(self.request, data)
         _close(self.request)
 
 
@@ -140,6 +144,13 @@ def _read(connection: socket.socket) -> bytes:
         return connection.recv(65536)
     except OSError:
         return b""
+
+
+def _send(connection: socket.socket, data: bytes) -> None:
+    try:
+        connection.sendall(data)
+    except OSError:
+        return  # whoever asked has gone
 
 
 def _close(connection: socket.socket) -> None:
