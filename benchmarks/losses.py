@@ -50,7 +50,7 @@ from hpsearch.training.trial import Job, prepare_trial
 
 SCORES = ("mAP", "verification", "matching", "retrieval")
 REPORTS = 3
-RATES = (1e-3, 3e-3, 1e-2)
+RATES = (1e-2, 3e-3, 3e-2)
 PILOT_SEED = 9
 WARM = 1 / 6
 """Share of the budget that the baseline weights of the stepped way have seen."""
