@@ -1,0 +1,221 @@
+"""Searches replayed on recorded learning curves: real searchers, real stopping rules, no training.
+
+The table holds random configurations with their whole curves. A searcher proposes any point of the
+space; the nearest row that it has not had yet stands for it, and the searcher is told that row's
+parameters and curve, as if it had proposed them. So nothing is interpolated, no searcher is told
+what was not measured, and all searchers choose among the same rows. Random search takes rows at
+random, which is what a random search of the space is.
+
+Nearness: names that matter for the final objective weigh more (share of its variance that a name
+explains, alone); a name that one of the two points lacks counts as far. The same for all searchers.
+"""
+
+import heapq
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import optuna
+import pyarrow.parquet as pq
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+
+from hpsearch.search.schedulers import Judge
+from hpsearch.search.search import Search
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration, as a search would have seen it: a collapse ends its curve."""
+
+    params: Mapping[str, Any]
+    distributions: Mapping[str, BaseDistribution]
+    reports: tuple[Report, ...]
+    seconds: tuple[float, ...]
+    """CPU seconds up to each report."""
+
+    @property
+    def final(self) -> float:
+        """The objective at the end of its budget; the worst if it collapsed."""
+        return self.reports[-1]["objective"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """All rows, and how near a point is to each."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def best(self) -> float:
+        """Of all rows that were trained to the end."""
+        return max(row.final for row in self.rows)
+
+    def nearest(self, params: Mapping[str, Any], free: np.ndarray) -> int:
+        """The row among ``free`` (a mask) that is most like a point."""
+        point = self._scaled(params)
+        both = np.isfinite(point) & np.isfinite(self._rows)
+        apart = np.isfinite(point) != np.isfinite(self._rows)
+        step = np.abs(np.where(both, self._rows - point, 0.0))
+        step = np.where(self._categorical & (step > 0), 1.0, step)
+        far = (self._weights * (step + apart)).sum(axis=1)
+        return int(np.argmin(np.where(free, far, np.inf)))
+
+    @cached_property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Of every name that occurs."""
+        return {n: d for row in self.rows for n, d in row.distributions.items()}
+
+    def _scaled(self, params: Mapping[str, Any]) -> np.ndarray:
+        """Values on a scale of 0 to 1, logarithmic where the space is; NaN for what is absent."""
+        known = self.distributions.items()
+        return np.array([_unit(params[n], d) if n in params else np.nan for n, d in known])
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        return np.array([self._scaled(row.params) for row in self.rows])
+
+    @cached_property
+    def _categorical(self) -> np.ndarray:
+        kinds = self.distributions.values()
+        return np.array([isinstance(kind, CategoricalDistribution) for kind in kinds])
+
+    @cached_property
+    def _weights(self) -> np.ndarray:
+        final = np.array([row.final for row in self.rows])
+        columns = zip(self._rows.T, self._categorical, strict=True)
+        return np.array([0.01 + _explained(c, final, categorical=kind) for c, kind in columns])
+
+
+class Searcher(Protocol):
+    """What proposes rows, and what it is told."""
+
+    def ask(self, name: str) -> int | None:
+        """A row that has not been tried; None if there is none left."""
+        ...
+
+    def report(self, name: str, report: Report) -> None: ...
+
+    def end(self, name: str, report: Report) -> None: ...
+
+
+@dataclass
+class Replay:
+    """One search: trials side by side on so many workers, each as fast as it was recorded."""
+
+    table: Table
+    searcher: Searcher
+    judge: Judge
+    workers: int = 4
+    target: float = np.inf
+    """The search ends when a trial that was trained to the end is as good."""
+    patches: int = 0
+    bests: list[tuple[int, float]] = field(default_factory=list)
+    """Patches trained so far, by all, and the best that was trained to the end."""
+    trials: int = 0
+    collapses: list[bool] = field(default_factory=list)
+    """Of each trial that ended."""
+
+    def run(self) -> "Replay":
+        """Until the target is reached, or no row is left."""
+        queue: list[tuple[float, int, int, int]] = []  # time, trial, row, number of the report
+        for _ in range(self.workers):
+            self._start(queue, 0.0)
+        while queue:
+            now, trial, index, number = heapq.heappop(queue)
+            row, report = self.table.rows[index], self.table.rows[index].reports[number]
+            self.patches += report["seen"] - (row.reports[number - 1]["seen"] if number else 0)
+            if self._told(trial, report):
+                later = row.seconds[number + 1] - row.seconds[number]
+                heapq.heappush(queue, (now + later, trial, index, number + 1))
+                continue
+            if self.bests and self.bests[-1][1] >= self.target:
+                break
+            self._start(queue, now)
+        return self
+
+    def reached(self, target: float) -> float:
+        """Patches until a trial that was trained to the end was this good; infinite if none was."""
+        return next((float(patches) for patches, best in self.bests if best >= target), np.inf)
+
+    def _start(self, queue: list[tuple[float, int, int, int]], now: float) -> None:
+        index = self.searcher.ask(str(self.trials))
+        if index is not None:
+            first = self.table.rows[index].seconds[0]
+            heapq.heappush(queue, (now + first, self.trials, index, 0))
+            self.trials += 1
+
+    def _told(self, trial: int, report: Report) -> bool:
+        """Whether the trial goes on; as Tune, which keeps a stopping report from the searcher."""
+        name, value = str(trial), report["objective"]
+        running = report["status"] == "running"
+        if running and not self.judge.stops(trial, seen=report["seen"], value=value):
+            self.searcher.report(name, report)
+            return True
+        if not running:
+            self.searcher.report(name, report)
+        self.searcher.end(name, report)
+        self.collapses.append(report["collapsed"])
+        if report["status"] == "completed" and not (self.bests and self.bests[-1][1] >= value):
+            self.bests.append((self.patches, value))
+        return False
+
+
+def read_table(path: Path, search: Search) -> Table:
+    """The recorded curves, each cut where the detector would have stopped the run."""
+    rows = []
+    for line in pq.read_table(path).to_pylist():
+        params = json.loads(line["params"])
+        fixed = optuna.trial.FixedTrial(params)
+        search.suggest(fixed)  # type: ignore[arg-type]
+        seconds, reports = _as_seen(line, search)
+        rows.append(Row(fixed.params, fixed.distributions, reports, seconds))
+    return Table(tuple(rows))
+
+
+def _as_seen(line: Mapping[str, Any], search: Search) -> tuple[tuple[float, ...], tuple]:
+    seconds, reports = [], []
+    for number, (seen, value) in enumerate(zip(line["seen"], line["objective"], strict=True)):
+        failed = line["status"] != "completed" and seen >= line["stopped_at"]
+        last = number + 1 == len(line["seen"])
+        report = {
+            "seen": min(seen, line["stopped_at"]) if failed else seen,
+            "training_iteration": number + 1,
+            "objective": search.objective.worst if failed else value,
+            "status": line["status"] if failed else "completed" if last else "running",
+            "collapsed": failed or value == search.objective.worst,
+            "metrics": {},
+        }
+        reports.append(report)
+        seconds.append(line["seconds"][number])
+        if failed:
+            break
+    return tuple(seconds), tuple(reports)
+
+
+def _unit(value: Any, distribution: BaseDistribution) -> float:
+    internal = distribution.to_internal_repr(value)
+    if not isinstance(distribution, FloatDistribution):
+        return internal
+    low, high = distribution.low, distribution.high
+    if distribution.log:
+        internal, low, high = np.log(internal), np.log(low), np.log(high)
+    return (internal - low) / (high - low)
+
+
+def _explained(column: np.ndarray, final: np.ndarray, *, categorical: bool) -> float:
+    """Share of the variance of ``final`` that lies between values, or fifths of the range.
+
+    Corrected for what chance explains; absent is a value too.
+    """
+    steps = column if categorical else np.minimum(np.floor(column * 5), 4)
+    groups = [final[steps == value] for value in np.unique(steps[np.isfinite(steps)])]
+    groups = [g for g in (*groups, final[~np.isfinite(steps)]) if len(g)]
+    within = sum(((group - group.mean()) ** 2).sum() for group in groups)
+    freedom = max(1, len(final) - len(groups))
+    return max(0.0, float(1 - (within / freedom) / final.var(ddof=1)))

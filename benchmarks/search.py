@@ -1,0 +1,170 @@
+"""What a search costs and saves, beside the stock stack: Ray Tune with its own Optuna bridge.
+
+python benchmarks/search.py --replay [--seeds 50]     patches until the best of a table is found
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import optuna
+from overhead import overhead
+from replay import Replay, Searcher, Table, read_table
+from scale import Metered, scaled
+from searchers import Rows, ours, stock
+
+from hpsearch.data.embedded import embedded_store
+from hpsearch.search.schedulers import Judge, build_rule
+from hpsearch.search.search import load_search
+
+HERE = Path(__file__).parent
+SPACE, TABLE = HERE / "replay_space.py", HERE / "curves.parquet"
+GOALS = (0.01, 0.02, 0.05)
+"""Relative distance from the best of the table that counts as found."""
+Make = Callable[[int], Searcher]
+"""A searcher, from a seed."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--replay", action="store_true")
+    parser.add_argument("--scale", action="store_true")
+    parser.add_argument("--trials", type=int, default=None)
+    parser.add_argument("--at-once", type=int, default=100)
+    parser.add_argument("--overhead", action="store_true")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--folder", type=Path, default=Path("data"))
+    parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--workers", type=int, default=4)
+    options = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if options.replay:
+        replay(read_table(options.table, load_search(SPACE)), options.seeds, options.workers)
+    with tempfile.TemporaryDirectory() as folder:
+        if options.scale:
+            drive(options, Path(folder))
+        if options.overhead:
+            race(options, Path(folder))
+
+
+def drive(options: argparse.Namespace, folder: Path) -> None:
+    """Many trials over the table, and what each costs the driver."""
+    table = read_table(options.table, load_search(SPACE))
+    trials = options.trials or 2000
+    bill(scaled(table, SPACE, folder, trials=trials, at_once=options.at_once))
+
+
+def race(options: argparse.Namespace, folder: Path) -> None:
+    """Trials a second, ours and the stock's."""
+    data, trials = embedded_store("tiny", options.folder), options.trials or 200
+    say("| round | hpsearch, trials a second | stock, trials a second | ratio |")
+    say("|---|---|---|---|")
+    for number, (own, other) in enumerate(
+        overhead(folder, data, trials=trials, rounds=options.rounds)
+    ):
+        say(f"| {number} | {trials / own:.2f} | {trials / other:.2f} | {other / own:.2f} |")
+
+
+def replay(table: Table, seeds: int, workers: int) -> None:
+    """Every searcher on every seed, then a table of what they cost."""
+    describe(table)
+    search = load_search(SPACE)
+    asha = partial(
+        build_rule,
+        "asha",
+        grace=search.first_rung,
+        budget=search.budget,
+        reduction=search.reduction,
+    )
+    arms: dict[str, tuple[Make, Callable]] = {
+        "random, no pruning": (lambda seed: Rows(table, seed=seed), lambda: None),
+        "random + ASHA": (lambda seed: Rows(table, seed=seed), asha),
+        "stock OptunaSearch + ASHA": (lambda seed: stock(table, SPACE, seed=seed), asha),
+        "hpsearch": (lambda seed: ours(table, SPACE, seed=seed), asha),
+    }
+    found = {
+        name: played(table, make, rule, seeds=seeds, workers=workers)
+        for name, (make, rule) in arms.items()
+    }
+    compare(found, table, search.budget)
+
+
+def played(table: Table, make: Make, rule: Callable, *, seeds: int, workers: int) -> list[Replay]:
+    """One searcher on every seed."""
+    target = table.best * (1 - min(GOALS))
+    return [
+        Replay(table, make(seed), Judge(rule(), maximize=True), workers, target).run()
+        for seed in range(seeds)
+    ]
+
+
+def compare(found: Mapping[str, list[Replay]], table: Table, budget: int) -> None:
+    """Medians and quartiles in full trainings, and each against the first, seed by seed."""
+    for goal in GOALS:
+        costs = {n: costs_to(runs, table.best * (1 - goal)) / budget for n, runs in found.items()}
+        base = next(iter(costs.values()))
+        say(f"\nwithin {goal:.0%} of the best, in full trainings:")
+        say("| search | median | quartiles | mean | not found | of the first, medians | paired |")
+        say("|---|---|---|---|---|---|---|")
+        for name, cost in costs.items():
+            low, middle, high = np.percentile(cost, [25, 50, 75], method="higher")
+            ratio = np.exp(np.median(np.log(capped(cost, costs) / capped(base, costs))))
+            say(
+                f"| {name} | {middle:.1f} | {low:.1f} – {high:.1f} | "
+                f"{capped(cost, costs).mean():.1f} | {np.isinf(cost).sum()} | "
+                f"{middle / np.median(base):.2f} | {ratio:.2f}, cheaper in "
+                f"{(cost < base).mean():.0%} |"
+            )
+
+
+def bill(metered: Metered) -> None:
+    """CPU, wall and memory a trial, by how many trials there were before."""
+    say("| trials | CPU ms a trial | wall ms a trial | kB a trial | MB |")
+    say("|---|---|---|---|---|")
+    for before, after in pairwise(metered.marks):
+        count = after[0] - before[0]
+        cpu, wall, megabytes = (
+            1e3 * (b - a) / count for a, b in zip(before[1:], after[1:], strict=True)
+        )
+        say(
+            f"| {before[0]} – {after[0]} | {cpu:.0f} | {wall:.0f} | {megabytes:.1f} | "
+            f"{after[3]:.0f} |"
+        )
+    parts = ", ".join(f"{what} {s:.1f}" for what, s in metered.seconds.items())
+    say(f"CPU seconds in all: {parts}")
+
+
+def costs_to(runs: list[Replay], target: float) -> np.ndarray:
+    """Patches of each run until the target; infinite where it was missed."""
+    return np.array([run.reached(target) for run in runs])
+
+
+def capped(cost: np.ndarray, costs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """A search that missed counts as the dearest that did not."""
+    most = max(c[np.isfinite(c)].max(initial=0.0) for c in costs.values())
+    return np.minimum(cost, most)
+
+
+def describe(table: Table) -> None:
+    """What the table holds."""
+    final = np.array([row.final for row in table.rows])
+    near = {f"{goal:.0%}": int((final >= table.best * (1 - goal)).sum()) for goal in GOALS}
+    say(f"{len(final)} rows, best {table.best:.4f}, rows within: {near}")
+    say(f"final objective, quartiles: {np.percentile(final, [0, 25, 50, 75, 100]).round(3)}")
+    ends = [row.reports[-1]["status"] for row in table.rows]
+    say(f"ends: { {end: ends.count(end) for end in set(ends)} }")
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
