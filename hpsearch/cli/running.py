@@ -70,6 +70,8 @@ def run_trials(folder: SearchFolder, *, command: str = "") -> None:
         ray_tune.stop_ray()
     cut = _close_open_runs(folder)
     if not cut and (session.exhausted or all_ended(folder)):
+        if runs_are_out_of_patience(folder.runs(), stated):
+            out.print(f"{stated.patience} trials in a row improved nothing: the search ends here")
         return
     if session.limit:
         _say_limit(folder, session.limit, cut=cut, command=command)

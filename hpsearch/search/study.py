@@ -26,6 +26,11 @@ def study_address(folder: Path, url: str | None = None) -> str:
     return url or f"{JOURNAL}{folder / FILE}"
 
 
+def in_database(url: str | None) -> bool:
+    """Whether reading a study asks a database; a journal is read once and then kept in memory."""
+    return url is not None and not url.startswith(JOURNAL)
+
+
 def open_study(folder: Path, *, search: Search, url: str | None = None) -> optuna.Study:
     """The study of a search, made if need be.
 
