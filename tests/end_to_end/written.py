@@ -1,6 +1,7 @@
 """A ledger as a search would have written it, without training."""
 
 from hpsearch.config import SGD, TrialConfig
+from hpsearch.config.flat import flatten
 from hpsearch.tracking.ledger import Ledger
 
 REPORTS = ((4, "completed"), (3, "completed"), (1, "pruned"))
@@ -9,9 +10,11 @@ REPORTS = ((4, "completed"), (3, "completed"), (1, "pruned"))
 def write_trials(ledger: Ledger, fingerprint: str = "f" * 64) -> None:
     """Three trials, eight reports."""
     dataset = {"name": "tiny", "fingerprint": fingerprint, "path": "/x", "profile": "{}"}
+    shared = flatten(TrialConfig(optimiser=SGD(lr=0.1), patches=1920))
+    shared.pop("optimiser.lr")
     ledger.append(
         "search", params={"space": "space.py"}, dataset=dataset, direction="maximize",
-        constants={"patches": 1920},
+        constants=shared,
     )  # fmt: skip
     for number, (reports, status) in enumerate(REPORTS):
         trial = f"t{number}"

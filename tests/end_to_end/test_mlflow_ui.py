@@ -1,0 +1,174 @@
+"""What a person sees of a search in MLflow: the real server, the real browser."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpsearch.config import L2Net
+from hpsearch.data.store import PatchStore
+from hpsearch.models import Pipeline, build_descriptor
+from hpsearch.models.serving import Recipe, save_pipeline
+from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.tracking.candidate import Candidate
+from hpsearch.tracking.decision import Decision
+from hpsearch.tracking.registry import Registry
+from hpsearch.training.devices import choose_device
+from hpsearch.training.judging import judge, judged_part
+
+from .browser import CHROMIUM, Page, browser
+from .conftest import SPACE, Home
+from .written import write_trials
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning",
+        "ignore::UserWarning",
+    ),
+]  # fmt: skip
+
+
+@dataclass
+class Shown:
+    """A search with a registered model, and where ``hpsearch ui`` says that it is."""
+
+    page: Page
+    search: str
+    table: str
+    charts: str
+    runs: dict[str, str]
+    """MLflow's run ids by trial."""
+
+    @property
+    def base(self) -> str:
+        return self.search.split("/?")[0]
+
+    def at(self, path: str) -> str:
+        mode = "workflowType=machine_learning"
+        return f"{self.base}/?{mode}#/{path}{'&' if '?' in path else '?'}{mode}"
+
+
+@pytest.fixture(scope="module")
+def shown(
+    home: Home, tiny: PatchStore, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Shown]:
+    fresh = Home(tmp_path_factory.mktemp("home"), home.store)
+    folder = write_search(fresh, tiny)
+    done = fresh.run("sync", "seen")
+    assert done.returncode == 0, done.stderr
+    assert "4 runs (4 new), 8 reports sent, 0 already there" in done.stdout
+    publisher = folder.publisher()
+    publisher.sync()
+    register(folder, publisher.run_id("t1"), tiny, tmp_path_factory.mktemp("model"))
+    runs = {trial: publisher.run_id(trial) for trial in ("t0", "t1", "t2")}
+    log = tmp_path_factory.mktemp("log") / "ui"
+    process = fresh.begin("ui", "seen", "--port", free_port(), log=log)
+    try:
+        addresses = wait_for_addresses(process, log)
+        with browser(tmp_path_factory.mktemp("profile")) as page:
+            yield Shown(page, *addresses, runs)
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+        assert log.read_text().rstrip().endswith("stopped")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for_addresses(process: subprocess.Popen, log: Path) -> list[str]:
+    for _ in range(1200):
+        found = re.findall(r"http://\S+", log.read_text())
+        if len(found) == 3:
+            return found
+        assert process.poll() is None, log.read_text()
+        try:
+            process.wait(timeout=0.1)
+        except subprocess.TimeoutExpired:
+            continue
+    raise AssertionError(log.read_text())
+
+
+def write_search(home: Home, tiny: PatchStore) -> SearchFolder:
+    """Three trials that need no training."""
+    workspace = Workspace(home.path)
+    record = SearchRecord(
+        space=str(SPACE), store=str(tiny.path), fingerprint=tiny.fingerprint, split="auto",
+        tracking_uri=workspace.tracking().uri, trials=3,
+    )  # fmt: skip
+    folder = workspace.create("seen", SPACE, record)
+    write_trials(folder.ledger, tiny.fingerprint)
+    return folder
+
+
+def register(folder: SearchFolder, run_id: str, tiny: PatchStore, to: Path) -> None:
+    recipe = Recipe(denoiser=None, descriptor=L2Net(width=0.125))
+    pipeline = Pipeline(
+        denoiser=None, descriptor=build_descriptor(recipe.descriptor, seed=1)
+    ).eval()
+    save_pipeline(pipeline, recipe, to)
+    test = judged_part(tiny, tiny.split())
+    registry = Registry(tracking=folder.tracking(), model="seen-model")
+    version = registry.register(
+        Candidate(
+            folder=to, run_id=run_id, search="seen", fingerprint=tiny.fingerprint,
+            scores=judge(pipeline, test, noisy=True, device=choose_device("cpu")),
+            example=np.array(tiny.noisy[:2, 0]), dimensions=128,
+        )
+    )  # fmt: skip
+    registry.apply(version, Decision(True, "there was no champion"))
+
+
+def has(*words: str) -> str:
+    """Whether the page says all these words, in JavaScript."""
+    return f"{json.dumps(words)}.every(word => document.body.innerText.includes(word))"
+
+
+def test_the_page_of_the_search_says_what_came_out(shown: Shown, tmp_path: Path) -> None:
+    shown.page.open(shown.search, ready=has("Best: trial 001", "the report", "Leaderboard"))
+    unfold = "[...document.querySelectorAll('button')].find(b => b.innerText == 'Show more')"
+    picture = "[...document.images].some(i => i.src.includes('note.png') && i.width > 99)"
+    shown.page.wait(f"({unfold}?.click(), {picture})")
+    shown.page.screenshot(tmp_path / "search.png")
+
+
+def test_the_experiment_lists_the_trials_under_the_search(shown: Shown) -> None:
+    runs = shown.search.split("/runs/")[0].replace(shown.base, "") + "/runs"
+    shown.page.open(f"{shown.base}{runs}?workflowType=machine_learning", ready=has("seen"))
+    assert "001 triplet" not in shown.page.text(), "folded at first"
+    shown.page.value("document.querySelector('.ag-row button').click()")
+    shown.page.wait(has("000 triplet", "001 triplet", "002 triplet"))
+
+
+def test_the_table_of_trials_shows_the_columns_worth_sorting_by(shown: Shown) -> None:
+    shown.page.open(shown.table, ready=has("002 triplet", "objective", "optimiser.lr", "status"))
+    words = shown.page.text()
+    assert words.index("001 triplet") < words.index("000 triplet") < words.index("002 triplet")
+    assert "patches" not in words.splitlines(), "what all trials share is no column"
+
+
+def test_charts_are_grouped_by_name(shown: Shown) -> None:
+    shown.page.open(shown.charts, ready=has("001 triplet", "train", "val", "val/matching"))
+
+
+def test_runs_are_compared(shown: Shown) -> None:
+    ids = ",".join(f"%22{run}%22" for run in list(shown.runs.values())[:2])
+    path = f"compare-runs?runs=%5B{ids}%5D&experiments=%5B%221%22%5D"
+    shown.page.open(shown.at(path), ready=has("Comparing 2 Runs", "optimiser.lr", "val/mAP"))
+
+
+def test_the_model_shows_its_alias_and_scores(shown: Shown) -> None:
+    shown.page.open(shown.at("models/seen-model"), ready=has("seen-model", "champion"))
+    shown.page.open(shown.at("models/seen-model/versions/1"), ready=has("test/mean", "champion"))
