@@ -44,13 +44,15 @@ def resume(
     from hpsearch.cli.resuming import open_again, refuse_finished, settle_space
     from hpsearch.cli.running import run
 
-    folder = settle_space(open_again(name, home, tracking_uri), changed_space)
-    new = limits(
-        folder.record.limits, time_limit=time_limit, patches=patches, gpu_seconds=gpu_seconds
-    )
-    folder = folder.changed(limits=new, **given(concurrent=concurrent, cpus=cpus))
-    refuse_finished(folder)
-    run(folder)
+    folder = open_again(name, home, tracking_uri)
+    with folder.alone():
+        folder = settle_space(folder, changed_space)
+        new = limits(
+            folder.record.limits, time_limit=time_limit, patches=patches, gpu_seconds=gpu_seconds
+        )
+        folder = folder.changed(limits=new, **given(concurrent=concurrent, cpus=cpus))
+        refuse_finished(folder)
+        run(folder)
 
 
 @app.command(rich_help_panel="Search")
@@ -73,8 +75,10 @@ def extend(
     from hpsearch.cli.resuming import extended, open_again, settle_space
     from hpsearch.cli.running import run
 
-    folder = settle_space(open_again(name, home, tracking_uri), changed_space)
-    new = limits(
-        folder.record.limits, time_limit=time_limit, patches=patches, gpu_seconds=gpu_seconds
-    )
-    run(extended(folder, trials, limits=new, **given(concurrent=concurrent, cpus=cpus)))
+    folder = open_again(name, home, tracking_uri)
+    with folder.alone():
+        folder = settle_space(folder, changed_space)
+        new = limits(
+            folder.record.limits, time_limit=time_limit, patches=patches, gpu_seconds=gpu_seconds
+        )
+        run(extended(folder, trials, limits=new, **given(concurrent=concurrent, cpus=cpus)))

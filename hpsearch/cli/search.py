@@ -117,5 +117,6 @@ def search(
     ray_tune.start_ray(address=address, cpus=cpus)
     ray_tune.check_room(record.resources, concurrent)
     folder = workspace.create(chosen, space, record)
-    announce(folder, stated, store)
-    run(folder)
+    with folder.alone():
+        announce(folder, stated, store)
+        run(folder)

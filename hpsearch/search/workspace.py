@@ -1,7 +1,10 @@
 """Where everything lies: one folder with the data, the searches, and MLflow's files."""
 
+import fcntl
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -174,6 +177,23 @@ class SearchFolder:
     def ledger(self) -> Ledger:
         """What has happened."""
         return Ledger(self.path / "ledger.jsonl")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the search while it runs; the system lets go of it when this process dies.
+
+        Raises:
+            UserError: if another process holds it.
+        """
+        with (self.path / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserError(
+                    f"search {self.name!r} is running in another process; wait for its end, or "
+                    "stop it with Ctrl-C there"
+                ) from error
+            yield
 
     def changed(self, **fields: Any) -> "SearchFolder":
         """The search with another record, which is written down."""

@@ -78,6 +78,14 @@ def test_a_spent_limit_asks_for_a_larger_one(folder: SearchFolder) -> None:
     assert (more.record.trials, more.record.limits.patches) == (3, 300)
 
 
+def test_a_search_runs_once_at_a_time(folder: SearchFolder) -> None:
+    taken = pytest.raises(UserError, match="is running in another process")
+    with folder.alone(), taken, folder.alone():
+        pass
+    with folder.alone():
+        pass
+
+
 def test_a_space_that_has_not_changed_or_is_gone_is_no_matter(
     folder: SearchFolder, origin: Path
 ) -> None:
