@@ -38,6 +38,8 @@ class Meter:
 
     def reached(self) -> str:
         """The limit that is reached, in words; empty if none is."""
+        if self._limits == Limits():
+            return ""
         events, self._offset = self._ledger.read(self._offset)
         for event in events:
             self._take(event)
