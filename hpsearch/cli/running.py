@@ -35,8 +35,8 @@ def run(folder: SearchFolder) -> None:
     try:
         if not all_ended(folder):
             run_trials(folder)
-        if folder.search().folds:
-            _train_winner(folder)
+        if folder.search().folds and any(r.status == "completed" for r in folder.runs()):
+            train_winner(folder)
         finish(folder, publisher)
     finally:
         if not publisher.stop():
@@ -95,7 +95,7 @@ def _say_limit(folder: SearchFolder, limit: str, *, cut: int, command: str) -> N
         raise typer.Exit(INTERRUPTED)
 
 
-def _train_winner(folder: SearchFolder) -> None:
+def train_winner(folder: SearchFolder) -> None:
     """Folds leave no network behind: train the winner once on the whole training part."""
     winner = best_run(folder.runs(), folder.search().objective)
     out.print(f"winner: trial {winner.label}; training it on the whole training part …")
