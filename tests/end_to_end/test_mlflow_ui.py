@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hpsearch.cli.sync import sync
 from hpsearch.config import L2Net
 from hpsearch.data.store import PatchStore
 from hpsearch.models import Pipeline, build_descriptor
@@ -63,9 +64,7 @@ def shown(
 ) -> Iterator[Shown]:
     fresh = Home(tmp_path_factory.mktemp("home"), home.store)
     folder = write_search(fresh, tiny)
-    done = fresh.run("sync", "seen")
-    assert done.returncode == 0, done.stderr
-    assert "4 runs (4 new), 8 reports sent, 0 already there" in done.stdout
+    sync("seen", pictures=True, tracking_uri=None, home=fresh.path)
     publisher = folder.publisher()
     publisher.sync()
     register(folder, publisher.run_id("t1"), tiny, tmp_path_factory.mktemp("model"))
