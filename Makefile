@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 
 XLA := .venv-xla
 
-.PHONY: install demo test test-xla check format ui clean
+.PHONY: install demo test chaos test-xla check format ui clean
 
 install: $(INSTALLED)
 
@@ -22,6 +22,10 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Processes, nodes and servers that are killed in the middle of a search.
+chaos: $(INSTALLED)
+	$(BIN)/python -m pytest -m 'chaos or not chaos' tests/chaos
 
 # Training on XLA, on PJRT's CPU device where there is no TPU; the environment takes 8 GB.
 test-xla: $(XLA)/.installed

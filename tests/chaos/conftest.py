@@ -51,8 +51,12 @@ class Fleet:
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    def start_head(self) -> None:
-        words = ["--head", "--port", str(self.port), "--include-dashboard=false", "--num-cpus=0"]
+    def start_head(self, *, cpus: int = 0, dashboard: int | None = None) -> None:
+        words = ["--head", "--port", str(self.port), f"--num-cpus={cpus}"]
+        words += ["--include-dashboard=false"] if dashboard is None else [
+            f"--dashboard-port={dashboard}", "--dashboard-agent-listen-port=0",
+            f"--ray-client-server-port={free_port()}",
+        ]  # fmt: skip
         self._start("head", words)
 
     def start_worker(self, name: str, *, cpus: int = 1, blind_to: Path | None = None) -> None:
@@ -83,14 +87,16 @@ class Fleet:
             hide = f"mount -t tmpfs none {blind_to} && exec " + " ".join(command)
             command = ["unshare", "--mount", "sh", "-c", hide]
         log = (self.folders[-1] / "log").open("wb")
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # jobs call `python`
         self.nodes[name] = subprocess.Popen(
-            command, stdout=log, stderr=log, start_new_session=True, env={**os.environ, **QUIET}
-        )
+            command, stdout=log, stderr=log, start_new_session=True,
+            env={**os.environ, **QUIET, "PATH": path},
+        )  # fmt: skip
 
 
 @pytest.fixture
 def fleet() -> Iterator[Fleet]:
+    """Without any node yet."""
     found = Fleet()
-    found.start_head()
     yield found
     found.stop()

@@ -18,6 +18,7 @@ from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
 from hpsearch.tracking.runs import Run
 
 pytestmark = [
+    pytest.mark.chaos,
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
 ]
@@ -64,6 +65,7 @@ def test_a_node_without_the_drivers_disk_trains_and_one_that_dies_loses_no_trial
     """The first node is killed in the middle of both trials; another takes over."""
     store = PatchStore.open(shutil.copy(tiny.path, tmp_path / "own.arrow"))
     folder = begin(tmp_path / "home", store, patches=9_600)
+    fleet.start_head()
     fleet.start_worker("first", cpus=2, blind_to=tmp_path)
     start_ray(address=fleet.address)
     wait_for(lambda: ray.cluster_resources().get("CPU") == 2)
