@@ -54,7 +54,7 @@ def submit(
     _say_submitted(chosen, address)
 
 
-def submit_resume(name: str, address: str, home: str | None) -> None:
+def submit_resume(name: str, address: str, home: str | None, options: list[str]) -> None:
     """Queue the resumption of a search, in ``home`` if this cluster has not seen it yet."""
     from hpsearch.search.jobs import JobServer
 
@@ -64,7 +64,7 @@ def submit_resume(name: str, address: str, home: str | None) -> None:
         raise UserError(
             f"{address} has not seen search {name!r}; say with --home where its folder lies there"
         )
-    server.submit(name, ["resume", name], home=known.get(name) or home or "")
+    server.submit(name, ["resume", name, *options], home=known.get(name) or home or "")
     _say_submitted(name, address)
 
 

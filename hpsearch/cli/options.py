@@ -56,6 +56,14 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def as_words(**options: Any) -> list[str]:
+    """Options that the user gave, as words of a command."""
+    named = (
+        (f"--{name.replace('_', '-')}", str(value)) for name, value in given(**options).items()
+    )
+    return [word for pair in named for word in pair]
+
+
 def limits(
     before: "Limits",
     *,

@@ -13,6 +13,7 @@ from hpsearch.cli.options import (
     GpuSeconds,
     Patches,
     TimeLimit,
+    as_words,
     given,
     limits,
 )
@@ -38,7 +39,11 @@ def resume(
     Example: hpsearch resume quickstart
     """
     if address is not None:
-        submit_resume(name, address, None if home == HOME else str(home))
+        options = as_words(
+            changed_space=changed_space, concurrent=concurrent, time_limit=time_limit,
+            patches=patches, gpu_seconds=gpu_seconds, tracking_uri=tracking_uri,
+        )  # fmt: skip
+        submit_resume(name, address, None if home == HOME else str(home), options)
         return
 
     from hpsearch.cli.resuming import open_again, refuse_finished, settle_space
