@@ -1,13 +1,8 @@
 """Searches replayed on recorded learning curves: real searchers, real stopping rules, no training.
 
-The table holds random configurations with their whole curves. A searcher proposes any point of the
-space; the nearest row that it has not had yet stands for it, and the searcher is told that row's
-parameters and curve, as if it had proposed them. So nothing is interpolated, no searcher is told
-what was not measured, and all searchers choose among the same rows. Random search takes rows at
-random, which is what a random search of the space is.
-
-Nearness: names that matter for the final objective weigh more (share of its variance that a name
-explains, alone); a name that one of the two points lacks counts as far. The same for all searchers.
+The table holds random configurations with their whole curves. A search may try its rows and nothing
+else, each once, so nothing is interpolated and all searchers choose among the same. Random search
+takes rows at random, which is what a random search of the space is.
 """
 
 import heapq
@@ -56,15 +51,14 @@ class Table:
         """Of all rows that were trained to the end."""
         return max(row.final for row in self.rows)
 
-    def nearest(self, params: Mapping[str, Any], free: np.ndarray) -> int:
-        """The row among ``free`` (a mask) that is most like a point."""
+    def nearest(self, params: Mapping[str, Any]) -> int:
+        """The row that is most like a point; a name that one of the two lacks counts as far."""
         point = self._scaled(params)
         both = np.isfinite(point) & np.isfinite(self._rows)
         apart = np.isfinite(point) != np.isfinite(self._rows)
         step = np.abs(np.where(both, self._rows - point, 0.0))
         step = np.where(self._categorical & (step > 0), 1.0, step)
-        far = (self._weights * (step + apart)).sum(axis=1)
-        return int(np.argmin(np.where(free, far, np.inf)))
+        return int(np.argmin((step + apart).sum(axis=1)))
 
     @cached_property
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -84,12 +78,6 @@ class Table:
     def _categorical(self) -> np.ndarray:
         kinds = self.distributions.values()
         return np.array([isinstance(kind, CategoricalDistribution) for kind in kinds])
-
-    @cached_property
-    def _weights(self) -> np.ndarray:
-        final = np.array([row.final for row in self.rows])
-        columns = zip(self._rows.T, self._categorical, strict=True)
-        return np.array([0.01 + _explained(c, final, categorical=kind) for c, kind in columns])
 
 
 class Searcher(Protocol):
@@ -206,16 +194,3 @@ def _unit(value: Any, distribution: BaseDistribution) -> float:
     if distribution.log:
         internal, low, high = np.log(internal), np.log(low), np.log(high)
     return (internal - low) / (high - low)
-
-
-def _explained(column: np.ndarray, final: np.ndarray, *, categorical: bool) -> float:
-    """Share of the variance of ``final`` that lies between values, or fifths of the range.
-
-    Corrected for what chance explains; absent is a value too.
-    """
-    steps = column if categorical else np.minimum(np.floor(column * 5), 4)
-    groups = [final[steps == value] for value in np.unique(steps[np.isfinite(steps)])]
-    groups = [g for g in (*groups, final[~np.isfinite(steps)]) if len(g)]
-    within = sum(((group - group.mean()) ** 2).sum() for group in groups)
-    freedom = max(1, len(final) - len(groups))
-    return max(0.0, float(1 - (within / freedom) / final.var(ddof=1)))

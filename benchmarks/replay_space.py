@@ -136,19 +136,6 @@ def suggest_optimiser(trial: optuna.Trial) -> Optimiser:
     return Adam(lr=trial.suggest_float("adam_lr", 1e-5, 3e-2, log=True))
 
 
-PUBLISHED = (
-    {"loss": "hardnet", "margin": "hard", "alpha": 1.0, "patch_norm": True, "final_norm": True,
-     "dropout": 0.3, "batch": 512, "optimiser": "sgd", "sgd_lr": 1.0, "cosine": True},
-    {"loss": "in_batch_hard", "margin": "hard", "alpha": 0.01, "patch_norm": False,
-     "final_norm": False, "dropout": 0.3, "batch": 256, "optimiser": "adam", "adam_lr": 1e-3,
-     "cosine": False},
-    {"loss": "batch_hard", "margin": "soft", "distance": "euclidean", "unit_norm": False,
-     "patch_norm": False, "dropout": 0.3, "batch": 512, "views": 8, "steps": "stepped",
-     "below": 0.1, "optimiser": "adam", "adam_lr": 2e-4, "cosine": False},
-)  # fmt: skip
-"""HardNet (Mishchuk et al. 2017), R1's in-batch hard, R3's soft batch hard, as published where the
-space has it."""
-
 SEARCH = Search(
     suggest=suggest,
     budget=BUDGET,

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from replay import Replay, Report, Table
 
 from hpsearch.search.optuna_bridge import StudySearch
@@ -31,14 +30,13 @@ class Metered:
     """CPU seconds by what they went on."""
 
     def __post_init__(self) -> None:
-        self._any = np.ones(len(self.table.rows), dtype=bool)
         self._mark()
 
     def ask(self, name: str) -> int | None:
         config = self._timed("suggest", self.bridge.suggest, name)
         if not isinstance(config, dict):
             return None
-        return self.table.nearest(self.bridge._running[name].params, self._any)
+        return self.table.nearest(self.bridge._running[name].params)
 
     def report(self, name: str, report: Report) -> None:
         self._timed("report", self.bridge.on_trial_result, name, report)

@@ -1,67 +1,153 @@
-"""Searchers for replays: rows at random, Ray's bridge to Optuna, and ours."""
+"""Searchers for replays: rows at random, Ray's bridge to Optuna, and ours.
 
-import copy
+Only a row can be tried, so TPE cannot draw its candidates. It judges rows instead: of 24 that are
+left, as many as it would have drawn, it takes the one that its model of good and bad trials likes
+best. Model, settings and what it is told are those of the bridge that it belongs to.
+"""
+
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import TPESampler
+from optuna.samplers._tpe.sampler import _split_trials, default_gamma
 from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher as RaySearcher
 from ray.tune.search.optuna import OptunaSearch
 from replay import Report, Table
 
 from hpsearch.search.optuna_bridge import StudySearch
 from hpsearch.search.points import Places
-from hpsearch.search.search import Search, load_search
+from hpsearch.search.search import load_search
 
-Point = Mapping[str, Any]
-MakeSampler = Callable[[int], optuna.samplers.BaseSampler]
-"""From a seed."""
+CANDIDATES = 24
+"""Optuna's default."""
 
 
 class Rows:
-    """Random search: rows in random order, after those nearest to the points to try first."""
+    """Random search: rows in random order."""
 
-    def __init__(self, table: Table, *, seed: int, first: Sequence[Point] = ()) -> None:
-        free = np.ones(len(table.rows), dtype=bool)
-        for point in first:
-            free[table.nearest(point, free)] = False
-        self._order = [*np.flatnonzero(~free)]
-        self._order += [*np.random.default_rng(seed).permutation(np.flatnonzero(free))]
+    def __init__(self, table: Table, *, seed: int) -> None:
+        self._order = list(np.random.default_rng(seed).permutation(len(table.rows)))
 
     def ask(self, name: str) -> int | None:
-        return int(self._order.pop(0)) if self._order else None
+        return int(self._order.pop()) if self._order else None
 
     def report(self, name: str, report: Report) -> None: ...
 
     def end(self, name: str, report: Report) -> None: ...
 
 
-class Snapped:
-    """A searcher of Ray's whose proposals become the nearest rows, in its study too."""
+class Left:
+    """Rows that have not been tried, and the one that was taken last."""
 
-    def __init__(self, table: Table, bridge: RaySearcher, study: optuna.Study) -> None:
-        self._table, self._bridge, self._study = table, bridge, study
-        self._free = np.ones(len(table.rows), dtype=bool)
+    def __init__(self, table: Table, *, seed: int) -> None:
+        self.table, self.rng = table, np.random.default_rng(seed)
+        self.rows = list(range(len(table.rows)))
+        self.taken = -1
+
+    def some(self) -> list[int]:
+        """Candidates."""
+        return [int(row) for row in self.rng.permutation(self.rows)[:CANDIDATES]]
+
+    def take(self, row: int) -> None:
+        self.rows.remove(row)
+        self.taken = row
+
+
+class RowTPE(optuna.samplers.BaseSampler):
+    """TPE that takes one of the rows that are left."""
+
+    def __init__(self, tpe: TPESampler, left: Left) -> None:
+        self._tpe, self._left = tpe, left
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return self._tpe.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        """Choose the row; its parameters follow one by one."""
+        states = (TrialState.COMPLETE, TrialState.PRUNED)
+        known = len(study.get_trials(deepcopy=False, states=states))
+        some, gain = self._left.some(), np.zeros(1)
+        if known >= self._tpe._n_startup_trials:
+            parts = self._parts(search_space)
+            gain = np.sum([self._gain(study, trial, part, some) for part in parts], axis=0)
+        self._left.take(some[int(np.argmax(gain))])
+        return {}
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        return self._left.table.rows[self._left.taken].params[param_name]
+
+    def _parts(self, joint: Mapping[str, BaseDistribution]) -> list[dict[str, BaseDistribution]]:
+        """Names that TPE models together; each of the others is a part of its own."""
+        groups = self._tpe._search_space_group
+        parts = [dict(part) for part in groups.search_spaces] if groups else [dict(joint)]
+        known = {name for part in parts for name in part}
+        every = self._left.table.distributions.items()
+        return [part for part in [*parts, *({n: d} for n, d in every if n not in known)] if part]
+
+    def _gain(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        part: Mapping[str, BaseDistribution],
+        rows: Sequence[int],
+    ) -> np.ndarray:
+        """How much likelier a part of each row is among good trials than among bad; a logarithm."""
+        space = dict(sorted(part.items()))
+        below, above = self._split(study, trial)
+        good = self._tpe._build_parzen_estimator(study, space, below, handle_below=True)
+        bad = self._tpe._build_parzen_estimator(study, space, above, handle_below=False)
+        params = [self._left.table.rows[row].params for row in rows]
+        has = [i for i, given in enumerate(params) if all(name in given for name in space)]
+        gain = np.zeros(len(rows))
+        if has:
+            points = {
+                name: np.array([kind.to_internal_repr(params[i][name]) for i in has], dtype=float)
+                for name, kind in space.items()
+            }
+            gain[has] = self._tpe._compute_acquisition_func(points, good, bad)
+        return gain
+
+    def _split(self, study: optuna.Study, trial: FrozenTrial) -> tuple[list, list]:
+        states = [TrialState.COMPLETE, TrialState.PRUNED]
+        states += [TrialState.RUNNING] if self._tpe._constant_liar else []
+        trials = study.get_trials(deepcopy=False, states=tuple(states))
+        others = [other for other in trials if other.number != trial.number]
+        ended = sum(other.state != TrialState.RUNNING for other in others)
+        return _split_trials(study, others, (self._tpe._gamma or default_gamma)(ended))
+
+
+class Bridged:
+    """A searcher of Ray's, whose sampler takes rows."""
+
+    def __init__(self, bridge: RaySearcher, left: Left) -> None:
+        self._bridge, self._left = bridge, left
 
     def ask(self, name: str) -> int | None:
-        if not self._free.any():
+        if not self._left.rows:
             return None
         self._bridge.suggest(name)
-        frozen = self._study.get_trials(deepcopy=False)[-1]
-        index = self._table.nearest(frozen.params, self._free)
-        self._free[index] = False
-        row, known = self._table.rows[index], copy.copy(frozen)
-        known.params, known.distributions = dict(row.params), dict(row.distributions)
-        # what TPE would believe of a trial that runs, instead of its parameters
-        attributes = frozen.system_attrs.items()
-        known.system_attrs = {k: v for k, v in attributes if not k.startswith("tpe:relative")}
-        self._study._storage._set_trial(frozen._trial_id, known)  # type: ignore[attr-defined]
-        return index
+        return self._left.taken
 
     def report(self, name: str, report: Report) -> None:
         self._bridge.on_trial_result(name, report)
@@ -71,38 +157,31 @@ class Snapped:
 
 
 class InMemory(StudySearch):
-    """Our bridge on a study in memory, with a seed, and if asked with another sampler."""
+    """The product's bridge with its study in memory."""
 
-    def __init__(self, search: Search, space: Path, sampler: MakeSampler | None) -> None:
+    def __init__(self, space: Path, left: Left, *, seed: int) -> None:
         super().__init__(Path("replay"), space=space, trials=10**6)
+        search = replace(load_search(space), seed=seed)
         study = optuna.create_study(storage=InMemoryStorage(), direction=search.objective.direction)
         places = Places(search.planned, search.seeds, search.listed)
-        self._opened, self.study = (search, study, places), study
-        self._make, self._seed = sampler, search.seed
+        self._opened, self._left = (search, study, places), left
 
     def _sampling(self, point: int) -> optuna.Study:
         study = super()._sampling(point)
-        if self._make is not None:
-            study.sampler = self._make(hash((self._seed, point)) % 2**32)
+        assert isinstance(study.sampler, TPESampler), "the space asks for TPE"
+        study.sampler = RowTPE(study.sampler, self._left)
         return study
 
 
-def ours(
-    table: Table,
-    space: Path,
-    *,
-    seed: int,
-    sampler: MakeSampler | None = None,
-    first: Sequence[Point] = (),
-) -> Snapped:
-    """The product's bridge, with its own sampler or another."""
-    bridge = InMemory(replace(load_search(space), seed=seed, first=first), space, sampler)
-    return Snapped(table, bridge, bridge.study)
+def ours(table: Table, space: Path, *, seed: int) -> Bridged:
+    """The product's bridge and its TPE."""
+    left = Left(table, seed=seed)
+    return Bridged(InMemory(space, left, seed=seed), left)
 
 
-def stock(table: Table, space: Path, *, seed: int) -> Snapped:
-    """Ray's own bridge, as it comes: TPE with Optuna's defaults, a stopped trial is complete."""
-    suggest = load_search(space).suggest
+def stock(table: Table, space: Path, *, seed: int) -> Bridged:
+    """Ray's own bridge, as it comes: Optuna's default TPE, and a stopped trial is complete."""
+    suggest, left = load_search(space).suggest, Left(table, seed=seed)
 
     def captured(trial: Any) -> dict[str, Any]:
         suggest(trial)
@@ -110,5 +189,10 @@ def stock(table: Table, space: Path, *, seed: int) -> Snapped:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        bridge = OptunaSearch(captured, metric="objective", mode="max", seed=seed)
-    return Snapped(table, bridge, bridge._ot_study)
+        bridge = OptunaSearch(
+            captured,
+            metric="objective",
+            mode="max",
+            sampler=RowTPE(TPESampler(seed=seed), left),  # type: ignore[arg-type]
+        )
+    return Bridged(bridge, left)
