@@ -5,8 +5,8 @@ SGD and with Adam, and a DnCNN. All are scored by the descriptor behind them, be
 patches need not make the best descriptors; for R1's own question, set
 ``objective=Objective(metric="val/PSNR")``. Denoisers are trained once and shared.
 
-Networks have a quarter of the published channels here (``SCALE``), and 24 trials take about an
-hour and a half on a laptop. On the whole of N-HPatches, with a GPU: ``SCALE = 1``, ``WIDTH = 1``,
+Networks have a quarter of the published channels here (``SCALE``), and a trial takes up to three
+minutes of one core, most of it for its denoiser. On the whole of N-HPatches, with a GPU: ``SCALE = 1``, ``WIDTH = 1``,
 ``DENOISER_BUDGET = 1_000_000``, ``BUDGET = 1_000_000``, ``--data STORE``.
 """
 

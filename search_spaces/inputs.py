@@ -2,8 +2,8 @@
 
 The reports disagree. R2, with random triplets, found clean training patches best by far; R1, with
 in-batch hard negatives, found denoised ones slightly better, best of all after clean ones. So both
-losses are here. 5 inputs, 2 losses and 3 seeds, each to the end: 30 trials, about 40 minutes on a
-laptop. On the whole of N-HPatches, with a GPU: ``WIDTH = 1``, ``DENOISER = DenoiserTrial(
+losses are here. 5 inputs, 2 losses and 3 seeds, each to the end: 30 trials of about a minute of one
+core. On the whole of N-HPatches, with a GPU: ``WIDTH = 1``, ``DENOISER = DenoiserTrial(
 patches=1_000_000)``, ``BUDGET = 1_280_000``, ``--data STORE``.
 """
 

@@ -2,7 +2,7 @@
 
 In-batch hard takes the nearest other patch as the negative. Here it is the one at percentile q of
 all of them; the report saw matching and retrieval fall clearly at q = 2 already, in single runs.
-Each q is trained with three seeds and to the end: 15 trials, about 20 minutes on a laptop. On the
+Each q is trained with three seeds and to the end: 15 trials of about a minute of one core. On the
 whole of HPatches, with a GPU: ``WIDTH = 1``, ``BUDGET = 1_280_000`` (the report's 50 epochs of 100
 batches), ``--data STORE``.
 """

@@ -3,8 +3,8 @@
 Large batches and many views of a point make hard triplets, and from random weights they collapse.
 R3 began with small batches and raised them by hand as far as the loss allowed. Here a schedule may
 wait for the loss (``stepped``), go by the clock (``fixed``), or take the last batch at once
-(``one``). 40 trials take about an hour on a laptop. On the whole of N-HPatches, with a GPU:
-``WIDTH = 1``, ``BUDGET = 5_000_000``, ``--data STORE``.
+(``one``). A trial that is not stopped early takes about a minute and a half of one core. On the
+whole of N-HPatches, with a GPU: ``WIDTH = 1``, ``BUDGET = 5_000_000``, ``--data STORE``.
 """
 
 import optuna

@@ -2,7 +2,7 @@
 
 R2 compared regular triplets, positives from tough views, and negatives from other images, then
 trained 10 epochs on tough ones, 35 on regular, 5 on far. Each is trained with three seeds and to
-the end: 18 trials, about 20 minutes on a laptop. On the whole of N-HPatches, with a GPU:
+the end: 18 trials of about a minute of one core. On the whole of N-HPatches, with a GPU:
 ``WIDTH = 1``, ``BUDGET = 1_500_000`` (R2's 50 epochs of 10,000 triplets), ``--data STORE``.
 """
 
