@@ -6,8 +6,9 @@ patches need not make the best descriptors; for R1's own question, set
 ``objective=Objective(metric="val/PSNR")``. Denoisers are trained once and shared.
 
 Networks have a quarter of the published channels here (``SCALE``), and a trial takes up to three
-minutes of one core, most of it for its denoiser. On the whole of N-HPatches, with a GPU: ``SCALE = 1``, ``WIDTH = 1``,
-``DENOISER_BUDGET = 1_000_000``, ``BUDGET = 1_000_000``, ``--data STORE``.
+minutes of one core, most of it for its denoiser. On the whole of N-HPatches, with a GPU:
+``SCALE = 1``, ``WIDTH = 1``, ``DENOISER_BUDGET = 1_000_000``, ``BUDGET = 1_000_000``,
+``--data STORE``.
 """
 
 import optuna
