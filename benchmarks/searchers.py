@@ -30,26 +30,13 @@ CANDIDATES = 24
 """Optuna's default."""
 
 
-class Rows:
-    """Random search: rows in random order."""
-
-    def __init__(self, table: Table, *, seed: int) -> None:
-        self._order = list(np.random.default_rng(seed).permutation(len(table.rows)))
-
-    def ask(self, name: str) -> int | None:
-        return int(self._order.pop()) if self._order else None
-
-    def report(self, name: str, report: Report) -> None: ...
-
-    def end(self, name: str, report: Report) -> None: ...
-
-
 class Left:
-    """Rows that have not been tried, and the one that was taken last."""
+    """Rows that have not been tried, in a random order, and the one that was taken last."""
 
     def __init__(self, table: Table, *, seed: int) -> None:
-        self.table, self.rng = table, np.random.default_rng(seed)
-        self.rows = list(range(len(table.rows)))
+        self.table, self.rng = table, np.random.default_rng([seed, 1])
+        order = np.random.default_rng(seed).permutation(len(table.rows))
+        self.rows = [int(row) for row in order]
         self.taken = -1
 
     def some(self) -> list[int]:
@@ -59,6 +46,23 @@ class Left:
     def take(self, row: int) -> None:
         self.rows.remove(row)
         self.taken = row
+
+
+class Rows:
+    """Random search: rows in random order; with a seed, the others begin with the same ones."""
+
+    def __init__(self, table: Table, *, seed: int) -> None:
+        self._left = Left(table, seed=seed)
+
+    def ask(self, name: str) -> int | None:
+        if not self._left.rows:
+            return None
+        self._left.take(self._left.rows[0])
+        return self._left.taken
+
+    def report(self, name: str, report: Report) -> None: ...
+
+    def end(self, name: str, report: Report) -> None: ...
 
 
 class RowTPE(optuna.samplers.BaseSampler):
@@ -81,10 +85,11 @@ class RowTPE(optuna.samplers.BaseSampler):
         """Choose the row; its parameters follow one by one."""
         states = (TrialState.COMPLETE, TrialState.PRUNED)
         known = len(study.get_trials(deepcopy=False, states=states))
-        some, gain = self._left.some(), np.zeros(1)
-        if known >= self._tpe._n_startup_trials:
-            parts = self._parts(search_space)
-            gain = np.sum([self._gain(study, trial, part, some) for part in parts], axis=0)
+        if known < self._tpe._n_startup_trials:
+            self._left.take(self._left.rows[0])
+            return {}
+        some, parts = self._left.some(), self._parts(search_space)
+        gain = np.sum([self._gain(study, trial, part, some) for part in parts], axis=0)
         self._left.take(some[int(np.argmax(gain))])
         return {}
 
