@@ -5,7 +5,6 @@ trial, and log it to an MLflow database of their own, with all of it written whe
 """
 
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from ray import tune
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.search.optuna import OptunaSearch
 
+from hpsearch.config import SGD, TrialConfig
 from hpsearch.search import ray_tune
 from hpsearch.search.outcome import guarded
-from hpsearch.search.search import load_search
 from hpsearch.search.workspace import SearchRecord, Workspace
 from hpsearch.tracking.registry import quieten_mlflow
 from hpsearch.training.loop import Report
@@ -40,11 +39,10 @@ SEARCH = Search(
 '''
 
 
-def report_once(config: dict[str, Any], *, objective: Any, **unused: Any) -> None:
-    """What a worker does instead of training."""
-    value = config["trial"]["optimiser"]["lr"]
-    metrics = {"val/mAP": value, "train/seconds": 0.0}
-    tune.report(guarded(Report(100, metrics, "completed"), objective))
+def suggested(trial: optuna.Trial) -> dict[str, Any]:
+    """The space as Ray's bridge wants it, with the same configuration for a trial."""
+    config = TrialConfig(optimiser=SGD(lr=trial.suggest_float("lr", 0.01, 1.0)), patches=100)
+    return {"trial": config.model_dump(mode="json")}
 
 
 def ours(home: Path, data: Path, trials: int) -> float:
@@ -62,6 +60,11 @@ def ours(home: Path, data: Path, trials: int) -> float:
         trials=trials,
     )
     folder = workspace.create("overhead", space, record)
+
+    def report_once(config: dict[str, Any], *, objective: Any, **unused: Any) -> None:
+        value = config["trial"]["optimiser"]["lr"]
+        tune.report(guarded(Report(100, {"val/mAP": value}, "completed"), objective))
+
     ray_tune.train = report_once  # the only thing that is not the product's
     publisher = folder.publisher()
     began = time.perf_counter()
@@ -75,12 +78,7 @@ def ours(home: Path, data: Path, trials: int) -> float:
 
 def stock(home: Path, trials: int) -> float:
     """The same by Tuner, OptunaSearch and MLflowLoggerCallback."""
-    space, uri = home / "stock.py", database(home / "stock.db")
-    space.write_text(SPACE)
-    search = load_search(space)
-
-    def suggested(trial: optuna.Trial) -> dict[str, Any]:
-        return {"trial": search.draw(trial).model_dump(mode="json")}
+    uri = database(home / "stock.db")
 
     def trainable(config: dict[str, Any]) -> None:
         tune.report({"objective": config["trial"]["optimiser"]["lr"]})
@@ -124,7 +122,6 @@ def check(uri: str, trials: int) -> None:
 
 def overhead(home: Path, data: Path, *, trials: int, rounds: int) -> list[tuple[float, float]]:
     """Seconds of ours and of the stock, by turns, in one Ray session of two CPUs."""
-    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "2")
     quieten_mlflow()
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     ray_tune.start_ray(cpus=2)
