@@ -1,6 +1,7 @@
 """What tests share: one tiny patch set from real photographs, built once a session."""
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,6 +15,15 @@ import pytest
 
 from hpsearch.data.embedded import embedded_store
 from hpsearch.data.store import PatchStore
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_servers() -> None:
+    """MLflow keeps the server of an earlier test, in the environment too."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    if mlflow := sys.modules.get("mlflow"):
+        mlflow.set_tracking_uri(None)  # type: ignore[attr-defined]
+        mlflow.set_registry_uri(None)  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,11 @@
 """Real searches by the real command, on the tiny set, with real Ray and SQLite."""
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,11 +44,15 @@ class Home:
         )  # fmt: skip
 
     def begin(self, *words: object, log: Path) -> subprocess.Popen[bytes]:
-        """Start in a session of its own, so that a signal reaches it alone."""
+        """Start in a session of its own, so that a signal reaches it alone.
+
+        It heeds SIGINT even where these tests run in the background of a shell, which ignores it.
+        """
+        heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
         with log.open("wb") as out:
             return subprocess.Popen(
                 self.command(*words), env=self.environment, stdout=out, stderr=out,
-                start_new_session=True,
+                start_new_session=True, preexec_fn=heed,
             )  # fmt: skip
 
     def ledger(self, name: str) -> Ledger:
