@@ -16,7 +16,7 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.search.optuna import OptunaSearch
 
 from hpsearch.config import SGD, TrialConfig
-from hpsearch.search import ray_tune
+from hpsearch.running import ray_tune
 from hpsearch.search.outcome import guarded
 from hpsearch.search.workspace import SearchRecord, Workspace
 from hpsearch.tracking.registry import quieten_mlflow

@@ -11,7 +11,7 @@ from typing import Any
 
 from replay import Replay, Report, Table
 
-from hpsearch.search.optuna_bridge import StudySearch
+from hpsearch.running.optuna_bridge import StudySearch
 from hpsearch.search.schedulers import Judge, build_rule
 from hpsearch.search.search import load_search
 

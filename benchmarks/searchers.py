@@ -22,7 +22,7 @@ from ray.tune.search import Searcher as RaySearcher
 from ray.tune.search.optuna import OptunaSearch
 from replay import Report, Table
 
-from hpsearch.search.optuna_bridge import StudySearch
+from hpsearch.running.optuna_bridge import StudySearch
 from hpsearch.search.points import Places
 from hpsearch.search.search import load_search
 

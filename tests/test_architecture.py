@@ -14,15 +14,17 @@ LAYERS = [
     {"data", "models", "losses", "evaluation"},
     {"training", "tracking"},
     {"search", "reporting"},
+    {"running"},
+    {"promotion"},
     {"cli"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 SOLE_IMPORTER = {
-    "ray": ("search",),
+    "ray": ("running",),
     "mlflow": ("tracking",),
     "matplotlib": ("reporting",),
     "torch_xla": ("training/devices.py",),
-    "optuna": ("search",),
+    "optuna": ("search", "running", "promotion"),
     "typer": ("cli",),
     "rich": ("cli",),
 }

@@ -50,7 +50,7 @@ def describe(
     refuse_existing(to, force=force)
 
     from hpsearch.cli.describing import describe_source, open_source, refuse_layout
-    from hpsearch.search.examination import pipeline_of
+    from hpsearch.promotion.examination import pipeline_of
     from hpsearch.search.workspace import Workspace
 
     workspace = Workspace(home)

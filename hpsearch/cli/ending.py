@@ -7,16 +7,16 @@ from hpsearch.cli.figures import home_option, publish_figures, yardsticks
 from hpsearch.cli.live import Watch
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
-from hpsearch.reporting.tables import leaderboard, summary
-from hpsearch.reporting.text import leaderboard_table, plain, summary_lines, yardstick_table
-from hpsearch.search.pareto import pareto_front
-from hpsearch.search.registering import Outcome, register_winner
-from hpsearch.search.search import Search
-from hpsearch.search.winner import (
+from hpsearch.promotion.registering import Outcome, register_winner
+from hpsearch.promotion.winner import (
     best_run,
     judge_all,
     train_baseline,
 )
+from hpsearch.reporting.tables import leaderboard, summary
+from hpsearch.reporting.text import leaderboard_table, plain, summary_lines, yardstick_table
+from hpsearch.search.pareto import pareto_front
+from hpsearch.search.search import Search
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.publisher import Publisher, TrackingError
 from hpsearch.tracking.refusals import RegistryError, first_line

@@ -11,16 +11,7 @@ from hpsearch.cli.score_tables import about, comparison_table, score_tables
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores, evaluate
 from hpsearch.evaluation.bootstrap import compare, intervals
-from hpsearch.reporting.evaluation_page import Shown, evaluation_page
-from hpsearch.reporting.evaluation_pictures import (
-    ends,
-    extremes,
-    matching_by_sequence,
-    precision_recall,
-)
-from hpsearch.reporting.plots import png
-from hpsearch.reporting.text import Table, plain
-from hpsearch.search.examination import (
+from hpsearch.promotion.examination import (
     Input,
     described,
     exam,
@@ -30,6 +21,15 @@ from hpsearch.search.examination import (
     score_files,
     yardsticks,
 )
+from hpsearch.reporting.evaluation_page import Shown, evaluation_page
+from hpsearch.reporting.evaluation_pictures import (
+    ends,
+    extremes,
+    matching_by_sequence,
+    precision_recall,
+)
+from hpsearch.reporting.plots import png
+from hpsearch.reporting.text import Table, plain
 from hpsearch.search.workspace import Workspace
 from hpsearch.training.validation import Scored
 

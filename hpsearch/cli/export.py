@@ -33,7 +33,7 @@ def export(
     refuse_existing(onnx, force=force)
     refuse_without_onnx()
 
-    from hpsearch.search.examination import pipeline_of
+    from hpsearch.promotion.examination import pipeline_of
     from hpsearch.search.workspace import Workspace
 
     pipeline = pipeline_of(model, Workspace(home), uri=tracking_uri)

@@ -10,6 +10,7 @@ from hpsearch.config import VIEWS
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.models import describe
+from hpsearch.promotion.winner import BASELINE, PIXELS, load_scores, trained
 from hpsearch.reporting.album import search_pictures
 from hpsearch.reporting.notes import search_note, trial_note, yardstick_note
 from hpsearch.reporting.page import Command, Page, Picture, report_page
@@ -22,7 +23,6 @@ from hpsearch.reporting.plots import (
 )
 from hpsearch.reporting.tables import Row, TaskScores, leaderboard, summary
 from hpsearch.search.study_pages import importances, optuna_page
-from hpsearch.search.winner import BASELINE, PIXELS, load_scores, trained
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.courier import Progress
 from hpsearch.tracking.pages import file_address, file_pages

@@ -12,7 +12,7 @@ from hpsearch.cli.app import app, out
 from hpsearch.errors import UserError
 
 if TYPE_CHECKING:
-    from hpsearch.search.jobs import SearchJob
+    from hpsearch.running.jobs import SearchJob
 
 PANEL = "Cluster"
 DASHBOARD = typer.Option(
@@ -43,7 +43,7 @@ def submit(
 
     Example: hpsearch submit search_spaces/full.py --address http://HEAD:8265 --trials 200
     """
-    from hpsearch.search.jobs import JobServer
+    from hpsearch.running.jobs import JobServer
     from hpsearch.search.search import load_search
 
     load_search(space).rehearse()
@@ -56,7 +56,7 @@ def submit(
 
 def submit_resume(name: str, address: str, home: str | None, options: list[str]) -> None:
     """Queue the resumption of a search, in ``home`` if this cluster has not seen it yet."""
-    from hpsearch.search.jobs import JobServer
+    from hpsearch.running.jobs import JobServer
 
     server = JobServer(address)
     known = {job.search: job.home for job in server.jobs()}
@@ -74,7 +74,7 @@ def status(name: Name, address: Address) -> None:
 
     Example: hpsearch status full --address http://HEAD:8265
     """
-    from hpsearch.search.jobs import JobServer
+    from hpsearch.running.jobs import JobServer
 
     server = JobServer(address)
     job = server.job(name)
@@ -96,7 +96,7 @@ def logs(
 
     Example: hpsearch logs full -f --address http://HEAD:8265
     """
-    from hpsearch.search.jobs import JobServer
+    from hpsearch.running.jobs import JobServer
 
     server = JobServer(address)
     job = server.job(name)
@@ -110,7 +110,7 @@ def stop(name: Name, address: Address) -> None:
 
     Example: hpsearch stop full --address http://HEAD:8265
     """
-    from hpsearch.search.jobs import STOP_WAIT, JobServer
+    from hpsearch.running.jobs import STOP_WAIT, JobServer
 
     server = JobServer(address)
     job = server.job(name)
@@ -131,7 +131,7 @@ def list_(address: Address) -> None:
 
     Example: hpsearch list --address http://HEAD:8265
     """
-    from hpsearch.search.jobs import JobServer
+    from hpsearch.running.jobs import JobServer
 
     jobs = JobServer(address).jobs()
     if not jobs:

@@ -40,8 +40,8 @@ def promote(
     """
     from hpsearch.cli.promoting import promote_search
     from hpsearch.cli.promotion_words import show_plan
-    from hpsearch.search.promotion import refuse_promotion
-    from hpsearch.search.promotion_folder import prepare
+    from hpsearch.promotion.promotion import refuse_promotion
+    from hpsearch.promotion.promotion_folder import prepare
     from hpsearch.search.workspace import Workspace
     from hpsearch.tracking.registry import quieten_mlflow
 

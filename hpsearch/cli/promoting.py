@@ -5,12 +5,12 @@ from hpsearch.cli.figures import home_option
 from hpsearch.cli.promotion_words import print_outcome, print_scores, print_standings
 from hpsearch.cli.running import all_ended, run_trials, write_down
 from hpsearch.evaluation import Scores
-from hpsearch.search.entry import Entry
-from hpsearch.search.gradebook import Gradebook
-from hpsearch.search.promotion import reasons, standings, table, typical
-from hpsearch.search.promotion_folder import Promotion, begin
-from hpsearch.search.registering import Outcome, register, yardsticks_of
-from hpsearch.search.winner import save_scores, trained
+from hpsearch.promotion.entry import Entry
+from hpsearch.promotion.gradebook import Gradebook
+from hpsearch.promotion.promotion import reasons, standings, table, typical
+from hpsearch.promotion.promotion_folder import Promotion, begin
+from hpsearch.promotion.registering import Outcome, register, yardsticks_of
+from hpsearch.promotion.winner import save_scores, trained
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.card import pipe_table
 from hpsearch.tracking.names import PARENT

@@ -7,11 +7,11 @@ from hpsearch.cli.figures import home_option
 from hpsearch.config.flat import differences
 from hpsearch.evaluation import Scores
 from hpsearch.evaluation.bootstrap import HEADLINES, Comparison, intervals
+from hpsearch.promotion.entry import Entry
+from hpsearch.promotion.promotion import Standing, plan
+from hpsearch.promotion.promotion_folder import Promotion
+from hpsearch.promotion.registering import Outcome, registry_of
 from hpsearch.reporting.text import Table, duration, plain
-from hpsearch.search.entry import Entry
-from hpsearch.search.promotion import Standing, plan
-from hpsearch.search.promotion_folder import Promotion
-from hpsearch.search.registering import Outcome, registry_of
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.card import Lines
 from hpsearch.tracking.registry import CHAMPION

@@ -21,7 +21,7 @@ def report(
     """
     from hpsearch.cli.ending import print_scores, print_trials
     from hpsearch.cli.figures import page, search_figures
-    from hpsearch.search.winner import load_scores
+    from hpsearch.promotion.winner import load_scores
     from hpsearch.search.workspace import Workspace
 
     workspace = Workspace(home)

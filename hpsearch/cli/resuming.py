@@ -9,12 +9,12 @@ from hpsearch.cli.app import out
 from hpsearch.cli.figures import home_option
 from hpsearch.cli.running import all_ended
 from hpsearch.errors import UserError
+from hpsearch.promotion.promotion import refuse_promotion
+from hpsearch.promotion.winner import SCORES
 from hpsearch.search.limits import Meter
 from hpsearch.search.patience import runs_are_out_of_patience
-from hpsearch.search.promotion import refuse_promotion
 from hpsearch.search.search import load_search
 from hpsearch.search.spaces import refuse_other_terms
-from hpsearch.search.winner import SCORES
 from hpsearch.search.workspace import SearchFolder, Workspace
 from hpsearch.tracking.runs import Told
 

@@ -11,14 +11,14 @@ from hpsearch.cli.ending import finish
 from hpsearch.cli.figures import home_option
 from hpsearch.cli.live import Watch
 from hpsearch.data.store import PatchStore
-from hpsearch.search import ray_tune
-from hpsearch.search.checkpointed import checkpointed
+from hpsearch.promotion.promotion import refuse_promotion
+from hpsearch.promotion.winner import best_run, one_thread
+from hpsearch.running import ray_tune
+from hpsearch.running.checkpointed import checkpointed
 from hpsearch.search.constants import constants
 from hpsearch.search.patience import runs_are_out_of_patience
-from hpsearch.search.promotion import refuse_promotion
 from hpsearch.search.search import Search
 from hpsearch.search.warm import warm_start
-from hpsearch.search.winner import best_run, one_thread
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.registry import quieten_mlflow
 from hpsearch.tracking.versions import versions

@@ -62,7 +62,7 @@ def search(
     from hpsearch.cli.data import progress_bar
     from hpsearch.cli.running import announce, run
     from hpsearch.data.splits import folds
-    from hpsearch.search import ray_tune
+    from hpsearch.running import ray_tune
     from hpsearch.search.limits import Limits
     from hpsearch.search.resources import Resources
     from hpsearch.search.study import check_free

@@ -9,7 +9,7 @@ from hpsearch.config import Computing, TrialConfig
 from hpsearch.config.flat import title
 from hpsearch.errors import UserError
 from hpsearch.models.serving import save_pipeline
-from hpsearch.search.winner import recipe
+from hpsearch.promotion.winner import recipe
 from hpsearch.search.workspace import Workspace
 from hpsearch.training.loop import Report
 from hpsearch.training.trial import CHECKPOINT, Job, Trial, prepare_trial

@@ -37,14 +37,14 @@ class Dropout(nn.Dropout):
     time, and as repeatable. The share that stays is exact to 2⁻¹⁶, and so is the scale.
     """
 
-    def forward(self, x: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    def forward(self, input: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
         dropped = round(LEVELS * self.p)
-        by_torch = x.device.type != "cpu" or torch.compiler.is_compiling()
+        by_torch = input.device.type != "cpu" or torch.compiler.is_compiling()
         if not self.training or dropped == 0 or by_torch:
-            return super().forward(x)
+            return super().forward(input)
         rng = np.random.Generator(np.random.SFC64(int(torch.randint(2**62, ()))))
-        stays = rng.integers(0, LEVELS, x.shape, dtype=np.uint16) >= dropped
-        return x * torch.from_numpy(stays).to(x.dtype).mul_(LEVELS / (LEVELS - dropped))
+        stays = rng.integers(0, LEVELS, input.shape, dtype=np.uint16) >= dropped
+        return input * torch.from_numpy(stays).to(input.dtype).mul_(LEVELS / (LEVELS - dropped))
 
 
 @torch.no_grad()

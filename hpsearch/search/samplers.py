@@ -25,9 +25,15 @@ def build_sampler(name: SamplerName, *, seed: int, point: int) -> optuna.sampler
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match name:
             case "tpe":
-                # group: in a conditional space, names that occur together are modelled together
+                # group: in a conditional space, names that occur together are modelled together;
+                # no liar: it counts trials that run as bad ones, the promising too, and replays
+                # of recorded searches need fewer patches without it
                 return optuna.samplers.TPESampler(
-                    seed=stream, multivariate=True, group=True, n_startup_trials=6
+                    seed=stream,
+                    multivariate=True,
+                    group=True,
+                    n_startup_trials=6,
+                    constant_liar=False,
                 )
             case "gp":
                 return optuna.samplers.GPSampler(

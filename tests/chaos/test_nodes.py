@@ -11,9 +11,9 @@ import pytest
 import ray
 
 from hpsearch.data.store import PatchStore
-from hpsearch.search.ray_tune import Session, run_session, start_ray, stop_ray
+from hpsearch.promotion.winner import trained
+from hpsearch.running.ray_tune import Session, run_session, start_ray, stop_ray
 from hpsearch.search.resources import Resources
-from hpsearch.search.winner import trained
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
 from hpsearch.tracking.runs import Run
 

@@ -6,9 +6,9 @@ import pytest
 
 from hpsearch.cli.resuming import extended, refuse_finished, settle_space
 from hpsearch.errors import UserError
+from hpsearch.promotion.winner import SCORES
 from hpsearch.search.limits import Limits
 from hpsearch.search.study import open_study
-from hpsearch.search.winner import SCORES
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
 
 SPACE = """

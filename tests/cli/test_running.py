@@ -4,9 +4,9 @@ from pathlib import Path
 
 from hpsearch.cli.running import train_winner
 from hpsearch.data.store import PatchStore
-from hpsearch.search.folds import folded
+from hpsearch.promotion.winner import best_run, trained
+from hpsearch.running.folds import folded
 from hpsearch.search.outcome import guarded
-from hpsearch.search.winner import best_run, trained
 from hpsearch.search.workspace import SearchRecord, Workspace
 
 SPACE = """

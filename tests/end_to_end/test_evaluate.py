@@ -13,7 +13,7 @@ from hpsearch.evaluation import OFFICIAL, Scores, make_tasks, write_tasks
 from hpsearch.evaluation.descriptor_files import write_descriptors
 from hpsearch.models import Pipeline, build_denoiser, build_descriptor, describe
 from hpsearch.models.serving import Recipe, save_pipeline
-from hpsearch.search.winner import train_baseline
+from hpsearch.promotion.winner import train_baseline
 from hpsearch.search.workspace import SearchRecord, Workspace
 
 from .conftest import SPACE, Home

@@ -72,7 +72,7 @@ UNDISTURBED = """
 import sys
 from pathlib import Path
 from hpsearch.data.store import PatchStore
-from hpsearch.search.ray_tune import run_session, start_ray
+from hpsearch.running.ray_tune import run_session, start_ray
 from hpsearch.search.workspace import SearchRecord, Workspace
 
 home, space, path = map(Path, sys.argv[1:])

@@ -10,7 +10,7 @@ from hpsearch.config import L2Net, RandomTriplets, TrialConfig
 from hpsearch.data.store import PatchStore
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores, Sizes, evaluate, make_tasks
-from hpsearch.search.checkpointed import SECONDS
+from hpsearch.running.checkpointed import SECONDS
 from hpsearch.search.objective import MEAN_MAP, MEASURED, RESTORED, Objective
 from hpsearch.search.outcome import guarded, outcome
 from hpsearch.training.artifacts import Artifacts

@@ -9,7 +9,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from hpsearch.search.optuna_bridge import OUTCOME, StudySearch
+from hpsearch.running.optuna_bridge import OUTCOME, StudySearch
 from hpsearch.search.schedulers import Halving
 from hpsearch.search.search import load_search
 from hpsearch.search.study import open_study

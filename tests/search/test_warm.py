@@ -8,8 +8,8 @@ from optuna.trial import TrialState
 
 from hpsearch.config import TrialConfig
 from hpsearch.errors import UserError
+from hpsearch.running.optuna_bridge import StudySearch
 from hpsearch.search.objective import MATCHING, Objective
-from hpsearch.search.optuna_bridge import StudySearch
 from hpsearch.search.points import begun
 from hpsearch.search.search import Search, load_search
 from hpsearch.search.study import open_study, own_study

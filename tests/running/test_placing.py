@@ -5,9 +5,9 @@ from pathlib import Path
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from hpsearch.search.optuna_bridge import StudySearch
-from hpsearch.search.placing import PlacedSearch, bundles
-from hpsearch.search.reconcile import reconcile
+from hpsearch.running.optuna_bridge import StudySearch
+from hpsearch.running.placing import PlacedSearch, bundles
+from hpsearch.running.reconcile import reconcile
 from hpsearch.search.resources import MEMORY_SHARE, Fleet, Resources
 from hpsearch.search.search import load_search
 from hpsearch.search.study import open_study

@@ -6,7 +6,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from hpsearch.search.optuna_bridge import OUTCOME, StudySearch, open_study
+from hpsearch.running.optuna_bridge import OUTCOME, StudySearch, open_study
 from hpsearch.search.search import load_search
 
 SPACE = """

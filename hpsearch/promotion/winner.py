@@ -11,7 +11,7 @@ from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.evaluation.pixels import normalised_pixels
 from hpsearch.models.serving import Recipe
-from hpsearch.search.gradebook import Gradebook, one_thread
+from hpsearch.promotion.gradebook import Gradebook, one_thread
 from hpsearch.search.objective import Objective
 from hpsearch.search.outcome import guarded, outcome
 from hpsearch.search.workspace import SearchFolder

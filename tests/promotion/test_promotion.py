@@ -6,8 +6,8 @@ import pytest
 
 from hpsearch.config import SGD, TrialConfig
 from hpsearch.errors import UserError
+from hpsearch.promotion.promotion import Plan, Standing, plan, reasons, standings, table, typical
 from hpsearch.search.objective import MEAN_MAP, Objective
-from hpsearch.search.promotion import Plan, Standing, plan, reasons, standings, table, typical
 from hpsearch.tracking.runs import Run, RunStatus
 
 SECONDS = Objective(metric="train/seconds", direction="minimize", worst=1e7)

@@ -2,7 +2,7 @@
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hpsearch.search.optuna_bridge import OUTCOME, trial_name
+from hpsearch.running.optuna_bridge import OUTCOME, trial_name
 from hpsearch.search.points import WARM, begun
 from hpsearch.search.study import open_study
 from hpsearch.search.workspace import SearchFolder

@@ -7,7 +7,7 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
-from hpsearch.search.optuna_bridge import StudySearch
+from hpsearch.running.optuna_bridge import StudySearch
 from hpsearch.search.resources import MEMORY_SHARE, Fleet, Node, Place
 
 INSIDE = "metrics/"

@@ -10,8 +10,8 @@ import ray
 
 from hpsearch.data.store import PatchStore
 from hpsearch.errors import UserError
+from hpsearch.running.ray_tune import check_room, run_session, start_ray, stop_ray
 from hpsearch.search.limits import Limits
-from hpsearch.search.ray_tune import check_room, run_session, start_ray, stop_ray
 from hpsearch.search.resources import Resources
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
 from hpsearch.tracking.runs import Run

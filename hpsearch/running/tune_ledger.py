@@ -6,7 +6,7 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
 
-from hpsearch.search.checkpointed import SECONDS
+from hpsearch.running.checkpointed import SECONDS
 from hpsearch.search.limits import Meter
 from hpsearch.search.outcome import outcome
 from hpsearch.search.schedulers import Judge

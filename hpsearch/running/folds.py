@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hpsearch.config import TrialConfig
 from hpsearch.data.splits import folds
-from hpsearch.search.checkpointed import SECONDS, checkpointed
+from hpsearch.running.checkpointed import SECONDS, checkpointed
 from hpsearch.search.outcome import FAILURES
 from hpsearch.training.loop import Report
 from hpsearch.training.trial import Job

@@ -7,8 +7,8 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from hpsearch.errors import UserError
+from hpsearch.promotion.promotion import PLAN, Plan, plan
 from hpsearch.search.limits import Limits
-from hpsearch.search.promotion import PLAN, Plan, plan
 from hpsearch.search.workspace import SearchFolder, SearchRecord
 
 TOP, SEEDS = 3, 3
@@ -18,7 +18,7 @@ SPACE = '''\
 from pathlib import Path
 
 from hpsearch.search.limits import Limits
-from hpsearch.search.promotion import chosen_search
+from hpsearch.promotion.promotion import chosen_search
 
 HERE = Path(__file__).absolute().parent
 SEARCH = chosen_search(HERE.with_name("{parent}") / "space.py", HERE / "{plan}")

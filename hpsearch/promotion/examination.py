@@ -18,7 +18,7 @@ from hpsearch.evaluation.descriptor_files import read_descriptors
 from hpsearch.models import Pipeline
 from hpsearch.models.ensemble import Ensemble
 from hpsearch.models.serving import SETTINGS, describe_any, load_pipeline
-from hpsearch.search.winner import device, pixels, trained
+from hpsearch.promotion.winner import device, pixels, trained
 from hpsearch.search.workspace import Workspace
 from hpsearch.shapes import Float, UInt8
 from hpsearch.tracking.loading import load_descriptor

@@ -9,10 +9,10 @@ import pytest
 from hpsearch.config import L2Net, RandomTriplets, TrialConfig
 from hpsearch.data.store import PatchStore
 from hpsearch.errors import UserError
-from hpsearch.search.entry import Entry
-from hpsearch.search.gradebook import Gradebook, fingerprint
-from hpsearch.search.registering import register, registry_of
-from hpsearch.search.winner import trained
+from hpsearch.promotion.entry import Entry
+from hpsearch.promotion.gradebook import Gradebook, fingerprint
+from hpsearch.promotion.registering import register, registry_of
+from hpsearch.promotion.winner import trained
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
 from hpsearch.tracking.card import Lines
 from hpsearch.tracking.names import default_uri

@@ -9,8 +9,8 @@ import torch
 from hpsearch.config import SGD, BatchHard, L2Net, RandomTriplets, SxK, TrialConfig
 from hpsearch.data.splits import folds
 from hpsearch.data.store import PatchStore
-from hpsearch.search.checkpointed import SECONDS, checkpointed
-from hpsearch.search.folds import DONE, folded
+from hpsearch.running.checkpointed import SECONDS, checkpointed
+from hpsearch.running.folds import DONE, folded
 from hpsearch.training.artifacts import Artifacts
 from hpsearch.training.trial import Job
 

@@ -12,16 +12,16 @@ import ray
 from ray import tune
 
 from hpsearch.errors import UserError
-from hpsearch.search.keeper import pack
+from hpsearch.running.keeper import pack
+from hpsearch.running.optuna_bridge import StudySearch
+from hpsearch.running.placing import PlacedSearch, bundles
+from hpsearch.running.reconcile import reconcile
+from hpsearch.running.tune_ledger import JudgeScheduler, LedgerCallback, LimitStopper
+from hpsearch.running.workers import train
 from hpsearch.search.limits import Meter
-from hpsearch.search.optuna_bridge import StudySearch
-from hpsearch.search.placing import PlacedSearch, bundles
-from hpsearch.search.reconcile import reconcile
 from hpsearch.search.resources import Fleet, Resources
 from hpsearch.search.schedulers import Judge, build_rule
 from hpsearch.search.search import Search
-from hpsearch.search.tune_ledger import JudgeScheduler, LedgerCallback, LimitStopper
-from hpsearch.search.workers import train
 from hpsearch.search.workspace import SearchFolder
 
 TUNE_FOLDER = "tune"

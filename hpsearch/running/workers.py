@@ -6,9 +6,9 @@ from typing import Any
 from ray import tune
 
 from hpsearch.config import TrialConfig
-from hpsearch.search.checkpointed import checkpointed
-from hpsearch.search.folds import folded
-from hpsearch.search.keeper import Luggage
+from hpsearch.running.checkpointed import checkpointed
+from hpsearch.running.folds import folded
+from hpsearch.running.keeper import Luggage
 from hpsearch.search.objective import Objective
 from hpsearch.search.outcome import guarded
 

@@ -11,9 +11,9 @@ from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.evaluation.bootstrap import Comparison, compare
 from hpsearch.models.serving import save_pipeline
-from hpsearch.search.entry import Entry, Rival, facts_of, synced, tags_of
-from hpsearch.search.gradebook import Gradebook
-from hpsearch.search.winner import BASELINE, PIXELS, load_scores, recipe, trained
+from hpsearch.promotion.entry import Entry, Rival, facts_of, synced, tags_of
+from hpsearch.promotion.gradebook import Gradebook
+from hpsearch.promotion.winner import BASELINE, PIXELS, load_scores, recipe, trained
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.candidate import GIVEN, SPLIT, Candidate
 from hpsearch.tracking.card import Facts, card, page
