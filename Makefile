@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 
 XLA := .venv-xla
 
-.PHONY: install demo test chaos test-xla check format ui clean
+.PHONY: install demo test chaos browser test-xla check format ui clean
 
 install: $(INSTALLED)
 
@@ -20,12 +20,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	$(BIN)/hpsearch search search_spaces/quickstart.py
 
+# In the order of their names, so that the long files of end_to_end begin early.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Processes, nodes and servers that are killed in the middle of a search.
 chaos: $(INSTALLED)
-	$(BIN)/python -m pytest -m 'chaos or not chaos' tests/chaos
+	$(BIN)/python -m pytest -m chaos tests/chaos
+
+# MLflow's pages of a search, as headless Chromium shows them.
+browser: $(INSTALLED)
+	$(BIN)/python -m pytest -m browser tests/end_to_end
 
 # Training on XLA, on PJRT's CPU device where there is no TPU; the environment takes 8 GB.
 test-xla: $(XLA)/.installed

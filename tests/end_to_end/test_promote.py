@@ -153,6 +153,7 @@ def test_mlflow_shows_it_beneath_the_search(own: Home, printed: str) -> None:
     assert version.run_id in {run.info.run_id for run in trainings}
     assert version.tags["promoted_from"] == "known"
     mlflow.set_tracking_uri(default_uri(own.path))
+    mlflow.set_registry_uri(default_uri(own.path))
     folder = Path(download_artifacts("models:/patch-descriptor/1"))
     card = next(folder.rglob("README.md")).read_text()
     for words in ("## Data", "CC0", "## Limits", "## How to load it", "| seed 1 | seed 2 |"):
