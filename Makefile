@@ -26,7 +26,7 @@ test: $(INSTALLED)
 
 # Processes, nodes and servers that are killed in the middle of a search.
 chaos: $(INSTALLED)
-	$(BIN)/python -m pytest -m chaos tests/chaos
+	$(BIN)/python -m pytest -m chaos tests
 
 # MLflow's pages of a search, as headless Chromium shows them.
 browser: $(INSTALLED)

@@ -12,7 +12,7 @@ from hpsearch.data.store import PatchStore
 from hpsearch.tracking.ledger import Ledger
 from hpsearch.tracking.runs import runs_from
 
-pytestmark = [pytest.mark.slow, pytest.mark.chaos]
+pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(600)]
 
 SPACE = """
 from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig

@@ -20,6 +20,7 @@ pytest.importorskip("psycopg", reason="the PostgreSQL driver is not installed")
 BIN = next((path.parent for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))), None)
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.chaos,
     pytest.mark.skipif(BIN is None, reason="PostgreSQL is not installed"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
 ]
