@@ -86,12 +86,12 @@ class Fleet:
                 pytest.skip("only root may give a process a file system of its own")
             hide = f"mount -t tmpfs none {blind_to} && exec " + " ".join(command)
             command = ["unshare", "--mount", "sh", "-c", hide]
-        log = (self.folders[-1] / "log").open("wb")
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # jobs call `python`
-        self.nodes[name] = subprocess.Popen(
-            command, stdout=log, stderr=log, start_new_session=True,
-            env={**os.environ, **QUIET, "PATH": path},
-        )  # fmt: skip
+        with (self.folders[-1] / "log").open("wb") as log:
+            self.nodes[name] = subprocess.Popen(
+                command, stdout=log, stderr=log, start_new_session=True,
+                env={**os.environ, **QUIET, "PATH": path},
+            )  # fmt: skip
 
 
 @pytest.fixture

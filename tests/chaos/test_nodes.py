@@ -1,6 +1,7 @@
 """Machines of a cluster that see no common disk, and that go away."""
 
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -55,6 +56,11 @@ def wait_for(what: Callable[[], object], seconds: float = 120) -> None:
         time.sleep(0.2)
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as knock:
+        return knock.connect_ex(("127.0.0.1", port)) == 0
+
+
 def seen(run: Run) -> list[int]:
     return [report["seen"] for report in run.reports]
 
@@ -67,6 +73,7 @@ def test_a_node_without_the_drivers_disk_trains_and_one_that_dies_loses_no_trial
     folder = begin(tmp_path / "home", store, patches=9_600)
     fleet.start_head()
     fleet.start_worker("first", cpus=2, blind_to=tmp_path)
+    wait_for(lambda: listens(fleet.port))
     start_ray(address=fleet.address)
     wait_for(lambda: ray.cluster_resources().get("CPU") == 2)
     ended: list[Session] = []
