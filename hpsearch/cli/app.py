@@ -56,6 +56,11 @@ def validation_sentence(error: ValidationError) -> str:
     return f"setting {where!r} is wrong: {first['msg']} (got {first.get('input')!r})"
 
 
+def say(text: str) -> None:
+    """Print as it is: no markup, no folding of lines that a user may copy."""
+    out.print(text, markup=False, soft_wrap=True)
+
+
 def _refuse(sentence: str) -> None:
     err.print(f"error: {sentence}", style="red", markup=False, soft_wrap=True)
     sys.exit(2)

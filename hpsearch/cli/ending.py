@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from hpsearch.cli.app import err, out
+from hpsearch.cli.app import err, out, say
 from hpsearch.cli.figures import home_option, publish_figures, yardsticks
 from hpsearch.cli.live import Watch
 from hpsearch.errors import UserError
@@ -51,12 +51,12 @@ def print_trials(folder: SearchFolder) -> None:
     stated, runs = folder.search(), folder.runs()
     rows = leaderboard(runs, direction=stated.objective.direction, limit=SHOWN)
     out.print(f"\nLeaderboard of {folder.name} ({stated.objective.metric} on validation)")
-    _raw(plain(leaderboard_table(rows)))
+    say(plain(leaderboard_table(rows)))
     for line in _front(runs, stated):
-        _raw(line)
+        say(line)
     out.print()
     for line in summary_lines(summary(runs, budget=stated.budget)):
-        _raw(line)
+        say(line)
 
 
 def _front(runs: list[Run], stated: Search) -> Iterator[str]:
@@ -72,7 +72,7 @@ def _front(runs: list[Run], stated: Search) -> Iterator[str]:
 def print_scores(scores: dict[str, Scores]) -> None:
     """The winner beside the yardsticks, on test."""
     out.print("\nmAP on the test sequences, which the search never read")
-    _raw(plain(yardstick_table(yardsticks(scores))))
+    say(plain(yardstick_table(yardsticks(scores))))
 
 
 def _register(folder: SearchFolder, publisher: Publisher, winner: Run) -> Outcome | None:
@@ -95,8 +95,8 @@ def _register(folder: SearchFolder, publisher: Publisher, winner: Run) -> Outcom
 def _print_outcome(folder: SearchFolder, outcome: Outcome | None) -> None:
     home = home_option(folder)
     if outcome is not None:
-        _raw(f"\nRegistered {outcome.model} version {outcome.version} as {outcome.alias}:")
-        _raw(f"  {outcome.decision.reason}")
+        say(f"\nRegistered {outcome.model} version {outcome.version} as {outcome.alias}:")
+        say(f"  {outcome.decision.reason}")
     model = f"models:/{folder.record.model}@{outcome.alias if outcome else 'champion'}"
     out.print("\nNext")
     for command, why in (
@@ -105,8 +105,4 @@ def _print_outcome(folder: SearchFolder, outcome: Outcome | None) -> None:
         (f"hpsearch promote {folder.name}{home}", "train the best again, meet the champion"),
         (f"hpsearch describe {model} mini --to descriptors{home}", "use the model"),
     ):
-        _raw(f"  {command:<70}  {why}")
-
-
-def _raw(text: str) -> None:
-    out.print(text, markup=False, soft_wrap=True)
+        say(f"  {command:<70}  {why}")

@@ -1,16 +1,15 @@
 """``hpsearch ensemble``: several registered versions as one model."""
 
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpsearch.cli.app import HOME, Home, TrackingUri, app, out
+from hpsearch.cli.app import HOME, Home, TrackingUri, app, say
 from hpsearch.errors import UserError
 
 if TYPE_CHECKING:
-    from hpsearch.cli.ensembling import Registered
+    from hpsearch.promotion.ensembling import Registered, Union
 
 
 class How(StrEnum):
@@ -43,8 +42,9 @@ def ensemble(
 
     Example: hpsearch ensemble patch-descriptor@1 patch-descriptor@3 --name two-of-them
     """
-    from hpsearch.cli import ensembling
-    from hpsearch.models.serving import EnsembleRecipe
+    from hpsearch.promotion.ensembling import combined, register
+    from hpsearch.promotion.gradebook import Gradebook
+    from hpsearch.promotion.members import load_members, patches_of
     from hpsearch.search.workspace import Workspace
     from hpsearch.tracking.registry import Registry, quieten_mlflow
 
@@ -53,32 +53,21 @@ def ensemble(
     quieten_mlflow()
     workspace = Workspace(home)
     tracking = workspace.tracking(tracking_uri)
-    found = ensembling.load_members(members, tracking)
-    store, split = ensembling.patches_of(found, workspace, data)
-    train = store.part(split, "train")
-    network, kept = ensembling.combined(found, combine.value, train, dimensions=dimensions)
-    recipe = EnsembleRecipe(
-        members=tuple(member.recipe for member in found),
-        combine=combine.value,
-        dimensions=network.combine.out_features,
-    )
-    registry = Registry(tracking=tracking, model=name)
-    done = ensembling.register(
-        network, recipe, found, registry, store=store, split=split, kept=kept
-    )
-    show(done, name, [member.words for member in found])
+    found = load_members(members, tracking)
+    store, split = patches_of(found, workspace, data)
+    union = combined(found, combine.value, store.part(split, "train"), dimensions=dimensions)
+    book = Gradebook(workspace.home, store, split)
+    show(union, register(union, Registry(tracking=tracking, model=name), book), name)
 
 
-def show(done: "Registered", name: str, members: Sequence[str]) -> None:
+def show(union: "Union", done: "Registered", name: str) -> None:
     """Scores, and what became of it."""
     scores = done.scores
-    if done.kept is not None:
-        out.print(
-            f"the projection keeps {100 * done.kept:.1f} % of the variance on training patches"
-        )
-    out.print(
+    if union.kept is not None:
+        say(f"the projection keeps {union.kept:.1%} of the variance on training patches")
+    say(
         f"on test: verification {scores.verification:.3f}, matching {scores.matching:.3f}, "
         f"retrieval {scores.retrieval:.3f}, mean mAP {scores.mean:.4f}"
     )
-    out.print(f"Registered {name} version {done.version} as {done.alias}: {', '.join(members)}")
-    out.print(f"  {done.decision.reason}", soft_wrap=True)
+    say(f"Registered {name} version {done.version} as {done.alias}: {union.names}")
+    say(f"  {done.decision.reason}")

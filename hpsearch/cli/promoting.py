@@ -63,7 +63,7 @@ def _train(parent: SearchFolder, child: SearchFolder) -> None:
 
 def _judge(child: SearchFolder, pick: Run) -> Scores:
     """Test scores of the pick, and nobody else's."""
-    book, noisy = Gradebook(child), pick.config.evaluate_on == "noisy"
+    book, noisy = Gradebook.of(child), pick.config.evaluate_on == "noisy"
     pipeline, name = trained(pick, child).pipeline(), f"{child.name}/{pick.label}"
     known = book.known(pipeline, noisy=noisy)
     out.print(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from hpsearch.cli.app import out
+from hpsearch.cli.app import out, say
 from hpsearch.cli.figures import home_option
 from hpsearch.config.flat import differences
 from hpsearch.evaluation import Scores
@@ -30,25 +30,25 @@ def show_plan(promotion: Promotion, *, dry_run: bool) -> None:
         for one, name in zip(found.chosen, names, strict=True)
     ]
     metric = parent.search().objective.metric
-    _raw(f"Configurations of {parent.name} to train again, best first by {metric} on validation:")
-    _raw(plain(Table(("trial", "in search", "settings"), tuple(rows), frozenset({"settings"}))))
+    say(f"Configurations of {parent.name} to train again, best first by {metric} on validation:")
+    say(plain(Table(("trial", "in search", "settings"), tuple(rows), frozenset({"settings"}))))
     for words in _notes(promotion):
-        _raw(words)
+        say(words)
     left = count - _ended(promotion)
     cost = f"{len(found.chosen)} × {found.seeds} seeds = {count} trainings of "
     cost += f"{parent.search().budget:,} patches"
     if left < count:
         cost += f", {left} of them left" if left else ", all done"
-    _raw(f"{cost}{_time(promotion, left)}")
+    say(f"{cost}{_time(promotion, left)}")
     champion = registry_of(parent).champion()
     model = parent.record.model
     if champion is None:
-        _raw(f"{model} has no champion")
+        say(f"{model} has no champion")
     else:
         origin = champion.tags.get("search", "an unknown search")
-        _raw(f"{model} champion: version {champion.version}, from {origin}")
+        say(f"{model} champion: version {champion.version}, from {origin}")
     if dry_run:
-        _raw("Dry run: nothing was trained, scored or registered.")
+        say("Dry run: nothing was trained, scored or registered.")
 
 
 def _notes(promotion: Promotion) -> Iterator[str]:
@@ -86,8 +86,8 @@ def _time(promotion: Promotion, left: int) -> str:
 
 def print_standings(found: list[Standing], entry: Entry, metric: str) -> None:
     assert entry.trainings is not None, "a promotion has trained again"
-    _raw(f"\nTrained again: {metric} on validation by seed")
-    _raw(plain(_text(entry.trainings, left=frozenset({"settings"}))))
+    say(f"\nTrained again: {metric} on validation by seed")
+    say(plain(_text(entry.trainings, left=frozenset({"settings"}))))
     out.print(entry.chosen_by, markup=False)
 
 
@@ -102,8 +102,8 @@ def print_scores(entry: Entry, outcome: Outcome) -> None:
         flat = scores.flat()
         columns[name.split()[0]] = [f"{flat[task]:.3f}" for task in HEADLINES]
     rows = zip((*HEADLINES[:3], "mean"), *columns.values(), strict=True)
-    _raw("\nmAP on test with 95 % intervals over sequences")
-    _raw(plain(Table(("", *columns), tuple(rows), frozenset({""})), width=WIDEST))
+    say("\nmAP on test with 95 % intervals over sequences")
+    say(plain(Table(("", *columns), tuple(rows), frozenset({""})), width=WIDEST))
 
 
 def _intervals(scores: Scores) -> list[str]:
@@ -119,18 +119,14 @@ def _difference(found: Comparison) -> str:
 def print_outcome(parent: SearchFolder, outcome: Outcome) -> None:
     home = home_option(parent)
     verb = "is champion" if outcome.alias == CHAMPION else "is challenger, the champion stays"
-    _raw(f"\n{outcome.model} version {outcome.version} {verb}:")
-    _raw(f"  {outcome.decision.reason}")
+    say(f"\n{outcome.model} version {outcome.version} {verb}:")
+    say(f"  {outcome.decision.reason}")
     if outcome.rival is not None and outcome.rival.scores is None:
         command = f"hpsearch promote {parent.name} --reevaluate{home}"
-        _raw(f"  compare on this search's test patches with:  {command}")
+        say(f"  compare on this search's test patches with:  {command}")
     if outcome.alias == CHAMPION and outcome.rival is not None:
-        _raw(f"  go back with:  hpsearch rollback {outcome.model}{home}")
+        say(f"  go back with:  hpsearch rollback {outcome.model}{home}")
 
 
 def _text(lines: Lines, *, left: frozenset[str]) -> Table:
     return Table(lines.header, tuple(lines.rows), left)
-
-
-def _raw(text: str) -> None:
-    out.print(text, markup=False, soft_wrap=True)

@@ -18,12 +18,13 @@ from hpsearch.evaluation.descriptor_files import read_descriptors
 from hpsearch.models import Pipeline
 from hpsearch.models.ensemble import Ensemble
 from hpsearch.models.serving import SETTINGS, describe_any, load_pipeline
-from hpsearch.promotion.winner import device, pixels, trained
+from hpsearch.promotion.winner import pixels, trained
 from hpsearch.search.workspace import Workspace
 from hpsearch.shapes import Float, UInt8
 from hpsearch.tracking.loading import load_descriptor
 from hpsearch.tracking.registry import quieten_mlflow
 from hpsearch.tracking.runs import Run
+from hpsearch.training.devices import choose_device
 from hpsearch.training.judging import judged_part
 from hpsearch.training.trial import CHECKPOINT
 from hpsearch.training.validation import Scored
@@ -184,6 +185,6 @@ def _run(runs: list[Run], trial: str, *, search: str) -> Run:
 
 
 def _function(pipeline: nn.Module) -> Describe:
-    where = device()
+    where = choose_device("auto")
     pipeline.to(where)
     return lambda patches: describe_any(pipeline, patches, device=where)

@@ -17,6 +17,8 @@ import torch
 from torch import nn
 
 import hpsearch
+from hpsearch.data.splits import Split
+from hpsearch.data.store import PatchStore
 from hpsearch.evaluation import Scores
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.training.devices import choose_device
@@ -29,9 +31,17 @@ FOLDER = "judged"
 
 @dataclass(frozen=True)
 class Gradebook:
-    """What has been scored on the test patches of a search."""
+    """What has been scored on the test patches of a split, in one workspace."""
 
-    folder: SearchFolder
+    home: Path
+    """The workspace."""
+    store: PatchStore
+    split: Split
+
+    @classmethod
+    def of(cls, folder: SearchFolder) -> "Gradebook":
+        """The book of the patches that a search is judged on."""
+        return cls(folder.workspace.home, folder.store(), folder.split())
 
     def scores(self, pipeline: nn.Module, *, noisy: bool, who: str) -> Scores:
         """Test scores of a network: looked up, or measured and written down.
@@ -58,13 +68,13 @@ class Gradebook:
     @cached_property
     def test(self) -> Scored:
         """The test sequences with their task lists."""
-        return judged_part(self.folder.store(), self.folder.split())
+        return judged_part(self.store, self.split)
 
     def _page(self, pipeline: nn.Module, *, noisy: bool) -> Path:
-        split = self.folder.split()
-        about = [hpsearch.__version__, self.folder.record.fingerprint, split.name, *split.test]
+        split = self.split
+        about = [hpsearch.__version__, self.store.fingerprint, split.name, *split.test]
         seen = hashlib.sha256(json.dumps([*about, noisy, fingerprint(pipeline)]).encode())
-        return self.folder.workspace.home / FOLDER / f"{seen.hexdigest()[:32]}.json"
+        return self.home / FOLDER / f"{seen.hexdigest()[:32]}.json"
 
 
 def fingerprint(pipeline: nn.Module) -> str:

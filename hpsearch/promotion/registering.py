@@ -128,13 +128,9 @@ def champion_of(registry: Registry, entry: Entry, *, reevaluate: bool) -> Rival 
         words = f"models:/{registry.model}/{number}"
         pipeline = load_descriptor(words, registry.tracking.uri).pipeline
         noisy = entry.run.config.evaluate_on == "noisy"
-        found = Gradebook(entry.folder).scores(pipeline, noisy=noisy, who=words)
+        found = Gradebook.of(entry.folder).scores(pipeline, noisy=noisy, who=words)
         return Rival(number, search, found)
-    terms = entry.terms
-    if any(version.tags.get(name, value) != value for name, value in terms.items()):
-        return Rival(number, search, None)
-    scores = registry.scores(version)
-    return Rival(number, search, scores if scores.names == entry.scores.names else None)
+    return Rival(number, search, registry.comparable(version, entry.terms, entry.scores.names))
 
 
 def _add(entry: Entry, facts: Facts, decision: Decision, registry: Registry, run_id: str) -> int:

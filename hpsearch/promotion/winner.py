@@ -16,7 +16,6 @@ from hpsearch.search.objective import Objective
 from hpsearch.search.outcome import guarded, outcome
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.runs import Run
-from hpsearch.training.devices import choose_device
 from hpsearch.training.judging import judge_function
 from hpsearch.training.trial import Trial, prepare_trial
 
@@ -78,7 +77,7 @@ def train_baseline(folder: SearchFolder) -> Run:
 
 def judge_all(folder: SearchFolder, winner: Run, baseline: Run) -> dict[str, Scores]:
     """Test scores of the winner, the baseline and normalised pixels, on the same patches."""
-    book, noisy = Gradebook(folder), winner.config.evaluate_on == "noisy"
+    book, noisy = Gradebook.of(folder), winner.config.evaluate_on == "noisy"
     scores = {
         run.label: book.scores(
             trained(run, folder).pipeline(), noisy=noisy, who=f"{folder.name}/{run.label}"
@@ -110,8 +109,3 @@ def recipe(config: TrialConfig) -> Recipe:
     """Which networks a trial's pipeline consists of."""
     denoiser = config.input.denoiser.network if isinstance(config.input, Denoised) else None
     return Recipe(denoiser=denoiser, descriptor=config.descriptor)
-
-
-def device() -> torch.device:
-    """Where a finished search is judged."""
-    return choose_device("auto")

@@ -68,28 +68,35 @@ def card(facts: Facts, *, version: str = "VERSION") -> str:
     trained_on = {Clean: "on clean patches", Denoised: "behind a denoiser, which is part of it"}
     seen = trained_on.get(type(config.input), "on noisy patches")
     own = next(iter(facts.scores.values()))
-    loading = LOADING.format(
-        model=facts.model,
-        version=version,
-        dimensions=config.descriptor.dimensions,
-        package=hpsearch.__version__,
-    )
+    loading = how_to_load(facts.model, config.descriptor.dimensions, version=version)
     limits = LIMITS.format(seen=seen, sequences=len(own.names))
     settings = f"{title(config)}\n\n```json\n{config.model_dump_json(indent=1)}\n```"
     parts = {
         "How to load it": loading,
         "Scores on test": f"{score_table(facts.scores)}\n\n{_how_scored(facts)}",
         "How it was chosen": _chosen(facts),
-        "Data": _data(facts),
+        "Data": data_lines(facts.patches, facts.fingerprint, facts.split),
         "Limits": limits,
         "Configuration": settings,
     }
+    return bound(facts.model, config.descriptor.dimensions, parts)
+
+
+def how_to_load(model: str, dimensions: int, *, version: str = "VERSION") -> str:
+    """Lines of Python, and what they need."""
+    return LOADING.format(
+        model=model, version=version, dimensions=dimensions, package=hpsearch.__version__
+    )
+
+
+def bound(model: str, dimensions: int, parts: Mapping[str, str]) -> str:
+    """A card of its parts, by their headings."""
     body = "\n\n".join(f"## {name}\n\n{text.strip()}" for name, text in parts.items())
     lead = (
-        f"Turns noisy grey patches (N×32×32) into {config.descriptor.dimensions} numbers each, so "
+        f"Turns noisy grey patches (N×32×32) into {dimensions} numbers each, so "
         "that patches of the same point lie close together."
     )
-    return f"# {facts.model}\n\n{lead}\n\n{body}\n"
+    return f"# {model}\n\n{lead}\n\n{body}\n"
 
 
 def page(facts: Facts, decision: Decision) -> str:
@@ -146,13 +153,14 @@ def _how_scored(facts: Facts) -> str:
     )
 
 
-def _data(facts: Facts) -> str:
-    parts = (f"- {part}: {', '.join(names)}" for part, names in facts.split.items())
+def data_lines(patches: StoreMeta, fingerprint: str, split: Mapping[str, Sequence[str]]) -> str:
+    """Where the patches come from, and which sequences were for what."""
+    parts = (f"- {part}: {', '.join(names)}" for part, names in split.items())
     return "\n".join(
         [
-            f"- source: {facts.patches.source}",
-            f"- licence: {facts.patches.licence}",
-            f"- fingerprint: `{facts.fingerprint}`",
+            f"- source: {patches.source}",
+            f"- licence: {patches.licence}",
+            f"- fingerprint: `{fingerprint}`",
             *parts,
         ]
     )

@@ -11,7 +11,6 @@ from functools import cached_property
 
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
-from mlflow.exceptions import MlflowException
 
 from hpsearch.tracking.names import (
     IDENTITY,
@@ -126,15 +125,5 @@ class Mirror:
 
     @cached_property
     def experiment(self) -> str:
-        """Id of the experiment, which is made if there is none."""
-        name = self.tracking.experiment
-        found = self.client.get_experiment_by_name(name)
-        if found is not None:
-            return found.experiment_id
-        try:
-            return self.client.create_experiment(name, artifact_location=self.tracking.artifacts)
-        except MlflowException:
-            made = self.client.get_experiment_by_name(name)
-            if made is None:
-                raise
-            return made.experiment_id  # somebody else was first
+        """Id of the experiment."""
+        return self.tracking.experiment_id()

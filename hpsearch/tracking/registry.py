@@ -7,7 +7,7 @@ move. Whatever fails, no version lacks its facts and no alias points to a versio
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +103,20 @@ class Registry:
                 "run; score it again with `hpsearch promote SEARCH --reevaluate`"
             ) from error
         return Scores.from_dict(json.loads(Path(path).read_text()))
+
+    def comparable(
+        self, version: ModelVersion, terms: Mapping[str, str], names: Sequence[str]
+    ) -> Scores | None:
+        """What a version scored on test, if that was on these terms and sequences; else None.
+
+        Args:
+            terms: tags that must not differ.
+            names: of the test sequences.
+        """
+        if any(version.tags.get(tag, value) != value for tag, value in terms.items()):
+            return None
+        found = self.scores(version)
+        return found if found.names == tuple(names) else None
 
     def apply(self, version: int, decision: Decision, *, description: str = "") -> Alias:
         """Move the alias that the decision gives, and write down why."""

@@ -42,6 +42,20 @@ class Tracking:
         """A client of the tracking server and of the registry behind it."""
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
+    def experiment_id(self) -> str:
+        """Id of the experiment, which is made if there is none."""
+        client = self.client()
+        found = client.get_experiment_by_name(self.experiment)
+        if found is not None:
+            return found.experiment_id
+        try:
+            return client.create_experiment(self.experiment, artifact_location=self.artifacts)
+        except MlflowException:
+            made = client.get_experiment_by_name(self.experiment)
+            if made is None:
+                raise
+            return made.experiment_id  # somebody else was first
+
 
 def tracking_at(uri: str, home: Path) -> Tracking:
     """MLflow at an address, with files in the home folder if it is a database.

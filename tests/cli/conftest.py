@@ -46,10 +46,10 @@ class Registered:
     def uri(self) -> str:
         return Workspace(self.home).tracking().uri
 
-    def artifact(self, version: int) -> Path:
+    def artifact(self, version: int, model: str = "patches") -> Path:
         """The folder with the MLmodel of a version."""
         mlflow.set_tracking_uri(self.uri)
-        return Path(mlflow.artifacts.download_artifacts(f"models:/patches/{version}"))
+        return Path(mlflow.artifacts.download_artifacts(f"models:/{model}/{version}"))
 
 
 @pytest.fixture(scope="session")

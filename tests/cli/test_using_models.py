@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from hpsearch.cli.ensembling import side_by_side
 from hpsearch.data.layout import VIEW_NAMES
 from hpsearch.evaluation.descriptor_files import read_descriptors
 from hpsearch.models import describe
+from hpsearch.promotion.ensembling import side_by_side
 
 pytestmark = [
     pytest.mark.slow,
@@ -162,6 +162,10 @@ def test_an_ensemble_is_scored_registered_and_used(registered, tmp_path, capsys)
     np.testing.assert_allclose(by_mlflow, mean, atol=1e-5)
     version = mlflow.MlflowClient(registered.uri).get_model_version("both", "1")
     assert version.tags["members"] == "patches@1, patches@2"
+    pages = list((registered.home / "judged").glob("*.json"))
+    assert len(pages) == 1, "its test scores are written down"
+    card = next(registered.artifact(1, "both").rglob("README.md")).read_text()
+    assert "- models:/patches/1\n- models:/patches/2" in card
 
 
 def test_a_projection_is_learnt_from_training_patches_alone(registered):

@@ -58,7 +58,7 @@ def search(home: Path, store: PatchStore, name: str, *, seed: int) -> SearchFold
 
 def entry(folder: SearchFolder) -> Entry:
     run = folder.runs()[0]
-    scores = Gradebook(folder).scores(trained(run, folder).pipeline(), noisy=True, who="it")
+    scores = Gradebook.of(folder).scores(trained(run, folder).pipeline(), noisy=True, who="it")
     return Entry(folder=folder, run=run, scores=scores, chosen_by="By hand.", trainings=LINES)
 
 
@@ -96,7 +96,7 @@ def champion(registry: Registry) -> int:
 def test_a_network_is_scored_once(first: Entry, home: Path) -> None:
     (page,) = (home / "judged").glob("*.json")
     before = page.stat().st_mtime_ns
-    pipeline, book = trained(first.run, first.folder).pipeline(), Gradebook(first.folder)
+    pipeline, book = trained(first.run, first.folder).pipeline(), Gradebook.of(first.folder)
     assert book.known(pipeline, noisy=True)
     assert not book.known(pipeline, noisy=False)
     assert book.scores(pipeline, noisy=True, who="again").mean == first.scores.mean
