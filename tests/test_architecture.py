@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "hpsearch"
 LAYERS = [
-    {"errors", "shapes"},
+    {"errors", "shapes", "files"},
     {"config"},
     {"data", "models", "losses", "evaluation"},
     {"training", "tracking"},

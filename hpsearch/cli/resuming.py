@@ -9,6 +9,7 @@ from hpsearch.cli.app import out
 from hpsearch.cli.figures import home_option
 from hpsearch.cli.running import all_ended
 from hpsearch.errors import UserError
+from hpsearch.files import write_whole
 from hpsearch.promotion.promotion import refuse_promotion
 from hpsearch.promotion.winner import SCORES
 from hpsearch.search.limits import Meter
@@ -95,7 +96,7 @@ def settle_space(folder: SearchFolder, choice: str | None) -> SearchFolder:
             return folder.changed(origin=None)
         case "take":
             refuse_other_terms(folder, load_search(origin))
-            _take(origin, folder.space)
+            write_whole(folder.space, origin.read_bytes())
             return folder
     out.print(_difference(folder.space, origin), markup=False, soft_wrap=True)
     raise UserError(
@@ -110,12 +111,6 @@ def _finished(folder: SearchFolder) -> bool:
         told.hear(event)
     ended = told.finish is not None and told.finish["status"] == "completed"
     return ended and (folder.path / SCORES).exists()
-
-
-def _take(origin: Path, space: Path) -> None:
-    draft = space.with_suffix(".part")
-    draft.write_bytes(origin.read_bytes())
-    draft.replace(space)
 
 
 def _difference(before: Path, now: Path) -> str:

@@ -20,6 +20,7 @@ import hpsearch
 from hpsearch.data.splits import Split
 from hpsearch.data.store import PatchStore
 from hpsearch.evaluation import Scores
+from hpsearch.files import write_whole
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.training.devices import choose_device
 from hpsearch.training.judging import judge, judged_part
@@ -55,10 +56,8 @@ class Gradebook:
             return Scores.from_dict(json.loads(path.read_text())["scores"])
         with one_thread():
             found = judge(pipeline, self.test, noisy=noisy, device=choose_device("auto"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".part")
-        draft.write_text(json.dumps({"who": who, "time": time.time(), "scores": found.to_dict()}))
-        draft.replace(path)
+        text = json.dumps({"who": who, "time": time.time(), "scores": found.to_dict()})
+        write_whole(path, text)
         return found
 
     def known(self, pipeline: nn.Module, *, noisy: bool) -> bool:

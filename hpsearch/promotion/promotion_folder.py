@@ -7,6 +7,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from hpsearch.errors import UserError
+from hpsearch.files import write_whole
 from hpsearch.promotion.promotion import PLAN, Plan, plan
 from hpsearch.search.limits import Limits
 from hpsearch.search.workspace import SearchFolder, SearchRecord
@@ -82,9 +83,7 @@ def begin(promotion: Promotion) -> SearchFolder:
             space.write_text(SPACE.format(parent=parent.name, plan=PLAN))
             child = parent.workspace.create(f"{parent.name}-promotion", space, record)
     if not (child.path / PLAN).exists():
-        draft = child.path / f"{PLAN}.part"
-        draft.write_text(promotion.plan.model_dump_json(indent=1))
-        draft.replace(child.path / PLAN)
+        write_whole(child.path / PLAN, promotion.plan.model_dump_json(indent=1))
     return child
 
 

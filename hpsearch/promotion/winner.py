@@ -10,6 +10,7 @@ from hpsearch.config import Denoised, TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.evaluation.pixels import normalised_pixels
+from hpsearch.files import write_whole
 from hpsearch.models.serving import Recipe
 from hpsearch.promotion.gradebook import Gradebook, one_thread
 from hpsearch.search.objective import Objective
@@ -92,9 +93,7 @@ def judge_all(folder: SearchFolder, winner: Run, baseline: Run) -> dict[str, Sco
 def save_scores(folder: SearchFolder, scores: Mapping[str, Scores]) -> None:
     """Write down what was scored on test, by name."""
     text = json.dumps({name: found.to_dict() for name, found in scores.items()})
-    draft = folder.path / f"{SCORES}.part"
-    draft.write_text(text)
-    draft.replace(folder.path / SCORES)
+    write_whole(folder.path / SCORES, text)
 
 
 def load_scores(folder: SearchFolder) -> dict[str, Scores]:

@@ -14,6 +14,7 @@ from hpsearch.data.embedded import RECIPES, Progress, embedded_store
 from hpsearch.data.splits import Split
 from hpsearch.data.store import PatchStore
 from hpsearch.errors import UserError
+from hpsearch.files import write_whole
 from hpsearch.search.limits import Limits
 from hpsearch.search.resources import Resources
 from hpsearch.search.search import Search, load_search
@@ -257,6 +258,4 @@ class SearchFolder:
 def _write(record: SearchRecord, folder: Path) -> None:
     """Whole or not at all, and without a password."""
     kept = record.model_copy(update={"tracking_uri": without_credentials(record.tracking_uri)})
-    draft = folder / "search.json.part"
-    draft.write_text(kept.model_dump_json(indent=1))
-    draft.replace(folder / "search.json")
+    write_whole(folder / "search.json", kept.model_dump_json(indent=1))

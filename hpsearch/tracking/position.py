@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hpsearch.files import write_whole
+
 
 @dataclass
 class Position:
@@ -34,9 +36,7 @@ class PositionFile:
         """Keep a position, those at other servers too; a reader sees all of it or nothing."""
         every = self._all()
         every[server] = {"offset": position.offset, "runs": position.runs}
-        draft = self.path.with_suffix(".draft")
-        draft.write_text(json.dumps(every, indent=1))
-        draft.replace(self.path)
+        write_whole(self.path, json.dumps(every, indent=1))
 
     @contextmanager
     def held(self) -> Iterator[None]:
