@@ -1,18 +1,19 @@
 """``hpsearch submit``, ``status``, ``logs``, ``stop``, ``list``: searches on a Ray cluster."""
 
-import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpsearch.cli.app import app, out
+from hpsearch.cli.app import TrackingUri, app, out
+from hpsearch.cli.options import as_words, resources
 from hpsearch.errors import UserError
 
 if TYPE_CHECKING:
     from hpsearch.running.jobs import SearchJob
+    from hpsearch.search.resources import Resources
+    from hpsearch.search.search import Search
 
 PANEL = "Cluster"
 DASHBOARD = typer.Option(
@@ -37,6 +38,7 @@ def submit(
     space: Annotated[Path, typer.Argument(help="A Python file that exports SEARCH.")],
     address: Address,
     name: Annotated[str | None, typer.Option(help="The file's, if unset.")] = None,
+    tracking_uri: TrackingUri = None,
     home: ClusterHome = CLUSTER_HOME,
 ) -> None:
     """Queue a search on a Ray cluster; other options are those of ``hpsearch search``.
@@ -44,14 +46,39 @@ def submit(
     Example: hpsearch submit search_spaces/full.py --address http://HEAD:8265 --trials 200
     """
     from hpsearch.running.jobs import JobServer
+    from hpsearch.running.preflight import check_data
     from hpsearch.search.search import load_search
 
-    load_search(space).rehearse()
+    stated = load_search(space)
+    stated.rehearse()
     chosen = name or space.stem
-    arguments = ["search", space.name, "--name", chosen, "--address", "auto", *_tracking()]
+    options = [*as_words(tracking_uri=tracking_uri), *context.args]
+    arguments = ["search", space.name, "--name", chosen, "--address", "auto", *options]
+    asked = _as_search(context, arguments)
+    check_data(asked["data"] or stated.data)
     server = JobServer(address)
-    server.submit(chosen, [*arguments, *context.args], home=home, space=space)
+    server.check(_resources(stated, asked), asked["concurrent"], waits=asked["wait"])
+    server.submit(chosen, arguments, home=home, space=space)
     _say_submitted(chosen, address)
+
+
+def _as_search(context: typer.Context, arguments: list[str]) -> dict[str, Any]:
+    """What ``hpsearch search`` makes of its arguments: refused here, if it refuses them."""
+    commands: Any = context.find_root().command
+    parsed = commands.get_command(context, "search").make_context(
+        "search", arguments[1:], parent=context.parent
+    )
+    return parsed.params
+
+
+def _resources(stated: "Search", asked: dict[str, Any]) -> "Resources":
+    found = resources(
+        stated.resources,
+        cpus=asked["cpus_per_trial"], gpus=asked["gpus_per_trial"],
+        tpus=asked["tpus_per_trial"], device=asked["device"],
+    )  # fmt: skip
+    device = found.device if found.device != "auto" else stated.computing.device
+    return found.model_copy(update={"device": device})
 
 
 def submit_resume(name: str, address: str, home: str | None, options: list[str]) -> None:
@@ -122,7 +149,13 @@ def stop(name: Name, address: Address) -> None:
         time.sleep(1)
         job = server.job(name)
     _raw(f"{name}: {job.state}{_duration(job)}")
-    _raw(f"  go on with:  hpsearch resume {name} --address {address}")
+    if not job.over:
+        raise UserError(
+            f"search {name!r} still runs {STOP_WAIT} s after it was asked to stop; look at "
+            f"`hpsearch logs {name} --address {address}`, and stop it once more"
+        )
+    if job.state != "completed":
+        _raw(f"  go on with:  hpsearch resume {name} --address {address}")
 
 
 @app.command("list", rich_help_panel=PANEL)
@@ -139,18 +172,6 @@ def list_(address: Address) -> None:
     for job in {job.search: job for job in jobs}.values():
         began = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.began)) if job.began else ""
         _raw(f"{job.search:<24} {job.state:<10} {began:<17} {_duration(job).strip()}")
-
-
-def _tracking() -> list[str]:
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri:
-        return []
-    if urlsplit(uri).password:
-        raise UserError(
-            "MLFLOW_TRACKING_URI holds a password, and jobs can be read by everybody who reaches "
-            "the dashboard; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD on the head"
-        )
-    return ["--tracking-uri", uri]
 
 
 def _say_submitted(name: str, address: str) -> None:

@@ -6,6 +6,7 @@ import typer
 
 if TYPE_CHECKING:
     from hpsearch.search.limits import Limits
+    from hpsearch.search.resources import Resources
 
 LIMITS, TRIALS = "Limits", "What a trial asks for"
 
@@ -42,6 +43,14 @@ Device = Annotated[
         help="cpu, cuda or xla; if unset, whatever the cluster has.", rich_help_panel=TRIALS
     ),
 ]
+Wait = Annotated[
+    bool,
+    typer.Option(
+        "--wait",
+        help="Ask a cluster for nodes (--concurrent times what a trial asks for), and wait.",
+        rich_help_panel=TRIALS,
+    ),
+]
 ChangedSpace = Annotated[
     str | None,
     typer.Option(
@@ -62,6 +71,13 @@ def as_words(**options: Any) -> list[str]:
         (f"--{name.replace('_', '-')}", str(value)) for name, value in given(**options).items()
     )
     return [word for pair in named for word in pair]
+
+
+def resources(stated: "Resources", **options: Any) -> "Resources":
+    """What a space's trials ask for, with what the user gave."""
+    from hpsearch.search.resources import Resources
+
+    return Resources.model_validate({**stated.model_dump(), **given(**options)})
 
 
 def limits(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 
 import typer
@@ -15,6 +16,7 @@ from hpsearch.promotion.promotion import refuse_promotion
 from hpsearch.promotion.winner import best_run, one_thread
 from hpsearch.running import ray_tune
 from hpsearch.running.checkpointed import checkpointed
+from hpsearch.running.scaling import room
 from hpsearch.search.constants import constants
 from hpsearch.search.patience import runs_are_out_of_patience
 from hpsearch.search.search import Search
@@ -64,7 +66,7 @@ def run_trials(folder: SearchFolder, *, command: str = "") -> None:
         out.print(f"the sampler knows {known} of {there} trials of {record.warm_from}")
     ray_tune.start_ray(address=record.address, cpus=record.cpus)
     try:
-        with Watch(folder.ledger, stated, out, record.trials):
+        with _room(folder), Watch(folder.ledger, stated, out, record.trials):
             session = ray_tune.run_session(folder)
     finally:
         ray_tune.stop_ray()
@@ -79,6 +81,17 @@ def run_trials(folder: SearchFolder, *, command: str = "") -> None:
         folder.ledger.append("finish", status="interrupted")
         out.print(f"Interrupted; nothing is lost. Go on with:  {command}", soft_wrap=True)
         raise typer.Exit(INTERRUPTED)
+
+
+def _room(folder: SearchFolder) -> AbstractContextManager[None]:
+    """Nodes for the trials, asked for and waited for if the search was started so."""
+    if not folder.record.wait:
+        return nullcontext()
+    return room(folder.resources(), folder.record.concurrent, _say)
+
+
+def _say(text: str) -> None:
+    out.print(text, markup=False, soft_wrap=True)
 
 
 def _say_limit(folder: SearchFolder, limit: str, *, cut: int, command: str) -> None:

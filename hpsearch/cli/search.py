@@ -19,8 +19,10 @@ from hpsearch.cli.options import (
     Patches,
     TimeLimit,
     TpusPerTrial,
+    Wait,
     given,
     limits,
+    resources,
 )
 
 
@@ -46,6 +48,7 @@ def search(
     gpus_per_trial: GpusPerTrial = None,
     tpus_per_trial: TpusPerTrial = None,
     device: Device = None,
+    wait: Wait = False,
     model: Annotated[str | None, typer.Option(help="Name in the registry.")] = None,
     tracking_uri: TrackingUri = None,
     home: Home = HOME,
@@ -64,7 +67,6 @@ def search(
     from hpsearch.data.splits import folds
     from hpsearch.running import ray_tune
     from hpsearch.search.limits import Limits
-    from hpsearch.search.resources import Resources
     from hpsearch.search.study import check_free
     from hpsearch.search.warm import check_comparable
     from hpsearch.search.workspace import SearchRecord, Workspace
@@ -95,6 +97,7 @@ def search(
         concurrent=concurrent,
         cpus=cpus,
         address=address,
+        wait=wait,
         study=study,
         warm_from=warm_from,
         origin=str(space.absolute()),
@@ -104,18 +107,18 @@ def search(
             patches=patches,
             gpu_seconds=gpu_seconds,
         ),
-        resources=Resources.model_validate(
-            {
-                **stated.resources.model_dump(),
-                **given(
-                    cpus=cpus_per_trial, gpus=gpus_per_trial, tpus=tpus_per_trial, device=device
-                ),
-            }
+        resources=resources(
+            stated.resources,
+            cpus=cpus_per_trial,
+            gpus=gpus_per_trial,
+            tpus=tpus_per_trial,
+            device=device,
         ),
         **given(model=model),
     )
     ray_tune.start_ray(address=address, cpus=cpus)
-    ray_tune.check_room(record.resources, concurrent)
+    if not wait:
+        ray_tune.check_room(record.resources, concurrent)
     folder = workspace.create(chosen, space, record)
     with folder.alone():
         announce(folder, stated, store)

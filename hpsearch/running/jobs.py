@@ -6,7 +6,6 @@ shipped: what a job is given can be read by everybody who reaches the dashboard.
 
 import asyncio
 import logging
-import re
 import shlex
 import shutil
 import tempfile
@@ -15,12 +14,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import ray
 from ray.job_submission import JobDetails, JobSubmissionClient
 from ray.job_submission import JobStatus as RayStatus
 
 import hpsearch
 from hpsearch.errors import UserError
+from hpsearch.running import preflight
+from hpsearch.running.job_words import failure_line, progress_line
+from hpsearch.search.resources import Resources
 
 SEARCH, HOME = "hpsearch", "home"
 """Metadata of a job: the name of its search, and its home folder on the cluster."""
@@ -42,7 +43,6 @@ TALKATIVE = (
     "ray._private.runtime_env.packaging",
 )
 """Loggers of Ray that tell of every upload."""
-PROGRESS = re.compile(r"\d+ of \d+ trials · .*")
 
 
 @dataclass(frozen=True)
@@ -82,17 +82,29 @@ class JobServer:
         Raises:
             UserError: if nobody, or nobody of Ray, answers at the address, or it wants a token.
         """
-        if not self.address.startswith(("http://", "https://")):
-            raise UserError(
-                f"{self.address!r} is not the address of a job server; give the dashboard's, "
-                "for example http://HEAD:8265"
-            )
+        preflight.check_address(self.address)
         for name in TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
         try:
             return JobSubmissionClient(self.address)
         except Exception as error:  # Ray raises bare RuntimeError, ConnectionError and its own
-            raise UserError(self._explained(error)) from error
+            raise UserError(preflight.refusal(self.address, error)) from error
+
+    def check(self, asked: Resources, at_once: int | None, *, waits: bool = False) -> None:
+        """Make sure that a search can run on this cluster, before it is queued.
+
+        Args:
+            asked: by each trial.
+            at_once: trials, if that is said.
+            waits: whether the search will ask for nodes that are not there now.
+
+        Raises:
+            UserError: if versions differ, or no node has what a trial asks for.
+        """
+        there = preflight.head(self.client, self.address)
+        preflight.check_versions(self.address, ray_there=there.ray, python_there=there.python)
+        if not waits:
+            preflight.check_fit(preflight.cluster_nodes(self.address), asked, at_once)
 
     def submit(
         self, search: str, arguments: Sequence[str], *, home: str, space: Path | None = None
@@ -106,8 +118,10 @@ class JobServer:
             space: a Python file that travels along.
 
         Raises:
-            UserError: if this search is on the cluster already, and neither failed nor is resumed.
+            UserError: if this search is on the cluster already, and neither failed nor is resumed,
+                or if an argument holds a password.
         """
+        preflight.check_arguments(arguments)
         before = self._attempts(search)
         if before:
             self._refuse_twice(before[-1], new=space is not None)
@@ -161,11 +175,10 @@ class JobServer:
 
     def progress(self, job: SearchJob) -> str:
         """The latest line that says how far it is; of a failed one, why."""
+        if job.state == "queued":
+            return job.message
         text = self.logs(job)
-        if job.state == "failed":
-            return _last_line(text) or job.message
-        found = PROGRESS.findall(text)
-        return found[-1] if found else ""
+        return failure_line(text, job.message) if job.state == "failed" else progress_line(text)
 
     def _attempts(self, search: str) -> list[SearchJob]:
         return [job for job in self.jobs() if job.search == search]
@@ -181,19 +194,6 @@ class JobServer:
                 f"search {job.search!r} has {job.state} on {self.address}; go on with `hpsearch "
                 f"resume {job.search} --address {self.address}`, or choose another --name"
             )
-
-    def _explained(self, error: Exception) -> str:
-        text = str(error)
-        if "401" in text or "403" in text or "uthenticat" in type(error).__name__ + text:
-            return (
-                f"{self.address} wants a token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or "
-                "RAY_AUTH_TOKEN_PATH, as on the head"
-            )
-        return (
-            f"no Ray head answers at {self.address} (Ray {ray.__version__} here); give the "
-            "dashboard's address, by default port 8265, and start the head with "
-            "`ray start --head` and ray[default] installed"
-        )
 
 
 def shell_line(words: Sequence[str]) -> str:
@@ -236,8 +236,3 @@ def _job(details: JobDetails) -> SearchJob:
 
 def _seconds(milliseconds: int | None) -> float | None:
     return milliseconds / 1000 if milliseconds else None
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""

@@ -68,13 +68,7 @@ def places(asked: Resources, nodes: Sequence[Node]) -> list[Place]:
     Raises:
         UserError: naming what is missing, if a trial fits on no node.
     """
-    there = {kind: sum(node.get(name, 0) for node in nodes) for kind, name in NAMES.items()}
-    found = []
-    if asked.gpus or (asked.gpus is None and _wanted("gpu", asked, there["gpu"])):
-        found.append(Place(kind="gpu", cpus=asked.cpus, gpus=asked.gpus or 1))
-    if asked.tpus or (asked.tpus is None and _wanted("tpu", asked, there["tpu"])):
-        found.append(Place(kind="tpu", cpus=asked.cpus, tpus=asked.tpus or 1))
-    found = found or [Place(kind="cpu", cpus=asked.cpus)]
+    found = wishes(asked, nodes)
     for place in found:
         if not any(place.fits(node) for node in nodes):
             raise UserError(
@@ -82,6 +76,17 @@ def places(asked: Resources, nodes: Sequence[Node]) -> list[Place]:
                 f"there are {_cluster(nodes)}; ask for less, or add a worker"
             )
     return found
+
+
+def wishes(asked: Resources, nodes: Sequence[Node]) -> list[Place]:
+    """What a trial may hold, whether there is a node for it or not: one of these."""
+    there = {kind: sum(node.get(name, 0) for node in nodes) for kind, name in NAMES.items()}
+    found = []
+    if asked.gpus or (asked.gpus is None and _wanted("gpu", asked, there["gpu"])):
+        found.append(Place(kind="gpu", cpus=asked.cpus, gpus=asked.gpus or 1))
+    if asked.tpus or (asked.tpus is None and _wanted("tpu", asked, there["tpu"])):
+        found.append(Place(kind="tpu", cpus=asked.cpus, tpus=asked.tpus or 1))
+    return found or [Place(kind="cpu", cpus=asked.cpus)]
 
 
 def _wanted(kind: Kind, asked: Resources, there: float) -> bool:
@@ -126,6 +131,11 @@ class Fleet:
         """Whether trials will share GPUs as their memory allows."""
         return self.asked.gpus is None and any(place.kind == "gpu" for place in self._places)
 
+    @property
+    def busy(self) -> bool:
+        """Whether any trial holds a place."""
+        return bool(self._running)
+
     def room(self) -> int:
         """Trials that fit now."""
         return sum(_room(place, self.nodes) for place in self._places)
@@ -141,9 +151,16 @@ class Fleet:
         self._running[trial] = place
         return place
 
-    def give_back(self, trial: str) -> None:
-        """A trial has ended; once more does no harm."""
-        self._running.pop(trial, None)
+    def give_back(self, trial: str) -> Place | None:
+        """A trial has ended; the place that it held. Once more does no harm."""
+        return self._running.pop(trial, None)
+
+    def spread(self, place: Place) -> bool:
+        """A trial found no memory here: later ones get twice as much, if the GPU was shared."""
+        together = round(1 / place.gpus) if self.packs and place.gpus else 1
+        if together > 1:
+            self.learn((1 - 1e-9) / (MARGIN * (together // 2)))
+        return together > 1
 
     def learn(self, share: float) -> None:
         """Note the share of a GPU's memory that a trial holds; later trials are packed by it."""

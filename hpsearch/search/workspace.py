@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from hpsearch.config.base import Setting
 from hpsearch.data.embedded import RECIPES, Progress, embedded_store
 from hpsearch.data.splits import Split
@@ -141,10 +143,14 @@ class SearchRecord(Setting):
     concurrent: int | None = None
     cpus: int | None = None
     address: str | None = None
+    wait: bool = False
+    """Whether a session asks the cluster for nodes that it needs, and waits for them."""
     origin: str | None = None
     """The space file that was copied; None if changes of it are of no interest any more."""
     limits: Limits = Limits()
     resources: Resources = Resources()
+    hang_after: float | None = Field(default=None, gt=0)
+    """Seconds without a report after which a trial hangs; None to judge by the others."""
     study: str | None = None
     """Storage of the study, if it is not a file in the search's folder."""
     warm_from: str | None = None

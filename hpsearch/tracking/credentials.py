@@ -15,11 +15,22 @@ MLFLOW = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 POSTGRESQL = ("PGUSER", "PGPASSWORD")
 IN_ADDRESS = re.compile(r"(?<=://)[^/@\s'\"]+@")
 IN_QUERY = re.compile(r"(?i)(?<=[?&])(password|passwd|token)=[^&\s'\"]*&?")
+VARIABLE = r"\$(\w+|\{\w+\})"
+PASSWORD = re.compile(
+    rf"://[^/@:\s'\"]*:(?!{VARIABLE}@)[^/\s'\"]+@|"
+    rf"[?&](?i:password|passwd|token)=(?!{VARIABLE}(&|$))[^&\s]"
+)
+"""As ``$NAME`` it is none: somebody fills it in later."""
 
 
 def without_credentials(text: str) -> str:
     """An address, or any text with addresses in it, without users and passwords."""
     return IN_QUERY.sub("", IN_ADDRESS.sub("", text)).rstrip("?&")
+
+
+def holds_password(text: str) -> bool:
+    """Whether an address, or any text with addresses in it, holds a password outright."""
+    return PASSWORD.search(text) is not None
 
 
 def take_credentials(uri: str) -> str:

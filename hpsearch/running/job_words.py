@@ -1,0 +1,62 @@
+"""What a job has printed, as one line for its user: how far it is, or why it failed."""
+
+import re
+from pathlib import Path
+
+PROGRESS = re.compile(r"\d+ of \d+ trials · .*")
+REFUSED = re.compile(r"^error: (.+)$", re.MULTILINE)
+"""How every command says what its user can mend."""
+LACKS = re.compile(r"(?:ModuleNotFoundError|ImportError)\S*:? *No module named '([\w.]+)'")
+NO_STORE = re.compile(r"there is no patch store '([^']+)'")
+OLD_PYTHON = re.compile(r"SyntaxError: |cannot import name '\w+' from '(?:typing|enum|datetime)'")
+KILLED = re.compile(r"exit code (?:-9|137)\b")
+LOST = re.compile(
+    r"(?i)supervisor actor (?:died|failed|was killed)|node (?:has )?died|node failure"
+)
+NOT_UNPACKED = re.compile(r"(?i)runtime[_ ]env(?:ironment)?\b.*\b(?:fail|error)")
+
+
+def progress_line(text: str) -> str:
+    """The latest line that says how far a search is, else the last that it printed."""
+    found = PROGRESS.findall(text)
+    return found[-1] if found else _last_line(text)
+
+
+def failure_line(text: str, message: str) -> str:
+    """Why a job failed, and what to do.
+
+    Args:
+        text: all that it printed.
+        message: what Ray says of it.
+    """
+    if lacking := LACKS.findall(text):
+        return (
+            f"the cluster lacks the Python module {lacking[-1]!r}, which the search imports; "
+            "install it on every node, or build it into their image"
+        )
+    if absent := NO_STORE.findall(text):
+        return _no_store(absent[-1])
+    if refused := REFUSED.findall(text):
+        return refused[-1]
+    if OLD_PYTHON.search(text):
+        return "the head's Python is too old for what was sent; it needs 3.11, as here"
+    if KILLED.search(message):
+        return "the driver was killed, by hand or because the head ran out of memory; resume it"
+    if LOST.search(message):
+        return "the node of the driver was lost; resume the search"
+    if NOT_UNPACKED.search(message):
+        return f"the cluster could not unpack what was sent: {_last_line(message)}"
+    return _last_line(text) or _last_line(message)
+
+
+def _no_store(path: str) -> str:
+    here = " (it is on this machine)" if Path(path).expanduser().exists() else ""
+    return (
+        f"the head sees no patch store at {path}{here}; copy it to a disk of the cluster, with "
+        "scp, `ray rsync-up` or `kubectl cp`, and give its path there with --data"
+    )
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
