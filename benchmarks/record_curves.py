@@ -34,7 +34,8 @@ from hpsearch.training.loop import Progress, Report, Verdict, fit
 from hpsearch.training.tasks import DescriptorTask
 from hpsearch.training.trial import Job, prepare_trial
 
-SPACE = Path(__file__).with_name("replay_space.py")
+HERE = Path(__file__).parent
+SPACE = HERE / "replay_space.py"
 
 
 @dataclass
@@ -74,6 +75,7 @@ class Watched:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lines", type=Path, required=True)
+    parser.add_argument("--space", type=Path, default=SPACE)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--until", default=None, help="no run begins after this time, HH:MM")
     parser.add_argument("--folder", type=Path, default=Path("data"))
@@ -89,7 +91,7 @@ def record(options: argparse.Namespace) -> None:
     """Draw configurations in a fixed order, and run those that are not there yet."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    search = load_search(SPACE)
+    search = load_search(options.space)
     store = PatchStore.open(embedded_store("mini", options.folder))
     job = Job(
         store=store,
@@ -105,7 +107,8 @@ def record(options: argparse.Namespace) -> None:
             continue
         if options.until and datetime.now().strftime("%H:%M") >= options.until:
             return
-        row = {"number": number, "params": params, **run(config, job, search)}
+        drawn_from = {"space": options.space.stem, "number": number, "params": params}
+        row = {**drawn_from, **run(config, job, search)}
         with options.lines.open("a") as lines:
             lines.write(json.dumps(row) + "\n")
         say(f"{number} {title(config)}: {[round(v, 3) for v in row['objective']]} {row['status']}")
@@ -115,6 +118,8 @@ def drawn(search: Search, runs: int) -> list[tuple[dict[str, Any], TrialConfig]]
     """The first configurations of a random search, with their parameters."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=search.seed))
+    for point in search.first:
+        study.enqueue_trial(dict(point))
     trials = [study.ask() for _ in range(runs)]
     configs = [search.draw(trial) for trial in trials]
     return [(trial.params, config) for trial, config in zip(trials, configs, strict=True)]

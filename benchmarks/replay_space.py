@@ -51,7 +51,7 @@ LOSSES = (
 UNIT = ("facenet", "in_batch_hard", "hardnet", "percentile")
 
 
-def suggest(trial: optuna.Trial) -> TrialConfig:
+def suggest(trial: optuna.Trial, *, highest_adam: float = 3e-2) -> TrialConfig:
     kind = trial.suggest_categorical("loss", LOSSES)
     unit = kind in UNIT or trial.suggest_categorical("unit_norm", [False, True])
     return TrialConfig(
@@ -65,7 +65,7 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
         ),
         loss=suggest_loss(trial, kind),
         sampler=suggest_sampler(trial, kind),
-        optimiser=suggest_optimiser(trial),
+        optimiser=suggest_optimiser(trial, highest_adam),
         schedule=Cosine() if trial.suggest_categorical("cosine", [False, True]) else Constant(),
         patches=BUDGET,
     )
@@ -130,10 +130,10 @@ def _smaller(stage: SxK, factor: int) -> SxK:
     return SxK(groups=stage.patches // factor // views, views=views)
 
 
-def suggest_optimiser(trial: optuna.Trial) -> Optimiser:
+def suggest_optimiser(trial: optuna.Trial, highest_adam: float) -> Optimiser:
     if trial.suggest_categorical("optimiser", ["sgd", "adam"]) == "sgd":
         return SGD(lr=trial.suggest_float("sgd_lr", 1e-3, 3.0, log=True), momentum=0.9)
-    return Adam(lr=trial.suggest_float("adam_lr", 1e-5, 3e-2, log=True))
+    return Adam(lr=trial.suggest_float("adam_lr", 1e-5, highest_adam, log=True))
 
 
 SEARCH = Search(

@@ -25,6 +25,7 @@ from replay import Report, Table
 from hpsearch.running.optuna_bridge import StudySearch
 from hpsearch.search.points import Places
 from hpsearch.search.search import load_search
+from hpsearch.search.tpe import FrugalTPE
 
 CANDIDATES = 24
 """Optuna's default."""
@@ -134,6 +135,8 @@ class RowTPE(optuna.samplers.BaseSampler):
         return gain
 
     def _split(self, study: optuna.Study, trial: FrozenTrial) -> tuple[list, list]:
+        if isinstance(self._tpe, FrugalTPE):
+            return self._tpe._look(study, trial)[1]
         states = [TrialState.COMPLETE, TrialState.PRUNED]
         states += [TrialState.RUNNING] if self._tpe._constant_liar else []
         trials = study.get_trials(deepcopy=False, states=tuple(states))

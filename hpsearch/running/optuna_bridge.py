@@ -28,6 +28,7 @@ from hpsearch.search.points import POINT, REPEAT, WARM, Places, Turn
 from hpsearch.search.samplers import build_sampler
 from hpsearch.search.search import Search, load_search
 from hpsearch.search.study import in_database, open_study
+from hpsearch.search.tpe import Known
 
 OUTCOME = "outcome"
 """User attribute of an Optuna trial: how it ended, in our words."""
@@ -48,12 +49,13 @@ class StudySearch(Searcher):
         self._running: dict[str, optuna.Trial] = {}
         self._unfinished: list[int] = []
         self._warm = 0
+        self._known = Known()
         self._opened: tuple[Search, optuna.Study, Places] | None = None
         objective = load_search(space).objective
         super().__init__(metric="objective", mode=objective.mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None, "_running": {}}
+        return {**self.__dict__, "_opened": None, "_running": {}, "_known": Known()}
 
     def _open(self) -> tuple[Search, optuna.Study, Places]:
         if self._opened is None:
@@ -107,7 +109,9 @@ class StudySearch(Searcher):
 
     def _sampling(self, point: int) -> optuna.Study:
         search, study, _ = self._open()
-        study.sampler = build_sampler(search.sampler, seed=search.seed, point=point)
+        study.sampler = build_sampler(
+            search.sampler, seed=search.seed, point=point, known=self._known
+        )
         return study
 
     def _config(self, trial: optuna.Trial) -> dict[str, Any]:
@@ -126,9 +130,14 @@ class StudySearch(Searcher):
         if trial_id not in self._running or self._open()[0].also:
             return
         trial, seen = self._running[trial_id], int(result["seen"])
-        # one that goes on from a checkpoint says its last report again
-        if seen not in trial.storage.get_trial(trial._trial_id).intermediate_values:
+        # one that goes on from a checkpoint says its last report again, and from none, all of them
+        latest = trial.storage.get_trial(trial._trial_id).last_step
+        if latest is None or seen > latest:
             trial.report(float(result["objective"]), seen)
+
+    def put_back(self, trial_id: str) -> None:
+        """A trial that has not ended will be suggested again."""
+        self._unfinished.append(self._running.pop(trial_id).number)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -141,6 +150,7 @@ class StudySearch(Searcher):
         values = None if error or not result else _values(result, search)
         if values is None or result is None:
             trial.set_user_attr(OUTCOME, "failed")
+            trial.set_user_attr("reason", (result or {}).get("reason", ""))
             study.tell(trial, state=TrialState.FAIL)
         else:
             self.on_trial_result(trial_id, result)  # Tune withholds the one that stopped a trial

@@ -6,6 +6,8 @@ from typing import Literal
 import numpy as np
 import optuna
 
+from hpsearch.search.tpe import FrugalTPE, Known
+
 SamplerName = Literal["tpe", "random", "gp", "nsga2", "grid", "chosen"]
 LISTED: tuple[SamplerName, ...] = ("grid", "chosen")
 """These draw nothing: their points are known before the search begins."""
@@ -13,12 +15,17 @@ POPULATION = 10
 """Of NSGA-II. Optuna's 50 would be random search for most of a search of a hundred trials."""
 
 
-def build_sampler(name: SamplerName, *, seed: int, point: int) -> optuna.samplers.BaseSampler:
+def build_sampler(
+    name: SamplerName, *, seed: int, point: int, known: Known | None = None
+) -> optuna.samplers.BaseSampler:
     """The sampler that draws the ``point``-th point of a search.
 
     Each point has a random stream of its own, so that a search that goes on after a crash draws
     what it would have drawn, and never the same point twice, with nothing to remember but the
     study.
+
+    Args:
+        known: what the samplers of earlier points have read of the study.
     """
     stream = int(np.random.SeedSequence([seed, point]).generate_state(1)[0])
     with warnings.catch_warnings():
@@ -28,13 +35,7 @@ def build_sampler(name: SamplerName, *, seed: int, point: int) -> optuna.sampler
                 # group: in a conditional space, names that occur together are modelled together;
                 # no liar: it counts trials that run as bad ones, the promising too, and replays
                 # of recorded searches need fewer patches without it
-                return optuna.samplers.TPESampler(
-                    seed=stream,
-                    multivariate=True,
-                    group=True,
-                    n_startup_trials=6,
-                    constant_liar=False,
-                )
+                return FrugalTPE(seed=stream, known=known or Known(), n_startup_trials=6)
             case "gp":
                 return optuna.samplers.GPSampler(
                     seed=stream, n_startup_trials=6, deterministic_objective=False

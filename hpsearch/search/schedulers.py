@@ -11,12 +11,12 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from hpsearch.search.median import Median
+
 SchedulerName = Literal["asha", "hyperband", "median", "none"]
 BRACKETS = 3
 """Of Hyperband, if the budget has that many rungs."""
 GOLDEN = (5**0.5 - 1) / 2
-PEERS = 3
-"""Trials that median stopping wants to have seen at the same patches before it stops one."""
 
 
 class Rule(Protocol):
@@ -73,30 +73,6 @@ class Hyperband:
         count = len(self.brackets)
         sizes = [self.reduction ** (count - 1 - k) / (count - k) for k in range(count)]
         return int(np.searchsorted(np.cumsum(sizes) / sum(sizes), number * GOLDEN % 1))
-
-
-@dataclass
-class Median:
-    """Stops a trial whose best value so far is below the median of the others' means so far.
-
-    Source: Golovin et al., Google Vizier, KDD 2017, section 3.2.1.
-    """
-
-    grace: float
-    reports: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
-
-    def stops(self, number: int, seen: int, value: float) -> bool:
-        """From ``grace`` patches on, against those that have come as far."""
-        own = self.reports.setdefault(number, [])
-        own.append((seen, value))
-        if seen < self.grace:
-            return False
-        means = [
-            np.mean([v for at, v in reports if at <= seen])
-            for other, reports in self.reports.items()
-            if other != number and reports[-1][0] >= seen
-        ]
-        return len(means) >= PEERS and max(v for _, v in own) < float(np.median(means))
 
 
 def rungs(*, grace: float, budget: float, reduction: float) -> tuple[float, ...]:
