@@ -62,6 +62,10 @@ def search(
     stated = load_search(space)
     stated.rehearse()
 
+    from hpsearch.data.embedded import refuse_absent
+
+    refuse_absent(data or stated.data)
+
     from hpsearch.cli.data import progress_bar
     from hpsearch.cli.running import announce, run
     from hpsearch.data.splits import folds

@@ -81,6 +81,17 @@ RECIPES: Mapping[str, Recipe] = {
 }
 
 
+def refuse_absent(data: str) -> None:
+    """Make sure that there is an embedded set of this name, or a file.
+
+    Raises:
+        UserError: if there is neither.
+    """
+    if data not in RECIPES and not Path(data).exists():
+        sets = " or ".join(RECIPES)
+        raise UserError(f"there is no patch store {data!r}; give a path, or {sets}")
+
+
 def embedded_store(
     name: str, folder: Path, *, progress: Progress | None = None, workers: int | None = None
 ) -> Path:

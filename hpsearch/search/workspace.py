@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from hpsearch.config.base import Setting
-from hpsearch.data.embedded import RECIPES, Progress, embedded_store
+from hpsearch.data.embedded import RECIPES, Progress, embedded_store, refuse_absent
 from hpsearch.data.splits import Split
 from hpsearch.data.store import PatchStore
 from hpsearch.errors import UserError
@@ -52,9 +52,7 @@ class Workspace:
         """
         if data in RECIPES:
             return PatchStore.open(embedded_store(data, self.home / "data", progress=progress))
-        if not Path(data).exists():
-            sets = " or ".join(RECIPES)
-            raise UserError(f"there is no patch store {data!r}; give a path, or {sets}")
+        refuse_absent(data)
         return PatchStore.open(data)
 
     @property
