@@ -13,13 +13,15 @@ KILLED = re.compile(r"exit code (?:-9|137)\b")
 LOST = re.compile(
     r"(?i)supervisor actor (?:died|failed|was killed)|node (?:has )?died|node failure"
 )
+RAYS_OWN = re.compile(r"job_manager\.py:|^Running entrypoint for job ")
+"""Lines that Ray prints before the search does."""
 NOT_UNPACKED = re.compile(r"(?i)runtime[_ ]env(?:ironment)?\b.*\b(?:fail|error)")
 
 
 def progress_line(text: str) -> str:
     """The latest line that says how far a search is, else the last that it printed."""
     found = PROGRESS.findall(text)
-    return found[-1] if found else _last_line(text)
+    return found[-1] if found else _last_line(text) or "starting"
 
 
 def failure_line(text: str, message: str) -> str:
@@ -59,4 +61,5 @@ def _no_store(path: str) -> str:
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    own = [line for line in lines if not RAYS_OWN.search(line)]
+    return own[-1] if own else ""
