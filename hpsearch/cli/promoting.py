@@ -13,15 +13,25 @@ from hpsearch.promotion.registering import Outcome, register, yardsticks_of
 from hpsearch.promotion.winner import save_scores, trained
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.card import pipe_table
-from hpsearch.tracking.names import PARENT
+from hpsearch.tracking.names import BENEATH
 from hpsearch.tracking.refusals import reached
 from hpsearch.tracking.runs import Run
 
 
 def promote_search(promotion: Promotion, *, force: bool, reevaluate: bool) -> None:
-    """Train what is left to train, score the pick, register it, print."""
+    """Train what is left to train, score the pick, register it, print.
+
+    Raises:
+        UserError: if another process promotes this search.
+    """
     child = begin(promotion)
-    _train(promotion.parent, child)
+    with child.alone():
+        _train(promotion.parent, child)
+        _put_up(promotion, child, force=force, reevaluate=reevaluate)
+
+
+def _put_up(promotion: Promotion, child: SearchFolder, *, force: bool, reevaluate: bool) -> None:
+    """The best configuration's network meets the champion."""
     objective = child.search().objective
     found = standings(promotion.plan, child.runs(), objective)
     pick = typical(found[0], objective)
@@ -46,10 +56,9 @@ def _train(parent: SearchFolder, child: SearchFolder) -> None:
     if all_ended(child):
         return
     if not child.ledger.events():
-        above = parent.publisher()
         with reached(parent.tracking().uri):
-            above.sync()
-            tags = {PARENT: above.parent, "promotion_of": parent.name}
+            parent.publisher().sync()
+        tags = {BENEATH: parent.ledger.identity(), "promotion_of": parent.name}
         write_down(child, child.search(), child.store(), tags=tags)
     publisher = child.publisher()
     publisher.start()

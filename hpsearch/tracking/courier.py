@@ -13,8 +13,9 @@ from mlflow.exceptions import MlflowException
 
 from hpsearch.config.flat import Flat
 from hpsearch.tracking import entries
+from hpsearch.tracking.ledger import Event
 from hpsearch.tracking.mirror import SEARCH_RUN, Mirror
-from hpsearch.tracking.names import MLFLOW_STATUS, PARENT, STATUS
+from hpsearch.tracking.names import BENEATH, MLFLOW_STATUS, PARENT, STATUS
 from hpsearch.tracking.runs import Run, Told
 
 Progress = Callable[[int, int], None]
@@ -114,13 +115,18 @@ class Courier:
             return
         client = self.mirror.client
         parent = self.mirror.run_id(None, started=search["time"])
-        client.log_batch(
-            parent, params=entries.search_params(search), tags=entries.search_tags(search)
-        )
+        tags = [*entries.search_tags(search), *self._above(search)]
+        client.log_batch(parent, params=entries.search_params(search), tags=tags)
         client.log_inputs(parent, datasets=[entries.dataset_input(search, "search")])
         if self.space.is_file():
             client.log_artifact(parent, str(self.space))
         got.introduced = True
+
+    def _above(self, search: Event) -> list[RunTag]:
+        """Beneath which run the search's own stands, if beneath any; run ids are a server's."""
+        identity = search.get("tags", {}).get(BENEATH)
+        above = self.mirror.run_of(identity) if identity else None
+        return [RunTag(PARENT, above)] if above else []
 
     def _send_end(self) -> bool:
         """The search's chart, and how it stands; whether it has just ended."""

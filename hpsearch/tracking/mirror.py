@@ -75,6 +75,11 @@ class Mirror:
             self.ids[trial] = self._kept(trial, runs) if runs else self._create(run, name, started)
         return self.ids[trial]
 
+    def run_of(self, identity: str) -> str | None:
+        """The run of another search, if this server has it."""
+        found = next(Mirror(self.tracking, "", identity)._all(SEARCH_RUN), None)
+        return None if found is None else found.info.run_id
+
     def steps(self, trial: str) -> set[int]:
         """Patches seen at each report that MLflow has in whole."""
         if trial in self.created or trial not in self.ids:

@@ -174,6 +174,12 @@ def test_a_second_time_trains_nothing_and_does_not_look_at_test(
     assert len(registry(own).versions()) == 1
 
 
+def test_two_promotions_of_a_search_at_once_are_refused(own: Home, printed: str) -> None:
+    child = Workspace(own.path).open("known-promotion")
+    with child.alone(), pytest.raises(UserError, match="is running in another process"):
+        here(own, "promote", "known")
+
+
 def test_what_cannot_be_is_one_sentence(own: Home, printed: str) -> None:
     for words, sentence in (
         (("promote", "nowhere"), "there is no search 'nowhere'"),

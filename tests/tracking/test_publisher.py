@@ -10,7 +10,7 @@ from mlflow.entities import Run
 from hpsearch.config import SGD, TrialConfig
 from hpsearch.config.flat import flatten
 from hpsearch.tracking.ledger import Ledger
-from hpsearch.tracking.names import KIND, PARENT, SEARCH, artifact_location, default_uri
+from hpsearch.tracking.names import BENEATH, KIND, PARENT, SEARCH, artifact_location, default_uri
 from hpsearch.tracking.publisher import Delivery, Publisher, Tracking, TrackingError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -85,6 +85,25 @@ def test_a_search_is_a_parent_with_one_child_a_trial(ledger: Ledger, home: Path)
         assert run.data.params["loss"] == "triplet"
     dataset = parent.inputs.dataset_inputs[0].dataset
     assert (dataset.name, dataset.digest) == ("tiny", "f" * 16)
+
+
+def test_a_promotion_stands_beneath_its_search_on_every_server(
+    ledger: Ledger, home: Path, tmp_path: Path
+) -> None:
+    below = Ledger(tmp_path / "below" / "ledger.jsonl")
+    below.path.parent.mkdir()
+    dataset = {"name": "tiny", "fingerprint": "f" * 64, "path": "/x", "profile": "{}"}
+    tags = {BENEATH: ledger.identity()}
+    below.append("search", params={}, dataset=dataset, direction="maximize", tags=tags)
+    alone = publisher(below, tmp_path, "alone")
+    alone.sync()
+    assert PARENT not in children(alone)["parent"].data.tags, "the search is not there"
+    for server in (home, tmp_path / "other"):
+        server.mkdir(exist_ok=True)
+        above, found = publisher(ledger, server, "above"), publisher(below, server, "beneath")
+        above.sync()
+        found.sync()
+        assert children(found)["parent"].data.tags[PARENT] == above.parent
 
 
 def test_metrics_stand_over_patches_seen_and_the_config_is_whole(
