@@ -5,7 +5,7 @@ counted in patches seen, so that a report is the same compute whatever the batch
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
@@ -23,6 +23,11 @@ class Progress:
     """Patches that training steps have used."""
     step: int = 0
     """Optimiser steps taken; names the random streams of the next step."""
+    losses: list[Tensor] = field(default_factory=list)
+    """Of the steps since the last check. They stay on the device, and are not added up: on XLA a
+    sum would be part of the next step's program, and another one at the start of every window."""
+    checked: list[tuple[float, int]] = field(default_factory=list)
+    """Sum and number of the losses of each check since the last report."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ def fit(
     report_every: int,
     checks: int = 16,
     progress: Progress | None = None,
+    between: Callable[[], None] | None = None,
 ) -> Iterator[Report]:
     """Train ``task`` until it has seen ``patches`` patches, or until it fails.
 
@@ -84,53 +90,49 @@ def fit(
         report_every: patches between two reports.
         checks: how often the task is checked between two reports.
         progress: where to go on; updated in place.
+        between: called after each step that no report follows; the task and its progress can be
+            saved there.
     """
     progress = progress or Progress()
-    window = _LossWindow()
     while progress.seen < patches:
         before = progress.seen
         loss, used = task.step(progress)
         progress.seen, progress.step = before + used, progress.step + 1
-        window.add(loss)
+        progress.losses.append(loss)
         done = progress.seen >= patches
         due = done or _passed(before, progress.seen, report_every)
         if due or _passed(before, progress.seen, max(1, report_every // checks)):
-            verdict = window.check(task)
+            verdict = _check(task, progress)
             if verdict is not None:
                 yield Report(progress.seen, task.worst(), *verdict)
                 return
         if due:
-            metrics = {"train/loss": window.drain(), **task.evaluate()}
+            metrics = {"train/loss": _mean_loss(progress), **task.evaluate()}
             yield Report(progress.seen, metrics, "completed" if done else "running")
+        elif between is not None:
+            between()
 
 
 def _passed(before: int, now: int, every: int) -> bool:
     return now // every > before // every
 
 
-class _LossWindow:
-    """Mean loss since the last check and since the last report; losses stay on the device.
+def together(losses: Sequence[Tensor]) -> Tensor:
+    """Losses of many steps in one tensor; those from a checkpoint lie on the CPU until now."""
+    return torch.stack([loss.to(losses[-1].device) for loss in losses])
 
-    They are kept and not added up: on XLA a sum would be part of the next step's program, and
-    another one at the start of every window.
-    """
 
-    def __init__(self) -> None:
-        self._losses: list[Tensor] = []
-        self._checked: list[tuple[float, int]] = []
+def _check(task: Task, progress: Progress) -> Verdict | None:
+    total, count = float(together(progress.losses).sum()), len(progress.losses)
+    progress.losses = []
+    if not math.isfinite(total):
+        return Verdict("diverged", "the training loss is not finite")
+    progress.checked.append((total, count))
+    return task.check(total / count)
 
-    def add(self, loss: Tensor) -> None:
-        self._losses.append(loss)
 
-    def check(self, task: Task) -> Verdict | None:
-        total, count = float(torch.stack(self._losses).sum()), len(self._losses)
-        self._losses = []
-        if not math.isfinite(total):
-            return Verdict("diverged", "the training loss is not finite")
-        self._checked.append((total, count))
-        return task.check(total / count)
-
-    def drain(self) -> float:
-        total, count = (sum(part) for part in zip(*self._checked, strict=True))
-        self._checked = []
-        return total / count
+def _mean_loss(progress: Progress) -> float:
+    """Since the last report."""
+    total, count = (sum(part) for part in zip(*progress.checked, strict=True))
+    progress.checked = []
+    return total / count

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hpsearch.config import FixedSteps, MinedTriplets, RandomTriplets, Sampler, Sampling, Stepped
+from hpsearch.training.loop import together
 
 Move = Literal["stay", "on", "back", "undo"]
 """Undo: back to the stage before, and to the weights with which this stage began."""
@@ -60,7 +61,7 @@ class Stepper:
         self.patches += used
         if self.patches < self.settings.window:
             return "stay"
-        mean = float(torch.stack(self.losses).mean())
+        mean = float(together(self.losses).mean())
         self.losses, self.patches = [], 0
         return self.decide(mean, seen=seen)
 

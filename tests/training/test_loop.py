@@ -80,5 +80,13 @@ def test_going_on_continues_the_step_numbers_and_the_report_grid() -> None:
     assert [r.seen for r in rest] == [40, 60]
 
 
+def test_between_two_reports_every_step_can_be_the_last() -> None:
+    seen: list[int] = []
+    progress = Progress()
+    between = lambda: seen.append(progress.seen)  # noqa: E731
+    list(fit(Countdown(), patches=60, report_every=30, progress=progress, between=between))
+    assert seen == [10, 20, 40, 50], "where a report follows, there is nothing to ask"
+
+
 def test_nothing_is_reported_once_the_budget_is_spent() -> None:
     assert not list(fit(Countdown(), patches=60, report_every=20, progress=Progress(60, 6)))
