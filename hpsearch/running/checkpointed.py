@@ -1,8 +1,8 @@
 """A trial that can be killed at any moment: each report comes after its checkpoint."""
 
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,26 +19,58 @@ CONTEXT = 0.6 * 2**30
 """Bytes that CUDA itself takes of a GPU for a process, beside the tensors."""
 
 
-def checkpointed(config: TrialConfig, job: Job, folder: Path) -> Iterator[Report]:
-    """Reports of a trial that goes on from its checkpoint in ``folder``, if it has one.
+class Preempted(ConnectionError):
+    """The machine is about to go; the trial has been saved and can go on elsewhere."""
+
+
+@dataclass(frozen=True)
+class Post:
+    """Where a trial is trained: a folder for its checkpoints, and who is told of them."""
+
+    folder: Path
+    saved: Callable[[], None] = lambda: None
+    """Called when something new lies in the folder, and before anything is said of it."""
+    leave: Callable[[], bool] = lambda: False
+    """Asked after each training step whether to save at once and go."""
+
+    def within(self, name: str) -> "Post":
+        """A folder inside this one."""
+        return replace(self, folder=self.folder / name)
+
+
+def checkpointed(config: TrialConfig, job: Job, post: Post) -> Iterator[Report]:
+    """Reports of a trial that goes on from its latest checkpoint, if it has one.
 
     Checkpoints are ours and not Tune's: after the driver died, Tune knows what its last snapshot
     knew, and by then it has deleted the checkpoint that the snapshot names. Ours is always the
     latest, and holds the last report, which is told again in case nobody heard it.
+
+    Raises:
+        Preempted: once it has been saved, when it was told to leave.
     """
     trial = prepare_trial(config, job)
-    said = _go_on(trial, folder)
+    said = _go_on(trial, post.folder)
     before = 0.0
     if said is not None:
         before = said.metrics.get(SECONDS, 0.0)
         yield said
     _count_memory_anew(trial.task.device)
     began = time.monotonic()
-    for report in trial.reports():
+
+    def save() -> None:
+        trial.save(post.folder, said)
+        post.saved()
+
+    def between() -> None:
+        if post.leave():
+            save()
+            raise Preempted("its machine was taken away, after notice")
+
+    for report in trial.reports(between=between):
         cost = {SECONDS: before + time.monotonic() - began, **_memory(trial.task.device)}
-        report = replace(report, metrics={**report.metrics, **cost})
-        trial.save(folder, report)
-        yield report
+        said = replace(report, metrics={**report.metrics, **cost})
+        save()
+        yield said
 
 
 def _go_on(trial: Trial, folder: Path) -> Report | None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from hpsearch.config import TrialConfig
 from hpsearch.data.splits import folds
-from hpsearch.running.checkpointed import SECONDS, checkpointed
+from hpsearch.running.checkpointed import SECONDS, Post, checkpointed
 from hpsearch.search.outcome import FAILURES
 from hpsearch.training.loop import Report
+from hpsearch.training.sealed import read_sealed, write_sealed
 from hpsearch.training.trial import Job
 
 DONE = "folds.json"
@@ -20,7 +21,7 @@ SPREAD = "folds/spread"
 """Metric: highest less lowest validation mAP of the folds so far."""
 
 
-def folded(config: TrialConfig, job: Job, folder: Path, *, k: int) -> Iterator[Report]:
+def folded(config: TrialConfig, job: Job, post: Post, *, k: int) -> Iterator[Report]:
     """One report a fold, with the means over the folds so far; the last fold ends the trial.
 
     Each fold has a network of its own and its share of the budget, so that the trial costs what the
@@ -28,20 +29,21 @@ def folded(config: TrialConfig, job: Job, folder: Path, *, k: int) -> Iterator[R
     denoiser is trained on the fold's own sequences. Inside a fold there are checkpoints, but
     nothing is reported: half a fold is not comparable with a whole one.
     """
-    share, done = config.patches // k, _read(folder)
+    share, done = config.patches // k, _read(post.folder)
     if done:
         yield _mean(done, share=share, k=k)
     for index, split in list(enumerate(folds(job.split, k)))[len(done) :]:
         part = replace(job, split=split, report_every=min(job.report_every, share))
-        place = folder / f"fold-{index}"
-        *_, last = checkpointed(config.model_copy(update={"patches": share}), part, place)
+        inner = post.within(f"fold-{index}")
+        *_, last = checkpointed(config.model_copy(update={"patches": share}), part, inner)
         if last.status in FAILURES:
             spent = index * share + min(last.seen, share - 1)
             yield replace(last, seen=spent, reason=f"fold {index + 1}: {last.reason}")
             return
         done.append(last.metrics)
-        _write(folder, done)
-        shutil.rmtree(place)
+        _write(post.folder, done)
+        shutil.rmtree(inner.folder)
+        post.saved()
         yield _mean(done, share=share, k=k)
 
 
@@ -60,11 +62,10 @@ def _mean(done: Sequence[Mapping[str, float]], *, share: int, k: int) -> Report:
 
 
 def _read(folder: Path) -> list[dict[str, float]]:
-    path = folder / DONE
-    return json.loads(path.read_text()) if path.exists() else []
+    """Folds that are done; none if what says so is damaged."""
+    content = read_sealed(folder / DONE)
+    return [] if content is None else json.loads(content)
 
 
 def _write(folder: Path, done: list[dict[str, float]]) -> None:
-    draft = folder / f"{DONE}.part"
-    draft.write_text(json.dumps(done))
-    draft.replace(folder / DONE)
+    write_sealed(folder / DONE, json.dumps(done).encode())

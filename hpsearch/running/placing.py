@@ -7,6 +7,7 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
+from hpsearch.running.lives import Lives
 from hpsearch.running.optuna_bridge import StudySearch
 from hpsearch.search.resources import MEMORY_SHARE, Fleet, Node, Place
 
@@ -23,11 +24,15 @@ class PlacedSearch(Searcher):
     """
 
     def __init__(
-        self, study: StudySearch, fleet: Fleet, look: Callable[[], Sequence[Node]] | None = None
+        self,
+        study: StudySearch,
+        fleet: Fleet,
+        lives: Lives,
+        look: Callable[[], Sequence[Node]] | None = None,
     ) -> None:
         """Trials go where ``look`` says that there are nodes; None for where there were some."""
         super().__init__(metric=study.metric, mode=study.mode)
-        self._study, self._fleet, self._look = study, fleet, look
+        self._study, self._fleet, self._lives, self._look = study, fleet, lives, look
         self._looked = time.monotonic()
         self.exhausted = False
         """Whether the study has no more trials to begin."""
@@ -44,6 +49,8 @@ class PlacedSearch(Searcher):
         if isinstance(found, dict):
             return {**found, "place": place.model_dump()}
         self._fleet.give_back(trial_id)
+        if found == Searcher.FINISHED and self._fleet.shares:
+            return None  # one of those that share a GPU may have to begin again
         self.exhausted = found == Searcher.FINISHED
         return found
 
@@ -53,14 +60,22 @@ class PlacedSearch(Searcher):
         share = result.get("metrics", {}).get(MEMORY_SHARE)
         if share:
             self._fleet.learn(share)
-        self._study.on_trial_result(trial_id, result)
+        if "objective" in result:
+            self._study.on_trial_result(trial_id, result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Pass it on; the place is free."""
-        self._fleet.give_back(trial_id)
-        whole = None if result is None else _whole(result)
+        """Pass it on; the place is free.
+
+        A trial that found no memory on a GPU that it shares begins again, with more of it.
+        """
+        place = self._fleet.give_back(trial_id)
+        if error and place and self._lives.squeezed(trial_id) and self._fleet.spread(place):
+            self._lives.spare(trial_id)
+            self._study.put_back(trial_id)
+            return
+        whole = {"reason": self._lives.reason(trial_id)} if error else _whole(result or {})
         self._study.on_trial_complete(trial_id, result=whole, error=error)
 
     def save(self, checkpoint_path: str) -> None:

@@ -12,11 +12,15 @@ import ray
 from ray import tune
 
 from hpsearch.errors import UserError
+from hpsearch.running.failures import FullDisk, full_disk, is_full_disk
 from hpsearch.running.keeper import pack
+from hpsearch.running.lives import MOST_DEATHS, Lives
+from hpsearch.running.notice import draining
 from hpsearch.running.optuna_bridge import StudySearch
 from hpsearch.running.placing import PlacedSearch, bundles
 from hpsearch.running.reconcile import reconcile
 from hpsearch.running.tune_ledger import JudgeScheduler, LedgerCallback, LimitStopper
+from hpsearch.running.watchdog import Silence, Watchdog
 from hpsearch.running.workers import train
 from hpsearch.search.limits import Meter
 from hpsearch.search.resources import Fleet, Resources
@@ -33,6 +37,7 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "600",  # nothing is ever read from what Tune writes down
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
     "THP_MEM_ALLOC_ENABLE": "1",  # workers train in a thread; see keep_freed_memory
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a bad report ends its trial, not the search
@@ -102,18 +107,39 @@ def run_session(folder: SearchFolder) -> Session:
 
     Raises:
         UserError: if the cluster cannot hold a trial, or not so many at once.
+        FullDisk: if a disk is full.
     """
+    try:
+        return _run(folder)
+    except FullDisk:
+        raise
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        raise _stopped(folder, full_disk([folder.path])) from error
+
+
+def _run(folder: SearchFolder) -> Session:
     search, record = folder.search(), folder.record
     reconcile(folder)
     fleet = Fleet(folder.resources(), nodes(), record.concurrent)
-    study = StudySearch(folder.path, space=folder.space, trials=record.trials, url=record.study)
-    placed = PlacedSearch(study, fleet, nodes)
+    lives, silence, events = Lives(), Silence(record.hang_after), folder.ledger.events()
+    lives.hear(events)
+    silence.learn(events)
+    study = StudySearch(
+        folder.path,
+        space=folder.space,
+        trials=record.trials,
+        url=record.study,
+        forgiven=record.forgiven,
+    )
+    placed = PlacedSearch(study, fleet, lives, nodes)
     stopper = LimitStopper(Meter(record.limits, folder.ledger))
     tuner = tune.Tuner(
         _trainable(folder),
         tune_config=tune.TuneConfig(
             search_alg=placed,
-            scheduler=JudgeScheduler(_judge(folder, search)),
+            scheduler=JudgeScheduler(_judge(folder, search), lives),
             num_samples=-1,  # the study says when there are enough
             max_concurrent_trials=MANY,
             reuse_actors=True,  # a fresh worker costs two seconds and a torch import
@@ -122,14 +148,23 @@ def run_session(folder: SearchFolder) -> Session:
         run_config=tune.RunConfig(
             name=TUNE_FOLDER,
             storage_path=str(folder.path.absolute()),
-            callbacks=[LedgerCallback(folder.ledger)],
+            callbacks=[LedgerCallback(folder.ledger, lives), Watchdog(silence, lives)],
             stop=stopper,
-            failure_config=tune.FailureConfig(max_failures=1),
+            failure_config=tune.FailureConfig(max_failures=MOST_DEATHS),
             verbose=0,
         ),
     )
     tuner.fit()
+    if stopper.full_disk:
+        raise _stopped(folder, stopper.full_disk)
     return Session(placed.exhausted, stopper.reached)
+
+
+def _stopped(folder: SearchFolder, full: str) -> FullDisk:
+    return FullDisk(
+        f"{full}, so search {folder.name!r} has stopped; nothing is lost: make room there and go "
+        f"on with `hpsearch resume {folder.name}`"
+    )
 
 
 def check_room(resources: Resources, at_once: int | None) -> None:
@@ -142,8 +177,10 @@ def check_room(resources: Resources, at_once: int | None) -> None:
 
 
 def nodes() -> list[dict[str, float]]:
-    """What each node of the cluster has."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    """What each node of the cluster has that is not about to be taken away."""
+    going = draining()
+    there = (n for n in ray.nodes() if n["Alive"] and n["NodeID"] not in going)
+    return [node["Resources"] for node in there]
 
 
 def _judge(folder: SearchFolder, search: Search) -> Judge:

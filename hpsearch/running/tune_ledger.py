@@ -7,6 +7,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
 
 from hpsearch.running.checkpointed import SECONDS
+from hpsearch.running.lives import Lives
 from hpsearch.search.limits import Meter
 from hpsearch.search.outcome import outcome
 from hpsearch.search.schedulers import Judge
@@ -14,24 +15,34 @@ from hpsearch.tracking.ledger import Ledger
 
 
 class LedgerCallback(tune.Callback):
-    """Writes what happens to the ledger; it keeps nothing, so it survives the driver."""
+    """Writes what happens to the ledger, so that nothing is lost with the driver."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, ledger: Ledger, lives: Lives) -> None:
+        self._ledger, self._lives = ledger, lives
+        self._started: set[str] = set()
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial starts, or goes on after a crash."""
         config = trial.config
         fields = {"number": config["number"], "config": config["trial"], "place": config["place"]}
         self._ledger.append("start", trial=config["id"], **fields)
+        self._started.add(config["id"])
 
     def on_trial_result(
         self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
     ) -> None:
-        """A report came."""
+        """A report came, or the last words of a trial that fails."""
+        if "objective" not in result:
+            return
         fields = {key: result[key] for key in ("seen", "objective", "metrics")}
         seconds = result["metrics"].get(SECONDS, 0.0)
         self._ledger.append("report", trial=trial.config["id"], **fields, seconds=seconds)
+
+    def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A trial's worker died, and the trial waits for another."""
+        if trial.config["id"] in self._started:
+            reason = self._lives.reason(trial.trial_id)
+            self._ledger.append("crash", trial=trial.config["id"], reason=reason)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial ended, by itself or because the scheduler stopped it."""
@@ -40,29 +51,36 @@ class LedgerCallback(tune.Callback):
         self._ledger.append("end", trial=trial.config["id"], status=status, reason=reason)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """A trial raised, or its worker died for good."""
-        error = trial.get_error()
-        lines = str(error).strip().splitlines() if error else ["no message"]
-        self._ledger.append(
-            "end", trial=trial.config["id"], status="failed", reason=lines[-1][:500]
-        )
+        """A trial raised, hung, or its worker died once too often."""
+        if trial.config["id"] not in self._started:  # no worker could even be started for it
+            self.on_trial_start(iteration, trials, trial)
+        status = "interrupted" if self._lives.spared(trial.trial_id) else "failed"
+        reason = self._lives.reason(trial.trial_id)
+        self._ledger.append("end", trial=trial.config["id"], status=status, reason=reason)
 
 
 class JudgeScheduler(FIFOScheduler):
     """Stops a trial that has ended by itself, and one that the judge stops."""
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: Judge, lives: Lives) -> None:
         super().__init__()
-        self._judge = judge
+        self._judge, self._lives = judge, lives
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict) -> str:
         """What becomes of a trial after a report."""
+        if result.get("status") == "failed":
+            self._lives.give_up(trial, result["reason"], squeezed=result["memory"])
         if "objective" not in result:
             return self.CONTINUE
         ended = result["status"] != "running"
         number, seen = trial.config["number"], result["seen"]
+        self._lives.progress(trial, seen)
         stop = self._judge.stops(number, seen=seen, value=result["objective"])
         return self.STOP if ended or stop else self.CONTINUE
+
+    def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """A trial's worker died, for good or not."""
+        self._lives.died(trial)
 
 
 class LimitStopper(tune.Stopper):
@@ -72,12 +90,15 @@ class LimitStopper(tune.Stopper):
         self._meter = meter
         self.reached = ""
         """The limit, in words; empty if none was reached."""
+        self.full_disk = ""
+        """The disk that is full, in words; empty if none is."""
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Nobody is stopped alone."""
+        """Nobody is stopped alone; but where one finds a disk full, so would the next."""
+        self.full_disk = self.full_disk or result.get("full_disk", "")
         return False
 
     def stop_all(self) -> bool:
-        """Whether a limit is reached."""
+        """Whether a limit is reached, or no trial could go on."""
         self.reached = self.reached or self._meter.reached()
-        return bool(self.reached)
+        return bool(self.reached or self.full_disk)

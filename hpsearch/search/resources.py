@@ -132,9 +132,9 @@ class Fleet:
         return self.asked.gpus is None and any(place.kind == "gpu" for place in self._places)
 
     @property
-    def busy(self) -> bool:
-        """Whether any trial holds a place."""
-        return bool(self._running)
+    def shares(self) -> bool:
+        """Whether a trial holds a share of a GPU that would be larger, had it to begin again."""
+        return self.packs and any(0 < place.gpus < 1 for place in self._running.values())
 
     def room(self) -> int:
         """Trials that fit now."""

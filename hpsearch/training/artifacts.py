@@ -6,6 +6,7 @@ A duplicate is the same bytes, so it is harmless. Bytes are verified when they a
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -13,8 +14,7 @@ from uuid import uuid4
 import pyarrow as pa
 from pyarrow import fs
 
-DIGEST = 32
-"""Bytes of the SHA-256 that end every artifact."""
+from hpsearch.training.sealed import digest, unsealed
 
 
 def artifact_key(**depends_on: Any) -> str:
@@ -39,22 +39,23 @@ class Artifacts:
             stored = pa.memory_map(path).read_buffer()
         else:
             stored = filesystem.open_input_file(path).read_buffer()
-        return _verified(stored)
+        return unsealed(stored)
 
     def publish(self, key: str, payload: bytes) -> None:
-        """Write the bytes so that a reader sees all of them or none."""
+        """Write the bytes so that a reader sees all of them or none.
+
+        Raises:
+            OSError: if they cannot be written; no draft is left.
+        """
         filesystem, folder = fs.FileSystem.from_uri(self.root)
         filesystem.create_dir(folder, recursive=True)
         draft = f"{folder}/{key}.{uuid4().hex}.part"
-        with filesystem.open_output_stream(draft) as stream:
-            stream.write(payload)
-            stream.write(hashlib.sha256(payload).digest())
-        filesystem.move(draft, f"{folder}/{key}")
-
-
-def _verified(stored: pa.Buffer) -> pa.Buffer | None:
-    if stored.size < DIGEST:
-        return None
-    payload = stored.slice(0, stored.size - DIGEST)
-    same = hashlib.sha256(payload).digest() == stored.slice(stored.size - DIGEST).to_pybytes()
-    return payload if same else None
+        try:
+            with filesystem.open_output_stream(draft) as stream:
+                stream.write(payload)
+                stream.write(digest(payload))
+            filesystem.move(draft, f"{folder}/{key}")
+        except BaseException:
+            with suppress(OSError):
+                filesystem.delete_file(draft)
+            raise

@@ -1,6 +1,7 @@
 """One trial, from its configuration to reports, on one machine, with no Ray."""
 
-from collections.abc import Iterator
+import io
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from hpsearch.training.devices import Compute, keep_freed_memory
 from hpsearch.training.inputs import training_input
 from hpsearch.training.learner import Learner
 from hpsearch.training.loop import Progress, Report, fit
+from hpsearch.training.sealed import read_sealed, write_sealed
 from hpsearch.training.tasks import DescriptorTask
 from hpsearch.training.validation import scored
 from hpsearch.training.warm_start import warm_weights
@@ -66,13 +68,18 @@ class Trial:
     denoiser: nn.Module | None
     progress: Progress
 
-    def reports(self) -> Iterator[Report]:
-        """Train to the end of the budget, or until the trial fails."""
+    def reports(self, *, between: Callable[[], None] | None = None) -> Iterator[Report]:
+        """Train to the end of the budget, or until the trial fails.
+
+        Args:
+            between: called after each step that no report follows; the trial can be saved there.
+        """
         return fit(
             self.task,
             patches=self.task.config.patches,
             report_every=self.job.report_every,
             progress=self.progress,
+            between=between,
         )
 
     def save(self, folder: Path, report: Report | None = None) -> None:
@@ -81,26 +88,28 @@ class Trial:
         Args:
             folder: made if need be; it holds one checkpoint, always the latest.
             report: what the trial has just said, so that it can say it again if nobody heard.
+
+        Raises:
+            OSError: if it cannot be written; the one before is then still there.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        draft = folder / f"{CHECKPOINT}.part"
         said = None if report is None else vars(report)
-        task = on_cpu(self.task.state())
-        torch.save({"progress": vars(self.progress), "task": task, "report": said}, draft)
-        draft.replace(folder / CHECKPOINT)
+        task, progress = on_cpu(self.task.state()), on_cpu(vars(self.progress))
+        content = io.BytesIO()  # a full disk is an OSError here, and nothing of the kind in torch
+        torch.save({"progress": progress, "task": task, "report": said}, content)
+        write_sealed(folder / CHECKPOINT, content.getvalue())
 
     def load(self, folder: Path) -> Report | None:
         """Go on from a checkpoint; the report that was saved with it.
 
         Raises:
             UserError: if the checkpoint is missing or damaged.
+            OSError: if the disk does not give it.
         """
-        try:
-            state = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError) as error:
-            raise UserError(
-                f"the checkpoint in {folder} cannot be read; start the trial again"
-            ) from error
+        content = read_sealed(folder / CHECKPOINT)
+        if content is None:
+            raise UserError(f"the checkpoint in {folder} is damaged; start the trial again")
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         vars(self.progress).update(state["progress"])
         self.task.restore(state["task"])
         return None if state["report"] is None else Report(**state["report"])

@@ -1,5 +1,6 @@
 """A trial in folds: what it reports, and that it goes on inside a fold."""
 
+import io
 from itertools import islice
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import torch
 from hpsearch.config import SGD, BatchHard, L2Net, RandomTriplets, SxK, TrialConfig
 from hpsearch.data.splits import folds
 from hpsearch.data.store import PatchStore
-from hpsearch.running.checkpointed import SECONDS, checkpointed
+from hpsearch.running.checkpointed import SECONDS, Post, checkpointed
 from hpsearch.running.folds import DONE, folded
 from hpsearch.training.artifacts import Artifacts
+from hpsearch.training.sealed import write_sealed
 from hpsearch.training.trial import Job
 
 SMALL = L2Net(width=0.125)
@@ -28,7 +30,7 @@ def job(tiny: PatchStore, tmp_path: Path) -> Job:
 
 
 def test_each_fold_is_a_trial_of_its_own_and_the_mean_is_reported(job: Job, tmp_path: Path) -> None:
-    reports = list(folded(CONFIG, job, tmp_path / "trial", k=K))
+    reports = list(folded(CONFIG, job, Post(tmp_path / "trial"), k=K))
     assert [report.seen for report in reports] == [240, 480]
     assert [report.status for report in reports] == ["running", "completed"]
     alone = []
@@ -36,7 +38,7 @@ def test_each_fold_is_a_trial_of_its_own_and_the_mean_is_reported(job: Job, tmp_
         assert not set(split.validation) & set(job.split.test)
         part = Job(**{**vars(job), "split": split})
         config = CONFIG.model_copy(update={"patches": 240})
-        *_, last = checkpointed(config, part, tmp_path / f"alone {index}")
+        *_, last = checkpointed(config, part, Post(tmp_path / f"alone {index}"))
         alone.append(last.metrics["val/mAP"])
     assert reports[0].metrics["val/mAP"] == alone[0]
     assert reports[1].metrics["val/mAP"] == pytest.approx(sum(alone) / K)
@@ -45,19 +47,21 @@ def test_each_fold_is_a_trial_of_its_own_and_the_mean_is_reported(job: Job, tmp_
 
 
 def test_a_trial_goes_on_inside_a_fold(job: Job, tmp_path: Path) -> None:
-    whole = list(folded(CONFIG, job, tmp_path / "whole", k=K))
+    whole = list(folded(CONFIG, job, Post(tmp_path / "whole"), k=K))
     folder = tmp_path / "cut"
-    first = next(folded(CONFIG, job, folder, k=K))
+    first = next(folded(CONFIG, job, Post(folder), k=K))
     inside = folds(job.split, K)[1]
     part = Job(**{**vars(job), "split": inside})
-    begun = checkpointed(CONFIG.model_copy(update={"patches": 240}), part, folder / "fold-1")
+    begun = checkpointed(CONFIG.model_copy(update={"patches": 240}), part, Post(folder / "fold-1"))
     list(islice(begun, 1))
-    checkpoint = torch.load(folder / "fold-1" / "trial.pt")
-    checkpoint["report"]["metrics"][SECONDS] = (
-        1_000.0  # so that one can see that it is gone on from
-    )
-    torch.save(checkpoint, folder / "fold-1" / "trial.pt")
-    again = list(folded(CONFIG, job, folder, k=K))
+    path = folder / "fold-1" / "trial.pt"
+    checkpoint = torch.load(path)
+    # so that one can see that it is gone on from
+    checkpoint["report"]["metrics"][SECONDS] = 1_000.0
+    changed = io.BytesIO()
+    torch.save(checkpoint, changed)
+    write_sealed(path, changed.getvalue())
+    again = list(folded(CONFIG, job, Post(folder), k=K))
     assert again[1].metrics[SECONDS] > 1_000
     assert [report.seen for report in again] == [240, 480], "the last is told again"
     assert again[0] == first
@@ -71,7 +75,7 @@ def test_a_collapse_ends_the_trial_in_its_fold(job: Job, tmp_path: Path) -> None
         descriptor=SMALL, loss=BatchHard(), sampler=SxK(groups=8, views=4),
         optimiser=SGD(lr=0.9, weight_decay=1.0), patches=1_920,
     )  # fmt: skip
-    (report,) = folded(config, job, tmp_path / "trial", k=K)
+    (report,) = folded(config, job, Post(tmp_path / "trial"), k=K)
     assert report.status in ("collapsed", "diverged")
     assert report.reason.startswith("fold 1: ")
     assert report.seen < 960

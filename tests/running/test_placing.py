@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from optuna.trial import TrialState
+from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
+from hpsearch.running.lives import Lives
 from hpsearch.running.optuna_bridge import StudySearch
 from hpsearch.running.placing import PlacedSearch, bundles
 from hpsearch.running.reconcile import reconcile
@@ -34,8 +36,9 @@ def begin(tmp_path: Path, space: str = SPACE) -> SearchFolder:
     return Workspace(tmp_path / "home").create("placed", tmp_path / "space.py", record)
 
 
-def searcher(folder: SearchFolder, fleet: Fleet) -> PlacedSearch:
-    return PlacedSearch(StudySearch(folder.path, space=folder.space, trials=3), fleet)
+def searcher(folder: SearchFolder, fleet: Fleet, lives: Lives | None = None) -> PlacedSearch:
+    study = StudySearch(folder.path, space=folder.space, trials=3)
+    return PlacedSearch(study, fleet, lives or Lives())
 
 
 def flat(seen: int, value: float, status: str = "running", **metrics: float) -> dict:
@@ -46,7 +49,8 @@ def flat(seen: int, value: float, status: str = "running", **metrics: float) -> 
 
 def test_trials_wait_for_places_and_both_kinds_are_used(tmp_path: Path) -> None:
     folder = begin(tmp_path)
-    search = searcher(folder, Fleet(Resources(), [{"CPU": 8, "GPU": 1, "TPU": 1}]))
+    lives = Lives()
+    search = searcher(folder, Fleet(Resources(), [{"CPU": 8, "GPU": 1, "TPU": 1}]), lives)
     configs = [search.suggest(trial) for trial in ("a", "b", "c")]
     assert configs[2] is None
     assert sorted(config["place"]["kind"] for config in configs[:2]) == ["gpu", "tpu"]
@@ -62,9 +66,15 @@ def test_trials_wait_for_places_and_both_kinds_are_used(tmp_path: Path) -> None:
     search.on_trial_complete("a", flat(100, 0.5, "completed", **{"val/retrieval": 0.3}))
     search.on_trial_complete("b", error=True)
     third = search.suggest("c")
-    assert third["place"]["gpus"] in (0, 0.5), "packed by the memory that was measured"
+    assert third["place"]["gpus"] == 0.5, "packed by the memory that was measured"
+    assert search.suggest("d") is None, "the third may have to begin again"
+    lives.give_up(Trial("train", stub=True, trial_id="c"), "out of GPU memory", squeezed=True)
+    search.on_trial_complete("c", error=True)
+    again = search.suggest("d")
+    assert again == {**third, "place": again["place"]}
+    assert again["place"]["gpus"] == 1, "it has the GPU to itself"
     assert not search.exhausted
-    assert search.suggest("d") == Searcher.FINISHED
+    assert search.suggest("e") == Searcher.FINISHED
     assert search.exhausted
     assert study.trials[0].values == [0.5, 0.3], "what lies inside a result arrives"
     assert study.trials[1].state == TrialState.FAIL

@@ -114,14 +114,19 @@ def test_a_damaged_artifact_is_made_again(job: Job, tmp_path: Path) -> None:
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "flipped"])
 def test_a_bad_checkpoint_is_one_sentence(job: Job, tmp_path: Path, damage: str) -> None:
-    folder = tmp_path / "checkpoint"
-    if damage == "truncated":
-        run_to(batch_hard(64), job, folder, reports=1)
-        (folder / CHECKPOINT).write_bytes((folder / CHECKPOINT).read_bytes()[:100])
-    with pytest.raises(UserError, match="cannot be read"):
-        prepare_trial(batch_hard(64), job).load(folder)
+    path = tmp_path / "checkpoint" / CHECKPOINT
+    if damage != "missing":
+        run_to(batch_hard(64), job, path.parent, reports=1)
+        content = bytearray(path.read_bytes())
+        if damage == "truncated":
+            content = content[:100]
+        else:
+            content[len(content) // 2] ^= 1  # a weight, which torch alone would load
+        path.write_bytes(content)
+    with pytest.raises(UserError, match="damaged; start the trial again"):
+        prepare_trial(batch_hard(64), job).load(path.parent)
 
 
 @pytest.mark.parametrize("part", ["test", "validation"])
