@@ -13,7 +13,7 @@ from hpsearch.files import write_whole
 from hpsearch.promotion.promotion import refuse_promotion
 from hpsearch.promotion.winner import SCORES
 from hpsearch.search.limits import Meter
-from hpsearch.search.patience import runs_are_out_of_patience
+from hpsearch.search.patience import runs_are_out_of_patience, telling
 from hpsearch.search.search import load_search
 from hpsearch.search.spaces import refuse_other_terms
 from hpsearch.search.workspace import SearchFolder, Workspace
@@ -44,27 +44,25 @@ def refuse_finished(folder: SearchFolder) -> None:
 
 
 def extended(folder: SearchFolder, trials: int, **fields: Any) -> SearchFolder:
-    """The search with more trials to train.
+    """The search with more trials to train; who asks for more has patience anew.
 
     Args:
+        trials: beside those that it had to train, or that it had begun when its patience ended.
         fields: more of its record that changes.
 
     Raises:
-        UserError: if there are no more to try, or its patience or its limits leave it nothing.
+        UserError: if there are no more to try, or its limits leave it nothing.
     """
-    stated, before = folder.search(), folder.record.trials
+    stated, runs, record = folder.search(), folder.runs(), folder.record
+    gave_up = runs_are_out_of_patience(runs, stated, forgiven=record.forgiven)
+    before = sum(run.kind == "trial" for run in runs) if gave_up else record.trials
     after = stated.total(before + trials)
     if after == before:
         raise UserError(
             f"search {folder.name!r} has no more to try: sampler {stated.sampler!r} lists "
             f"{before} trials; raise seeds, or begin a search of another space"
         )
-    if runs_are_out_of_patience(folder.runs(), stated):
-        raise UserError(
-            f"search {folder.name!r} ended because nothing improved in {stated.patience} trials; "
-            "raise patience in its space and add --changed-space take"
-        )
-    changed = {"trials": after, **fields}
+    changed = {"trials": after, "forgiven": len(telling(runs)), **fields}
     _refuse_spent(replace(folder, record=folder.record.model_copy(update=changed)))
     folder.ledger.append("extend", trials=after)
     return folder.changed(**changed)

@@ -72,7 +72,7 @@ def run_trials(folder: SearchFolder, *, command: str = "") -> None:
         ray_tune.stop_ray()
     cut = _close_open_runs(folder)
     if not cut and (session.exhausted or all_ended(folder)):
-        if runs_are_out_of_patience(folder.runs(), stated):
+        if runs_are_out_of_patience(folder.runs(), stated, forgiven=record.forgiven):
             out.print(f"{stated.patience} trials in a row improved nothing: the search ends here")
         return
     if session.limit:
@@ -121,7 +121,8 @@ def all_ended(folder: SearchFolder) -> bool:
     """Whether no trial is left to train."""
     final = [run for run in folder.runs() if run.status not in ("running", "interrupted")]
     enough = sum(run.kind == "trial" for run in final) >= folder.record.trials
-    return enough or runs_are_out_of_patience(folder.runs(), folder.search())
+    forgiven = folder.record.forgiven
+    return enough or runs_are_out_of_patience(folder.runs(), folder.search(), forgiven=forgiven)
 
 
 def _close_open_runs(folder: SearchFolder) -> int:

@@ -42,10 +42,14 @@ class StudySearch(Searcher):
         space: the file that states the search.
         trials: how many to begin in all.
         url: the study's storage, if it is not the search's own file.
+        forgiven: trials, from the first that ended on, that no patience is lost over.
     """
 
-    def __init__(self, folder: Path, *, space: Path, trials: int, url: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, space: Path, trials: int, url: str | None = None, forgiven: int = 0
+    ) -> None:
         self._folder, self._space, self._trials, self._url = folder, space, trials, url
+        self._forgiven = forgiven
         self._running: dict[str, optuna.Trial] = {}
         self._unfinished: list[int] = []
         self._warm = 0
@@ -85,7 +89,7 @@ class StudySearch(Searcher):
             turn = places.turn() if places.begun < self._trials else None
             if turn is None:
                 return Searcher.FINISHED
-            if study_is_out_of_patience(trials, search):
+            if study_is_out_of_patience(trials, search, forgiven=self._forgiven):
                 return None if self._running else Searcher.FINISHED
             trial = self._ask(turn, queued=trials[-1:])
         self._running[trial_id] = trial

@@ -9,18 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
-from hpsearch.config.base import Setting
 from hpsearch.data.embedded import RECIPES, Progress, embedded_store, refuse_absent
 from hpsearch.data.splits import Split
 from hpsearch.data.store import PatchStore
 from hpsearch.errors import UserError
-from hpsearch.files import write_whole
-from hpsearch.search.limits import Limits
+from hpsearch.search.record import SearchRecord
 from hpsearch.search.resources import Resources
 from hpsearch.search.search import Search, load_search
-from hpsearch.tracking.credentials import without_credentials
 from hpsearch.tracking.ledger import Ledger
 from hpsearch.tracking.names import SPACE, default_uri
 from hpsearch.tracking.publisher import Publisher
@@ -30,8 +25,6 @@ from hpsearch.training.artifacts import Artifacts
 from hpsearch.training.trial import Job
 
 URI = "MLFLOW_TRACKING_URI"
-MODEL = "patch-descriptor"
-"""Name in the registry unless the user gives one."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +77,13 @@ class Workspace:
         if not (folder / "search.json").is_file():
             known = ", ".join(self.searches()[-5:]) or "none yet"
             raise UserError(f"there is no search {name!r} in {self.home}; there are: {known}")
-        record = SearchRecord.model_validate_json((folder / "search.json").read_text())
+        record = SearchRecord.read(folder)
         uri = tracking_uri or os.environ.get(URI)
         if uri:
             record = record.model_copy(update={"tracking_uri": self.tracking(uri).uri})
         return SearchFolder(self, folder, record)
 
-    def create(self, name: str, space: Path, record: "SearchRecord") -> "SearchFolder":
+    def create(self, name: str, space: Path, record: SearchRecord) -> "SearchFolder":
         """Begin a search; its space is copied, so that a resume finds it as it was.
 
         Raises:
@@ -102,7 +95,7 @@ class Workspace:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         shutil.copyfile(space, draft / SPACE)
-        _write(record, draft)
+        record.write(draft)
         draft.rename(folder)
         return SearchFolder(self, folder, record)
 
@@ -125,34 +118,6 @@ class Workspace:
             number += 1
             name = f"{stem}-{number}"
         return name
-
-
-class SearchRecord(Setting):
-    """What a search was started with, beside its space."""
-
-    space: str
-    store: str
-    """Path of the patch store."""
-    fingerprint: str
-    split: str
-    tracking_uri: str
-    model: str = MODEL
-    trials: int
-    concurrent: int | None = None
-    cpus: int | None = None
-    address: str | None = None
-    wait: bool = False
-    """Whether a session asks the cluster for nodes that it needs, and waits for them."""
-    origin: str | None = None
-    """The space file that was copied; None if changes of it are of no interest any more."""
-    limits: Limits = Limits()
-    resources: Resources = Resources()
-    hang_after: float | None = Field(default=None, gt=0)
-    """Seconds without a report after which a trial hangs; None to judge by the others."""
-    study: str | None = None
-    """Storage of the study, if it is not a file in the search's folder."""
-    warm_from: str | None = None
-    """An earlier search that the sampler knows."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +168,7 @@ class SearchFolder:
     def changed(self, **fields: Any) -> "SearchFolder":
         """The search with another record, which is written down."""
         record = self.record.model_copy(update=fields)
-        _write(record, self.path)
+        record.write(self.path)
         return replace(self, record=record)
 
     def runs(self) -> list[Run]:
@@ -257,9 +222,3 @@ class SearchFolder:
     def publisher(self) -> Publisher:
         """What feeds MLflow from the ledger."""
         return Publisher(self.ledger, self.tracking(), self.name, self.path / "published.json")
-
-
-def _write(record: SearchRecord, folder: Path) -> None:
-    """Whole or not at all, and without a password."""
-    kept = record.model_copy(update={"tracking_uri": without_credentials(record.tracking_uri)})
-    write_whole(folder / "search.json", kept.model_dump_json(indent=1))

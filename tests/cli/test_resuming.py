@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from hpsearch.cli.resuming import extended, refuse_finished, settle_space
+from hpsearch.cli.running import all_ended
 from hpsearch.errors import UserError
 from hpsearch.promotion.winner import SCORES
 from hpsearch.search.limits import Limits
@@ -131,6 +132,19 @@ def test_what_cannot_be_mixed_is_not_taken(
     with pytest.raises(UserError, match=words):
         settle_space(folder, "take")
     assert folder.space.read_text() == kept
+
+
+def test_a_search_that_lost_patience_goes_on_with_the_trials_that_are_asked_for(
+    folder: SearchFolder,
+) -> None:
+    folder.space.write_text(SPACE.replace("trials=2", "trials=40, patience=1"))
+    folder = folder.changed(trials=40)
+    assert all_ended(folder), "the second improved nothing"
+    finish(folder)
+    more = extended(folder, 3)
+    assert more.record.trials == 5, "two were begun, and three are added"
+    assert not all_ended(more)
+    assert not all_ended(more.workspace.open("mine"))
 
 
 def test_a_search_that_lists_its_trials_has_an_end(tmp_path: Path, origin: Path) -> None:

@@ -68,6 +68,14 @@ def test_a_trial_is_fruitless_if_one_before_it_is_as_good_in_all(
     assert fruitless(values, BOTH) == len(since)
 
 
+@pytest.mark.parametrize(("forgiven", "fruitless_after"), [(0, 3), (1, 3), (3, 2), (5, 0), (9, 0)])
+def test_what_is_forgiven_is_not_counted_but_must_still_be_beaten(
+    forgiven: int, fruitless_after: int
+) -> None:
+    endings = [(0.5, 1.0), (0.8, 1.0), (0.7, 1.0), None, (0.8, 1.0)]
+    assert fruitless(endings, BOTH, forgiven=forgiven) == fruitless_after
+
+
 @given(VALUES, VALUES)
 def test_one_covers_the_other_or_is_better_somewhere(
     one: tuple[float, float], other: tuple[float, float]

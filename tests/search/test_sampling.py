@@ -178,3 +178,8 @@ def test_no_more_are_begun_after_trials_without_improvement(folder: Path) -> Non
     assert search.suggest("last") == StudySearch.FINISHED
     again = begin(folder, more="trials=20, patience=3")
     assert again.suggest("resumed") == StudySearch.FINISHED
+    more = StudySearch(folder, space=folder / "space.py", trials=20, forgiven=10)
+    for name in ("i", "j", "k"):
+        assert isinstance(more.suggest(name), dict), "an extended search has patience anew"
+        finish(more, name, 0.7)
+    assert more.suggest("end") == StudySearch.FINISHED
