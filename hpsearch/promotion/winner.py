@@ -13,6 +13,7 @@ from hpsearch.evaluation.pixels import normalised_pixels
 from hpsearch.files import write_whole
 from hpsearch.models.serving import Recipe
 from hpsearch.promotion.gradebook import Gradebook, one_thread
+from hpsearch.running.checkpointed import Post, checkpointed
 from hpsearch.search.objective import Objective
 from hpsearch.search.outcome import guarded, outcome
 from hpsearch.search.workspace import SearchFolder
@@ -56,7 +57,10 @@ def trained(run: Run, folder: SearchFolder) -> Trial:
 
 
 def train_baseline(folder: SearchFolder) -> Run:
-    """Train the baseline for the same budget, unless that has been done, and write it down."""
+    """Train the baseline for the same budget, and write it down.
+
+    One that was killed goes on from its checkpoint; one that is done is not trained again.
+    """
     done = [run for run in folder.runs() if run.id == BASELINE and run.status == "completed"]
     if done:
         return done[0]
@@ -64,9 +68,8 @@ def train_baseline(folder: SearchFolder) -> Run:
     config = search.baseline.model_dump(mode="json")
     ledger.append("start", trial=BASELINE, number=-1, kind="yardstick", config=config)
     with one_thread():
-        trial = prepare_trial(search.baseline, folder.job())
-        for report in trial.reports():
-            trial.save(folder.trials / BASELINE, report)
+        post = Post(folder.trials / BASELINE)
+        for report in checkpointed(search.baseline, folder.job(), post):
             result = guarded(report, search.objective)
             said = {key: result[key] for key in ("seen", "objective", "metrics")}
             ledger.append("report", trial=BASELINE, **said)
