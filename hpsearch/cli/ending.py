@@ -19,7 +19,7 @@ from hpsearch.search.pareto import pareto_front
 from hpsearch.search.search import Search
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.publisher import Publisher, TrackingError
-from hpsearch.tracking.refusals import RegistryError, first_line
+from hpsearch.tracking.refusals import Refused, first_line
 from hpsearch.tracking.runs import Run
 
 SHOWN = 12
@@ -81,7 +81,7 @@ def _register(folder: SearchFolder, publisher: Publisher, winner: Run) -> Outcom
         publisher.sync()
         outcome = register_winner(folder, winner)
         publish_figures(folder, publisher)
-    except (TrackingError, RegistryError, OSError) as error:
+    except (TrackingError, Refused, OSError) as error:
         err.print(
             f"The winner is not registered: {first_line(error)}. Go on with:  "
             f"hpsearch promote {folder.name}{home_option(folder)}",

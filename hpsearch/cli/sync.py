@@ -27,15 +27,15 @@ def sync(
     from hpsearch.cli.data import progress_bar
     from hpsearch.cli.figures import home_option, publish_figures
     from hpsearch.search.workspace import Workspace
+    from hpsearch.tracking.refusals import answering
     from hpsearch.tracking.registry import quieten_mlflow
-    from hpsearch.tracking.server import answering
 
     folder = Workspace(home).open(name, tracking_uri=tracking_uri)
     if not folder.ledger.events():
         raise UserError(f"search {name!r} is empty; begin it again with `hpsearch search`")
     quieten_mlflow()
     publisher = folder.publisher()
-    with answering(publisher.tracking):
+    with answering(publisher.tracking.uri):
         with progress_bar("sending trials") as advance:
             delivery = publisher.sync(again=True, progress=lambda i, n: advance(i, n, ""))
         out.print(f"{publisher.tracking.shown}: {_words(delivery)}", soft_wrap=True)

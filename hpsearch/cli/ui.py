@@ -24,8 +24,8 @@ def ui(
     from hpsearch.cli.serving import refuse_used_port, serve
     from hpsearch.search.workspace import Workspace
     from hpsearch.tracking.names import is_server
+    from hpsearch.tracking.refusals import answering
     from hpsearch.tracking.registry import quieten_mlflow
-    from hpsearch.tracking.server import answering
 
     workspace = Workspace(home)
     folder = None if name is None else workspace.open(name, tracking_uri=tracking_uri)
@@ -34,7 +34,7 @@ def ui(
     if local:
         refuse_used_port(port)
     quieten_mlflow()
-    with answering(tracking):
+    with answering(tracking.uri):
         pages = _pages(tracking, folder and folder.ledger.identity(), name)
     base = f"http://127.0.0.1:{port}" if local else tracking.shown.rstrip("/")
     lines = [f"{what:<24} {base}/{page}" for what, page in pages.items()]

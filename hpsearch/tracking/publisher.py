@@ -18,7 +18,8 @@ from hpsearch.tracking.ledger import Ledger
 from hpsearch.tracking.mirror import Mirror
 from hpsearch.tracking.names import NOTE, SPACE
 from hpsearch.tracking.position import Position, PositionFile
-from hpsearch.tracking.server import EXPERIMENT, Tracking, TrackingError, sentence
+from hpsearch.tracking.refusals import TrackingError, sentence
+from hpsearch.tracking.server import EXPERIMENT, Tracking
 
 __all__ = ["EXPERIMENT", "Delivery", "Publisher", "Tracking", "TrackingError"]
 
@@ -126,7 +127,7 @@ class Publisher:
                 self.sync()
                 wait, self.last_error = 0.5, ""
             except Exception as error:  # whatever it is, training goes on and the next try may do
-                self.last_error = sentence(error, self.tracking)
+                self.last_error = sentence(error, self.tracking.uri)
                 wait = min(2 * wait, LONGEST_WAIT)
             if stopping:
                 return

@@ -24,7 +24,7 @@ from hpsearch.tracking.candidate import SCORES, Candidate, log_candidate, shorte
 from hpsearch.tracking.champions import before, crown, parse, up_to
 from hpsearch.tracking.decision import Decision
 from hpsearch.tracking.publisher import Tracking
-from hpsearch.tracking.refusals import RegistryError, absent, reached
+from hpsearch.tracking.refusals import Refused, absent, reached
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 Alias = Literal["champion", "challenger"]
@@ -98,7 +98,7 @@ class Registry:
         try:
             path = download_artifacts(run_id=version.run_id, artifact_path=SCORES)
         except (MlflowException, OSError) as error:
-            raise RegistryError(
+            raise Refused(
                 f"the test scores of {self.model} version {version.version} are gone with its "
                 "run; score it again with `hpsearch promote SEARCH --reevaluate`"
             ) from error

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from hpsearch.errors import UserError
 from hpsearch.tracking.credentials import MLFLOW, POSTGRESQL, take_credentials, without_credentials
-from hpsearch.tracking.server import sentence, tracking_at
+from hpsearch.tracking.refusals import sentence
+from hpsearch.tracking.server import tracking_at
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,7 @@ def test_a_database_that_has_no_place_for_them_keeps_them_and_never_shows_them(
     tracking = tracking_at("mysql+pymysql://ann:secret@host/db", tmp_path)
     assert "secret" in tracking.uri
     assert "secret" not in tracking.shown + repr(tracking)
-    said = sentence(OSError(f"cannot open {tracking.uri} now"), tracking)
+    said = sentence(OSError(f"cannot open {tracking.uri} now"), tracking.uri)
     assert "secret" not in said
     assert "mysql+pymysql://host/db" in said
 

@@ -13,7 +13,7 @@ from hpsearch.errors import UserError
 from hpsearch.tracking.ledger import Ledger
 from hpsearch.tracking.names import IDENTITY
 from hpsearch.tracking.publisher import Publisher, Tracking, TrackingError
-from hpsearch.tracking.server import answering
+from hpsearch.tracking.refusals import answering
 
 from .outages import Proxy, Server, begin, expected, found, proxy_to, write_trials
 
@@ -136,6 +136,6 @@ def test_what_is_wrong_in_one_sentence(
 ) -> None:
     proxy.refuse(status, body, "text/html")
     asked = publisher(ledger, proxy.uri, "wrong")
-    with pytest.raises(UserError, match=words) as caught, answering(asked.tracking):
+    with pytest.raises(UserError, match=words) as caught, answering(asked.tracking.uri):
         asked.sync()
     assert "\n" not in str(caught.value)

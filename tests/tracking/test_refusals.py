@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from hpsearch.tracking.refusals import RegistryError
+from hpsearch.tracking.refusals import Refused
 from hpsearch.tracking.registry import Registry, quieten_mlflow
 from hpsearch.tracking.server import Tracking
 
@@ -48,7 +48,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_server_that_forbids(forbidding: str) -> None:
     registry = Registry(tracking=Tracking(uri=forbidding), model="m")
-    with pytest.raises(RegistryError, match=f"{forbidding} refuses you .*403.*permission"):
+    with pytest.raises(Refused, match=f"{forbidding} refuses these credentials.*permission"):
         registry.champion()
 
 
@@ -56,5 +56,5 @@ def test_a_server_that_is_not_there_is_not_a_registry_without_a_champion() -> No
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(RegistryError, match=f"{uri} does not answer; start it"):
+    with pytest.raises(Refused, match=f"{uri} does not answer; start it"):
         Registry(tracking=Tracking(uri=uri), model="m").champion()
