@@ -11,11 +11,12 @@ from hpsearch.cli.app import err, out
 from hpsearch.cli.ending import finish
 from hpsearch.cli.figures import home_option
 from hpsearch.cli.live import Watch
+from hpsearch.cli.stopping import heed_sigterm
 from hpsearch.data.store import PatchStore
 from hpsearch.promotion.promotion import refuse_promotion
 from hpsearch.promotion.winner import best_run, one_thread
 from hpsearch.running import ray_tune
-from hpsearch.running.checkpointed import checkpointed
+from hpsearch.running.checkpointed import Post, checkpointed
 from hpsearch.running.scaling import room
 from hpsearch.search.constants import constants
 from hpsearch.search.patience import runs_are_out_of_patience
@@ -29,9 +30,10 @@ INTERRUPTED = 130
 
 
 def run(folder: SearchFolder) -> None:
-    """Run the trials that are left, then end the search; Ctrl-C keeps everything."""
+    """Run the trials that are left, then end the search; Ctrl-C and SIGTERM keep everything."""
     refuse_promotion(folder)
     quieten_mlflow()
+    heed_sigterm()
     publisher = folder.publisher()
     publisher.start()
     try:
@@ -40,6 +42,10 @@ def run(folder: SearchFolder) -> None:
         if folder.search().folds and any(r.status == "completed" for r in folder.runs()):
             train_winner(folder)
         finish(folder, publisher)
+    except KeyboardInterrupt:
+        _close_open_runs(folder)
+        folder.ledger.append("finish", status="interrupted")
+        raise
     finally:
         if not publisher.stop():
             err.print(
@@ -65,6 +71,7 @@ def run_trials(folder: SearchFolder, *, command: str = "") -> None:
         known, there = warm_start(folder, folder.workspace.open(record.warm_from))
         out.print(f"the sampler knows {known} of {there} trials of {record.warm_from}")
     ray_tune.start_ray(address=record.address, cpus=record.cpus)
+    heed_sigterm()  # again: Ray takes the signal
     try:
         with _room(folder), Watch(folder.ledger, stated, out, record.trials):
             session = ray_tune.run_session(folder)
@@ -113,7 +120,7 @@ def train_winner(folder: SearchFolder) -> None:
     winner = best_run(folder.runs(), folder.search().objective)
     out.print(f"winner: trial {winner.label}; training it on the whole training part …")
     with one_thread():
-        for _ in checkpointed(winner.config, folder.job(), folder.trials / winner.id):
+        for _ in checkpointed(winner.config, folder.job(), Post(folder.trials / winner.id)):
             pass
 
 

@@ -1,14 +1,19 @@
 """What travels between the driver's machine and the others of a cluster.
 
-On a disk that all machines see, nothing does: each worker maps the patch store and writes its
-checkpoints where the driver reads them. A worker that does not see the driver's folder gets the
-store through Ray's object store, once a machine and read without copying, and hands its checkpoints
-to an actor on the driver's machine.
+On a disk that all machines see, only words do: each worker maps the patch store and writes its
+checkpoints beside those that the driver reads. A worker that does not see the driver's folder gets
+the store through Ray's object store, once a machine and read without copying, and sends its
+checkpoints.
+
+Either way, an actor on the driver's machine puts them in their place, and it takes them from a
+trial's latest start alone. A node that was cut off trains on with nobody listening, and so does
+one whose driver was killed; what they still write is seen by nobody.
 """
 
 import hashlib
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -22,18 +27,24 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hpsearch.data.store import PatchStore
 from hpsearch.errors import UserError
+from hpsearch.running.trial_files import Files, link_files, read_files, write_files
 from hpsearch.training.trial import Job
 
-Files = dict[str, bytes]
-"""A trial's files by their path in its folder."""
+ATTEMPTS = "attempts"
+"""Beside the folder of the trials: what those that run have written, each start by itself."""
+
+
+class SupersededError(RuntimeError):
+    """A trial has been started once more, elsewhere; what this one does is of no interest."""
 
 
 class Keeper:
-    """Lives beside the driver, and serves machines that do not see its disk."""
+    """Lives beside the driver; the only one that writes to the folders of trials."""
 
     def __init__(self, store: Path, trials: Path) -> None:
         self._store, self._trials = store, trials
         self._put: Any = None
+        self._starts = Counter[str]()
 
     def store(self) -> list[Any]:
         """A reference, in a list so that Ray does not resolve it, to the bytes of the store."""
@@ -41,13 +52,27 @@ class Keeper:
             self._put = ray.put(np.fromfile(self._store, np.uint8))
         return [self._put]
 
+    def start(self, trial: str) -> int:
+        """The number of a trial's new start; from now on nothing is taken from earlier ones."""
+        self._starts[trial] += 1
+        return self._starts[trial]
+
     def fetch(self, trial: str) -> Files:
         """What a trial wrote when it was last heard of."""
         return read_files(self._trials / trial)
 
-    def keep(self, trial: str, files: Files) -> None:
-        """Replace a trial's files."""
-        write_files(self._trials / trial, files)
+    def keep(self, trial: str, start: int, files: Files | Path) -> None:
+        """Replace a trial's files with those that were sent, or that lie in a folder.
+
+        Raises:
+            SupersededError: if they are not of its latest start.
+        """
+        if start != self._starts[trial]:
+            raise SupersededError(f"trial {trial} goes on elsewhere; this start of it is over")
+        if isinstance(files, Path):
+            link_files(files, self._trials / trial)
+        else:
+            write_files(self._trials / trial, files)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +100,19 @@ class Luggage:
 
     @contextmanager
     def folder(self, trial: str) -> Iterator["TrialFolder"]:
-        """Where a trial keeps its checkpoints while it runs here."""
-        if record_digest(self.trials.parent) == self.beside:
-            yield TrialFolder(self.trials / trial, trial, None)
-            return
-        scratch = Path(tempfile.mkdtemp(prefix="hpsearch-"))
+        """Where a trial keeps its checkpoints while it runs here; it begins with those it has."""
+        start = ray.get(self.keeper.start.remote(trial))
+        seen = record_digest(self.trials.parent) == self.beside
+        attempts = self.trials.with_name(ATTEMPTS) if seen else None
+        if attempts is not None:
+            attempts.mkdir(exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f"hpsearch-{trial}-", dir=attempts))
         try:
-            write_files(scratch, ray.get(self.keeper.fetch.remote(trial)))
-            yield TrialFolder(scratch, trial, self.keeper)
+            if seen:
+                link_files(self.trials / trial, scratch)
+            else:
+                write_files(scratch, ray.get(self.keeper.fetch.remote(trial)))
+            yield TrialFolder(scratch, trial, start, self.keeper, seen)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -102,21 +132,28 @@ class Luggage:
 
 @dataclass(frozen=True)
 class TrialFolder:
-    """A trial's folder on this machine."""
+    """A trial's folder on this machine, for one start of it."""
 
     path: Path
     trial: str
+    start: int
     keeper: Any
-    """Who must be told of what is written here; None where the driver sees it."""
+    seen: bool
+    """Whether the driver's machine sees it too."""
 
     def deliver(self) -> None:
-        """Make sure that the driver's machine has what has been written."""
-        if self.keeper is not None:
-            ray.get(self.keeper.keep.remote(self.trial, read_files(self.path)))
+        """Put what has been written where a later start of the trial finds it.
+
+        Raises:
+            SupersededError: if there has been a later start already.
+        """
+        files = self.path if self.seen else read_files(self.path)
+        ray.get(self.keeper.keep.remote(self.trial, self.start, files))
 
 
 def pack(job: Job, folder: Path, trials: Path) -> Luggage:
     """Make a job ready to travel, and start the actor beside this driver."""
+    shutil.rmtree(trials.with_name(ATTEMPTS), ignore_errors=True)  # of a driver that died
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(Keeper).options(num_cpus=0, scheduling_strategy=here)
     rest = {f.name: getattr(job, f.name) for f in fields(job) if f.name != "store"}
@@ -134,24 +171,3 @@ def record_digest(folder: Path) -> str:
     """Of the record that a search's folder begins with; empty where there is none."""
     path = folder / "search.json"
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-
-
-def read_files(folder: Path) -> Files:
-    """All files of a folder; none if there is no folder."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".part"
-    }
-
-
-def write_files(folder: Path, files: Files) -> None:
-    """Write files, each whole or not at all, and remove those that are no longer there."""
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f"{path.name}.part")
-        draft.write_bytes(content)
-        draft.replace(path)
-    for name in read_files(folder).keys() - files.keys():
-        (folder / name).unlink()

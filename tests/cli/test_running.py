@@ -5,6 +5,7 @@ from pathlib import Path
 from hpsearch.cli.running import train_winner
 from hpsearch.data.store import PatchStore
 from hpsearch.promotion.winner import best_run, trained
+from hpsearch.running.checkpointed import Post
 from hpsearch.running.folds import folded
 from hpsearch.search.outcome import guarded
 from hpsearch.search.workspace import SearchRecord, Workspace
@@ -30,7 +31,7 @@ def test_the_winner_of_a_search_in_folds_is_trained_on_the_whole_training_part(
     folder = Workspace(tmp_path / "home").create("folds", tmp_path / "space.py", record)
     config, ledger = folder.search().baseline, folder.ledger
     ledger.append("start", trial="000", number=0, config=config.model_dump(mode="json"))
-    for report in folded(config, folder.job(), folder.trials / "000", k=2):
+    for report in folded(config, folder.job(), Post(folder.trials / "000"), k=2):
         said = guarded(report, folder.search().objective)
         fields = {key: said[key] for key in ("seen", "objective", "metrics")}
         ledger.append("report", trial="000", **fields)

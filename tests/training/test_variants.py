@@ -1,6 +1,8 @@
 """Every way of training: it resumes to the last bit, and does what its setting says."""
 
+import contextlib
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +37,8 @@ from hpsearch.config import (
 )
 from hpsearch.errors import UserError
 from hpsearch.training.inputs import training_input
-from hpsearch.training.loop import Progress
-from hpsearch.training.trial import Job, Trial, prepare_trial
+from hpsearch.training.loop import Progress, Report
+from hpsearch.training.trial import CHECKPOINT, Job, Trial, prepare_trial
 
 DENOISER = DenoiserTrial(network=ShallowUNet(width=0.25), patches=128, batch=64, loss="mse")
 STAGES = (SxK(groups=4, views=2), SxK(groups=4, views=4), SxK(groups=8, views=4))
@@ -88,6 +90,44 @@ def test_a_resumed_trial_is_the_undisturbed_one_to_the_last_bit(
     assert before + list(resumed.reports()) == undisturbed
     assert undisturbed[-1].status == "completed"
     one, other = whole.task.network.state_dict(), resumed.task.network.state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Taken(Exception):
+    """The machine goes away."""
+
+
+def hop(config: TrialConfig, job: Job, folder: Path, *, after: int) -> tuple[Trial, list[Report]]:
+    """Go on from a checkpoint if there is one, and save after so many steps between two reports."""
+    prepared, found = prepare_trial(config, job), []
+    said = prepared.load(folder) if (folder / CHECKPOINT).exists() else None
+    first = prepared.progress.step
+
+    def between() -> None:
+        if prepared.progress.step - first >= after:
+            prepared.save(folder, found[-1] if found else said)
+            raise Taken
+
+    with contextlib.suppress(Taken):
+        for report in prepared.reports(between=between):
+            found.append(report)
+    return prepared, found
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())
+def test_a_trial_can_be_saved_between_two_reports_and_hops_to_the_last_bit(
+    config: TrialConfig, job: Job, tmp_path: Path
+) -> None:
+    """Also in the middle of a window of losses: looks come every 40 patches, each of 2 steps."""
+    config, job = config.model_copy(update={"patches": 700}), replace(job, report_every=640)
+    whole = prepare_trial(config, job)
+    undisturbed, found = list(whole.reports()), []
+    while not found or found[-1].status == "running":
+        prepared, told = hop(config, job, tmp_path, after=9)
+        found += told
+    assert found == undisturbed
+    assert prepared.progress == whole.progress
+    one, other = whole.task.network.state_dict(), prepared.task.network.state_dict()
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
