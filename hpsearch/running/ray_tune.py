@@ -58,7 +58,7 @@ def start_ray(*, address: str | None = None, cpus: int | None = None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # nothing listens beyond loopback
-        ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
         return
     _knock(address)
     try:

@@ -11,11 +11,12 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 Event = dict[str, Any]
-"""``event`` is search, start, report, end or finish; ``trial`` is Ray's id."""
+"""``event`` is search, start, report, crash, end or finish; ``trial`` is Ray's id."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,20 @@ class Ledger:
     path: Path
 
     def append(self, event: str, **fields: Any) -> None:
-        """Write one event with the time it happened (seconds since 1970)."""
-        line = json.dumps({"event": event, "time": time.time(), **fields}, allow_nan=False)
+        """Write one event with the time it happened (seconds since 1970).
+
+        Raises:
+            OSError: if the disk is full; what has been written by then counts for nothing.
+        """
+        moment = _uptime() + _since_1970(self.path)
+        line = json.dumps({"event": event, "time": moment, **fields}, allow_nan=False)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab", buffering=0) as file:
             broken = file.tell() and not _ends_with_newline(self.path)
             start = b"\n" if broken else b""  # the last writer died in the middle of a line
-            file.write(start + line.encode() + b"\n")  # in one piece: others may write too
+            rest = start + line.encode() + b"\n"
+            while rest:  # in one piece, for others may write too; a disk that fills up takes a part
+                rest = rest[file.write(rest) :]
 
     def read(self, offset: int = 0) -> tuple[list[Event], int]:
         """Whole events from byte ``offset`` on, and the offset to go on from."""
@@ -60,6 +68,24 @@ class Ledger:
             return []
         with self.path.open("rb") as file:
             return list(_parse(file.read(offset)))
+
+
+@cache
+def _since_1970(path: Path) -> float:
+    """The time of day at uptime zero, by the clock when this process first wrote to a ledger.
+
+    The clock may be set while a search runs; its events stay in order, and last as long as they do.
+    """
+    lines = path.read_bytes().splitlines()[-2:] if path.exists() else []
+    before = [event["time"] for event in _parse(b"\n".join(lines))]
+    return max(time.time(), *before) - _uptime() if before else time.time() - _uptime()
+
+
+def _uptime() -> float:
+    """Seconds that the machine has been up, asleep or not; nobody can set it."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
 
 
 def _ends_with_newline(path: Path) -> bool:

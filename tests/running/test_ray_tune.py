@@ -38,7 +38,12 @@ SEARCH = Search(suggest=suggest, budget=480, report_every=240, validation_points
 def cluster() -> Iterator[None]:
     """Two cores, and a GPU and a TPU chip in name only: trials are told to compute on the CPU."""
     ray.init(
-        num_cpus=2, num_gpus=1, resources={"TPU": 1}, include_dashboard=False, log_to_driver=False
+        address="local",
+        num_cpus=2,
+        num_gpus=1,
+        resources={"TPU": 1},
+        include_dashboard=False,
+        log_to_driver=False,
     )
     yield
     stop_ray()

@@ -1,0 +1,144 @@
+"""Trials that raise, hang, find no memory or are killed: they end, or go on; the search goes on."""
+
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import ray
+from optuna.trial import TrialState
+
+from hpsearch.data.store import PatchStore
+from hpsearch.running.ray_tune import run_session, start_ray, stop_ray
+from hpsearch.search.resources import Resources
+from hpsearch.search.study import open_study
+from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.tracking.runs import Run
+
+from .faults import KILLED_AT, MARKS, SEED
+from .searches import seen
+from .wholeness import assert_mlflow_agrees, timeless, undisturbed
+
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
+HANG_AFTER = 60.0
+SPACE = f"""
+from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
+from hpsearch.search.search import Search
+
+PATCHES = 7_200  # 1,200 steps
+
+def suggest(trial):
+    return TrialConfig(descriptor=L2Net(width=0.03125, patch_norm=True),
+                       sampler=RandomTriplets(batch=2), optimiser=Adam(lr=1e-3), patches=PATCHES,
+                       seed=trial.suggest_int("fault", 0, {len(SEED) - 1}))
+
+SEARCH = Search(suggest=suggest, budget=PATCHES, report_every=900, validation_points=8,
+                sampler="chosen", first=[{{"fault": i}} for i in {list(SEED.values())[::-1]}],
+                baseline=TrialConfig(patches=PATCHES), scheduler="none")
+"""
+REPORTS = [900 * i for i in range(1, 9)]
+ENDS = {
+    "none": ("completed", "", REPORTS),
+    "raises at step 1": ("failed", "ZeroDivisionError: in step 1 (faults.py:", []),
+    "raises at step 1000": ("failed", "ZeroDivisionError: in step 1000 (", REPORTS[:6]),
+    "raises while it saves": (
+        "failed", "RuntimeError: in the middle of a checkpoint (faults.py:", REPORTS[:1]
+    ),
+    "hangs in C": ("failed", "it hung: no report for 60 s", REPORTS[:1]),
+    "is killed again and again": ("completed", "", REPORTS),
+    "kills itself at one step": (
+        "failed", "6 times in a row without getting further: its worker process died", REPORTS[:1]
+    ),
+    "asks NumPy for too much": ("failed", "out of memory (Unable to", REPORTS[:1]),
+    "asks torch for too much": ("failed", "out of memory ([enforce fail at", REPORTS[:1]),
+}  # fmt: skip
+"""Status, how the reason begins, and the patches at which each reports."""
+
+
+@pytest.fixture
+def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Ray on two cores, whose workers are armed; and the folder where they leave marks."""
+    folder = tmp_path / "marks"
+    folder.mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv(MARKS, str(folder))
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+        runtime_env={"worker_process_setup_hook": "faults.arm"},
+    )  # fmt: skip
+    yield folder
+    stop_ray()
+
+
+def test_each_fault_ends_as_it_should_and_the_search_goes_on(
+    marks: Path, tiny: PatchStore, tmp_path: Path, note
+) -> None:
+    folder = begin(tmp_path, tiny)
+    start_ray()
+    session = run_session(folder)
+    assert session.exhausted
+    runs = {name: one(folder, name) for name in SEED}
+    for name, (status, reason, reports) in ENDS.items():
+        run = runs[name]
+        assert (run.status, seen(run)) == (status, reports), (name, run.reason)
+        assert run.reason.startswith(reason), (name, run.reason)
+        note_run(note, name, folder, run)
+    assert "--concurrent" in runs["asks NumPy for too much"].reason
+    assert_freed(int((marks / f"pid of {SEED['hangs in C']}").read_text()))
+    assert runs["is killed again and again"].retries == len(KILLED_AT)
+    assert runs["kills itself at one step"].retries == 5
+    assert [runs[n].retries for n in SEED if "rais" in n or "much" in n or "hang" in n] == [0] * 6
+    assert not list(tmp_path.rglob("*.part"))
+    folder.publisher().sync()
+    assert_mlflow_agrees(folder, folder.tracking().uri)
+    study = open_study(folder.path, search=folder.search())
+    for trial, run in zip(study.get_trials(), folder.runs(), strict=True):
+        completed = run.status == "completed"
+        assert trial.state == (TrialState.COMPLETE if completed else TrialState.FAIL)
+        assert list(trial.intermediate_values) == seen(run)
+        assert trial.user_attrs["reason"] == run.reason
+
+
+def begin(home: Path, store: PatchStore) -> SearchFolder:
+    (home / "space.py").write_text(SPACE)
+    record = SearchRecord(
+        space="space.py", store=str(store.path), fingerprint=store.fingerprint, split="auto",
+        tracking_uri="", trials=len(SEED), resources=Resources(device="cpu"),
+        hang_after=HANG_AFTER,
+    )  # fmt: skip
+    return Workspace(home).create("hurt", home / "space.py", record)
+
+
+def one(folder: SearchFolder, fault: str) -> Run:
+    return next(run for run in folder.runs() if run.config.seed == SEED[fault])
+
+
+def note_run(note, name: str, folder: SearchFolder, run: Run) -> None:
+    """What a fault cost; a trial that should fail is not lost."""
+    told = {(r["seen"], *timeless(r["metrics"])) for r in run.reports}
+    lost = len(told ^ undisturbed(folder, run)) if run.status == "completed" else 0
+    assert lost == 0
+    again = sum(6 * (at - 1) % 900 for at in KILLED_AT) if run.status == "completed" else 0
+    events = [e for e in folder.ledger.events() if e.get("trial") == run.id]
+    seconds = [
+        after["time"] - before["time"]
+        for before, after in pairwise(events)
+        if before["event"] == "crash"
+    ]
+    note(
+        f"a trial {name}", trials=0, points=lost, patches=again if run.retries else 0,
+        seconds=max(seconds, default=0.0),
+    )  # fmt: skip
+
+
+def assert_freed(pid: int) -> None:
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline, "the process that hangs is still there"
+        time.sleep(0.2)
