@@ -22,6 +22,15 @@ Patches = Annotated[
 GpuSeconds = Annotated[
     float | None, typer.Option(min=0, help="Over all trials.", rich_help_panel=LIMITS)
 ]
+HangAfter = Annotated[
+    float | None,
+    typer.Option(
+        min=1,
+        help="Seconds without a report; if unset, 10 times the longest seen, at least 30 minutes "
+        "(4 hours before the first report).",
+        rich_help_panel=LIMITS,
+    ),
+]
 CpusPerTrial = Annotated[
     float | None, typer.Option(min=0, help="1 if unset.", rich_help_panel=TRIALS)
 ]

@@ -11,6 +11,7 @@ from hpsearch.cli.options import (
     Concurrent,
     Cpus,
     GpuSeconds,
+    HangAfter,
     Patches,
     TimeLimit,
     as_words,
@@ -31,6 +32,7 @@ def resume(
     time_limit: TimeLimit = None,
     patches: Patches = None,
     gpu_seconds: GpuSeconds = None,
+    hang_after: HangAfter = None,
     tracking_uri: TrackingUri = None,
     home: Home = HOME,
 ) -> None:
@@ -41,7 +43,8 @@ def resume(
     if address is not None:
         options = as_words(
             changed_space=changed_space, concurrent=concurrent, time_limit=time_limit,
-            patches=patches, gpu_seconds=gpu_seconds, tracking_uri=tracking_uri,
+            patches=patches, gpu_seconds=gpu_seconds, hang_after=hang_after,
+            tracking_uri=tracking_uri,
         )  # fmt: skip
         submit_resume(name, address, None if home == HOME else str(home), options)
         return
@@ -55,7 +58,9 @@ def resume(
         new = limits(
             folder.record.limits, time_limit=time_limit, patches=patches, gpu_seconds=gpu_seconds
         )
-        folder = folder.changed(limits=new, **given(concurrent=concurrent, cpus=cpus))
+        folder = folder.changed(
+            limits=new, **given(concurrent=concurrent, cpus=cpus, hang_after=hang_after)
+        )
         refuse_finished(folder)
         run(folder)
 
@@ -70,6 +75,7 @@ def extend(
     time_limit: TimeLimit = None,
     patches: Patches = None,
     gpu_seconds: GpuSeconds = None,
+    hang_after: HangAfter = None,
     tracking_uri: TrackingUri = None,
     home: Home = HOME,
 ) -> None:
@@ -86,4 +92,11 @@ def extend(
         new = limits(
             folder.record.limits, time_limit=time_limit, patches=patches, gpu_seconds=gpu_seconds
         )
-        run(extended(folder, trials, limits=new, **given(concurrent=concurrent, cpus=cpus)))
+        run(
+            extended(
+                folder,
+                trials,
+                limits=new,
+                **given(concurrent=concurrent, cpus=cpus, hang_after=hang_after),
+            )
+        )

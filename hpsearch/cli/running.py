@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from types import MappingProxyType
 
 import typer
@@ -17,6 +17,7 @@ from hpsearch.promotion.promotion import refuse_promotion
 from hpsearch.promotion.winner import best_run, one_thread
 from hpsearch.running import ray_tune
 from hpsearch.running.checkpointed import Post, checkpointed
+from hpsearch.running.failures import FullDisk
 from hpsearch.running.scaling import room
 from hpsearch.search.constants import constants
 from hpsearch.search.patience import runs_are_out_of_patience
@@ -64,6 +65,7 @@ def run_trials(folder: SearchFolder, *, command: str = "") -> None:
 
     Raises:
         typer.Exit: if trials are left, unless a limit is the reason.
+        FullDisk: if a disk is full.
     """
     stated, record = folder.search(), folder.record
     command = command or f"hpsearch resume {folder.name}{home_option(folder)}"
@@ -75,6 +77,11 @@ def run_trials(folder: SearchFolder, *, command: str = "") -> None:
     try:
         with _room(folder), Watch(folder.ledger, stated, out, record.trials):
             session = ray_tune.run_session(folder)
+    except FullDisk:
+        with suppress(OSError):  # if there is room for that
+            _close_open_runs(folder)
+            folder.ledger.append("finish", status="interrupted")
+        raise
     finally:
         ray_tune.stop_ray()
     cut = _close_open_runs(folder)

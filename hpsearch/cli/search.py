@@ -16,6 +16,7 @@ from hpsearch.cli.options import (
     Device,
     GpuSeconds,
     GpusPerTrial,
+    HangAfter,
     Patches,
     TimeLimit,
     TpusPerTrial,
@@ -44,6 +45,7 @@ def search(
     time_limit: TimeLimit = None,
     patches: Patches = None,
     gpu_seconds: GpuSeconds = None,
+    hang_after: HangAfter = None,
     cpus_per_trial: CpusPerTrial = None,
     gpus_per_trial: GpusPerTrial = None,
     tpus_per_trial: TpusPerTrial = None,
@@ -104,6 +106,7 @@ def search(
         wait=wait,
         study=study,
         warm_from=warm_from,
+        hang_after=hang_after,
         origin=str(space.absolute()),
         limits=limits(
             Limits(seconds=stated.time_limit),
