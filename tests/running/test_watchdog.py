@@ -1,0 +1,70 @@
+"""How long a trial may say nothing before it is taken to hang."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpsearch.running.watchdog import BLINK, LEAST, TIMES, Silence
+
+MINUTES = 60.0
+
+
+def wait(silence: Silence, seconds: float) -> dict[str, float]:
+    """The driver looks every five seconds."""
+    hanging: dict[str, float] = {}
+    for _ in range(round(seconds / 5)):
+        hanging |= silence.passed(5)
+    return hanging
+
+
+def test_a_trial_may_be_silent_ten_times_as_long_as_any_that_then_spoke() -> None:
+    silence = Silence()
+    silence.began("a")
+    assert not wait(silence, 50 * MINUTES), "it may train a denoiser first"
+    silence.spoke("a")
+    silence.began("b")
+    assert not wait(silence, 4 * MINUTES)
+    silence.spoke("a")
+    assert silence.allowed("a") == pytest.approx(TIMES * 4 * MINUTES)
+    assert silence.allowed("b") == pytest.approx(TIMES * 50 * MINUTES), "more than four hours"
+    assert not wait(silence, 39 * MINUTES)
+    assert list(wait(silence, 2 * MINUTES)) == ["a"]
+    silence.ended("a")
+    assert not wait(silence, MINUTES)
+
+
+@given(steps=st.lists(st.tuples(st.sampled_from("abc"), st.floats(1, BLINK)), max_size=60))
+def test_nobody_hangs_whose_reports_come_within_half_an_hour(
+    steps: list[tuple[str, float]],
+) -> None:
+    silence = Silence()
+    for trial in "abc":
+        silence.began(trial)
+    for trial, seconds in steps:
+        assert not silence.passed(seconds)
+        silence.spoke(trial)
+
+
+def test_what_earlier_sessions_took_counts() -> None:
+    silence = Silence()
+    reports = [("a", 1_000.0), ("b", 50.0), ("a", 1_900.0), ("a", 20.0)]  # begun again at last
+    silence.learn({"event": "report", "trial": t, "seconds": s} for t, s in reports)
+    assert silence.longest == 1_000
+    silence.began("c")
+    silence.spoke("c")
+    assert silence.allowed("c") == TIMES * 1_000 > LEAST
+
+
+def test_a_driver_that_slept_has_not_been_listening() -> None:
+    silence = Silence(hang_after=60)
+    silence.began("a")
+    assert not silence.passed(8 * 60 * MINUTES), "its reports may lie in the queue"
+    assert not wait(silence, 60 - BLINK)
+    assert wait(silence, 5) == {"a": 65}
+
+
+def test_what_the_user_says_counts_alone() -> None:
+    silence = Silence(hang_after=20, longest=1_000)
+    silence.began("a")
+    assert not wait(silence, 20)
+    assert wait(silence, 5) == {"a": 25}
