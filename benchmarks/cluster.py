@@ -1,0 +1,285 @@
+"""Claim: the search itself does not limit a cluster. Trials that sleep, nodes of one machine.
+
+Each prints a Markdown table. The session is the product's: study, fleet, Tune, ledger, and MLflow
+in a database of its own; only the training function sleeps instead.
+
+    python benchmarks/cluster.py nodes [--seconds 20]    # trials an hour on 1, 2, 4, 8 nodes
+    python benchmarks/cluster.py driver [--seconds 15]   # 1,000 trials, 64 at once: its cost
+
+What a node's patches and checkpoints cost is in ``cluster_data.py``.
+"""
+
+import argparse
+import json
+import logging
+import os
+import resource
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from ray.cluster_utils import Cluster
+
+from hpsearch.data.embedded import embedded_store
+from hpsearch.data.store import PatchStore
+from hpsearch.running import ray_tune
+from hpsearch.search.resources import Resources
+from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.tracking.ledger import Event, Ledger
+from hpsearch.tracking.publisher import Publisher
+from hpsearch.tracking.registry import quieten_mlflow
+
+BEGAN = "train/began"
+"""Metric: when a trial's function began, seconds since 1970."""
+REPORTS = 5
+SPACE = '''
+"""One number; the trial sleeps."""
+
+from hpsearch.config import SGD, TrialConfig
+from hpsearch.search.search import Search
+
+
+def suggest(trial):
+    return TrialConfig(optimiser=SGD(lr=trial.suggest_float("lr", 0.01, 1.0)), patches=500)
+
+
+SEARCH = Search(suggest=suggest, budget=500, report_every=100, trials=9, scheduler="none",
+                baseline=TrialConfig(patches=500))
+'''
+
+
+def sleeper(seconds: float) -> Callable[..., None]:
+    """A training function that reports as one does, and needs neither torch nor patches."""
+
+    def sleep(config: dict[str, Any], **unused: Any) -> None:
+        import time
+
+        from ray import tune
+
+        began = time.time()
+        for turn in range(1, REPORTS + 1):
+            time.sleep(max(0.0, began + turn * seconds / REPORTS - time.time()))
+            metrics = {f"val/{name}": 0.5 for name in ("mAP", "verification", "matching")}
+            metrics |= {f"train/{name}": 0.1 for name in ("loss", "rate", "norm", "spread")}
+            tune.report(
+                {
+                    "seen": turn * 100,
+                    "objective": config["trial"]["optimiser"]["lr"],
+                    "collapsed": False,
+                    "status": "completed" if turn == REPORTS else "running",
+                    "reason": "",
+                    "metrics": {**metrics, "train/began": began, "train/seconds": seconds},
+                }
+            )
+
+    return sleep
+
+
+@contextmanager
+def asleep(seconds: float) -> Iterator[None]:
+    """Trials sleep, and take no luggage with them."""
+    train, pack = ray_tune.train, ray_tune.pack
+    ray_tune.train, ray_tune.pack = sleeper(seconds), lambda *unused: None  # type: ignore
+    try:
+        yield
+    finally:
+        ray_tune.train, ray_tune.pack = train, pack
+
+
+def begin(home: Path, store: PatchStore, *, trials: int, cpus: float) -> SearchFolder:
+    """A search whose runs go to an MLflow database that is ready."""
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "space.py").write_text(SPACE)
+    uri = f"sqlite:///{home.absolute()}/mlflow.db"
+    mlflow.MlflowClient(tracking_uri=uri).search_experiments()
+    record = SearchRecord(
+        space="space.py",
+        store=str(store.path.absolute()),
+        fingerprint=store.fingerprint,
+        split="auto",
+        tracking_uri=uri,
+        trials=trials,
+        resources=Resources(cpus=cpus, device="cpu"),
+    )
+    return Workspace(home).create("sleeping", home / "space.py", record)
+
+
+@dataclass
+class Meter:
+    """What the driver pays, and how far MLflow lags behind the ledger, each second."""
+
+    ledger: Ledger
+    publisher: Publisher
+    lags: list[float] = field(default_factory=list)
+    megabytes: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> "Meter":
+        self._cpu, self._wall = cpu_seconds(), time.perf_counter()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.cpu, self.wall = cpu_seconds() - self._cpu, time.perf_counter() - self._wall
+
+    def _follow(self) -> None:
+        while not self._stop.wait(1.0):
+            self.megabytes = max(self.megabytes, resident())
+            waiting = self.waiting()
+            self.lags.append(time.time() - waiting[0]["time"] if waiting else 0.0)
+
+    def waiting(self) -> list[Event]:
+        """Events of the ledger that MLflow has not acknowledged."""
+        try:
+            known = json.loads(self.publisher.position.read_text())
+            sent = max(place["offset"] for place in known.values())
+        except (OSError, ValueError):
+            sent = 0
+        return self.ledger.read(sent)[0]
+
+
+def cpu_seconds() -> float:
+    """Of this process, all threads, so far."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def resident() -> float:
+    """MB of this process in memory now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+
+@dataclass(frozen=True)
+class Steady:
+    """The part of a session in which every place has had its first trial and trials are left."""
+
+    seconds: float
+    busy: float
+    """Share of the places' time in which a trial trained."""
+
+    @classmethod
+    def of(cls, events: Sequence[Event], *, places: int, length: float) -> "Steady":
+        """From the ledger of trials that each train for ``length`` seconds."""
+        began = sorted({e["trial"]: e["metrics"][BEGAN] for e in reports(events)}.values())
+        full, last = began[places - 1], began[-1]
+        trained = sum(max(0.0, min(b + length, last) - max(b, full)) for b in began)
+        return cls(last - full, trained / (places * (last - full)))
+
+
+def reports(events: Sequence[Event]) -> list[Event]:
+    """The reports among the events."""
+    return [event for event in events if event["event"] == "report"]
+
+
+def session(folder: SearchFolder, seconds: float) -> tuple[Meter, float]:
+    """Run a search of sleeping trials; what it cost, and seconds until MLflow had the rest."""
+    publisher = folder.publisher()
+    publisher.start()
+    with Meter(folder.ledger, publisher) as meter, asleep(seconds):
+        ray_tune.run_session(folder)
+    began = time.perf_counter()
+    assert publisher.stop(patience=600), publisher.last_error
+    return meter, time.perf_counter() - began
+
+
+def nodes(counts: Sequence[int], *, seconds: float, waves: int, home: Path) -> None:
+    """Trials an hour, one at a time on each node; nodes join between two sessions."""
+    store = tiny(home)
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "object_store_memory": 100_000_000},
+    )
+    ray_tune.start_ray(address=cluster.address)
+    print("| nodes | trials | s in all | trials/h, all places busy | efficiency | driver CPU s |")
+    print("| --: | --: | --: | --: | --: | --: |")
+    there = 0
+    try:
+        for count in counts:
+            for _ in range(count - there):
+                cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
+            there = count
+            cluster.wait_for_nodes()
+            folder = begin(home / str(count), store, trials=count * waves, cpus=1)
+            meter, _ = session(folder, seconds)
+            steady = Steady.of(folder.ledger.events(), places=count, length=seconds)
+            row = f"| {count} | {count * waves} | {meter.wall:.0f} "
+            row += f"| {steady.busy * count * 3600 / seconds:,.0f} | {steady.busy:.3f} "
+            print(f"{row}| {meter.cpu:.1f} |", flush=True)
+    finally:
+        ray_tune.stop_ray()
+        cluster.shutdown()
+
+
+def driver(trials: int, *, at_once: int, seconds: float, home: Path) -> None:
+    """CPU, memory and MLflow's lag of a driver with many trials at once."""
+    store, cores = tiny(home), 2
+    ray_tune.start_ray(cpus=cores)
+    try:
+        before = resident()
+        folder = begin(home / "driver", store, trials=trials, cpus=cores / at_once)
+        meter, drained = session(folder, seconds)
+    finally:
+        ray_tune.stop_ray()
+    events = folder.ledger.events()
+    told = len(reports(events))
+    steady = Steady.of(events, places=at_once, length=seconds)
+    lags = statistics.quantiles(meter.lags, n=20)
+    print("| of the driver | |", "| :-- | --: |", sep="\n")
+    for what, value in (
+        ("trials, at once", f"{trials:,}, {at_once}"),
+        ("seconds in all", f"{meter.wall:.0f}"),
+        ("reports, and a second", f"{told:,}, {told / meter.wall:.1f}"),
+        ("share of the places' time in which a trial trained", f"{steady.busy:.3f}"),
+        ("CPU seconds, MLflow's sender among them", f"{meter.cpu:.1f}"),
+        ("CPU ms a report", f"{1000 * meter.cpu / told:.1f}"),
+        ("MB in memory before, most", f"{before:.0f}, {meter.megabytes:.0f}"),
+        (
+            "MLflow lags by, s: median, 95 %, most",
+            f"{lags[9]:.1f}, {lags[18]:.1f}, {max(meter.lags):.1f}",
+        ),
+        ("s until MLflow had the rest", f"{drained:.1f}"),
+    ):
+        print(f"| {what} | {value} |")
+
+
+def tiny(home: Path) -> PatchStore:
+    """Patches, because a search has some."""
+    folder = Path(os.environ.get("HPSEARCH_TEST_DATA") or home)
+    return PatchStore.open(embedded_store("tiny", folder))
+
+
+def main() -> None:
+    """Parse and run one of the two."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("nodes", "driver"))
+    parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--seconds", type=float, help="a trial's")
+    parser.add_argument("--waves", type=int, default=5, help="trials of each node")
+    parser.add_argument("--trials", type=int, default=1_000)
+    parser.add_argument("--at-once", type=int, default=64)
+    asked = parser.parse_args()
+    os.environ.update(RAY_AUTH_MODE="disabled", MLFLOW_DISABLE_TELEMETRY="true")
+    quieten_mlflow()
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        if asked.what == "nodes":
+            nodes(asked.counts, seconds=asked.seconds or 20, waves=asked.waves, home=home)
+        else:
+            driver(asked.trials, at_once=asked.at_once, seconds=asked.seconds or 15, home=home)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""What reaches the nodes of a cluster, and what comes back; nodes of one machine.
+
+    python benchmarks/cluster_data.py store     # bytes that a patch store costs each node (root)
+    python benchmarks/cluster_data.py keeper    # checkpoints that one actor bears
+
+A node of ``store`` has a mount namespace of its own, in which the driver's disk is hidden.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from hpsearch.running import ray_tune
+from hpsearch.running.keeper import Keeper, TrialFolder
+
+
+def store_bytes(workers: int, *, home: Path) -> None:
+    """What reaches nodes that do not see the driver's disk: three readers on each of them."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "chaos"))
+    from conftest import Fleet
+
+    hidden = home / "hidden"
+    hidden.mkdir()
+    path = hidden / "patches"
+    np.random.default_rng(0).integers(0, 256, 40_000_000, np.uint8).tofile(path)
+    fleet = Fleet()
+    try:
+        fleet.start_head()
+        for number in range(workers):
+            fleet.start_worker(f"worker {number}", cpus=3, blind_to=hidden)
+        time.sleep(15)
+        ray_tune.start_ray(address=fleet.address)
+        while ray.cluster_resources().get("CPU", 0) < 3 * workers:
+            time.sleep(0.5)
+        keeper = ray.remote(Keeper).options(num_cpus=0).remote(path, hidden)
+        before = held()
+        read = [_reader.remote(keeper, str(path)) for _ in range(3 * workers)]
+        where = ray.get(read)
+        print(f"store: {path.stat().st_size:,} bytes; readers on {len(set(where))} nodes")
+        print(
+            "| node | readers | bytes in its object store | stores |", "| --: " * 4 + "|", sep="\n"
+        )
+        for node, now in held().items():
+            more = now - before[node]
+            stores = more / path.stat().st_size
+            print(f"| {node[:6]} | {where.count(node)} | {more:,} | {stores:.2f} |")
+    finally:
+        ray_tune.stop_ray()
+        fleet.stop()
+
+
+@ray.remote(num_cpus=1)
+def _reader(keeper: Any, path: str) -> str:
+    """Reads the store as a trial does, and stays until the others have theirs."""
+    import time
+    from pathlib import Path
+
+    import ray
+
+    assert not Path(path).exists(), "this node must not see the driver's disk"
+    content = ray.get(ray.get(keeper.store.remote())[0])
+    assert content.sum() > 0
+    time.sleep(5)
+    return ray.get_runtime_context().get_node_id()
+
+
+def held() -> dict[str, int]:
+    """Bytes in the object store of each node."""
+    from ray._private.internal_api import node_stats
+
+    found = {}
+    for node in ray.nodes():
+        stats = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"])
+        found[node["NodeID"]] = stats.store_stats.object_store_bytes_used
+    return found
+
+
+def keeper(sizes: Sequence[float], *, senders: int, seconds: float, home: Path) -> None:
+    """Checkpoints through one actor, sent as bytes and named as folders of a common disk."""
+    ray_tune.start_ray(cpus=2)
+    print("| checkpoint, MB | way | checkpoints/s | MB/s |", "| --: | :-- | --: | --: |", sep="\n")
+    try:
+        for size in sizes:
+            for seen in (False, True):
+                actor = ray.remote(Keeper).options(num_cpus=0).remote(home / "x", home / "trials")
+                send = [
+                    _sender.remote(actor, str(home), str(i), int(size * 1e6), seconds, seen)
+                    for i in range(senders)
+                ]
+                rate = sum(ray.get(send)) / seconds
+                way = "common disk" if seen else "sent"
+                print(f"| {size:g} | {way} | {rate:,.0f} | {rate * size:,.0f} |", flush=True)
+                ray.kill(actor)
+    finally:
+        ray_tune.stop_ray()
+
+
+@ray.remote(num_cpus=0)
+def _sender(actor: Any, home: str, trial: str, size: int, seconds: float, seen: bool) -> int:
+    """Delivers a checkpoint again and again, as a trial does after each report; how often."""
+    start = ray.get(actor.start.remote(trial))
+    content = np.random.default_rng(0).bytes(size)
+    with tempfile.TemporaryDirectory(dir=home) as scratch:
+        place = TrialFolder(Path(scratch), trial, start, actor, seen)
+        end, sent = time.monotonic() + seconds, 0
+        while time.monotonic() < end:
+            draft = Path(scratch) / "checkpoint.part"
+            draft.write_bytes(content)
+            draft.replace(Path(scratch) / "checkpoint")
+            place.deliver()
+            sent += 1
+    return sent
+
+
+def main() -> None:
+    """Parse and run one of the two."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("store", "keeper"))
+    parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--senders", type=int, default=4)
+    parser.add_argument("--megabytes", type=float, nargs="+", default=[0.1, 1, 10])
+    parser.add_argument("--seconds", type=float, default=5, help="of each row of `keeper`")
+    asked = parser.parse_args()
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        if asked.what == "store":
+            store_bytes(asked.workers, home=home)
+        else:
+            keeper(asked.megabytes, senders=asked.senders, seconds=asked.seconds, home=home)
+
+
+if __name__ == "__main__":
+    main()
