@@ -31,7 +31,7 @@ class Ledger:
         Raises:
             OSError: if the disk is full; what has been written by then counts for nothing.
         """
-        moment = _uptime() + _since_1970(self.path)
+        moment = _since_1970(self.path) + _uptime()
         line = json.dumps({"event": event, "time": moment, **fields}, allow_nan=False)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab", buffering=0) as file:

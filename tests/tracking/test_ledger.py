@@ -1,5 +1,9 @@
 """The ledger and the runs put together from it."""
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +12,7 @@ from hpsearch.config import TrialConfig
 from hpsearch.tracking.ledger import Event, Ledger
 from hpsearch.tracking.runs import runs_from
 
+FAKETIME = list(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 CONFIG = TrialConfig().model_dump(mode="json")
 
 
@@ -46,6 +51,69 @@ def test_a_half_written_line_is_neither_read_nor_in_the_way(ledger: Ledger) -> N
     assert [event["seen"] for event in seen] == [1]
     ledger.append("report", trial="a", **report(2, 0.2))
     assert [event["seen"] for event in ledger.read(offset)[0]] == [2]
+
+
+def test_a_clock_that_is_set_back_leaves_events_in_order(ledger: Ledger) -> None:
+    ledger.path.parent.mkdir()
+    ahead = time.time() + 3_600
+    ledger.path.write_text(f'{{"event": "search", "time": {ahead}}}\n')  # an earlier session
+    ledger.append("start", trial="a", number=0, config=CONFIG)
+    ledger.append("report", trial="a", **report(10, 0.5))
+    times = [event["time"] for event in ledger.events()]
+    assert times == sorted(times)
+    assert times[-1] - ahead < 60
+
+
+@pytest.mark.skipif(not FAKETIME, reason="needs libfaketime")
+def test_a_clock_that_is_set_while_a_search_runs_changes_nothing(ledger: Ledger) -> None:
+    script = f"""
+import os, time
+from pathlib import Path
+from hpsearch.tracking.ledger import Ledger
+ledger, clock = Ledger(Path({str(ledger.path)!r})), Path(os.environ["FAKETIME_TIMESTAMP_FILE"])
+for step in ("+0", "+3600", "-3600", "+0"):
+    clock.write_text(step)
+    ledger.append("report", clock=time.time())
+"""
+    clock = ledger.path.parent.with_name("clock")
+    clock.write_text("+0")
+    faked = {
+        "LD_PRELOAD": str(FAKETIME[0]), "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }  # fmt: skip
+    subprocess.run([sys.executable, "-c", script], env=os.environ | faked, check=True, timeout=60)
+    events = ledger.events()
+    by_clock = [event["clock"] - events[0]["clock"] for event in events]
+    assert by_clock == pytest.approx([0, 3_600, -3_600, 0], abs=60), "the clock was set"
+    times = [event["time"] - events[0]["time"] for event in events]
+    assert times == sorted(times)
+    assert times[-1] < 60
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_full_disk_is_an_error_and_leaves_whole_events(tmp_path: Path) -> None:
+    script = f"""
+from pathlib import Path
+from hpsearch.tracking.ledger import Ledger
+ledger = Ledger(Path({str(tmp_path)!r}) / "ledger.jsonl")
+filler, sent = Path({str(tmp_path)!r}) / "filler", 0
+filler.write_bytes(bytes(1 << 16))
+try:
+    while True:
+        ledger.append("report", seen=sent + 1, words="a long event " * 100)
+        sent += 1
+except OSError as error:
+    print(error.strerror)
+filler.unlink()
+ledger.append("report", seen=sent + 1)
+print([event["seen"] for event in ledger.events()] == list(range(1, sent + 2)), sent > 10)
+"""
+    mount = f'mount -t tmpfs -o size=200k none {tmp_path} && exec "$0" -c "$1"'
+    words = ["unshare", "--mount", "sh", "-c", mount, sys.executable, script]
+    found = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    if "unshare" in found.stderr:
+        pytest.skip(found.stderr)
+    assert found.stdout == "No space left on device\nTrue True\n", found.stderr
 
 
 def test_no_number_that_json_lacks_is_ever_written(ledger: Ledger) -> None:
