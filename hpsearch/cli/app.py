@@ -1,5 +1,6 @@
 """The command line: parse, call one function, print."""
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -42,6 +43,11 @@ def main() -> None:
         _refuse(str(error))
     except ValidationError as error:
         _refuse(validation_sentence(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        place = f" ({error.filename})" if error.filename else ""
+        _refuse(f"a disk is full{place}; make room and give the command again")
     except KeyboardInterrupt:
         err.print("interrupted")
         sys.exit(130)
