@@ -152,14 +152,20 @@ def guarded(report: Report, search: Search) -> float:
 
 
 def write_table(lines: Path, table: Path) -> None:
-    """One row a run; curves are lists, parameters and configurations are JSON."""
+    """One row a run; curves are lists, parameters and configurations are JSON.
+
+    Rows of other spaces that the table has are kept.
+    """
     rows = [json.loads(line) for line in lines.read_text().splitlines()]
+    spaces = {row["space"] for row in rows}
+    before = pq.read_table(table).to_pylist() if table.exists() else []
     kept = ("val/mAP", "val/verification", "val/matching", "val/retrieval", "val/collapsed")
     for row in rows:
         metrics = row.pop("metrics")
         for name in (*kept, "train/loss", "train/dispersion"):
             row[name] = [report.get(name) for report in metrics]
         row["params"] = json.dumps(row["params"])
+    rows = [row for row in before if row["space"] not in spaces] + rows
     pq.write_table(pa.Table.from_pylist(rows), table, compression="zstd")
     say(f"{len(rows)} runs in {table}, {table.stat().st_size / 1e3:.0f} kB")
 

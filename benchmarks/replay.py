@@ -7,7 +7,7 @@ takes rows at random, which is what a random search of the space is.
 
 import heapq
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -154,10 +154,17 @@ class Replay:
         return False
 
 
-def read_table(path: Path, search: Search) -> Table:
-    """The recorded curves, each cut where the detector would have stopped the run."""
+def read_table(path: Path, search: Search, *, spaces: Collection[str] = ("replay_space",)) -> Table:
+    """The recorded curves, each cut where the detector would have stopped the run.
+
+    Args:
+        search: of a space that holds all rows.
+        spaces: from which the rows were drawn.
+    """
     rows = []
     for line in pq.read_table(path).to_pylist():
+        if line["space"] not in spaces:
+            continue
         params = json.loads(line["params"])
         fixed = optuna.trial.FixedTrial(params)
         search.suggest(fixed)  # type: ignore[arg-type]

@@ -1,6 +1,9 @@
 """What a search costs and saves, beside the stock stack: Ray Tune with its own Optuna bridge.
 
 python benchmarks/search.py --replay [--seeds 50]     patches until the best of a table is found
+python benchmarks/search.py --replay --collapsing     the same, with rows that collapse
+python benchmarks/search.py --scale                   what thousands of trials cost the driver
+python benchmarks/search.py --overhead                trials that train nothing, a second
 """
 
 import argparse
@@ -23,7 +26,7 @@ from hpsearch.search.schedulers import Judge, build_rule
 from hpsearch.search.search import load_search
 
 HERE = Path(__file__).parent
-SPACE, TABLE = HERE / "replay_space.py", HERE / "curves.parquet"
+SPACE, WIDE, TABLE = HERE / "replay_space.py", HERE / "collapse_space.py", HERE / "curves.parquet"
 GOALS = (0.01, 0.05, 0.1)
 """Relative distance from the best of the table that counts as found."""
 Make = Callable[[int], Searcher]
@@ -33,6 +36,7 @@ Make = Callable[[int], Searcher]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--replay", action="store_true")
+    parser.add_argument("--collapsing", action="store_true")
     parser.add_argument("--scale", action="store_true")
     parser.add_argument("--trials", type=int, default=None)
     parser.add_argument("--at-once", type=int, default=100)
@@ -45,7 +49,10 @@ def main() -> None:
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if options.replay:
-        replay(read_table(options.table, load_search(SPACE)), options.seeds, options.workers)
+        space = WIDE if options.collapsing else SPACE
+        spaces = {SPACE.stem, space.stem}
+        table = read_table(options.table, load_search(space), spaces=spaces)
+        replay(table, space, options.seeds, options.workers)
     with tempfile.TemporaryDirectory() as folder:
         if options.scale:
             drive(options, Path(folder))
@@ -71,10 +78,10 @@ def race(options: argparse.Namespace, folder: Path) -> None:
         say(f"| {number} | {trials / own:.2f} | {trials / other:.2f} | {other / own:.2f} |")
 
 
-def replay(table: Table, seeds: int, workers: int) -> None:
+def replay(table: Table, space: Path, seeds: int, workers: int) -> None:
     """Every searcher on every seed, then a table of what they cost."""
     describe(table)
-    search = load_search(SPACE)
+    search = load_search(space)
     asha = partial(
         build_rule,
         "asha",
@@ -85,9 +92,12 @@ def replay(table: Table, seeds: int, workers: int) -> None:
     arms: dict[str, tuple[Make, Callable]] = {
         "random, no pruning": (lambda seed: Rows(table, seed=seed), lambda: None),
         "random + ASHA": (lambda seed: Rows(table, seed=seed), asha),
-        "stock OptunaSearch + ASHA": (lambda seed: stock(table, SPACE, seed=seed), asha),
-        "hpsearch": (lambda seed: ours(table, SPACE, seed=seed), asha),
+        "stock OptunaSearch + ASHA": (lambda seed: stock(table, space, seed=seed), asha),
+        "hpsearch": (lambda seed: ours(table, space, seed=seed), asha),
     }
+    if space == WIDE:
+        without = partial(ours, table, space, constrained=False)
+        arms["hpsearch, no constraint"] = (lambda seed: without(seed=seed), asha)
     found = {
         # random search costs nothing to replay, and its median is a lottery: more seeds
         name: played(
@@ -96,6 +106,10 @@ def replay(table: Table, seeds: int, workers: int) -> None:
         for name, (make, rule) in arms.items()
     }
     compare(found, table, search.budget)
+    say("\ncollapsed or diverged, of the trials until the best was found, mean over seeds:")
+    for name, runs in found.items():
+        lost = [sum(run.collapses) for run in runs]
+        say(f"{name}: {np.mean(lost):.1f} of {np.mean([run.trials for run in runs]):.1f}")
 
 
 def played(table: Table, make: Make, rule: Callable, *, seeds: int, workers: int) -> list[Replay]:
@@ -125,6 +139,10 @@ def compare(found: Mapping[str, list[Replay]], table: Table, budget: int) -> Non
                 f"{middle / np.percentile(plain, 50, method='higher'):.2f} | "
                 f"{saved.mean():.1f} ± {error:.1f}, in {(saved > 0).mean():.0%} |"
             )
+        for name in [name for name in costs if name not in ("random, no pruning", "hpsearch")]:
+            more = capped(costs[name], costs)[:seeds] - capped(costs["hpsearch"], costs)[:seeds]
+            error = more.std(ddof=1) / np.sqrt(len(more))
+            say(f"{name} less hpsearch, a seed: {more.mean():.1f} ± {error:.1f}")
 
 
 def bill(metered: Metered) -> None:

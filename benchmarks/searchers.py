@@ -167,8 +167,9 @@ class Bridged:
 class InMemory(StudySearch):
     """The product's bridge with its study in memory."""
 
-    def __init__(self, space: Path, left: Left, *, seed: int) -> None:
+    def __init__(self, space: Path, left: Left, *, seed: int, constrained: bool) -> None:
         super().__init__(Path("replay"), space=space, trials=10**6)
+        self._constrained = constrained
         search = replace(load_search(space), seed=seed)
         study = optuna.create_study(storage=InMemoryStorage(), direction=search.objective.direction)
         places = Places(search.planned, search.seeds, search.listed)
@@ -180,11 +181,22 @@ class InMemory(StudySearch):
         study.sampler = RowTPE(study.sampler, self._left)
         return study
 
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        if result is not None and result["collapsed"] and not self._constrained:
+            result = {**result, "status": "completed", "collapsed": False}
+        super().on_trial_complete(trial_id, result=result, error=error)
 
-def ours(table: Table, space: Path, *, seed: int) -> Bridged:
-    """The product's bridge and its TPE."""
+
+def ours(table: Table, space: Path, *, seed: int, constrained: bool = True) -> Bridged:
+    """The product's bridge and its TPE.
+
+    Args:
+        constrained: whether a collapse violates a constraint, or is but the worst value.
+    """
     left = Left(table, seed=seed)
-    return Bridged(InMemory(space, left, seed=seed), left)
+    return Bridged(InMemory(space, left, seed=seed, constrained=constrained), left)
 
 
 def stock(table: Table, space: Path, *, seed: int) -> Bridged:
