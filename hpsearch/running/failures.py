@@ -69,7 +69,7 @@ def words(error: BaseException) -> str:
 def death(error: BaseException | None) -> str:
     """Why a worker died, as far as Ray knows."""
     text = str(error)
-    if isinstance(error, OutOfMemoryError) or "running low on memory" in text:
+    if memory_ran_out(error):
         return f"the machine ran out of memory, so Ray killed its worker; {_remedy('memory')}"
     if isinstance(error, RayTaskError):  # a disk or a network that did not recover
         return text.strip().splitlines()[-1][:300]
@@ -79,6 +79,11 @@ def death(error: BaseException | None) -> str:
         "its worker process died: the system kills what takes too much memory, else native code "
         "has crashed"
     )
+
+
+def memory_ran_out(error: BaseException | None) -> bool:
+    """Whether Ray killed a worker because its machine had no memory left."""
+    return isinstance(error, OutOfMemoryError) or "running low on memory" in str(error)
 
 
 def went_with_notice(error: BaseException | None) -> bool:

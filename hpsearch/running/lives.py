@@ -4,9 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ray.tune.experiment import Trial as TuneTrial
-
-from hpsearch.running.failures import death, went_with_notice
+from hpsearch.running.failures import death, memory_ran_out, went_with_notice
 
 MOST_DEATHS = 5
 """Deaths of a trial's worker, without a report further than any before, after which it goes on."""
@@ -23,63 +21,73 @@ class Lives:
 
     _furthest: dict[str, int] = field(default_factory=dict)
     """Patches seen, by the trial's name."""
-    _given_up: dict[str, str] = field(default_factory=dict)
-    """Why, by Tune's id."""
-    _deaths: dict[str, str] = field(default_factory=dict)
+    _deaths: dict[str, int] = field(default_factory=dict)
+    """Since a report that was further than any before, by the trial's name."""
+    _hopeless: set[str] = field(default_factory=set)
+    """By Tune's id, which is another each time that a trial begins."""
+    _reasons: dict[str, str] = field(default_factory=dict)
     _squeezed: set[str] = field(default_factory=set)
-    _spared: set[str] = field(default_factory=set)
+    _crowded: set[str] = field(default_factory=set)
+    _again: set[str] = field(default_factory=set)
 
     def hear(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Learn from the ledger how far the trials had come in earlier sessions."""
         for event in events:
             if event["event"] == "report":
-                self._furthest[event["trial"]] = event["seen"]
+                self.progress(event["trial"], event["seen"])
 
-    def progress(self, trial: TuneTrial, seen: int) -> None:
+    def progress(self, name: str, seen: int) -> None:
         """A report came; if it is new, deaths before it count no more."""
-        name = trial.config["id"]
         if seen > self._furthest.get(name, 0):
             self._furthest[name] = seen
-            trial.max_failures = trial.num_failures + MOST_DEATHS
+            self._deaths.pop(name, None)
 
-    def give_up(self, trial: TuneTrial, reason: str, *, squeezed: bool = False) -> None:
-        """The next death of this trial is its last.
+    def give_up(self, trial_id: str, reason: str, *, squeezed: bool = False) -> None:
+        """A trial has failed, whatever its worker does now.
 
         Args:
             squeezed: it found no memory on its accelerator.
         """
-        trial.max_failures = trial.num_failures
-        self._given_up[trial.trial_id] = reason
+        self._hopeless.add(trial_id)
+        self._reasons[trial_id] = reason
         if squeezed:
-            self._squeezed.add(trial.trial_id)
+            self._squeezed.add(trial_id)
 
-    def died(self, trial: TuneTrial) -> None:
-        """Note that a trial's worker died, and why."""
-        error = trial.get_pickled_error()
-        why, times = death(error), _deaths(trial)
-        if went_with_notice(error):
-            trial.max_failures += 1  # it is not the trial's fault, and nothing is lost
-        self._deaths[trial.trial_id] = (
-            f"{times} times in a row without getting further: {why}" if times > 1 else why
-        )
+    def died(self, trial_id: str, name: str, error: BaseException | None) -> None:
+        """A trial's worker died."""
+        if trial_id in self._hopeless:
+            return
+        if memory_ran_out(error):
+            self._crowded.add(trial_id)
+        if not went_with_notice(error):
+            self._deaths[name] = self._deaths.get(name, 0) + 1
+        times, why = self._deaths.get(name, 0), death(error)
+        self._reasons[trial_id] = f"death {times} without getting further: {why}"
+        if times <= 1:
+            self._reasons[trial_id] = why
+        if times > MOST_DEATHS:
+            self._hopeless.add(trial_id)
 
-    def reason(self, trial_id: str) -> str:
-        """Why a trial failed, or why its worker died last."""
-        return self._given_up.get(trial_id) or self._deaths.get(trial_id, "")
+    def hopeless(self, trial_id: str) -> bool:
+        """Whether a trial would fail again."""
+        return trial_id in self._hopeless
 
     def squeezed(self, trial_id: str) -> bool:
-        """Whether a trial failed because it found no memory on its accelerator."""
+        """Whether a trial found no memory on its accelerator."""
         return trial_id in self._squeezed
 
-    def spare(self, trial_id: str) -> None:
-        """A trial that failed where it was begins again elsewhere."""
-        self._spared.add(trial_id)
+    def crowded(self, trial_id: str) -> bool:
+        """Whether a trial was killed because its machine had no memory left."""
+        return trial_id in self._crowded
 
-    def spared(self, trial_id: str) -> bool:
+    def reason(self, trial_id: str) -> str:
+        """Why a trial failed, or why its worker died."""
+        return self._reasons.get(trial_id, "")
+
+    def begin_again(self, trial_id: str) -> None:
+        """It has been decided that a trial goes on."""
+        self._again.add(trial_id)
+
+    def begins_again(self, trial_id: str) -> bool:
         """Whether it does."""
-        return trial_id in self._spared
-
-
-def _deaths(trial: TuneTrial) -> int:
-    """Of its worker since it last came further."""
-    return trial.num_failures - trial.max_failures + MOST_DEATHS
+        return trial_id in self._again

@@ -49,8 +49,8 @@ class PlacedSearch(Searcher):
         if isinstance(found, dict):
             return {**found, "place": place.model_dump()}
         self._fleet.give_back(trial_id)
-        if found == Searcher.FINISHED and self._fleet.shares:
-            return None  # one of those that share a GPU may have to begin again
+        if found == Searcher.FINISHED and self._fleet.busy:
+            return None  # one of those that run may have to begin again
         self.exhausted = found == Searcher.FINISHED
         return found
 
@@ -66,17 +66,22 @@ class PlacedSearch(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Pass it on; the place is free.
-
-        A trial that found no memory on a GPU that it shares begins again, with more of it.
-        """
+        """The place is free; pass it on, unless the trial goes on from its checkpoint."""
         place = self._fleet.give_back(trial_id)
-        if error and place and self._lives.squeezed(trial_id) and self._fleet.spread(place):
-            self._lives.spare(trial_id)
+        if error and place and self._goes_on(trial_id, place):
+            self._lives.begin_again(trial_id)
             self._study.put_back(trial_id)
             return
         whole = {"reason": self._lives.reason(trial_id)} if error else _whole(result or {})
         self._study.on_trial_complete(trial_id, result=whole, error=error)
+
+    def _goes_on(self, trial_id: str, place: Place) -> bool:
+        """Where there was no memory, with more room; else wherever there is a place."""
+        if self._lives.squeezed(trial_id):
+            return self._fleet.spread(place)
+        if self._lives.crowded(trial_id):
+            return self._fleet.thin_out()
+        return not self._lives.hopeless(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study's storage has it all."""

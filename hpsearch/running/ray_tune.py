@@ -14,7 +14,7 @@ from ray import tune
 from hpsearch.errors import UserError
 from hpsearch.running.failures import FullDisk, full_disk, is_full_disk
 from hpsearch.running.keeper import pack
-from hpsearch.running.lives import MOST_DEATHS, Lives
+from hpsearch.running.lives import Lives
 from hpsearch.running.notice import draining
 from hpsearch.running.optuna_bridge import StudySearch
 from hpsearch.running.placing import PlacedSearch, bundles
@@ -150,7 +150,7 @@ def _run(folder: SearchFolder) -> Session:
             storage_path=str(folder.path.absolute()),
             callbacks=[LedgerCallback(folder.ledger, lives), Watchdog(silence, lives)],
             stop=stopper,
-            failure_config=tune.FailureConfig(max_failures=MOST_DEATHS),
+            failure_config=tune.FailureConfig(max_failures=0),  # who goes on is for us to say
             verbose=0,
         ),
     )

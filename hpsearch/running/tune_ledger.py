@@ -38,12 +38,6 @@ class LedgerCallback(tune.Callback):
         seconds = result["metrics"].get(SECONDS, 0.0)
         self._ledger.append("report", trial=trial.config["id"], **fields, seconds=seconds)
 
-    def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """A trial's worker died, and the trial waits for another."""
-        if trial.config["id"] in self._started:
-            reason = self._lives.reason(trial.trial_id)
-            self._ledger.append("crash", trial=trial.config["id"], reason=reason)
-
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial ended, by itself or because the scheduler stopped it."""
         result = trial.last_result or {}
@@ -51,12 +45,14 @@ class LedgerCallback(tune.Callback):
         self._ledger.append("end", trial=trial.config["id"], status=status, reason=reason)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """A trial raised, hung, or its worker died once too often."""
+        """A trial raised or hung, or its worker died and it begins again."""
         if trial.config["id"] not in self._started:  # no worker could even be started for it
             self.on_trial_start(iteration, trials, trial)
-        status = "interrupted" if self._lives.spared(trial.trial_id) else "failed"
-        reason = self._lives.reason(trial.trial_id)
-        self._ledger.append("end", trial=trial.config["id"], status=status, reason=reason)
+        name, reason = trial.config["id"], self._lives.reason(trial.trial_id)
+        if self._lives.begins_again(trial.trial_id):
+            self._ledger.append("crash", trial=name, reason=reason)
+        else:
+            self._ledger.append("end", trial=name, status="failed", reason=reason)
 
 
 class JudgeScheduler(FIFOScheduler):
@@ -69,18 +65,18 @@ class JudgeScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict) -> str:
         """What becomes of a trial after a report."""
         if result.get("status") == "failed":
-            self._lives.give_up(trial, result["reason"], squeezed=result["memory"])
+            self._lives.give_up(trial.trial_id, result["reason"], squeezed=result["memory"])
         if "objective" not in result:
             return self.CONTINUE
         ended = result["status"] != "running"
         number, seen = trial.config["number"], result["seen"]
-        self._lives.progress(trial, seen)
+        self._lives.progress(trial.config["id"], seen)
         stop = self._judge.stops(number, seen=seen, value=result["objective"])
         return self.STOP if ended or stop else self.CONTINUE
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
-        """A trial's worker died, for good or not."""
-        self._lives.died(trial)
+        """A trial raised, or its worker died."""
+        self._lives.died(trial.trial_id, trial.config["id"], trial.get_pickled_error())
 
 
 class LimitStopper(tune.Stopper):

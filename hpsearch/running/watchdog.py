@@ -110,10 +110,6 @@ class Watchdog(tune.Callback):
         """A trial failed."""
         self._silence.ended(trial.trial_id)
 
-    def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """A trial waits for a new worker."""
-        self._silence.ended(trial.trial_id)
-
     def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
         """Tune looks around, several times a second."""
         now = self._clock()
@@ -125,6 +121,6 @@ class Watchdog(tune.Callback):
             actor = trial.temporary_state.ray_actor
             if trial.trial_id in hanging and actor is not None:
                 seconds = hanging[trial.trial_id]
-                self._lives.give_up(trial, f"it hung: no report for {seconds:,.0f} s")
+                self._lives.give_up(trial.trial_id, f"it hung: no report for {seconds:,.0f} s")
                 self._silence.ended(trial.trial_id)
                 ray.kill(actor)

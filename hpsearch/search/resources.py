@@ -107,6 +107,8 @@ class Fleet:
     """Most trials at once; None for as many as fit."""
     _running: dict[str, Place] = field(default_factory=dict)
     _share: float = 0.0
+    _crowd: int | None = None
+    """Most trials at once by the memory of the machines; None where it has never run out."""
 
     def __post_init__(self) -> None:
         self._places = places(self.asked, self.nodes)
@@ -132,9 +134,9 @@ class Fleet:
         return self.asked.gpus is None and any(place.kind == "gpu" for place in self._places)
 
     @property
-    def shares(self) -> bool:
-        """Whether a trial holds a share of a GPU that would be larger, had it to begin again."""
-        return self.packs and any(0 < place.gpus < 1 for place in self._running.values())
+    def busy(self) -> bool:
+        """Whether any trial holds a place."""
+        return bool(self._running)
 
     def room(self) -> int:
         """Trials that fit now."""
@@ -142,7 +144,8 @@ class Fleet:
 
     def take(self, trial: str) -> Place | None:
         """A place for a trial, of the kind that has most left; None while there is none."""
-        if self.at_once is not None and len(self._running) >= self.at_once:
+        most = [limit for limit in (self.at_once, self._crowd) if limit is not None]
+        if most and len(self._running) >= min(most):
             return None
         left = {place.kind: self._left(place) for place in self._places}
         place = max(self._places, key=lambda place: left[place.kind])
@@ -161,6 +164,14 @@ class Fleet:
         if together > 1:
             self.learn((1 - 1e-9) / (MARGIN * (together // 2)))
         return together > 1
+
+    def thin_out(self) -> bool:
+        """A machine ran out of memory: no more at once than run now, if any do.
+
+        One that ran alone needs too much by itself; the others may then have all places again.
+        """
+        self._crowd = len(self._running) or None
+        return self.busy
 
     def learn(self, share: float) -> None:
         """Note the share of a GPU's memory that a trial holds; later trials are packed by it."""

@@ -6,12 +6,14 @@ Ray runs ``arm`` in each worker as it starts.
 import ctypes
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from hpsearch.files import whole
 from hpsearch.training.loop import Progress, Report
 from hpsearch.training.tasks import DescriptorTask
 from hpsearch.training.trial import CHECKPOINT, Trial
@@ -28,8 +30,11 @@ SEED = {
     "kills itself at one step": 6,
     "asks NumPy for too much": 7,
     "asks torch for too much": 8,
+    "eats all memory": 9,
 }
-KILLED_AT = (100, 250, 400, 550, 700, 850, 1000)
+LARGEST = 6 << 30
+"""Bytes that a trial eats at most, should nobody stop it."""
+KILLED_AT = (100, 250, 400, 600, 750, 900)
 
 
 def arm() -> None:
@@ -61,13 +66,24 @@ def _fault(seed: int, step: int) -> None:
             np.zeros(1 << 50)
         case "asks torch for too much", 200:
             torch.zeros(1 << 50)
+        case "eats all memory", 60:
+            _eat()
+
+
+def _eat() -> None:
+    eaten = []
+    for _ in range(LARGEST >> 26):
+        eaten.append(np.ones(1 << 23))  # 64 MiB
+        time.sleep(0.05)
 
 
 def _hurt_save(save: Callable) -> Callable:
     def hurt(self: Trial, folder: Path, report: Report | None = None) -> None:
-        if self.task.config.seed == SEED["raises while it saves"] and report and report.seen > 900:
-            (folder / f"{CHECKPOINT}.part").write_bytes(b"half a checkpoint")
-            raise RuntimeError("in the middle of a checkpoint")
+        hurts = self.task.config.seed == SEED["raises while it saves"]
+        if hurts and (folder / CHECKPOINT).exists():
+            with whole(folder / CHECKPOINT) as draft:
+                draft.write_bytes(b"half a checkpoint")
+                raise RuntimeError("in the middle of a checkpoint")
         save(self, folder, report)
 
     return hurt

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 from optuna.trial import TrialState
@@ -18,7 +19,7 @@ from hpsearch.tracking.runs import Run
 
 from .faults import KILLED_AT, MARKS, SEED
 from .searches import seen
-from .wholeness import assert_mlflow_agrees, timeless, undisturbed
+from .wholeness import assert_mlflow_agrees, patches_since_report, timeless, undisturbed
 
 pytestmark = [
     pytest.mark.chaos,
@@ -27,33 +28,37 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
 ]
 HANG_AFTER = 60.0
-SPACE = f"""
+ROOM = 2 << 30
+"""Bytes that trials may take before Ray finds that the machine has no memory left."""
+SPACE = """
 from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
 from hpsearch.search.search import Search
 
-PATCHES = 7_200  # 1,200 steps
+PATCHES = {patches}
 
 def suggest(trial):
     return TrialConfig(descriptor=L2Net(width=0.03125, patch_norm=True),
                        sampler=RandomTriplets(batch=2), optimiser=Adam(lr=1e-3), patches=PATCHES,
-                       seed=trial.suggest_int("fault", 0, {len(SEED) - 1}))
+                       seed=trial.suggest_int("fault", 0, 99))
 
-SEARCH = Search(suggest=suggest, budget=PATCHES, report_every=900, validation_points=8,
-                sampler="chosen", first=[{{"fault": i}} for i in {list(SEED.values())[::-1]}],
+SEARCH = Search(suggest=suggest, budget=PATCHES, report_every=PATCHES // 6,
+                validation_points=8, sampler="chosen", first=[{{"fault": i}} for i in {seeds}],
                 baseline=TrialConfig(patches=PATCHES), scheduler="none")
 """
-REPORTS = [900 * i for i in range(1, 9)]
+PATCHES = 6_120
+"""1,020 steps."""
+REPORTS = [1_020 * i for i in range(1, 7)]
 ENDS = {
     "none": ("completed", "", REPORTS),
     "raises at step 1": ("failed", "ZeroDivisionError: in step 1 (faults.py:", []),
-    "raises at step 1000": ("failed", "ZeroDivisionError: in step 1000 (", REPORTS[:6]),
+    "raises at step 1000": ("failed", "ZeroDivisionError: in step 1000 (", REPORTS[:5]),
     "raises while it saves": (
         "failed", "RuntimeError: in the middle of a checkpoint (faults.py:", REPORTS[:1]
     ),
     "hangs in C": ("failed", "it hung: no report for 60 s", REPORTS[:1]),
     "is killed again and again": ("completed", "", REPORTS),
     "kills itself at one step": (
-        "failed", "6 times in a row without getting further: its worker process died", REPORTS[:1]
+        "failed", "death 6 without getting further: its worker process died", REPORTS[:1]
     ),
     "asks NumPy for too much": ("failed", "out of memory (Unable to", REPORTS[:1]),
     "asks torch for too much": ("failed", "out of memory ([enforce fail at", REPORTS[:1]),
@@ -63,37 +68,43 @@ ENDS = {
 
 @pytest.fixture
 def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Ray on two cores, whose workers are armed; and the folder where they leave marks."""
+    """The folder where workers leave marks; and no Ray afterwards."""
     folder = tmp_path / "marks"
     folder.mkdir()
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     monkeypatch.setenv(MARKS, str(folder))
-    ray.init(
-        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
-        runtime_env={"worker_process_setup_hook": "faults.arm"},
-    )  # fmt: skip
     yield folder
     stop_ray()
+
+
+def start_armed(**system: float) -> None:
+    """Ray on two cores, whose workers are armed."""
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+        runtime_env={"worker_process_setup_hook": "faults.arm"}, _system_config=system,
+    )  # fmt: skip
+    start_ray()
 
 
 def test_each_fault_ends_as_it_should_and_the_search_goes_on(
     marks: Path, tiny: PatchStore, tmp_path: Path, note
 ) -> None:
-    folder = begin(tmp_path, tiny)
-    start_ray()
+    folder = begin(tmp_path, tiny, list(ENDS)[::-1], patches=PATCHES)
+    start_armed()
     session = run_session(folder)
     assert session.exhausted
-    runs = {name: one(folder, name) for name in SEED}
+    runs = {name: one(folder, name) for name in ENDS}
     for name, (status, reason, reports) in ENDS.items():
         run = runs[name]
         assert (run.status, seen(run)) == (status, reports), (name, run.reason)
         assert run.reason.startswith(reason), (name, run.reason)
-        note_run(note, name, folder, run)
+        again = sum(6 * (at - 1) % 1_020 for at in KILLED_AT) if run.retries > 5 else 0
+        note_run(note, name, folder, run, again=again)
     assert "--concurrent" in runs["asks NumPy for too much"].reason
     assert_freed(int((marks / f"pid of {SEED['hangs in C']}").read_text()))
     assert runs["is killed again and again"].retries == len(KILLED_AT)
     assert runs["kills itself at one step"].retries == 5
-    assert [runs[n].retries for n in SEED if "rais" in n or "much" in n or "hang" in n] == [0] * 6
+    assert [runs[n].retries for n in ENDS if "rais" in n or "much" in n or "hang" in n] == [0] * 6
     assert not list(tmp_path.rglob("*.part"))
     folder.publisher().sync()
     assert_mlflow_agrees(folder, folder.tracking().uri)
@@ -105,11 +116,33 @@ def test_each_fault_ends_as_it_should_and_the_search_goes_on(
         assert trial.user_attrs["reason"] == run.reason
 
 
-def begin(home: Path, store: PatchStore) -> SearchFolder:
-    (home / "space.py").write_text(SPACE)
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="needs Linux")
+def test_a_trial_that_eats_all_memory_fails_and_the_one_beside_it_does_not(
+    marks: Path, tiny: PatchStore, tmp_path: Path, note
+) -> None:
+    """Ray kills whoever came last; who is to blame shows when one is killed alone."""
+    folder = begin(tmp_path, tiny, ["eats all memory", "none"], patches=1_200)
+    memory = psutil.virtual_memory()
+    if memory.available < 5 << 30:
+        pytest.skip("needs 5 GB of free memory")
+    room = (memory.total - memory.available + ROOM) / memory.total
+    start_armed(memory_usage_threshold=room, memory_monitor_refresh_ms=100)
+    assert run_session(folder).exhausted
+    eater, healthy = one(folder, "eats all memory"), one(folder, "none")
+    assert eater.status == "failed"
+    assert eater.reason.startswith("the machine ran out of memory, so Ray killed its worker; lower")
+    assert (healthy.status, seen(healthy)) == ("completed", [200 * i for i in range(1, 7)])
+    crashed = [e["time"] for e in folder.ledger.events() if e["event"] == "crash"]
+    again = sum(patches_since_report(folder, moment) for moment in crashed)
+    note_run(note, "beside one that eats all memory", folder, healthy, again=again)
+
+
+def begin(home: Path, store: PatchStore, faults: list[str], *, patches: int) -> SearchFolder:
+    seeds = [SEED[fault] for fault in faults]
+    (home / "space.py").write_text(SPACE.format(patches=patches, seeds=seeds))
     record = SearchRecord(
         space="space.py", store=str(store.path), fingerprint=store.fingerprint, split="auto",
-        tracking_uri="", trials=len(SEED), resources=Resources(device="cpu"),
+        tracking_uri="", trials=len(seeds), resources=Resources(device="cpu"),
         hang_after=HANG_AFTER,
     )  # fmt: skip
     return Workspace(home).create("hurt", home / "space.py", record)
@@ -119,12 +152,11 @@ def one(folder: SearchFolder, fault: str) -> Run:
     return next(run for run in folder.runs() if run.config.seed == SEED[fault])
 
 
-def note_run(note, name: str, folder: SearchFolder, run: Run) -> None:
+def note_run(note, name: str, folder: SearchFolder, run: Run, *, again: int) -> None:
     """What a fault cost; a trial that should fail is not lost."""
     told = {(r["seen"], *timeless(r["metrics"])) for r in run.reports}
     lost = len(told ^ undisturbed(folder, run)) if run.status == "completed" else 0
     assert lost == 0
-    again = sum(6 * (at - 1) % 900 for at in KILLED_AT) if run.status == "completed" else 0
     events = [e for e in folder.ledger.events() if e.get("trial") == run.id]
     seconds = [
         after["time"] - before["time"]
@@ -132,7 +164,7 @@ def note_run(note, name: str, folder: SearchFolder, run: Run) -> None:
         if before["event"] == "crash"
     ]
     note(
-        f"a trial {name}", trials=0, points=lost, patches=again if run.retries else 0,
+        f"a trial {name}", trials=0, points=lost, patches=again,
         seconds=max(seconds, default=0.0),
     )  # fmt: skip
 

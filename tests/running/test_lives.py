@@ -1,35 +1,36 @@
 """How often a trial's worker may die."""
 
-from ray.tune.experiment import Trial
+from ray.exceptions import ActorDiedError, OutOfMemoryError
 
 from hpsearch.running.lives import MOST_DEATHS, Lives
 
 
-def trial() -> Trial:
-    return Trial(
-        "train", stub=True, trial_id="x", config={"id": "000"}, max_failures=MOST_DEATHS
-    )  # fmt: skip
-
-
-def dies(one: Trial) -> bool:
-    """Tune counts a death; whether the trial goes on."""
-    one.run_metadata.num_failures += 1
-    return one.should_recover()
-
-
 def test_a_trial_may_die_any_number_of_times_as_long_as_it_comes_further() -> None:
-    lives, one = Lives(), trial()
+    lives = Lives()
     lives.hear([{"event": "report", "trial": "000", "seen": 500}])
     for report in range(6, 20):
-        assert dies(one)
-        lives.progress(one, 100 * report)
-    lives.progress(one, 700)  # told again after a crash
-    assert [dies(one) for _ in range(MOST_DEATHS + 1)] == [True] * MOST_DEATHS + [False]
+        lives.died(f"before {report}", "000", ActorDiedError())
+        assert not lives.hopeless(f"before {report}")
+        lives.progress("000", 100 * report)
+    lives.progress("000", 700)  # told again after a crash
+    ids = [f"at last {i}" for i in range(MOST_DEATHS + 1)]
+    for trial in ids:
+        lives.died(trial, "000", ActorDiedError())
+    assert [lives.hopeless(trial) for trial in ids] == [False] * MOST_DEATHS + [True]
+    assert lives.reason(ids[0]).startswith("its worker process died")
+    assert lives.reason(ids[-1]).startswith("death 6 without getting further: its worker")
 
 
 def test_a_trial_that_is_given_up_does_not_go_on() -> None:
-    lives, one = Lives(), trial()
-    lives.progress(one, 100)
-    lives.give_up(one, "it raised")
-    assert not dies(one)
+    lives = Lives()
+    lives.give_up("x", "it raised")
+    lives.died("x", "000", ActorDiedError())  # as Tune then says
+    assert lives.hopeless("x")
     assert lives.reason("x") == "it raised"
+
+
+def test_a_machine_without_memory_is_known() -> None:
+    lives = Lives()
+    lives.died("x", "000", OutOfMemoryError("the node was running low on memory"))
+    assert lives.crowded("x")
+    assert "--concurrent" in lives.reason("x")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from optuna.trial import TrialState
-from ray.tune.experiment import Trial
+from ray.exceptions import ActorDiedError
 from ray.tune.search import Searcher
 
 from hpsearch.running.lives import Lives
@@ -64,17 +64,22 @@ def test_trials_wait_for_places_and_both_kinds_are_used(tmp_path: Path) -> None:
     share = {MEMORY_SHARE: 0.5 / 1.25, "val/retrieval": 0.3}
     search.on_trial_result("a" if gpu else "b", flat(10, 0.4, "running", **share))
     search.on_trial_complete("a", flat(100, 0.5, "completed", **{"val/retrieval": 0.3}))
+    lives.give_up("b", "it raised")
     search.on_trial_complete("b", error=True)
     third = search.suggest("c")
     assert third["place"]["gpus"] == 0.5, "packed by the memory that was measured"
     assert search.suggest("d") is None, "the third may have to begin again"
-    lives.give_up(Trial("train", stub=True, trial_id="c"), "out of GPU memory", squeezed=True)
+    lives.give_up("c", "out of GPU memory", squeezed=True)
     search.on_trial_complete("c", error=True)
     again = search.suggest("d")
     assert again == {**third, "place": again["place"]}
     assert again["place"]["gpus"] == 1, "it has the GPU to itself"
     assert not search.exhausted
-    assert search.suggest("e") == Searcher.FINISHED
+    lives.died("d", again["id"], ActorDiedError())
+    search.on_trial_complete("d", error=True)
+    assert search.suggest("e")["id"] == again["id"], "its worker died: it goes on"
+    search.on_trial_complete("e", flat(100, 0.5, "completed", **{"val/retrieval": 0.3}))
+    assert search.suggest("f") == Searcher.FINISHED
     assert search.exhausted
     assert study.trials[0].values == [0.5, 0.3], "what lies inside a result arrives"
     assert study.trials[1].state == TrialState.FAIL
@@ -82,13 +87,15 @@ def test_trials_wait_for_places_and_both_kinds_are_used(tmp_path: Path) -> None:
 
 def test_the_ledger_learns_how_a_trial_ended_from_the_study(tmp_path: Path) -> None:
     folder = begin(tmp_path, SPACE.replace("also=[RETRIEVAL],", ""))
-    search = searcher(folder, Fleet(Resources(), [{"CPU": 3}]))
+    lives = Lives()
+    search = searcher(folder, Fleet(Resources(), [{"CPU": 3}]), lives)
     for trial in "abc":
         config = search.suggest(trial)
         folder.ledger.append(
             "start", trial=config["id"], number=config["number"], config=config["trial"]
         )
     search.on_trial_complete("a", flat(100, 0.5, "completed"))
+    lives.give_up("b", "it raised")
     search.on_trial_complete("b", error=True)  # and the driver dies before the ledger hears of it
     reconcile(folder)
     assert [run.status for run in folder.runs()] == ["completed", "failed", "running"]
