@@ -12,6 +12,7 @@ from hpsearch.evaluation import Scores
 from hpsearch.models import describe
 from hpsearch.promotion.winner import BASELINE, PIXELS, load_scores, trained
 from hpsearch.reporting.album import search_pictures
+from hpsearch.reporting.configurations import configurations
 from hpsearch.reporting.notes import search_note, trial_note, yardstick_note
 from hpsearch.reporting.page import Command, Page, Picture, report_page
 from hpsearch.reporting.plots import (
@@ -121,6 +122,7 @@ def page(folder: SearchFolder, pictures: list[Picture]) -> str:
             f"{', '.join(split.validation)}; patches: {Path(record.store).stem}",
             totals=summary(runs, budget=stated.budget),
             rows=leaderboard(runs, direction=stated.objective.direction),
+            configurations=configurations(runs, direction=stated.objective.direction),
             yardsticks=yardsticks(load_scores(folder)),
             pictures=pictures,
             commands=[

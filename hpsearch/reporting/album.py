@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from hpsearch.reporting import plots
 from hpsearch.reporting.page import Picture
 from hpsearch.reporting.tables import Direction, Summary, leaderboard, summary
+from hpsearch.reporting.text import duration
 from hpsearch.tracking.runs import Run
 
 SHOWN = ("val/verification", "val/matching", "val/retrieval", "val/mAP")
@@ -100,6 +101,18 @@ def _compute(totals: Summary) -> Picture:
         plots.compute(totals),
         f"Bar chart: {totals.trained} patches trained, {totals.saved_by_pruning} saved by pruning, "
         f"{totals.saved_by_detection} saved by stopping collapsed and diverged trials, "
-        f"{totals.lost_to_failures} lost to failures, of {totals.budget}.",
-        "Patches trained, lost and saved, as shares of what all trials would take to the end.",
+        f"{totals.lost_to_failures} lost to failures, {totals.trained_again} trained again, of "
+        f"{totals.budget}.",
+        "Patches trained, lost and saved, as shares of what all trials would take to the end. "
+        + _sharing(totals),
+    )
+
+
+def _sharing(totals: Summary) -> str:
+    if not totals.seconds_sharing and not totals.seconds_spared:
+        return ""
+    return (
+        f"Denoisers and first weights that trials share took {duration(totals.seconds_sharing)} to "
+        f"make, beside this; making them for each trial would have taken "
+        f"{duration(totals.seconds_spared)} more."
     )

@@ -65,6 +65,7 @@ def compute(totals: Summary) -> Figure:
     parts = [
         ("trained", totals.trained - totals.lost_to_failures, COLOURS["completed"]),
         ("lost to failed trials", totals.lost_to_failures, COLOURS["failed"]),
+        ("trained again after a crash", totals.trained_again, COLOURS["interrupted"]),
         ("saved by pruning", totals.saved_by_pruning, COLOURS["pruned"]),
         ("saved by stopping collapse", totals.saved_by_detection, COLOURS["collapsed"]),
     ][::-1]

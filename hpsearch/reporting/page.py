@@ -7,27 +7,22 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from hpsearch.config.flat import ALWAYS, flatten, readable, title
-from hpsearch.reporting.markup import cell, fold, head, paragraph, section, table
+from hpsearch.config.flat import title
+from hpsearch.reporting.configurations import Configuration
+from hpsearch.reporting.markup import paragraph, section
 from hpsearch.reporting.page_style import CSS
-from hpsearch.reporting.plots import svg_uri
-from hpsearch.reporting.style import COLOURS
-from hpsearch.reporting.tables import ORDER, Row, Summary, TaskScores
-from hpsearch.reporting.text import (
-    MISSING,
-    duration,
-    patches,
-    percent,
-    three_scores,
-    yardstick_table,
+from hpsearch.reporting.page_tables import (
+    configurations_section,
+    failures_section,
+    leaderboard_section,
+    yardsticks_table,
 )
+from hpsearch.reporting.plots import svg_uri
+from hpsearch.reporting.tables import ORDER, Row, Summary, TaskScores
+from hpsearch.reporting.text import MISSING, duration, patches, percent
 
-SHOWN = 15
-"""Rows of the leaderboard before the fold."""
 PIXELS = 116
 """Of the page for an inch of a figure."""
-UNFOLDED = 5
-"""So many failures are shown without a click."""
 
 
 class Picture(NamedTuple):
@@ -60,6 +55,8 @@ class Page:
     """The whole leaderboard."""
     verdict: str = ""
     """What became of the winner."""
+    configurations: Sequence[Configuration] = ()
+    """Means over training seeds, if any was trained with more than one."""
     yardsticks: Mapping[str, TaskScores] = field(default_factory=dict)
     """Test scores by name, the winner first."""
     pictures: Sequence[Picture] = ()
@@ -79,8 +76,9 @@ def report_page(page: Page) -> str:
     parts = [
         _header(page),
         _winner(page),
-        _leaderboard(page),
-        _stopped(page.rows),
+        leaderboard_section(page.rows, marked=page.winner is not None),
+        configurations_section(page.configurations),
+        failures_section(page.rows),
         _pictures(page.pictures),
         _commands(page.commands),
     ]
@@ -92,20 +90,6 @@ def report_page(page: Page) -> str:
         f"<body>\n<main>\n{body}\n<footer>Written by hpsearch.</footer>\n</main>\n</body>\n"
         "</html>\n"
     )
-
-
-def varying_columns(rows: Sequence[Row]) -> list[str]:
-    """Flat names with two values or more, in the order of a title.
-
-    A setting that follows from its variant is no column.
-    """
-    values: dict[str, set] = {}
-    for row in rows:
-        for name, value in flatten(row.run.config).items():
-            values.setdefault(name, set()).add(value)
-    names = [name for name, seen in values.items() if len(seen) > 1]
-    order = [*ALWAYS, *(name.split(".")[0] for name in names)]
-    return sorted(names, key=lambda name: order.index(name.split(".")[0]))
 
 
 def _header(page: Page) -> str:
@@ -125,11 +109,14 @@ def _tiles(page: Page) -> list[tuple[str, str, str]]:
     pruning, detection = percent(totals.share_saved), percent(totals.share_detected)
     saved = percent(totals.share_saved + totals.share_detected)
     value = f"{best.objective:.4f}" if best else MISSING
+    spent = f"{patches(totals.trained)} patches trained"
+    if totals.seconds_spared:
+        spent += f", {duration(totals.seconds_spared)} spared by sharing"
     return [
         ("Best objective", value, f"trial {best.run.label}" if best else "no trial has learnt yet"),
         ("Trials", str(totals.trials), ended or "none started"),
         ("Compute saved", saved, f"{pruning} by pruning, {detection} by stopping collapse"),
-        ("Time", duration(totals.seconds), f"{patches(totals.trained)} patches trained"),
+        ("Time", duration(totals.seconds), spent),
     ]
 
 
@@ -141,78 +128,7 @@ def _winner(page: Page) -> str:
         "The winner",
         f"<p><strong>{escape(words)}</strong></p>" if words else "",
         paragraph(page.verdict),
-        _yardsticks(page.yardsticks),
-    )
-
-
-def _yardsticks(scores: Mapping[str, TaskScores]) -> str:
-    if not scores:
-        return ""
-    header = yardstick_table(scores).header
-    top = [head(name, text=not name) for name in header]
-    rows = [
-        [head(name, text=True, scope="row"), *(cell(f"{value:.3f}") for value in values)]
-        for name, values in scores.items()
-    ]
-    drawn = table(top, rows, label="Scores on the test patches", marked=True)
-    note = "mAP on the test sequences, which no trial has seen; 1 is perfect."
-    return f'<div class="narrow">{drawn}</div>\n{paragraph(note, note=True)}'
-
-
-def _leaderboard(page: Page) -> str:
-    rows = page.rows
-    if not rows:
-        return section("Leaderboard", paragraph("No trial has started yet."))
-    columns = varying_columns(rows)
-    numbers = ("objective", "verifi\u00adcation", "match\u00ading", "retrie\u00adval", "seen")
-    top = [head("#"), head("trial"), head("ended", text=True), *map(head, numbers)]
-    top += [head(name, text=True) for name in columns]
-    lines = [_line(row, columns) for row in rows]
-    shown = table(top, lines[:SHOWN], label="Leaderboard", marked=page.winner is not None)
-    more = table(top, lines[SHOWN:], label="Leaderboard, continued")
-    note = (
-        "Only settings that vary are shown; seen counts patches. Scores are those of the last "
-        "report on the validation sequences. A constant encoder stands last, whatever its mAP."
-    )
-    rest = fold(f"The other {len(lines) - SHOWN} trials", more) if len(lines) > SHOWN else ""
-    return section("Leaderboard", paragraph(note, note=True), shown, rest)
-
-
-def _line(row: Row, columns: Sequence[str]) -> list[str]:
-    flat = flatten(row.run.config)
-    value = MISSING if row.objective is None else f"{row.objective:.4f}"
-    numbers = (value, *three_scores(row), patches(row.run.seen))
-    settings = [readable(flat[name]) if name in flat else "" for name in columns]
-    return [
-        cell(str(row.place)),
-        head(row.run.label, scope="row"),
-        _status(row),
-        *(cell(number) for number in numbers),
-        *(cell(setting, text=True) for setting in settings),
-    ]
-
-
-def _stopped(rows: Sequence[Row]) -> str:
-    """Why trials collapsed, diverged or failed."""
-    bad = [row for row in rows if row.status in ("collapsed", "diverged", "failed")]
-    if not bad:
-        return ""
-    names = ("ended", "settings", "why")
-    top = [head("trial"), head("seen"), *(head(name, text=True) for name in names)]
-    lines = [
-        [
-            head(row.run.label, scope="row"),
-            cell(patches(row.run.seen)),
-            _status(row),
-            cell(row.differs, text=True, wide=True),
-            cell(row.run.reason or MISSING, text=True, wide=True),
-        ]
-        for row in bad
-    ]
-    drawn = table(top, lines, label="Trials that failed")
-    heading = f"{len(bad)} of {len(rows)} trials"
-    return section(
-        "What came to nothing, and why", fold(heading, drawn, unfolded=len(bad) <= UNFOLDED)
+        yardsticks_table(page.yardsticks),
     )
 
 
@@ -240,8 +156,3 @@ def _commands(commands: Sequence[Command]) -> str:
         for step in commands
     ]
     return section("How to go on", f'<dl class="next">{"".join(steps)}</dl>')
-
-
-def _status(row: Row) -> str:
-    dot = f'<span class="dot" style="background:{COLOURS[row.status]}" aria-hidden="true"></span>'
-    return f'<td class="text">{dot}{row.status}</td>'

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from hpsearch.config.flat import differences
 from hpsearch.tracking.runs import Run, RunStatus
+from hpsearch.training.artifacts import MADE, SPARED
 
 Direction = Literal["maximize", "minimize"]
 
@@ -65,6 +66,14 @@ class Summary:
     """Patches not trained because a trial had collapsed or diverged."""
     lost_to_failures: int
     """Patches seen by trials that then failed."""
+    restarts: int
+    """How often a trial went on after its worker or the driver died."""
+    trained_again: int
+    """Patches trained a second time after that; beyond those trained."""
+    seconds_sharing: float
+    """Summed over trials: time in making denoisers and first weights that trials share."""
+    seconds_spared: float
+    """Summed over trials: what making them again would have taken."""
     seconds: float
     """From the start of the first trial to the last sign of life."""
     trial_seconds: float
@@ -150,6 +159,10 @@ def summary(runs: Sequence[Run], *, budget: int) -> Summary:
         saved_by_pruning=_unspent(trials, ("pruned",), budget),
         saved_by_detection=_unspent(trials, ("collapsed", "diverged"), budget),
         lost_to_failures=sum(run.seen for run in trials if run.status == "failed"),
+        restarts=sum(run.retries for run in trials),
+        trained_again=sum(run.again for run in trials),
+        seconds_sharing=sum((_said(run, MADE) for run in trials), 0.0),
+        seconds_spared=sum((_said(run, SPARED) for run in trials), 0.0),
         seconds=_wall_seconds(trials),
         trial_seconds=sum((seconds(run) for run in trials), 0.0),
     )
@@ -166,6 +179,11 @@ def task_scores(metrics: Mapping[str, float], *, prefix: str = "val/") -> TaskSc
     if not all(name in metrics for name in names):
         return None
     return TaskScores(*(metrics[name] for name in names))
+
+
+def _said(run: Run, name: str) -> float:
+    """A metric that is the same in all reports but that of a failure, which lacks it."""
+    return max((report["metrics"].get(name, 0.0) for report in run.reports), default=0.0)
 
 
 def _unspent(trials: list[Run], statuses: tuple[str, ...], budget: int) -> int:

@@ -51,6 +51,16 @@ def summary_lines(totals: Summary) -> list[str]:
     ]
     if totals.lost_to_failures:
         lines.append(f"{totals.lost_to_failures:,} patches were lost to failed trials")
+    if totals.restarts:
+        lines.append(
+            f"Trials went on after a crash or a stop {_times(totals.restarts)}, which trained "
+            f"{totals.trained_again:,} patches again"
+        )
+    if totals.seconds_sharing or totals.seconds_spared:
+        lines.append(
+            f"Shared denoisers and first weights took {duration(totals.seconds_sharing)} to make "
+            f"and spared {duration(totals.seconds_spared)}"
+        )
     lines.append(
         f"{duration(totals.seconds)} from first to last, "
         f"{duration(totals.trial_seconds)} in trials added up"
@@ -103,6 +113,10 @@ def patches(count: int) -> str:
     if count < 999_500:
         return f"{count / 1000:.0f}k" if count >= 9_950 else f"{count / 1000:.1f}k"
     return f"{count / 1e6:.1f}M"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else "twice" if count == 2 else f"{count} times"
 
 
 def _cells(row: Row, *, tasks: bool) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import torch
 from hpsearch.config import TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.search.resources import MEMORY_SHARE
+from hpsearch.training.artifacts import MADE, SPARED
 from hpsearch.training.loop import Report
 from hpsearch.training.trial import CHECKPOINT, Job, Trial, prepare_trial
 
@@ -50,9 +51,10 @@ def checkpointed(config: TrialConfig, job: Job, post: Post) -> Iterator[Report]:
     """
     trial = prepare_trial(config, job)
     said = _go_on(trial, post.folder)
-    before = 0.0
+    before, shared = 0.0, trial.costs.metrics()
     if said is not None:
         before = said.metrics.get(SECONDS, 0.0)
+        shared = {name: said.metrics[name] for name in (MADE, SPARED) if name in said.metrics}
         yield said
     _count_memory_anew(trial.task.device)
     began = time.monotonic()
@@ -68,7 +70,7 @@ def checkpointed(config: TrialConfig, job: Job, post: Post) -> Iterator[Report]:
 
     for report in trial.reports(between=between):
         cost = {SECONDS: before + time.monotonic() - began, **_memory(trial.task.device)}
-        said = replace(report, metrics={**report.metrics, **cost})
+        said = replace(report, metrics={**report.metrics, **cost, **shared})
         save()
         yield said
 

@@ -10,6 +10,7 @@ from hpsearch.config import TrialConfig
 from hpsearch.data.splits import folds
 from hpsearch.running.checkpointed import SECONDS, Post, checkpointed
 from hpsearch.search.outcome import FAILURES
+from hpsearch.training.artifacts import MADE, SPARED
 from hpsearch.training.loop import Report
 from hpsearch.training.sealed import read_sealed, write_sealed
 from hpsearch.training.trial import Job
@@ -17,6 +18,7 @@ from hpsearch.training.trial import Job
 DONE = "folds.json"
 FOLDS = "folds/done"
 """Metric: folds that the others are the mean over."""
+SUMMED = (SECONDS, MADE, SPARED)
 SPREAD = "folds/spread"
 """Metric: highest less lowest validation mAP of the folds so far."""
 
@@ -53,7 +55,7 @@ def _mean(done: Sequence[Mapping[str, float]], *, share: int, k: int) -> Report:
     metrics = {name: sum(fold[name] for fold in done) / len(done) for name in names}
     scores = [fold["val/mAP"] for fold in done]
     metrics |= {
-        SECONDS: sum(fold[SECONDS] for fold in done),
+        **{name: sum(fold[name] for fold in done) for name in SUMMED if name in names},
         FOLDS: float(len(done)),
         SPREAD: max(scores) - min(scores),
         **{f"folds/{i}/val/mAP": score for i, score in enumerate(scores, 1)},

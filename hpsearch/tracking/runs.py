@@ -27,6 +27,10 @@ class Run:
     """Report events in order of patches seen, one for each number of patches."""
     ended: float | None = None
     retries: int = 0
+    again: int = 0
+    """Patches that were trained a second time, as reports that came a second time tell."""
+    at: int = 0
+    """Patches seen at the last report of this attempt, which may stand before ``seen``."""
     kind: str = "trial"
     """``trial``, or ``yardstick`` for a run that a trial is compared with."""
 
@@ -119,13 +123,25 @@ def advance(run: Run | None, event: Event) -> Run:
         return Run(event["trial"], event["number"], config, event["time"], kind=kind)
     match event["event"]:
         case "start":  # after a crash: the same trial goes on
-            return replace(run, status="running", reason="", ended=None, retries=run.retries + 1)
-        case "report" if event["seen"] > run.seen:
-            return replace(run, reports=(*run.reports, event))
+            return replace(
+                run, status="running", reason="", ended=None, retries=run.retries + 1, at=0
+            )
+        case "report":
+            return _reported(run, event)
         case "end":
             status, reason = event["status"], event.get("reason", "")
             return replace(run, status=status, reason=reason, ended=event["time"])
     return run
+
+
+def _reported(run: Run, event: Event) -> Run:
+    """One that goes on from its checkpoint first says its last report again: nothing is lost."""
+    seen, reports = event["seen"], run.reports
+    goes_on = run.retries > 0 and run.at == 0 and seen >= run.seen
+    lost = 0 if goes_on else max(0, min(seen, run.seen) - run.at)
+    if seen > run.seen:
+        reports = (*reports, event)
+    return replace(run, reports=reports, again=run.again + lost, at=max(run.at, seen))
 
 
 def repeats(runs: Iterable[Run]) -> list[list[Run]]:

@@ -6,8 +6,10 @@ A duplicate is the same bytes, so it is harmless. Bytes are verified when they a
 
 import hashlib
 import json
+import time
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
@@ -23,11 +25,50 @@ def artifact_key(**depends_on: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
+MADE, SPARED = "shared/made_seconds", "shared/spared_seconds"
+"""Metrics: what a trial spent on making shared results, and what it did not spend because others
+had made them."""
+
+
+@dataclass
+class Costs:
+    """Wall seconds that went into shared results."""
+
+    made: float = 0.0
+    spared: float = 0.0
+
+    def metrics(self) -> dict[str, float]:
+        """Nothing, if nothing was shared."""
+        shared = self.made or self.spared
+        return {MADE: self.made, SPARED: self.spared} if shared else {}
+
+
 @dataclass(frozen=True)
 class Artifacts:
     """A folder of artifacts on any file system that pyarrow opens (path or URI)."""
 
     root: str
+    costs: Costs = field(default_factory=Costs, compare=False)
+
+    def counted_anew(self) -> "Artifacts":
+        """The same folder, with no costs so far."""
+        return replace(self, costs=Costs())
+
+    def found_or_made(self, key: str, make: Callable[[], bytes]) -> pa.Buffer:
+        """The bytes under ``key``, which are made and published if there are none."""
+        stored = self.get(key)
+        if stored is not None:
+            cost = self.get(f"{key}.seconds")
+            self.costs.spared += 0.0 if cost is None else float(bytes(cost))
+            return stored
+        began = time.monotonic()
+        payload = make()
+        seconds = time.monotonic() - began
+        self.costs.made += seconds
+        self.publish(key, payload)
+        self.publish(f"{key}.seconds", f"{seconds:.3f}".encode())
+        stored = self.get(key)  # mapped, where it can be: patches are large
+        return pa.py_buffer(payload) if stored is None else stored
 
     def get(self, key: str) -> pa.Buffer | None:
         """The bytes under ``key``, or None where there are none or they are damaged."""

@@ -85,13 +85,22 @@ def trained_denoiser(
     Raises:
         ValueError: if its training diverges.
     """
-    key = artifact_key(kind="denoiser", **_depends(config, train))
     network = Compute(device=device).place(build_denoiser(config.network, seed=config.seed))
-    stored = artifacts.get(key)
-    if stored is not None:
-        state = torch.load(io.BytesIO(stored), map_location=device, weights_only=True)
-        network.load_state_dict(state)
-        return network.eval()
+
+    def make() -> bytes:
+        _train(config, network, train, device)
+        buffer = io.BytesIO()
+        torch.save({name: value.cpu() for name, value in network.state_dict().items()}, buffer)
+        return buffer.getvalue()
+
+    key = artifact_key(kind="denoiser", **_depends(config, train))
+    stored = artifacts.found_or_made(key, make)
+    state = torch.load(io.BytesIO(stored), map_location=device, weights_only=True)
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def _train(config: DenoiserTrial, network: nn.Module, train: Patches, device: torch.device) -> None:
     task = DenoiserTask(
         config,
         network,
@@ -103,10 +112,6 @@ def trained_denoiser(
     for report in fit(task, patches=config.patches, report_every=config.patches):
         if report.status != "completed":
             raise ValueError(f"the denoiser {report.status}: {report.reason}")
-    buffer = io.BytesIO()
-    torch.save({name: value.cpu() for name, value in network.state_dict().items()}, buffer)
-    artifacts.publish(key, buffer.getvalue())
-    return network.eval()
 
 
 def denoised_patches(
@@ -118,12 +123,12 @@ def denoised_patches(
 ) -> UInt8[np.ndarray, "rows 32 32"]:
     """Every training patch, denoised once for all trials that share the denoiser."""
     key = artifact_key(kind="denoised patches", **_depends(config, train))
-    stored = artifacts.get(key)
-    if stored is None:
+
+    def make() -> bytes:
         noisy = train.all(noisy=True).reshape(-1, 32, 32)
-        artifacts.publish(key, denoise(network, noisy, device=device).tobytes())
-        stored = artifacts.get(key)
-        assert stored is not None, "it has just been published"
+        return denoise(network, noisy, device=device).tobytes()
+
+    stored = artifacts.found_or_made(key, make)
     return np.frombuffer(stored, np.uint8).reshape(-1, 32, 32)
 
 

@@ -15,7 +15,7 @@ from hpsearch.data.store import Patches, PatchStore
 from hpsearch.errors import UserError
 from hpsearch.evaluation import VALIDATION
 from hpsearch.models import Pipeline, denoise
-from hpsearch.training.artifacts import Artifacts
+from hpsearch.training.artifacts import Artifacts, Costs
 from hpsearch.training.denoising import restoration_metrics
 from hpsearch.training.devices import Compute, keep_freed_memory
 from hpsearch.training.inputs import training_input
@@ -67,6 +67,8 @@ class Trial:
     task: DescriptorTask
     denoiser: nn.Module | None
     progress: Progress
+    costs: Costs
+    """Of what it shares with other trials."""
 
     def reports(self, *, between: Callable[[], None] | None = None) -> Iterator[Report]:
         """Train to the end of the budget, or until the trial fails.
@@ -146,10 +148,11 @@ def prepare_trial(config: TrialConfig, job: Job) -> Trial:
         job.store.part(job.split, "validation"), points=job.validation_points, sizes=VALIDATION
     )
     raw = validation.pixels(noisy=config.evaluate_on == "noisy")
-    denoiser, feed = training_input(config.input, train, job.artifacts, compute.device)
+    artifacts = job.artifacts.counted_anew()
+    denoiser, feed = training_input(config.input, train, artifacts, compute.device)
     seen = raw if denoiser is None else denoise(denoiser, raw, device=compute.device)
     learner = Learner(config, train.sequence_of, feed, compute)
-    weights = warm_weights(config, train, feed, job.artifacts, compute)
+    weights = warm_weights(config, train, feed, artifacts, compute)
     if weights is not None:
         learner.network.load_state_dict(weights)
     task = DescriptorTask(
@@ -158,4 +161,4 @@ def prepare_trial(config: TrialConfig, job: Job) -> Trial:
         seen_by_descriptor=seen,
         constant_metrics=restoration_metrics(seen, validation.pixels(noisy=False)),
     )
-    return Trial(job, task, denoiser, Progress())
+    return Trial(job, task, denoiser, Progress(), artifacts.costs)

@@ -29,9 +29,8 @@ def warm_weights(
     warm = config.warm_start
     if warm is None:
         return None
-    key = artifact_key(kind="warm start", **_depends(config, warm, train))
-    stored = artifacts.get(key)
-    if stored is None:
+
+    def make() -> bytes:
         learner = Learner(_baseline(config, warm), train.sequence_of, feed, compute)
         for report in fit(learner, patches=warm.patches, report_every=warm.patches):
             if report.status != "completed":
@@ -42,8 +41,10 @@ def warm_weights(
         buffer = io.BytesIO()
         state = learner.network.state_dict()
         torch.save({name: value.cpu() for name, value in state.items()}, buffer)
-        artifacts.publish(key, buffer.getvalue())
-        return state
+        return buffer.getvalue()
+
+    key = artifact_key(kind="warm start", **_depends(config, warm, train))
+    stored = artifacts.found_or_made(key, make)
     return torch.load(io.BytesIO(stored), map_location=compute.device, weights_only=True)
 
 

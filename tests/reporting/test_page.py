@@ -7,7 +7,8 @@ import pytest
 
 from hpsearch.config import Clean
 from hpsearch.reporting.album import search_pictures
-from hpsearch.reporting.page import SHOWN, Command, Page, report_page, varying_columns
+from hpsearch.reporting.page import Command, Page, report_page
+from hpsearch.reporting.page_tables import SHOWN, varying_columns
 from hpsearch.reporting.tables import TaskScores, leaderboard, summary
 from hpsearch.tracking.runs import Run
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from hpsearch.reporting.tables import (
     summary,
     task_scores,
 )
+from hpsearch.reporting.text import summary_lines
 from hpsearch.tracking.runs import Run
 
 MakeRun = Callable[..., Run]
@@ -110,6 +112,27 @@ def test_the_sums_of_a_mixed_search(mixed: list[Run]):
     assert totals.share_trained == 4360 / 8000
     assert totals.seconds == 20.0
     assert totals.trial_seconds == pytest.approx(43.6)
+    assert (totals.restarts, totals.trained_again) == (0, 0)
+    assert (totals.seconds_sharing, totals.seconds_spared) == (0.0, 0.0)
+
+
+def test_what_is_shared_and_what_is_trained_again_is_added_up(make_run: MakeRun):
+    made = {"shared/made_seconds": 30.0, "shared/spared_seconds": 2.0}
+    found = {"shared/made_seconds": 0.0, "shared/spared_seconds": 30.0}
+    crashed = replace(make_run(1, curve={500: 0.5}, metrics=found), retries=2, again=250)
+    runs = [
+        make_run(0, curve={500: 0.5, 1000: 0.6}, metrics=made),
+        crashed,
+        make_run(2, curve={500: 0.5}, metrics=found),
+        make_run(3, curve={500: 0.5}, metrics=found, kind="yardstick"),
+    ]
+    totals = summary(runs, budget=1000)
+    assert (totals.seconds_sharing, totals.seconds_spared) == (30.0, 62.0)
+    assert (totals.restarts, totals.trained_again) == (2, 250)
+    assert summary_lines(totals)[3:5] == [
+        "Trials went on after a crash or a stop twice, which trained 250 patches again",
+        "Shared denoisers and first weights took 30 s to make and spared 1 min 2 s",
+    ]
 
 
 @given(endings(), st.integers(1, 1000))

@@ -1,11 +1,13 @@
 """Artifacts: found under what they depend on, whole or not at all."""
 
+import time
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpsearch.training.artifacts import Artifacts, artifact_key
+from hpsearch.training.artifacts import MADE, SPARED, Artifacts, artifact_key
 
 
 def test_what_is_published_is_found(tmp_path: Path) -> None:
@@ -48,3 +50,20 @@ def test_a_file_cut_short_is_absent(tmp_path: Path) -> None:
 def test_the_key_depends_on_content_and_not_on_order() -> None:
     assert artifact_key(a=1, b={"c": 2.0, "d": [3]}) == artifact_key(b={"d": [3], "c": 2.0}, a=1)
     assert artifact_key(a=1) != artifact_key(a=2)
+
+
+def test_what_is_made_once_spares_the_others_its_time(tmp_path: Path) -> None:
+    first, second = Artifacts(str(tmp_path)), Artifacts(str(tmp_path))
+
+    def make() -> bytes:
+        time.sleep(0.02)
+        return b"weights"
+
+    assert bytes(first.found_or_made("key", make)) == b"weights"
+    assert bytes(second.found_or_made("key", lambda: b"never")) == b"weights"
+    assert bytes(second.found_or_made("other", make)) == b"weights"
+    assert first.costs.spared == 0.0
+    assert first.costs.made >= 0.02
+    assert second.costs.spared == pytest.approx(first.costs.made, abs=1e-3)
+    assert second.costs.metrics().keys() == {MADE, SPARED}
+    assert second.counted_anew().costs.metrics() == {}

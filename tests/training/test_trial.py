@@ -97,7 +97,7 @@ def test_the_seed_decides(job: Job) -> None:
 def test_a_denoiser_is_trained_once_and_shared(job: Job, tmp_path: Path) -> None:
     prepare_trial(batch_hard(given=DENOISED), job)
     made = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "artifacts").iterdir()}
-    assert len(made) == 2, "weights, and denoised training patches"
+    assert len(made) == 4, "weights, denoised training patches, and the time of each"
     other = batch_hard(given=DENOISED).model_copy(update={"seed": 5})
     prepare_trial(other, job)
     assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "artifacts").iterdir()} == made

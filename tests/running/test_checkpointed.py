@@ -1,0 +1,38 @@
+"""What a trial shares with others is counted once, also when it goes on from a checkpoint."""
+
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from hpsearch.config import Denoised, DenoiserTrial, L2Net, RandomTriplets, ShallowUNet, TrialConfig
+from hpsearch.data.store import PatchStore
+from hpsearch.running.checkpointed import Post, checkpointed
+from hpsearch.training.artifacts import MADE, SPARED, Artifacts
+from hpsearch.training.trial import Job
+
+CONFIG = TrialConfig(
+    input=Denoised(denoiser=DenoiserTrial(network=ShallowUNet(width=0.25), patches=50)),
+    descriptor=L2Net(width=0.125),
+    sampler=RandomTriplets(batch=10),
+    patches=120,
+)
+
+
+@pytest.fixture
+def job(tmp_path: Path, tiny: PatchStore) -> Job:
+    return Job(
+        store=tiny, split=tiny.split(), artifacts=Artifacts(str(tmp_path / "artifacts")),
+        report_every=60, validation_points=8,
+    )  # fmt: skip
+
+
+def test_making_a_shared_denoiser_costs_one_and_spares_the_other(tmp_path: Path, job: Job) -> None:
+    (first,) = islice(checkpointed(CONFIG, job, Post(tmp_path / "first")), 1)
+    (second,) = islice(checkpointed(CONFIG, job, Post(tmp_path / "second")), 1)
+    assert first.metrics[MADE] > 0 == first.metrics[SPARED]
+    assert second.metrics[SPARED] == pytest.approx(first.metrics[MADE], abs=0.01)
+    assert second.metrics[MADE] == 0.0
+    *_, last = checkpointed(CONFIG, job, Post(tmp_path / "first"))
+    assert last.status == "completed"
+    assert [last.metrics[name] for name in (MADE, SPARED)] == [first.metrics[MADE], 0.0]
