@@ -70,6 +70,18 @@ def test_a_trial_goes_on_inside_a_fold(job: Job, tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == [DONE], "no fold's network is kept"
 
 
+def test_a_flipped_bit_in_the_folds_that_are_done_begins_the_trial_again(
+    job: Job, tmp_path: Path
+) -> None:
+    first = next(folded(CONFIG, job, Post(tmp_path), k=K))
+    content = bytearray((tmp_path / DONE).read_bytes())
+    content[content.index(b"0.") + 2] ^= 1  # another digit, and JSON all the same
+    (tmp_path / DONE).write_bytes(content)
+    again = next(folded(CONFIG, job, Post(tmp_path), k=K))
+    assert again.metrics.pop(SECONDS) != first.metrics.pop(SECONDS), "trained again"
+    assert again == first
+
+
 def test_a_collapse_ends_the_trial_in_its_fold(job: Job, tmp_path: Path) -> None:
     config = TrialConfig(
         descriptor=SMALL, loss=BatchHard(), sampler=SxK(groups=8, views=4),

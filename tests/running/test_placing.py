@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from optuna.trial import TrialState
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, OutOfMemoryError
 from ray.tune.search import Searcher
 
 from hpsearch.running.lives import Lives
@@ -102,3 +102,22 @@ def test_the_ledger_learns_how_a_trial_ended_from_the_study(tmp_path: Path) -> N
     size = folder.ledger.path.stat().st_size
     reconcile(folder)
     assert folder.ledger.path.stat().st_size == size
+
+
+def test_where_a_machine_ran_out_of_memory_fewer_run_until_the_guilty_one_is_alone(
+    tmp_path: Path,
+) -> None:
+    folder = begin(tmp_path, SPACE.replace("also=[RETRIEVAL],", ""))
+    lives = Lives()
+    search = searcher(folder, Fleet(Resources(), [{"CPU": 2}]), lives)
+    greedy, newest = (search.suggest(trial) for trial in "ab")
+    lives.died("b", newest["id"], OutOfMemoryError("running low on memory"))
+    search.on_trial_complete("b", error=True)
+    assert search.suggest("c") is None, "one at a time, for there was no memory for two"
+    lives.died("a", greedy["id"], OutOfMemoryError("running low on memory"))
+    search.on_trial_complete("a", error=True)
+    first, second = search.suggest("c"), search.suggest("d")
+    assert (first["id"], second["number"]) == (newest["id"], 2), "two at a time again"
+    study = open_study(folder.path, search=load_search(folder.space))
+    assert study.trials[greedy["number"]].state == TrialState.FAIL
+    assert "ran out of memory" in study.trials[greedy["number"]].user_attrs["reason"]
