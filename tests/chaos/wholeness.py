@@ -12,8 +12,10 @@ from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.entries import points
 from hpsearch.tracking.names import IDENTITY, TRIAL
 from hpsearch.tracking.runs import Run
+from hpsearch.training.artifacts import MADE, SPARED
 from hpsearch.training.trial import prepare_trial
 
+TIMES = (SECONDS, MADE, SPARED)
 Point = tuple[str, str, int, float, int]
 """Trial, metric, step, value, milliseconds."""
 
@@ -42,7 +44,7 @@ def undisturbed(folder: SearchFolder, run: Run) -> set[tuple]:
 
 
 def timeless(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
-    return sorted((name, value) for name, value in metrics.items() if name != SECONDS)
+    return sorted((name, value) for name, value in metrics.items() if name not in TIMES)
 
 
 def assert_study_agrees(folder: SearchFolder) -> None:
