@@ -1,0 +1,99 @@
+"""GPUs and TPU chips of one machine, in name only: what each trial's process is shown of them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from hpsearch.data.store import PatchStore
+from hpsearch.running import ray_tune
+from hpsearch.search.resources import Resources
+from hpsearch.search.workspace import SearchRecord, Workspace
+
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+SPACE = """
+from hpsearch.config import SGD, TrialConfig
+from hpsearch.search.search import Search
+
+def suggest(trial):
+    return TrialConfig(optimiser=SGD(lr=trial.suggest_float("lr", 0.01, 1)), patches=200)
+
+SEARCH = Search(suggest=suggest, budget=200, report_every=100, trials=8, scheduler="none",
+                baseline=TrialConfig(patches=200))
+"""
+SECONDS = 2.0
+
+
+@pytest.fixture(autouse=True)
+def machine() -> Iterator[None]:
+    """Eight cores, two GPUs and four chips."""
+    ray.init(
+        num_cpus=8, num_gpus=2, resources={"TPU": 4}, include_dashboard=False, log_to_driver=False
+    )
+    yield
+    ray_tune.stop_ray()
+
+
+def shown(folder: Path) -> Any:
+    """A training function that writes down which devices its process is shown, and when."""
+
+    def train(config: dict[str, Any], **unused: Any) -> None:
+        import json
+        import os
+        import time
+
+        from ray import tune
+
+        names = ("CUDA_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")
+        seen = {name: os.environ.get(name) for name in names}
+        began = time.time()
+        time.sleep(SECONDS)
+        said = {**seen, "kind": config["place"]["kind"], "began": began, "ended": time.time()}
+        (folder / f"{config['id']}.json").write_text(json.dumps(said))
+        result = {"collapsed": False, "status": "completed", "reason": "", "metrics": {}}
+        tune.report({"seen": 200, "objective": 0.5, **result})
+
+    return train
+
+
+def test_trials_on_gpus_and_tpus_side_by_side_see_their_own_devices_alone(
+    tmp_path: Path, tiny: PatchStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "space.py").write_text(SPACE)
+    record = SearchRecord(
+        space="space.py", store=str(tiny.path), fingerprint=tiny.fingerprint, split="auto",
+        tracking_uri="", trials=8, resources=Resources(gpus=1, tpus=2),
+    )  # fmt: skip
+    folder = Workspace(tmp_path).create("devices", tmp_path / "space.py", record)
+    ray_tune.start_ray()
+    monkeypatch.setattr(ray_tune, "train", shown(tmp_path))
+    assert ray_tune.run_session(folder).exhausted
+    trials = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("0*.json"))]
+    assert len(trials) == 8
+    assert {trial["kind"] for trial in trials} == {"gpu", "tpu"}
+    for kind, name, each in (("gpu", "CUDA_VISIBLE_DEVICES", 1), ("tpu", "TPU_VISIBLE_CHIPS", 2)):
+        own = [trial for trial in trials if trial["kind"] == kind]
+        for trial in own:
+            devices = set(trial[name].split(","))
+            assert len(devices) == each, "as many as were asked for"
+            for other in own:
+                if other is not trial and overlap(trial, other):
+                    assert not devices & set(other[name].split(",")), "held by another trial"
+    for trial in trials:
+        if trial["kind"] == "tpu":
+            assert not trial["CUDA_VISIBLE_DEVICES"], "a GPU that it does not hold"
+    at_once = [sum(overlap(trial, other) for other in trials) for trial in trials]
+    assert max(at_once) >= 3, "side by side"
+
+
+def overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return one["began"] < other["ended"] and other["began"] < one["ended"]
