@@ -3,6 +3,7 @@
 from typing import Any
 
 from ray import tune
+from ray.tune.error import TuneError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
 
@@ -76,7 +77,8 @@ class JudgeScheduler(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         """A trial raised, or its worker died."""
-        self._lives.died(trial.trial_id, trial.config["id"], trial.get_pickled_error())
+        error = trial.get_pickled_error() or TuneError(trial.get_error() or "")
+        self._lives.died(trial.trial_id, trial.config["id"], error)
 
 
 class LimitStopper(tune.Stopper):
