@@ -1,9 +1,13 @@
 """What fits on a cluster and who runs where; against Ray's own packing where there is one."""
 
+from collections import defaultdict
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hpsearch.errors import UserError
-from hpsearch.search.resources import MOST_ON_ONE, Fleet, Node, Resources, places
+from hpsearch.search.resources import MARGIN, MOST_ON_ONE, Fleet, Node, Place, Resources, places
 
 LAPTOP: list[Node] = [{"CPU": 4}]
 GPUS: list[Node] = [{"CPU": 16, "GPU": 2}]
@@ -117,3 +121,76 @@ def test_nodes_that_join_are_used_and_nodes_that_left_are_waited_for() -> None:
 def test_at_most_so_many_at_once() -> None:
     fleet = Fleet(Resources(), LAPTOP, 2)
     assert [bool(fleet.take(str(i))) for i in range(3)] == [True, True, False]
+
+
+def fits_somewhere(running: list[Place], nodes: list[Node]) -> bool:
+    """Whether all have room at once, each on one node and each share on one GPU; by trying.
+
+    Largest first into the fullest device that has room, as Ray does.
+    """
+    cpus = [node.get("CPU", 0.0) for node in nodes]
+    gpus = [[1.0] * int(node.get("GPU", 0)) for node in nodes]
+    for place in sorted(running, key=lambda place: -place.gpus):
+        for node in range(len(nodes)):
+            free = [gpu for gpu in gpus[node] if gpu >= place.gpus - 1e-9]
+            if cpus[node] >= place.cpus - 1e-9 and free:
+                gpu = gpus[node].index(min(free))
+                gpus[node][gpu] -= place.gpus
+                cpus[node] -= place.cpus
+                break
+        else:
+            return False
+    return True
+
+
+@given(
+    gpus=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    steps=st.lists(
+        st.one_of(st.just("take"), st.integers(0, 20), st.floats(0.001, 1.0)), max_size=60
+    ),
+)
+@settings(max_examples=150, deadline=None)
+def test_trials_that_share_gpus_never_hold_more_than_there_is(
+    gpus: list[int], steps: list[str | int | float]
+) -> None:
+    """Trials come, end, and say in any order how much memory they hold."""
+    nodes: list[Node] = [{"CPU": 64.0, "GPU": float(count)} for count in gpus]
+    fleet, running, most = Fleet(Resources(), nodes), dict[str, Place](), 0.0
+    for number, step in enumerate(steps):
+        if step == "take":
+            place = fleet.take(str(number))
+            if place is not None:
+                running[str(number)] = place
+                assert place.gpus <= 1
+                assert place.gpus >= min(1.0, most)
+        elif isinstance(step, int) and running:
+            ended = list(running)[step % len(running)]
+            fleet.give_back(ended)
+            del running[ended]
+        elif isinstance(step, float):
+            fleet.learn(step)
+            most = max(most, step)
+        assert sum(place.gpus for place in running.values()) <= sum(gpus) + 1e-9
+        assert fits_somewhere(list(running.values()), nodes)
+
+
+@given(share=st.floats(0.001, 1.0), count=st.integers(1, 4))
+def test_gpus_are_filled_as_far_as_memory_allows(share: float, count: int) -> None:
+    fleet = Fleet(Resources(), [{"CPU": 64.0, "GPU": float(count)}])
+    fleet.learn(share)
+    taken = [place for i in range(60) if (place := fleet.take(str(i)))]
+    each = len(taken) // count
+    assert len(taken) == each * count
+    assert each == MOST_ON_ONE or (each + 1) * MARGIN * share > 1, "one more would not fit"
+    assert each == 1 or each * MARGIN * share <= 1 + 1e-9
+
+
+@given(share=st.floats(0.05, 0.999), count=st.integers(1, 3))
+def test_a_share_that_is_asked_for_leaves_its_rest_unused(share: float, count: int) -> None:
+    fleet = Fleet(Resources(gpus=share), [{"CPU": 64.0, "GPU": float(count)}])
+    held = defaultdict(float)
+    taken = [place for i in range(80) if (place := fleet.take(str(i)))]
+    for number, place in enumerate(taken):
+        held[number % count] += place.gpus
+    assert all(total <= 1 + 1e-6 for total in held.values())
+    assert all(total + share > 1 for total in held.values())
