@@ -27,7 +27,7 @@ HangAfter = Annotated[
     typer.Option(
         min=1,
         help="Seconds without a report; if unset, 10 times the longest seen, at least 30 minutes "
-        "(4 hours before the first report).",
+        "(a day before the first report).",
         rich_help_panel=LIMITS,
     ),
 ]

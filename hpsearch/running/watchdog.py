@@ -19,8 +19,9 @@ TIMES = 10
 """A trial may be silent so many times as long as any that then spoke."""
 LEAST = 30 * 60.0
 """Seconds that it may always be silent."""
-FIRST = 4 * 60 * 60.0
-"""Seconds before its first report, for which it may have to train a denoiser."""
+FIRST = 24 * 60 * 60.0
+"""Seconds before its first report, for which it may have to train a denoiser; nothing that others
+did tells how long that takes."""
 BLINK = 10.0
 """Seconds between two looks that count; a driver that slept longer has not been listening."""
 
@@ -39,7 +40,8 @@ class Silence:
     longest_first: float = 0.0
     """Seconds: the same, from a trial's start to its first report."""
     _silent: dict[str, float] = field(default_factory=dict)
-    _spoke: set[str] = field(default_factory=set)
+    _first: dict[str, float] = field(default_factory=dict)
+    """Seconds before the first report, of trials that have made one: their own pace."""
 
     def learn(self, events: Iterable[Mapping[str, Any]]) -> None:
         """What earlier sessions took between two reports of a trial, by the ledger."""
@@ -51,18 +53,17 @@ class Silence:
                 before[event["trial"]] = seconds
 
     def began(self, trial: str) -> None:
-        """A trial starts, or starts again."""
+        """A trial starts."""
         self._silent[trial] = 0.0
-        self._spoke.discard(trial)
 
     def spoke(self, trial: str) -> None:
         """A report came."""
-        if trial in self._spoke:
+        if trial in self._first:
             self.longest = max(self.longest, self._silent[trial])
         else:
+            self._first[trial] = self._silent[trial]
             self.longest_first = max(self.longest_first, self._silent[trial])
         self._silent[trial] = 0.0
-        self._spoke.add(trial)
 
     def ended(self, trial: str) -> None:
         """Nothing more is expected of a trial."""
@@ -78,8 +79,8 @@ class Silence:
         """Seconds that a trial may be silent now."""
         if self.hang_after is not None:
             return self.hang_after
-        if trial in self._spoke:
-            return max(LEAST, TIMES * self.longest)
+        if trial in self._first:
+            return max(LEAST, TIMES * max(self.longest, self._first[trial]))
         return max(FIRST, TIMES * max(self.longest, self.longest_first))
 
 
