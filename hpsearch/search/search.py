@@ -2,7 +2,6 @@
 
 import importlib.util
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ import optuna
 
 from hpsearch.config import AS_FOUND, Computing, TrialConfig
 from hpsearch.errors import UserError
+from hpsearch.search.drawing import drawn, first_line
 from hpsearch.search.grid import check_point, combinations
 from hpsearch.search.objective import MEAN_MAP, Objective
 from hpsearch.search.resources import ONE_CPU, Resources
@@ -192,25 +192,7 @@ class Search:
         Raises:
             UserError: if ``suggest`` raises, returns something else, or disagrees on the budget.
         """
-        try:
-            config = self.suggest(trial)
-        except UserError:
-            raise
-        except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            raise UserError(
-                f"suggest raised {type(error).__name__} at {Path(where.filename).name}:"
-                f"{where.lineno} ({_first_line(error)}); mend the space and run it again"
-            ) from error
-        if not isinstance(config, TrialConfig):
-            raise UserError(
-                f"suggest must return a TrialConfig, but returned {type(config).__name__}"
-            )
-        if config.patches != self.budget:
-            raise UserError(
-                f"suggest set patches={config.patches}, but the search's budget is {self.budget}; "
-                "pass patches=BUDGET in suggest so that every trial costs the same"
-            )
+        config = drawn(self.suggest, trial, budget=self.budget)
         return config.model_copy(update={"seed": config.seed + repeat}) if repeat else config
 
     def rehearse(self, draws: int = 8) -> None:
@@ -248,14 +230,9 @@ def load_search(path: Path) -> Search:
         raise UserError(f"{path.name}: {error}") from error
     except Exception as error:
         raise UserError(
-            f"{path} does not run: {type(error).__name__}: {_first_line(error)}"
+            f"{path} does not run: {type(error).__name__}: {first_line(error)}"
         ) from error
     search = getattr(module, "SEARCH", None)
     if not isinstance(search, Search):
         raise UserError(f"{path} must export SEARCH = Search(...), found {type(search).__name__}")
     return search
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:3]) if lines else "no message"
