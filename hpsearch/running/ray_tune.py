@@ -39,6 +39,7 @@ SETTINGS = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of a trial that was stopped while it raised
     "THP_MEM_ALLOC_ENABLE": "1",  # workers train in a thread; see keep_freed_memory
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a bad report ends its trial, not the search
 }
@@ -54,7 +55,7 @@ def start_ray(*, address: str | None = None, cpus: int | None = None) -> None:
         os.environ.setdefault(name, value)
     if ray.is_initialized():
         return
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the ledger says why trials fail
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # nothing listens beyond loopback

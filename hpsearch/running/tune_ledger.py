@@ -14,6 +14,9 @@ from hpsearch.search.outcome import outcome
 from hpsearch.search.schedulers import Judge
 from hpsearch.tracking.ledger import Ledger
 
+LONGEST = 4_000
+"""Characters of a traceback that the ledger keeps: its end."""
+
 
 class LedgerCallback(tune.Callback):
     """Writes what happens to the ledger, so that nothing is lost with the driver."""
@@ -53,7 +56,8 @@ class LedgerCallback(tune.Callback):
         if self._lives.begins_again(trial.trial_id):
             self._ledger.append("crash", trial=name, reason=reason)
         else:
-            self._ledger.append("end", trial=name, status="failed", reason=reason)
+            said = (trial.get_error() or "")[-LONGEST:]
+            self._ledger.append("end", trial=name, status="failed", reason=reason, traceback=said)
 
 
 class JudgeScheduler(FIFOScheduler):
