@@ -44,7 +44,7 @@ def leaderboard_section(rows: Sequence[Row], *, marked: bool) -> str:
         "Only settings that vary are shown; seen counts patches. Scores are those of the last "
         "report on the validation sequences. A constant encoder stands last, whatever its mAP."
     )
-    rest = fold(f"The other {len(lines) - SHOWN} trials", more) if len(lines) > SHOWN else ""
+    rest = fold(_others(len(lines) - SHOWN, "trial"), more) if len(lines) > SHOWN else ""
     return section("Leaderboard", paragraph(note, note=True), shown, rest)
 
 
@@ -55,7 +55,10 @@ def configurations_section(found: Sequence[Configuration]) -> str:
     drawn = configurations_table(found)
     top = [head(name, text=name in drawn.left) for name in drawn.header]
     rows = [
-        [cell(word, text=name in drawn.left) for name, word in zip(drawn.header, row, strict=True)]
+        [
+            cell(word, text=name in drawn.left, wide=name == "settings")
+            for name, word in zip(drawn.header, row, strict=True)
+        ]
         for row in drawn.rows
     ]
     note = (
@@ -65,7 +68,7 @@ def configurations_section(found: Sequence[Configuration]) -> str:
     )
     shown = table(top, rows[:SHOWN], label="Means over training seeds", marked=True)
     more = table(top, rows[SHOWN:], label="Means over training seeds, continued")
-    rest = fold(f"The other {len(rows) - SHOWN}", more) if len(rows) > SHOWN else ""
+    rest = fold(_others(len(rows) - SHOWN, "configuration"), more) if len(rows) > SHOWN else ""
     return section("Configurations, over their seeds", paragraph(note, note=True), shown, rest)
 
 
@@ -125,3 +128,7 @@ def yardsticks_table(scores: Mapping[str, TaskScores]) -> str:
 def _status(row: Row) -> str:
     dot = f'<span class="dot" style="background:{COLOURS[row.status]}" aria-hidden="true"></span>'
     return f'<td class="text">{dot}{row.status}</td>'
+
+
+def _others(count: int, what: str) -> str:
+    return f"The other {what}" if count == 1 else f"The other {count} {what}s"

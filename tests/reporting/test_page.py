@@ -7,6 +7,7 @@ import pytest
 
 from hpsearch.config import Clean
 from hpsearch.reporting.album import search_pictures
+from hpsearch.reporting.configurations import configurations
 from hpsearch.reporting.page import Command, Page, report_page
 from hpsearch.reporting.page_tables import SHOWN, varying_columns
 from hpsearch.reporting.tables import TaskScores, leaderboard, summary
@@ -139,3 +140,19 @@ def test_columns_are_settings_with_more_than_one_value(make_run: MakeRun):
     clean = replace(runs[0], config=runs[0].config.model_copy(update={"input": Clean()}))
     rows = leaderboard([clean, *runs], direction="maximize")
     assert varying_columns(rows) == ["sampler.groups", "optimiser.lr", "input"]
+
+
+def test_means_over_seeds_stand_on_the_page_where_there_are_any(make_run: MakeRun):
+    def seeded(number: int, value: float) -> Run:
+        run = make_run(number, curve={1000: value})
+        return replace(run, config=run.config.model_copy(update={"seed": number}))
+
+    runs = [seeded(0, 0.6), seeded(1, 0.8)]
+    text = " ".join(
+        read(
+            report_page(page(runs, configurations=configurations(runs, direction="maximize")))
+        ).text
+    )
+    assert "Configurations, over their seeds" in text
+    assert "0.7000 0.1414 2 2 completed" in text
+    assert "over their seeds" not in report_page(page(runs[:1]))
