@@ -13,6 +13,7 @@ from hpsearch.promotion.winner import (
     judge_all,
     train_baseline,
 )
+from hpsearch.reporting.configurations import configurations, configurations_table
 from hpsearch.reporting.tables import leaderboard, summary
 from hpsearch.reporting.text import leaderboard_table, plain, summary_lines, yardstick_table
 from hpsearch.search.pareto import pareto_front
@@ -54,6 +55,10 @@ def print_trials(folder: SearchFolder) -> None:
     say(plain(leaderboard_table(rows)))
     for line in _front(runs, stated):
         say(line)
+    means = configurations(runs, direction=stated.objective.direction)[:SHOWN]
+    if means:
+        out.print("\nConfigurations, by their mean over training seeds")
+        say(plain(configurations_table(means)))
     out.print()
     for line in summary_lines(summary(runs, budget=stated.budget)):
         say(line)
