@@ -2,6 +2,7 @@
 
     python benchmarks/cluster_data.py store     # bytes that a patch store costs each node (root)
     python benchmarks/cluster_data.py keeper    # checkpoints that one actor bears
+    python benchmarks/cluster_data.py tracking  # reports that MLflow takes from one driver
 
 A node of ``store`` has a mount namespace of its own, in which the driver's disk is hidden.
 """
@@ -11,15 +12,20 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from hpsearch.config import TrialConfig
 from hpsearch.running import ray_tune
 from hpsearch.running.keeper import Keeper, TrialFolder
+from hpsearch.tracking.ledger import Ledger
+from hpsearch.tracking.publisher import Publisher, Tracking
+from hpsearch.tracking.registry import quieten_mlflow
 
 
 def store_bytes(workers: int, *, home: Path) -> None:
@@ -40,7 +46,9 @@ def store_bytes(workers: int, *, home: Path) -> None:
         ray_tune.start_ray(address=fleet.address)
         while ray.cluster_resources().get("CPU", 0) < 3 * workers:
             time.sleep(0.5)
-        keeper = ray.remote(Keeper).options(num_cpus=0).remote(path, hidden)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor = ray.remote(Keeper).options(num_cpus=0, scheduling_strategy=here)
+        keeper = actor.remote(path, hidden)
         before = held()
         read = [_reader.remote(keeper, str(path)) for _ in range(3 * workers)]
         where = ray.get(read)
@@ -120,20 +128,58 @@ def _sender(actor: Any, home: str, trial: str, size: int, seconds: float, seen: 
     return sent
 
 
+def tracking(trials: int, *, home: Path) -> None:
+    """What one driver brings to a real MLflow server: its trials, then one report of each."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "tracking"))
+    from outages import KEYS, Server, begin  # type: ignore[import-not-found]
+
+    server, ledger = Server(home, f"sqlite:///{home}/mlflow.db"), Ledger(home / "ledger.jsonl")
+    server.start()
+    publisher = Publisher(ledger, Tracking(uri=server.uri), "many", home / "published.json")
+    print("| sent | how many | s | a second |", "| :-- | --: | --: | --: |", sep="\n")
+    try:
+        begin(ledger)
+        config = TrialConfig().model_dump(mode="json")
+        for number in range(trials):
+            ledger.append("start", trial=f"{number:03d}", number=number, config=config)
+        took = timed(publisher.sync)
+        print(f"| trials | {trials} | {took:.1f} | {trials / took:.1f} |", flush=True)
+        for turn in range(1, 4):
+            fields = {"objective": 0.5, "metrics": dict.fromkeys(KEYS, 0.5), "seconds": 1.0}
+            for number in range(trials):
+                ledger.append("report", trial=f"{number:03d}", seen=100 * turn, **fields)
+            took = timed(publisher.sync)
+            what = f"reports of {len(KEYS) + 3} points"
+            print(f"| {what} | {trials} | {took:.1f} | {trials / took:.1f} |", flush=True)
+    finally:
+        server.kill()
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Seconds that a call took."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
 def main() -> None:
-    """Parse and run one of the two."""
+    """Parse and run one of the three."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("store", "keeper"))
+    parser.add_argument("what", choices=("store", "keeper", "tracking"))
     parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--trials", type=int, default=200, help="of `tracking`")
     parser.add_argument("--senders", type=int, default=4)
     parser.add_argument("--megabytes", type=float, nargs="+", default=[0.1, 1, 10])
     parser.add_argument("--seconds", type=float, default=5, help="of each row of `keeper`")
     asked = parser.parse_args()
-    os.environ["RAY_AUTH_MODE"] = "disabled"
+    os.environ.update(RAY_AUTH_MODE="disabled", MLFLOW_DISABLE_TELEMETRY="true")
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         if asked.what == "store":
             store_bytes(asked.workers, home=home)
+        elif asked.what == "tracking":
+            quieten_mlflow()
+            tracking(asked.trials, home=home)
         else:
             keeper(asked.megabytes, senders=asked.senders, seconds=asked.seconds, home=home)
 
