@@ -88,6 +88,8 @@ class Watch:
                 return f"{head} started    {title(run.config)}"
             case "report":
                 return f"{head} {run.seen:>9,} patches  {_numbers(run)}  {self._outlook()}"
+            case "crash":
+                return f"{head} goes on    from {run.seen:,} patches; {event['reason']}"
             case "end":
                 reason = f"  ({run.reason})" if run.reason else ""
                 return f"{head} {run.status:<10} {run.seen:>9,} patches  {_numbers(run)}{reason}"
