@@ -1,9 +1,11 @@
 """Running a search: begin, follow, end, and go on after an interruption."""
 
 import json
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from types import MappingProxyType
+from typing import NoReturn
 
 import typer
 
@@ -18,6 +20,7 @@ from hpsearch.promotion.winner import best_run, one_thread
 from hpsearch.running import ray_tune
 from hpsearch.running.checkpointed import Post, checkpointed
 from hpsearch.running.failures import FullDisk
+from hpsearch.running.head import head_watched
 from hpsearch.running.scaling import room
 from hpsearch.search.constants import constants
 from hpsearch.search.patience import runs_are_out_of_patience
@@ -75,13 +78,17 @@ def run_trials(folder: SearchFolder, *, command: str = "") -> None:
     ray_tune.start_ray(address=record.address, cpus=record.cpus)
     heed_sigterm()  # again: Ray takes the signal
     try:
-        with _room(folder), Watch(folder.ledger, stated, out, record.trials):
+        with (
+            _room(folder),
+            Watch(folder.ledger, stated, out, record.trials),
+            head_watched(lambda: _leave_without_head(folder, command)),
+        ):
             session = ray_tune.run_session(folder)
-    except FullDisk:
+    except FullDisk as error:
         with suppress(OSError):  # if there is room for that
             _close_open_runs(folder)
             folder.ledger.append("finish", status="interrupted")
-        raise
+        raise FullDisk(f"{error} with:  {command}") from error
     finally:
         ray_tune.stop_ray()
     cut = _close_open_runs(folder)
@@ -106,6 +113,22 @@ def _room(folder: SearchFolder) -> AbstractContextManager[None]:
 
 def _say(text: str) -> None:
     out.print(text, markup=False, soft_wrap=True)
+
+
+def _leave_without_head(folder: SearchFolder, command: str) -> NoReturn:
+    """End here and now: the thread that runs Ray waits for a head that does not come."""
+    _close_open_runs(folder)
+    folder.ledger.append("finish", status="interrupted")
+    out.print(
+        f"The head of the cluster at {folder.record.address or 'this machine'} does not answer. "
+        f"Nothing is lost. Once there is one again, go on with:  {command}",
+        markup=False,
+        soft_wrap=True,
+    )
+    out.file.flush()
+    with suppress(Exception):  # whatever MLflow lacks, it gets at the next start
+        folder.publisher().sync()
+    os._exit(INTERRUPTED)
 
 
 def _say_limit(folder: SearchFolder, limit: str, *, cut: int, command: str) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray
+from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hpsearch.data.store import PatchStore
@@ -34,7 +35,7 @@ ATTEMPTS = "attempts"
 """Beside the folder of the trials: what those that run have written, each start by itself."""
 
 
-class SupersededError(RuntimeError):
+class SupersededError(ConnectionError):
     """A trial has been started once more, elsewhere; what this one does is of no interest."""
 
 
@@ -101,7 +102,7 @@ class Luggage:
     @contextmanager
     def folder(self, trial: str) -> Iterator["TrialFolder"]:
         """Where a trial keeps its checkpoints while it runs here; it begins with those it has."""
-        start = ray.get(self.keeper.start.remote(trial))
+        start = _answer(self.keeper.start.remote(trial))
         seen = record_digest(self.trials.parent) == self.beside
         attempts = self.trials.with_name(ATTEMPTS) if seen else None
         if attempts is not None:
@@ -111,7 +112,7 @@ class Luggage:
             if seen:
                 link_files(self.trials / trial, scratch)
             else:
-                write_files(scratch, ray.get(self.keeper.fetch.remote(trial)))
+                write_files(scratch, _answer(self.keeper.fetch.remote(trial)))
             yield TrialFolder(scratch, trial, start, self.keeper, seen)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -120,7 +121,7 @@ class Luggage:
         if self.store.is_file():
             store = PatchStore.open(self.store)
         else:
-            content = ray.get(ray.get(self.keeper.store.remote())[0])
+            content = ray.get(_answer(self.keeper.store.remote())[0])
             store = PatchStore.open(self.store, pa.py_buffer(content))
         if store.fingerprint != self.fingerprint:
             raise UserError(
@@ -146,9 +147,18 @@ class TrialFolder:
 
         Raises:
             SupersededError: if there has been a later start already.
+            ConnectionError: if the driver's machine does not answer.
         """
         files = self.path if self.seen else read_files(self.path)
-        ray.get(self.keeper.keep.remote(self.trial, self.start, files))
+        _answer(self.keeper.keep.remote(self.trial, self.start, files))
+
+
+def _answer(reference: Any) -> Any:
+    """What the actor says; that it cannot be reached may pass, as any network's fault."""
+    try:
+        return ray.get(reference)
+    except RayActorError as error:
+        raise ConnectionError("the driver's machine does not answer") from error
 
 
 def pack(job: Job, folder: Path, trials: Path) -> Luggage:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import ray
+from ray._private import state
 from ray.exceptions import RayError
 
 EVERY = 2.0
@@ -38,6 +39,6 @@ def watched() -> Iterator[Callable[[], bool]]:
 def draining() -> set[str]:
     """Ids of the nodes that are about to go; none if the head does not answer."""
     try:  # there is no public way; Ray's own trainers ask in this one
-        return set(ray._private.state.state.get_draining_nodes())
+        return set(state.state.get_draining_nodes())
     except (RayError, RuntimeError, ConnectionError):
         return set()

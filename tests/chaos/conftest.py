@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from .cut import NODE, Link
+
 RAY = str(Path(sys.executable).with_name("ray"))
 QUIET = {
     "RAY_AUTH_MODE": "disabled",
@@ -44,26 +46,37 @@ def free_port() -> int:
 class Fleet:
     """A head without CPUs for trials, and workers, each with a folder and processes of its own."""
 
+    host: str = "127.0.0.1"
     port: int = field(default_factory=free_port)
     nodes: dict[str, subprocess.Popen] = field(default_factory=dict)
     folders: list[Path] = field(default_factory=list)
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def start_head(self, *, cpus: int = 0, dashboard: int | None = None) -> None:
         words = ["--head", "--port", str(self.port), f"--num-cpus={cpus}"]
+        if self.host != "127.0.0.1":
+            words += [f"--node-ip-address={self.host}"]
         words += ["--include-dashboard=false"] if dashboard is None else [
             f"--dashboard-port={dashboard}", "--dashboard-agent-listen-port=0",
             f"--ray-client-server-port={free_port()}",
         ]  # fmt: skip
         self._start("head", words)
 
-    def start_worker(self, name: str, *, cpus: int = 1, blind_to: Path | None = None) -> None:
-        """A node; ``blind_to`` is a folder that it does not see, as on a machine of its own."""
+    def start_worker(
+        self, name: str, *, cpus: int = 1, blind_to: Path | None = None, link: Link | None = None
+    ) -> None:
+        """A node, at the far end of a link if there is one.
+
+        Args:
+            blind_to: a folder that it does not see, as on a machine of its own.
+        """
         words = ["--address", self.address, f"--num-cpus={cpus}"]
-        self._start(name, words, blind_to)
+        if link is not None:
+            words += [f"--node-ip-address={NODE}"]
+        self._start(name, words, blind_to, link)
 
     def kill(self, name: str) -> None:
         """As when the machine goes away: nothing of the node has time to say anything."""
@@ -77,11 +90,19 @@ class Fleet:
         for folder in self.folders:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _start(self, name: str, words: list[str], blind_to: Path | None = None) -> None:
+    def _start(
+        self,
+        name: str,
+        words: list[str],
+        blind_to: Path | None = None,
+        link: Link | None = None,
+    ) -> None:
         # A socket's path must be short, so these folders lie in /tmp itself.
         self.folders.append(Path(tempfile.mkdtemp(prefix="hp", dir="/tmp")))
         memory = ["--object-store-memory=100000000", f"--temp-dir={self.folders[-1]}"]
         command = [RAY, "start", *words, *memory, "--block", "--disable-usage-stats"]
+        if link is not None:
+            command = ["ip", "netns", "exec", link.namespace, *command]
         if blind_to is not None:
             if not can_blind():
                 pytest.skip("only root may give a process a file system of its own")

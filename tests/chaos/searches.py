@@ -5,6 +5,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ray._raylet import GcsClient
+from ray.core.generated.gcs_pb2 import GcsNodeInfo
+
 from hpsearch.data.store import PatchStore
 from hpsearch.search.resources import Resources
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
@@ -55,9 +58,17 @@ def wait_for(what: Callable[[], object], seconds: float = 120) -> None:
         time.sleep(0.2)
 
 
-def listens(port: int) -> bool:
+def listens(port: int, host: str = "127.0.0.1") -> bool:
     with socket.socket() as knock:
-        return knock.connect_ex(("127.0.0.1", port)) == 0
+        return knock.connect_ex((host, port)) == 0
+
+
+def joined(address: str, count: int) -> bool:
+    """Whether so many machines that live belong to a cluster, its head among them."""
+    if not listens(int(address.rpartition(":")[2]), host=address.rpartition(":")[0]):
+        return False
+    nodes = GcsClient(address=address).get_all_node_info(timeout=5).values()
+    return sum(node.state == GcsNodeInfo.ALIVE for node in nodes) >= count
 
 
 def seen(run: Run) -> list[int]:

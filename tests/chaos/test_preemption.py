@@ -73,8 +73,8 @@ def test_a_machine_that_is_taken_away_after_notice_costs_no_patch(
         told = time.time()
         give_notice(fleet, first, seconds=30)
         wait_for(lambda: all(saved(folder, run.id) % EVERY for run in trials(folder)))
-        wait_for(lambda: all(run.retries == 1 for run in trials(folder)))
         left = time.time()
+        wait_for(lambda: all(run.retries == 1 for run in trials(folder)))
         between = [saved(folder, run.id) - run.seen for run in trials(folder)]
         fleet.kill("first")
         search.join(200)

@@ -15,6 +15,8 @@ from hpsearch.tracking.runs import Run
 from hpsearch.training.artifacts import MADE, SPARED
 from hpsearch.training.trial import prepare_trial
 
+from .searches import wait_for
+
 TIMES = (SECONDS, MADE, SPARED)
 Point = tuple[str, str, int, float, int]
 """Trial, metric, step, value, milliseconds."""
@@ -108,9 +110,14 @@ def _since_report(run: Run, moment: float) -> int:
 
 def first_report_after(folder: SearchFolder, moment: float) -> float:
     """Seconds from a moment to the first report of a trial that started again after it."""
-    events = folder.ledger.events()
-    started = min(e["time"] for e in events if _is(e, "start", moment))
-    return min(e["time"] for e in events if _is(e, "report", started)) - moment
+
+    def reports() -> list[float]:
+        events = folder.ledger.events()
+        starts = [e["time"] for e in events if _is(e, "start", moment)]
+        return [e["time"] for e in events if starts and _is(e, "report", min(starts))]
+
+    wait_for(reports)
+    return min(reports()) - moment
 
 
 def _is(event: Mapping[str, object], kind: str, moment: float) -> bool:

@@ -1,0 +1,136 @@
+"""A driver that is told to end, one that is killed, and one whose head goes away."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from hpsearch.data.store import PatchStore
+from hpsearch.tracking.names import KIND, STATUS
+from hpsearch.training.trial import CHECKPOINT
+
+from .commands import Command
+from .conftest import Fleet, Note
+from .searches import joined, wait_for
+from .wholeness import (
+    assert_mlflow_agrees,
+    assert_study_agrees,
+    first_report_after,
+    lost_points,
+    lost_trials,
+    patches_since_report,
+    trials,
+)
+
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    return Command(tmp_path / "home", f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def states(command: Command) -> list[tuple[str, str]]:
+    """How MLflow says that the search and its trials stand, the search first."""
+    client = MlflowClient(command.uri)
+    experiment = client.get_experiment_by_name("hpsearch")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    kept = [run for run in runs if run.data.tags[KIND] in ("search", "trial")]
+    kept.sort(key=lambda run: run.data.tags[KIND])
+    return [(run.info.status, run.data.tags[STATUS]) for run in kept]
+
+
+def checkpoints(command: Command) -> list[bytes]:
+    return [
+        (command.folder.trials / r.id / CHECKPOINT).read_bytes() for r in trials(command.folder)
+    ]
+
+
+def test_a_driver_that_is_told_to_end_and_one_that_is_killed(
+    fleet: Fleet, command: Command, tiny: PatchStore, note: Note
+) -> None:
+    """SIGTERM is what Kubernetes sends first, and ``ray job stop``; SIGKILL is what follows."""
+    space = command.write_space(patches=9_600, trials=3, reports=8)
+    fleet.start_head()
+    fleet.start_worker("first")
+    fleet.start_worker("second")
+    wait_for(lambda: joined(fleet.address, 3))
+    driver = command.search(space, tiny.path, fleet.address)
+    command.wait_for_reports(2, driver)
+    told = time.time()
+    driver.send_signal(signal.SIGTERM)
+    again = patches_since_report(command.folder, told)
+    command.finish(driver, 130)
+    assert time.time() - told < 30, "Kubernetes waits so long"
+    assert "hpsearch resume far" in command.said()
+    assert set(states(command)) == {("KILLED", "interrupted")}
+    began = time.time()
+    driver = command.begin("resume", "far")
+    wait_for(lambda: all(run.retries == 1 for run in trials(command.folder)))
+    went_on = first_report_after(command.folder, began)
+    command.wait_for_reports(4, driver)
+    note("SIGTERM to the driver", trials=0, points=0, patches=again, seconds=went_on)
+    killed = time.time()
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    again = patches_since_report(command.folder, killed)
+    before = checkpoints(command)
+    time.sleep(8)
+    assert checkpoints(command) == before, "nobody writes for a driver that is dead"
+    began = time.time()
+    command.finish(command.begin("resume", "far"))
+    assert_study_agrees(command.folder)
+    assert assert_mlflow_agrees(command.folder, command.uri) > 100
+    assert len(trials(command.folder)) == 3
+    assert states(command)[0] == ("FINISHED", "completed")
+    note(
+        "SIGKILL to the driver", trials=lost_trials(command.folder),
+        points=lost_points(command.folder), patches=again,
+        seconds=first_report_after(command.folder, began),
+    )  # fmt: skip
+    assert lost_trials(command.folder) == lost_points(command.folder) == 0
+
+
+def test_a_head_that_is_killed_ends_the_driver_and_a_new_one_goes_on(
+    fleet: Fleet, command: Command, tiny: PatchStore, note: Note, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new head knows nothing of the old; workers join it as they joined the first."""
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "10")  # a minute, left alone
+    space = command.write_space(patches=9_600, trials=2, reports=8)
+    fleet.start_head()
+    fleet.start_worker("first", cpus=2)
+    wait_for(lambda: joined(fleet.address, 2))
+    driver = command.search(space, tiny.path, fleet.address)
+    command.wait_for_reports(3, driver)
+    killed = time.time()
+    fleet.kill("head")
+    again = patches_since_report(command.folder, killed)
+    command.finish(driver, 130)
+    ended = time.time() - killed
+    assert ended < 60
+    assert "hpsearch resume far" in command.said()
+    assert set(states(command)) == {("KILLED", "interrupted")}
+    fleet.kill("first")
+    fleet.start_head()
+    fleet.start_worker("first", cpus=2)
+    wait_for(lambda: joined(fleet.address, 2))
+    began = time.time()
+    command.finish(command.begin("resume", "far"))
+    assert_study_agrees(command.folder)
+    assert_mlflow_agrees(command.folder, command.uri)
+    seconds = first_report_after(command.folder, began)
+    note(
+        f"head killed (driver ends after {ended:.0f} s), started again and resumed",
+        trials=lost_trials(command.folder), points=lost_points(command.folder), patches=again,
+        seconds=seconds,
+    )  # fmt: skip
+    assert lost_trials(command.folder) == lost_points(command.folder) == 0

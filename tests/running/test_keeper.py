@@ -1,0 +1,62 @@
+"""Who may write a trial's files, and how they get to their place."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpsearch.running.keeper import Keeper, SupersededError
+from hpsearch.running.trial_files import link_files, read_files, write_files
+
+NAMES = st.sampled_from(["trial.pt", "folds.json", "fold-0/trial.pt", "fold-1/trial.pt"])
+FILES = st.dictionaries(NAMES, st.binary(max_size=8))
+
+
+@pytest.fixture
+def keeper(tmp_path: Path) -> Keeper:
+    return Keeper(tmp_path / "store", tmp_path / "trials")
+
+
+@pytest.mark.parametrize("by_path", [False, True], ids=["sent", "on a disk that both see"])
+def test_a_start_that_was_overtaken_writes_nothing(
+    keeper: Keeper, tmp_path: Path, by_path: bool
+) -> None:
+    def files(content: bytes) -> dict[str, bytes] | Path:
+        write_files(tmp_path / "scratch", {"trial.pt": content})
+        return tmp_path / "scratch" if by_path else {"trial.pt": content}
+
+    old = keeper.start("000")
+    keeper.keep("000", old, files(b"one report"))
+    new = keeper.start("000")
+    with pytest.raises(SupersededError, match="trial 000 goes on elsewhere"):
+        keeper.keep("000", old, files(b"two reports"))
+    assert keeper.fetch("000") == {"trial.pt": b"one report"}
+    keeper.keep("000", new, files(b"three reports"))
+    with pytest.raises(SupersededError):
+        keeper.keep("000", old, files(b"two reports"))
+    assert keeper.fetch("000") == {"trial.pt": b"three reports"}
+
+
+def test_starts_of_an_earlier_driver_are_nothing_to_a_new_one(
+    keeper: Keeper, tmp_path: Path
+) -> None:
+    for _ in range(3):
+        before = keeper.start("000")
+    with pytest.raises(SupersededError):
+        Keeper(tmp_path / "store", tmp_path / "trials").keep("000", before, {"trial.pt": b""})
+
+
+@settings(deadline=None, max_examples=50)
+@given(before=FILES, after=FILES)
+def test_linked_files_are_those_of_the_source_and_no_others(
+    tmp_path_factory: pytest.TempPathFactory, before: dict[str, bytes], after: dict[str, bytes]
+) -> None:
+    folder = tmp_path_factory.mktemp("files")
+    write_files(folder / "trial", before)
+    write_files(folder / "scratch", after)
+    for _ in range(2):  # the second time they are one file with two names
+        link_files(folder / "scratch", folder / "trial")
+        assert read_files(folder / "trial") == after
+    write_files(folder / "scratch", before)
+    assert read_files(folder / "trial") == after, "a later draft does not show through"
