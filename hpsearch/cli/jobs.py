@@ -57,7 +57,9 @@ def submit(
     asked = _as_search(context, arguments)
     check_data(asked["data"] or stated.data)
     server = JobServer(address)
-    server.check(_resources(stated, asked), asked["concurrent"], waits=asked["wait"])
+    server.check_versions()
+    if not asked["wait"]:
+        server.check_room(_resources(stated, asked), asked["concurrent"])
     server.submit(chosen, arguments, home=home, space=space)
     _say_submitted(chosen, address)
 
@@ -91,6 +93,7 @@ def submit_resume(name: str, address: str, home: str | None, options: list[str])
         raise UserError(
             f"{address} has not seen search {name!r}; say with --home where its folder lies there"
         )
+    server.check_versions()
     server.submit(name, ["resume", name, *options], home=known.get(name) or home or "")
     _say_submitted(name, address)
 

@@ -90,21 +90,22 @@ class JobServer:
         except Exception as error:  # Ray raises bare RuntimeError, ConnectionError and its own
             raise UserError(preflight.refusal(self.address, error)) from error
 
-    def check(self, asked: Resources, at_once: int | None, *, waits: bool = False) -> None:
-        """Make sure that a search can run on this cluster, before it is queued.
-
-        Args:
-            asked: by each trial.
-            at_once: trials, if that is said.
-            waits: whether the search will ask for nodes that are not there now.
+    def check_versions(self) -> None:
+        """Make sure that the head runs what is sent.
 
         Raises:
-            UserError: if versions differ, or no node has what a trial asks for.
+            UserError: if versions of Ray or Python differ.
         """
         there = preflight.head(self.client, self.address)
         preflight.check_versions(self.address, ray_there=there.ray, python_there=there.python)
-        if not waits:
-            preflight.check_fit(preflight.cluster_nodes(self.address), asked, at_once)
+
+    def check_room(self, asked: Resources, at_once: int | None) -> None:
+        """Make sure that the cluster has room now for a trial, and for so many at once.
+
+        Raises:
+            UserError: saying what there is.
+        """
+        preflight.check_fit(preflight.cluster_nodes(self.address), asked, at_once)
 
     def submit(
         self, search: str, arguments: Sequence[str], *, home: str, space: Path | None = None
