@@ -191,7 +191,8 @@ def _duration(job: "SearchJob") -> str:
     if job.began is None:
         return ""
     minutes, seconds = divmod(round((job.ended or time.time()) - job.began), 60)
-    return f" for {minutes} min {seconds} s"
+    hours, minutes = divmod(minutes, 60)
+    return f" for {hours} h {minutes} min" if hours else f" for {minutes} min {seconds} s"
 
 
 def _raw(text: str) -> None:
