@@ -163,8 +163,7 @@ def _run(folder: SearchFolder) -> Session:
 
 def _stopped(folder: SearchFolder, full: str) -> FullDisk:
     return FullDisk(
-        f"{full}, so search {folder.name!r} has stopped; nothing is lost: make room there and go "
-        f"on with `hpsearch resume {folder.name}`"
+        f"{full}, so search {folder.name!r} has stopped; nothing is lost: make room there and go on"
     )
 
 

@@ -50,4 +50,3 @@ def read_sealed(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     return None if found is None else found.to_pybytes()
-
