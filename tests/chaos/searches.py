@@ -24,8 +24,8 @@ def suggest(trial):
                        optimiser=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2)), patches=PATCHES)
 
 SEARCH = Search(suggest=suggest, budget=PATCHES, report_every=PATCHES // {reports},
-                validation_points=8, trials={trials}, baseline=TrialConfig(patches=PATCHES),
-                scheduler="none")
+                validation_points=8, trials={trials}, scheduler="none",
+                baseline=TrialConfig(descriptor=L2Net(width=0.125), patches=1_200))
 """
 
 
