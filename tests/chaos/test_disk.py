@@ -1,0 +1,164 @@
+"""Disks that fill up, and files that come back other than they were written."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hpsearch.data.store import PatchStore
+from hpsearch.running.ray_tune import run_session, start_ray, stop_ray
+from hpsearch.search.limits import Limits
+from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.training.trial import CHECKPOINT
+
+from .conftest import can_blind
+from .searches import begin, seen
+from .wholeness import (
+    assert_mlflow_agrees,
+    assert_study_agrees,
+    first_report_after,
+    lost_points,
+    lost_trials,
+    patches_since_report,
+    trials,
+)
+
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
+PATCHES = 4_800
+REPORTS = [600 * i for i in range(1, 9)]
+DENOISED = """
+from hpsearch.config import (Adam, Denoised, DenoiserTrial, L2Net, RandomTriplets, ShallowUNet,
+                             TrialConfig)
+from hpsearch.search.search import Search
+
+DENOISER = DenoiserTrial(network=ShallowUNet(width=0.25), patches=256)
+
+def suggest(trial):
+    return TrialConfig(input=Denoised(denoiser=DENOISER), descriptor=L2Net(width=0.125),
+                       sampler=RandomTriplets(batch=20), patches=4_800,
+                       optimiser=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2)))
+
+SEARCH = Search(suggest=suggest, budget=4_800, report_every=600, validation_points=8, trials=2,
+                baseline=TrialConfig(patches=4_800), scheduler="none")
+"""
+FULL = """
+mount -t tmpfs -o size=64m none "$HOME_ON_TMPFS" || exit 99
+ledger="$HOME_ON_TMPFS/searches/full/ledger.jsonl"
+(until [ "$(grep -c '"event": "report"' "$ledger" 2> /dev/null)" -ge 3 ] 2> /dev/null
+ do sleep 0.1; done; dd if=/dev/zero of="$HOME_ON_TMPFS/filler" bs=4k 2> /dev/null) &
+$HPSEARCH search "$SPACE" --name full --data "$STORE" > "$SEEN/out1" 2> "$SEEN/err1"
+echo $? > "$SEEN/code1"
+find "$HOME_ON_TMPFS" > "$SEEN/files"; date +%s.%N > "$SEEN/stopped"
+rm "$HOME_ON_TMPFS/filler"
+$HPSEARCH resume full > "$SEEN/out2" 2> "$SEEN/err2"
+echo $? > "$SEEN/code2"
+cp -r "$HOME_ON_TMPFS/." "$SEEN/home"
+"""
+
+
+def test_a_full_disk_is_one_sentence_and_nothing_is_lost(
+    tiny: PatchStore, tmp_path: Path, note
+) -> None:
+    if not can_blind():
+        pytest.skip("only root may mount a small disk")
+    home, watched = tmp_path / "home", tmp_path / "watched"
+    home.mkdir()
+    (watched / "home").mkdir(parents=True)
+    planned = begin(tmp_path / "plan", tiny, patches=PATCHES)
+    space = planned.path.parents[1] / "space.py"
+    small = "baseline=TrialConfig(descriptor=L2Net(width=0.125), "
+    space.write_text(space.read_text().replace("baseline=TrialConfig(", small))
+    subprocess.run(
+        ["unshare", "--mount", "sh", "-c", FULL], check=True, timeout=600,
+        env={
+            **os.environ, "HOME_ON_TMPFS": str(home), "HPSEARCH_HOME": str(home),
+            "SPACE": str(space), "STORE": str(tiny.path), "SEEN": str(watched),
+            "HPSEARCH": f"{sys.executable} -m hpsearch", "COLUMNS": "200",
+        },
+    )  # fmt: skip
+    errors = (watched / "err1").read_text()
+    assert (watched / "code1").read_text().strip() == "2", errors
+    said = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1, errors
+    assert "Traceback" not in errors
+    assert f"the disk that holds {home}" in said[0]
+    assert "is full, so search 'full' has stopped" in said[0]
+    assert "hpsearch resume full" in said[0]
+    assert ".part\n" not in (watched / "files").read_text()
+    assert (watched / "code2").read_text().strip() == "0", (watched / "err2").read_text()
+    folder = Workspace(watched / "home").open("full")
+    assert [seen(run) for run in trials(folder)] == [REPORTS] * 2
+    assert (lost_trials(folder), lost_points(folder)) == (0, 0)
+    assert_study_agrees(folder)
+    assert_mlflow_agrees(folder, f"sqlite:///{watched / 'home' / 'mlflow.db'}")
+    stopped = float((watched / "stopped").read_text())
+    note(
+        "the disk is full, until there is room and the search is resumed", trials=0, points=0,
+        patches=patches_since_report(folder, stopped),
+        seconds=first_report_after(folder, stopped),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def ray_here() -> Iterator[None]:
+    start_ray(cpus=2)
+    yield
+    stop_ray()
+
+
+def test_damaged_checkpoints_and_artifacts_are_made_again(
+    ray_here, tiny: PatchStore, tmp_path: Path, note
+) -> None:
+    folder = denoising(tmp_path, tiny)
+    session = run_session(folder)
+    assert session.limit == f"{PATCHES:,} patches"
+    before = {run.id: run.seen for run in folder.runs()}
+    assert len(before) == 2
+    truncated, flipped = (folder.trials / name / CHECKPOINT for name in sorted(before))
+    truncated.write_bytes(truncated.read_bytes()[:-1_000])
+    flip(flipped)
+    artifacts = sorted((tmp_path / "artifacts").iterdir())
+    whole = {path: path.read_bytes() for path in artifacts if path.suffix != ".seconds"}
+    assert len(whole) == 2, "the denoiser, and the patches that it has denoised"
+    for path in artifacts:
+        flip(path)
+    now = time.time()
+    session = run_session(folder.changed(limits=Limits()))
+    assert session.exhausted
+    assert [seen(run) for run in folder.runs()] == [REPORTS] * 2
+    assert (lost_trials(folder), lost_points(folder)) == (0, 0)
+    assert_study_agrees(folder)
+    folder.publisher().sync()
+    assert_mlflow_agrees(folder, folder.tracking().uri)
+    assert {path: path.read_bytes() for path in whole} == whole, "the same bits again"
+    note(
+        "a checkpoint truncated, one with a flipped bit, two artifacts with one", trials=0,
+        points=0, patches=sum(before.values()), seconds=first_report_after(folder, now),
+    )  # fmt: skip
+
+
+def denoising(home: Path, store: PatchStore) -> SearchFolder:
+    (home / "space.py").write_text(DENOISED)
+    record = SearchRecord(
+        space="space.py", store=str(store.path), fingerprint=store.fingerprint, split="auto",
+        tracking_uri="", trials=2, limits=Limits(patches=PATCHES),
+    )  # fmt: skip
+    return Workspace(home).create("damaged", home / "space.py", record)
+
+
+def flip(path: Path) -> None:
+    """One bit in the middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    draft = path.with_suffix(".flipped")
+    draft.write_bytes(content)
+    draft.replace(path)  # others may have the old one mapped
