@@ -90,8 +90,8 @@ def _collapse(runs: Sequence[Run], totals: Summary) -> Picture:
         plots.collapse_map(runs),
         "Scatter chart of patches a batch against learning rate, marked by how each trial ended; "
         f"{totals.collapsed} of {totals.trials} collapsed.",
-        "Where trials collapsed. The number beside a mark is K, the views of each point in a "
-        "batch.",
+        f"Where trials collapsed{'' if totals.collapsed else ': none did'}. The number beside a "
+        "mark is K, the views of each point in a batch.",
     )
 
 

@@ -61,14 +61,18 @@ def importance(shares: Mapping[str, float]) -> Figure:
 
 
 def compute(totals: Summary) -> Figure:
-    """Patches trained to use, lost to failures, saved by pruning and by detecting collapse."""
+    """Patches trained to use, lost to failures, saved by pruning and by detecting collapse.
+
+    What did not happen has no bar.
+    """
     parts = [
         ("trained", totals.trained - totals.lost_to_failures, COLOURS["completed"]),
         ("lost to failed trials", totals.lost_to_failures, COLOURS["failed"]),
         ("trained again after a crash", totals.trained_again, COLOURS["interrupted"]),
         ("saved by pruning", totals.saved_by_pruning, COLOURS["pruned"]),
         ("saved by stopping collapse", totals.saved_by_detection, COLOURS["collapsed"]),
-    ][::-1]
+    ]
+    parts = [part for number, part in enumerate(parts) if number == 0 or part[1]][::-1]
     whole = totals.budget or 1
     labels = [f"{percent(count / whole)} · {patches(count)}" for _, count, _ in parts]
     heading = f"Compute: {patches(totals.budget)} patches if every trial ran to the end"

@@ -10,8 +10,9 @@ import torch
 from hpsearch.config import TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.search.resources import MEMORY_SHARE
-from hpsearch.training.artifacts import MADE, SPARED
+from hpsearch.training.artifacts import MADE, SPARED, NotTrained
 from hpsearch.training.loop import Report
+from hpsearch.training.tasks import WORST
 from hpsearch.training.trial import CHECKPOINT, Job, Trial, prepare_trial
 
 SECONDS = "train/seconds"
@@ -46,10 +47,16 @@ def checkpointed(config: TrialConfig, job: Job, post: Post) -> Iterator[Report]:
     knew, and by then it has deleted the checkpoint that the snapshot names. Ours is always the
     latest, and holds the last report, which is told again in case nobody heard it.
 
+    A trial whose denoiser or first weights come to nothing has diverged before its first patch.
+
     Raises:
         Preempted: once it has been saved, when it was told to leave.
     """
-    trial = prepare_trial(config, job)
+    try:
+        trial = prepare_trial(config, job)
+    except NotTrained as error:
+        yield Report(0, {**WORST, SECONDS: 0.0}, "diverged", str(error))
+        return
     said = _go_on(trial, post.folder)
     before, shared = 0.0, trial.costs.metrics()
     if said is not None:

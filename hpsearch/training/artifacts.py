@@ -16,6 +16,7 @@ from uuid import uuid4
 import pyarrow as pa
 from pyarrow import fs
 
+from hpsearch.errors import UserError
 from hpsearch.training.sealed import digest, unsealed
 
 
@@ -28,6 +29,10 @@ def artifact_key(**depends_on: Any) -> str:
 MADE, SPARED = "shared/made_seconds", "shared/spared_seconds"
 """Metrics: what a trial spent on making shared results, and what it did not spend because others
 had made them."""
+
+
+class NotTrained(UserError):
+    """What a trial needs collapsed or diverged in training, and so has the trial."""
 
 
 @dataclass

@@ -19,7 +19,7 @@ from hpsearch.losses import (
 )
 from hpsearch.models import build_denoiser, denoise
 from hpsearch.shapes import UInt8
-from hpsearch.training.artifacts import Artifacts, artifact_key
+from hpsearch.training.artifacts import Artifacts, NotTrained, artifact_key
 from hpsearch.training.devices import Compute, Gather, end_step, resident
 from hpsearch.training.loop import Progress, Verdict, fit
 from hpsearch.training.optimisers import build_optimiser, set_rate
@@ -83,7 +83,7 @@ def trained_denoiser(
     """The denoiser that follows from its settings and the patches; found, or made and published.
 
     Raises:
-        ValueError: if its training diverges.
+        NotTrained: if its training diverges.
     """
     network = Compute(device=device).place(build_denoiser(config.network, seed=config.seed))
 
@@ -111,7 +111,7 @@ def _train(config: DenoiserTrial, network: nn.Module, train: Patches, device: to
     torch.manual_seed(config.seed)
     for report in fit(task, patches=config.patches, report_every=config.patches):
         if report.status != "completed":
-            raise ValueError(f"the denoiser {report.status}: {report.reason}")
+            raise NotTrained(f"the denoiser {report.status}: {report.reason}")
 
 
 def denoised_patches(

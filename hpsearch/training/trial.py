@@ -139,6 +139,7 @@ def prepare_trial(config: TrialConfig, job: Job) -> Trial:
 
     Raises:
         UserError: if the job's device or compiler is not here.
+        NotTrained: if what it shares with other trials collapses or diverges.
     """
     compute = Compute.here(job.computing)
     if compute.device.type == "cpu":

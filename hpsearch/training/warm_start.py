@@ -7,8 +7,7 @@ import torch
 
 from hpsearch.config import TrialConfig, WarmStart
 from hpsearch.data.store import Patches
-from hpsearch.errors import UserError
-from hpsearch.training.artifacts import Artifacts, artifact_key
+from hpsearch.training.artifacts import Artifacts, NotTrained, artifact_key
 from hpsearch.training.devices import Compute
 from hpsearch.training.inputs import Feed
 from hpsearch.training.learner import Learner
@@ -24,7 +23,7 @@ def warm_weights(
     """State dict that a trial begins with, found, or made and published; None for random weights.
 
     Raises:
-        UserError: if the baseline collapses or diverges.
+        NotTrained: if the baseline collapses or diverges.
     """
     warm = config.warm_start
     if warm is None:
@@ -34,7 +33,7 @@ def warm_weights(
         learner = Learner(_baseline(config, warm), train.sequence_of, feed, compute)
         for report in fit(learner, patches=warm.patches, report_every=warm.patches):
             if report.status != "completed":
-                raise UserError(
+                raise NotTrained(
                     f"the warm start {report.status}: {report.reason}; give it another learning "
                     "rate or begin with random weights"
                 )

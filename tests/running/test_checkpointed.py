@@ -5,9 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.config import Denoised, DenoiserTrial, L2Net, RandomTriplets, ShallowUNet, TrialConfig
+from hpsearch.config import (
+    SGD,
+    Denoised,
+    DenoiserTrial,
+    DnCNN,
+    L2Net,
+    RandomTriplets,
+    ShallowUNet,
+    TrialConfig,
+)
 from hpsearch.data.store import PatchStore
 from hpsearch.running.checkpointed import Post, checkpointed
+from hpsearch.search.objective import MEAN_MAP
+from hpsearch.search.outcome import guarded
 from hpsearch.training.artifacts import MADE, SPARED, Artifacts
 from hpsearch.training.trial import Job
 
@@ -36,3 +47,13 @@ def test_making_a_shared_denoiser_costs_one_and_spares_the_other(tmp_path: Path,
     *_, last = checkpointed(CONFIG, job, Post(tmp_path / "first"))
     assert last.status == "completed"
     assert [last.metrics[name] for name in (MADE, SPARED)] == [first.metrics[MADE], 0.0]
+
+
+def test_a_trial_whose_denoiser_diverges_has_diverged(tmp_path: Path, job: Job) -> None:
+    sgd = SGD(lr=100, momentum=0.9)
+    wild = DenoiserTrial(network=DnCNN(depth=3), loss="mse", optimiser=sgd, batch=8, patches=160)
+    config = CONFIG.model_copy(update={"input": Denoised(denoiser=wild)})
+    (only,) = checkpointed(config, job, Post(tmp_path / "wild"))
+    assert (only.seen, only.status) == (0, "diverged")
+    assert only.reason.startswith("the denoiser diverged")
+    assert guarded(only, MEAN_MAP)["objective"] == MEAN_MAP.worst
