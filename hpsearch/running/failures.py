@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
-from ray.exceptions import OutOfMemoryError, RayTaskError
 
 from hpsearch.errors import UserError
 from hpsearch.running.checkpointed import Preempted
@@ -66,14 +65,13 @@ def words(error: BaseException) -> str:
     return f"{type(error).__name__}: {said or 'no message'} ({at})"
 
 
-def death(error: BaseException | None) -> str:
-    """Why a worker died, as far as Ray knows."""
-    text = str(error)
-    if memory_ran_out(error):
+def death(said: str) -> str:
+    """Why a worker died, by what Ray said of it."""
+    if memory_ran_out(said):
         return f"the machine ran out of memory, so Ray killed its worker; {_remedy('memory')}"
-    if isinstance(error, RayTaskError):  # a disk or a network that did not recover
-        return text.strip().splitlines()[-1][:300]
-    if "its node has died" in text or "NODE_DIED" in text:
+    if "ray::" in said:  # raised by the trial: a disk or a network that did not recover
+        return said.strip().splitlines()[-1][:300]
+    if "its node has died" in said:
         return "its machine went away"
     return (
         "its worker process died: the system kills what takes too much memory, else native code "
@@ -81,14 +79,14 @@ def death(error: BaseException | None) -> str:
     )
 
 
-def memory_ran_out(error: BaseException | None) -> bool:
+def memory_ran_out(said: str) -> bool:
     """Whether Ray killed a worker because its machine had no memory left."""
-    return isinstance(error, OutOfMemoryError) or "running low on memory" in str(error)
+    return "running low on memory" in said
 
 
-def went_with_notice(error: BaseException | None) -> bool:
+def went_with_notice(said: str) -> bool:
     """Whether a trial left a machine that was about to go."""
-    return isinstance(error, RayTaskError) and isinstance(error.cause, Preempted)
+    return f"{Preempted.__name__}: " in said
 
 
 def _remedy(where: str) -> str:

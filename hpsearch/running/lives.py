@@ -53,15 +53,15 @@ class Lives:
         if squeezed:
             self._squeezed.add(trial_id)
 
-    def died(self, trial_id: str, name: str, error: BaseException | None) -> None:
-        """A trial's worker died."""
+    def died(self, trial_id: str, name: str, said: str) -> None:
+        """A trial's worker died; what Ray said of it."""
         if trial_id in self._hopeless:
             return
-        if memory_ran_out(error):
+        if memory_ran_out(said):
             self._crowded.add(trial_id)
-        if not went_with_notice(error):
+        if not went_with_notice(said):
             self._deaths[name] = self._deaths.get(name, 0) + 1
-        times, why = self._deaths.get(name, 0), death(error)
+        times, why = self._deaths.get(name, 0), death(said)
         self._reasons[trial_id] = f"death {times} without getting further: {why}"
         if times <= 1:
             self._reasons[trial_id] = why

@@ -1,9 +1,9 @@
 """Between Tune and the ledger: what happens is written down, and who stops is read from it."""
 
+from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune.error import TuneError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
 
@@ -56,8 +56,8 @@ class LedgerCallback(tune.Callback):
         if self._lives.begins_again(trial.trial_id):
             self._ledger.append("crash", trial=name, reason=reason)
         else:
-            said = (trial.get_error() or "")[-LONGEST:]
-            self._ledger.append("end", trial=name, status="failed", reason=reason, traceback=said)
+            fields = {"reason": reason, "traceback": _error(trial)[-LONGEST:]}
+            self._ledger.append("end", trial=name, status="failed", **fields)
 
 
 class JudgeScheduler(FIFOScheduler):
@@ -81,8 +81,13 @@ class JudgeScheduler(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         """A trial raised, or its worker died."""
-        error = trial.get_pickled_error() or TuneError(trial.get_error() or "")
-        self._lives.died(trial.trial_id, trial.config["id"], error)
+        self._lives.died(trial.trial_id, trial.config["id"], _error(trial))
+
+
+def _error(trial: TuneTrial) -> str:
+    """What Ray said of a trial's end; Tune keeps it on the driver's machine, as text."""
+    path = trial.error_file
+    return Path(path).read_text() if path and Path(path).exists() else ""
 
 
 class LimitStopper(tune.Stopper):

@@ -32,7 +32,7 @@ SEED = {
     "asks torch for too much": 8,
     "eats all memory": 9,
 }
-LARGEST = 6 << 30
+LARGEST = 8 << 30
 """Bytes that a trial eats at most, should nobody stop it."""
 KILLED_AT = (100, 250, 400, 600, 750, 900)
 

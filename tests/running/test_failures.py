@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ray.exceptions import ActorDiedError, OutOfMemoryError
 
 from hpsearch.errors import UserError
 from hpsearch.running.failures import death, full_disk, is_full_disk, lacks_memory, may_pass, words
@@ -28,8 +27,11 @@ def test_reasons_are_one_line_that_names_the_remedy() -> None:
         assert not may_pass(error)
         assert remedy in words(error)
         assert "\n" not in words(error)
-    assert "ran out of memory, so Ray killed" in death(OutOfMemoryError("low"))
-    assert "its worker process died" in death(ActorDiedError())
+    assert "ran out of memory, so Ray killed" in death(
+        "killed due to the node running low on memory. More"
+    )
+    assert "its worker process died" in death("The actor died unexpectedly")
+    assert death("Failure # 1\nray::f\n  File x\nOSError: stale") == "OSError: stale"
     assert words(UserError("give it a name")) == "give it a name"
 
 
