@@ -92,12 +92,13 @@ def test_a_driver_that_is_told_to_end_and_one_that_is_killed(
     assert assert_mlflow_agrees(command.folder, command.uri) > 100
     assert len(trials(command.folder)) == 3
     assert states(command)[0] == ("FINISHED", "completed")
+    points = lost_points(command.folder)
     note(
         "SIGKILL to the driver", trials=lost_trials(command.folder),
-        points=lost_points(command.folder), patches=again,
+        points=points, patches=again,
         seconds=first_report_after(command.folder, began),
     )  # fmt: skip
-    assert lost_trials(command.folder) == lost_points(command.folder) == 0
+    assert lost_trials(command.folder) == points == 0
 
 
 def test_a_head_that_is_killed_ends_the_driver_and_a_new_one_goes_on(
@@ -127,10 +128,10 @@ def test_a_head_that_is_killed_ends_the_driver_and_a_new_one_goes_on(
     command.finish(command.begin("resume", "far"))
     assert_study_agrees(command.folder)
     assert_mlflow_agrees(command.folder, command.uri)
-    seconds = first_report_after(command.folder, began)
+    seconds, points = first_report_after(command.folder, began), lost_points(command.folder)
     note(
         f"head killed (driver ends after {ended:.0f} s), started again and resumed",
-        trials=lost_trials(command.folder), points=lost_points(command.folder), patches=again,
+        trials=lost_trials(command.folder), points=points, patches=again,
         seconds=seconds,
     )  # fmt: skip
-    assert lost_trials(command.folder) == lost_points(command.folder) == 0
+    assert lost_trials(command.folder) == points == 0

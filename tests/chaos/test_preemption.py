@@ -84,11 +84,12 @@ def test_a_machine_that_is_taken_away_after_notice_costs_no_patch(
     assert all(0 < patches < EVERY for patches in between), "saved on notice, not at a report"
     assert left - told < 30, "and in time"
     assert_study_agrees(folder)
+    points = lost_points(folder)
     note(
         "a machine is taken away after 30 s of notice", trials=lost_trials(folder),
-        points=lost_points(folder), patches=0, seconds=first_report_after(folder, told),
+        points=points, patches=0, seconds=first_report_after(folder, told),
     )  # fmt: skip
-    assert lost_trials(folder) == lost_points(folder) == 0
+    assert lost_trials(folder) == points == 0
 
 
 def test_a_machine_that_goes_without_a_word_costs_less_than_one_report_interval(
@@ -118,8 +119,9 @@ def test_a_machine_that_goes_without_a_word_costs_less_than_one_report_interval(
         stop_ray()
     assert 0 < again < 2 * EVERY, "of two trials"
     assert_study_agrees(folder)
+    points = lost_points(folder)
     note(
         "both machines go without a word, another comes", trials=lost_trials(folder),
-        points=lost_points(folder), patches=again, seconds=first_report_after(folder, gone),
+        points=points, patches=again, seconds=first_report_after(folder, gone),
     )  # fmt: skip
-    assert lost_trials(folder) == lost_points(folder) == 0
+    assert lost_trials(folder) == points == 0

@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
 ]
 
-AWAY = 20.0
+AWAY = 10.0
 """Seconds without a server."""
 
 
@@ -36,7 +36,7 @@ def test_a_search_does_not_wait_for_a_tracking_server_that_is_killed_and_comes_b
     server = Server(tmp_path, f"sqlite:///{tmp_path}/mlflow.db")
     server.start()
     command = Command(tmp_path / "home", server.uri)
-    space = command.write_space(patches=9_600, trials=2, reports=16)
+    space = command.write_space(patches=19_200, trials=2, reports=16)
     fleet.start_head()
     fleet.start_worker("first")
     fleet.start_worker("second")
@@ -51,15 +51,18 @@ def test_a_search_does_not_wait_for_a_tracking_server_that_is_killed_and_comes_b
         meanwhile = [time for time in times if time > killed]
         server.start()
         command.finish(driver)
+        if "MLflow has not had everything" in command.said():  # it was up only after the end
+            command.finish(command.begin("sync", "far"))
         assert_study_agrees(command.folder)
         count = assert_mlflow_agrees(command.folder, server.database)
     finally:
         server.kill()
     assert meanwhile, "trials report while nobody listens"
     assert count == 32 * (count // 32) > 300
+    points = lost_points(command.folder)
     note(
-        f"MLflow's server killed for {AWAY:.0f} s ({count} points told)",
-        trials=lost_trials(command.folder), points=lost_points(command.folder), patches=0,
+        f"MLflow's server killed for {AWAY:.0f} s ({count:,} points told)",
+        trials=lost_trials(command.folder), points=points, patches=0,
         seconds=min(meanwhile) - killed,
     )  # fmt: skip
-    assert lost_trials(command.folder) == lost_points(command.folder) == 0
+    assert lost_trials(command.folder) == points == 0
