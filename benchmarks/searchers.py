@@ -170,7 +170,7 @@ class InMemory(StudySearch):
     def __init__(self, space: Path, left: Left, *, seed: int, constrained: bool) -> None:
         super().__init__(Path("replay"), space=space, trials=10**6)
         self._constrained = constrained
-        search = replace(load_search(space), seed=seed)
+        search = replace(load_search(space), seed=seed, first=())
         study = optuna.create_study(storage=InMemoryStorage(), direction=search.objective.direction)
         places = Places(search.planned, search.seeds, search.listed)
         self._opened, self._left = (search, study, places), left
