@@ -53,8 +53,8 @@ class Search:
         first: points to try first, as parameter values by the names that ``suggest`` uses; the
             sampler draws what a point leaves out.
         warm_from: an earlier search whose trials the sampler is told of before it begins.
-        patience: trials that may end in a row without an improvement before no more are begun;
-            None for no limit.
+        patience: trials that may end in a row without an improvement before no more are begun,
+            counted anew when the search is extended; None for no limit.
         data: a set by name (``mini``, ``tiny``) or the path of a patch store.
         validation_points: points of each validation sequence that a report is scored on.
         time_limit: seconds after which no trial goes on; None for no limit.

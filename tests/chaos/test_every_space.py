@@ -32,8 +32,9 @@ def shrunk(config):
         smaller["descriptor"] = config.descriptor.model_copy(update={{"width": 0.125}})
     if hasattr(config.input, "denoiser"):
         network = config.input.denoiser.network
-        if hasattr(network, "width"):
-            network = network.model_copy(update={{"width": 0.125}})
+        least = {{"width": 0.125, "channels": 4, "depth": 3}}
+        kept = {{name: value for name, value in least.items() if hasattr(network, name)}}
+        network = network.model_copy(update=kept)
         denoiser = config.input.denoiser.model_copy(update={{"patches": 128, "network": network}})
         smaller["input"] = config.input.model_copy(update={{"denoiser": denoiser}})
     if config.warm_start is not None:
