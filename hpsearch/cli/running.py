@@ -19,7 +19,7 @@ from hpsearch.promotion.promotion import refuse_promotion
 from hpsearch.promotion.winner import best_run, one_thread
 from hpsearch.running import ray_tune
 from hpsearch.running.checkpointed import Post, checkpointed
-from hpsearch.running.failures import FullDisk
+from hpsearch.running.failures import Halted
 from hpsearch.running.head import head_watched
 from hpsearch.running.scaling import room
 from hpsearch.search.constants import constants
@@ -68,7 +68,7 @@ def run_trials(folder: SearchFolder, *, command: str = "") -> None:
 
     Raises:
         typer.Exit: if trials are left, unless a limit is the reason.
-        FullDisk: if a disk is full.
+        Halted: if a disk is full, or a machine has no memory.
     """
     stated, record = folder.search(), folder.record
     command = command or f"hpsearch resume {folder.name}{home_option(folder)}"
@@ -84,11 +84,11 @@ def run_trials(folder: SearchFolder, *, command: str = "") -> None:
             head_watched(lambda: _leave_without_head(folder, command)),
         ):
             session = ray_tune.run_session(folder)
-    except FullDisk as error:
+    except Halted as error:
         with suppress(OSError):  # if there is room for that
             _close_open_runs(folder)
             folder.ledger.append("finish", status="interrupted")
-        raise FullDisk(f"{error} with:  {command}") from error
+        raise Halted(f"{error} with:  {command}") from error
     finally:
         ray_tune.stop_ray()
     cut = _close_open_runs(folder)

@@ -18,8 +18,8 @@ MEMORY_WORDS = ("DefaultCPUAllocator: can't allocate memory", "RESOURCE_EXHAUSTE
 """How torch on the CPU, and XLA, say that there is no memory: in a RuntimeError."""
 
 
-class FullDisk(UserError):
-    """A disk is full: the search stops and can go on."""
+class Halted(UserError):
+    """A disk is full, or a machine has no memory: the search stops and can go on."""
 
 
 def is_full_disk(error: BaseException) -> bool:
