@@ -3,7 +3,7 @@
 Each prints a Markdown table. The session is the product's: study, fleet, Tune, ledger, and MLflow
 in a database of its own; only the training function sleeps instead.
 
-    python benchmarks/cluster.py nodes [--seconds 20]    # trials an hour on 1, 2, 4, 8 nodes
+    python benchmarks/cluster.py nodes [--seconds 12]    # trials an hour on 1, 2, 4, 8 nodes
     python benchmarks/cluster.py driver [--seconds 15]   # 1,000 trials, 64 at once: its cost
 
 What a node's patches and checkpoints cost is in ``cluster_data.py``.
@@ -276,7 +276,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         if asked.what == "nodes":
-            nodes(asked.counts, seconds=asked.seconds or 20, waves=asked.waves, home=home)
+            nodes(asked.counts, seconds=asked.seconds or 12, waves=asked.waves, home=home)
         else:
             driver(asked.trials, at_once=asked.at_once, seconds=asked.seconds or 15, home=home)
 
