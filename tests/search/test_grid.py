@@ -4,7 +4,7 @@ from typing import Any
 
 import optuna
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpsearch.errors import UserError
@@ -36,6 +36,7 @@ def test_a_space_with_nothing_to_choose_has_one_combination() -> None:
 
 
 @given(st.lists(st.integers(1, 4), max_size=4))
+@settings(max_examples=50, deadline=None)
 def test_a_product_has_as_many_combinations_as_its_sizes_multiply_to(sizes: list[int]) -> None:
     def suggest(trial: optuna.Trial) -> None:
         for i, size in enumerate(sizes):
