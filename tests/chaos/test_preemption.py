@@ -56,7 +56,7 @@ def saved(folder: SearchFolder, trial: str) -> int:
 def test_a_machine_that_is_taken_away_after_notice_costs_no_patch(
     fleet, tiny: PatchStore, tmp_path: Path, note: Note
 ) -> None:
-    folder = begin(tmp_path / "home", tiny, patches=4 * EVERY, reports=4)
+    folder = begin(tmp_path / "home", tiny, patches=6 * EVERY, reports=6)
     fleet.start_head()
     fleet.start_worker("first", cpus=2)
     wait_for(lambda: listens(fleet.port))
@@ -67,15 +67,16 @@ def test_a_machine_that_is_taken_away_after_notice_costs_no_patch(
     search = threading.Thread(target=lambda: ended.append(run_session(folder)))
     try:
         search.start()
-        wait_for(lambda: [len(run.reports) >= 2 for run in trials(folder)] == [True, True])
+        wait_for(lambda: len(trials(folder)) == 2)
         fleet.start_worker("second", cpus=2)
         wait_for(lambda: ray.cluster_resources().get("CPU") == 4)
+        wait_for(lambda: [len(run.reports) >= 1 for run in trials(folder)] == [True, True])
         told = time.time()
         give_notice(fleet, first, seconds=30)
         wait_for(lambda: all(saved(folder, run.id) % EVERY for run in trials(folder)))
         left = time.time()
-        wait_for(lambda: all(run.retries == 1 for run in trials(folder)))
         between = [saved(folder, run.id) - run.seen for run in trials(folder)]
+        wait_for(lambda: all(run.retries == 1 for run in trials(folder)))
         fleet.kill("first")
         search.join(200)
         assert [session.exhausted for session in ended] == [True]
