@@ -68,7 +68,7 @@ def run_trials(folder: SearchFolder, *, command: str = "") -> None:
 
     Raises:
         typer.Exit: if trials are left, unless a limit is the reason.
-        Halted: if a disk is full, or a machine has no memory.
+        Halted: if a disk is full.
     """
     stated, record = folder.search(), folder.record
     command = command or f"hpsearch resume {folder.name}{home_option(folder)}"

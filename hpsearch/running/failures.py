@@ -19,7 +19,7 @@ MEMORY_WORDS = ("DefaultCPUAllocator: can't allocate memory", "RESOURCE_EXHAUSTE
 
 
 class Halted(UserError):
-    """A disk is full, or a machine has no memory: the search stops and can go on."""
+    """A disk is full: the search stops and can go on."""
 
 
 def is_full_disk(error: BaseException) -> bool:
@@ -69,6 +69,8 @@ def death(said: str) -> str:
     """Why a worker died, by what Ray said of it."""
     if memory_ran_out(said):
         return f"the machine ran out of memory, so Ray killed its worker; {_remedy('memory')}"
+    if went_with_notice(said):
+        return "its machine was taken away, after notice"
     if "ray::" in said:  # raised by the trial: a disk or a network that did not recover
         return said.strip().splitlines()[-1][:300]
     if "its node has died" in said:

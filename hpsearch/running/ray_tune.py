@@ -12,7 +12,8 @@ import ray
 from ray import tune
 
 from hpsearch.errors import UserError
-from hpsearch.running.failures import Halted, full_disk, is_full_disk, memory_ran_out
+from hpsearch.running.evictions import evictions_are_deaths
+from hpsearch.running.failures import Halted, full_disk, is_full_disk
 from hpsearch.running.keeper import pack
 from hpsearch.running.lives import Lives
 from hpsearch.running.notice import draining
@@ -38,20 +39,11 @@ SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "600",  # nothing is ever read from what Tune writes down
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # It kills whoever came last, and ends all of Tune; the system kills who takes most, and then
-    # that trial alone fails.
-    "RAY_memory_monitor_refresh_ms": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of a trial that was stopped while it raised
     "THP_MEM_ALLOC_ENABLE": "1",  # workers train in a thread; see keep_freed_memory
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a bad report ends its trial, not the search
 }
-
-OUT_OF_MEMORY = (
-    "a machine of the cluster ran out of memory, so Ray has ended search {!r}; nothing is lost: "
-    "start its nodes with RAY_memory_monitor_refresh_ms=0, so that only the trial that takes too "
-    "much ends, or run fewer trials at once with --concurrent, and go on"
-)
 
 
 def start_ray(*, address: str | None = None, cpus: int | None = None) -> None:
@@ -117,7 +109,7 @@ def run_session(folder: SearchFolder) -> Session:
 
     Raises:
         UserError: if the cluster cannot hold a trial, or not so many at once.
-        Halted: if a disk is full, or Ray killed workers because a machine had no memory left.
+        Halted: if a disk is full.
     """
     try:
         return _run(folder)
@@ -126,8 +118,6 @@ def run_session(folder: SearchFolder) -> Session:
     except Exception as error:
         if is_full_disk(error):
             raise _stopped(folder, full_disk([folder.path])) from error
-        if memory_ran_out(str(error)):
-            raise Halted(OUT_OF_MEMORY.format(folder.name)) from error
         raise
 
 
@@ -166,7 +156,8 @@ def _run(folder: SearchFolder) -> Session:
             verbose=0,
         ),
     )
-    tuner.fit()
+    with evictions_are_deaths():
+        tuner.fit()
     if stopper.full_disk:
         raise _stopped(folder, stopper.full_disk)
     return Session(placed.exhausted, stopper.reached)

@@ -6,6 +6,7 @@ Ray runs ``arm`` in each worker as it starts.
 import ctypes
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +30,10 @@ SEED = {
     "kills itself at one step": 6,
     "asks NumPy for too much": 7,
     "asks torch for too much": 8,
+    "eats all memory": 9,
 }
+LARGEST = 8 << 30
+"""Bytes that a trial eats at most, should nobody stop it."""
 KILLED_AT = (100, 250, 400, 600, 750, 900)
 
 
@@ -62,6 +66,15 @@ def _fault(seed: int, step: int) -> None:
             np.zeros(1 << 50)
         case "asks torch for too much", 200:
             torch.zeros(1 << 50)
+        case "eats all memory", 60:
+            _eat()
+
+
+def _eat() -> None:
+    eaten = []
+    for _ in range(LARGEST >> 26):
+        eaten.append(np.ones(1 << 23))  # 64 MiB
+        time.sleep(0.05)
 
 
 def _hurt_save(save: Callable) -> Callable:

@@ -19,7 +19,7 @@ from hpsearch.tracking.runs import Run
 
 from .faults import KILLED_AT, MARKS, SEED
 from .searches import seen
-from .wholeness import assert_mlflow_agrees, timeless, undisturbed
+from .wholeness import assert_mlflow_agrees, patches_since_report, timeless, undisturbed
 
 pytestmark = [
     pytest.mark.chaos,
@@ -28,6 +28,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
 ]
 HANG_AFTER = 60.0
+ROOM = 4 << 30
+"""Bytes that trials may take before Ray finds that the machine has no memory left."""
 SPACE = """
 from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
 from hpsearch.search.search import Search
@@ -75,11 +77,11 @@ def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     stop_ray()
 
 
-def start_armed() -> None:
+def start_armed(**system: float) -> None:
     """Ray on two cores, whose workers are armed."""
     ray.init(
         address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
-        runtime_env={"worker_process_setup_hook": "faults.arm"},
+        runtime_env={"worker_process_setup_hook": "faults.arm"}, _system_config=system,
     )  # fmt: skip
     start_ray()
 
@@ -113,6 +115,27 @@ def test_each_fault_ends_as_it_should_and_the_search_goes_on(
         assert trial.state == (TrialState.COMPLETE if completed else TrialState.FAIL)
         assert list(trial.intermediate_values) == seen(run)
         assert trial.user_attrs["reason"] == run.reason
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="needs Linux")
+def test_a_trial_that_eats_all_memory_fails_and_the_one_beside_it_does_not(
+    marks: Path, tiny: PatchStore, tmp_path: Path, note
+) -> None:
+    """Ray kills whoever came last; who is to blame shows when one is killed alone."""
+    folder = begin(tmp_path, tiny, ["eats all memory", "none"], patches=1_200)
+    total, free = memory("MemTotal"), memory("MemAvailable")
+    if free < 10 << 30:
+        pytest.skip("needs 10 GB of free memory")
+    room = (total - free + ROOM) / total
+    start_armed(memory_usage_threshold=room, memory_monitor_refresh_ms=100)
+    assert run_session(folder).exhausted
+    eater, healthy = one(folder, "eats all memory"), one(folder, "none")
+    assert eater.status == "failed"
+    assert eater.reason.startswith("the machine ran out of memory, so Ray killed its worker; lower")
+    assert (healthy.status, seen(healthy)) == ("completed", [204, 402, 600, 804, 1002, 1200])
+    crashed = [e["time"] for e in folder.ledger.events() if e["event"] == "crash"]
+    again = sum(patches_since_report(folder, moment) for moment in crashed)
+    note_run(note, "beside one that eats all memory", folder, healthy, again=again)
 
 
 def begin(home: Path, store: PatchStore, faults: list[str], *, patches: int) -> SearchFolder:
@@ -149,6 +172,12 @@ def pauses(events: list[Event], trial: str) -> Iterator[float]:
             e for e in events[i:] if e["event"] == "start" and (e["trial"] == trial or not own)
         )
         yield from (start["time"] - event["time"] for start in islice(starts, 1))
+
+
+def memory(name: str) -> int:
+    """Bytes, by Linux."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{name}:"))
 
 
 def assert_freed(pid: int) -> None:
