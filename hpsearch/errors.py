@@ -1,5 +1,8 @@
 """What a user can mend, told apart from what is our bug."""
 
+INTERRUPTED = 130
+"""Exit code of a command that was stopped and can go on, as a shell has it for Ctrl-C."""
+
 
 class UserError(ValueError):
     """One sentence that says what is wrong and how to mend it; the command exits with code 2."""

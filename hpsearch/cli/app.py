@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 import hpsearch
-from hpsearch.errors import UserError
+from hpsearch.errors import INTERRUPTED, UserError
 
 app = typer.Typer(
     name="hpsearch",
@@ -50,7 +50,7 @@ def main() -> None:
         _refuse(f"a disk is full{place}; make room and give the command again")
     except KeyboardInterrupt:
         err.print("interrupted")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 def validation_sentence(error: ValidationError) -> str:

@@ -108,12 +108,12 @@ def status(name: Name, address: Address) -> None:
 
     server = JobServer(address)
     job = server.job(name)
-    _raw(f"{name}: {job.state}{_duration(job)}")
+    say(f"{name}: {job.state}{_duration(job)}")
     line = server.progress(job)
     if line:
-        _raw(f"  {line}")
+        say(f"  {line}")
     if job.state == "stopped":
-        _raw(f"  go on with:  hpsearch resume {name} --address {address}")
+        say(f"  go on with:  hpsearch resume {name} --address {address}")
 
 
 @app.command(rich_help_panel=PANEL)
@@ -151,14 +151,14 @@ def stop(name: Name, address: Address) -> None:
     while not job.over and time.monotonic() < deadline:
         time.sleep(1)
         job = server.job(name)
-    _raw(f"{name}: {job.state}{_duration(job)}")
+    say(f"{name}: {job.state}{_duration(job)}")
     if not job.over:
         raise UserError(
             f"search {name!r} still runs {STOP_WAIT} s after it was asked to stop; look at "
             f"`hpsearch logs {name} --address {address}`, and stop it once more"
         )
     if job.state != "completed":
-        _raw(f"  go on with:  hpsearch resume {name} --address {address}")
+        say(f"  go on with:  hpsearch resume {name} --address {address}")
 
 
 @app.command("list", rich_help_panel=PANEL)
@@ -171,20 +171,20 @@ def list_(address: Address) -> None:
 
     jobs = JobServer(address).jobs()
     if not jobs:
-        _raw(f"no search has been submitted to {address}")
+        say(f"no search has been submitted to {address}")
     for job in {job.search: job for job in jobs}.values():
         began = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.began)) if job.began else ""
-        _raw(f"{job.search:<24} {job.state:<10} {began:<17} {_duration(job).strip()}")
+        say(f"{job.search:<24} {job.state:<10} {began:<17} {_duration(job).strip()}")
 
 
 def _say_submitted(name: str, address: str) -> None:
-    _raw(f"submitted search {name} to {address}")
+    say(f"submitted search {name} to {address}")
     for verb, why in (
         (f"status {name}", "how far it is"),
         (f"logs {name} -f", "what it prints"),
         (f"stop {name}", "save its trials and stop"),
     ):
-        _raw(f"  {f'hpsearch {verb} --address {address}':<64}  {why}")
+        say(f"  {f'hpsearch {verb} --address {address}':<64}  {why}")
 
 
 def _duration(job: "SearchJob") -> str:
@@ -193,7 +193,3 @@ def _duration(job: "SearchJob") -> str:
     minutes, seconds = divmod(round((job.ended or time.time()) - job.began), 60)
     hours, minutes = divmod(minutes, 60)
     return f" for {hours} h {minutes} min" if hours else f" for {minutes} min {seconds} s"
-
-
-def _raw(text: str) -> None:
-    out.print(text, markup=False, soft_wrap=True)

@@ -9,12 +9,13 @@ from typing import NoReturn
 
 import typer
 
-from hpsearch.cli.app import err, out
+from hpsearch.cli.app import err, out, say
 from hpsearch.cli.ending import finish
 from hpsearch.cli.figures import home_option
 from hpsearch.cli.live import Watch
 from hpsearch.cli.stopping import heed_sigterm
 from hpsearch.data.store import PatchStore
+from hpsearch.errors import INTERRUPTED
 from hpsearch.promotion.promotion import refuse_promotion
 from hpsearch.promotion.winner import best_run, one_thread
 from hpsearch.running import ray_tune
@@ -29,8 +30,6 @@ from hpsearch.search.warm import warm_start
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.registry import quieten_mlflow
 from hpsearch.tracking.versions import versions
-
-INTERRUPTED = 130
 
 
 def run(folder: SearchFolder) -> None:
@@ -108,11 +107,7 @@ def _room(folder: SearchFolder) -> AbstractContextManager[None]:
     """Nodes for the trials, asked for and waited for if the search was started so."""
     if not folder.record.wait:
         return nullcontext()
-    return room(folder.resources(), folder.record.concurrent, _say)
-
-
-def _say(text: str) -> None:
-    out.print(text, markup=False, soft_wrap=True)
+    return room(folder.resources(), folder.record.concurrent, say)
 
 
 def _leave_without_head(folder: SearchFolder, command: str) -> NoReturn:

@@ -18,7 +18,7 @@ from ray.job_submission import JobDetails, JobSubmissionClient
 from ray.job_submission import JobStatus as RayStatus
 
 import hpsearch
-from hpsearch.errors import UserError
+from hpsearch.errors import INTERRUPTED, UserError
 from hpsearch.running import preflight
 from hpsearch.running.job_words import failure_line, progress_line
 from hpsearch.search.resources import Resources
@@ -35,8 +35,6 @@ STATES = {
     RayStatus.STOPPED: "stopped",
     RayStatus.FAILED: "failed",
 }
-INTERRUPTED = 130
-"""Exit code of a search that was stopped and can go on."""
 TALKATIVE = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",

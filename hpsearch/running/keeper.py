@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hpsearch.data.store import PatchStore
@@ -46,6 +46,7 @@ class Keeper:
         self._store, self._trials = store, trials
         self._put: Any = None
         self._starts = Counter[str]()
+        self._over = False
 
     def store(self) -> list[Any]:
         """A reference, in a list so that Ray does not resolve it, to the bytes of the store."""
@@ -57,6 +58,14 @@ class Keeper:
         """The number of a trial's new start; from now on nothing is taken from earlier ones."""
         self._starts[trial] += 1
         return self._starts[trial]
+
+    def end(self) -> None:
+        """Trials that run are to save and leave: the session ends."""
+        self._over = True
+
+    def ended(self) -> bool:
+        """Whether they are."""
+        return self._over
 
     def fetch(self, trial: str) -> Files:
         """What a trial wrote when it was last heard of."""
@@ -116,6 +125,13 @@ class Luggage:
             yield TrialFolder(scratch, trial, start, self.keeper, seen)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def ended(self) -> bool:
+        """Whether the session that sent this is about to end; False if nobody answers."""
+        try:
+            return _answer(self.keeper.ended.remote())
+        except (ConnectionError, RayError):
+            return False
 
     def _open(self) -> PatchStore:
         if self.store.is_file():

@@ -1,4 +1,4 @@
-"""Ray's word that a machine is about to be taken away.
+"""What tells a trial to save at once and leave: the end of a session, or of its machine.
 
 A cloud tells some time before it takes a spot machine: two minutes on AWS, half a minute on Google
 Cloud and Kubernetes. Whoever hears it (Ray's autoscaler, a preStop hook, a person) tells the head
@@ -18,14 +18,18 @@ EVERY = 2.0
 
 
 @contextmanager
-def watched() -> Iterator[Callable[[], bool]]:
-    """Whether this machine is about to go; a thread asks, so the answer costs nothing."""
+def watched(ended: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
+    """Whether to leave; a thread asks, so the answer costs nothing.
+
+    Args:
+        ended: whether the session is about to end.
+    """
     given, over = threading.Event(), threading.Event()
     here = ray.get_runtime_context().get_node_id()
 
     def ask() -> None:
         while not over.is_set() and not given.is_set():
-            if here in draining():
+            if here in draining() or ended():
                 given.set()
             over.wait(EVERY)
 

@@ -7,6 +7,7 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
+from hpsearch.running.farewell import Farewell
 from hpsearch.running.lives import Lives
 from hpsearch.running.optuna_bridge import StudySearch
 from hpsearch.search.resources import MEMORY_SHARE, Fleet, Node, Place
@@ -28,11 +29,13 @@ class PlacedSearch(Searcher):
         study: StudySearch,
         fleet: Fleet,
         lives: Lives,
+        farewell: Farewell,
         look: Callable[[], Sequence[Node]] | None = None,
     ) -> None:
         """Trials go where ``look`` says that there are nodes; None for where there were some."""
         super().__init__(metric=study.metric, mode=study.mode)
         self._study, self._fleet, self._lives, self._look = study, fleet, lives, look
+        self._farewell = farewell
         self._looked = time.monotonic()
         self.exhausted = False
         """Whether the study has no more trials to begin."""
@@ -42,7 +45,7 @@ class PlacedSearch(Searcher):
         if self._look is not None and time.monotonic() - self._looked > PAUSE:
             self._fleet.see(self._look())
             self._looked = time.monotonic()
-        place = self._fleet.take(trial_id)
+        place = None if self._farewell.begun else self._fleet.take(trial_id)
         if place is None:
             return None
         found = self._study.suggest(trial_id)

@@ -14,7 +14,8 @@ from ray import tune
 from hpsearch.errors import UserError
 from hpsearch.running.evictions import evictions_are_deaths
 from hpsearch.running.failures import Halted, full_disk, is_full_disk
-from hpsearch.running.keeper import pack
+from hpsearch.running.farewell import Farewell
+from hpsearch.running.keeper import Luggage, pack
 from hpsearch.running.lives import Lives
 from hpsearch.running.notice import draining
 from hpsearch.running.optuna_bridge import StudySearch
@@ -39,6 +40,7 @@ SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "600",  # nothing is ever read from what Tune writes down
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would end its trials without a word
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of a trial that was stopped while it raised
     "THP_MEM_ALLOC_ENABLE": "1",  # workers train in a thread; see keep_freed_memory
@@ -135,10 +137,12 @@ def _run(folder: SearchFolder) -> Session:
         url=record.study,
         forgiven=record.forgiven,
     )
-    placed = PlacedSearch(study, fleet, lives, nodes)
-    stopper = LimitStopper(Meter(record.limits, folder.ledger))
+    luggage = _luggage(folder)
+    farewell = Farewell(tell=lambda: luggage.keeper.end.remote(), busy=lambda: fleet.busy)
+    placed = PlacedSearch(study, fleet, lives, farewell, nodes)
+    stopper = LimitStopper(Meter(record.limits, folder.ledger), farewell)
     tuner = tune.Tuner(
-        _trainable(folder),
+        _trainable(search, luggage),
         tune_config=tune.TuneConfig(
             search_alg=placed,
             scheduler=JudgeScheduler(_judge(folder, search), lives),
@@ -150,13 +154,13 @@ def _run(folder: SearchFolder) -> Session:
         run_config=tune.RunConfig(
             name=TUNE_FOLDER,
             storage_path=str(folder.path.absolute()),
-            callbacks=[LedgerCallback(folder.ledger, lives), Watchdog(silence, lives)],
+            callbacks=[LedgerCallback(folder.ledger, lives, farewell), Watchdog(silence, lives)],
             stop=stopper,
             failure_config=tune.FailureConfig(max_failures=0),  # who goes on is for us to say
             verbose=0,
         ),
     )
-    with evictions_are_deaths():
+    with evictions_are_deaths(), farewell.on_ctrl_c():
         tuner.fit()
     if stopper.full_disk:
         raise _stopped(folder, stopper.full_disk)
@@ -196,15 +200,14 @@ def _judge(folder: SearchFolder, search: Search) -> Judge:
     return Judge(rule, maximize=maximize, events=folder.ledger.events())
 
 
-def _trainable(folder: SearchFolder) -> Callable[[dict], None]:
-    search, job = folder.search(), folder.job()
+def _luggage(folder: SearchFolder) -> Luggage:
+    job = folder.job()
     computing = job.computing.model_copy(update={"device": folder.resources().device})
-    function = partial(
-        train,
-        luggage=pack(replace(job, computing=computing), folder.path, folder.trials),
-        objective=search.objective,
-        folds=search.folds,
-    )
+    return pack(replace(job, computing=computing), folder.path, folder.trials)
+
+
+def _trainable(search: Search, luggage: Luggage) -> Callable[[dict], None]:
+    function = partial(train, luggage=luggage, objective=search.objective, folds=search.folds)
     return tune.with_resources(function, bundles)
 
 

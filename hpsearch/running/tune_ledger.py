@@ -8,6 +8,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
 
 from hpsearch.running.checkpointed import SECONDS
+from hpsearch.running.farewell import Farewell
 from hpsearch.running.lives import Lives
 from hpsearch.search.limits import Meter
 from hpsearch.search.outcome import outcome
@@ -21,8 +22,8 @@ LONGEST = 4_000
 class LedgerCallback(tune.Callback):
     """Writes what happens to the ledger, so that nothing is lost with the driver."""
 
-    def __init__(self, ledger: Ledger, lives: Lives) -> None:
-        self._ledger, self._lives = ledger, lives
+    def __init__(self, ledger: Ledger, lives: Lives, farewell: Farewell) -> None:
+        self._ledger, self._lives, self._farewell = ledger, lives, farewell
         self._started: set[str] = set()
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
@@ -53,7 +54,10 @@ class LedgerCallback(tune.Callback):
         if trial.config["id"] not in self._started:  # no worker could even be started for it
             self.on_trial_start(iteration, trials, trial)
         name, reason = trial.config["id"], self._lives.reason(trial.trial_id)
-        if self._lives.begins_again(trial.trial_id):
+        again = self._lives.begins_again(trial.trial_id)
+        if again and self._farewell.begun:
+            self._ledger.append("end", trial=name, status="interrupted")
+        elif again:
             self._ledger.append("crash", trial=name, reason=reason)
         else:
             fields = {"reason": reason, "traceback": _error(trial)[-LONGEST:]}
@@ -91,10 +95,10 @@ def _error(trial: TuneTrial) -> str:
 
 
 class LimitStopper(tune.Stopper):
-    """Stops the search at a limit; trials that run then are interrupted, and can go on later."""
+    """Stops the search at a limit, or when its user says so; trials save and can go on later."""
 
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
+    def __init__(self, meter: Meter, farewell: Farewell) -> None:
+        self._meter, self._farewell = meter, farewell
         self.reached = ""
         """The limit, in words; empty if none was reached."""
         self.full_disk = ""
@@ -106,6 +110,6 @@ class LimitStopper(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        """Whether a limit is reached, or no trial could go on."""
+        """Whether no trial could go on, or all have left because the session is to end."""
         self.reached = self.reached or self._meter.reached()
-        return bool(self.reached or self.full_disk)
+        return bool(self.full_disk) or self._farewell.over(bool(self.reached))

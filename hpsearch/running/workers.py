@@ -31,7 +31,7 @@ def train(
     before it does, in a report without an objective.
     """
     try:
-        with luggage.folder(config["id"]) as folder, watched() as leave:
+        with luggage.folder(config["id"]) as folder, watched(luggage.ended) as leave:
             post = Post(folder.path, folder.deliver, leave)
             for report in _reports(config, luggage, post, folds):
                 tune.report(guarded(report, objective))

@@ -18,6 +18,7 @@ UNAUTHORISED = re.compile(r"\b(401|403)\b|UNAUTHENTICATED|PERMISSION_DENIED|pass
 SILENT = re.compile(r"Connection|Max retries|timed out|resolve|Failed to establish")
 TROUBLED = re.compile(r"too many (5\d\d) error responses|failed with error code (5\d\d)")
 STRANGER = re.compile(r"failed with error code 4\d\d|Expecting value|JSONDecode|not.*valid JSON")
+FULL = re.compile(r"disk is full|No space left on device|Disk quota exceeded")
 DATABASE = re.compile(r"^\((?:sqlite3|psycopg2?)\.\S+\) ")
 MENDING = "correct --tracking-uri or MLFLOW_TRACKING_URI"
 
@@ -66,6 +67,8 @@ def sentence(error: Exception, uri: str) -> str:
         )
     if code in REFUSING or "readonly database" in said or isinstance(error, PermissionError):
         return f"MLflow at {where} refuses you ({first_line(error)}); ask for permission"
+    if FULL.search(said):
+        return f"MLflow at {where} finds its disk full; make room there"
     if isinstance(error, ImportError):
         return f"{where} needs a database driver: {said}; install it, or {MENDING}"
     if troubled := TROUBLED.search(said):

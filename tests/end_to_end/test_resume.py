@@ -14,7 +14,9 @@ from optuna.trial import TrialState
 
 from hpsearch.search.journal import open_journal
 from hpsearch.search.study import FILE
+from hpsearch.search.workspace import Workspace
 from hpsearch.tracking.names import default_uri
+from hpsearch.training.trial import prepare_trial
 
 from .conftest import SPACE, Home
 
@@ -92,6 +94,16 @@ def told(home: Home, name: str) -> list[tuple]:
     ]
 
 
+def assert_saved_between_reports(home: Home, name: str) -> None:
+    """What was interrupted has saved further than its last report."""
+    cut = [run for run in home.runs(name) if run.status == "interrupted"]
+    folder = Workspace(home.path).open(name)
+    for run in cut:
+        trial = prepare_trial(run.config, folder.job())
+        trial.load(folder.trials / run.id)
+        assert trial.progress.seen > run.seen, run.id
+
+
 def test_ctrl_c_keeps_everything_and_resume_goes_on_and_extend_adds(
     home: Home, tmp_path: Path
 ) -> None:
@@ -104,6 +116,7 @@ def test_ctrl_c_keeps_everything_and_resume_goes_on_and_extend_adds(
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=120) == 130, log.read_text()
     assert "hpsearch resume stopped" in log.read_text()
+    assert_saved_between_reports(home, "stopped")
     done = home.run("resume", "stopped")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Registered patch-descriptor version" in done.stdout

@@ -5,6 +5,7 @@ from pathlib import Path
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from hpsearch.running.farewell import Farewell
 from hpsearch.running.lives import Lives
 from hpsearch.running.optuna_bridge import StudySearch
 from hpsearch.running.placing import PlacedSearch, bundles
@@ -37,7 +38,8 @@ def begin(tmp_path: Path, space: str = SPACE) -> SearchFolder:
 
 def searcher(folder: SearchFolder, fleet: Fleet, lives: Lives | None = None) -> PlacedSearch:
     study = StudySearch(folder.path, space=folder.space, trials=3)
-    return PlacedSearch(study, fleet, lives or Lives())
+    farewell = Farewell(tell=lambda: None, busy=lambda: fleet.busy)
+    return PlacedSearch(study, fleet, lives or Lives(), farewell)
 
 
 def flat(seen: int, value: float, status: str = "running", **metrics: float) -> dict:

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from hpsearch.tracking.refusals import Refused
+from hpsearch.tracking.refusals import Refused, sentence
 from hpsearch.tracking.registry import Registry, quieten_mlflow
 from hpsearch.tracking.server import Tracking
 
@@ -58,3 +58,10 @@ def test_a_server_that_is_not_there_is_not_a_registry_without_a_champion() -> No
         uri = f"http://127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(Refused, match=f"{uri} does not answer; start it"):
         Registry(tracking=Tracking(uri=uri), model="m").champion()
+
+
+def test_a_full_disk_is_not_blamed_on_the_address() -> None:
+    error = OSError(28, "No space left on device")
+    assert sentence(error, "sqlite:////x/mlflow.db") == (
+        "MLflow at sqlite:////x/mlflow.db finds its disk full; make room there"
+    )
