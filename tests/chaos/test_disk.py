@@ -75,8 +75,6 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(
     (watched / "home").mkdir(parents=True)
     planned = begin(tmp_path / "plan", tiny, patches=PATCHES)
     space = planned.path.parents[1] / "space.py"
-    small = "baseline=TrialConfig(descriptor=L2Net(width=0.125), "
-    space.write_text(space.read_text().replace("baseline=TrialConfig(", small))
     subprocess.run(
         ["unshare", "--mount", "sh", "-c", FULL], check=True, timeout=600,
         env={
