@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpsearch.cli.app import TrackingUri, app, out
+from hpsearch.cli.app import TrackingUri, app, out, say
 from hpsearch.cli.options import as_words, resources
 from hpsearch.errors import UserError
 
