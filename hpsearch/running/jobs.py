@@ -9,10 +9,12 @@ import logging
 import shlex
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from ray.job_submission import JobDetails, JobSubmissionClient
 from ray.job_submission import JobStatus as RayStatus
@@ -25,6 +27,8 @@ from hpsearch.search.resources import Resources
 
 SEARCH, HOME = "hpsearch", "home"
 """Metadata of a job: the name of its search, and its home folder on the cluster."""
+SETTLING = 30.0
+"""Seconds that a head which answers may take until it can run jobs."""
 STOP_WAIT = 120
 """Seconds that a stopped search has to save its trials."""
 OURS = ("__pycache__", "*.pyc")
@@ -118,7 +122,7 @@ class JobServer:
 
         Raises:
             UserError: if this search is on the cluster already, and neither failed nor is resumed,
-                or if an argument holds a password.
+                if an argument holds a password, or the head takes no job.
         """
         preflight.check_arguments(arguments)
         before = self._attempts(search)
@@ -128,12 +132,26 @@ class JobServer:
         with tempfile.TemporaryDirectory() as folder:
             if space is not None:
                 shutil.copyfile(space, Path(folder) / space.name)
-            return self.client.submit_job(
+            return self._queue(
                 entrypoint=f"python -m hpsearch {shell_line([*arguments, '--home', home])}",
                 submission_id=search if number == 1 else f"{search}--{number}",
                 metadata={SEARCH: search, HOME: home},
                 runtime_env=_environment(Path(folder)),
             )
+
+    def _queue(self, **job: Any) -> str:
+        """A head that has just started answers before it can take jobs."""
+        deadline = time.monotonic() + SETTLING
+        while True:
+            try:
+                return self.client.submit_job(**job)
+            except RuntimeError as error:
+                if "No available agent" not in str(error) or time.monotonic() > deadline:
+                    raise UserError(
+                        f"{self.address} takes no job ({str(error)[:200]}); look into "
+                        "the log of its dashboard, then give the same command again"
+                    ) from error
+            time.sleep(1)
 
     def jobs(self) -> list[SearchJob]:
         """All searches of this cluster, oldest first."""
