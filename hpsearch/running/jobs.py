@@ -227,8 +227,8 @@ def _environment(folder: Path) -> dict:
         "py_modules": [str(Path(hpsearch.__file__).parent)],
         "excludes": list(OURS),
         "env_vars": {
-            # Ray would send SIGTERM and wait 3 s; a search ends cleanly on SIGINT.
-            "RAY_JOB_STOP_SIGNAL": "SIGINT",
+            # Ray sends SIGTERM, and would wait 3 s. Not SIGINT: a head that was started in a
+            # shell's background hands down that it is ignored.
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT),
             "PYTHONUNBUFFERED": "1",
         },
