@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 PROGRESS = re.compile(r"\d+ of \d+ trials · .*")
+SUMMARY = re.compile(r"^\d+ trials: .+$", re.MULTILINE)
+"""What a search says of its trials at its end."""
 REFUSED = re.compile(r"^error: (.+)$", re.MULTILINE)
 """How every command says what its user can mend."""
 LACKS = re.compile(r"(?:ModuleNotFoundError|ImportError)\S*:? *No module named '([\w.]+)'")
@@ -19,8 +21,8 @@ NOT_UNPACKED = re.compile(r"(?i)runtime[_ ]env(?:ironment)?\b.*\b(?:fail|error)"
 
 
 def progress_line(text: str) -> str:
-    """The latest line that says how far a search is, else the last that it printed."""
-    found = PROGRESS.findall(text)
+    """How its trials ended, else how far a search is, else the last line that it printed."""
+    found = SUMMARY.findall(text) or PROGRESS.findall(text)
     return found[-1] if found else _last_line(text) or "starting"
 
 

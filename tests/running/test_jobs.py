@@ -156,6 +156,10 @@ def test_how_far_a_search_is_is_its_latest_line() -> None:
     assert progress_line(f"{rays}waiting for nodes: a trial asks for 1 GPU\n").startswith("waiting")
     lines = f"{rays}a  0 of 9 trials · x\nb  1 of 9 trials · y\nc started\n"
     assert progress_line(lines) == "1 of 9 trials · y"
+    ended = (
+        f"{lines}\nsearch x: 9 trials of at most 5 patches\n9 trials: 4 completed, 5 pruned\nNext"
+    )
+    assert progress_line(ended) == "9 trials: 4 completed, 5 pruned"
 
 
 def test_a_home_folder_is_the_heads() -> None:
