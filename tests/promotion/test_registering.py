@@ -206,9 +206,10 @@ def test_scores_that_are_gone_with_their_run_are_one_sentence(
 
 
 def test_a_registry_that_cannot_be_written_gets_nothing(
-    second: Entry, registry: Registry, tmp_path: Path
+    second: Entry, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A read-only database, as one gets from a colleague."""
+    monkeypatch.chdir(tmp_path)  # MLflow takes such an address for a path and makes folders of it
     shutil.copy(registry.tracking.uri.removeprefix("sqlite:///"), tmp_path / "mlflow.db")
     locked = f"sqlite:///file:{tmp_path / 'mlflow.db'}?mode=ro&uri=true"
     record = second.folder.record.model_copy(update={"tracking_uri": locked, "model": "other"})
