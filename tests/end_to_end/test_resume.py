@@ -104,6 +104,7 @@ def assert_saved_between_reports(home: Home, name: str) -> None:
         assert trial.progress.seen > run.seen, run.id
 
 
+@pytest.mark.chaos  # two minutes; what it goes through is tested in parts in the plain suite
 def test_ctrl_c_keeps_everything_and_resume_goes_on_and_extend_adds(
     home: Home, tmp_path: Path
 ) -> None:
