@@ -1,6 +1,5 @@
 """The command line: parse, call one function, print."""
 
-import errno
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ from rich.console import Console
 
 import hpsearch
 from hpsearch.errors import INTERRUPTED, UserError
+from hpsearch.files import FULL
 
 app = typer.Typer(
     name="hpsearch",
@@ -44,7 +44,7 @@ def main() -> None:
     except ValidationError as error:
         _refuse(validation_sentence(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
         place = f" ({error.filename})" if error.filename else ""
         _refuse(f"a disk is full{place}; make room and give the command again")

@@ -9,7 +9,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from hpsearch.cli.app import HOME, Home, app, err, out
+from hpsearch.cli.app import HOME, Home, app, err, out, say
 from hpsearch.data.meta import NoiseLevels, Progress
 
 if TYPE_CHECKING:
@@ -161,11 +161,11 @@ def print_facts(store: "PatchStore") -> None:
 
     out.print(f"{store.path}", soft_wrap=True)
     for name, value in describe(store).items():
-        out.print(f"  {name:<12} {value}", markup=False, soft_wrap=True)
+        say(f"  {name:<12} {value}")
 
 
 def _print_left_out(left_out: dict[str, str]) -> None:
     if left_out:
         out.print(f"left out: {len(left_out)}")
     for name, why in left_out.items():
-        out.print(f"  {name}: {why}", markup=False, soft_wrap=True)
+        say(f"  {name}: {why}")

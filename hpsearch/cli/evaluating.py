@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpsearch.cli.app import out
+from hpsearch.cli.app import out, say
 from hpsearch.cli.score_tables import about, comparison_table, score_tables
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores, evaluate
@@ -86,12 +86,12 @@ def run(asked: Request, workspace: Workspace, *, uri: str | None = None) -> Foun
 def show(found: Found) -> None:
     """Print the tables."""
     for shown in score_tables(found.rows).values():
-        out.print(plain(shown), markup=False, soft_wrap=True)
+        say(plain(shown))
         out.print()
     for title, (ours, theirs) in found.pairs.items():
         out.print(f"{title}\n{plain(comparison_table(ours, theirs))}\n", markup=False)
     for words in _sentences(found):
-        out.print(words, markup=False, soft_wrap=True)
+        say(words)
 
 
 def keep(found: Found, folder: Path) -> None:

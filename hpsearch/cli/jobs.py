@@ -79,8 +79,7 @@ def _resources(stated: "Search", asked: dict[str, Any]) -> "Resources":
         cpus=asked["cpus_per_trial"], gpus=asked["gpus_per_trial"],
         tpus=asked["tpus_per_trial"], device=asked["device"],
     )  # fmt: skip
-    device = found.device if found.device != "auto" else stated.computing.device
-    return found.model_copy(update={"device": device})
+    return found.settled(stated.computing.device)
 
 
 def submit_resume(name: str, address: str, home: str | None, options: list[str]) -> None:

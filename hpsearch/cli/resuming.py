@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hpsearch.cli.app import out
+from hpsearch.cli.app import say
 from hpsearch.cli.figures import home_option
 from hpsearch.cli.running import all_ended
 from hpsearch.errors import UserError
@@ -96,7 +96,7 @@ def settle_space(folder: SearchFolder, choice: str | None) -> SearchFolder:
             refuse_other_terms(folder, load_search(origin))
             write_whole(folder.space, origin.read_bytes())
             return folder
-    out.print(_difference(folder.space, origin), markup=False, soft_wrap=True)
+    say(_difference(folder.space, origin))
     raise UserError(
         f"{origin.name} has changed since search {folder.name!r} began (above); "
         "--changed-space keep goes on as it began, --changed-space take with the new file"

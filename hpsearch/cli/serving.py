@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Sequence
 from typing import IO, NoReturn
 
-from hpsearch.cli.app import out
+from hpsearch.cli.app import out, say
 from hpsearch.errors import UserError
 from hpsearch.tracking.server import Tracking
 
@@ -27,11 +27,11 @@ def serve(tracking: Tracking, port: int, lines: Sequence[str]) -> None:
     """
     signal.signal(signal.SIGTERM, _as_interrupt)
     with tempfile.TemporaryFile() as log:
-        out.print(f"starting MLflow on {tracking.shown} …", markup=False, soft_wrap=True)
+        say(f"starting MLflow on {tracking.shown} …")
         child = _begin(tracking, port, log)
         try:
             _await(child, port, log)
-            out.print("\n".join([*lines, "Ctrl-C stops it."]), markup=False, soft_wrap=True)
+            say("\n".join([*lines, "Ctrl-C stops it."]))
             child.wait()
             _give_up(log)
         except KeyboardInterrupt:

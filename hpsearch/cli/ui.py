@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpsearch.cli.app import HOME, Home, TrackingUri, app, out
+from hpsearch.cli.app import HOME, Home, TrackingUri, app, say
 
 if TYPE_CHECKING:
     from hpsearch.tracking.server import Tracking
@@ -41,7 +41,7 @@ def ui(
     if local:
         serve(tracking, port, lines)
     else:
-        out.print("\n".join(lines), markup=False, soft_wrap=True)
+        say("\n".join(lines))
 
 
 def _pages(tracking: "Tracking", identity: str | None, name: str | None) -> dict[str, str]:

@@ -22,7 +22,7 @@ CONTEXT = 0.6 * 2**30
 
 
 class Preempted(ConnectionError):
-    """The machine is about to go; the trial has been saved and can go on elsewhere."""
+    """A trial was told to leave; it has been saved, and can go on elsewhere or later."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def checkpointed(config: TrialConfig, job: Job, post: Post) -> Iterator[Report]:
     def between() -> None:
         if post.leave():
             save()
-            raise Preempted("its machine was taken away, after notice")
+            raise Preempted("saved, and left")
 
     for report in trial.reports(between=between):
         cost = {SECONDS: before + time.monotonic() - began, **_memory(trial.task.device)}

@@ -1,10 +1,9 @@
 """Why a trial failed, in words for its user."""
 
-import errno
 import platform
 import shutil
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -12,22 +11,12 @@ import torch
 from hpsearch.errors import UserError
 from hpsearch.running.checkpointed import Preempted
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
-FULL_WORDS = ("No space left on device", "Disk quota exceeded")
 MEMORY_WORDS = ("DefaultCPUAllocator: can't allocate memory", "RESOURCE_EXHAUSTED")
 """How torch on the CPU, and XLA, say that there is no memory: in a RuntimeError."""
 
 
 class Halted(UserError):
     """A disk is full: the search stops and can go on."""
-
-
-def is_full_disk(error: BaseException) -> bool:
-    """Whether the cause, however far down, is a disk without room."""
-    return any(
-        getattr(cause, "errno", None) in FULL or any(words in str(cause) for words in FULL_WORDS)
-        for cause in _causes(error)
-    )
 
 
 def full_disk(paths: Iterable[Path]) -> str:
@@ -95,9 +84,3 @@ def _remedy(where: str) -> str:
     if where == "GPU memory":
         return "lower the batch, or give each trial more of a GPU with --gpus-per-trial"
     return "lower the batch, or run fewer trials at once with --concurrent"
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

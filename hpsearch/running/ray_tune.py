@@ -12,8 +12,9 @@ import ray
 from ray import tune
 
 from hpsearch.errors import UserError
+from hpsearch.files import is_full_disk
 from hpsearch.running.evictions import evictions_are_deaths
-from hpsearch.running.failures import Halted, full_disk, is_full_disk
+from hpsearch.running.failures import Halted, full_disk
 from hpsearch.running.farewell import Farewell
 from hpsearch.running.keeper import Luggage, pack
 from hpsearch.running.lives import Lives
@@ -29,6 +30,7 @@ from hpsearch.search.resources import Fleet, Resources
 from hpsearch.search.schedulers import Judge, build_rule
 from hpsearch.search.search import Search
 from hpsearch.search.workspace import SearchFolder
+from hpsearch.tracking.ledger import Event
 
 TUNE_FOLDER = "tune"
 MANY = 10_000
@@ -145,7 +147,7 @@ def _run(folder: SearchFolder) -> Session:
         _trainable(search, luggage),
         tune_config=tune.TuneConfig(
             search_alg=placed,
-            scheduler=JudgeScheduler(_judge(folder, search), lives),
+            scheduler=JudgeScheduler(_judge(search, events), lives),
             num_samples=-1,  # the study says when there are enough
             max_concurrent_trials=MANY,
             reuse_actors=True,  # a fresh worker costs two seconds and a torch import
@@ -189,7 +191,7 @@ def nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in there]
 
 
-def _judge(folder: SearchFolder, search: Search) -> Judge:
+def _judge(search: Search, events: list[Event]) -> Judge:
     rule = build_rule(
         search.stopping,
         grace=search.first_rung,
@@ -197,7 +199,7 @@ def _judge(folder: SearchFolder, search: Search) -> Judge:
         reduction=search.reduction,
     )
     maximize = search.objective.direction == "maximize"
-    return Judge(rule, maximize=maximize, events=folder.ledger.events())
+    return Judge(rule, maximize=maximize, events=events)
 
 
 def _luggage(folder: SearchFolder) -> Luggage:

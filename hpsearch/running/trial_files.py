@@ -2,11 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from hpsearch.files import whole
+from hpsearch.files import whole, write_whole
 
 Files = dict[str, bytes]
 """A trial's files by their path in its folder."""
@@ -20,8 +18,7 @@ def read_files(folder: Path) -> Files:
 def write_files(folder: Path, files: Files) -> None:
     """Write files, each whole or not at all, and remove those that are no longer there."""
     for name, content in files.items():
-        with _draft(folder / name) as draft:
-            draft.write_bytes(content)
+        write_whole(folder / name, content)
     _remove(folder, _names(folder) - files.keys())
 
 
@@ -35,20 +32,13 @@ def link_files(source: Path, folder: Path) -> None:
         place = folder / name
         if place.exists() and place.samefile(source / name):
             continue
-        with _draft(place) as draft:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with whole(place) as draft:
             try:
                 os.link(source / name, draft)
             except OSError:  # a disk that cannot
                 shutil.copyfile(source / name, draft)
     _remove(folder, _names(folder) - names)
-
-
-@contextmanager
-def _draft(path: Path) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as draft:
-        draft.unlink(missing_ok=True)  # it may be a second name of a file that is in use
-        yield draft
 
 
 def _names(folder: Path) -> set[str]:

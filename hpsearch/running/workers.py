@@ -9,8 +9,9 @@ from typing import Any
 from ray import tune
 
 from hpsearch.config import TrialConfig
+from hpsearch.files import is_full_disk
 from hpsearch.running.checkpointed import Post, checkpointed
-from hpsearch.running.failures import full_disk, is_full_disk, lacks_memory, may_pass, words
+from hpsearch.running.failures import full_disk, lacks_memory, may_pass, words
 from hpsearch.running.folds import folded
 from hpsearch.running.keeper import Luggage
 from hpsearch.running.notice import watched

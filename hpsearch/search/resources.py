@@ -35,6 +35,10 @@ class Resources(Setting):
     """Chips."""
     device: Device = "auto"
 
+    def settled(self, stated: Device) -> "Resources":
+        """With a search's own device, unless these name one."""
+        return self if self.device != "auto" else self.model_copy(update={"device": stated})
+
 
 ONE_CPU = Resources()
 """One core, beside the accelerators that there are."""

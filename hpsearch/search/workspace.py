@@ -211,9 +211,7 @@ class SearchFolder:
 
     def resources(self) -> Resources:
         """What each of its trials asks for."""
-        asked = self.record.resources
-        device = asked.device if asked.device != "auto" else self.search().computing.device
-        return asked.model_copy(update={"device": device})
+        return self.record.resources.settled(self.search().computing.device)
 
     def tracking(self) -> Tracking:
         """Where its runs go."""

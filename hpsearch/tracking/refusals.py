@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from mlflow.exceptions import MlflowException
 
 from hpsearch.errors import UserError
+from hpsearch.files import FULL_WORDS
 from hpsearch.tracking.credentials import without_credentials
 
 TrackingError = MlflowException
@@ -18,7 +19,7 @@ UNAUTHORISED = re.compile(r"\b(401|403)\b|UNAUTHENTICATED|PERMISSION_DENIED|pass
 SILENT = re.compile(r"Connection|Max retries|timed out|resolve|Failed to establish")
 TROUBLED = re.compile(r"too many (5\d\d) error responses|failed with error code (5\d\d)")
 STRANGER = re.compile(r"failed with error code 4\d\d|Expecting value|JSONDecode|not.*valid JSON")
-FULL = re.compile(r"disk is full|No space left on device|Disk quota exceeded")
+FULL = re.compile("|".join(("disk is full", *FULL_WORDS)))
 DATABASE = re.compile(r"^\((?:sqlite3|psycopg2?)\.\S+\) ")
 MENDING = "correct --tracking-uri or MLFLOW_TRACKING_URI"
 

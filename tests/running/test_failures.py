@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from hpsearch.errors import UserError
-from hpsearch.running.failures import death, full_disk, is_full_disk, lacks_memory, may_pass, words
+from hpsearch.files import is_full_disk
+from hpsearch.running.failures import death, full_disk, lacks_memory, may_pass, words
 
 
 def test_reasons_are_one_line_that_names_the_remedy() -> None:
