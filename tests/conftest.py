@@ -15,6 +15,8 @@ import pytest
 
 from hpsearch.data.embedded import embedded_store
 from hpsearch.data.store import PatchStore
+from hpsearch.training.artifacts import Artifacts
+from hpsearch.training.trial import Job
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,3 +33,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> PatchStore:
     """Six photographs at half size, 32 points each."""
     folder = Path(os.environ.get("HPSEARCH_TEST_DATA") or tmp_path_factory.mktemp("data"))
     return PatchStore.open(embedded_store("tiny", folder))
+
+
+@pytest.fixture
+def job(tiny: PatchStore, tmp_path: Path) -> Job:
+    """What the trials of a small search on these have in common."""
+    return Job(
+        store=tiny, split=tiny.split(), artifacts=Artifacts(str(tmp_path / "artifacts")),
+        report_every=60, validation_points=8,
+    )  # fmt: skip

@@ -1,17 +1,14 @@
 """The real command against a cluster, in a process that can be hurt."""
 
-import os
-import signal
 import subprocess
-import sys
+import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from hpsearch.search.workspace import SearchFolder, Workspace
 
-from .searches import SPACE, wait_for
-from .wholeness import trials
+from .. import processes
+from .searches import reported, space_of, wait_for
 
 
 @dataclass(frozen=True)
@@ -28,22 +25,18 @@ class Command:
     def write_space(self, *, patches: int, trials: int, reports: int) -> Path:
         self.home.mkdir(exist_ok=True)
         path = self.home / "space.py"
-        path.write_text(SPACE.format(patches=patches, trials=trials, reports=reports))
+        path.write_text(space_of(patches=patches, trials=trials, reports=reports))
         return path
 
-    def begin(self, *words: object) -> subprocess.Popen[bytes]:
-        """In a session of its own; it heeds SIGINT, which a shell's background ignores."""
-        heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-        home = ["--home", str(self.home), "--tracking-uri", self.uri]
-        with (self.home / "log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "hpsearch", *map(str, words), *home],
-                stdout=log, stderr=log, start_new_session=True, preexec_fn=heed,
-                env={**os.environ, "COLUMNS": "100", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"},
-            )  # fmt: skip
+    def begin(self, *words: object, **variables: str) -> subprocess.Popen[bytes]:
+        home = ("--home", self.home, "--tracking-uri", self.uri)
+        variables = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", **variables}
+        return processes.begin(*words, *home, log=self.home / "log", **variables)
 
-    def search(self, space: Path, data: Path, address: str) -> subprocess.Popen[bytes]:
-        options = ("--data", data, "--address", address, "--device", "cpu")
+    def search(
+        self, space: Path, data: Path, address: str, *options: object
+    ) -> subprocess.Popen[bytes]:
+        options = ("--data", data, "--address", address, "--device", "cpu", *options)
         return self.begin("search", space, "--name", "far", *options)
 
     def wait_for_reports(self, count: int, process: subprocess.Popen[bytes]) -> None:
@@ -51,10 +44,8 @@ class Command:
 
         def come() -> bool:
             assert process.poll() is None, self.said()
-            if not (self.home / "searches" / "far").exists():
-                return False
-            running = trials(self.folder)
-            return bool(running) and all(len(run.reports) >= count for run in running)
+            there = (self.home / "searches" / "far").exists()
+            return there and reported(self.folder, count)
 
         wait_for(come, 200)
 
@@ -63,3 +54,22 @@ class Command:
 
     def said(self) -> str:
         return (self.home / "log").read_text()[-3000:]
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Runs ``hpsearch`` against the job server of a cluster."""
+
+    address: str
+
+    def run(self, *words: object, **variables: str) -> subprocess.CompletedProcess[str]:
+        variables = {"HPSEARCH_ADDRESS": self.address, "COLUMNS": "200", **variables}
+        return processes.run(*words, timeout=200, **variables)
+
+    def wait_for(self, name: str, words: str, seconds: float) -> None:
+        """Until ``hpsearch status`` of a search says so."""
+        deadline = time.monotonic() + seconds
+        while words not in (said := self.run("status", name)).stdout:
+            assert said.returncode == 0, said.stderr
+            assert time.monotonic() < deadline, said.stdout
+            time.sleep(0.5)

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -13,8 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
+from hpsearch.running.ray_tune import start_ray, stop_ray
+
+from ..servers import free_port
 from .cut import NODE, Link
+from .searches import joined, wait_for
 
 RAY = str(Path(sys.executable).with_name("ray"))
 QUIET = {
@@ -36,12 +40,6 @@ def can_blind() -> bool:
     return subprocess.run(["unshare", "--mount", "true"], check=False).returncode == 0
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 @dataclass
 class Fleet:
     """A head without CPUs for trials, and workers, each with a folder and processes of its own."""
@@ -54,6 +52,23 @@ class Fleet:
     @property
     def address(self) -> str:
         return f"{self.host}:{self.port}"
+
+    def start(self, **cpus: int) -> None:
+        """A head, and workers with so many CPUs each; until all belong to the cluster."""
+        self.start_head()
+        for name, count in cpus.items():
+            self.start_worker(name, cpus=count)
+        wait_for(lambda: joined(self.address, 1 + len(cpus)))
+
+    def join(self, *, cpus: int) -> None:
+        """This process joins a cluster that has started, and waits until it has so many CPUs."""
+        wait_for(lambda: joined(self.address, 1))
+        start_ray(address=self.address)
+        self.wait_for(cpus=cpus)
+
+    def wait_for(self, *, cpus: int) -> None:
+        """Until the cluster that this process has joined has so many."""
+        wait_for(lambda: ray.cluster_resources().get("CPU") == cpus)
 
     def start_head(self, *, cpus: int = 0, dashboard: int | None = None) -> None:
         words = ["--head", "--port", str(self.port), f"--num-cpus={cpus}"]
@@ -145,7 +160,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture
 def fleet() -> Iterator[Fleet]:
-    """Without any node yet."""
+    """Without any node yet; this process leaves before they end."""
     found = Fleet()
     yield found
+    stop_ray()
     found.stop()

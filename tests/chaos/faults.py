@@ -18,7 +18,7 @@ from hpsearch.training.loop import Progress, Report
 from hpsearch.training.tasks import DescriptorTask
 from hpsearch.training.trial import CHECKPOINT, Trial
 
-MARKS = "HPSEARCH_TEST_MARKS"
+MARKED = "HPSEARCH_TEST_MARKS"
 """Environment variable: a folder for what faults must remember."""
 SEED = {
     "none": 0,
@@ -91,7 +91,7 @@ def _hurt_save(save: Callable) -> Callable:
 
 def _mark(name: str, content: str = "") -> bool:
     """Whether this has not happened before."""
-    path = Path(os.environ[MARKS]) / name
+    path = Path(os.environ[MARKED]) / name
     if path.exists():
         return False
     path.write_text(content)

@@ -1,18 +1,29 @@
 """Small searches for the tests that hurt them, and what to wait for."""
 
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from ray._raylet import GcsClient
 from ray.core.generated.gcs_pb2 import GcsNodeInfo
 
 from hpsearch.data.store import PatchStore
-from hpsearch.search.resources import Resources
-from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.running.ray_tune import Session, run_session
+from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.runs import Run
 
+from ..plans import plan
+
+MARKS = [
+    pytest.mark.chaos,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
+"""Of every test with a cluster."""
 SPACE = """
 from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
 from hpsearch.search.search import Search
@@ -29,6 +40,11 @@ SEARCH = Search(suggest=suggest, budget=PATCHES, report_every=PATCHES // {report
 """
 
 
+def space_of(*, patches: int, trials: int = 2, reports: int = 8) -> str:
+    """A space whose trials report so many times."""
+    return SPACE.format(patches=patches, trials=trials, reports=reports)
+
+
 def begin(
     home: Path,
     store: PatchStore,
@@ -38,17 +54,30 @@ def begin(
     reports: int = 8,
     **fields: object,
 ) -> SearchFolder:
-    """A search of trials that report so many times; ``fields`` of its record besides."""
-    home.mkdir(exist_ok=True)
-    (home / "space.py").write_text(SPACE.format(patches=patches, trials=trials, reports=reports))
-    record = SearchRecord.model_validate(
-        {
-            "space": "space.py", "store": str(store.path), "fingerprint": store.fingerprint,
-            "split": "auto", "tracking_uri": "", "trials": trials,
-            "resources": Resources(device="cpu"), **fields,
-        }
-    )  # fmt: skip
-    return Workspace(home).create("far", home / "space.py", record)
+    """A search of that space; ``fields`` of its record besides."""
+    space = space_of(patches=patches, trials=trials, reports=reports)
+    return plan(home, store, space, trials=trials, **fields)
+
+
+@contextmanager
+def searching(folder: SearchFolder) -> Iterator[None]:
+    """The search runs in a thread while the block does harm, and must end by itself."""
+    ended: list[Session] = []
+    search = threading.Thread(target=lambda: ended.append(run_session(folder)))
+    search.start()
+    yield
+    search.join(300)
+    assert [session.exhausted for session in ended] == [True]
+
+
+def trials(folder: SearchFolder) -> list[Run]:
+    return [run for run in folder.runs() if run.kind == "trial"]
+
+
+def reported(folder: SearchFolder, count: int) -> bool:
+    """Whether there are trials, and each has reported so often."""
+    running = trials(folder)
+    return bool(running) and all(len(run.reports) >= count for run in running)
 
 
 def wait_for(what: Callable[[], object], seconds: float = 120) -> None:
@@ -56,6 +85,11 @@ def wait_for(what: Callable[[], object], seconds: float = 120) -> None:
     while not what():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.2)
+
+
+def wait_for_reports(folder: SearchFolder, count: int) -> None:
+    """Until two trials have reported so often."""
+    wait_for(lambda: len(trials(folder)) == 2 and reported(folder, count))
 
 
 def listens(port: int, host: str = "127.0.0.1") -> bool:

@@ -11,14 +11,11 @@ import ray
 from hpsearch.data.store import PatchStore
 from hpsearch.running import ray_tune
 from hpsearch.search.resources import Resources
-from hpsearch.search.workspace import SearchRecord, Workspace
 
-pytestmark = [
-    pytest.mark.chaos,
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+from ..plans import plan
+from .searches import MARKS
+
+pytestmark = [*MARKS, pytest.mark.filterwarnings("ignore::FutureWarning")]
 
 SPACE = """
 from hpsearch.config import SGD, TrialConfig
@@ -68,12 +65,7 @@ def shown(folder: Path) -> Any:
 def test_trials_on_gpus_and_tpus_side_by_side_see_their_own_devices_alone(
     tmp_path: Path, tiny: PatchStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "space.py").write_text(SPACE)
-    record = SearchRecord(
-        space="space.py", store=str(tiny.path), fingerprint=tiny.fingerprint, split="auto",
-        tracking_uri="", trials=8, resources=Resources(gpus=1, tpus=2),
-    )  # fmt: skip
-    folder = Workspace(tmp_path).create("devices", tmp_path / "space.py", record)
+    folder = plan(tmp_path, tiny, SPACE, trials=8, resources=Resources(gpus=1, tpus=2))
     ray_tune.start_ray()
     monkeypatch.setattr(ray_tune, "train", shown(tmp_path))
     assert ray_tune.run_session(folder).exhausted

@@ -1,6 +1,5 @@
 """Disks that fill up, and files that come back other than they were written."""
 
-import os
 import subprocess
 import sys
 import time
@@ -12,27 +11,21 @@ import pytest
 from hpsearch.data.store import PatchStore
 from hpsearch.running.ray_tune import run_session, start_ray, stop_ray
 from hpsearch.search.limits import Limits
-from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.search.workspace import Workspace
 from hpsearch.training.trial import CHECKPOINT
 
+from ..plans import plan
+from ..processes import environment
 from .conftest import can_blind
-from .searches import begin, seen
+from .searches import MARKS, seen, space_of, trials
 from .wholeness import (
     assert_mlflow_agrees,
-    assert_study_agrees,
+    assert_whole,
     first_report_after,
-    lost_points,
-    lost_trials,
     patches_since_report,
-    trials,
 )
 
-pytestmark = [
-    pytest.mark.chaos,
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
-]
+pytestmark = [*MARKS, pytest.mark.timeout(900)]
 PATCHES = 4_800
 REPORTS = [600 * i for i in range(1, 9)]
 DENOISED = """
@@ -73,15 +66,15 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(
     home, watched = tmp_path / "home", tmp_path / "watched"
     home.mkdir()
     (watched / "home").mkdir(parents=True)
-    planned = begin(tmp_path / "plan", tiny, patches=PATCHES)
-    space = planned.path.parents[1] / "space.py"
+    space = tmp_path / "space.py"
+    space.write_text(space_of(patches=PATCHES))
     subprocess.run(
         ["unshare", "--mount", "sh", "-c", FULL], check=True, timeout=600,
-        env={
-            **os.environ, "HOME_ON_TMPFS": str(home), "HPSEARCH_HOME": str(home),
-            "SPACE": str(space), "STORE": str(tiny.path), "SEEN": str(watched),
-            "HPSEARCH": f"{sys.executable} -m hpsearch", "COLUMNS": "200",
-        },
+        env=environment(
+            HOME_ON_TMPFS=str(home), HPSEARCH_HOME=str(home), SPACE=str(space),
+            STORE=str(tiny.path), SEEN=str(watched), COLUMNS="200",
+            HPSEARCH=f"{sys.executable} -m hpsearch",
+        ),
     )  # fmt: skip
     errors = (watched / "err1").read_text()
     assert (watched / "code1").read_text().strip() == "2", errors
@@ -95,12 +88,10 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(
     assert (watched / "code2").read_text().strip() == "0", (watched / "err2").read_text()
     folder = Workspace(watched / "home").open("full")
     assert [seen(run) for run in trials(folder)] == [REPORTS] * 2
-    assert (lost_trials(folder), lost_points(folder)) == (0, 0)
-    assert_study_agrees(folder)
     assert_mlflow_agrees(folder, f"sqlite:///{watched / 'home' / 'mlflow.db'}")
     stopped = float((watched / "stopped").read_text())
-    note(
-        "the disk is full, until there is room and the search is resumed", trials=0, points=0,
+    assert_whole(
+        "the disk is full, until there is room and the search is resumed", note, folder,
         patches=patches_since_report(folder, stopped),
         seconds=first_report_after(folder, stopped),
     )  # fmt: skip
@@ -116,7 +107,7 @@ def ray_here() -> Iterator[None]:
 def test_damaged_checkpoints_and_artifacts_are_made_again(
     ray_here, tiny: PatchStore, tmp_path: Path, note
 ) -> None:
-    folder = denoising(tmp_path, tiny)
+    folder = plan(tmp_path, tiny, DENOISED, trials=2, limits=Limits(patches=PATCHES))
     session = run_session(folder)
     assert session.limit == f"{PATCHES:,} patches"
     before = {run.id: run.seen for run in folder.runs()}
@@ -133,24 +124,13 @@ def test_damaged_checkpoints_and_artifacts_are_made_again(
     session = run_session(folder.changed(limits=Limits()))
     assert session.exhausted
     assert [seen(run) for run in folder.runs()] == [REPORTS] * 2
-    assert (lost_trials(folder), lost_points(folder)) == (0, 0)
-    assert_study_agrees(folder)
     folder.publisher().sync()
     assert_mlflow_agrees(folder, folder.tracking().uri)
     assert {path: path.read_bytes() for path in whole} == whole, "the same bits again"
-    note(
-        "a checkpoint truncated, one with a flipped bit, two artifacts with one", trials=0,
-        points=0, patches=sum(before.values()), seconds=first_report_after(folder, now),
+    assert_whole(
+        "a checkpoint truncated, one with a flipped bit, two artifacts with one", note, folder,
+        patches=sum(before.values()), seconds=first_report_after(folder, now),
     )  # fmt: skip
-
-
-def denoising(home: Path, store: PatchStore) -> SearchFolder:
-    (home / "space.py").write_text(DENOISED)
-    record = SearchRecord(
-        space="space.py", store=str(store.path), fingerprint=store.fingerprint, split="auto",
-        tracking_uri="", trials=2, limits=Limits(patches=PATCHES),
-    )  # fmt: skip
-    return Workspace(home).create("damaged", home / "space.py", record)
 
 
 def flip(path: Path) -> None:

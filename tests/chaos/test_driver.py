@@ -11,27 +11,20 @@ from mlflow import MlflowClient
 from hpsearch.data.store import PatchStore
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.names import KIND, STATUS
-from hpsearch.training.trial import CHECKPOINT, prepare_trial
+from hpsearch.training.trial import CHECKPOINT
 
 from .commands import Command
 from .conftest import Fleet, Note
-from .searches import joined, wait_for
+from .searches import MARKS, trials, wait_for
 from .wholeness import (
     assert_mlflow_agrees,
-    assert_study_agrees,
+    assert_whole,
     first_report_after,
-    lost_points,
-    lost_trials,
     patches_since_report,
-    trials,
+    saved,
 )
 
-pytestmark = [
-    pytest.mark.chaos,
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
-]
+pytestmark = [*MARKS, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
@@ -59,10 +52,7 @@ def checkpoints(command: Command) -> list[bytes]:
 def saved_further(folder: SearchFolder) -> bool:
     """Whether every trial that was interrupted has saved after its last report."""
     cut = [run for run in trials(folder) if run.status == "interrupted"]
-    loaded = [(run, prepare_trial(run.config, folder.job())) for run in cut]
-    for run, trial in loaded:
-        trial.load(folder.trials / run.id)
-    return bool(loaded) and all(trial.progress.seen > run.seen for run, trial in loaded)
+    return bool(cut) and all(saved(folder, run.id) > run.seen for run in cut)
 
 
 def test_a_driver_that_is_told_to_end_and_one_that_is_killed(
@@ -70,10 +60,7 @@ def test_a_driver_that_is_told_to_end_and_one_that_is_killed(
 ) -> None:
     """SIGTERM is what Kubernetes sends first, and ``ray job stop``; SIGKILL is what follows."""
     space = command.write_space(patches=9_600, trials=3, reports=8)
-    fleet.start_head()
-    fleet.start_worker("first")
-    fleet.start_worker("second")
-    wait_for(lambda: joined(fleet.address, 3))
+    fleet.start(first=1, second=1)
     driver = command.search(space, tiny.path, fleet.address)
     command.wait_for_reports(2, driver)
     told = time.time()
@@ -98,17 +85,13 @@ def test_a_driver_that_is_told_to_end_and_one_that_is_killed(
     assert checkpoints(command) == before, "nobody writes for a driver that is dead"
     began = time.time()
     command.finish(command.begin("resume", "far"))
-    assert_study_agrees(command.folder)
     assert assert_mlflow_agrees(command.folder, command.uri) > 100
     assert len(trials(command.folder)) == 3
     assert states(command)[0] == ("FINISHED", "completed")
-    points = lost_points(command.folder)
-    note(
-        "SIGKILL to the driver", trials=lost_trials(command.folder),
-        points=points, patches=again,
-        seconds=first_report_after(command.folder, began),
+    assert_whole(
+        "SIGKILL to the driver", note, command.folder,
+        patches=again, seconds=first_report_after(command.folder, began),
     )  # fmt: skip
-    assert lost_trials(command.folder) == points == 0
 
 
 def test_a_head_that_is_killed_ends_the_driver_and_a_new_one_goes_on(
@@ -117,9 +100,7 @@ def test_a_head_that_is_killed_ends_the_driver_and_a_new_one_goes_on(
     """The new head knows nothing of the old; workers join it as they joined the first."""
     monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "10")  # a minute, left alone
     space = command.write_space(patches=9_600, trials=2, reports=8)
-    fleet.start_head()
-    fleet.start_worker("first", cpus=2)
-    wait_for(lambda: joined(fleet.address, 2))
+    fleet.start(first=2)
     driver = command.search(space, tiny.path, fleet.address)
     command.wait_for_reports(3, driver)
     killed = time.time()
@@ -131,17 +112,11 @@ def test_a_head_that_is_killed_ends_the_driver_and_a_new_one_goes_on(
     assert "hpsearch resume far" in command.said()
     assert set(states(command)) == {("KILLED", "interrupted")}
     fleet.kill("first")
-    fleet.start_head()
-    fleet.start_worker("first", cpus=2)
-    wait_for(lambda: joined(fleet.address, 2))
+    fleet.start(first=2)
     began = time.time()
     command.finish(command.begin("resume", "far"))
-    assert_study_agrees(command.folder)
     assert_mlflow_agrees(command.folder, command.uri)
-    seconds, points = first_report_after(command.folder, began), lost_points(command.folder)
-    note(
-        f"head killed (driver ends after {ended:.0f} s), started again and resumed",
-        trials=lost_trials(command.folder), points=points, patches=again,
-        seconds=seconds,
+    assert_whole(
+        f"head killed (driver ends after {ended:.0f} s), started again and resumed", note,
+        command.folder, patches=again, seconds=first_report_after(command.folder, began),
     )  # fmt: skip
-    assert lost_trials(command.folder) == points == 0

@@ -5,8 +5,6 @@ batches have more points than ``tiny`` has.
 """
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,8 +13,12 @@ from hpsearch.data.embedded import embedded_store
 from hpsearch.promotion.winner import SCORES
 from hpsearch.search.workspace import Workspace
 
+from ..processes import run
+from .searches import trials
+
 pytestmark = pytest.mark.chaos
 SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.py"))
+BAD = ("failed", "running", "interrupted")
 SHRUNK = """
 from dataclasses import replace
 from pathlib import Path
@@ -60,21 +62,16 @@ def test_a_space_runs_to_its_end(path: Path, tmp_path: Path, mini: Path) -> None
     space = tmp_path / f"{path.stem}.py"
     space.write_text(SHRUNK.format(path=str(path)))
     home = tmp_path / "home"
-    inherited = {key: value for key, value in os.environ.items() if "MLFLOW_TRACK" not in key}
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "hpsearch", "search", str(space), "--data", str(mini),
-            "--name", path.stem, "--cpus", "2", "--home", str(home),
-        ],
-        env={**inherited, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=480, check=False,
+    done = run(
+        "search", space, "--data", mini, "--name", path.stem, "--cpus", 2, "--home", home,
+        timeout=480,
     )  # fmt: skip
     folder = Workspace(home).open(path.stem)
-    trials = [run for run in folder.runs() if run.kind == "trial"]
-    assert len(trials) == 3, done.stdout + done.stderr
-    failed = [run.reason for run in trials if run.status in ("failed", "running", "interrupted")]
+    ended = trials(folder)
+    assert len(ended) == 3, done.stdout + done.stderr
+    failed = [trial.reason for trial in ended if trial.status in BAD]
     assert not failed, done.stdout + done.stderr
-    if any(run.status == "completed" for run in trials):
+    if any(trial.status == "completed" for trial in ended):
         assert done.returncode == 0, done.stdout + done.stderr
         assert (folder.path / SCORES).is_file()
     else:  # all collapsed: it says so

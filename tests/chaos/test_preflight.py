@@ -1,8 +1,5 @@
 """What a cluster has not got: told before a job is queued, or soon after; or waited for."""
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,52 +9,22 @@ from mlflow import MlflowClient
 
 from hpsearch.data.store import PatchStore
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.chaos,
-    pytest.mark.timeout(600),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
-]
+from .commands import Jobs
+from .searches import MARKS, space_of
 
-SPACE = """{first}
-from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
-from hpsearch.search.search import Search
+pytestmark = [*MARKS, pytest.mark.timeout(600)]
 
-PATCHES = 48_000
-
-def suggest(trial):
-    return TrialConfig(descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=20),
-                       optimiser=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2)), patches=PATCHES)
-
-SEARCH = Search(suggest=suggest, budget=PATCHES, report_every=PATCHES // 40, validation_points=8,
-                trials=1, baseline=TrialConfig(patches=1_200), scheduler="none")
-"""
 SOON = 30
 """Seconds until `status` says why a job failed."""
-ADDRESS = "http://127.0.0.1:8371"
-
-
-def command(*words: str, path: str = "") -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "200", "HPSEARCH_ADDRESS": ADDRESS, "PYTHONPATH": path}
-    return subprocess.run(
-        [sys.executable, "-m", "hpsearch", *words], capture_output=True, text=True, check=False,
-        env=environment, timeout=200,
-    )  # fmt: skip
-
-
-def wait_for(words: str, name: str, seconds: float) -> float:
-    """Seconds until `hpsearch status` says so."""
-    began = time.monotonic()
-    while words not in (said := command("status", name).stdout):
-        assert time.monotonic() - began < seconds, said
-        time.sleep(0.5)
-    return time.monotonic() - began
+JOBS = Jobs("http://127.0.0.1:8371")
 
 
 @pytest.fixture
 def space(tmp_path: Path) -> Callable[[str], Path]:
+    text = space_of(patches=48_000, trials=1, reports=40)
+
     def write(name: str, first: str = "") -> Path:
-        (tmp_path / f"{name}.py").write_text(SPACE.format(first=first))
+        (tmp_path / f"{name}.py").write_text(f"{first}\n{text}")
         return tmp_path / f"{name}.py"
 
     return write
@@ -68,7 +35,7 @@ def test_what_the_cluster_lacks_is_said_and_a_search_may_wait_for_nodes(
 ) -> None:
     fleet.start_head(cpus=1, dashboard=8371)
     deadline = time.monotonic() + 90
-    while (listed := command("list")).returncode:
+    while (listed := JOBS.run("list")).returncode:
         assert time.monotonic() < deadline, listed.stderr
     home, data = str(tmp_path / "home"), ["--data", str(tiny.path)]
     mine = str(space("mine"))
@@ -80,27 +47,27 @@ def test_what_the_cluster_lacks_is_said_and_a_search_may_wait_for_nodes(
         (["--trails", "2"], "No such option"),
         (["--study", "postgresql://me:secret@host/db"], "holds a password"),
     ):
-        refused = command("submit", mine, *words)
+        refused = JOBS.run("submit", mine, *words)
         assert refused.returncode == 2, refused.stdout + refused.stderr
         assert said in refused.stderr
-    assert "no search has been submitted" in command("list").stdout
+    assert "no search has been submitted" in JOBS.run("list").stdout
 
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "only_here.py").touch()
     lacking = str(space("lacking", "import only_here"))
-    sent = command("submit", lacking, "--home", home, *data, path=str(tmp_path / "here"))
+    sent = JOBS.run("submit", lacking, "--home", home, *data, PYTHONPATH=str(tmp_path / "here"))
     assert sent.returncode == 0, sent.stderr
-    wait_for("lacks the Python module 'only_here'", "lacking", SOON)
+    JOBS.wait_for("lacking", "lacks the Python module 'only_here'", SOON)
     nowhere = ["--data", "/nowhere/patches.arrow"]
-    assert command("submit", str(space("blind")), "--home", home, *nowhere).returncode == 0
-    wait_for("the head sees no patch store at /nowhere/patches.arrow", "blind", SOON)
+    assert JOBS.run("submit", space("blind"), "--home", home, *nowhere).returncode == 0
+    JOBS.wait_for("blind", "the head sees no patch store at /nowhere/patches.arrow", SOON)
 
     waiting = ["--home", home, "--cpus-per-trial", "2", "--wait", *data]
-    assert command("submit", mine, *waiting).returncode == 0
-    wait_for("waiting for nodes: a trial asks for 2 CPUs", "mine", 120)
+    assert JOBS.run("submit", mine, *waiting).returncode == 0
+    JOBS.wait_for("mine", "waiting for nodes: a trial asks for 2 CPUs", 120)
     fleet.start_worker("late", cpus=2)
-    wait_for("0 of 1 trials", "mine", 120)
-    stopped = command("stop", "mine")
+    JOBS.wait_for("mine", "0 of 1 trials", 120)
+    stopped = JOBS.run("stop", "mine")
     assert "mine: stopped" in stopped.stdout, stopped.stdout + stopped.stderr
     assert "hpsearch resume mine" in stopped.stdout
     client = MlflowClient(f"sqlite:///{home}/mlflow.db")

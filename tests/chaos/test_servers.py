@@ -10,21 +10,10 @@ from hpsearch.data.store import PatchStore
 from ..tracking.outages import Server
 from .commands import Command
 from .conftest import Fleet, Note
-from .searches import joined, wait_for
-from .wholeness import (
-    assert_mlflow_agrees,
-    assert_study_agrees,
-    lost_points,
-    lost_trials,
-    trials,
-)
+from .searches import MARKS, trials
+from .wholeness import assert_mlflow_agrees, assert_whole
 
-pytestmark = [
-    pytest.mark.chaos,
-    pytest.mark.slow,
-    pytest.mark.timeout(600),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
-]
+pytestmark = [*MARKS, pytest.mark.timeout(600)]
 
 AWAY = 10.0
 """Seconds without a server."""
@@ -37,10 +26,7 @@ def test_a_search_does_not_wait_for_a_tracking_server_that_is_killed_and_comes_b
     server.start()
     command = Command(tmp_path / "home", server.uri)
     space = command.write_space(patches=19_200, trials=2, reports=16)
-    fleet.start_head()
-    fleet.start_worker("first")
-    fleet.start_worker("second")
-    wait_for(lambda: joined(fleet.address, 3))
+    fleet.start(first=1, second=1)
     driver = command.search(space, tiny.path, fleet.address)
     try:
         command.wait_for_reports(2, driver)
@@ -53,16 +39,12 @@ def test_a_search_does_not_wait_for_a_tracking_server_that_is_killed_and_comes_b
         command.finish(driver)
         if "MLflow has not had everything" in command.said():  # it was up only after the end
             command.finish(command.begin("sync", "far"))
-        assert_study_agrees(command.folder)
         count = assert_mlflow_agrees(command.folder, server.database)
     finally:
         server.kill()
     assert meanwhile, "trials report while nobody listens"
     assert count == 32 * (count // 32) > 300
-    points = lost_points(command.folder)
-    note(
-        f"MLflow's server killed for {AWAY:.0f} s ({count:,} points told)",
-        trials=lost_trials(command.folder), points=points, patches=0,
-        seconds=min(meanwhile) - killed,
+    assert_whole(
+        f"MLflow's server killed for {AWAY:.0f} s ({count:,} points told)", note, command.folder,
+        patches=0, seconds=min(meanwhile) - killed,
     )  # fmt: skip
-    assert lost_trials(command.folder) == points == 0

@@ -11,22 +11,17 @@ from optuna.trial import TrialState
 
 from hpsearch.data.store import PatchStore
 from hpsearch.running.ray_tune import run_session, start_ray, stop_ray
-from hpsearch.search.resources import Resources
 from hpsearch.search.study import open_study
-from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.ledger import Event
 from hpsearch.tracking.runs import Run
 
-from .faults import KILLED_AT, MARKS, SEED
-from .searches import seen
-from .wholeness import assert_mlflow_agrees, patches_since_report, timeless, undisturbed
+from ..plans import plan
+from .faults import KILLED_AT, MARKED, SEED
+from .searches import MARKS, seen
+from .wholeness import assert_mlflow_agrees, lost_points, patches_since_report
 
-pytestmark = [
-    pytest.mark.chaos,
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
-]
+pytestmark = [*MARKS, pytest.mark.timeout(900)]
 HANG_AFTER = 60.0
 ROOM = 4 << 30
 """Bytes that trials may take before Ray finds that the machine has no memory left."""
@@ -72,7 +67,7 @@ def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "marks"
     folder.mkdir()
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    monkeypatch.setenv(MARKS, str(folder))
+    monkeypatch.setenv(MARKED, str(folder))
     yield folder
     stop_ray()
 
@@ -140,13 +135,8 @@ def test_a_trial_that_eats_all_memory_fails_and_the_one_beside_it_does_not(
 
 def begin(home: Path, store: PatchStore, faults: list[str], *, patches: int) -> SearchFolder:
     seeds = [SEED[fault] for fault in faults]
-    (home / "space.py").write_text(SPACE.format(patches=patches, seeds=seeds))
-    record = SearchRecord(
-        space="space.py", store=str(store.path), fingerprint=store.fingerprint, split="auto",
-        tracking_uri="", trials=len(seeds), resources=Resources(device="cpu"),
-        hang_after=HANG_AFTER,
-    )  # fmt: skip
-    return Workspace(home).create("hurt", home / "space.py", record)
+    space = SPACE.format(patches=patches, seeds=seeds)
+    return plan(home, store, space, trials=len(seeds), hang_after=HANG_AFTER)
 
 
 def one(folder: SearchFolder, fault: str) -> Run:
@@ -155,8 +145,7 @@ def one(folder: SearchFolder, fault: str) -> Run:
 
 def note_run(note, name: str, folder: SearchFolder, run: Run, *, again: int) -> None:
     """What a fault cost; a trial that should fail is not lost."""
-    told = {(r["seen"], *timeless(r["metrics"])) for r in run.reports}
-    lost = len(told ^ undisturbed(folder, run)) if run.status == "completed" else 0
+    lost = lost_points(folder, run) if run.status == "completed" else 0
     assert lost == 0
     seconds = max(pauses(folder.ledger.events(), run.id), default=0.0)
     note(f"a trial {name}", trials=0, points=lost, patches=again, seconds=seconds)

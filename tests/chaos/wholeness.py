@@ -1,48 +1,47 @@
 """What is asked of every search that was hurt: nothing lost, nothing doubled, all books agree."""
 
+import io
 from collections.abc import Mapping
 from itertools import pairwise
 
+import torch
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from hpsearch.running.checkpointed import SECONDS
 from hpsearch.search.study import open_study
 from hpsearch.search.workspace import SearchFolder
-from hpsearch.tracking.entries import points
-from hpsearch.tracking.names import IDENTITY, TRIAL
 from hpsearch.tracking.runs import Run
 from hpsearch.training.artifacts import MADE, SPARED
-from hpsearch.training.trial import prepare_trial
+from hpsearch.training.sealed import read_sealed
+from hpsearch.training.trial import CHECKPOINT, prepare_trial
 
-from .searches import wait_for
+from ..tracking.outages import expected, found
+from .conftest import Note
+from .searches import trials, wait_for
 
 TIMES = (SECONDS, MADE, SPARED)
-Point = tuple[str, str, int, float, int]
-"""Trial, metric, step, value, milliseconds."""
 
 
-def trials(folder: SearchFolder) -> list[Run]:
-    return [run for run in folder.runs() if run.kind == "trial"]
+def assert_whole(fault: str, note: Note, folder: SearchFolder, **cost: float) -> None:
+    """Nothing is lost and the study agrees, which the table is told.
+
+    Args:
+        fault: what was done to the search.
+        cost: ``patches`` trained again, and ``seconds`` until it went on.
+    """
+    assert_study_agrees(folder)
+    lost = sum(run.status != "completed" for run in trials(folder))
+    points = sum(lost_points(folder, run) for run in trials(folder))
+    note(fault, trials=lost, points=points, **cost)
+    assert lost == points == 0
 
 
-def lost_trials(folder: SearchFolder) -> int:
-    return sum(run.status != "completed" for run in trials(folder))
-
-
-def lost_points(folder: SearchFolder) -> int:
+def lost_points(folder: SearchFolder, run: Run) -> int:
     """Reports that are missing, or other than those of a trial that nobody hurt."""
-    return sum(len(_told(run) ^ undisturbed(folder, run)) for run in trials(folder) if run.reports)
-
-
-def _told(run: Run) -> set[tuple]:
-    return {(r["seen"], *timeless(r["metrics"])) for r in run.reports}
-
-
-def undisturbed(folder: SearchFolder, run: Run) -> set[tuple]:
-    """What the same trial reports when it is trained here, in one go."""
     reports = prepare_trial(run.config, folder.job()).reports()
-    return {(report.seen, *timeless(report.metrics)) for report in reports}
+    undisturbed = {(report.seen, *timeless(report.metrics)) for report in reports}
+    return len({(r["seen"], *timeless(r["metrics"])) for r in run.reports} ^ undisturbed)
 
 
 def timeless(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
@@ -52,8 +51,8 @@ def timeless(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
 def assert_study_agrees(folder: SearchFolder) -> None:
     """The study has ended every trial once, with the values that the ledger holds."""
     study = open_study(folder.path, search=folder.search(), url=folder.record.study)
-    found = [(t.state, t.intermediate_values) for t in study.get_trials()]
-    assert found == [
+    told = [(t.state, t.intermediate_values) for t in study.get_trials()]
+    assert told == [
         (TrialState.COMPLETE, {r["seen"]: r["objective"] for r in run.reports})
         for run in trials(folder)
     ]
@@ -61,34 +60,19 @@ def assert_study_agrees(folder: SearchFolder) -> None:
 
 def assert_mlflow_agrees(folder: SearchFolder, uri: str) -> int:
     """Every point of every metric once, as the ledger holds it; how many there are."""
-    told, found = in_ledger(folder), in_mlflow(folder, MlflowClient(uri))
-    assert len(found) == len(told), "none is lost or doubled"
-    assert found == told
+    names = {run.id for run in trials(folder)}
+    told = sorted(point for point in expected(folder.ledger) if point[0] in names)
+    kept = sorted(point for point in found(folder.ledger, MlflowClient(uri)) if point[0] in names)
+    assert len(kept) == len(told), "none is lost or doubled"
+    assert kept == told
     return len(told)
 
 
-def in_ledger(folder: SearchFolder) -> list[Point]:
-    return sorted(
-        (run.id, point.key, point.step, point.value, point.timestamp)
-        for run in trials(folder)
-        for report in run.reports
-        for point in points(report)
-    )
-
-
-def in_mlflow(folder: SearchFolder, client: MlflowClient) -> list[Point]:
-    """Those of a second run of a trial too."""
-    experiment = client.get_experiment_by_name("hpsearch")
-    assert experiment is not None
-    rule = f"tags.`{IDENTITY}` = '{folder.ledger.identity()}' and tags.`{TRIAL}` LIKE '%'"
-    names = {run.id for run in trials(folder)}
-    return sorted(
-        (run.data.tags[TRIAL], key, p.step, p.value, p.timestamp)
-        for run in client.search_runs([experiment.experiment_id], rule)
-        if run.data.tags[TRIAL] in names
-        for key in run.data.metrics
-        for p in client.get_metric_history(run.info.run_id, key)
-    )
+def saved(folder: SearchFolder, trial: str) -> int:
+    """Patches seen at the checkpoint of a trial."""
+    content = read_sealed(folder.trials / trial / CHECKPOINT)
+    assert content is not None
+    return torch.load(io.BytesIO(content), weights_only=True)["progress"]["seen"]
 
 
 def patches_since_report(folder: SearchFolder, moment: float) -> int:

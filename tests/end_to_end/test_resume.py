@@ -18,6 +18,7 @@ from hpsearch.search.workspace import Workspace
 from hpsearch.tracking.names import default_uri
 from hpsearch.training.trial import prepare_trial
 
+from ..processes import environment
 from .conftest import SPACE, Home
 
 pytestmark = [
@@ -141,5 +142,5 @@ def test_a_killed_search_ends_in_the_study_of_one_that_was_not(home: Home, tmp_p
     assert done.returncode == 0, done.stdout + done.stderr
     assert_whole(home, "killed")
     script = [sys.executable, "-c", UNDISTURBED, home.path, SPACE, home.store]
-    subprocess.run(script, env=home.environment, check=True, timeout=240)
+    subprocess.run(script, env=environment(), check=True, timeout=240)
     assert told(home, "killed") == told(home, "undisturbed")

@@ -15,11 +15,10 @@ from hpsearch.config import (
     ShallowUNet,
     TrialConfig,
 )
-from hpsearch.data.store import PatchStore
 from hpsearch.running.checkpointed import Post, checkpointed
 from hpsearch.search.objective import MEAN_MAP
 from hpsearch.search.outcome import guarded
-from hpsearch.training.artifacts import MADE, SPARED, Artifacts
+from hpsearch.training.artifacts import MADE, SPARED
 from hpsearch.training.trial import Job
 
 CONFIG = TrialConfig(
@@ -28,14 +27,6 @@ CONFIG = TrialConfig(
     sampler=RandomTriplets(batch=10),
     patches=120,
 )
-
-
-@pytest.fixture
-def job(tmp_path: Path, tiny: PatchStore) -> Job:
-    return Job(
-        store=tiny, split=tiny.split(), artifacts=Artifacts(str(tmp_path / "artifacts")),
-        report_every=60, validation_points=8,
-    )  # fmt: skip
 
 
 def test_making_a_shared_denoiser_costs_one_and_spares_the_other(tmp_path: Path, job: Job) -> None:

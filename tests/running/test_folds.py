@@ -9,24 +9,14 @@ import torch
 
 from hpsearch.config import SGD, BatchHard, L2Net, RandomTriplets, SxK, TrialConfig
 from hpsearch.data.splits import folds
-from hpsearch.data.store import PatchStore
 from hpsearch.running.checkpointed import SECONDS, Post, checkpointed
 from hpsearch.running.folds import DONE, folded
-from hpsearch.training.artifacts import Artifacts
 from hpsearch.training.sealed import write_sealed
 from hpsearch.training.trial import Job
 
 SMALL = L2Net(width=0.125)
 CONFIG = TrialConfig(descriptor=SMALL, sampler=RandomTriplets(batch=20), patches=480)
 K = 2
-
-
-@pytest.fixture
-def job(tiny: PatchStore, tmp_path: Path) -> Job:
-    return Job(
-        store=tiny, split=tiny.split(), artifacts=Artifacts(str(tmp_path / "artifacts")),
-        report_every=120, validation_points=8,
-    )  # fmt: skip
 
 
 def test_each_fold_is_a_trial_of_its_own_and_the_mean_is_reported(job: Job, tmp_path: Path) -> None:

@@ -1,9 +1,6 @@
 """What is said of a job before it is queued, and of one that failed."""
 
-import socket
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,8 @@ from hpsearch.running.jobs import JobServer, shell_line
 from hpsearch.running.preflight import check_arguments, check_data, check_fit, check_versions
 from hpsearch.search.resources import Resources
 
+from ..servers import answering, free_port
+
 HEAD = "http://head:8265"
 NODES = [{}, {"CPU": 8.0, "GPU": 1.0}, {"CPU": 4.0, "TPU": 4.0}]
 
@@ -22,27 +21,8 @@ NODES = [{}, {"CPU": 8.0, "GPU": 1.0}, {"CPU": 4.0, "TPU": 4.0}]
 @pytest.fixture(scope="module")
 def stranger() -> Iterator[str]:
     """A server that is not Ray's, as MLflow's: it knows no /api/version."""
-
-    class Answers(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_error(404)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Quiet."""
-
-    server = HTTPServer(("127.0.0.1", 0), Answers)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-def closed_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
+    with answering(404) as address:
+        yield address
 
 
 def test_what_answers_and_is_no_head_is_said(stranger: str) -> None:
@@ -51,7 +31,7 @@ def test_what_answers_and_is_no_head_is_said(stranger: str) -> None:
         ("http://", "is not the address of a job server"),
         (f"http://{stranger}", "is not a Ray head .*by default port 8265"),
         (f"https://{stranger}", "does not answer in TLS.*http://"),
-        (f"http://127.0.0.1:{closed_port()}", "no Ray head answers at .*ray start --head"),
+        (f"http://127.0.0.1:{free_port()}", "no Ray head answers at .*ray start --head"),
     ):
         with pytest.raises(UserError, match=words):
             JobServer(address).jobs()

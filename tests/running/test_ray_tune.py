@@ -1,6 +1,5 @@
 """Sessions of a search with real Ray: places, limits, folds, and going on. One Ray for all."""
 
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +12,11 @@ from hpsearch.errors import UserError
 from hpsearch.running.ray_tune import check_room, run_session, start_ray, stop_ray
 from hpsearch.search.limits import Limits
 from hpsearch.search.resources import Resources
-from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.runs import Run
+
+from ..plans import plan
+from ..servers import free_port
 
 pytestmark = [
     pytest.mark.slow,
@@ -50,17 +52,8 @@ def cluster() -> Iterator[None]:
 
 
 def begin(tmp_path: Path, store: PatchStore, more: str, **fields: object) -> SearchFolder:
-    (tmp_path / "space.py").write_text(SPACE.format(more=more))
-    workspace = Workspace(tmp_path)
-    record = SearchRecord.model_validate(
-        {
-            "space": "space.py", "store": str(store.path), "fingerprint": store.fingerprint,
-            "split": "auto", "tracking_uri": "", "trials": 3,
-            "resources": Resources(device="cpu"), **fields,
-        }
-    )  # fmt: skip
     start_ray()
-    return workspace.create("session", tmp_path / "space.py", record)
+    return plan(tmp_path, store, SPACE.format(more=more), **fields)
 
 
 def at_once(events: list[dict]) -> dict[str, int]:
@@ -126,11 +119,12 @@ def test_more_than_the_cluster_can_hold_is_refused() -> None:
 
 def test_a_cluster_that_is_not_there_is_said_at_once() -> None:
     stop_ray()  # the last test of this file
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
     began = time.monotonic()
-    for address in (f"127.0.0.1:{port}", f"ray://localhost:{port}", "no.such.host.invalid:6379"):
+    for address in (
+        f"127.0.0.1:{free_port()}",
+        f"ray://localhost:{port}",
+        "no.such.host.invalid:6379",
+    ):
         with pytest.raises(UserError, match=r"no Ray cluster answers at .*; start one"):
             start_ray(address=address)
     assert time.monotonic() - began < 30

@@ -1,19 +1,16 @@
 """Direction and guard of objectives."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hpsearch.config import L2Net, RandomTriplets, TrialConfig
-from hpsearch.data.store import PatchStore
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores, Sizes, evaluate, make_tasks
 from hpsearch.running.checkpointed import SECONDS
 from hpsearch.search.objective import MEAN_MAP, MEASURED, RESTORED, Objective
 from hpsearch.search.outcome import guarded, outcome
-from hpsearch.training.artifacts import Artifacts
 from hpsearch.training.trial import Job, prepare_trial
 
 
@@ -41,16 +38,7 @@ def test_an_error_of_clean_patches_is_no_objective() -> None:
         Objective(metric="val/PSNR").value({"val/mAP": 0.5}, collapsed=False)
 
 
-def test_every_report_of_a_real_trial_has_what_a_search_can_aim_at(
-    tiny: PatchStore, tmp_path: Path
-) -> None:
-    job = Job(
-        store=tiny,
-        split=tiny.split(),
-        artifacts=Artifacts(str(tmp_path)),
-        report_every=60,
-        validation_points=8,
-    )
+def test_every_report_of_a_real_trial_has_what_a_search_can_aim_at(job: Job) -> None:
     small = TrialConfig(descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=10), patches=60)
     (report,) = prepare_trial(small, job).reports()
     assert {*MEASURED, *RESTORED} - {SECONDS} <= report.metrics.keys()

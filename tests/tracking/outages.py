@@ -23,16 +23,12 @@ from hpsearch.tracking.ledger import Ledger
 from hpsearch.tracking.names import IDENTITY, TRIAL
 from hpsearch.tracking.runs import runs_from
 
+from ..servers import free_port
+
 TASKS = ("verification", "matching", "retrieval")
 KEYS = [f"val/{task}/{level}" for task in TASKS for level in ("easy", "hard", "tough")]
 Point = tuple[str, str, int, float, int]
 """Trial, metric, step, value, milliseconds."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @dataclass

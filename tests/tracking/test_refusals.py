@@ -1,9 +1,6 @@
 """A registry that refuses or does not answer: real servers and files, one sentence each."""
 
-import socket
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -11,32 +8,15 @@ from hpsearch.tracking.refusals import Refused, sentence
 from hpsearch.tracking.registry import Registry, quieten_mlflow
 from hpsearch.tracking.server import Tracking
 
+from ..servers import answering, free_port
+
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-
-
-class Forbidding(BaseHTTPRequestHandler):
-    """Says 403 to everything."""
-
-    def do_GET(self) -> None:
-        self.send_response(403)
-        self.end_headers()
-        self.wfile.write(b"Permission denied")
-
-    do_POST = do_PATCH = do_DELETE = do_GET
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Silence."""
 
 
 @pytest.fixture
 def forbidding() -> Iterator[str]:
-    server = HTTPServer(("127.0.0.1", 0), Forbidding)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(403, b"Permission denied") as address:
+        yield f"http://{address}"
 
 
 @pytest.fixture(autouse=True)
@@ -53,9 +33,7 @@ def test_a_server_that_forbids(forbidding: str) -> None:
 
 
 def test_a_server_that_is_not_there_is_not_a_registry_without_a_champion() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
+    uri = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(Refused, match=f"{uri} does not answer; start it"):
         Registry(tracking=Tracking(uri=uri), model="m").champion()
 

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,6 +9,8 @@ import pytest
 
 from hpsearch.tracking.ledger import Ledger
 from hpsearch.tracking.runs import runs_from
+
+from ..processes import run
 
 pytest.importorskip("torch_xla")
 pytestmark = pytest.mark.timeout(600)
@@ -36,10 +36,7 @@ def test_a_search_trains_on_xla_and_ends_with_a_registered_model(tmp_path: Path,
     words = ["search", str(space), "--home", str(tmp_path / "home"), "--cpus", "1"]
     words += ["--device", "xla", "--tpus-per-trial", "0"]
     began, before = time.monotonic(), os.times()
-    ended = subprocess.run(
-        [sys.executable, "-m", "hpsearch", *words], capture_output=True, text=True, check=False,
-        env={**os.environ, "PJRT_DEVICE": "CPU", "COLUMNS": "120"}, timeout=570,
-    )  # fmt: skip
+    ended = run(*words, timeout=570, PJRT_DEVICE="CPU", COLUMNS="120")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "Registered patch-descriptor version 1" in ended.stdout
     ledger = Ledger(tmp_path / "home" / "searches" / "small" / "ledger.jsonl")

@@ -1,0 +1,24 @@
+"""Searches that have not begun."""
+
+from pathlib import Path
+
+from hpsearch.data.store import PatchStore
+from hpsearch.search.resources import Resources
+from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+
+
+def plan(home: Path, store: PatchStore, space: str, **fields: object) -> SearchFolder:
+    """A search of a space, on the CPU.
+
+    Args:
+        fields: of its record, ``trials`` among them.
+    """
+    home.mkdir(exist_ok=True)
+    (home / "space.py").write_text(space)
+    record = SearchRecord.model_validate(
+        {
+            "space": "space.py", "store": str(store.path), "fingerprint": store.fingerprint,
+            "split": "auto", "tracking_uri": "", "resources": Resources(device="cpu"), **fields,
+        }
+    )  # fmt: skip
+    return Workspace(home).create("far", home / "space.py", record)
