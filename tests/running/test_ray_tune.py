@@ -119,12 +119,8 @@ def test_more_than_the_cluster_can_hold_is_refused() -> None:
 
 def test_a_cluster_that_is_not_there_is_said_at_once() -> None:
     stop_ray()  # the last test of this file
-    began = time.monotonic()
-    for address in (
-        f"127.0.0.1:{free_port()}",
-        f"ray://localhost:{port}",
-        "no.such.host.invalid:6379",
-    ):
+    began, port = time.monotonic(), free_port()
+    for address in (f"127.0.0.1:{port}", f"ray://localhost:{port}", "no.such.host.invalid:6379"):
         with pytest.raises(UserError, match=r"no Ray cluster answers at .*; start one"):
             start_ray(address=address)
     assert time.monotonic() - began < 30
