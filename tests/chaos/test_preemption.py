@@ -1,15 +1,21 @@
 """A spot machine that says when it goes, and loses nothing by it."""
 
+import os
+import signal
 import subprocess
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-import ray
 
 from hpsearch.data.store import PatchStore
+from hpsearch.running.leave import workers
 
-from .conftest import RAY, Fleet, Note
+from ..clouds import metadata
+from .conftest import QUIET, RAY, Fleet, Note
 from .searches import MARKS, begin, searching, trials, wait_for, wait_for_reports
 from .wholeness import assert_whole, first_report_after, patches_since_report, saved
 
@@ -19,37 +25,76 @@ EVERY = 4_800
 """Patches between two reports: several seconds."""
 
 
-def give_notice(fleet: Fleet, node: str, *, seconds: int) -> None:
-    """As the autoscaler, or whatever watches a cloud's notices, tells the head."""
-    words = ["--address", fleet.address, "--node-id", node, "--reason-message", "spot"]
-    words += ["--reason", "DRAIN_NODE_REASON_PREEMPTION"]
-    words += ["--deadline-remaining-seconds", str(seconds)]
-    subprocess.run([RAY, "drain-node", *words], check=True, capture_output=True, timeout=60)
+Notice = Callable[[Fleet, str], AbstractContextManager[Callable[[], object]]]
+"""For a fleet and the folder of its worker: what gives it notice."""
 
 
+@contextmanager
+def told_by_hand(fleet: Fleet, folder: str) -> Iterator[Callable[[], object]]:
+    """As the autoscaler, or a person, tells the head."""
+    (worker,) = workers(folder)
+    words = ["--address", fleet.address, "--node-id", worker.node, "--reason-message", "spot"]
+    words += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--deadline-remaining-seconds", "30"]
+    command = [RAY, "drain-node", *words]
+    yield lambda: subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
+@contextmanager
+def told_by_ec2(fleet: Fleet, folder: str) -> Iterator[Callable[[], object]]:
+    """As a spot instance hears of it; beside its worker runs what asks."""
+    with metadata() as server:
+        words = ["aws", "--metadata", server.url, "--temp-dir", folder]
+        program = subprocess.Popen(
+            [sys.executable, "-m", "hpsearch.running.leave", *words],
+            stderr=subprocess.DEVNULL, env={**os.environ, **QUIET},
+        )  # fmt: skip
+        try:
+            yield lambda: server.take_away(120)
+            assert program.poll() is None
+        finally:
+            program.terminate()
+            program.wait(10)
+
+
+@contextmanager
+def told_to_end(fleet: Fleet, folder: str) -> Iterator[Callable[[], object]]:
+    """As Kubernetes ends a pod, and worker.sh a worker at Ctrl-C."""
+    yield lambda: os.kill(fleet.nodes["first"].pid, signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("notice", "how"),
+    [
+        (told_by_hand, "after `ray drain-node`"),
+        (told_by_ec2, "after EC2's notice"),
+        (told_to_end, "by SIGTERM to `ray start`"),
+    ],
+)
 def test_a_machine_that_is_taken_away_after_notice_costs_no_patch(
-    fleet, tiny: PatchStore, tmp_path: Path, note: Note
+    notice: Notice, how: str, fleet: Fleet, tiny: PatchStore, tmp_path: Path, note: Note
 ) -> None:
     folder = begin(tmp_path / "home", tiny, patches=6 * EVERY, reports=6)
     fleet.start(first=2)
+    place = str(fleet.folders[-1])
     fleet.join(cpus=2)
-    (first,) = (n["NodeID"] for n in ray.nodes() if n["Resources"].get("CPU"))
     with searching(folder):
         wait_for(lambda: len(trials(folder)) == 2)
         fleet.start_worker("second", cpus=2)
         fleet.wait_for(cpus=4)
-        wait_for_reports(folder, 1)
-        told = time.time()
-        give_notice(fleet, first, seconds=30)
-        wait_for(lambda: all(saved(folder, run.id) % EVERY for run in trials(folder)))
-        left = time.time()
-        between = [saved(folder, run.id) - run.seen for run in trials(folder)]
-        wait_for(lambda: all(run.retries == 1 for run in trials(folder)))
+        with notice(fleet, place) as give:
+            wait_for_reports(folder, 1)
+            told = time.time()
+            give()
+            wait_for(lambda: all(saved(folder, run.id) % EVERY for run in trials(folder)))
+            left = time.time()
+            between = [saved(folder, run.id) - run.seen for run in trials(folder)]
+            wait_for(lambda: not workers(place), 30)
         fleet.kill("first")
+        wait_for(lambda: all(run.retries == 1 for run in trials(folder)))
     assert all(0 < patches < EVERY for patches in between), "saved on notice, not at a report"
     assert left - told < 30, "and in time"
     assert_whole(
-        "a machine is taken away after 30 s of notice", note, folder,
+        f"a machine is taken away {how}: saved after {left - told:.1f} s", note, folder,
         patches=0, seconds=first_report_after(folder, told),
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 from kubernetes_validate import ValidationError, validate
+from ray._private import ray_constants
 from ray.autoscaler._private.kuberay.autoscaling_config import (
     _derive_autoscaling_config_from_ray_cr,
 )
@@ -169,6 +170,19 @@ def test_the_job_cleans_up_and_can_be_tried_again(job_object: dict[str, Any]) ->
     assert spec["backoffLimit"] > 0
     assert "hpsearch resume" in spec["entrypoint"]
     assert yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"]["RAY_JOB_STOP_SIGNAL"] == "SIGINT"
+
+
+def test_a_worker_that_is_told_to_end_has_time_to_leave(
+    cluster_object: dict[str, Any], job_object: dict[str, Any]
+) -> None:
+    wait = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
+    assert hasattr(ray_constants, wait), "Ray tells its head no more when it is told to end"
+    for spec in (cluster_object["spec"], job_object["spec"]["rayClusterSpec"]):
+        for group in spec["workerGroupSpecs"]:
+            pod = group["template"]["spec"]
+            (container,) = pod["containers"]
+            (seconds,) = (each["value"] for each in container["env"] if each["name"] == wait)
+            assert 0 < float(seconds) < pod["terminationGracePeriodSeconds"]
 
 
 def test_every_container_is_confined_and_watched(cluster_object: dict[str, Any]) -> None:

@@ -1,6 +1,11 @@
 """Files for Ray's cluster launcher: Ray's own preparation and schema, and what we want of them."""
 
 import copy
+import shlex
+import subprocess
+import time
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +13,8 @@ from jsonschema import ValidationError
 from ray._private.accelerators import TPUAcceleratorManager
 from ray._private.accelerators.tpu import get_tpu_cores_per_chip
 from ray.autoscaler._private.util import prepare_config, validate_config
+
+from hpsearch.running.leave import CLOUDS
 
 FILES = ("aws-gpu.yaml", "gcp-tpu.yaml")
 
@@ -81,6 +88,32 @@ def test_workers_are_spot_and_the_head_is_not(stated: dict[str, Any]) -> None:
     found = {name: spot(kind["node_config"]) for name, kind in kinds.items()}
     assert found == {name: name != stated["head_node_type"] for name in kinds}
     assert kinds[stated["head_node_type"]]["resources"] == {"CPU": 0}
+
+
+def test_each_cloud_is_asked_whether_it_takes_the_worker(documents: dict[str, list[Any]]) -> None:
+    for cloud, name in (("aws", "aws-gpu.yaml"), ("gcp", "gcp-tpu.yaml")):
+        words = shlex.split(documents[name][0]["worker_start_ray_commands"][-1])
+        program = words[words.index("python") :]
+        assert program[:4] == ["python", "-m", "hpsearch.running.leave", cloud]
+        assert find_spec(program[2])
+        assert cloud in CLOUDS
+
+
+def test_what_asks_outlives_the_shell_and_is_there_once(
+    stated: dict[str, Any], tmp_path: Path
+) -> None:
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f"#!/bin/sh\necho $$ >> {tmp_path}/running\nexec sleep 30\n")
+    stand_in.chmod(0o755)
+    command = stated["worker_start_ray_commands"][-1].replace("/tmp/", f"{tmp_path}/")
+    for _ in range(2):  # as the launcher does: a shell of its own, whose output it reads to the end
+        subprocess.run(
+            ["bash", "-c", command], env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+            check=True, capture_output=True, timeout=5,
+        )  # fmt: skip
+        time.sleep(0.3)
+    (pid,) = (tmp_path / "running").read_text().split()
+    subprocess.run(["kill", pid], check=True)
 
 
 def test_every_node_mounts_the_shared_disk(stated: dict[str, Any]) -> None:

@@ -1,7 +1,11 @@
 """A cluster by hand: the scripts, and that the README names files that are there."""
 
+import os
 import re
+import signal
 import subprocess
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -47,6 +51,37 @@ def test_a_worker_needs_its_head(cluster: Path, tmp_path: Path) -> None:
     assert {"--address=10.0.0.7:6379", "--num-gpus=1"} <= set(start)
     with pytest.raises(subprocess.CalledProcessError):
         run_dry(worker, folder=tmp_path)
+
+
+def test_the_terminal_s_interrupt_ends_a_worker_by_sigterm_and_the_second_at_once(
+    cluster: Path, tmp_path: Path
+) -> None:
+    heard = tmp_path / "heard"
+    stand_in = tmp_path / "ray"
+    stand_in.write_text(
+        f"#!/bin/bash\ntrap 'echo TERM >> {heard}' TERM\ntrap 'echo INT >> {heard}; exit 3' INT\n"
+        f"echo started >> {heard}\nwhile :; do sleep 0.05; done\n"
+    )
+    stand_in.chmod(0o755)
+    worker = subprocess.Popen(
+        [cluster / "local" / "worker.sh", "10.0.0.7"], start_new_session=True,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, stderr=subprocess.DEVNULL,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+
+    def heard_by(lines: list[str]) -> bool:
+        for _ in range(100):
+            if heard.exists() and heard.read_text().split() == lines:
+                return True
+            time.sleep(0.05)
+        return False
+
+    assert heard_by(["started"])
+    os.killpg(worker.pid, signal.SIGINT)  # as a terminal does: to its whole foreground group
+    assert heard_by(["started", "TERM"])
+    os.killpg(worker.pid, signal.SIGINT)
+    assert heard_by(["started", "TERM", "INT"])
+    assert worker.wait(5) == 3
 
 
 def test_the_readme_names_files_that_are_there(cluster: Path) -> None:
