@@ -1,8 +1,8 @@
 """What tells a trial to save at once and leave: the end of a session, or of its machine.
 
 A cloud tells some time before it takes a spot machine: two minutes on AWS, half a minute on Google
-Cloud and Kubernetes. Whoever hears it (Ray's autoscaler, a preStop hook, a person) tells the head
-with ``ray drain-node``, and every worker asks the head.
+Cloud and Kubernetes. Whoever hears it (``leave``, Ray when it is sent SIGTERM, a person with
+``ray drain-node``) tells the head, and every worker asks the head.
 """
 
 import threading
