@@ -16,12 +16,11 @@ if TYPE_CHECKING:
     from hpsearch.search.search import Search
 
 PANEL = "Cluster"
-DASHBOARD = typer.Option(
-    envvar=["HPSEARCH_ADDRESS", "RAY_API_SERVER_ADDRESS"],
-    help="The dashboard of a Ray head: http://HEAD:8265.",
-)
-Address = Annotated[str, DASHBOARD]
-MaybeAddress = Annotated[str | None, DASHBOARD]
+ADDRESS_VARIABLES = ["HPSEARCH_ADDRESS", "RAY_API_SERVER_ADDRESS"]
+Address = Annotated[
+    str,
+    typer.Option(envvar=ADDRESS_VARIABLES, help="The dashboard of a Ray head: http://HEAD:8265."),
+]
 Name = Annotated[str, typer.Argument(help="Name of a search.")]
 ClusterHome = Annotated[
     str, typer.Option(help="Home folder on the cluster; better on a disk that all nodes see.")
@@ -93,7 +92,9 @@ def submit_resume(name: str, address: str, home: str | None, options: list[str])
             f"{address} has not seen search {name!r}; say with --home where its folder lies there"
         )
     server.check_versions()
-    server.submit(name, ["resume", name, *options], home=known.get(name) or home or "")
+    # wherever it began: the cluster that it is sent to is the one that it goes on with
+    arguments = ["resume", name, "--address", "auto", *options]
+    server.submit(name, arguments, home=known.get(name) or home or "")
     _say_submitted(name, address)
 
 
@@ -189,6 +190,7 @@ def _say_submitted(name: str, address: str) -> None:
 def _duration(job: "SearchJob") -> str:
     if job.began is None:
         return ""
-    minutes, seconds = divmod(round((job.ended or time.time()) - job.began), 60)
+    passed = (job.ended or time.time()) - job.began  # by clocks that somebody may set
+    minutes, seconds = divmod(max(0, round(passed)), 60)
     hours, minutes = divmod(minutes, 60)
     return f" for {hours} h {minutes} min" if hours else f" for {minutes} min {seconds} s"

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from hpsearch.cli.app import HOME, Home, TrackingUri, app
-from hpsearch.cli.jobs import MaybeAddress, submit_resume
+from hpsearch.cli.jobs import ADDRESS_VARIABLES, submit_resume
 from hpsearch.cli.options import (
     ChangedSpace,
     Concurrent,
@@ -19,13 +19,23 @@ from hpsearch.cli.options import (
     limits,
 )
 
+OTHER_CLUSTER = "another Ray cluster, HEAD:6379, than the search began on; local for none"
+Address = Annotated[
+    str | None,
+    typer.Option(
+        envvar=ADDRESS_VARIABLES,
+        help=f"The dashboard of a Ray head, http://HEAD:8265, to go on as a job there; or "
+        f"{OTHER_CLUSTER}.",
+    ),
+]
+Cluster = Annotated[str | None, typer.Option("--address", help=OTHER_CLUSTER.capitalize() + ".")]
 Name = Annotated[str, typer.Argument(help="Name of the search.")]
 
 
 @app.command(rich_help_panel="Search")
 def resume(
     name: Name,
-    address: MaybeAddress = None,
+    address: Address = None,
     changed_space: ChangedSpace = None,
     concurrent: Concurrent = None,
     cpus: Cpus = None,
@@ -40,7 +50,7 @@ def resume(
 
     Example: hpsearch resume quickstart
     """
-    if address is not None:
+    if address is not None and address.startswith(("http://", "https://")):
         options = as_words(
             changed_space=changed_space, concurrent=concurrent, time_limit=time_limit,
             patches=patches, gpu_seconds=gpu_seconds, hang_after=hang_after,
@@ -49,7 +59,7 @@ def resume(
         submit_resume(name, address, None if home == HOME else str(home), options)
         return
 
-    from hpsearch.cli.resuming import open_again, refuse_finished, settle_space
+    from hpsearch.cli.resuming import moved, open_again, refuse_finished, settle_space
     from hpsearch.cli.running import run
 
     folder = open_again(name, home, tracking_uri)
@@ -62,13 +72,14 @@ def resume(
             limits=new, **given(concurrent=concurrent, cpus=cpus, hang_after=hang_after)
         )
         refuse_finished(folder)
-        run(folder)
+        run(moved(folder, address))
 
 
 @app.command(rich_help_panel="Search")
 def extend(
     name: Name,
     trials: Annotated[int, typer.Option(min=1, help="How many to add.")],
+    address: Cluster = None,
     changed_space: ChangedSpace = None,
     concurrent: Concurrent = None,
     cpus: Cpus = None,
@@ -83,7 +94,7 @@ def extend(
 
     Example: hpsearch extend quickstart --trials 20
     """
-    from hpsearch.cli.resuming import extended, open_again, settle_space
+    from hpsearch.cli.resuming import extended, moved, open_again, settle_space
     from hpsearch.cli.running import run
 
     folder = open_again(name, home, tracking_uri)
@@ -94,7 +105,7 @@ def extend(
         )
         run(
             extended(
-                folder,
+                moved(folder, address),
                 trials,
                 limits=new,
                 **given(concurrent=concurrent, cpus=cpus, hang_after=hang_after),

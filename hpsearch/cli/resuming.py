@@ -12,6 +12,7 @@ from hpsearch.errors import UserError
 from hpsearch.files import write_whole
 from hpsearch.promotion.promotion import refuse_promotion
 from hpsearch.promotion.winner import SCORES
+from hpsearch.running.ray_tune import LOCAL, start_ray
 from hpsearch.search.limits import Meter
 from hpsearch.search.patience import runs_are_out_of_patience, telling
 from hpsearch.search.search import load_search
@@ -41,6 +42,18 @@ def refuse_finished(folder: SearchFolder) -> None:
         )
     if not all_ended(folder):
         _refuse_spent(folder)
+
+
+def moved(folder: SearchFolder, address: str | None) -> SearchFolder:
+    """The search on another cluster, once that has answered; None leaves it where it was.
+
+    Raises:
+        UserError: if there is no cluster at ``address``.
+    """
+    if address is None:
+        return folder
+    start_ray(address=address, cpus=folder.record.cpus)
+    return folder.changed(address=None if address == LOCAL else address)
 
 
 def extended(folder: SearchFolder, trials: int, **fields: Any) -> SearchFolder:

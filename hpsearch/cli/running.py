@@ -116,7 +116,8 @@ def _leave_without_head(folder: SearchFolder, command: str) -> NoReturn:
     folder.ledger.append("finish", status="interrupted")
     out.print(
         f"The head of the cluster at {folder.record.address or 'this machine'} does not answer. "
-        f"Nothing is lost. Once there is one again, go on with:  {command}",
+        "Nothing is lost. Once there is one again (elsewhere: with --address), go on with:  "
+        f"{command}",
         markup=False,
         soft_wrap=True,
     )
@@ -144,8 +145,9 @@ def train_winner(folder: SearchFolder) -> None:
     """Folds leave no network behind: train the winner once on the whole training part."""
     winner = best_run(folder.runs(), folder.search().objective)
     out.print(f"winner: trial {winner.label}; training it on the whole training part …")
+    post = Post(folder.trials / winner.id, anew=lambda why: out.print(f"it begins anew; {why}"))
     with one_thread():
-        for _ in checkpointed(winner.config, folder.job(), Post(folder.trials / winner.id)):
+        for _ in checkpointed(winner.config, folder.job(), post):
             pass
 
 

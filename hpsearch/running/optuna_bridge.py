@@ -23,7 +23,7 @@ from ray.tune.search import Searcher
 
 from hpsearch.search.mirror import mirrored
 from hpsearch.search.outcome import FAILURES, outcome
-from hpsearch.search.patience import study_is_out_of_patience
+from hpsearch.search.patience import ENDED, study_is_out_of_patience
 from hpsearch.search.points import POINT, REPEAT, WARM, Places, Turn
 from hpsearch.search.samplers import build_sampler
 from hpsearch.search.search import Search, load_search
@@ -151,6 +151,8 @@ class StudySearch(Searcher):
             return
         search, study, _ = self._open()
         trial = self._running[trial_id]
+        before = study.get_trials(deepcopy=False)
+        trial.set_user_attr(ENDED, 1 + sum(other.state.is_finished() for other in before))
         values = None if error or not result else _values(result, search)
         if values is None or result is None:
             trial.set_user_attr(OUTCOME, "failed")

@@ -32,6 +32,8 @@ from hpsearch.search.search import Search
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.ledger import Event
 
+LOCAL = "local"
+"""Address of a Ray of one's own, on this machine."""
 TUNE_FOLDER = "tune"
 MANY = 10_000
 """Trials at once, for Tune: how many there are is for the fleet to say."""
@@ -54,17 +56,22 @@ def start_ray(*, address: str | None = None, cpus: int | None = None) -> None:
     """Join a cluster, or start Ray on this machine.
 
     Raises:
-        UserError: if there is no cluster at ``address``.
+        UserError: if there is no cluster at ``address``, or it is a dashboard's.
     """
+    if address is not None and address.startswith("http"):
+        raise UserError(
+            f"{address} is a dashboard, and a search joins the cluster itself: give HEAD:6379, or "
+            "send the search there with `hpsearch submit`"
+        )
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     if ray.is_initialized():
         return
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the ledger says why trials fail
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
+    if address in (None, LOCAL):
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # nothing listens beyond loopback
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+        ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **quiet)
         return
     _knock(address)
     try:
@@ -86,7 +93,8 @@ def _knock(address: str) -> None:
 
 def _nobody(address: str) -> UserError:
     return UserError(
-        f"no Ray cluster answers at {address}; start one, mend --address, or leave it out"
+        f"no Ray cluster answers at {address}; start one, or give another with --address (`local` "
+        "for this machine alone)"
     )
 
 

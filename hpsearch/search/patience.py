@@ -10,6 +10,9 @@ from hpsearch.search.points import begun
 from hpsearch.search.search import Search
 from hpsearch.tracking.runs import Run
 
+ENDED = "ended"
+"""User attribute of an Optuna trial: the how manyth it was to end, whatever the clock said."""
+
 
 def fruitless(
     endings: Iterable[Values | None], objectives: Sequence[Objective], *, forgiven: int = 0
@@ -37,7 +40,7 @@ def study_is_out_of_patience(
     if search.patience is None:
         return False
     ended = [t for t in begun(trials) if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    ended.sort(key=lambda trial: (trial.datetime_complete, trial.number))
+    ended.sort(key=lambda t: (t.user_attrs.get(ENDED, 0), t.datetime_complete, t.number))
     values = map(_values, ended)
     return fruitless(values, search.objectives, forgiven=forgiven) >= search.patience
 

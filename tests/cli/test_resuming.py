@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.cli.resuming import extended, refuse_finished, settle_space
+from hpsearch.cli.resuming import extended, moved, refuse_finished, settle_space
 from hpsearch.cli.running import all_ended
 from hpsearch.errors import UserError
 from hpsearch.promotion.winner import SCORES
 from hpsearch.search.limits import Limits
 from hpsearch.search.study import open_study
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+
+from ..servers import free_port
 
 SPACE = """
 from hpsearch.config import SGD, TrialConfig
@@ -156,3 +158,14 @@ def test_a_search_that_lists_its_trials_has_an_end(tmp_path: Path, origin: Path)
     folder = Workspace(tmp_path / "home").create("listed", origin, record)
     with pytest.raises(UserError, match="has no more to try"):
         extended(folder, 1)
+
+
+def test_a_cluster_that_does_not_answer_is_not_taken_down(folder: SearchFolder) -> None:
+    for address, words in (
+        (f"127.0.0.1:{free_port()}", "no Ray cluster answers at .*--address"),
+        ("http://HEAD:8265", "is a dashboard.*HEAD:6379"),
+    ):
+        with pytest.raises(UserError, match=words):
+            moved(folder, address)
+    assert moved(folder, None) is folder
+    assert folder.workspace.open("mine").record == folder.record

@@ -1,0 +1,90 @@
+"""A clock that is set while a whole search runs: its driver, Ray and the workers."""
+
+import re
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from hpsearch.data.store import PatchStore
+from hpsearch.reporting.tables import summary
+from hpsearch.running.checkpointed import SECONDS
+
+from .commands import Command
+from .conftest import Note
+from .searches import MARKS, space_of, trials
+from .wholeness import assert_mlflow_agrees, assert_whole
+
+FAKETIME = list(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+pytestmark = [
+    *MARKS,
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(not FAKETIME, reason="needs libfaketime: apt install faketime"),
+]
+HOUR = 3_600
+LIMIT = 900
+"""Seconds that the search may take."""
+LEFT = re.compile(r"about (\S+) (s|min) left")
+
+
+def test_a_clock_that_is_set_forth_and_back_changes_nothing(
+    command: Command, tiny: PatchStore, tmp_path: Path, note: Note
+) -> None:
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    faked = {
+        "LD_PRELOAD": str(FAKETIME[0]), "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }  # fmt: skip
+    space = command.write_space(space_of(patches=9_600, trials=3, reports=8))
+    began = time.time()
+    options = ("--name", "far", "--data", tiny.path, "--device", "cpu", "--cpus", 2)
+    search = command.begin("search", space, *options, "--time-limit", LIMIT, **faked)
+    command.wait_for_reports(2, search)
+    clock.write_text(f"+{HOUR}")
+    forth = time.time()
+    command.wait_for_reports(4, search)
+    clock.write_text(f"-{HOUR}")
+    back = time.time()
+    command.finish(search)
+    took = time.time() - began
+
+    events = command.folder.ledger.events()
+    times = [event["time"] for event in events]
+    assert times == sorted(times)
+    assert began <= times[0] <= times[-1] <= began + took
+    went_on = [
+        min(e["time"] for e in events if e["event"] == "report" and e["time"] > moment) - moment
+        for moment in (forth, back)
+    ]
+    assert_mlflow_agrees(command.folder, command.uri)
+    assert_whole(
+        "clock set by +1 h, then by -2 h, under driver, Ray and workers", note, command.folder,
+        patches=0, seconds=max(went_on),
+    )  # fmt: skip
+    for run in trials(command.folder):
+        spent = [0.0, *(report["metrics"][SECONDS] for report in run.reports)]
+        assert all(0 < after - before < took for before, after in pairwise(spent))
+        assert run.retries == 0
+    totals = summary(command.folder.runs(), budget=9_600)
+    assert 0 < totals.seconds < took
+    assert 0 < totals.trial_seconds < 2 * took
+    said = (command.home / "log").read_text()
+    assert "limit" not in said
+    left = [float(number) * (60 if unit == "min" else 1) for number, unit in LEFT.findall(said)]
+    assert left
+    assert all(0 <= seconds < LIMIT for seconds in left)
+    assert_runs_last(command)
+
+
+def assert_runs_last(command: Command) -> None:
+    """Every run in MLflow has ended after it began, and as long after as the ledger says."""
+    client = MlflowClient(command.uri)
+    (found,) = (e for e in client.search_experiments() if e.name == "hpsearch")
+    kept = client.search_runs([found.experiment_id])
+    assert len(kept) == 5, "the search, three trials, the baseline"
+    for run in kept:
+        assert run.info.end_time is not None
+        assert 0 < run.info.end_time - run.info.start_time < 1_000 * LIMIT
