@@ -90,6 +90,8 @@ class Watch:
                 return f"{head} {run.seen:>9,} patches  {_numbers(run)}  {self._outlook()}"
             case "crash":
                 return f"{head} goes on    from {run.seen:,} patches; {event['reason']}"
+            case "anew":
+                return f"{head} begins anew; {event['reason']}"
             case "end":
                 reason = f"  ({run.reason})" if run.reason else ""
                 return f"{head} {run.status:<10} {run.seen:>9,} patches  {_numbers(run)}{reason}"

@@ -68,7 +68,10 @@ def train_baseline(folder: SearchFolder) -> Run:
     config = search.baseline.model_dump(mode="json")
     ledger.append("start", trial=BASELINE, number=-1, kind="yardstick", config=config)
     with one_thread():
-        post = Post(folder.trials / BASELINE)
+        post = Post(
+            folder.trials / BASELINE,
+            anew=lambda why: ledger.append("anew", trial=BASELINE, reason=why),
+        )
         for report in checkpointed(search.baseline, folder.job(), post):
             result = guarded(report, search.objective)
             said = {key: result[key] for key in ("seen", "objective", "metrics")}

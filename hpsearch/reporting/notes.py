@@ -58,6 +58,8 @@ def trial_note(row: Row, *, of: int, metric: str, picture: str | None) -> str:
     ]
     if row.run.reason:
         lines.append(f"Ended because: {row.run.reason}")
+    if row.run.anew:
+        lines.append("Began anew, because its checkpoint was damaged")
     if row.run.reports:
         lines.append(markdown(leaderboard_table([row], tasks=True)))
     return _fitting([*lines, _curves(picture)])

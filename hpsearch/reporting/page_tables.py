@@ -44,6 +44,9 @@ def leaderboard_section(rows: Sequence[Row], *, marked: bool) -> str:
         "Only settings that vary are shown; seen counts patches. Scores are those of the last "
         "report on the validation sequences. A constant encoder stands last, whatever its mAP."
     )
+    anew = ", ".join(row.run.label for row in rows if row.run.anew)
+    if anew:
+        note += f" Begun anew, because a checkpoint was damaged: {anew}."
     rest = fold(_others(len(lines) - SHOWN, "trial"), more) if len(lines) > SHOWN else ""
     return section("Leaderboard", paragraph(note, note=True), shown, rest)
 

@@ -68,6 +68,8 @@ class Summary:
     """Patches seen by trials that then failed."""
     restarts: int
     """How often a trial went on after its worker or the driver died."""
+    anew: int
+    """How often one began from nothing, because its checkpoint was damaged."""
     trained_again: int
     """Patches trained a second time after that; beyond those trained."""
     seconds_sharing: float
@@ -160,6 +162,7 @@ def summary(runs: Sequence[Run], *, budget: int) -> Summary:
         saved_by_detection=_unspent(trials, ("collapsed", "diverged"), budget),
         lost_to_failures=sum(run.seen for run in trials if run.status == "failed"),
         restarts=sum(run.retries for run in trials),
+        anew=sum(len(run.anew) for run in trials),
         trained_again=sum(run.again for run in trials),
         seconds_sharing=sum((_said(run, MADE) for run in trials), 0.0),
         seconds_spared=sum((_said(run, SPARED) for run in trials), 0.0),

@@ -56,6 +56,8 @@ def summary_lines(totals: Summary) -> list[str]:
             f"Trials went on after a crash or a stop {_times(totals.restarts)}, which trained "
             f"{totals.trained_again:,} patches again"
         )
+    if totals.anew:
+        lines.append(f"A damaged checkpoint made trials begin anew {_times(totals.anew)}")
     if totals.seconds_sharing or totals.seconds_spared:
         lines.append(
             f"Shared denoisers and first weights took {duration(totals.seconds_sharing)} to make "

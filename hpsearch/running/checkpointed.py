@@ -34,6 +34,8 @@ class Post:
     """Called when something new lies in the folder, and before anything is said of it."""
     leave: Callable[[], bool] = lambda: False
     """Asked after each training step whether to save at once and go."""
+    anew: Callable[[str], None] = lambda why: None
+    """Told why training begins again, if what lies in the folder cannot be gone on from."""
 
     def within(self, name: str) -> "Post":
         """A folder inside this one."""
@@ -57,7 +59,7 @@ def checkpointed(config: TrialConfig, job: Job, post: Post) -> Iterator[Report]:
     except NotTrained as error:
         yield Report(0, {**WORST, SECONDS: 0.0}, "diverged", str(error))
         return
-    said = _go_on(trial, post.folder)
+    said = _go_on(trial, post)
     before, shared = 0.0, trial.costs.metrics()
     if said is not None:
         before = said.metrics.get(SECONDS, 0.0)
@@ -82,11 +84,14 @@ def checkpointed(config: TrialConfig, job: Job, post: Post) -> Iterator[Report]:
         yield said
 
 
-def _go_on(trial: Trial, folder: Path) -> Report | None:
+def _go_on(trial: Trial, post: Post) -> Report | None:
+    if not (post.folder / CHECKPOINT).exists():
+        return None
     try:
-        return trial.load(folder) if (folder / CHECKPOINT).exists() else None
+        return trial.load(post.folder)
     except UserError:
-        return None  # a damaged checkpoint: begin again
+        post.anew("its checkpoint was damaged")
+        return None
 
 
 def _count_memory_anew(device: torch.device) -> None:

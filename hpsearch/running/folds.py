@@ -31,7 +31,7 @@ def folded(config: TrialConfig, job: Job, post: Post, *, k: int) -> Iterator[Rep
     denoiser is trained on the fold's own sequences. Inside a fold there are checkpoints, but
     nothing is reported: half a fold is not comparable with a whole one.
     """
-    share, done = config.patches // k, _read(post.folder)
+    share, done = config.patches // k, _read(post)
     if done:
         yield _mean(done, share=share, k=k)
     for index, split in list(enumerate(folds(job.split, k)))[len(done) :]:
@@ -63,10 +63,14 @@ def _mean(done: Sequence[Mapping[str, float]], *, share: int, k: int) -> Report:
     return Report(len(done) * share, metrics, "completed" if len(done) == k else "running")
 
 
-def _read(folder: Path) -> list[dict[str, float]]:
+def _read(post: Post) -> list[dict[str, float]]:
     """Folds that are done; none if what says so is damaged."""
-    content = read_sealed(folder / DONE)
-    return [] if content is None else json.loads(content)
+    content = read_sealed(post.folder / DONE)
+    if content is not None:
+        return json.loads(content)
+    if (post.folder / DONE).exists():
+        post.anew("the scores of its folds were damaged")
+    return []
 
 
 def _write(folder: Path, done: list[dict[str, float]]) -> None:

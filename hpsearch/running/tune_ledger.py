@@ -36,7 +36,9 @@ class LedgerCallback(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
     ) -> None:
-        """A report came, or the last words of a trial that fails."""
+        """A report came, or the last words of a trial that fails, or why one begins anew."""
+        if "anew" in result:
+            self._ledger.append("anew", trial=trial.config["id"], reason=result["anew"])
         if "objective" not in result:
             return
         fields = {key: result[key] for key in ("seen", "objective", "metrics")}

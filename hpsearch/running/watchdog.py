@@ -100,8 +100,9 @@ class Watchdog(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
     ) -> None:
-        """A report came."""
-        self._silence.spoke(trial.trial_id)
+        """A report came; what else a trial says tells nothing of its pace."""
+        if "objective" in result:
+            self._silence.spoke(trial.trial_id)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial ended."""

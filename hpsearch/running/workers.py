@@ -28,12 +28,12 @@ def train(
     """Train one trial, from its checkpoint if it has one; every report is finite.
 
     Tune ends the function at a report when the scheduler stops the trial, so the last result says
-    ``running`` for a pruned trial and how it ended for any other. A trial that raises says why
-    before it does, in a report without an objective.
+    ``running`` for a pruned trial and how it ended for any other. A trial that raises, or has to
+    begin anew, says why in a report without an objective.
     """
     try:
         with luggage.folder(config["id"]) as folder, watched(luggage.ended) as leave:
-            post = Post(folder.path, folder.deliver, leave)
+            post = Post(folder.path, folder.deliver, leave, lambda why: tune.report({"anew": why}))
             for report in _reports(config, luggage, post, folds):
                 tune.report(guarded(report, objective))
     except Exception as error:

@@ -41,7 +41,7 @@ class Got:
 
     introduced: bool = False
     reports: int = 0
-    state: tuple[str, str, int] | None = None
+    state: tuple[str, ...] | None = None
     deleted: bool = False
     """By somebody in MLflow; nothing more is sent to it."""
 
@@ -185,13 +185,13 @@ class Courier:
             client.set_terminated(run_id, status, end_time=entries.milliseconds(run.ended))
 
 
-def _state(run: Run) -> tuple[str, str, int]:
-    return run.status, run.reason, run.retries
+def _state(run: Run) -> tuple[str, ...]:
+    return run.status, run.reason, str(run.retries), str(len(run.anew))
 
 
-def _end(told: Told) -> tuple[str, str, int]:
+def _end(told: Told) -> tuple[str, str]:
     """How the search stands, in MLflow's word and in ours."""
     if told.finish is None:
-        return "RUNNING", "running", 0
+        return "RUNNING", "running"
     status = told.finish["status"]
-    return ("FINISHED" if status == "completed" else "KILLED"), status, 0
+    return ("FINISHED" if status == "completed" else "KILLED"), status

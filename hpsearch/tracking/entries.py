@@ -64,8 +64,9 @@ def trial_tags(run: Run, search: Event) -> list[RunTag]:
 
 
 def state_tags(run: Run) -> list[RunTag]:
-    """How the trial stands, or ended and why."""
-    return _tags({STATUS: run.status, "reason": run.reason, "retries": str(run.retries)})
+    """How the trial stands, or ended and why, and how often it went on or began anew."""
+    anew = {"anew": str(len(run.anew))} if run.anew else {}
+    return _tags({STATUS: run.status, "reason": run.reason, "retries": str(run.retries), **anew})
 
 
 def view(told: Told, identity: str) -> str:

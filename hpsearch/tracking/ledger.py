@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 Event = dict[str, Any]
-"""``event`` is search, start, report, crash, end or finish; ``trial`` is Ray's id."""
+"""``event`` is search, start, report, crash, anew, end or finish; ``trial`` is its id."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ class Run:
     """Report events in order of patches seen, one for each number of patches."""
     ended: float | None = None
     retries: int = 0
+    anew: tuple[int, ...] = ()
+    """Attempts, from 0, that began from nothing because what was saved had been damaged."""
     again: int = 0
     """Patches that were trained a second time, as reports that came a second time tell."""
     at: int = 0
@@ -126,6 +128,8 @@ def advance(run: Run | None, event: Event) -> Run:
             return replace(
                 run, status="running", reason="", ended=None, retries=run.retries + 1, at=0
             )
+        case "anew":
+            return replace(run, anew=(*run.anew, run.retries))
         case "report":
             return _reported(run, event)
         case "end":
@@ -138,6 +142,7 @@ def _reported(run: Run, event: Event) -> Run:
     """One that goes on from its checkpoint first says its last report again: nothing is lost."""
     seen, reports = event["seen"], run.reports
     goes_on = run.retries > 0 and run.at == 0 and seen >= run.seen
+    goes_on = goes_on and run.retries not in run.anew
     lost = 0 if goes_on else max(0, min(seen, run.seen) - run.at)
     if seen > run.seen:
         reports = (*reports, event)

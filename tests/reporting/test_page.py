@@ -126,6 +126,14 @@ def test_a_search_that_has_found_nothing_yet(make_run: MakeRun, ending: tuple | 
     assert "The winner" not in words
 
 
+def test_trials_that_began_anew_are_named(make_run: MakeRun):
+    runs = [make_run(n, "completed", {10: 0.5}) for n in range(3)]
+    runs[1] = replace(runs[1], anew=(1,))
+    words = " ".join(read(report_page(page(runs))).text)
+    assert "Begun anew, because a checkpoint was damaged: 001." in words
+    assert "Begun anew" not in report_page(page(runs[:1]))
+
+
 def test_a_long_leaderboard_folds(make_run: MakeRun):
     runs = [make_run(n, "completed", {10: 0.5}) for n in range(SHOWN + 4)]
     html = report_page(page(runs))

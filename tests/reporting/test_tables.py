@@ -119,7 +119,7 @@ def test_the_sums_of_a_mixed_search(mixed: list[Run]):
 def test_what_is_shared_and_what_is_trained_again_is_added_up(make_run: MakeRun):
     made = {"shared/made_seconds": 30.0, "shared/spared_seconds": 2.0}
     found = {"shared/made_seconds": 0.0, "shared/spared_seconds": 30.0}
-    crashed = replace(make_run(1, curve={500: 0.5}, metrics=found), retries=2, again=250)
+    crashed = replace(make_run(1, curve={500: 0.5}, metrics=found), retries=2, again=250, anew=(1,))
     runs = [
         make_run(0, curve={500: 0.5, 1000: 0.6}, metrics=made),
         crashed,
@@ -128,9 +128,10 @@ def test_what_is_shared_and_what_is_trained_again_is_added_up(make_run: MakeRun)
     ]
     totals = summary(runs, budget=1000)
     assert (totals.seconds_sharing, totals.seconds_spared) == (30.0, 62.0)
-    assert (totals.restarts, totals.trained_again) == (2, 250)
-    assert summary_lines(totals)[3:5] == [
+    assert (totals.restarts, totals.anew, totals.trained_again) == (2, 1, 250)
+    assert summary_lines(totals)[3:6] == [
         "Trials went on after a crash or a stop twice, which trained 250 patches again",
+        "A damaged checkpoint made trials begin anew once",
         "Shared denoisers and first weights took 30 s to make and spared 1 min 2 s",
     ]
 

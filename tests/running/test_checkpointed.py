@@ -15,11 +15,11 @@ from hpsearch.config import (
     ShallowUNet,
     TrialConfig,
 )
-from hpsearch.running.checkpointed import Post, checkpointed
+from hpsearch.running.checkpointed import SECONDS, Post, checkpointed
 from hpsearch.search.objective import MEAN_MAP
 from hpsearch.search.outcome import guarded
 from hpsearch.training.artifacts import MADE, SPARED
-from hpsearch.training.trial import Job
+from hpsearch.training.trial import CHECKPOINT, Job
 
 CONFIG = TrialConfig(
     input=Denoised(denoiser=DenoiserTrial(network=ShallowUNet(width=0.25), patches=50)),
@@ -48,3 +48,17 @@ def test_a_trial_whose_denoiser_diverges_has_diverged(tmp_path: Path, job: Job) 
     assert (only.seen, only.status) == (0, "diverged")
     assert only.reason.startswith("the denoiser diverged")
     assert guarded(only, MEAN_MAP)["objective"] == MEAN_MAP.worst
+
+
+def test_a_damaged_checkpoint_is_told_and_training_begins_anew(tmp_path: Path, job: Job) -> None:
+    config, told = CONFIG.model_copy(update={"input": TrialConfig().input}), list[str]()
+    post = Post(tmp_path, anew=told.append)
+    first = list(checkpointed(config, job, post))
+    assert told == []
+    path = tmp_path / CHECKPOINT
+    path.write_bytes(path.read_bytes()[:-1])
+    again = list(checkpointed(config, job, post))
+    assert told == ["its checkpoint was damaged"]
+    for report in (*first, *again):
+        del report.metrics[SECONDS]
+    assert again == first

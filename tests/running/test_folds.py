@@ -67,7 +67,9 @@ def test_a_flipped_bit_in_the_folds_that_are_done_begins_the_trial_again(
     content = bytearray((tmp_path / DONE).read_bytes())
     content[content.index(b"0.") + 2] ^= 1  # another digit, and JSON all the same
     (tmp_path / DONE).write_bytes(content)
-    again = next(folded(CONFIG, job, Post(tmp_path), k=K))
+    told: list[str] = []
+    again = next(folded(CONFIG, job, Post(tmp_path, anew=told.append), k=K))
+    assert told == ["the scores of its folds were damaged"]
     assert again.metrics.pop(SECONDS) != first.metrics.pop(SECONDS), "trained again"
     assert again == first
 

@@ -42,3 +42,12 @@ def test_patches_that_are_trained_again_are_counted(attempts: list[list[int]], a
     seen = [report["seen"] for report in run.reports]
     assert seen == sorted(set(seen))
     assert run.retries == len(attempts) - 1
+
+
+def test_one_that_begins_anew_after_its_first_report_trains_that_again() -> None:
+    config = TrialConfig().model_dump(mode="json")
+    start = {"event": "start", "number": 0, "config": config}
+    said = {"event": "report", "seen": 100, "objective": 0.5, "metrics": {}}
+    events = [start, said, start, {"event": "anew", "reason": "damaged"}, said, start, said]
+    (run,) = runs_from({**event, "trial": "000", "time": 0.0} for event in events)
+    assert (run.again, run.anew, run.retries) == (100, (1,), 2)
