@@ -8,7 +8,7 @@ from pathlib import Path
 from hpsearch.search.workspace import SearchFolder, Workspace
 
 from .. import processes
-from .searches import reported, space_of, wait_for
+from .searches import reported, wait_for
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Command:
     def folder(self) -> SearchFolder:
         return Workspace(self.home).open("far")
 
-    def write_space(self, *, patches: int, trials: int, reports: int) -> Path:
+    def write_space(self, space: str) -> Path:
         self.home.mkdir(exist_ok=True)
         path = self.home / "space.py"
-        path.write_text(space_of(patches=patches, trials=trials, reports=reports))
+        path.write_text(space)
         return path
 
     def begin(self, *words: object, **variables: str) -> subprocess.Popen[bytes]:
@@ -34,10 +34,10 @@ class Command:
         return processes.begin(*words, *home, log=self.home / "log", **variables)
 
     def search(
-        self, space: Path, data: Path, address: str, *options: object
+        self, space: Path, data: Path, address: str, *options: object, **variables: str
     ) -> subprocess.Popen[bytes]:
         options = ("--data", data, "--address", address, "--device", "cpu", *options)
-        return self.begin("search", space, "--name", "far", *options)
+        return self.begin("search", space, "--name", "far", *options, **variables)
 
     def wait_for_reports(self, count: int, process: subprocess.Popen[bytes]) -> None:
         """Until each running trial has reported so often."""

@@ -17,7 +17,9 @@ import ray
 from hpsearch.running.ray_tune import start_ray, stop_ray
 
 from ..servers import free_port
+from .commands import Command
 from .cut import NODE, Link
+from .faults import MARKED
 from .searches import joined, wait_for
 
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -156,6 +158,22 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line("|---|---|---|---|---|")
         for line in notes:
             terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder where armed workers leave marks; and no Ray afterwards."""
+    folder = tmp_path / "marks"
+    folder.mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    monkeypatch.setenv(MARKED, str(folder))
+    yield folder
+    stop_ray()
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    return Command(tmp_path / "home", f"sqlite:///{tmp_path}/mlflow.db")
 
 
 @pytest.fixture

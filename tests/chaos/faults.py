@@ -7,7 +7,7 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +32,28 @@ SEED = {
     "asks torch for too much": 8,
     "eats all memory": 9,
 }
+SPACE = """
+from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
+from hpsearch.search.search import Search
+
+PATCHES = {patches}
+
+def suggest(trial):
+    return TrialConfig(descriptor=L2Net(width=0.03125, patch_norm=True),
+                       sampler=RandomTriplets(batch=2), optimiser=Adam(lr=1e-3), patches=PATCHES,
+                       seed=trial.suggest_int("fault", 0, 99))
+
+SEARCH = Search(suggest=suggest, budget=PATCHES, report_every=PATCHES // 6,
+                validation_points=8, sampler="chosen", first=[{{"fault": i}} for i in {seeds}],
+                baseline=TrialConfig(descriptor=L2Net(width=0.03125), patches=1_200),
+                scheduler="none")
+"""
+PATCHES = 6_120
+"""1,020 steps."""
 LARGEST = 8 << 30
 """Bytes that a trial eats at most, should nobody stop it."""
+HUNG = "hung "
+"""How the marks begin that name a process which hangs."""
 KILLED_AT = (100, 250, 400, 600, 750, 900)
 
 
@@ -41,6 +61,25 @@ def arm() -> None:
     """Make training steps and checkpoints fail in the trials that ask for it."""
     DescriptorTask.step = _hurt_step(DescriptorTask.step)  # type: ignore[method-assign]
     Trial.save = _hurt_save(Trial.save)  # type: ignore[method-assign]
+
+
+def faulty_space(faults: Sequence[str], *, patches: int = PATCHES) -> str:
+    """A space with a trial for each fault, in this order."""
+    return SPACE.format(patches=patches, seeds=[SEED[fault] for fault in faults])
+
+
+def hung(marks: Path) -> list[int]:
+    """Processes that have hung, the latest last."""
+    found = sorted(marks.glob(f"{HUNG}*"), key=lambda path: path.stat().st_mtime)
+    return [int(path.name.removeprefix(HUNG)) for path in found]
+
+
+def assert_freed(pid: int) -> None:
+    """A process ends within half a minute."""
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline, "the process that hangs is still there"
+        time.sleep(0.2)
 
 
 def _hurt_step(step: Callable) -> Callable:
@@ -56,7 +95,7 @@ def _fault(seed: int, step: int) -> None:
         case ("raises at step 1", 1) | ("raises at step 1000", 1000):
             raise ZeroDivisionError(f"in step {step}\nand more of it")
         case "hangs in C", 200:
-            _mark(f"pid of {seed}", str(os.getpid()))
+            _mark(f"{HUNG}{os.getpid()}")
             ctypes.PyDLL(None).sleep(3_600)  # and holds Python's lock
         case "is killed again and again", at if at in KILLED_AT and _mark(f"killed at {at}"):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -89,10 +128,10 @@ def _hurt_save(save: Callable) -> Callable:
     return hurt
 
 
-def _mark(name: str, content: str = "") -> bool:
+def _mark(name: str) -> bool:
     """Whether this has not happened before."""
     path = Path(os.environ[MARKED]) / name
     if path.exists():
         return False
-    path.write_text(content)
+    path.touch()
     return True

@@ -124,6 +124,9 @@ def test_damaged_checkpoints_and_artifacts_are_made_again(
     session = run_session(folder.changed(limits=Limits()))
     assert session.exhausted
     assert [seen(run) for run in folder.runs()] == [REPORTS] * 2
+    told = [(e["trial"], e["reason"]) for e in folder.ledger.events() if e["event"] == "anew"]
+    assert sorted(told) == [(name, "its checkpoint was damaged") for name in sorted(before)]
+    assert [run.again for run in trials(folder)] == [before[name] for name in sorted(before)]
     folder.publisher().sync()
     assert_mlflow_agrees(folder, folder.tracking().uri)
     assert {path: path.read_bytes() for path in whole} == whole, "the same bits again"

@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
@@ -13,9 +12,10 @@ from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.names import KIND, STATUS
 from hpsearch.training.trial import CHECKPOINT
 
+from ..servers import free_port
 from .commands import Command
 from .conftest import Fleet, Note
-from .searches import MARKS, trials, wait_for
+from .searches import MARKS, space_of, trials, wait_for
 from .wholeness import (
     assert_mlflow_agrees,
     assert_whole,
@@ -25,11 +25,6 @@ from .wholeness import (
 )
 
 pytestmark = [*MARKS, pytest.mark.timeout(900)]
-
-
-@pytest.fixture
-def command(tmp_path: Path) -> Command:
-    return Command(tmp_path / "home", f"sqlite:///{tmp_path}/mlflow.db")
 
 
 def states(command: Command) -> list[tuple[str, str]]:
@@ -59,7 +54,7 @@ def test_a_driver_that_is_told_to_end_and_one_that_is_killed(
     fleet: Fleet, command: Command, tiny: PatchStore, note: Note
 ) -> None:
     """SIGTERM is what Kubernetes sends first, and ``ray job stop``; SIGKILL is what follows."""
-    space = command.write_space(patches=9_600, trials=3, reports=8)
+    space = command.write_space(space_of(patches=9_600, trials=3, reports=8))
     fleet.start(first=1, second=1)
     driver = command.search(space, tiny.path, fleet.address)
     command.wait_for_reports(2, driver)
@@ -97,9 +92,9 @@ def test_a_driver_that_is_told_to_end_and_one_that_is_killed(
 def test_a_head_that_is_killed_ends_the_driver_and_a_new_one_goes_on(
     fleet: Fleet, command: Command, tiny: PatchStore, note: Note, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The new head knows nothing of the old; workers join it as they joined the first."""
+    """The new head lies elsewhere and knows nothing of the old; workers join it as they did."""
     monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "10")  # a minute, left alone
-    space = command.write_space(patches=9_600, trials=2, reports=8)
+    space = command.write_space(space_of(patches=9_600, trials=2, reports=8))
     fleet.start(first=2)
     driver = command.search(space, tiny.path, fleet.address)
     command.wait_for_reports(3, driver)
@@ -112,11 +107,12 @@ def test_a_head_that_is_killed_ends_the_driver_and_a_new_one_goes_on(
     assert "hpsearch resume far" in command.said()
     assert set(states(command)) == {("KILLED", "interrupted")}
     fleet.kill("first")
+    fleet.port = free_port()  # another machine than the first
     fleet.start(first=2)
     began = time.time()
-    command.finish(command.begin("resume", "far"))
+    command.finish(command.begin("resume", "far", "--address", fleet.address))
     assert_mlflow_agrees(command.folder, command.uri)
     assert_whole(
-        f"head killed (driver ends after {ended:.0f} s), started again and resumed", note,
+        f"head killed (driver ends after {ended:.0f} s), resumed on another one elsewhere", note,
         command.folder, patches=again, seconds=first_report_after(command.folder, began),
     )  # fmt: skip

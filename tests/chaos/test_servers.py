@@ -10,7 +10,7 @@ from hpsearch.data.store import PatchStore
 from ..tracking.outages import Server
 from .commands import Command
 from .conftest import Fleet, Note
-from .searches import MARKS, trials
+from .searches import MARKS, space_of, trials
 from .wholeness import assert_mlflow_agrees, assert_whole
 
 pytestmark = [*MARKS, pytest.mark.timeout(600)]
@@ -25,7 +25,7 @@ def test_a_search_does_not_wait_for_a_tracking_server_that_is_killed_and_comes_b
     server = Server(tmp_path, f"sqlite:///{tmp_path}/mlflow.db")
     server.start()
     command = Command(tmp_path / "home", server.uri)
-    space = command.write_space(patches=19_200, trials=2, reports=16)
+    space = command.write_space(space_of(patches=19_200, trials=2, reports=16))
     fleet.start(first=1, second=1)
     driver = command.search(space, tiny.path, fleet.address)
     try:

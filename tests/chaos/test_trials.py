@@ -1,6 +1,5 @@
 """Trials that raise, hang, find no memory or are killed: they end, or go on; the search goes on."""
 
-import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -10,14 +9,14 @@ import ray
 from optuna.trial import TrialState
 
 from hpsearch.data.store import PatchStore
-from hpsearch.running.ray_tune import run_session, start_ray, stop_ray
+from hpsearch.running.ray_tune import run_session, start_ray
 from hpsearch.search.study import open_study
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.ledger import Event
 from hpsearch.tracking.runs import Run
 
 from ..plans import plan
-from .faults import KILLED_AT, MARKED, SEED
+from .faults import KILLED_AT, PATCHES, SEED, assert_freed, faulty_space, hung
 from .searches import MARKS, seen
 from .wholeness import assert_mlflow_agrees, lost_points, patches_since_report
 
@@ -25,23 +24,6 @@ pytestmark = [*MARKS, pytest.mark.timeout(900)]
 HANG_AFTER = 60.0
 ROOM = 4 << 30
 """Bytes that trials may take before Ray finds that the machine has no memory left."""
-SPACE = """
-from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
-from hpsearch.search.search import Search
-
-PATCHES = {patches}
-
-def suggest(trial):
-    return TrialConfig(descriptor=L2Net(width=0.03125, patch_norm=True),
-                       sampler=RandomTriplets(batch=2), optimiser=Adam(lr=1e-3), patches=PATCHES,
-                       seed=trial.suggest_int("fault", 0, 99))
-
-SEARCH = Search(suggest=suggest, budget=PATCHES, report_every=PATCHES // 6,
-                validation_points=8, sampler="chosen", first=[{{"fault": i}} for i in {seeds}],
-                baseline=TrialConfig(patches=PATCHES), scheduler="none")
-"""
-PATCHES = 6_120
-"""1,020 steps."""
 REPORTS = [1_020 * i for i in range(1, 7)]
 ENDS = {
     "none": ("completed", "", REPORTS),
@@ -59,17 +41,6 @@ ENDS = {
     "asks torch for too much": ("failed", "out of memory ([enforce fail at", REPORTS[:1]),
 }  # fmt: skip
 """Status, how the reason begins, and the patches at which each reports."""
-
-
-@pytest.fixture
-def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder where workers leave marks; and no Ray afterwards."""
-    folder = tmp_path / "marks"
-    folder.mkdir()
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    monkeypatch.setenv(MARKED, str(folder))
-    yield folder
-    stop_ray()
 
 
 def start_armed(**system: float) -> None:
@@ -97,7 +68,7 @@ def test_each_fault_ends_as_it_should_and_the_search_goes_on(
         if name != "none":
             note_run(note, name, folder, run, again=again)
     assert "--concurrent" in runs["asks NumPy for too much"].reason
-    assert_freed(int((marks / f"pid of {SEED['hangs in C']}").read_text()))
+    assert_freed(hung(marks)[0])
     assert runs["is killed again and again"].retries == len(KILLED_AT)
     assert runs["kills itself at one step"].retries == 5
     assert [runs[n].retries for n in ENDS if "rais" in n or "much" in n or "hang" in n] == [0] * 6
@@ -134,9 +105,8 @@ def test_a_trial_that_eats_all_memory_fails_and_the_one_beside_it_does_not(
 
 
 def begin(home: Path, store: PatchStore, faults: list[str], *, patches: int) -> SearchFolder:
-    seeds = [SEED[fault] for fault in faults]
-    space = SPACE.format(patches=patches, seeds=seeds)
-    return plan(home, store, space, trials=len(seeds), hang_after=HANG_AFTER)
+    space = faulty_space(faults, patches=patches)
+    return plan(home, store, space, trials=len(faults), hang_after=HANG_AFTER)
 
 
 def one(folder: SearchFolder, fault: str) -> Run:
@@ -167,10 +137,3 @@ def memory(name: str) -> int:
     """Bytes, by Linux."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{name}:"))
-
-
-def assert_freed(pid: int) -> None:
-    deadline = time.monotonic() + 30
-    while Path(f"/proc/{pid}").exists():
-        assert time.monotonic() < deadline, "the process that hangs is still there"
-        time.sleep(0.2)
