@@ -2,6 +2,8 @@
 
 import re
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,18 +13,18 @@ from mlflow import MlflowClient
 from hpsearch.data.store import PatchStore
 from hpsearch.reporting.tables import summary
 from hpsearch.running.checkpointed import SECONDS
+from hpsearch.running.optuna_bridge import trial_name
+from hpsearch.search.patience import ENDED
+from hpsearch.search.study import open_study
+from hpsearch.search.workspace import SearchFolder
 
+from ..clocks import make_clock
 from .commands import Command
 from .conftest import Note
 from .searches import MARKS, space_of, trials
 from .wholeness import assert_mlflow_agrees, assert_whole
 
-FAKETIME = list(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-pytestmark = [
-    *MARKS,
-    pytest.mark.timeout(400),
-    pytest.mark.skipif(not FAKETIME, reason="needs libfaketime: apt install faketime"),
-]
+pytestmark = [*MARKS, pytest.mark.timeout(400)]
 HOUR = 3_600
 LIMIT = 900
 """Seconds that the search may take."""
@@ -32,21 +34,17 @@ LEFT = re.compile(r"about (\S+) (s|min) left")
 def test_a_clock_that_is_set_forth_and_back_changes_nothing(
     command: Command, tiny: PatchStore, tmp_path: Path, note: Note
 ) -> None:
-    clock = tmp_path / "clock"
-    clock.write_text("+0")
-    faked = {
-        "LD_PRELOAD": str(FAKETIME[0]), "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }  # fmt: skip
-    space = command.write_space(space_of(patches=9_600, trials=3, reports=8))
+    clock = make_clock(tmp_path)
+    space = command.write_space(space_of(patches=6_400, trials=3, reports=8))
     began = time.time()
     options = ("--name", "far", "--data", tiny.path, "--device", "cpu", "--cpus", 2)
-    search = command.begin("search", space, *options, "--time-limit", LIMIT, **faked)
+    search = command.begin("search", space, *options, "--time-limit", LIMIT, **clock.variables)
     command.wait_for_reports(2, search)
-    clock.write_text(f"+{HOUR}")
+    assert {"gcs_server", "raylet", "ray::"} <= set(whose_clock_is(clock.library))
+    clock.set(HOUR)
     forth = time.time()
     command.wait_for_reports(4, search)
-    clock.write_text(f"-{HOUR}")
+    clock.set(-HOUR)
     back = time.time()
     command.finish(search)
     took = time.time() - began
@@ -68,15 +66,35 @@ def test_a_clock_that_is_set_forth_and_back_changes_nothing(
         spent = [0.0, *(report["metrics"][SECONDS] for report in run.reports)]
         assert all(0 < after - before < took for before, after in pairwise(spent))
         assert run.retries == 0
-    totals = summary(command.folder.runs(), budget=9_600)
+    totals = summary(command.folder.runs(), budget=6_400)
     assert 0 < totals.seconds < took
     assert 0 < totals.trial_seconds < 2 * took
+    assert_ends_in_order(command.folder)
     said = (command.home / "log").read_text()
     assert "limit" not in said
     left = [float(number) * (60 if unit == "min" else 1) for number, unit in LEFT.findall(said)]
     assert left
     assert all(0 <= seconds < LIMIT for seconds in left)
     assert_runs_last(command)
+
+
+def whose_clock_is(library: Path) -> Iterator[str]:
+    """Ray's processes whose clock is the one that is set."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if str(library) in (process / "maps").read_text():
+                words = (process / "cmdline").read_text()
+                yield from (name for name in ("gcs_server", "raylet", "ray::") if name in words)
+
+
+def assert_ends_in_order(folder: SearchFolder) -> None:
+    """By the study, whose own times were turned round, as by the ledger."""
+    told = open_study(folder.path, search=folder.search()).get_trials()
+    times = [(trial.datetime_start, trial.datetime_complete) for trial in told]
+    assert any(start and end and end < start for start, end in times), "the clock was set"
+    told.sort(key=lambda trial: trial.user_attrs[ENDED])
+    ends = [event["trial"] for event in folder.ledger.events() if event["event"] == "end"]
+    assert [trial_name(trial.number) for trial in told] == ends[: len(told)]
 
 
 def assert_runs_last(command: Command) -> None:

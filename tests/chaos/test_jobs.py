@@ -38,7 +38,7 @@ def test_a_search_is_submitted_stopped_resumed_and_ends(
     assert 1 <= before < 32
     assert "has stopped on" in jobs.run("submit", space).stderr
     assert jobs.run("resume", "mine").returncode == 0
-    jobs.wait_for("mine", "mine: completed", 150)
+    jobs.wait_for("mine", "mine: completed", 300)
     assert "Registered patch-descriptor version 1" in jobs.run("logs", "mine").stdout
     assert "completed" in jobs.run("list").stdout
     assert [seen(run) for run in trials(folder)] == [[2_400 * i for i in range(1, 17)]] * 2

@@ -12,7 +12,8 @@ from hpsearch.config import TrialConfig
 from hpsearch.tracking.ledger import Event, Ledger
 from hpsearch.tracking.runs import runs_from
 
-FAKETIME = list(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+from ..clocks import make_clock
+
 CONFIG = TrialConfig().model_dump(mode="json")
 
 
@@ -64,24 +65,20 @@ def test_a_clock_that_is_set_back_leaves_events_in_order(ledger: Ledger) -> None
     assert times[-1] - ahead < 60
 
 
-@pytest.mark.skipif(not FAKETIME, reason="needs libfaketime")
-def test_a_clock_that_is_set_while_a_search_runs_changes_nothing(ledger: Ledger) -> None:
+def test_a_clock_that_is_set_while_a_search_runs_changes_nothing(
+    ledger: Ledger, tmp_path: Path
+) -> None:
     script = f"""
 import os, time
 from pathlib import Path
 from hpsearch.tracking.ledger import Ledger
-ledger, clock = Ledger(Path({str(ledger.path)!r})), Path(os.environ["FAKETIME_TIMESTAMP_FILE"])
+ledger, clock = Ledger(Path({str(ledger.path)!r})), Path(os.environ["HPSEARCH_TEST_CLOCK"])
 for step in ("+0", "+3600", "-3600", "+0"):
     clock.write_text(step)
     ledger.append("report", clock=time.time())
 """
-    clock = ledger.path.parent.with_name("clock")
-    clock.write_text("+0")
-    faked = {
-        "LD_PRELOAD": str(FAKETIME[0]), "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }  # fmt: skip
-    subprocess.run([sys.executable, "-c", script], env=os.environ | faked, check=True, timeout=60)
+    variables = os.environ | make_clock(tmp_path).variables
+    subprocess.run([sys.executable, "-c", script], env=variables, check=True, timeout=60)
     events = ledger.events()
     by_clock = [event["clock"] - events[0]["clock"] for event in events]
     assert by_clock == pytest.approx([0, 3_600, -3_600, 0], abs=60), "the clock was set"
