@@ -30,8 +30,8 @@ from hpsearch.tracking.registry import quieten_mlflow
 
 def store_bytes(workers: int, *, home: Path) -> None:
     """What reaches nodes that do not see the driver's disk: three readers on each of them."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "chaos"))
-    from conftest import Fleet
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from tests.chaos.conftest import Fleet
 
     hidden = home / "hidden"
     hidden.mkdir()

@@ -11,7 +11,7 @@ from hpsearch.cli.options import as_words, resources
 from hpsearch.errors import UserError
 
 if TYPE_CHECKING:
-    from hpsearch.running.jobs import SearchJob
+    from hpsearch.running.search_job import SearchJob
     from hpsearch.search.resources import Resources
     from hpsearch.search.search import Search
 
@@ -190,7 +190,6 @@ def _say_submitted(name: str, address: str) -> None:
 def _duration(job: "SearchJob") -> str:
     if job.began is None:
         return ""
-    passed = (job.ended or time.time()) - job.began  # by clocks that somebody may set
-    minutes, seconds = divmod(max(0, round(passed)), 60)
+    minutes, seconds = divmod(round(job.duration), 60)
     hours, minutes = divmod(minutes, 60)
     return f" for {hours} h {minutes} min" if hours else f" for {minutes} min {seconds} s"

@@ -16,55 +16,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ray.job_submission import JobDetails, JobSubmissionClient
-from ray.job_submission import JobStatus as RayStatus
+from ray.job_submission import JobSubmissionClient
 
 import hpsearch
-from hpsearch.errors import INTERRUPTED, UserError
+from hpsearch.errors import UserError
 from hpsearch.running import preflight
 from hpsearch.running.job_words import failure_line, progress_line
+from hpsearch.running.search_job import HOME, SEARCH, SearchJob
 from hpsearch.search.resources import Resources
 
-SEARCH, HOME = "hpsearch", "home"
-"""Metadata of a job: the name of its search, and its home folder on the cluster."""
 SETTLING = 30.0
 """Seconds that a head which answers may take until it can run jobs."""
 STOP_WAIT = 120
 """Seconds that a stopped search has to save its trials."""
 OURS = ("__pycache__", "*.pyc")
-STATES = {
-    RayStatus.PENDING: "queued",
-    RayStatus.RUNNING: "running",
-    RayStatus.SUCCEEDED: "completed",
-    RayStatus.STOPPED: "stopped",
-    RayStatus.FAILED: "failed",
-}
 TALKATIVE = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
 """Loggers of Ray that tell of every upload."""
-
-
-@dataclass(frozen=True)
-class SearchJob:
-    """One attempt at running a search on a cluster: the first, or one that resumed it."""
-
-    id: str
-    search: str
-    home: str
-    state: str
-    """queued, running, completed, stopped or failed."""
-    began: float | None
-    """Seconds since 1970, as ``ended``."""
-    ended: float | None
-    message: str
-
-    @property
-    def over(self) -> bool:
-        """Whether it will change no more."""
-        return self.state in ("completed", "stopped", "failed")
 
 
 @dataclass(frozen=True)
@@ -155,7 +126,8 @@ class JobServer:
 
     def jobs(self) -> list[SearchJob]:
         """All searches of this cluster, oldest first."""
-        found = [_job(job) for job in self.client.list_jobs() if SEARCH in (job.metadata or {})]
+        listed = self.client.list_jobs()
+        found = [SearchJob.of(job) for job in listed if SEARCH in (job.metadata or {})]
         return sorted(found, key=lambda job: (job.began or float("inf"), job.id))
 
     def job(self, search: str) -> SearchJob:
@@ -233,23 +205,3 @@ def _environment(folder: Path) -> dict:
             "PYTHONUNBUFFERED": "1",
         },
     }
-
-
-def _job(details: JobDetails) -> SearchJob:
-    metadata = details.metadata or {}
-    state = STATES.get(details.status, str(details.status).lower())
-    if state == "failed" and details.driver_exit_code == INTERRUPTED:
-        state = "stopped"
-    return SearchJob(
-        id=details.submission_id or "",
-        search=metadata[SEARCH],
-        home=metadata.get(HOME, ""),
-        state=state,
-        began=_seconds(details.start_time),
-        ended=_seconds(details.end_time),
-        message=details.message or "",
-    )
-
-
-def _seconds(milliseconds: int | None) -> float | None:
-    return milliseconds / 1000 if milliseconds else None

@@ -7,13 +7,14 @@ checkpoints.
 
 Either way, an actor on the driver's machine puts them in their place, and it takes them from a
 trial's latest start alone. A node that was cut off trains on with nobody listening, and so does
-one whose driver was killed; what they still write is seen by nobody.
+one whose driver was killed; what they still write is seen by nobody. The actor remembers nothing
+that is not on the disk, so one that was killed goes on in another process.
 """
 
 import hashlib
 import shutil
 import tempfile
-from collections import Counter
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -28,11 +29,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hpsearch.data.store import PatchStore
 from hpsearch.errors import UserError
+from hpsearch.files import write_whole
 from hpsearch.running.trial_files import Files, link_files, read_files, write_files
 from hpsearch.training.trial import Job
 
 ATTEMPTS = "attempts"
 """Beside the folder of the trials: what those that run have written, each start by itself."""
+LATEST, OVER = "{trial}.latest", "over"
+"""There: the latest start of a trial, and that the session is about to end."""
 
 
 class SupersededError(ConnectionError):
@@ -44,9 +48,8 @@ class Keeper:
 
     def __init__(self, store: Path, trials: Path) -> None:
         self._store, self._trials = store, trials
+        self._attempts = trials.with_name(ATTEMPTS)
         self._put: Any = None
-        self._starts = Counter[str]()
-        self._over = False
 
     def store(self) -> list[Any]:
         """A reference, in a list so that Ray does not resolve it, to the bytes of the store."""
@@ -54,35 +57,40 @@ class Keeper:
             self._put = ray.put(np.fromfile(self._store, np.uint8))
         return [self._put]
 
-    def start(self, trial: str) -> int:
-        """The number of a trial's new start; from now on nothing is taken from earlier ones."""
-        self._starts[trial] += 1
-        return self._starts[trial]
+    def start(self, trial: str) -> str:
+        """A name for a trial's new start; from now on nothing is taken from earlier ones."""
+        name = uuid.uuid4().hex
+        write_whole(self._latest(trial), name)
+        return name
 
     def end(self) -> None:
         """Trials that run are to save and leave: the session ends."""
-        self._over = True
+        write_whole(self._attempts / OVER, "")
 
     def ended(self) -> bool:
         """Whether they are."""
-        return self._over
+        return (self._attempts / OVER).exists()
 
     def fetch(self, trial: str) -> Files:
         """What a trial wrote when it was last heard of."""
         return read_files(self._trials / trial)
 
-    def keep(self, trial: str, start: int, files: Files | Path) -> None:
+    def keep(self, trial: str, start: str, files: Files | Path) -> None:
         """Replace a trial's files with those that were sent, or that lie in a folder.
 
         Raises:
             SupersededError: if they are not of its latest start.
         """
-        if start != self._starts[trial]:
+        latest = self._latest(trial)
+        if not latest.exists() or latest.read_text() != start:
             raise SupersededError(f"trial {trial} goes on elsewhere; this start of it is over")
         if isinstance(files, Path):
             link_files(files, self._trials / trial)
         else:
             write_files(self._trials / trial, files)
+
+    def _latest(self, trial: str) -> Path:
+        return self._attempts / LATEST.format(trial=trial)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +161,7 @@ class TrialFolder:
 
     path: Path
     trial: str
-    start: int
+    start: str
     keeper: Any
     seen: bool
     """Whether the driver's machine sees it too."""
@@ -181,7 +189,9 @@ def pack(job: Job, folder: Path, trials: Path) -> Luggage:
     """Make a job ready to travel, and start the actor beside this driver."""
     shutil.rmtree(trials.with_name(ATTEMPTS), ignore_errors=True)  # of a driver that died
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor = ray.remote(Keeper).options(num_cpus=0, scheduling_strategy=here)
+    actor = ray.remote(Keeper).options(
+        num_cpus=0, scheduling_strategy=here, max_restarts=-1, max_task_retries=-1
+    )
     rest = {f.name: getattr(job, f.name) for f in fields(job) if f.name != "store"}
     return Luggage(
         store=job.store.path.absolute(),

@@ -55,24 +55,14 @@ class Fleet:
     def address(self) -> str:
         return f"{self.host}:{self.port}"
 
-    def start(self, **cpus: int) -> None:
-        """A head, and workers with so many CPUs each; until all belong to the cluster."""
-        self.start_head()
-        for name, count in cpus.items():
-            self.start_worker(name, cpus=count)
-        wait_for(lambda: joined(self.address, 1 + len(cpus)))
+    def start_head(
+        self, *, cpus: int = 0, dashboard: int | None = None, autoscaler: Path | None = None
+    ) -> None:
+        """A head.
 
-    def join(self, *, cpus: int) -> None:
-        """This process joins a cluster that has started, and waits until it has so many CPUs."""
-        wait_for(lambda: joined(self.address, 1))
-        start_ray(address=self.address)
-        self.wait_for(cpus=cpus)
-
-    def wait_for(self, *, cpus: int) -> None:
-        """Until the cluster that this process has joined has so many."""
-        wait_for(lambda: ray.cluster_resources().get("CPU") == cpus)
-
-    def start_head(self, *, cpus: int = 0, dashboard: int | None = None) -> None:
+        Args:
+            autoscaler: a cluster's configuration; nodes are then started and ended as it says.
+        """
         words = ["--head", "--port", str(self.port), f"--num-cpus={cpus}"]
         if self.host != "127.0.0.1":
             words += [f"--node-ip-address={self.host}"]
@@ -80,6 +70,8 @@ class Fleet:
             f"--dashboard-port={dashboard}", "--dashboard-agent-listen-port=0",
             f"--ray-client-server-port={free_port()}",
         ]  # fmt: skip
+        if autoscaler is not None:
+            words += [f"--autoscaling-config={autoscaler}"]
         self._start("head", words)
 
     def start_worker(

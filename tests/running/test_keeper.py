@@ -1,12 +1,13 @@
 """Who may write a trial's files, and how they get to their place."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpsearch.running.keeper import Keeper, SupersededError
+from hpsearch.running.keeper import ATTEMPTS, Keeper, SupersededError
 from hpsearch.running.trial_files import link_files, read_files, write_files
 
 NAMES = st.sampled_from(["trial.pt", "folds.json", "fold-0/trial.pt", "fold-1/trial.pt"])
@@ -41,10 +42,23 @@ def test_a_start_that_was_overtaken_writes_nothing(
 def test_starts_of_an_earlier_driver_are_nothing_to_a_new_one(
     keeper: Keeper, tmp_path: Path
 ) -> None:
-    for _ in range(3):
-        before = keeper.start("000")
+    before = keeper.start("000")
+    keeper.end()
+    shutil.rmtree(tmp_path / ATTEMPTS)  # how a new driver begins
     with pytest.raises(SupersededError):
-        Keeper(tmp_path / "store", tmp_path / "trials").keep("000", before, {"trial.pt": b""})
+        keeper.keep("000", before, {"trial.pt": b""})
+    assert not keeper.ended()
+
+
+def test_one_that_was_killed_goes_on_in_another_process(keeper: Keeper, tmp_path: Path) -> None:
+    old, new = keeper.start("000"), keeper.start("000")
+    keeper.end()
+    another = Keeper(tmp_path / "store", tmp_path / "trials")
+    with pytest.raises(SupersededError):
+        another.keep("000", old, {"trial.pt": b"one report"})
+    another.keep("000", new, {"trial.pt": b"two reports"})
+    assert another.fetch("000") == {"trial.pt": b"two reports"}
+    assert another.ended()
 
 
 @settings(deadline=None, max_examples=50)
