@@ -31,7 +31,8 @@ class ComeAndGo(FakeMultiNodeProvider):
                 [
                     Path(sys.executable).with_name("ray"), "start", "--block",
                     f"--address={self._gcs_address}", f"--num-cpus={resources['CPU']}",
-                    f"--temp-dir={folder}", "--object-store-memory=100000000", "--disable-usage-stats",
+                    f"--temp-dir={folder}", "--object-store-memory=100000000",
+                    "--disable-usage-stats",
                 ],
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                 env={**os.environ, NODE_ID: name},

@@ -55,6 +55,23 @@ class Fleet:
     def address(self) -> str:
         return f"{self.host}:{self.port}"
 
+    def start(self, **cpus: int) -> None:
+        """A head, and workers with so many CPUs each; until all belong to the cluster."""
+        self.start_head()
+        for name, count in cpus.items():
+            self.start_worker(name, cpus=count)
+        wait_for(lambda: joined(self.address, 1 + len(cpus)))
+
+    def join(self, *, cpus: int) -> None:
+        """This process joins a cluster that has started, and waits until it has so many CPUs."""
+        wait_for(lambda: joined(self.address, 1))
+        start_ray(address=self.address)
+        self.wait_for(cpus=cpus)
+
+    def wait_for(self, *, cpus: int) -> None:
+        """Until the cluster that this process has joined has so many."""
+        wait_for(lambda: ray.cluster_resources().get("CPU") == cpus)
+
     def start_head(
         self, *, cpus: int = 0, dashboard: int | None = None, autoscaler: Path | None = None
     ) -> None:

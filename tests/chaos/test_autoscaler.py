@@ -1,65 +1,51 @@
 """A search that comes before its nodes: Ray's own autoscaler starts them, and takes them back."""
 
 import json
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hpsearch.data.store import PatchStore
-from hpsearch.tracking.ledger import Ledger
-from hpsearch.tracking.runs import runs_from
+from hpsearch.search.workspace import Workspace
 
+from .commands import Jobs
 from .conftest import Fleet
-from .searches import SPACE, joined, wait_for
+from .searches import MARKS, joined, space_of, trials, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(600)]
-
-ADDRESS = "http://127.0.0.1:8381"
+pytestmark = [*MARKS, pytest.mark.timeout(900)]
+LISTS = (
+    "cluster_synced_files", "initialization_commands", "setup_commands",
+    "head_setup_commands", "worker_setup_commands",
+    "head_start_ray_commands", "worker_start_ray_commands",
+)  # fmt: skip
 HEAD = "ray.head.default"
-CLUSTER: dict[str, Any] = {
-    "cluster_name": "come-and-go",
-    "max_workers": 2,
-    "upscaling_speed": 2.0,
-    "idle_timeout_minutes": 0.2,
-    "provider": {
-        "type": "external",
-        "module": "tests.chaos.come_and_go.ComeAndGo",
-        "launch_multiple": True,
-        "use_node_id_as_ip": True,
-        "disable_node_updaters": True,
-        "disable_launch_config_check": True,
-    },
-    "head_node_type": HEAD,
-    "available_node_types": {
-        HEAD: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
-        "worker": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 2},
-    },
-    **dict.fromkeys(("auth", "docker", "file_mounts"), {}),
-    **dict.fromkeys(
-        (
-            "cluster_synced_files", "initialization_commands", "setup_commands",
-            "head_setup_commands", "worker_setup_commands",
-            "head_start_ray_commands", "worker_start_ray_commands",
-        ),
-        [],
-    ),
-}  # fmt: skip
 
 
-def command(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "hpsearch", *words], capture_output=True, text=True, check=False,
-        env={**os.environ, "COLUMNS": "200", "HPSEARCH_ADDRESS": ADDRESS}, timeout=200,
-    )  # fmt: skip
-
-
-def status_says(words: str) -> bool:
-    return words in command("status", "far").stdout
+def cluster(address: str) -> dict[str, Any]:
+    """Up to two nodes with a CPU each, which go when they were idle for some seconds."""
+    return {
+        "cluster_name": "come-and-go",
+        "max_workers": 2,
+        "upscaling_speed": 2.0,
+        "idle_timeout_minutes": 0.2,
+        "provider": {
+            "type": "external",
+            "module": "tests.chaos.come_and_go.ComeAndGo",
+            "gcs_address": address,
+            "launch_multiple": True,
+            "use_node_id_as_ip": True,
+            "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+        },
+        "head_node_type": HEAD,
+        "available_node_types": {
+            HEAD: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            "worker": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 2},
+        },
+        **{name: {} for name in ("auth", "docker", "file_mounts")},
+        **{name: [] for name in LISTS},
+    }
 
 
 def test_nodes_come_for_a_search_and_go_after_it(
@@ -68,25 +54,20 @@ def test_nodes_come_for_a_search_and_go_after_it(
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     monkeypatch.setenv("RAY_FAKE_CLUSTER", "1")
     monkeypatch.setenv("AUTOSCALER_UPDATE_INTERVAL_S", "1")
-    provider = {**CLUSTER["provider"], "gcs_address": fleet.address}
-    (tmp_path / "cluster.json").write_text(json.dumps({**CLUSTER, "provider": provider}))
+    (tmp_path / "cluster.json").write_text(json.dumps(cluster(fleet.address)))
     fleet.start_head(dashboard=8381, autoscaler=tmp_path / "cluster.json")
-    wait_for(lambda: command("list").returncode == 0)
-    home, space = tmp_path / "home", tmp_path / "far.py"
-    space.write_text(SPACE.format(patches=4_800, trials=2, reports=4))
+    jobs, home, space = Jobs("http://127.0.0.1:8381"), tmp_path / "home", tmp_path / "far.py"
+    wait_for(lambda: jobs.run("list").returncode == 0)
+    space.write_text(space_of(patches=4_800, reports=4))
 
-    options = ["--home", str(home), "--data", str(tiny.path), "--concurrent", "2"]
-    refused = command("submit", str(space), *options)
+    words = ["submit", space, "--home", home, "--data", tiny.path, "--concurrent", "2"]
+    refused = jobs.run(*words)
     assert refused.returncode == 2
     assert "0 CPUs" in refused.stderr
-    sent = command("submit", str(space), *options, "--wait")
+    sent = jobs.run(*words, "--wait")
     assert sent.returncode == 0, sent.stderr
     wait_for(lambda: joined(fleet.address, 3))
-    wait_for(lambda: status_says("far: completed"), 200)
-    runs = runs_from(Ledger(home / "searches" / "far" / "ledger.jsonl").events())
-    trials = [run for run in runs if run.kind == "trial"]
-    assert [run.status for run in trials] == ["completed"] * 2
-    assert {run.retries for run in trials} == {0}
-    ended = time.monotonic()
+    jobs.wait_for("far", "far: completed", 300)
+    runs = trials(Workspace(home).open("far"))
+    assert [(run.status, run.retries) for run in runs] == [("completed", 0)] * 2
     wait_for(lambda: not joined(fleet.address, 2))
-    print(f"idle nodes were given back after {time.monotonic() - ended:.0f} s")
