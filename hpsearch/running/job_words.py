@@ -15,8 +15,10 @@ KILLED = re.compile(r"exit code (?:-9|137)\b")
 LOST = re.compile(
     r"(?i)supervisor actor (?:died|failed|was killed)|node (?:has )?died|node failure"
 )
-RAYS_OWN = re.compile(r"job_manager\.py:|^Running entrypoint for job ")
-"""Lines that Ray prints before the search does."""
+RAYS_OWN = re.compile(
+    r"job_manager\.py:|^Running entrypoint for job |^(?:\x1b\[\d+m)?\((?:raylet|autoscaler|gcs)"
+)
+"""Lines that Ray prints, before the search does and between."""
 NOT_UNPACKED = re.compile(r"(?i)runtime[_ ]env(?:ironment)?\b.*\b(?:fail|error)")
 
 

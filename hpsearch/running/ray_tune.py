@@ -21,6 +21,7 @@ from hpsearch.running.lives import Lives
 from hpsearch.running.notice import draining
 from hpsearch.running.optuna_bridge import StudySearch
 from hpsearch.running.placing import PlacedSearch, bundles
+from hpsearch.running.quiet import deaths_told_once
 from hpsearch.running.reconcile import reconcile
 from hpsearch.running.tune_ledger import JudgeScheduler, LedgerCallback, LimitStopper
 from hpsearch.running.watchdog import Silence, Watchdog
@@ -170,7 +171,7 @@ def _run(folder: SearchFolder) -> Session:
             verbose=0,
         ),
     )
-    with evictions_are_deaths(), farewell.on_ctrl_c():
+    with evictions_are_deaths(), deaths_told_once(), farewell.on_ctrl_c():
         tuner.fit()
     if stopper.full_disk:
         raise _stopped(folder, stopper.full_disk)

@@ -132,6 +132,7 @@ def test_a_store_that_lies_on_this_machine_alone_is_told_apart(tmp_path: Path) -
 def test_how_far_a_search_is_is_its_latest_line() -> None:
     rays = "2026-11-21 INFO job_manager.py:581 -- Runtime env is setting up.\n"
     rays += "Running entrypoint for job mine: python -m hpsearch search mine.py\n"
+    rays += "\x1b[33m(raylet)\x1b[0m A worker died or was killed while executing a task ...\n"
     assert progress_line(rays) == "starting"
     assert progress_line(f"{rays}waiting for nodes: a trial asks for 1 GPU\n").startswith("waiting")
     lines = f"{rays}a  0 of 9 trials · x\nb  1 of 9 trials · y\nc started\n"
