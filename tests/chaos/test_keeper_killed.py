@@ -1,10 +1,12 @@
 """The actor beside the driver is killed: the only one that writes trials' checkpoints."""
 
+import os
+import signal
 import time
 from pathlib import Path
 
-import psutil
 import pytest
+from ray._private import state
 
 from hpsearch.data.store import PatchStore
 from hpsearch.running.ray_tune import start_ray, stop_ray
@@ -19,11 +21,9 @@ pytestmark = [*MARKS, pytest.mark.timeout(400)]
 
 def kill_keeper() -> float:
     """Seconds since 1970 when it was killed."""
-    (keeper,) = (
-        child for child in psutil.Process().children(recursive=True)
-        if "".join(child.cmdline()[:1]).startswith("ray::Keeper")
-    )  # fmt: skip
-    keeper.kill()
+    actors = state.actors().values()
+    (keeper,) = (a for a in actors if (a["ActorClassName"], a["State"]) == ("Keeper", "ALIVE"))
+    os.kill(keeper["Pid"], signal.SIGKILL)
     return time.time()
 
 
