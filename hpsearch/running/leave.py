@@ -11,19 +11,13 @@ tells the head by itself.
 """
 
 import argparse
-import json
 import logging
 import multiprocessing
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from http.client import HTTPConnection, HTTPException
-from pathlib import Path
-from urllib.parse import urlsplit
+from http.client import HTTPException
 
 from ray import NodeID
 from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
@@ -32,54 +26,12 @@ from ray.core.generated.autoscaler_pb2 import (
 )
 from ray.exceptions import RayError
 
-METADATA = "http://169.254.169.254"
-"""Where both clouds tell a machine about itself; no name, so that no name server is needed."""
-PATIENCE = 10.0
-"""Seconds that the metadata server may take for an answer."""
+from hpsearch.running.clouds import CLOUDS, METADATA
+from hpsearch.running.raylets import Worker, workers
+
 HEAD_PATIENCE = 20.0
 """Seconds that the head may take before it is told again."""
-PREEMPTION = 30.0
-"""Seconds from Google Cloud's notice to its end of the machine, at best."""
-HANGING = 5
-"""Seconds after which Google Cloud's server answers even if nothing has changed."""
-
 log = logging.getLogger("leave")
-
-
-@dataclass(frozen=True)
-class Worker:
-    """A raylet: its process, its node's id, and the address of its head."""
-
-    pid: int
-    node: str
-    head: str
-    folder: str | None
-
-
-def workers(folder: str | None = None) -> list[Worker]:
-    """The workers that this user runs on this machine, or in this container; never a head.
-
-    Ray starts a raylet with its node's id and the head's address as arguments, so that neither
-    needs to be told. Those of other users are left alone: they would be sent our token.
-
-    Args:
-        folder: only the one with this ``--temp-dir``, of several on one machine.
-    """
-    found = [_worker(process) for process in Path("/proc").glob("[0-9]*")]
-    return [one for one in found if one and folder in (None, one.folder)]
-
-
-def _worker(process: Path) -> Worker | None:
-    try:
-        words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-        foreign = process.stat().st_uid != os.getuid()
-    except OSError:  # it has just ended
-        return None
-    if foreign or Path(words[0]).name != "raylet" or "--head" in words:
-        return None
-    told = dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
-    node, head = told.get("--node_id"), told.get("--gcs-address")
-    return Worker(int(process.name), node, head, told.get("--temp_dir")) if node and head else None
 
 
 def tell(worker: Worker, seconds: float) -> bool:
@@ -116,57 +68,6 @@ def _drain(worker: Worker, seconds: float) -> None:
     log.warning("this machine goes in %.0f s, and its head %s knows", seconds, worker.head)
 
 
-def aws(metadata: str) -> float | None:
-    """Seconds until EC2 interrupts this spot instance; nothing as long as it has not said so.
-
-    EC2 tells two minutes ahead, and asks to be asked every 5 s (EC2 User Guide, "Spot Instance
-    interruption notices"). Its rebalance recommendation is not heeded: it says that a machine is at
-    risk, and a machine that was told to leave takes no trials any more.
-
-    Raises:
-        OSError, HTTPException, ValueError, LookupError, TypeError: if there is no answer, or none
-            that says so.
-    """
-    key = "X-aws-ec2-metadata-token"
-    _, token = _ask(metadata, "/latest/api/token", {f"{key}-ttl-seconds": "60"}, method="PUT")
-    page = "/latest/meta-data/spot/instance-action"
-    status, said = _ask(metadata, page, {key: token}, fine=(200, 404))
-    if status == 404:
-        return None
-    return (datetime.fromisoformat(json.loads(said)["time"]) - datetime.now(UTC)).total_seconds()
-
-
-def gcp(metadata: str) -> float | None:
-    """Seconds until Google Cloud ends this machine; nothing as long as it is not preempted.
-
-    The question hangs until something changes (Compute Engine, "Create and use Spot VMs").
-    Maintenance is not asked for: a spot machine in its way is preempted, and that is told here.
-
-    Raises:
-        OSError, HTTPException: if there is no answer.
-    """
-    path = f"/computeMetadata/v1/instance/preempted?wait_for_change=true&timeout_sec={HANGING}"
-    _, said = _ask(metadata, path, {"Metadata-Flavor": "Google"})
-    return PREEMPTION if said.strip() == "TRUE" else None
-
-
-def _ask(
-    metadata: str,
-    path: str,
-    headers: dict[str, str],
-    *,
-    method: str = "GET",
-    fine: Sequence[int] = (200,),
-) -> tuple[int, str]:
-    """Status and words of an answer; never through a proxy."""
-    with closing(HTTPConnection(urlsplit(metadata).netloc, timeout=PATIENCE)) as connection:
-        connection.request(method, path, headers=headers)
-        answer = connection.getresponse()
-        if answer.status not in fine:
-            raise OSError(f"it answers {answer.status}")
-        return answer.status, answer.read().decode()
-
-
 @dataclass
 class Watch:
     """Asks a cloud, and tells every worker's head once."""
@@ -197,10 +98,6 @@ class Watch:
         for worker in workers(self.folder):
             if worker.node not in self.told and self.tell(worker, left):
                 self.told.add(worker.node)
-
-
-CLOUDS = {"aws": (aws, 5.0), "gcp": (gcp, 1.0)}
-"""How to ask, and seconds between two questions."""
 
 
 def leave(seconds: float, folder: str | None = None) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.running.leave import workers
+from hpsearch.running.raylets import workers
 
 from ..clouds import raylet
 from ..servers import free_port

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hpsearch.data.store import PatchStore
-from hpsearch.running.leave import workers
+from hpsearch.running.raylets import workers
 
 from ..clouds import metadata
 from .conftest import QUIET, RAY, Fleet, Note

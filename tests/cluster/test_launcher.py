@@ -14,7 +14,7 @@ from ray._private.accelerators import TPUAcceleratorManager
 from ray._private.accelerators.tpu import get_tpu_cores_per_chip
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from hpsearch.running.leave import CLOUDS
+from hpsearch.running.clouds import CLOUDS
 
 FILES = ("aws-gpu.yaml", "gcp-tpu.yaml")
 

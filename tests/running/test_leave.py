@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.running.leave import Watch, Worker, aws, gcp, workers
+from hpsearch.running.clouds import aws, gcp
+from hpsearch.running.leave import Watch
+from hpsearch.running.raylets import Worker, workers
 
 from ..clouds import NODE, Metadata, metadata, raylet
 
