@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from hpsearch.cli.app import HOME, Home, TrackingUri, app
+from hpsearch.cli.resume import Cluster
 
 
 @app.command(rich_help_panel="Models")
@@ -26,6 +27,7 @@ def promote(
         bool,
         typer.Option("--reevaluate", help="Score the champion on this search's test patches."),
     ] = False,
+    address: Cluster = None,
     tracking_uri: TrackingUri = None,
     home: Home = HOME,
 ) -> None:
@@ -40,6 +42,7 @@ def promote(
     """
     from hpsearch.cli.promoting import promote_search
     from hpsearch.cli.promotion_words import show_plan
+    from hpsearch.cli.resuming import moved
     from hpsearch.promotion.promotion import refuse_promotion
     from hpsearch.promotion.promotion_folder import prepare
     from hpsearch.search.workspace import Workspace
@@ -48,7 +51,8 @@ def promote(
     quieten_mlflow()
     folder = Workspace(home).open(name, tracking_uri=tracking_uri)
     refuse_promotion(folder)
-    promotion = prepare(folder, top=top, seeds=seeds)
+    there = folder if dry_run else moved(folder, address)
+    promotion = prepare(there, top=top, seeds=seeds)
     show_plan(promotion, dry_run=dry_run)
     if not dry_run:
         promote_search(promotion, force=force, reevaluate=reevaluate)

@@ -19,6 +19,7 @@ from hpsearch.tracking.names import default_uri
 from hpsearch.tracking.registry import Registry
 from hpsearch.tracking.server import Tracking
 
+from ..servers import free_port
 from .conftest import SPACE, Home
 
 pytestmark = [
@@ -107,6 +108,8 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(
     assert "patch-descriptor has no champion" in said
     assert "3 were asked for; 2 completed a trial" in said
     assert "Dry run: nothing was trained" in said
+    with pytest.raises(UserError, match="no Ray cluster answers"):
+        here(own, "promote", "known", "--address", f"127.0.0.1:{free_port()}")
     assert sorted(own.path.rglob("*.json")) == before
     assert not registry(own).versions()
 
