@@ -35,8 +35,8 @@ from hpsearch.training.trial import Job
 
 ATTEMPTS = "attempts"
 """Beside the folder of the trials: what those that run have written, each start by itself."""
-LATEST, OVER = "{trial}.latest", "over"
-"""There: the latest start of a trial, and that the session is about to end."""
+LATEST, OVER = ".latest", "over"
+"""There: the latest start of a trial, by its name, and that the session is about to end."""
 
 
 class SupersededError(ConnectionError):
@@ -50,6 +50,9 @@ class Keeper:
         self._store, self._trials = store, trials
         self._attempts = trials.with_name(ATTEMPTS)
         self._put: Any = None
+        # what this session has done so far, if it is another process that did it
+        self._latest = {p.stem: p.read_text() for p in self._attempts.glob(f"*{LATEST}")}
+        self._over = (self._attempts / OVER).exists()
 
     def store(self) -> list[Any]:
         """A reference, in a list so that Ray does not resolve it, to the bytes of the store."""
@@ -59,17 +62,18 @@ class Keeper:
 
     def start(self, trial: str) -> str:
         """A name for a trial's new start; from now on nothing is taken from earlier ones."""
-        name = uuid.uuid4().hex
-        write_whole(self._latest(trial), name)
-        return name
+        self._latest[trial] = uuid.uuid4().hex
+        write_whole(self._attempts / f"{trial}{LATEST}", self._latest[trial])
+        return self._latest[trial]
 
     def end(self) -> None:
         """Trials that run are to save and leave: the session ends."""
+        self._over = True
         write_whole(self._attempts / OVER, "")
 
     def ended(self) -> bool:
         """Whether they are."""
-        return (self._attempts / OVER).exists()
+        return self._over
 
     def fetch(self, trial: str) -> Files:
         """What a trial wrote when it was last heard of."""
@@ -81,16 +85,12 @@ class Keeper:
         Raises:
             SupersededError: if they are not of its latest start.
         """
-        latest = self._latest(trial)
-        if not latest.exists() or latest.read_text() != start:
+        if start != self._latest.get(trial):
             raise SupersededError(f"trial {trial} goes on elsewhere; this start of it is over")
         if isinstance(files, Path):
             link_files(files, self._trials / trial)
         else:
             write_files(self._trials / trial, files)
-
-    def _latest(self, trial: str) -> Path:
-        return self._attempts / LATEST.format(trial=trial)
 
 
 @dataclass(frozen=True, kw_only=True)

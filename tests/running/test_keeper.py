@@ -45,9 +45,10 @@ def test_starts_of_an_earlier_driver_are_nothing_to_a_new_one(
     before = keeper.start("000")
     keeper.end()
     shutil.rmtree(tmp_path / ATTEMPTS)  # how a new driver begins
+    another = Keeper(tmp_path / "store", tmp_path / "trials")
     with pytest.raises(SupersededError):
-        keeper.keep("000", before, {"trial.pt": b""})
-    assert not keeper.ended()
+        another.keep("000", before, {"trial.pt": b""})
+    assert not another.ended()
 
 
 def test_one_that_was_killed_goes_on_in_another_process(keeper: Keeper, tmp_path: Path) -> None:
