@@ -28,6 +28,8 @@ from .wholeness import (
 pytestmark = [*MARKS, pytest.mark.timeout(900)]
 PATCHES = 4_800
 REPORTS = [600 * i for i in range(1, 9)]
+LONG = 19_200
+"""Patches that take long enough for a trial to hear at half of them that it is to leave."""
 DENOISED = """
 from hpsearch.config import (Adam, Denoised, DenoiserTrial, L2Net, RandomTriplets, ShallowUNet,
                              TrialConfig)
@@ -37,10 +39,10 @@ DENOISER = DenoiserTrial(network=ShallowUNet(width=0.25), patches=256)
 
 def suggest(trial):
     return TrialConfig(input=Denoised(denoiser=DENOISER), descriptor=L2Net(width=0.125),
-                       sampler=RandomTriplets(batch=20), patches=4_800,
+                       sampler=RandomTriplets(batch=20), patches=19_200,
                        optimiser=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2)))
 
-SEARCH = Search(suggest=suggest, budget=4_800, report_every=600, validation_points=8, trials=2,
+SEARCH = Search(suggest=suggest, budget=19_200, report_every=2_400, validation_points=8, trials=2,
                 baseline=TrialConfig(patches=4_800), scheduler="none")
 """
 FULL = """
@@ -107,11 +109,12 @@ def ray_here() -> Iterator[None]:
 def test_damaged_checkpoints_and_artifacts_are_made_again(
     ray_here, tiny: PatchStore, tmp_path: Path, note
 ) -> None:
-    folder = plan(tmp_path, tiny, DENOISED, trials=2, limits=Limits(patches=PATCHES))
+    folder = plan(tmp_path, tiny, DENOISED, trials=2, limits=Limits(patches=LONG // 2))
     session = run_session(folder)
-    assert session.limit == f"{PATCHES:,} patches"
+    assert session.limit == f"{LONG // 2:,} patches"
     before = {run.id: run.seen for run in folder.runs()}
     assert len(before) == 2
+    assert max(before.values()) < LONG
     truncated, flipped = (folder.trials / name / CHECKPOINT for name in sorted(before))
     truncated.write_bytes(truncated.read_bytes()[:-1_000])
     flip(flipped)
@@ -123,7 +126,7 @@ def test_damaged_checkpoints_and_artifacts_are_made_again(
     now = time.time()
     session = run_session(folder.changed(limits=Limits()))
     assert session.exhausted
-    assert [seen(run) for run in folder.runs()] == [REPORTS] * 2
+    assert [seen(run) for run in folder.runs()] == [[2_400 * i for i in range(1, 9)]] * 2
     told = [(e["trial"], e["reason"]) for e in folder.ledger.events() if e["event"] == "anew"]
     assert sorted(told) == [(name, "its checkpoint was damaged") for name in sorted(before)]
     assert [run.again for run in trials(folder)] == [before[name] for name in sorted(before)]

@@ -1,6 +1,5 @@
 """What a cluster has not got: told before a job is queued, or soon after; or waited for."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from mlflow import MlflowClient
 from hpsearch.data.store import PatchStore
 
 from .commands import Jobs
-from .searches import MARKS, space_of
+from .searches import MARKS, space_of, wait_for
 
 pytestmark = [*MARKS, pytest.mark.timeout(600)]
 
@@ -34,11 +33,9 @@ def test_what_the_cluster_lacks_is_said_and_a_search_may_wait_for_nodes(
     fleet, tiny: PatchStore, tmp_path: Path, space: Callable[..., Path]
 ) -> None:
     fleet.start_head(cpus=1, dashboard=8371)
-    deadline = time.monotonic() + 90
-    while (listed := JOBS.run("list")).returncode:
-        assert time.monotonic() < deadline, listed.stderr
     home, data = str(tmp_path / "home"), ["--data", str(tiny.path)]
     mine = str(space("mine"))
+    wait_for(lambda: "there are 1 CPU" in JOBS.run("submit", mine, "--device", "xla").stderr)
     for words, said in (
         (["--gpus-per-trial", "1"], "no node of the cluster has that much; there are 1 CPU"),
         (["--device", "xla"], "asks for 1 CPU and 1 TPU"),
