@@ -188,8 +188,9 @@ def _say_submitted(name: str, address: str) -> None:
 
 
 def _duration(job: "SearchJob") -> str:
-    if job.began is None:
+    passed = job.duration
+    if passed is None:
         return ""
-    minutes, seconds = divmod(round(job.duration), 60)
+    minutes, seconds = divmod(round(passed), 60)
     hours, minutes = divmod(minutes, 60)
     return f" for {hours} h {minutes} min" if hours else f" for {minutes} min {seconds} s"

@@ -114,12 +114,10 @@ def _leave_without_head(folder: SearchFolder, command: str) -> NoReturn:
     """End here and now: the thread that runs Ray waits for a head that does not come."""
     _close_open_runs(folder)
     folder.ledger.append("finish", status="interrupted")
-    out.print(
+    say(
         f"The head of the cluster at {folder.record.address or 'this machine'} does not answer. "
         "Nothing is lost. Once there is one again (elsewhere: with --address), go on with:  "
-        f"{command}",
-        markup=False,
-        soft_wrap=True,
+        f"{command}"
     )
     out.file.flush()
     with suppress(Exception):  # whatever MLflow lacks, it gets at the next start
@@ -145,7 +143,7 @@ def train_winner(folder: SearchFolder) -> None:
     """Folds leave no network behind: train the winner once on the whole training part."""
     winner = best_run(folder.runs(), folder.search().objective)
     out.print(f"winner: trial {winner.label}; training it on the whole training part …")
-    post = Post(folder.trials / winner.id, anew=lambda why: out.print(f"it begins anew; {why}"))
+    post = Post(folder.trials / winner.id, anew=lambda why: say(f"it begins anew; {why}"))
     with one_thread():
         for _ in checkpointed(winner.config, folder.job(), post):
             pass

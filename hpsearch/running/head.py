@@ -40,11 +40,11 @@ def head_watched(gone: Callable[[], None]) -> Iterator[None]:
         over.set()
 
 
-def answers(address: str) -> bool:
-    """Whether somebody listens at ``HOST:PORT``."""
+def answers(address: str, *, patience: float = 2.0) -> bool:
+    """Whether somebody listens at ``HOST:PORT``, within so many seconds."""
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
-    except OSError:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=patience).close()
+    except (OSError, OverflowError):  # the latter of a port that there cannot be
         return False
     return True

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +15,7 @@ from hpsearch.files import is_full_disk
 from hpsearch.running.evictions import evictions_are_deaths
 from hpsearch.running.failures import Halted, full_disk
 from hpsearch.running.farewell import Farewell
+from hpsearch.running.head import answers
 from hpsearch.running.keeper import Luggage, pack
 from hpsearch.running.lives import Lives
 from hpsearch.running.notice import draining
@@ -86,10 +86,8 @@ def _knock(address: str) -> None:
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host or not port.isdigit():
         return  # auto, or something that Ray refuses at once
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
-    except (OSError, OverflowError) as error:
-        raise _nobody(address) from error
+    if not answers(f"{host}:{port}", patience=PATIENCE):
+        raise _nobody(address)
 
 
 def _nobody(address: str) -> UserError:

@@ -56,9 +56,11 @@ class SearchJob:
         return self.state in ("completed", "stopped", "failed")
 
     @property
-    def duration(self) -> float:
-        """Seconds that it has run; the clocks of head and user may differ."""
-        return max(0.0, (self.ended or time.time()) - self.began) if self.began else 0.0
+    def duration(self) -> float | None:
+        """Seconds that it has run, if it has begun; the clocks of head and user may differ."""
+        if self.began is None:
+            return None
+        return max(0.0, (self.ended or time.time()) - self.began)
 
 
 def _seconds(milliseconds: int | None) -> float | None:

@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from hpsearch.tracking.registry import Registry
 from hpsearch.training.devices import choose_device
 from hpsearch.training.judging import judge, judged_part
 
+from ..servers import free_port
 from .browser import CHROMIUM, Page, browser
 from .conftest import SPACE, Home
 from .written import write_trials
@@ -80,12 +80,6 @@ def shown(
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
         assert log.read_text().rstrip().endswith("stopped")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_for_addresses(process: subprocess.Popen, log: Path) -> list[str]:
