@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpsearch.cli.app import TrackingUri, app, out, say
+from hpsearch.cli.app import TrackingUri, app
 from hpsearch.cli.options import as_words, resources
+from hpsearch.console.output import out, say
 from hpsearch.errors import UserError
 
 if TYPE_CHECKING:
-    from hpsearch.running.search_job import SearchJob
+    from hpsearch.execution.job_client import SearchJob
     from hpsearch.search.resources import Resources
     from hpsearch.search.search import Search
 
@@ -44,8 +45,8 @@ def submit(
 
     Example: hpsearch submit search_spaces/full.py --address http://HEAD:8265 --trials 200
     """
-    from hpsearch.running.jobs import JobServer
-    from hpsearch.running.preflight import check_data
+    from hpsearch.execution.job_checks import check_data
+    from hpsearch.execution.job_client import JobServer
     from hpsearch.search.search import load_search
 
     stated = load_search(space)
@@ -83,7 +84,7 @@ def _resources(stated: "Search", asked: dict[str, Any]) -> "Resources":
 
 def submit_resume(name: str, address: str, home: str | None, options: list[str]) -> None:
     """Queue the resumption of a search, in ``home`` if this cluster has not seen it yet."""
-    from hpsearch.running.jobs import JobServer
+    from hpsearch.execution.job_client import JobServer
 
     server = JobServer(address)
     known = {job.search: job.home for job in server.jobs()}
@@ -104,7 +105,7 @@ def status(name: Name, address: Address) -> None:
 
     Example: hpsearch status full --address http://HEAD:8265
     """
-    from hpsearch.running.jobs import JobServer
+    from hpsearch.execution.job_client import JobServer
 
     server = JobServer(address)
     job = server.job(name)
@@ -126,7 +127,7 @@ def logs(
 
     Example: hpsearch logs full -f --address http://HEAD:8265
     """
-    from hpsearch.running.jobs import JobServer
+    from hpsearch.execution.job_client import JobServer
 
     server = JobServer(address)
     job = server.job(name)
@@ -140,7 +141,7 @@ def stop(name: Name, address: Address) -> None:
 
     Example: hpsearch stop full --address http://HEAD:8265
     """
-    from hpsearch.running.jobs import STOP_WAIT, JobServer
+    from hpsearch.execution.job_client import STOP_WAIT, JobServer
 
     server = JobServer(address)
     job = server.job(name)
@@ -167,7 +168,7 @@ def list_(address: Address) -> None:
 
     Example: hpsearch list --address http://HEAD:8265
     """
-    from hpsearch.running.jobs import JobServer
+    from hpsearch.execution.job_client import JobServer
 
     jobs = JobServer(address).jobs()
     if not jobs:

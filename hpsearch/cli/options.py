@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from hpsearch.search.limits import Limits
     from hpsearch.search.resources import Resources
+    from hpsearch.search.stopping import Limits
 
 LIMITS, TRIALS = "Limits", "What a trial asks for"
 
@@ -97,7 +97,7 @@ def limits(
     gpu_seconds: float | None,
 ) -> "Limits":
     """The limits with those that the user gave."""
-    from hpsearch.search.limits import Limits
+    from hpsearch.search.stopping import Limits
 
     new = given(seconds=time_limit, patches=patches, gpu_seconds=gpu_seconds)
     return Limits.model_validate({**before.model_dump(), **new})

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.cli.resuming import extended, moved, refuse_finished, settle_space
-from hpsearch.cli.running import all_ended
 from hpsearch.errors import UserError
-from hpsearch.promotion.winner import SCORES
-from hpsearch.search.limits import Limits
+from hpsearch.promotion.final_evaluation import SCORES
+from hpsearch.search.stopping import Limits
 from hpsearch.search.study import open_study
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.workflows.resume_search import extended, moved, refuse_finished, settle_space
+from hpsearch.workflows.run_search import all_ended
 
 from ..servers import free_port
 

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from hpsearch.cli.running import train_winner
-from hpsearch.data.store import PatchStore
-from hpsearch.promotion.winner import best_run, trained
-from hpsearch.running.checkpointed import Post
-from hpsearch.running.folds import folded
+from hpsearch.data.patch_store import PatchStore
+from hpsearch.execution.cross_validation import folded
+from hpsearch.execution.resumable_trial import Post
+from hpsearch.promotion.final_evaluation import best_run, trained
 from hpsearch.search.outcome import guarded
 from hpsearch.search.workspace import SearchRecord, Workspace
+from hpsearch.workflows.run_search import train_winner
 
 SPACE = """
 from hpsearch.config import L2Net, RandomTriplets, TrialConfig

@@ -6,12 +6,17 @@ from html.parser import HTMLParser
 import pytest
 
 from hpsearch.config import Clean
-from hpsearch.reporting.album import search_pictures
-from hpsearch.reporting.configurations import configurations
-from hpsearch.reporting.page import Command, Page, report_page
-from hpsearch.reporting.page_tables import SHOWN, varying_columns
-from hpsearch.reporting.tables import TaskScores, leaderboard, summary
-from hpsearch.tracking.runs import Run
+from hpsearch.reporting.leaderboard import TaskScores, leaderboard, summary
+from hpsearch.reporting.search_report import (
+    SHOWN,
+    Command,
+    Page,
+    report_page,
+    search_pictures,
+    varying_columns,
+)
+from hpsearch.reporting.text_tables import configurations
+from hpsearch.tracking.run_state import Run
 
 MakeRun = Callable[..., Run]
 VOID = {"meta", "img", "wbr", "br", "hr", "link", "input"}
