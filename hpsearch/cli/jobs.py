@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hpsearch.cli.app import TrackingUri, app
-from hpsearch.cli.options import as_words, resources
+from hpsearch.cli.options import as_words, given
 from hpsearch.console.output import out, say
 from hpsearch.errors import UserError
 
@@ -74,11 +74,13 @@ def _as_search(context: typer.Context, arguments: list[str]) -> dict[str, Any]:
 
 
 def _resources(stated: "Search", asked: dict[str, Any]) -> "Resources":
-    found = resources(
-        stated.resources,
+    from hpsearch.search.resources import Resources
+
+    wanted = given(
         cpus=asked["cpus_per_trial"], gpus=asked["gpus_per_trial"],
         tpus=asked["tpus_per_trial"], device=asked["device"],
     )  # fmt: skip
+    found = Resources.model_validate({**stated.resources.model_dump(), **wanted})
     return found.settled(stated.computing.device)
 
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from hpsearch.data.arrow_header import Progress
 from hpsearch.data.builtin_sets import RECIPES, embedded_store, refuse_absent
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.splits import Split
+from hpsearch.defaults import HOME, MODEL
 from hpsearch.errors import UserError
 from hpsearch.search.resources import Resources
 from hpsearch.search.search import Search, load_search
@@ -29,8 +31,6 @@ from hpsearch.tracking.run_state import Run, runs_from
 from hpsearch.training.artifact_cache import Artifacts
 from hpsearch.training.trial import Job
 
-MODEL = "patch-descriptor"
-"""Name in the registry unless the user gives one."""
 FILE = "search.json"
 
 
@@ -182,6 +182,16 @@ class SearchFolder:
     def name(self) -> str:
         """The search's name."""
         return self.path.name
+
+    @property
+    def home_option(self) -> str:
+        """The option that makes a command find this search; empty for the default home."""
+        home = self.workspace.home
+        return "" if home == HOME else f" --home {shlex.quote(str(home))}"
+
+    def command(self, verb: str, *options: str) -> str:
+        """The command line that does something to this search, to be copied by a user."""
+        return f"{shlex.join(['hpsearch', verb, self.name, *options])}{self.home_option}"
 
     @property
     def space(self) -> Path:

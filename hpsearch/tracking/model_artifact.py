@@ -25,8 +25,10 @@ from hpsearch.evaluation import Scores
 from hpsearch.models.serialization import ServedPipeline, load_pipeline
 from hpsearch.tracking.connection import first_line, without_credentials
 
-LOADER = "hpsearch.models.serving"
+LOADER = "hpsearch.models.serialization"
 """The module that a registered model names as its loader."""
+KNOWN_LOADERS = (LOADER, "hpsearch.models.serving")
+"""With the former name that models registered by 0.1.0 carry."""
 
 
 def load_descriptor(model: str, uri: str) -> ServedPipeline:
@@ -68,7 +70,7 @@ def pipeline_folder(folder: Path, *, name: str) -> Path:
         UserError: if it names another loader than ours, carries code, or points outside itself.
     """
     says = _flavour(folder, name)
-    if says.get("loader_module") != LOADER:
+    if says.get("loader_module") not in KNOWN_LOADERS:
         raise UserError(
             f"{name} asks to be loaded by {says.get('loader_module')!r}, so it was not registered "
             "by hpsearch and nothing of it was run; name a model that a search registered"
@@ -107,7 +109,7 @@ class Candidate:
     """A trained pipeline with what it scored on test."""
 
     folder: Path
-    """A pipeline saved by ``models.serving``."""
+    """A pipeline saved by ``models.serialization``."""
     run_id: str
     search: str
     scores: Scores
@@ -149,7 +151,7 @@ def log_candidate(candidate: Candidate) -> ModelInfo:
             mlflow.log_text(candidate.card, "model_card.md")
         return mlflow.pyfunc.log_model(
             name="pipeline",
-            loader_module="hpsearch.models.serving",
+            loader_module=LOADER,
             data_path=str(candidate.folder),
             signature=_signature(candidate.dimensions),
             input_example=candidate.example,

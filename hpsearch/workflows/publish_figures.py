@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from hpsearch.config import VIEWS
-from hpsearch.console.output import home_option
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.models import describe
@@ -121,8 +120,8 @@ def page(folder: SearchFolder, pictures: list[Picture]) -> str:
             yardsticks=yardsticks(load_scores(folder)),
             pictures=pictures,
             commands=[
-                Command(f"hpsearch ui{home_option(folder)}", "browse the trials"),
-                Command(f"hpsearch promote {folder.name}{home_option(folder)}", "ask for champion"),
+                Command(f"hpsearch ui{folder.home_option}", "browse the trials"),
+                Command(folder.command("promote"), "retrain the best, compare with the champion"),
             ],
         )
     )
