@@ -14,8 +14,9 @@ from hpsearch.reporting.leaderboard import Row, TaskScores, leaderboard, summary
 from hpsearch.reporting.mlflow_notes import search_note, trial_note, yardstick_note
 from hpsearch.reporting.plot_style import Figure, png
 from hpsearch.reporting.sample_plots import embedding, triptych
+from hpsearch.reporting.search_figures import Picture, search_pictures
 from hpsearch.reporting.search_plots import learning_curves
-from hpsearch.reporting.search_report import Command, Page, Picture, report_page, search_pictures
+from hpsearch.reporting.search_report import Command, Page, report_page
 from hpsearch.reporting.text_tables import configurations
 from hpsearch.search.study_plots import importances, optuna_page
 from hpsearch.search.workspace import SearchFolder
