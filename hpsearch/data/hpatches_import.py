@@ -14,12 +14,13 @@ from pydantic import Field
 
 from hpsearch.config.base import Setting
 from hpsearch.data.arrow_header import Digests, NoiseLevels, Progress, StoreMeta
-from hpsearch.data.arrow_writer import SIDE, VIEW_NAMES, VIEWS, Layout, planned
+from hpsearch.data.arrow_writer import Layout, planned
 from hpsearch.data.noise import add_noise
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.process_pool import in_order, usable_cores
 from hpsearch.data.resize import SOURCE_SIDE, shrink
 from hpsearch.errors import UserError
+from hpsearch.patch_views import SIDE, VIEW_NAMES, VIEWS
 from hpsearch.shapes import UInt8
 
 SIDES = (SOURCE_SIDE, SIDE)

@@ -20,16 +20,10 @@ from hpsearch.data.arrow_header import (
     from_metadata,
     version_of,
 )
-from hpsearch.data.arrow_writer import (
-    SIDE,
-    VIEW_NAMES,
-    VIEWS,
-    SequencePatches,
-    side_columns,
-    spool_sequences,
-)
+from hpsearch.data.arrow_writer import SequencePatches, side_columns, spool_sequences
 from hpsearch.data.splits import VALIDATION_SHARE, Part, Split, split_for
 from hpsearch.errors import UserError
+from hpsearch.patch_views import SIDE, VIEW_NAMES, VIEWS
 from hpsearch.shapes import Int, UInt8
 
 

@@ -19,13 +19,13 @@ from hpsearch.models import denoisers
 from hpsearch.models.build import build_denoiser, build_descriptor
 from hpsearch.models.ensemble import Combine, Ensemble
 from hpsearch.models.pipeline import Pipeline, describe
+from hpsearch.patch_views import SIDE
 from hpsearch.shapes import Float, Num
 
 SETTINGS, WEIGHTS = "pipeline.json", "weights.pt"
 ON_A_CORE = 64
 """Patches a forward pass on a CPU: the maps of more of them leave a core's cache."""
 UNREADABLE = (OSError, ValueError, *denoisers.DAMAGED)
-SIDE = 32
 
 
 class Recipe(Setting):

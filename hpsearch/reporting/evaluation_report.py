@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 
 from hpsearch.evaluation import KINDS, LEVELS, Scores
 from hpsearch.evaluation.bootstrap import Comparison, compare, headlines_of, intervals
+from hpsearch.patch_views import TASKS
 from hpsearch.reporting.html_tables import HtmlTable, render
 from hpsearch.reporting.plot_style import (
     GROUPS,
@@ -25,7 +26,6 @@ from hpsearch.reporting.plot_style import (
 from hpsearch.reporting.text_tables import MISSING, Table
 from hpsearch.shapes import UInt8
 
-TASKS = ("verification", "matching", "retrieval")
 KIND_LABELS = {"i_": "illum.", "v_": "viewp."}
 MEAN = "mean of the three"
 POOLED = "retrieval, over pools"
@@ -109,7 +109,7 @@ EXTREMES = 3
 """Sequences shown at either end."""
 SHOWN = 4
 """Points of a sequence, each by its reference and one view of every level."""
-VIEWS = (0, 3, 8, 13)
+SHOWN_VIEWS = (0, 3, 8, 13)
 """``ref``, ``e3``, ``h3`` and ``t3``: the middle one of the five target images."""
 GAP, BETWEEN = 2, 10
 """Pixels between the patches of a point, and between points."""
@@ -186,14 +186,14 @@ def ends(scores: Scores) -> list[str]:
 def _draw_row(canvas: np.ndarray, points: UInt8[np.ndarray, "n 16 32 32"]) -> None:
     left = 0
     for point in np.linspace(0, len(points) - 1, SHOWN).astype(int):
-        for view in VIEWS:
+        for view in SHOWN_VIEWS:
             canvas[:, left : left + 32] = points[point, view]
             left += 32 + GAP
         left += BETWEEN - GAP
 
 
 def _width() -> int:
-    return SHOWN * (len(VIEWS) * (32 + GAP) - GAP + BETWEEN) - BETWEEN
+    return SHOWN * (len(SHOWN_VIEWS) * (32 + GAP) - GAP + BETWEEN) - BETWEEN
 
 
 def _kind_labels() -> list[str]:

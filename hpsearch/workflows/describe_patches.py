@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from hpsearch.data.arrow_writer import SIDE, VIEWS
 from hpsearch.data.builtin_sets import RECIPES
 from hpsearch.data.hpatches_import import SequenceFolder, inspect, read_views, scan
 from hpsearch.data.patch_store import PatchStore
@@ -20,6 +19,7 @@ from hpsearch.evaluation.descriptor_io import Keys, Table, descriptor_output, re
 from hpsearch.models.ensemble import Ensemble, length
 from hpsearch.models.pipeline import Pipeline
 from hpsearch.models.serialization import checked, describe_any
+from hpsearch.patch_views import SIDE, VIEWS
 from hpsearch.promotion.model_evaluation import pipeline_of
 from hpsearch.search.workspace import Workspace
 from hpsearch.shapes import Num, UInt8

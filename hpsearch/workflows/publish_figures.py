@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hpsearch.config import VIEWS
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.models import describe
+from hpsearch.patch_views import VIEWS
 from hpsearch.promotion.final_evaluation import BASELINE, PIXELS, load_scores, trained
 from hpsearch.reporting.leaderboard import Row, TaskScores, leaderboard, summary
 from hpsearch.reporting.mlflow_notes import search_note, trial_note, yardstick_note

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from hpsearch.config import VIEWS, MinedTriplets, RandomTriplets
+from hpsearch.config import MinedTriplets, RandomTriplets
 from hpsearch.data.samplers import sample
+from hpsearch.patch_views import VIEWS
 from hpsearch.rng import stream
 from hpsearch.training import triplet_mining
 from hpsearch.training.triplet_mining import Miner
