@@ -19,6 +19,7 @@ from hpsearch.execution.ray_runtime import head_watched, room
 from hpsearch.execution.resumable_trial import Post, checkpointed
 from hpsearch.execution.retry_policy import Halted
 from hpsearch.execution.shutdown import heed_sigterm
+from hpsearch.locations import recorded
 from hpsearch.promotion.final_evaluation import best_run, judge_all, train_baseline
 from hpsearch.promotion.registration import Outcome, register_winner
 from hpsearch.promotion.retraining_plan import refuse_promotion
@@ -315,7 +316,7 @@ def write_down(
     dataset = {
         "name": store.path.stem,
         "fingerprint": store.fingerprint,
-        "path": str(store.path.absolute()),
+        "path": recorded(str(store.path), folder.workspace.home),
         "profile": json.dumps(
             {"sequences": len(store.names), "points": sum(store.counts), "split": split.name}
         ),
