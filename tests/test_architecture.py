@@ -10,7 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "hpsearch"
 LAYERS = [
     {"errors", "shapes"},
-    {"defaults", "atomic_files", "rng", "patch_views"},
+    {"defaults", "atomic_files", "rng", "patch_views", "schema"},
+    {"locations"},
     {"config"},
     {"data", "models", "losses", "evaluation"},
     {"training", "tracking"},

@@ -10,6 +10,7 @@ import torch
 from hpsearch.config import TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.execution.shutdown import Preempted
+from hpsearch.schema import NewerSchema
 from hpsearch.search.resources import MEMORY_SHARE
 from hpsearch.training.artifact_cache import MADE, SPARED, NotTrained
 from hpsearch.training.loop import Report
@@ -85,6 +86,8 @@ def _go_on(trial: Trial, post: Post) -> Report | None:
         return None
     try:
         return trial.load(post.folder)
+    except NewerSchema:
+        raise  # it is whole, and training again would replace it
     except UserError:
         post.anew("its checkpoint was damaged")
         return None

@@ -21,6 +21,7 @@ from hpsearch.atomic_files import write_whole
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.splits import Split
 from hpsearch.evaluation import Scores
+from hpsearch.schema import from_json, to_json
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.training.devices import choose_device
 from hpsearch.training.validation import Scored, judge, judged_part
@@ -52,10 +53,10 @@ class Gradebook:
         """
         path = self._page(pipeline, noisy=noisy)
         if path.exists():
-            return Scores.from_dict(json.loads(path.read_text())["scores"])
+            return Scores.from_dict(from_json(path.read_text(), path)["scores"])
         with one_thread():
             found = judge(pipeline, self.test, noisy=noisy, device=choose_device("auto"))
-        text = json.dumps({"who": who, "time": time.time(), "scores": found.to_dict()})
+        text = to_json({"who": who, "time": time.time(), "scores": found.to_dict()})
         write_whole(path, text)
         return found
 

@@ -4,7 +4,7 @@ import fcntl
 import os
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,18 +20,23 @@ from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.splits import Split
 from hpsearch.defaults import HOME, MODEL
 from hpsearch.errors import UserError
+from hpsearch.locations import located, moved, recorded
+from hpsearch.schema import KEY, parsed, to_json, unstamped
 from hpsearch.search.resources import Resources
 from hpsearch.search.search import Search, load_search
 from hpsearch.search.stopping import Limits
 from hpsearch.tracking.connection import Tracking, tracking_at, without_credentials
 from hpsearch.tracking.event_log import Ledger
 from hpsearch.tracking.mlflow_sync import Publisher
-from hpsearch.tracking.mlflow_tags import SPACE, default_uri
+from hpsearch.tracking.mlflow_tags import SPACE, default_uri, is_server
+from hpsearch.tracking.relocation import former_homes
 from hpsearch.tracking.run_state import Run, runs_from
 from hpsearch.training.artifact_cache import Artifacts
 from hpsearch.training.trial import Job
 
 FILE = "search.json"
+ADDRESSES = ("store", "tracking_uri", "study", "origin")
+"""What is written down relative to the home, where it lies inside."""
 
 
 class SearchRecord(Setting):
@@ -65,13 +70,43 @@ class SearchRecord(Setting):
 
     @classmethod
     def read(cls, folder: Path) -> "SearchRecord":
-        """As it was last written."""
-        return cls.model_validate_json((folder / FILE).read_text())
+        """As it was last written, with addresses as they are where its home lies now.
+
+        Raises:
+            UserError: if a newer hpsearch wrote it.
+        """
+        path = folder / FILE
+        content = parsed(path.read_text(), path)
+        record = cls.model_validate(unstamped(content, path))
+        home = folder.absolute().parents[1]
+        if KEY in content:
+            return record._with_addresses(lambda address: located(address, home))
+        former = record._former_homes(home)
+        return record._with_addresses(lambda address: moved(address, home, former))
 
     def write(self, folder: Path) -> None:
-        """Whole or not at all, and without a password."""
+        """Whole or not at all, without a password, and relative to its home what lies inside."""
         kept = self.model_copy(update={"tracking_uri": without_credentials(self.tracking_uri)})
-        write_whole(folder / FILE, kept.model_dump_json(indent=1))
+        home = folder.absolute().parents[1]
+        kept = kept._with_addresses(lambda address: recorded(address, home))
+        write_whole(folder / FILE, to_json(kept.model_dump(mode="json"), indent=1))
+
+    def _with_addresses(self, change: Callable[[str], str]) -> "SearchRecord":
+        addresses = {name: getattr(self, name) for name in ADDRESSES}
+        return self.model_copy(
+            update={
+                name: change(address)
+                for name, address in addresses.items()
+                if address and not is_server(address)
+            }
+        )
+
+    def _former_homes(self, home: Path) -> tuple[Path, ...]:
+        """Where the home lay before; if MLflow's database cannot say it, as this record does."""
+        data = Path(self.store).parent
+        own = (home / data.name / Path(self.store).name).is_file()
+        says = own and self.tracking_uri == default_uri(data.parent)
+        return (*former_homes(home), *((data.parent,) if says else ()))
 
 
 URI = "MLFLOW_TRACKING_URI"

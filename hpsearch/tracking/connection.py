@@ -13,7 +13,9 @@ from mlflow.exceptions import MlflowException
 
 from hpsearch.atomic_files import FULL_WORDS
 from hpsearch.errors import UserError
-from hpsearch.tracking.mlflow_tags import artifact_location, is_server
+from hpsearch.locations import database_path, inside_of, located, moved, recorded
+from hpsearch.tracking.mlflow_tags import EXPERIMENT, artifact_location, is_server
+from hpsearch.tracking.relocation import former_homes, relocate
 
 MLFLOW = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 POSTGRESQL = ("PGUSER", "PGPASSWORD")
@@ -147,7 +149,6 @@ def first_line(error: Exception) -> str:
     return without_credentials(DATABASE.sub("", said))[:200] or type(error).__name__
 
 
-EXPERIMENT = "hpsearch"
 DATABASES = ("sqlite:", "postgres", "mysql", "mssql")
 
 
@@ -159,11 +160,31 @@ class Tracking:
     artifacts: str | None = None
     """Artifact location for a new experiment; None lets the server decide."""
     experiment: str = EXPERIMENT
+    home: Path | None = None
+    """The home that it belongs to, if that is known."""
+    former: tuple[Path, ...] = ()
+    """Where that home lay before it was moved."""
 
     @property
     def shown(self) -> str:
         """The address as it may be printed and written."""
         return without_credentials(self.uri)
+
+    @property
+    def recorded(self) -> str:
+        """The address as it is written down in its home."""
+        if self.home is None or is_server(self.uri):
+            return self.shown
+        return recorded(self.shown, self.home)
+
+    def renamed(self, address: str) -> str:
+        """What an address that was written down in this home is called today.
+
+        0.1.0 wrote down absolute paths of databases, also of those in the home.
+        """
+        if self.home is None or is_server(address) or located(address, self.home) != address:
+            return address
+        return recorded(moved(address, self.home, self.former), self.home)
 
     def client(self) -> MlflowClient:
         """A client of the tracking server and of the registry behind it."""
@@ -188,7 +209,8 @@ def tracking_at(uri: str, home: Path) -> Tracking:
     """MLflow at an address, with files in the home folder if it is a database.
 
     Raises:
-        UserError: if it is no address of a server or a database.
+        UserError: if it is no address of a server or a database, or one of SQLite in a folder that
+            does not exist.
     """
     if not (is_server(uri) or uri.startswith(DATABASES)):
         raise UserError(
@@ -197,4 +219,24 @@ def tracking_at(uri: str, home: Path) -> Tracking:
         )
     if uri.startswith("sqlite:"):
         home.mkdir(parents=True, exist_ok=True)
-    return Tracking(uri=take_credentials(uri), artifacts=artifact_location(uri, home))
+        _settle(uri, home)
+    return Tracking(
+        uri=take_credentials(uri),
+        artifacts=artifact_location(uri, home),
+        home=home,
+        former=former_homes(home),
+    )
+
+
+def _settle(uri: str, home: Path) -> None:
+    """Put the database right if its home was moved; make no folder where there was a database."""
+    database = database_path(uri)
+    if database is None:
+        return
+    if not database.parent.is_dir():
+        raise UserError(
+            f"there is no folder {database.parent} for MLflow's database; make it, or give the "
+            "address of another with --tracking-uri"
+        )
+    if inside_of(database, home):
+        relocate(database, home)

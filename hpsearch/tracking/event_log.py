@@ -15,8 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hpsearch.schema import KEY, SCHEMA_VERSION, refuse_newer
+
 Event = dict[str, Any]
-"""``event`` is search, start, report, crash, anew, end or finish; ``trial`` is its id."""
+"""``event`` is search, start, report, crash, anew, end or finish; ``trial`` is its id.
+
+The first of a ledger also names the version of its form."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,12 @@ class Ledger:
             OSError: if the disk is full; what has been written by then counts for nothing.
         """
         moment = _since_1970(self.path) + _uptime()
-        line = json.dumps({"event": event, "time": moment, **fields}, allow_nan=False)
+        said = {"event": event, "time": moment}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab", buffering=0) as file:
+            if not file.tell():
+                said[KEY] = SCHEMA_VERSION
+            line = json.dumps({**said, **fields}, allow_nan=False)
             broken = file.tell() and not _ends_with_newline(self.path)
             start = b"\n" if broken else b""  # the last writer died in the middle of a line
             rest = start + line.encode() + b"\n"
@@ -42,14 +49,18 @@ class Ledger:
                 rest = rest[file.write(rest) :]
 
     def read(self, offset: int = 0) -> tuple[list[Event], int]:
-        """Whole events from byte ``offset`` on, and the offset to go on from."""
+        """Whole events from byte ``offset`` on, and the offset to go on from.
+
+        Raises:
+            NewerSchema: if a newer hpsearch began the ledger.
+        """
         if not self.path.exists():
             return [], offset
         with self.path.open("rb") as file:
             file.seek(offset)
             data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
-        return list(_parse(whole)), offset + len(whole)
+        return self._known(whole), offset + len(whole)
 
     def identity(self) -> str:
         """What tells this search from any other: a digest of the first event, with its time."""
@@ -67,7 +78,18 @@ class Ledger:
         if not self.path.exists():
             return []
         with self.path.open("rb") as file:
-            return list(_parse(file.read(offset)))
+            return self._known(file.read(offset))
+
+    def _known(self, data: bytes) -> list[Event]:
+        """Events, which this version knows how to read.
+
+        Raises:
+            NewerSchema: if a newer hpsearch began the ledger.
+        """
+        events = list(_parse(data))
+        for event in events[:1]:
+            refuse_newer(event, self.path)
+        return events
 
 
 @cache

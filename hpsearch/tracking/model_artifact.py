@@ -1,7 +1,6 @@
 """Model artifacts: logging and loading of models in MLflow."""
 
 import io
-import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,7 @@ import hpsearch
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.models.serialization import ServedPipeline, load_pipeline
+from hpsearch.schema import to_json
 from hpsearch.tracking.connection import first_line, without_credentials
 
 LOADER = "hpsearch.models.serialization"
@@ -144,7 +144,7 @@ def log_candidate(candidate: Candidate) -> ModelInfo:
     """Log pipeline, card and scores with the candidate's run, where MLflow points."""
     with _reopened(candidate.run_id), tempfile.TemporaryDirectory() as folder:
         scores = Path(folder) / SCORES
-        scores.write_text(json.dumps(candidate.scores.to_dict()))
+        scores.write_text(to_json(candidate.scores.to_dict()))
         mlflow.log_artifact(str(scores))
         if candidate.card:
             (candidate.folder / CARD).write_text(candidate.card)

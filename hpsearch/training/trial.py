@@ -17,6 +17,7 @@ from hpsearch.data.splits import Split
 from hpsearch.errors import UserError
 from hpsearch.evaluation import VALIDATION
 from hpsearch.models import Pipeline, denoise, describe
+from hpsearch.schema import refuse_newer, stamped
 from hpsearch.training.artifact_cache import Artifacts, Costs
 from hpsearch.training.denoiser_training import restoration_metrics
 from hpsearch.training.descriptor_trainer import Learner, warm_weights
@@ -167,20 +168,21 @@ class Trial:
         said = None if report is None else vars(report)
         task, progress = on_cpu(self.task.state()), on_cpu(vars(self.progress))
         content = io.BytesIO()  # a full disk is an OSError here, and nothing of the kind in torch
-        torch.save({"progress": progress, "task": task, "report": said}, content)
+        torch.save(stamped({"progress": progress, "task": task, "report": said}), content)
         write_sealed(folder / CHECKPOINT, content.getvalue())
 
     def load(self, folder: Path) -> Report | None:
         """Go on from a checkpoint; the report that was saved with it.
 
         Raises:
-            UserError: if the checkpoint is missing or damaged.
+            UserError: if the checkpoint is missing or damaged, or a newer hpsearch wrote it.
             OSError: if the disk does not give it.
         """
         content = read_sealed(folder / CHECKPOINT)
         if content is None:
             raise UserError(f"the checkpoint in {folder} is damaged; start the trial again")
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        refuse_newer(state, f"the checkpoint in {folder}")
         vars(self.progress).update(state["progress"])
         self.task.restore(state["task"])
         return None if state["report"] is None else Report(**state["report"])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpsearch.data.builtin_sets import refuse_absent
 from hpsearch.defaults import HOME, MODEL
+from hpsearch.locations import recorded
 from hpsearch.search.resources import Resources
 from hpsearch.search.search import Search, constants, load_search
 from hpsearch.search.stopping import Limits
@@ -186,7 +187,7 @@ def log_search_started(
     dataset = {
         "name": store.path.stem,
         "fingerprint": store.fingerprint,
-        "path": str(store.path.absolute()),
+        "path": recorded(str(store.path), folder.workspace.home),
         "profile": json.dumps(
             {"sequences": len(store.names), "points": sum(store.counts), "split": split.name}
         ),
