@@ -10,8 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "hpsearch"
 LAYERS = [
     {"errors", "shapes"},
-    {"defaults", "atomic_files", "rng", "patch_views", "schema"},
-    {"locations"},
+    {"defaults", "atomic_files", "rng", "patch_views", "schema", "redaction"},
+    {"locations", "untrusted"},
     {"config"},
     {"data", "models", "losses", "evaluation"},
     {"training", "tracking"},
