@@ -76,7 +76,7 @@ def search(
     from hpsearch.search.study import check_free
     from hpsearch.search.warm_start import check_comparable
     from hpsearch.search.workspace import SearchRecord, Workspace
-    from hpsearch.workflows.run_search import announce, run
+    from hpsearch.workflows.run_search import announce, run, start_ray
 
     workspace = Workspace(home)
     chosen = name or workspace.free_name(space.stem)
@@ -124,7 +124,7 @@ def search(
         ),
         **given(model=model),
     )
-    ray_runtime.start_ray(address=address, cpus=cpus)
+    start_ray(address=address, cpus=cpus)
     if not wait:
         ray_runtime.check_room(record.resources, concurrent)
     folder = workspace.create(chosen, space, record)

@@ -8,7 +8,7 @@ from typing import Any
 from hpsearch.atomic_files import write_whole
 from hpsearch.console.output import home_option, say
 from hpsearch.errors import UserError
-from hpsearch.execution.ray_runtime import LOCAL, start_ray
+from hpsearch.execution.ray_runtime import LOCAL
 from hpsearch.promotion.final_evaluation import SCORES
 from hpsearch.promotion.retraining_plan import refuse_promotion
 from hpsearch.search.search import load_search
@@ -16,7 +16,7 @@ from hpsearch.search.stopping import Meter, runs_are_out_of_patience, telling
 from hpsearch.search.warm_start import refuse_other_terms
 from hpsearch.search.workspace import SearchFolder, Workspace
 from hpsearch.tracking.run_state import Told
-from hpsearch.workflows.run_search import all_ended
+from hpsearch.workflows.run_search import all_ended, start_ray
 
 
 def open_again(name: str, home: Path, tracking_uri: str | None = None) -> SearchFolder:

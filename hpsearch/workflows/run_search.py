@@ -176,7 +176,7 @@ def run_trials(folder: SearchFolder, *, command: str = "") -> None:
     if record.warm_from and not folder.runs():
         known, there = warm_start(folder, folder.workspace.open(record.warm_from))
         out.print(f"the sampler knows {known} of {there} trials of {record.warm_from}")
-    ray_runtime.start_ray(address=record.address, cpus=record.cpus)
+    start_ray(address=record.address, cpus=record.cpus)
     heed_sigterm()  # again: Ray takes the signal
     try:
         with (
@@ -203,6 +203,17 @@ def run_trials(folder: SearchFolder, *, command: str = "") -> None:
         folder.ledger.append("finish", status="interrupted")
         out.print(f"Interrupted; nothing is lost. Go on with:  {command}", soft_wrap=True)
         raise typer.Exit(INTERRUPTED)
+
+
+def start_ray(*, address: str | None, cpus: int | None) -> None:
+    """Join a cluster and say which, or start Ray on this machine.
+
+    Raises:
+        UserError: if there is no cluster at ``address``.
+    """
+    joined = ray_runtime.start_ray(address=address, cpus=cpus)
+    if joined:
+        say(f"joined the Ray cluster at {joined}")
 
 
 def _room(folder: SearchFolder) -> AbstractContextManager[None]:
