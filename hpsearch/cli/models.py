@@ -287,6 +287,7 @@ def promote(
         address=None if dry_run else address,
         tracking_uri=tracking_uri,
         home=home,
+        observer=console_observer(),
     )
     print_plan(plan, dry_run=dry_run)
     if dry_run:

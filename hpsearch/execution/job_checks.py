@@ -1,11 +1,13 @@
 """What can be said against a job before it is queued: who answers, which versions, what room."""
 
+import os
 import platform
 import re
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -24,6 +26,8 @@ from hpsearch.tracking.connection import holds_password
 
 PATIENCE = 10.0
 """Seconds that a server has to say who it is."""
+OVERRIDING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+"""Variables that Ray's clients obey even where they are given an address."""
 IN_PATH = re.compile(r"/lib/python(\d+\.\d+)/")
 """Version of Python in the path of a library."""
 TOKEN = (
@@ -47,6 +51,16 @@ def check_address(address: str) -> None:
             f"{address!r} is not the address of a job server; give the dashboard's, "
             "for example http://HEAD:8265"
         )
+
+
+@contextmanager
+def address_as_given() -> Iterator[None]:
+    """While inside, Ray's clients go to the address that they are given, whatever is set."""
+    before = {name: os.environ.pop(name) for name in OVERRIDING if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(before)
 
 
 def refusal(address: str, error: Exception) -> str:
@@ -150,7 +164,8 @@ def cluster_nodes(address: str) -> list[Node]:
 
 def _nodes(address: str) -> list[Any]:
     """As Ray describes them."""
-    found: list[Any] = list_nodes(address=address, raise_on_missing_output=False)
+    with address_as_given():
+        found: list[Any] = list_nodes(address=address, raise_on_missing_output=False)
     return [node for node in found if node.state == "ALIVE"]
 
 

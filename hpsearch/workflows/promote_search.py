@@ -54,6 +54,7 @@ def plan_promotion(
     address: str | None = None,
     tracking_uri: str | None = None,
     home: str | Path = HOME,
+    observer: Observer | None = None,
 ) -> Promotion:
     """Choose what the promotion of a search retrains; nothing is written.
 
@@ -64,13 +65,14 @@ def plan_promotion(
         address: another Ray cluster than the search's, or ``local`` for none.
         tracking_uri: address of MLflow; the search's own if None.
         home: folder of the search.
+        observer: receives messages.
 
     Raises:
         UserError: if there is no such search, or none of its trials completed.
     """
     folder = Workspace(Path(home)).open(name, tracking_uri=tracking_uri)
     refuse_promotion(folder)
-    return prepare(moved(folder, address), top=top, seeds=seeds)
+    return prepare(moved(folder, address, observer or Observer()), top=top, seeds=seeds)
 
 
 def promote(

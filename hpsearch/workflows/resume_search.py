@@ -10,7 +10,7 @@ from typing import Any
 from hpsearch.atomic_files import write_whole
 from hpsearch.defaults import HOME
 from hpsearch.errors import UserError
-from hpsearch.execution.ray_runtime import LOCAL, start_ray
+from hpsearch.execution.ray_runtime import LOCAL
 from hpsearch.promotion.final_evaluation import SCORES
 from hpsearch.promotion.retraining_plan import refuse_promotion
 from hpsearch.search.search import load_search
@@ -19,7 +19,7 @@ from hpsearch.search.warm_start import refuse_other_terms
 from hpsearch.search.workspace import SearchFolder, Workspace
 from hpsearch.tracking.run_state import Told
 from hpsearch.workflows.observer import Observer
-from hpsearch.workflows.search_session import SearchResult, all_ended, run_session
+from hpsearch.workflows.search_session import SearchResult, all_ended, run_session, start_ray
 
 
 def resume_search(
@@ -54,7 +54,7 @@ def resume_search(
         folder = settle_space(folder, changed_space, observer)
         folder = folder.changed(limits=_merged(folder.record.limits, limits), **changes)
         refuse_finished(folder)
-        return run_session(moved(folder, address), observer)
+        return run_session(moved(folder, address, observer), observer)
 
 
 def extend_search(
@@ -90,7 +90,7 @@ def extend_search(
     with folder.alone():
         folder = settle_space(folder, changed_space, observer)
         new = _merged(folder.record.limits, limits)
-        folder = extended(moved(folder, address), trials, limits=new, **changes)
+        folder = extended(moved(folder, address, observer), trials, limits=new, **changes)
         return run_session(folder, observer)
 
 
@@ -121,7 +121,7 @@ def refuse_finished(folder: SearchFolder) -> None:
         _refuse_spent(folder)
 
 
-def moved(folder: SearchFolder, address: str | None) -> SearchFolder:
+def moved(folder: SearchFolder, address: str | None, observer: Observer) -> SearchFolder:
     """The search on another cluster, once that has answered; None leaves it where it was.
 
     Raises:
@@ -129,7 +129,7 @@ def moved(folder: SearchFolder, address: str | None) -> SearchFolder:
     """
     if address is None:
         return folder
-    start_ray(address=address, cpus=folder.record.cpus)
+    start_ray(observer, address=address, cpus=folder.record.cpus)
     return folder.changed(address=None if address == LOCAL else address)
 
 

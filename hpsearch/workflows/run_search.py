@@ -80,7 +80,7 @@ def run_search(
     from hpsearch.execution import ray_runtime
     from hpsearch.search.study import check_free
     from hpsearch.search.warm_start import check_comparable
-    from hpsearch.workflows.search_session import run_session
+    from hpsearch.workflows.search_session import run_session, start_ray
 
     workspace = Workspace(Path(home))
     chosen = name or workspace.free_name(space.stem)
@@ -115,7 +115,7 @@ def run_search(
         resources=Resources.model_validate({**search.resources.model_dump(), **resources}),
         model=model or MODEL,
     )
-    ray_runtime.start_ray(address=address, cpus=cpus)
+    start_ray(observer, address=address, cpus=cpus)
     if not wait:
         ray_runtime.check_room(record.resources, concurrent)
     folder = workspace.create(chosen, space, record)

@@ -141,7 +141,7 @@ def run_trials(folder: SearchFolder, observer: Observer, *, command: str = "") -
     if record.warm_from and not folder.runs():
         known, there = warm_start(folder, folder.workspace.open(record.warm_from))
         observer.message(f"the sampler knows {known} of {there} trials of {record.warm_from}")
-    ray_runtime.start_ray(address=record.address, cpus=record.cpus)
+    start_ray(observer, address=record.address, cpus=record.cpus)
     heed_sigterm()  # again: Ray takes the signal
     try:
         with (
@@ -170,6 +170,17 @@ def run_trials(folder: SearchFolder, observer: Observer, *, command: str = "") -
     reason = f"Interrupted; nothing is lost. Resume with:  {command}"
     observer.message(reason)
     return reason
+
+
+def start_ray(observer: Observer, *, address: str | None, cpus: int | None) -> None:
+    """Join a cluster and report which, or start Ray on this machine.
+
+    Raises:
+        UserError: if there is no cluster at ``address``.
+    """
+    joined = ray_runtime.start_ray(address=address, cpus=cpus)
+    if joined:
+        observer.message(f"joined the Ray cluster at {joined}")
 
 
 def _requested_nodes(folder: SearchFolder, observer: Observer) -> AbstractContextManager[None]:

@@ -175,6 +175,6 @@ def test_a_cluster_that_does_not_answer_is_not_taken_down(folder: SearchFolder) 
         ("http://HEAD:8265", "is a dashboard.*HEAD:6379"),
     ):
         with pytest.raises(UserError, match=words):
-            moved(folder, address)
-    assert moved(folder, None) is folder
+            moved(folder, address, Observer())
+    assert moved(folder, None, Observer()) is folder
     assert folder.workspace.open("mine").record == folder.record
