@@ -6,6 +6,7 @@
 #
 # What follows the address goes to `ray start`: head.sh 127.0.0.1 --num-cpus=2
 set -euo pipefail
+umask 077 # the token, and whatever else is written, is for nobody else to read
 
 address=${1:-127.0.0.1}
 shift || true
@@ -14,6 +15,9 @@ shift || true
 # outright: unless told, `ray start` goes on without one where it finds none.
 export RAY_AUTH_MODE=token
 ray get-auth-token --generate >/dev/null # into ~/.ray/auth_token, unless one is there
+
+token=${RAY_AUTH_TOKEN_PATH:-${HOME:-}/.ray/auth_token}
+[ ! -O "$token" ] || chmod go= "$token" # one that an earlier version has left open
 
 exec ray start --head --block --disable-usage-stats \
   --node-ip-address="$address" --port="${RAY_PORT:-6379}" \

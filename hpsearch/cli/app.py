@@ -11,6 +11,8 @@ import hpsearch
 from hpsearch.atomic_files import FULL
 from hpsearch.console.output import err, out
 from hpsearch.errors import INTERRUPTED, UserError
+from hpsearch.redaction import redacted
+from hpsearch.untrusted import printable
 
 app = typer.Typer(
     name="hpsearch",
@@ -30,6 +32,8 @@ TrackingUri = Annotated[
     str | None,
     typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; SQLite in the home folder if unset."),
 ]
+LONGEST_INPUT = 200
+"""Characters of a wrong setting that are repeated."""
 
 
 def main() -> None:
@@ -56,11 +60,13 @@ def validation_sentence(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"]) or error.title
     if first["type"] == "extra_forbidden":
         return f"there is no setting {where!r}; remove it or correct its name"
-    return f"setting {where!r} is wrong: {first['msg']} (got {first.get('input')!r})"
+    got = repr(first.get("input"))
+    got = got if len(got) <= LONGEST_INPUT else f"{got[:LONGEST_INPUT]} …"
+    return f"setting {where!r} is wrong: {first['msg']} (got {got})"
 
 
 def _refuse(sentence: str) -> None:
-    err.print(f"error: {sentence}", style="red", markup=False, soft_wrap=True)
+    err.print(f"error: {printable(redacted(sentence))}", style="red", markup=False, soft_wrap=True)
     sys.exit(2)
 
 

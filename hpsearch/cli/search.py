@@ -60,8 +60,11 @@ def search(
 
     Example: hpsearch search search_spaces/quickstart.py
     """
+    from hpsearch.redaction import refuse_password
     from hpsearch.search.search import load_search
 
+    for option, given_address in (("--study", study), ("--address", address)):
+        refuse_password(given_address, option)
     stated = load_search(space)
     stated.rehearse()
 
@@ -76,11 +79,16 @@ def search(
     from hpsearch.search.study import check_free
     from hpsearch.search.warm_start import check_comparable
     from hpsearch.search.workspace import SearchRecord, Workspace
+    from hpsearch.untrusted import check_name
     from hpsearch.workflows.run_search import announce, run
 
     workspace = Workspace(home)
-    chosen = name or workspace.free_name(space.stem)
+    chosen = workspace.free_name(space.stem) if name is None else name
     workspace.refuse_taken(chosen)
+    tracking = workspace.tracking(tracking_uri)
+    refuse_password(tracking.given, "--tracking-uri")
+    if model is not None:
+        check_name(model, "a model")
     warm_from = warm_from or stated.warm_from
     earlier = workspace.open(warm_from) if warm_from else None
     if study:
@@ -99,7 +107,7 @@ def search(
         store=str(store.path.absolute()),
         fingerprint=store.fingerprint,
         split=split,
-        tracking_uri=workspace.tracking(tracking_uri).uri,
+        tracking_uri=tracking.given,
         trials=stated.total(trials),
         concurrent=concurrent,
         cpus=cpus,

@@ -6,8 +6,8 @@ from rich.console import Console
 
 from hpsearch.search.workspace import SearchFolder
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, markup=False)  # what is printed may be anybody's words
+err = Console(stderr=True, highlight=False, markup=False)
 HOME = Path("runs")
 
 

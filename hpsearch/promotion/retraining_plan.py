@@ -22,6 +22,7 @@ from hpsearch.search.search import Search, load_search
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.model_card import Lines
 from hpsearch.tracking.run_state import Run
+from hpsearch.untrusted import reading
 
 PLAN = "plan.json"
 
@@ -103,6 +104,16 @@ def plan(search: str, runs: Sequence[Run], objective: Objective, *, top: int, se
     return Plan(parent=search, top=top, seeds=seeds, chosen=tuple(chosen[:top]))
 
 
+def read_plan(path: Path) -> Plan:
+    """The plan that a promotion was begun with.
+
+    Raises:
+        UserError: if its file is damaged.
+    """
+    with reading(path, "plan of a promotion", "restore it, or remove its folder and promote again"):
+        return Plan.model_validate_json(path.read_text())
+
+
 def standings(found: Plan, runs: Sequence[Run], objective: Objective) -> list[Standing]:
     """The chosen configurations by mean objective, best first; of equals the better in the search.
 
@@ -177,7 +188,7 @@ def chosen_search(parent: Path, plan_file: Path) -> Search:
     Args:
         parent: the space file of the search that the plan is of.
     """
-    configs = Plan.model_validate_json(plan_file.read_text()).configs
+    configs = read_plan(plan_file).configs
 
     def suggest(trial: optuna.Trial) -> TrialConfig:
         return configs[trial.suggest_int("training", 0, len(configs) - 1)]
@@ -206,7 +217,7 @@ def refuse_promotion(folder: SearchFolder) -> None:
         UserError: if it is: it has another end.
     """
     if (folder.path / PLAN).exists():
-        name = Plan.model_validate_json((folder.path / PLAN).read_text()).parent
+        name = read_plan(folder.path / PLAN).parent
         raise UserError(
             f"{folder.name!r} is the promotion of search {name!r}; go on with "
             f"`hpsearch promote {name}`"

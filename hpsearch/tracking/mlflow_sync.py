@@ -56,9 +56,15 @@ class PositionFile:
     def _all(self) -> dict[str, Any]:
         try:
             found = json.loads(self.path.read_text())
-            return {key: value for key, value in found.items() if {"offset", "runs"} <= set(value)}
-        except (OSError, ValueError, AttributeError, TypeError):
+            return {key: value for key, value in found.items() if _is_position(value)}
+        except (OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError):
             return {}
+
+
+def _is_position(value: Any) -> bool:
+    offset, runs = value["offset"], value["runs"]
+    texts = all(isinstance(text, str) for pair in runs.items() for text in pair)
+    return texts and type(offset) is int and 0 <= offset < 2**62
 
 
 __all__ = ["EXPERIMENT", "Delivery", "Publisher", "Tracking", "TrackingError"]
@@ -154,7 +160,8 @@ class Publisher:
 
     def describe(self, text: str, *, trial: str | None = None) -> None:
         """Set what MLflow shows first on the page of a trial, or of the search (Markdown)."""
-        self._open.mirror.client.set_tag(self._id(trial), NOTE, text)
+        note = text.replace("<", "&lt;")  # nothing of ours is HTML
+        self._open.mirror.client.set_tag(self._id(trial), NOTE, note)
 
     def _id(self, trial: str | None) -> str:
         return self.parent if trial is None else self.run_id(trial)

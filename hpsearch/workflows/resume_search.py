@@ -11,6 +11,7 @@ from hpsearch.errors import UserError
 from hpsearch.execution.ray_runtime import LOCAL, start_ray
 from hpsearch.promotion.final_evaluation import SCORES
 from hpsearch.promotion.retraining_plan import refuse_promotion
+from hpsearch.redaction import refuse_password
 from hpsearch.search.search import load_search
 from hpsearch.search.stopping import Meter, runs_are_out_of_patience, telling
 from hpsearch.search.warm_start import refuse_other_terms
@@ -50,6 +51,7 @@ def moved(folder: SearchFolder, address: str | None) -> SearchFolder:
     """
     if address is None:
         return folder
+    refuse_password(address, "--address")
     start_ray(address=address, cpus=folder.record.cpus)
     return folder.changed(address=None if address == LOCAL else address)
 

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from pydantic import ValidationError
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from hpsearch.cli.app import validation_sentence
 from hpsearch.config import Computing, TrialConfig
 from hpsearch.config.formatting import title
 from hpsearch.console.output import err, out
@@ -13,6 +15,7 @@ from hpsearch.promotion.final_evaluation import recipe
 from hpsearch.search.workspace import Workspace
 from hpsearch.training.loop import Report
 from hpsearch.training.trial import CHECKPOINT, Job, Trial, prepare_trial
+from hpsearch.untrusted import reading
 
 REPORTS = 10
 
@@ -70,12 +73,16 @@ def read_config(path: Path) -> TrialConfig:
     """A TrialConfig from a JSON file.
 
     Raises:
-        UserError: if there is no such file.
-        ValidationError: if it is no TrialConfig.
+        UserError: if there is no such file, or it is no TrialConfig.
     """
     if not path.is_file():
         raise UserError(f"there is no trial at {path}; pass the path of a TrialConfig as JSON")
-    return TrialConfig.model_validate_json(path.read_text())
+    with reading(path, "TrialConfig", "give one as JSON, as every MLflow run of a trial holds"):
+        text = path.read_text()
+        try:
+            return TrialConfig.model_validate_json(text)
+        except ValidationError as error:
+            raise UserError(f"{path}: {validation_sentence(error)}") from error
 
 
 def _follow(running: Trial, to: Path) -> Report | None:
