@@ -9,6 +9,7 @@
 #
 # What follows the address goes to `ray start`: head.sh 127.0.0.1 --num-cpus=2
 set -euo pipefail
+umask 077 # the token, and whatever else is written, is for nobody else to read
 
 address=${1:-127.0.0.1}
 shift || true
@@ -38,6 +39,8 @@ for first in 10002 20002 30002; do
   done
   if [[ -z $taken ]]; then break; fi
 done
+token=${RAY_AUTH_TOKEN_PATH:-${HOME:-}/.ray/auth_token}
+[ ! -O "$token" ] || chmod go= "$token" # one that an earlier version has left open
 
 exec ray start --head --block --disable-usage-stats \
   --node-ip-address="$address" --port="${RAY_PORT:-6379}" \

@@ -8,6 +8,7 @@
 # The head's token must lie in ~/.ray/auth_token here too. Every further worker on one machine needs
 # a --temp-dir of its own: workers that share one delete each other's copy of a job's files.
 set -euo pipefail
+umask 077 # what trials write is for nobody else to read
 
 head=${1:?the address of the head, as in: worker.sh 192.168.1.10}
 shift

@@ -11,6 +11,8 @@ import hpsearch
 from hpsearch.atomic_files import FULL
 from hpsearch.console.output import err, out
 from hpsearch.errors import INTERRUPTED, UserError
+from hpsearch.redaction import redacted
+from hpsearch.untrusted import printable, validation_sentence
 
 app = typer.Typer(
     name="hpsearch",
@@ -50,17 +52,8 @@ def main() -> None:
         sys.exit(INTERRUPTED)
 
 
-def validation_sentence(error: ValidationError) -> str:
-    """A pydantic error as one sentence that names the first setting that is wrong."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or error.title
-    if first["type"] == "extra_forbidden":
-        return f"there is no setting {where!r}; remove it or correct its name"
-    return f"setting {where!r} is wrong: {first['msg']} (got {first.get('input')!r})"
-
-
 def _refuse(sentence: str) -> None:
-    err.print(f"error: {sentence}", style="red", markup=False, soft_wrap=True)
+    err.print(f"error: {printable(redacted(sentence))}", style="red", markup=False, soft_wrap=True)
     sys.exit(2)
 
 

@@ -48,10 +48,11 @@ def submit(
     from hpsearch.execution.job_checks import check_data
     from hpsearch.execution.job_client import JobServer
     from hpsearch.search.search import load_search
+    from hpsearch.untrusted import check_name, name_from
 
     stated = load_search(space)
     stated.rehearse()
-    chosen = name or space.stem
+    chosen = check_name(name_from(space.stem) if name is None else name, "a search")
     options = [*as_words(tracking_uri=tracking_uri), *context.args]
     arguments = ["search", space.name, "--name", chosen, "--address", "auto", *options]
     asked = _as_search(context, arguments)
@@ -87,7 +88,9 @@ def _resources(stated: "Search", asked: dict[str, Any]) -> "Resources":
 def submit_resume(name: str, address: str, home: str | None, options: list[str]) -> None:
     """Queue the resumption of a search, in ``home`` if this cluster has not seen it yet."""
     from hpsearch.execution.job_client import JobServer
+    from hpsearch.untrusted import check_name
 
+    check_name(name, "a search")
     server = JobServer(address)
     known = {job.search: job.home for job in server.jobs()}
     if name not in known and home is None:

@@ -216,9 +216,11 @@ def ensemble(
     from hpsearch.promotion.score_cache import Gradebook
     from hpsearch.search.workspace import Workspace
     from hpsearch.tracking.model_registry import Registry, quieten_mlflow
+    from hpsearch.untrusted import check_name
 
     if dimensions is not None and combine is How.mean:
         raise UserError("--dimensions is for --combine concatenate; a mean has as many as a member")
+    check_name(name, "a model")
     quieten_mlflow()
     workspace = Workspace(home)
     tracking = workspace.tracking(tracking_uri)

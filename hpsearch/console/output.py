@@ -2,8 +2,8 @@
 
 from rich.console import Console
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, markup=False)  # what is printed may be anybody's words
+err = Console(stderr=True, highlight=False, markup=False)
 
 
 def say(text: str) -> None:

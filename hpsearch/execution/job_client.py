@@ -19,6 +19,7 @@ import hpsearch
 from hpsearch.errors import INTERRUPTED, UserError
 from hpsearch.execution import job_checks
 from hpsearch.execution.job_status import failure_line, printable, progress_line
+from hpsearch.redaction import filled_in
 from hpsearch.search.resources import Resources
 
 SEARCH, HOME = "hpsearch", "home"
@@ -115,7 +116,7 @@ class JobServer:
             logging.getLogger(name).setLevel(logging.WARNING)
         try:
             with job_checks.address_as_given():
-                return JobSubmissionClient(self.address)
+                return JobSubmissionClient(filled_in(self.address))
         except Exception as error:  # Ray raises bare RuntimeError, ConnectionError and its own
             raise UserError(job_checks.refusal(self.address, error)) from error
 
@@ -151,7 +152,7 @@ class JobServer:
             UserError: if this search is on the cluster already, and neither failed nor is resumed,
                 if an argument holds a password, or the head takes no job.
         """
-        job_checks.check_arguments(arguments)
+        job_checks.check_arguments([*arguments, "--home", home])
         before = self._attempts(search)
         if before:
             self._refuse_twice(before[-1], new=space is not None)

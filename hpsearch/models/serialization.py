@@ -26,7 +26,6 @@ from hpsearch.shapes import Float, Num
 SETTINGS, WEIGHTS = "pipeline.json", "weights.pt"
 ON_A_CORE = 64
 """Patches a forward pass on a CPU: the maps of more of them leave a core's cache."""
-UNREADABLE = (OSError, ValueError, *denoisers.DAMAGED)
 
 
 class Recipe(Setting):
@@ -71,7 +70,7 @@ def load_pipeline(folder: Path) -> Pipeline | Ensemble:
         pipeline.load_state_dict(weights)
     except NewerSchema:
         raise
-    except UNREADABLE as error:
+    except Exception as error:  # a reader of crafted bytes may raise anything
         raise UserError(
             f"{folder} holds no pipeline that this version reads; install the version of hpsearch "
             "that wrote it, or register the model again"

@@ -20,6 +20,7 @@ from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.run_state import Run
 from hpsearch.training.trial import Trial, prepare_trial
 from hpsearch.training.validation import judge_function
+from hpsearch.untrusted import reading
 
 BASELINE, PIXELS = "baseline", "pixels 16×16"
 SCORES = "test_scores.json"
@@ -107,8 +108,9 @@ def load_scores(folder: SearchFolder) -> dict[str, Scores]:
     path = folder.path / SCORES
     if not path.exists():
         return {}
-    found = from_json(path.read_text(), path)
-    return {name: Scores.from_dict(values) for name, values in found.items()}
+    with reading(path, "record of test scores", "restore it from a copy"):
+        found = from_json(path.read_text(), path)
+        return {name: Scores.from_dict(values) for name, values in found.items()}
 
 
 def recipe(config: TrialConfig) -> Recipe:

@@ -13,7 +13,7 @@ from hpsearch.search.workspace import SearchFolder, SearchRecord
 
 TOP, SEEDS = 3, 3
 SPACE = '''\
-"""Configurations of search {parent}, trained again with other seeds."""
+"""Configurations of the search named below, trained again with other seeds."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from hpsearch.search.stopping import Limits
 from hpsearch.promotion.retraining_plan import chosen_search
 
 HERE = Path(__file__).absolute().parent
-SEARCH = chosen_search(HERE.with_name("{parent}") / "space.py", HERE / "{plan}")
+SEARCH = chosen_search(HERE.with_name({parent!r}) / "space.py", HERE / {plan!r})
 '''
 
 

@@ -24,6 +24,7 @@ from hpsearch.search.search import Search, load_search
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.model_card import Lines
 from hpsearch.tracking.run_state import Run
+from hpsearch.untrusted import reading
 
 PLAN = "plan.json"
 
@@ -64,9 +65,11 @@ class Plan(Setting):
         """As it was written.
 
         Raises:
-            UserError: if a newer hpsearch wrote it.
+            UserError: if it is damaged, or a newer hpsearch wrote it.
         """
-        return cls.model_validate(from_json(path.read_text(), path))
+        remedy = "restore it, or remove its folder and promote again"
+        with reading(path, "plan of a promotion", remedy):
+            return cls.model_validate(from_json(path.read_text(), path))
 
     def write(self, path: Path) -> None:
         """Whole or not at all."""

@@ -12,6 +12,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 from hpsearch.atomic_files import write_whole
+from hpsearch.errors import UserError
 from hpsearch.schema import NewerSchema, from_json, to_json
 from hpsearch.tracking.connection import Tracking, TrackingError, sentence
 from hpsearch.tracking.event_log import Ledger
@@ -58,12 +59,26 @@ class PositionFile:
     def _all(self) -> dict[str, Any]:
         try:
             found = from_json(self.path.read_text(), self.path)
-            known = {key: value for key, value in found.items() if {"offset", "runs"} <= set(value)}
+            known = {key: value for key, value in found.items() if _is_position(value)}
             return {self.renamed(key): value for key, value in known.items()}
         except NewerSchema:
             raise
-        except (OSError, ValueError, AttributeError, TypeError):
+        except (
+            OSError,
+            ValueError,
+            AttributeError,
+            TypeError,
+            KeyError,
+            RecursionError,
+            UserError,
+        ):
             return {}
+
+
+def _is_position(value: Any) -> bool:
+    offset, runs = value["offset"], value["runs"]
+    texts = all(isinstance(text, str) for pair in runs.items() for text in pair)
+    return texts and type(offset) is int and 0 <= offset < 2**62
 
 
 __all__ = ["EXPERIMENT", "Delivery", "Publisher", "Tracking", "TrackingError"]
@@ -159,7 +174,8 @@ class Publisher:
 
     def describe(self, text: str, *, trial: str | None = None) -> None:
         """Set what MLflow shows first on the page of a trial, or of the search (Markdown)."""
-        self._open.mirror.client.set_tag(self._id(trial), NOTE, text)
+        note = text.replace("<", "&lt;")  # nothing of ours is HTML
+        self._open.mirror.client.set_tag(self._id(trial), NOTE, note)
 
     def _id(self, trial: str | None) -> str:
         return self.parent if trial is None else self.run_id(trial)

@@ -11,7 +11,6 @@ from typing import Any
 
 import mlflow
 import numpy as np
-import yaml
 from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
@@ -22,8 +21,10 @@ import hpsearch
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.models.serialization import ServedPipeline, load_pipeline
+from hpsearch.redaction import redacted
 from hpsearch.schema import to_json
-from hpsearch.tracking.connection import first_line, without_credentials
+from hpsearch.tracking.connection import first_line
+from hpsearch.untrusted import reading
 
 LOADER = "hpsearch.models.serialization"
 """The module that a registered model names as its loader."""
@@ -56,7 +57,7 @@ def downloaded(model: str, uri: str) -> Iterator[Path]:
             folder = Path(download_artifacts(artifact_uri=model, dst_path=scratch))
         except (MlflowException, OSError) as error:
             raise UserError(
-                f"{model} cannot be loaded from {without_credentials(uri)}: "
+                f"{model} cannot be loaded from {redacted(uri)}: "
                 f"{first_line(error).rstrip('.')}; "
                 "`hpsearch ui` shows which models and aliases there are"
             ) from error
@@ -80,8 +81,9 @@ def pipeline_folder(folder: Path, *, name: str) -> Path:
             f"{name} carries code of its own in {says['code']!r}, which a model of hpsearch never "
             "does; nothing of it was run: register the model again"
         )
-    root = folder.resolve()
-    inside = (root / str(says.get("data", ""))).resolve()
+    with reading(folder / "MLmodel", "description of a model", "register the model again"):
+        root = folder.resolve()
+        inside = (root / str(says.get("data", ""))).resolve()
     if not inside.is_relative_to(root):
         raise UserError(f"{name} points outside its own folder; register the model again")
     return inside
@@ -91,9 +93,9 @@ def _flavour(folder: Path, name: str) -> dict[str, Any]:
     """What the artifact says of itself as a Python function; empty if it is none."""
     try:
         flavours = Model.load(os.fspath(folder)).flavors
-    except (MlflowException, OSError, TypeError, KeyError, ValueError, yaml.YAMLError) as error:
+        return dict(flavours.get("python_function") or {})
+    except Exception as error:  # a reader of crafted bytes may raise anything
         raise UserError(f"{name} has no readable MLmodel file; register the model again") from error
-    return flavours.get("python_function") or {}
 
 
 PATCHES = TensorSpec(np.dtype(object), (-1,), "patches (uint8 or float32, N×32×32, grey 0..255)")
@@ -173,7 +175,8 @@ def _reopened(run_id: str) -> Iterator[None]:
 
 
 def shortened(text: str) -> str:
-    """A description that fits into MLflow's database."""
+    """A description that fits into MLflow's database, without HTML: nothing of ours is."""
+    text = text.replace("<", "&lt;")
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 2]} …"
 
 

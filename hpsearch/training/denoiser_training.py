@@ -94,8 +94,9 @@ def trained_denoiser(
 
     key = artifact_key(kind="denoiser", **_depends(config, train))
     stored = artifacts.found_or_made(key, make)
-    state = torch.load(io.BytesIO(stored), map_location=device, weights_only=True)
-    network.load_state_dict(state)
+    with artifacts.reading(key):
+        state = torch.load(io.BytesIO(stored), map_location=device, weights_only=True)
+        network.load_state_dict(state)
     return network.eval()
 
 
@@ -128,7 +129,8 @@ def denoised_patches(
         return denoise(network, noisy, device=device).tobytes()
 
     stored = artifacts.found_or_made(key, make)
-    return np.frombuffer(stored, np.uint8).reshape(-1, 32, 32)
+    with artifacts.reading(key):
+        return np.frombuffer(stored, np.uint8).reshape(VIEWS * len(train), 32, 32)
 
 
 def restoration_metrics(

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from hpsearch.data.builtin_sets import RECIPES
+from hpsearch.data.decoding import decoding
 from hpsearch.data.hpatches_import import SequenceFolder, inspect, read_views, scan
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.resize import SOURCE_SIDE, shrink
@@ -88,7 +89,7 @@ def from_array(path: Path) -> Source:
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a reader of crafted bytes may raise anything
         raise UserError(f"{path} is no readable .npy file; save patches with numpy.save") from error
     if not isinstance(array, np.ndarray):
         raise UserError(f"{path} holds several arrays; save one with numpy.save")
@@ -154,11 +155,11 @@ def _from_patches(folder: Path) -> Source:
 
 
 def _check_header(file: Path) -> None:
-    try:
-        with Image.open(file, formats=["PNG"]) as image:
-            mode, (width, height) = image.mode, image.size
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{file} is no readable PNG; take it out of the folder") from error
+    with (
+        decoding(file, "take it out of the folder"),
+        Image.open(file, formats=["PNG"]) as image,
+    ):
+        mode, (width, height) = image.mode, image.size
     if mode != "L" or width != height or width not in SIDES:
         raise UserError(
             f"{file} is {width}×{height} in mode {mode}; expected a patch of 32×32 or 65×65 in "
@@ -167,11 +168,8 @@ def _check_header(file: Path) -> None:
 
 
 def _read_patch(file: Path) -> UInt8[np.ndarray, "1 32 32"]:
-    try:
-        with Image.open(file, formats=["PNG"]) as image:
-            return small(np.asarray(image)[None])
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{file} cannot be decoded ({error}); expected a whole PNG") from error
+    with decoding(file, "expected a whole PNG"), Image.open(file, formats=["PNG"]) as image:
+        return small(np.asarray(image)[None])
 
 
 FILES = (".npy", ".parquet")

@@ -13,6 +13,7 @@ from hpsearch.errors import UserError
 from hpsearch.execution.ray_runtime import LOCAL
 from hpsearch.promotion.final_evaluation import SCORES
 from hpsearch.promotion.retraining_plan import refuse_promotion
+from hpsearch.redaction import refuse_password
 from hpsearch.search.search import load_search
 from hpsearch.search.stopping import Limits, Meter, runs_are_out_of_patience, telling
 from hpsearch.search.warm_start import refuse_other_terms
@@ -129,6 +130,7 @@ def moved(folder: SearchFolder, address: str | None, observer: Observer) -> Sear
     """
     if address is None:
         return folder
+    refuse_password(address, "--address")
     start_ray(observer, address=address, cpus=folder.record.cpus)
     return folder.changed(address=None if address == LOCAL else address)
 

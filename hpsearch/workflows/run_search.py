@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 from hpsearch.data.builtin_sets import refuse_absent
 from hpsearch.defaults import HOME, MODEL
 from hpsearch.locations import recorded
+from hpsearch.redaction import refuse_password
 from hpsearch.search.resources import Resources
 from hpsearch.search.search import Search, constants, load_search
 from hpsearch.search.stopping import Limits
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
 from hpsearch.tracking.mlflow_mapping import versions
+from hpsearch.untrusted import check_name
 from hpsearch.workflows.observer import Observer
 
 if TYPE_CHECKING:
@@ -73,6 +75,8 @@ def run_search(
         UserError: if an argument, the space, the data or the cluster is not usable.
     """
     observer, space = observer or Observer(), Path(space)
+    for option, given in (("--study", study), ("--address", address)):
+        refuse_password(given, option)
     search = load_search(space)
     search.rehearse()
     refuse_absent(data or search.data)
@@ -83,8 +87,12 @@ def run_search(
     from hpsearch.workflows.search_session import run_session, start_ray
 
     workspace = Workspace(Path(home))
-    chosen = name or workspace.free_name(space.stem)
+    chosen = workspace.free_name(space.stem) if name is None else name
     workspace.refuse_taken(chosen)
+    tracking = workspace.tracking(tracking_uri)
+    refuse_password(tracking.given, "--tracking-uri")
+    if model is not None:
+        check_name(model, "a model")
     warm_from = warm_from or search.warm_from
     earlier = workspace.open(warm_from) if warm_from else None
     if study:
@@ -101,7 +109,7 @@ def run_search(
         store=str(store.path.absolute()),
         fingerprint=store.fingerprint,
         split=split,
-        tracking_uri=workspace.tracking(tracking_uri).uri,
+        tracking_uri=tracking.given,
         trials=search.total(trials),
         concurrent=concurrent,
         cpus=cpus,
@@ -113,7 +121,7 @@ def run_search(
         origin=str(space.absolute()),
         limits=Limits.model_validate({"seconds": search.time_limit, **limits}),
         resources=Resources.model_validate({**search.resources.model_dump(), **resources}),
-        model=model or MODEL,
+        model=MODEL if model is None else model,
     )
     start_ray(observer, address=address, cpus=cpus)
     if not wait:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from hpsearch.config import Computing, TrialConfig
 from hpsearch.config.formatting import title
 from hpsearch.errors import UserError
@@ -10,6 +12,7 @@ from hpsearch.promotion.final_evaluation import recipe
 from hpsearch.search.workspace import Workspace
 from hpsearch.training.loop import Report
 from hpsearch.training.trial import CHECKPOINT, Job, prepare_trial
+from hpsearch.untrusted import reading, validation_sentence
 from hpsearch.workflows.observer import Observer
 
 REPORTS = 10
@@ -87,9 +90,13 @@ def read_config(path: Path) -> TrialConfig:
     """A TrialConfig from a JSON file.
 
     Raises:
-        UserError: if there is no such file.
-        ValidationError: if it is no TrialConfig.
+        UserError: if there is no such file, or it is no TrialConfig.
     """
     if not path.is_file():
         raise UserError(f"there is no trial at {path}; pass the path of a TrialConfig as JSON")
-    return TrialConfig.model_validate_json(path.read_text())
+    with reading(path, "TrialConfig", "give one as JSON, as every MLflow run of a trial holds"):
+        text = path.read_text()
+        try:
+            return TrialConfig.model_validate_json(text)
+        except ValidationError as error:
+            raise UserError(f"{path}: {validation_sentence(error)}") from error
