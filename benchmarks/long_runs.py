@@ -39,7 +39,7 @@ from run_table import (
     read_rows,
     read_versions,
 )
-from tracing import TracedTask
+from tracing import Trace, TracedTask
 
 from hpsearch.config import Computing, TrialConfig
 from hpsearch.data.embedded import RECIPES, embedded_store
@@ -136,36 +136,42 @@ class Runner:
             validation_points=run.evaluation.validation_points,
             computing=Computing(device="cpu"),
         )
-        checkpoints = self._folder(run) / "training"
-        task = None
         try:
             trial = traced_trial(config, job)
-            task = trial.task
-            curve = list(self._reports(trial, checkpoints))
         except NotTrained as error:
-            curve = [Report(0, {}, "diverged", str(error))]
-        last, scores = curve[-1], {}
-        if task is not None and last.status == "completed":
+            return self._row_of(run, job, [Report(0, {}, "diverged", str(error))], Trace(), {})
+        curve, scores = list(self._reports(trial, self._folder(run) / "training")), {}
+        if curve[-1].status == "completed":
             save_pipeline(trial.pipeline(), recipe(config), self._folder(run))
             scores = score_test_part(trial, run.evaluation)
+        return self._row_of(run, job, curve, trial.traced.trace, scores)
+
+    def _row_of(
+        self,
+        run: Run,
+        job: Job,
+        curve: Sequence[Report],
+        trace: Trace,
+        scores: dict[str, dict[str, float]],
+    ) -> Row:
         return Row(
             block=run.block,
             name=run.name,
             data=run.data,
-            fingerprint=store.fingerprint,
+            fingerprint=job.store.fingerprint,
             split={part: len(getattr(job.split, part)) for part in ("train", "validation", "test")},
             evaluation=run.evaluation,
-            config=config.model_dump(mode="json"),
-            digest=digest_of(config),
-            seed=config.seed,
+            config=run.config.model_dump(mode="json"),
+            digest=digest_of(run.config),
+            seed=run.config.seed,
             code=self.code,
-            status=last.status,
-            reason=last.reason,
-            collapse_value=config.loss.collapse_value,
+            status=curve[-1].status,
+            reason=curve[-1].reason,
+            collapse_value=run.config.loss.collapse_value,
             curve=[{"seen": float(r.seen), **_rounded(r.metrics)} for r in curve],
-            trace=task.trace.columns if task is not None else {"loss": [], "stage": []},
+            trace=trace.columns,
             scores=scores,
-            cpu_seconds=round(task.trace.cpu_seconds, 1) if task is not None else 0.0,
+            cpu_seconds=round(trace.cpu_seconds, 1),
             finished=_now(),
         )
 
@@ -174,7 +180,7 @@ class Runner:
         if (checkpoints / CHECKPOINT).exists():
             trial.load(checkpoints)
             self.say(f"{_now()} resumes at {trial.progress.seen:,} patches")
-        told = trial.task.told
+        told = trial.traced.told
         yield from [Report(**report) for report in told]
         if told and told[-1]["status"] != "running":
             return  # killed between its last checkpoint and its row
@@ -221,7 +227,11 @@ def traced_trial(config: TrialConfig, job: Job) -> "TracedTrial":
 class TracedTrial(Trial):
     """A trial whose task is traced."""
 
-    task: TracedTask
+    @property
+    def traced(self) -> TracedTask:
+        """The task, with its trace and its reports."""
+        assert isinstance(self.task, TracedTask), "that is how it was made"
+        return self.task
 
 
 def score_test_part(trial: Trial, evaluation: Evaluation) -> dict[str, dict[str, float]]:
@@ -351,7 +361,7 @@ def _summary(row: Row) -> str:
     stages = row.trace["stage"]
     return (
         f"{row.block} {row.name} seed {row.seed}: {row.status}, mAP {scores}, "
-        f"last stage {stages[-1] if stages else 0:.0f}, {row.cpu_seconds:.0f} CPU s"
+        f"last stage {stages[-1] if stages else 0:g}, {row.cpu_seconds:.0f} CPU s"
     )
 
 

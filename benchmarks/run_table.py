@@ -61,8 +61,9 @@ class Row(BaseModel):
     """Loss of an encoder that maps every patch to one point."""
     curve: list[dict[str, float]]
     """Metrics of each report, with ``seen`` patches."""
-    trace: dict[str, list[float]]
-    """The training loss and what the batch looks like, a value a window of patches."""
+    trace: dict[str, list[float | None]]
+    """The training loss and what the batch looks like, a value a window of patches; None where it
+    is no number."""
     scores: dict[str, dict[str, float]]
     """Test scores by raw input, clean and noisy; none of a run that failed."""
     cpu_seconds: float
@@ -159,9 +160,11 @@ def _cells(name: str, runs: Sequence[Row]) -> list[str]:
         found = [row.scores.get(on or _own(row), {}).get(key) for row in runs]
         return _spread([value for value in found if value is not None])
 
-    relative = [[x / row.collapse_value for x in row.trace["loss"]] for row in runs]
+    relative = [
+        [x / row.collapse_value for x in row.trace["loss"] if x is not None] for row in runs
+    ]
     least, last = (_spread([f(x) for x in relative if x]) for f in (min, lambda x: x[-1]))
-    stages = ["·".join(f"{s:.0f}" for s in _changes(row.trace["stage"])) for row in runs]
+    stages = ["·".join(f"{s or 0:.0f}" for s in _changes(row.trace["stage"])) for row in runs]
     return [
         name,
         f"{runs[0].config['patches']:,}",
@@ -180,7 +183,7 @@ def _own(row: Row) -> str:
     return row.config["evaluate_on"]
 
 
-def _changes(values: Sequence[float]) -> list[float]:
+def _changes(values: Sequence[float | None]) -> list[float | None]:
     """Values without repetitions: the stages in the order of their visits."""
     return [v for i, v in enumerate(values) if i == 0 or values[i - 1] != v]
 

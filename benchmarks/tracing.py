@@ -1,5 +1,6 @@
 """A descriptor task that writes down its loss and its batches while it trains."""
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +19,9 @@ WINDOW = 4096
 
 @dataclass
 class Trace:
-    """One value of each column a window; the batch is the window's last."""
+    """A value of each column a window, None if it is no number; the batch is the window's last."""
 
-    columns: dict[str, list[float]] = field(
+    columns: dict[str, list[float | None]] = field(
         default_factory=lambda: {
             name: []
             for name in ("seen", "loss", "stage", "ratio", "positive", "negative", "won", "norm")
@@ -55,7 +56,7 @@ class Trace:
             **look(learner),
         }
         for name, value in found.items():
-            self.columns[name].append(float(f"{value:.5g}"))
+            self.columns[name].append(float(f"{value:.5g}") if math.isfinite(value) else None)
         self.total, self.steps, self.patches = 0.0, 0, 0
 
     def state(self) -> dict[str, Any]:
