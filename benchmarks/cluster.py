@@ -27,14 +27,14 @@ from typing import Any
 import mlflow
 from ray.cluster_utils import Cluster
 
-from hpsearch.data.embedded import embedded_store
-from hpsearch.data.store import PatchStore
-from hpsearch.running import ray_tune
+from hpsearch.data.builtin_sets import embedded_store
+from hpsearch.data.patch_store import PatchStore
+from hpsearch.execution import checkpoint_store, ray_runtime, tuner, worker
 from hpsearch.search.resources import Resources
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
-from hpsearch.tracking.ledger import Event, Ledger
-from hpsearch.tracking.publisher import Publisher
-from hpsearch.tracking.registry import quieten_mlflow
+from hpsearch.tracking.event_log import Event, Ledger
+from hpsearch.tracking.mlflow_sync import Publisher
+from hpsearch.tracking.model_registry import quieten_mlflow
 
 BEGAN = "train/began"
 """Metric: when a trial's function began, seconds since 1970."""
@@ -85,12 +85,12 @@ def sleeper(seconds: float) -> Callable[..., None]:
 @contextmanager
 def asleep(seconds: float) -> Iterator[None]:
     """Trials sleep, and take no luggage with them."""
-    train, pack = ray_tune.train, ray_tune.pack
-    ray_tune.train, ray_tune.pack = sleeper(seconds), lambda *unused: None  # type: ignore
+    train, pack = worker.train, checkpoint_store.pack
+    worker.train, checkpoint_store.pack = sleeper(seconds), lambda *unused: None  # type: ignore
     try:
         yield
     finally:
-        ray_tune.train, ray_tune.pack = train, pack
+        worker.train, checkpoint_store.pack = train, pack
 
 
 def begin(home: Path, store: PatchStore, *, trials: int, cpus: float) -> SearchFolder:
@@ -188,7 +188,7 @@ def session(folder: SearchFolder, seconds: float) -> tuple[Meter, float]:
     publisher = folder.publisher()
     publisher.start()
     with Meter(folder.ledger, publisher) as meter, asleep(seconds):
-        ray_tune.run_session(folder)
+        tuner.run_session(folder)
     began = time.perf_counter()
     assert publisher.stop(patience=600), publisher.last_error
     return meter, time.perf_counter() - began
@@ -201,7 +201,7 @@ def nodes(counts: Sequence[int], *, seconds: float, waves: int, home: Path) -> N
         initialize_head=True,
         head_node_args={"num_cpus": 0, "object_store_memory": 100_000_000},
     )
-    ray_tune.start_ray(address=cluster.address)
+    ray_runtime.start_ray(address=cluster.address)
     print("| nodes | trials | s in all | trials/h, all places busy | efficiency | driver CPU s |")
     print("| --: | --: | --: | --: | --: | --: |")
     there = 0
@@ -218,20 +218,20 @@ def nodes(counts: Sequence[int], *, seconds: float, waves: int, home: Path) -> N
             row += f"| {steady.busy * count * 3600 / seconds:,.0f} | {steady.busy:.3f} "
             print(f"{row}| {meter.cpu:.1f} |", flush=True)
     finally:
-        ray_tune.stop_ray()
+        ray_runtime.stop_ray()
         cluster.shutdown()
 
 
 def driver(trials: int, *, at_once: int, seconds: float, home: Path) -> None:
     """CPU, memory and MLflow's lag of a driver with many trials at once."""
     store, cores = tiny(home), 2
-    ray_tune.start_ray(cpus=cores)
+    ray_runtime.start_ray(cpus=cores)
     try:
         before = resident()
         folder = begin(home / "driver", store, trials=trials, cpus=cores / at_once)
         meter, drained = session(folder, seconds)
     finally:
-        ray_tune.stop_ray()
+        ray_runtime.stop_ray()
     events = folder.ledger.events()
     told = len(reports(events))
     steady = Steady.of(events, places=at_once, length=seconds)

@@ -21,11 +21,12 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hpsearch.config import TrialConfig
-from hpsearch.running import ray_tune
-from hpsearch.running.keeper import Keeper, TrialFolder
-from hpsearch.tracking.ledger import Ledger
-from hpsearch.tracking.publisher import Publisher, Tracking
-from hpsearch.tracking.registry import quieten_mlflow
+from hpsearch.execution import ray_runtime
+from hpsearch.execution.checkpoint_store import Keeper, TrialFolder
+from hpsearch.tracking.connection import Tracking
+from hpsearch.tracking.event_log import Ledger
+from hpsearch.tracking.mlflow_sync import Publisher
+from hpsearch.tracking.model_registry import quieten_mlflow
 
 
 def store_bytes(workers: int, *, home: Path) -> None:
@@ -43,7 +44,7 @@ def store_bytes(workers: int, *, home: Path) -> None:
         for number in range(workers):
             fleet.start_worker(f"worker {number}", cpus=3, blind_to=hidden)
         time.sleep(15)
-        ray_tune.start_ray(address=fleet.address)
+        ray_runtime.start_ray(address=fleet.address)
         while ray.cluster_resources().get("CPU", 0) < 3 * workers:
             time.sleep(0.5)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -61,7 +62,7 @@ def store_bytes(workers: int, *, home: Path) -> None:
             stores = more / path.stat().st_size
             print(f"| {node[:6]} | {where.count(node)} | {more:,} | {stores:.2f} |")
     finally:
-        ray_tune.stop_ray()
+        ray_runtime.stop_ray()
         fleet.stop()
 
 
@@ -93,7 +94,7 @@ def held() -> dict[str, int]:
 
 def keeper(sizes: Sequence[float], *, senders: int, seconds: float, home: Path) -> None:
     """Checkpoints through one actor, sent as bytes and named as folders of a common disk."""
-    ray_tune.start_ray(cpus=2)
+    ray_runtime.start_ray(cpus=2)
     print("| checkpoint, MB | way | checkpoints/s | MB/s |", "| --: | :-- | --: | --: |", sep="\n")
     try:
         for size in sizes:
@@ -108,7 +109,7 @@ def keeper(sizes: Sequence[float], *, senders: int, seconds: float, home: Path) 
                 print(f"| {size:g} | {way} | {rate:,.0f} | {rate * size:,.0f} |", flush=True)
                 ray.kill(actor)
     finally:
-        ray_tune.stop_ray()
+        ray_runtime.stop_ray()
 
 
 @ray.remote(num_cpus=0)

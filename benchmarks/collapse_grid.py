@@ -38,16 +38,15 @@ from collapse_runs import grid
 from torch import Tensor
 
 from hpsearch.config import Computing, L2Net, TrialConfig
-from hpsearch.config.flat import title
-from hpsearch.data.embedded import embedded_store
-from hpsearch.data.store import PatchStore
+from hpsearch.config.formatting import title
+from hpsearch.data.builtin_sets import embedded_store
+from hpsearch.data.patch_store import PatchStore
 from hpsearch.models import Pipeline, describe
-from hpsearch.training.artifacts import Artifacts
-from hpsearch.training.collapse import CollapseDetector, Dispersion
+from hpsearch.training.artifact_cache import Artifacts
+from hpsearch.training.collapse_detection import CollapseDetector, Dispersion
 from hpsearch.training.devices import keep_freed_memory
 from hpsearch.training.loop import Progress, Verdict, fit
-from hpsearch.training.tasks import DescriptorTask
-from hpsearch.training.trial import Job, prepare_trial
+from hpsearch.training.trial import DescriptorTask, Job, prepare_trial
 
 REPORTS, CHECKS = 8, 16
 VERDICTS = ("right", "wrong early", "wrong late")

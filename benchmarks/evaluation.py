@@ -22,12 +22,12 @@ from scipy.spatial import distance as scipy_distance
 
 from hpsearch.evaluation import OFFICIAL, POOLS, Scores, Tasks, evaluate, make_tasks
 from hpsearch.evaluation.average_precision import average_precision, roc_auc
-from hpsearch.evaluation.descriptors import Bank
+from hpsearch.evaluation.descriptor_table import Bank
 from hpsearch.evaluation.matching import match
 from hpsearch.evaluation.protocol import BLOCK
 from hpsearch.evaluation.retrieval import retrieve
 from hpsearch.evaluation.verification import verify
-from hpsearch.evaluation.views import view_of
+from hpsearch.patch_views import view_of
 
 Clock = Callable[[], float]
 

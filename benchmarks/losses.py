@@ -42,9 +42,9 @@ from hpsearch.config import (
     TrialConfig,
     WarmStart,
 )
-from hpsearch.data.embedded import embedded_store
-from hpsearch.data.store import PatchStore
-from hpsearch.training.artifacts import Artifacts
+from hpsearch.data.builtin_sets import embedded_store
+from hpsearch.data.patch_store import PatchStore
+from hpsearch.training.artifact_cache import Artifacts
 from hpsearch.training.devices import keep_freed_memory
 from hpsearch.training.trial import Job, prepare_trial
 

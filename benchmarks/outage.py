@@ -21,9 +21,10 @@ from mlflow import MlflowClient
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "tracking"))
 from outages import Proxy, Server, begin, expected, found, proxy_to, write_trials
 
-from hpsearch.tracking.ledger import Ledger
-from hpsearch.tracking.publisher import Publisher, Tracking
-from hpsearch.tracking.registry import quieten_mlflow
+from hpsearch.tracking.connection import Tracking
+from hpsearch.tracking.event_log import Ledger
+from hpsearch.tracking.mlflow_sync import Publisher
+from hpsearch.tracking.model_registry import quieten_mlflow
 
 TRIALS, PAUSE = 8, 0.5
 """Trials side by side, and seconds between two reports of one."""

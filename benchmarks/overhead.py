@@ -16,10 +16,10 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.search.optuna import OptunaSearch
 
 from hpsearch.config import SGD, TrialConfig
-from hpsearch.running import ray_tune
+from hpsearch.execution import ray_runtime, tuner, worker
 from hpsearch.search.outcome import guarded
 from hpsearch.search.workspace import SearchRecord, Workspace
-from hpsearch.tracking.registry import quieten_mlflow
+from hpsearch.tracking.model_registry import quieten_mlflow
 from hpsearch.training.loop import Report
 
 SPACE = '''
@@ -65,11 +65,11 @@ def ours(home: Path, data: Path, trials: int) -> float:
         value = config["trial"]["optimiser"]["lr"]
         tune.report(guarded(Report(100, {"val/mAP": value}, "completed"), objective))
 
-    ray_tune.train = report_once  # the only thing that is not the product's
+    worker.train = report_once  # the only thing that is not the product's
     publisher = folder.publisher()
     began = time.perf_counter()
     publisher.start()
-    ray_tune.run_session(folder)
+    tuner.run_session(folder)
     assert publisher.stop(patience=600), publisher.last_error
     seconds = time.perf_counter() - began
     check(uri, trials)
@@ -124,7 +124,7 @@ def overhead(home: Path, data: Path, *, trials: int, rounds: int) -> list[tuple[
     """Seconds of ours and of the stock, by turns, in one Ray session of two CPUs."""
     quieten_mlflow()
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    ray_tune.start_ray(cpus=2)
+    ray_runtime.start_ray(cpus=2)
     found = []
     try:
         for number in range(rounds):
@@ -132,5 +132,5 @@ def overhead(home: Path, data: Path, *, trials: int, rounds: int) -> list[tuple[
             folder.mkdir(parents=True)
             found.append((ours(folder, data, trials), stock(folder, trials)))
     finally:
-        ray_tune.stop_ray()
+        ray_runtime.stop_ray()
     return found

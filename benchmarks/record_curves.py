@@ -24,15 +24,14 @@ import torch
 from torch import Tensor
 
 from hpsearch.config import Computing, TrialConfig
-from hpsearch.config.flat import title
-from hpsearch.data.embedded import embedded_store
-from hpsearch.data.store import PatchStore
+from hpsearch.config.formatting import title
+from hpsearch.data.builtin_sets import embedded_store
+from hpsearch.data.patch_store import PatchStore
 from hpsearch.search.search import Search, load_search
-from hpsearch.training.artifacts import Artifacts
+from hpsearch.training.artifact_cache import Artifacts
 from hpsearch.training.devices import keep_freed_memory
 from hpsearch.training.loop import Progress, Report, Verdict, fit
-from hpsearch.training.tasks import DescriptorTask
-from hpsearch.training.trial import Job, prepare_trial
+from hpsearch.training.trial import DescriptorTask, Job, prepare_trial
 
 HERE = Path(__file__).parent
 SPACE = HERE / "replay_space.py"

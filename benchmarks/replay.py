@@ -18,7 +18,7 @@ import optuna
 import pyarrow.parquet as pq
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from hpsearch.search.schedulers import Judge
+from hpsearch.search.pruners import Judge
 from hpsearch.search.search import Search
 
 Report = dict[str, Any]

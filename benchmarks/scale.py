@@ -11,8 +11,8 @@ from typing import Any
 
 from replay import Replay, Report, Table
 
-from hpsearch.running.optuna_bridge import StudySearch
-from hpsearch.search.schedulers import Judge, build_rule
+from hpsearch.execution.optuna_searcher import StudySearch
+from hpsearch.search.pruners import Judge, build_rule
 from hpsearch.search.search import load_search
 
 

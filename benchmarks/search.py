@@ -21,8 +21,8 @@ from replay import Replay, Searcher, Table, read_table
 from scale import Metered, scaled
 from searchers import Rows, ours, stock
 
-from hpsearch.data.embedded import embedded_store
-from hpsearch.search.schedulers import Judge, build_rule
+from hpsearch.data.builtin_sets import embedded_store
+from hpsearch.search.pruners import Judge, build_rule
 from hpsearch.search.search import load_search
 
 HERE = Path(__file__).parent

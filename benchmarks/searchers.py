@@ -22,10 +22,10 @@ from ray.tune.search import Searcher as RaySearcher
 from ray.tune.search.optuna import OptunaSearch
 from replay import Report, Table
 
-from hpsearch.running.optuna_bridge import StudySearch
-from hpsearch.search.points import Places
+from hpsearch.execution.optuna_searcher import StudySearch
 from hpsearch.search.search import load_search
 from hpsearch.search.tpe import FrugalTPE
+from hpsearch.search.trial_queue import Places
 
 CANDIDATES = 24
 """Optuna's default."""

@@ -29,18 +29,18 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hpsearch.config import VIEWS, Adam, BatchHard, DenoiserTrial, L2Net, Noisy, SxK, TrialConfig
-from hpsearch.data.embedded import embedded_store
-from hpsearch.data.samplers import sample, stream
-from hpsearch.data.store import Patches, PatchStore
+from hpsearch.data.builtin_sets import embedded_store
+from hpsearch.data.patch_store import Patches, PatchStore
+from hpsearch.data.samplers import sample
 from hpsearch.losses import build_loss
 from hpsearch.models import build_denoiser, build_descriptor
-from hpsearch.training.artifacts import Artifacts
-from hpsearch.training.denoising import DenoiserTask
-from hpsearch.training.devices import Compute, choose_device, keep_freed_memory, resident
+from hpsearch.rng import stream
+from hpsearch.training.artifact_cache import Artifacts
+from hpsearch.training.denoiser_training import DenoiserTask
+from hpsearch.training.descriptor_trainer import Learner
+from hpsearch.training.devices import Compute, Rows, choose_device, keep_freed_memory, resident
 from hpsearch.training.inputs import training_input
-from hpsearch.training.learner import Learner
 from hpsearch.training.loop import Progress
-from hpsearch.training.rows import Rows
 
 MEGAFLOP = 78.1
 """Multiplications and additions of L2-Net at width 1 for one patch forward, in millions."""

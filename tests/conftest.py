@@ -13,9 +13,9 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import pytest
 
-from hpsearch.data.embedded import embedded_store
-from hpsearch.data.store import PatchStore
-from hpsearch.training.artifacts import Artifacts
+from hpsearch.data.builtin_sets import embedded_store
+from hpsearch.data.patch_store import PatchStore
+from hpsearch.training.artifact_cache import Artifacts
 from hpsearch.training.trial import Job
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hpsearch.data.store import PatchStore
+from hpsearch.data.patch_store import PatchStore
 from hpsearch.search.resources import Resources
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
 

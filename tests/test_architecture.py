@@ -9,26 +9,37 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "hpsearch"
 LAYERS = [
-    {"errors", "shapes", "files"},
+    {"errors", "shapes"},
+    {"defaults", "atomic_files", "rng", "patch_views"},
     {"config"},
     {"data", "models", "losses", "evaluation"},
     {"training", "tracking"},
     {"search", "reporting"},
+    {"execution"},
     {"running"},
     {"promotion"},
+    {"workflows"},
+    {"console"},
     {"cli"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 SOLE_IMPORTER = {
-    "ray": ("running",),
+    "ray": ("execution",),
     "mlflow": ("tracking",),
     "matplotlib": ("reporting",),
     "torch_xla": ("training/devices.py",),
-    "optuna": ("search", "running", "promotion"),
+    "optuna": ("search", "execution", "promotion"),
     "typer": ("cli",),
-    "rich": ("cli",),
+    "rich": ("console",),
 }
-BARE_WORKER = ("data.store", "data.samplers", "models", "losses", "evaluation", "training.trial")
+BARE_WORKER = (
+    "data.patch_store",
+    "data.samplers",
+    "models",
+    "losses",
+    "evaluation",
+    "training.trial",
+)
 """What runs on a worker with torch, numpy, pyarrow and pydantic alone."""
 ABSENT_THERE = (
     *("ray", "mlflow", "optuna", "matplotlib", "scipy", "skimage", "sklearn", "pandas"),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.files import whole, write_whole
+from hpsearch.atomic_files import whole, write_whole
 
 
 def test_what_fails_half_way_leaves_the_old_file_and_no_draft(tmp_path: Path) -> None:

@@ -2,19 +2,10 @@
 
 from hpsearch.cli import (  # noqa: F401  (each module adds its commands to the app)
     data,
-    describe,
-    ensemble,
-    evaluate,
-    export,
     jobs,
-    promote,
-    report,
-    resume,
-    rollback,
+    models,
+    results,
     search,
-    sync,
-    train,
-    ui,
 )
 from hpsearch.cli.app import app, main
 

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 
 import hpsearch
+from hpsearch.atomic_files import FULL
+from hpsearch.console.output import err, out
 from hpsearch.errors import INTERRUPTED, UserError
-from hpsearch.files import FULL
 
 app = typer.Typer(
     name="hpsearch",
@@ -21,8 +21,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
 
 Home = Annotated[
     Path,
@@ -32,7 +30,6 @@ TrackingUri = Annotated[
     str | None,
     typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; SQLite in the home folder if unset."),
 ]
-HOME = Path("runs")
 
 
 def main() -> None:
@@ -60,11 +57,6 @@ def validation_sentence(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return f"there is no setting {where!r}; remove it or correct its name"
     return f"setting {where!r} is wrong: {first['msg']} (got {first.get('input')!r})"
-
-
-def say(text: str) -> None:
-    """Print as it is: no markup, no folding of lines that a user may copy."""
-    out.print(text, markup=False, soft_wrap=True)
 
 
 def _refuse(sentence: str) -> None:

@@ -1,19 +1,18 @@
 """``hpsearch data``: make patch sets, and look at them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
-from hpsearch.cli.app import HOME, Home, app, err, out, say
-from hpsearch.data.meta import NoiseLevels, Progress
+from hpsearch.cli.app import Home, app
+from hpsearch.console.output import out, say
+from hpsearch.data.arrow_header import NoiseLevels
+from hpsearch.defaults import HOME
 
 if TYPE_CHECKING:
-    from hpsearch.data.store import PatchStore
+    from hpsearch.data.patch_store import PatchStore
+from hpsearch.console.progress_bars import progress_bar
 
 data = typer.Typer(help="Make patch sets, and look at them.", no_args_is_help=True)
 app.add_typer(data, name="data", rich_help_panel="Data")
@@ -61,7 +60,7 @@ def import_command(
 
     Example: hpsearch data import hpatches-release --out hpatches.arrow
     """
-    from hpsearch.data.hpatches import ImportSettings, import_tree
+    from hpsearch.data.hpatches_import import ImportSettings, import_tree
 
     noise = NoiseLevels(easy=easy, hard=hard, tough=tough)
     settings = ImportSettings(noise=noise, seed=seed, skip_bad=skip_bad)
@@ -87,7 +86,7 @@ def photos(
     Example: hpsearch data photos ~/Pictures --out mine.arrow
     """
     from hpsearch.data.photo_folder import import_photos
-    from hpsearch.data.photos import PhotoSettings
+    from hpsearch.data.photo_synthesis import PhotoSettings
 
     noise = NoiseLevels(easy=easy, hard=hard, tough=tough)
     settings = PhotoSettings(points=points, noise=noise, seed=seed)
@@ -134,25 +133,6 @@ def preview(
 
     save_contact_sheet(Workspace(home).store(store), to, rows=rows, seed=seed)
     out.print(f"{to}", soft_wrap=True)
-
-
-@contextmanager
-def progress_bar(task: str) -> Iterator[Progress]:
-    """A bar over sequences on a terminal; nothing in a file."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    hidden = not err.is_terminal
-    with Bar(*columns, console=err, disable=hidden, transient=True) as bar:
-        shown = bar.add_task(task, total=None)
-
-        def advance(done: int, total: int, name: str) -> None:
-            bar.update(shown, completed=done, total=total, description=f"{task} {name}")
-
-        yield advance
 
 
 def print_facts(store: "PatchStore") -> None:

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpsearch.cli.app import TrackingUri, app, out, say
-from hpsearch.cli.options import as_words, resources
+from hpsearch.cli.app import TrackingUri, app
+from hpsearch.cli.options import as_words, given
+from hpsearch.console.output import out, say
 from hpsearch.errors import UserError
 
 if TYPE_CHECKING:
-    from hpsearch.running.search_job import SearchJob
+    from hpsearch.execution.job_client import SearchJob
     from hpsearch.search.resources import Resources
     from hpsearch.search.search import Search
 
@@ -44,8 +45,8 @@ def submit(
 
     Example: hpsearch submit search_spaces/full.py --address http://HEAD:8265 --trials 200
     """
-    from hpsearch.running.jobs import JobServer
-    from hpsearch.running.preflight import check_data
+    from hpsearch.execution.job_checks import check_data
+    from hpsearch.execution.job_client import JobServer
     from hpsearch.search.search import load_search
 
     stated = load_search(space)
@@ -73,17 +74,19 @@ def _as_search(context: typer.Context, arguments: list[str]) -> dict[str, Any]:
 
 
 def _resources(stated: "Search", asked: dict[str, Any]) -> "Resources":
-    found = resources(
-        stated.resources,
+    from hpsearch.search.resources import Resources
+
+    wanted = given(
         cpus=asked["cpus_per_trial"], gpus=asked["gpus_per_trial"],
         tpus=asked["tpus_per_trial"], device=asked["device"],
     )  # fmt: skip
+    found = Resources.model_validate({**stated.resources.model_dump(), **wanted})
     return found.settled(stated.computing.device)
 
 
 def submit_resume(name: str, address: str, home: str | None, options: list[str]) -> None:
     """Queue the resumption of a search, in ``home`` if this cluster has not seen it yet."""
-    from hpsearch.running.jobs import JobServer
+    from hpsearch.execution.job_client import JobServer
 
     server = JobServer(address)
     known = {job.search: job.home for job in server.jobs()}
@@ -104,7 +107,7 @@ def status(name: Name, address: Address) -> None:
 
     Example: hpsearch status full --address http://HEAD:8265
     """
-    from hpsearch.running.jobs import JobServer
+    from hpsearch.execution.job_client import JobServer
 
     server = JobServer(address)
     job = server.job(name)
@@ -126,7 +129,7 @@ def logs(
 
     Example: hpsearch logs full -f --address http://HEAD:8265
     """
-    from hpsearch.running.jobs import JobServer
+    from hpsearch.execution.job_client import JobServer
 
     server = JobServer(address)
     job = server.job(name)
@@ -140,7 +143,7 @@ def stop(name: Name, address: Address) -> None:
 
     Example: hpsearch stop full --address http://HEAD:8265
     """
-    from hpsearch.running.jobs import STOP_WAIT, JobServer
+    from hpsearch.execution.job_client import STOP_WAIT, JobServer
 
     server = JobServer(address)
     job = server.job(name)
@@ -167,7 +170,7 @@ def list_(address: Address) -> None:
 
     Example: hpsearch list --address http://HEAD:8265
     """
-    from hpsearch.running.jobs import JobServer
+    from hpsearch.execution.job_client import JobServer
 
     jobs = JobServer(address).jobs()
     if not jobs:

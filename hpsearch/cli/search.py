@@ -1,15 +1,14 @@
-"""``hpsearch search``: a new search.
-
-What is heavy is imported where it is used: ``--help`` and a mistake in a space answer at once.
-"""
+"""Commands that train: search, resume, extend, train."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpsearch.cli.app import HOME, Home, TrackingUri, app
+from hpsearch.cli.app import Home, TrackingUri, app
+from hpsearch.cli.jobs import ADDRESS_VARIABLES, submit_resume
 from hpsearch.cli.options import (
+    ChangedSpace,
     Concurrent,
     Cpus,
     CpusPerTrial,
@@ -21,10 +20,16 @@ from hpsearch.cli.options import (
     TimeLimit,
     TpusPerTrial,
     Wait,
+    as_words,
     given,
-    limits,
-    resources,
 )
+from hpsearch.console.output import say
+from hpsearch.defaults import HOME
+from hpsearch.errors import INTERRUPTED, UserError
+
+if TYPE_CHECKING:
+    from hpsearch.workflows.observer import Observer
+    from hpsearch.workflows.search_session import SearchResult
 
 
 @app.command(rich_help_panel="Search")
@@ -59,74 +64,189 @@ def search(
 
     Example: hpsearch search search_spaces/quickstart.py
     """
-    from hpsearch.search.search import load_search
+    from hpsearch.workflows.run_search import run_search
 
-    stated = load_search(space)
-    stated.rehearse()
-
-    from hpsearch.data.embedded import refuse_absent
-
-    refuse_absent(data or stated.data)
-
-    from hpsearch.cli.data import progress_bar
-    from hpsearch.cli.running import announce, run
-    from hpsearch.data.splits import folds
-    from hpsearch.running import ray_tune
-    from hpsearch.search.limits import Limits
-    from hpsearch.search.study import check_free
-    from hpsearch.search.warm import check_comparable
-    from hpsearch.search.workspace import SearchRecord, Workspace
-
-    workspace = Workspace(home)
-    chosen = name or workspace.free_name(space.stem)
-    workspace.refuse_taken(chosen)
-    warm_from = warm_from or stated.warm_from
-    earlier = workspace.open(warm_from) if warm_from else None
-    if study:
-        check_free(study, chosen)
-    with progress_bar("building patches") as advance:
-        store = workspace.store(data or stated.data, progress=advance)
-    store.part(store.split(split), "train")  # says now if the split has nothing to train on
-    if stated.folds:
-        folds(store.split(split), stated.folds)
-    if earlier:
-        check_comparable(
-            earlier, search=stated, fingerprint=store.fingerprint, split=store.split(split).name
+    finish(
+        run_search(
+            space,
+            name=name,
+            data=data,
+            split=split,
+            trials=trials,
+            concurrent=concurrent,
+            cpus=cpus,
+            address=address,
+            warm_from=warm_from,
+            study=study,
+            limits=given(seconds=time_limit, patches=patches, gpu_seconds=gpu_seconds),
+            resources=given(
+                cpus=cpus_per_trial, gpus=gpus_per_trial, tpus=tpus_per_trial, device=device
+            ),
+            hang_after=hang_after,
+            wait=wait,
+            model=model,
+            tracking_uri=tracking_uri,
+            home=home,
+            observer=console_observer(),
         )
-    record = SearchRecord(
-        space=str(space),
-        store=str(store.path.absolute()),
-        fingerprint=store.fingerprint,
-        split=split,
-        tracking_uri=workspace.tracking(tracking_uri).uri,
-        trials=stated.total(trials),
-        concurrent=concurrent,
-        cpus=cpus,
-        address=address,
-        wait=wait,
-        study=study,
-        warm_from=warm_from,
-        hang_after=hang_after,
-        origin=str(space.absolute()),
-        limits=limits(
-            Limits(seconds=stated.time_limit),
-            time_limit=time_limit,
-            patches=patches,
-            gpu_seconds=gpu_seconds,
-        ),
-        resources=resources(
-            stated.resources,
-            cpus=cpus_per_trial,
-            gpus=gpus_per_trial,
-            tpus=tpus_per_trial,
-            device=device,
-        ),
-        **given(model=model),
     )
-    ray_tune.start_ray(address=address, cpus=cpus)
-    if not wait:
-        ray_tune.check_room(record.resources, concurrent)
-    folder = workspace.create(chosen, space, record)
-    with folder.alone():
-        announce(folder, stated, store)
-        run(folder)
+
+
+def console_observer() -> "Observer":
+    """The observer that prints; imported when a command needs it."""
+    from hpsearch.console.console_observer import ConsoleObserver
+
+    return ConsoleObserver()
+
+
+def finish(result: "SearchResult") -> None:
+    """Print a result; exit with 130 if trials are left.
+
+    Raises:
+        UserError: if there is no winner.
+    """
+    from hpsearch.console.search_output import print_result
+
+    print_result(result)
+    if result.status == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+    if result.winner is None:
+        raise UserError(result.reason)
+
+
+OTHER_CLUSTER = "another Ray cluster, HEAD:6379, than the search began on; local for none"
+Address = Annotated[
+    str | None,
+    typer.Option(
+        envvar=ADDRESS_VARIABLES,
+        help=f"The dashboard of a Ray head, http://HEAD:8265, to go on as a job there; or "
+        f"{OTHER_CLUSTER}.",
+    ),
+]
+Cluster = Annotated[str | None, typer.Option("--address", help=OTHER_CLUSTER.capitalize() + ".")]
+Name = Annotated[str, typer.Argument(help="Name of the search.")]
+
+
+@app.command(rich_help_panel="Search")
+def resume(
+    name: Name,
+    address: Address = None,
+    changed_space: ChangedSpace = None,
+    concurrent: Concurrent = None,
+    cpus: Cpus = None,
+    time_limit: TimeLimit = None,
+    patches: Patches = None,
+    gpu_seconds: GpuSeconds = None,
+    hang_after: HangAfter = None,
+    tracking_uri: TrackingUri = None,
+    home: Home = HOME,
+) -> None:
+    """Go on with a search that was interrupted or hit a limit; what has ended stays as it is.
+
+    Example: hpsearch resume quickstart
+    """
+    if address is not None and address.startswith(("http://", "https://")):
+        options = as_words(
+            changed_space=changed_space, concurrent=concurrent, time_limit=time_limit,
+            patches=patches, gpu_seconds=gpu_seconds, hang_after=hang_after,
+            tracking_uri=tracking_uri,
+        )  # fmt: skip
+        submit_resume(name, address, None if home == HOME else str(home), options)
+        return
+
+    from hpsearch.workflows.resume_search import resume_search
+
+    finish(
+        resume_search(
+            name,
+            address=address,
+            changed_space=changed_space,
+            limits=given(seconds=time_limit, patches=patches, gpu_seconds=gpu_seconds),
+            tracking_uri=tracking_uri,
+            home=home,
+            observer=console_observer(),
+            **given(concurrent=concurrent, cpus=cpus, hang_after=hang_after),
+        )
+    )
+
+
+@app.command(rich_help_panel="Search")
+def extend(
+    name: Name,
+    trials: Annotated[int, typer.Option(min=1, help="How many to add.")],
+    address: Cluster = None,
+    changed_space: ChangedSpace = None,
+    concurrent: Concurrent = None,
+    cpus: Cpus = None,
+    time_limit: TimeLimit = None,
+    patches: Patches = None,
+    gpu_seconds: GpuSeconds = None,
+    hang_after: HangAfter = None,
+    tracking_uri: TrackingUri = None,
+    home: Home = HOME,
+) -> None:
+    """Add trials to a search, finished or not, and go on; the winner is judged again at the end.
+
+    Example: hpsearch extend quickstart --trials 20
+    """
+    from hpsearch.workflows.resume_search import extend_search
+
+    finish(
+        extend_search(
+            name,
+            trials,
+            address=address,
+            changed_space=changed_space,
+            limits=given(seconds=time_limit, patches=patches, gpu_seconds=gpu_seconds),
+            tracking_uri=tracking_uri,
+            home=home,
+            observer=console_observer(),
+            **given(concurrent=concurrent, cpus=cpus, hang_after=hang_after),
+        )
+    )
+
+
+@app.command(rich_help_panel="Search")
+def train(
+    trial: Annotated[Path, typer.Argument(help="A TrialConfig as JSON.")],
+    to: Annotated[Path | None, typer.Option(help="Folder for checkpoint and model.")] = None,
+    data: Annotated[str, typer.Option(help="mini, tiny, or the path of a store.")] = "mini",
+    split: Annotated[str, typer.Option(help="auto, a, b, c, illum, view, mini, seeded.")] = "auto",
+    sequences: Annotated[str, typer.Option(help="Train on these only, with commas.")] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or xla.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto, float32 or bfloat16, of training's convolutions.")
+    ] = "auto",
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help="torch.compile: pays on long budgets.")
+    ] = False,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Refuse operations that vary between runs.")
+    ] = False,
+    home: Home = HOME,
+) -> None:
+    """Train one trial on this machine, with no Ray; the same JSON stands in every MLflow run.
+
+    Run again with the same --to, it goes on from its checkpoint.
+
+    Example: hpsearch train config.json --to runs/trained
+    """
+    from hpsearch.config import Computing
+    from hpsearch.search.workspace import Workspace
+    from hpsearch.workflows.train_trial import job_here, read_config, train_trial
+
+    computing = Computing.model_validate(
+        {
+            "device": device,
+            "precision": precision,
+            "compiled": compiled,
+            "deterministic": deterministic,
+        }
+    )
+    config = read_config(trial)
+    workspace = Workspace(home)
+    wanted = tuple(name for name in sequences.split(",") if name)
+    job = job_here(config, workspace, data=data, split=split, sequences=wanted, computing=computing)
+    output = to or home / "trained" / trial.stem
+    train_trial(config, job, output, observer=console_observer())
+    say(f"saved {output}; score it with:  hpsearch evaluate {output} --data {job.store.path}")

@@ -4,9 +4,6 @@ Every choice is a discriminated union, so an invalid combination cannot be writt
 unknown key is an error. ``TrialConfig.model_validate_json(c.model_dump_json()) == c`` always.
 """
 
-from hpsearch.config.augmentation import Augmentation
-from hpsearch.config.computing import AS_FOUND, Computing, Device, Precision
-from hpsearch.config.inputs import Clean, Denoised, DenoiserTrial, Input, Noisy
 from hpsearch.config.losses import (
     BatchAll,
     BatchHard,
@@ -24,15 +21,34 @@ from hpsearch.config.losses import (
     Triplet,
 )
 from hpsearch.config.networks import (
+    Clean,
+    Denoised,
     Denoiser,
+    DenoiserTrial,
     Descriptor,
     DnCNN,
     DnCNNTransfer,
+    Input,
     L2Net,
+    Noisy,
     ShallowUNet,
     UNet,
 )
-from hpsearch.config.optimisers import SGD, Adam, AdamW, Optimiser
+from hpsearch.config.optimizers import (
+    AS_FOUND,
+    SGD,
+    Adam,
+    AdamW,
+    Computing,
+    Constant,
+    Cosine,
+    Device,
+    Exponential,
+    Optimiser,
+    Precision,
+    Schedule,
+    StepDecay,
+)
 from hpsearch.config.sampling import (
     VIEWS,
     FixedSteps,
@@ -44,9 +60,7 @@ from hpsearch.config.sampling import (
     Stepped,
     SxK,
 )
-from hpsearch.config.schedules import Constant, Cosine, Exponential, Schedule, StepDecay
-from hpsearch.config.trial import TrialConfig
-from hpsearch.config.warm_start import WarmStart
+from hpsearch.config.trial import Augmentation, TrialConfig, WarmStart
 
 __all__ = [
     "AS_FOUND",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from hpsearch.config.base import Setting
-from hpsearch.config.schedules import Share
+from hpsearch.config.optimizers import Share
 
 VIEWS = 16
 """Patches of one point: ref, e1..e5, h1..h5, t1..t5."""

@@ -4,22 +4,21 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from hpsearch.config.augmentation import Augmentation
 from hpsearch.config.base import Setting
-from hpsearch.config.inputs import Input, Noisy
 from hpsearch.config.losses import (
     BatchAll,
     BatchHard,
     Contrastive,
     FaceNet,
+    HardMargin,
     HardNet,
     InBatchHard,
     Loss,
     Percentile,
     Triplet,
 )
-from hpsearch.config.networks import AnyDescriptor, L2Net
-from hpsearch.config.optimisers import SGD, Optimiser
+from hpsearch.config.networks import AnyDescriptor, Input, L2Net, Noisy
+from hpsearch.config.optimizers import SGD, Constant, Optimiser, Schedule
 from hpsearch.config.sampling import (
     FixedSteps,
     MinedTriplets,
@@ -29,8 +28,38 @@ from hpsearch.config.sampling import (
     Stepped,
     SxK,
 )
-from hpsearch.config.schedules import Constant, Schedule
-from hpsearch.config.warm_start import WarmStart
+
+
+class WarmStart(Setting):
+    """Weights of a descriptor trained on random triplets first, as R3 starts batch hard.
+
+    They depend on this, the descriptor's shape, its input and the patches alone, so trials share
+    them, and the trial's own budget is untouched.
+    """
+
+    patches: int = Field(default=20_000, ge=1)
+    """Budget of the first training, in patches seen."""
+    loss: Triplet = Triplet(distance="euclidean", margin=HardMargin())
+    sampler: RandomTriplets = RandomTriplets()
+    optimiser: Optimiser = SGD()
+    seed: int = Field(default=0, ge=0)
+
+
+class Augmentation(Setting):
+    """Random changes of training patches; the default changes nothing."""
+
+    turns: Literal["none", "patch", "point"] = "none"
+    """Flips and 90° rotations: each patch its own, or all patches of a point alike.
+
+    R3: each patch its own nearly doubled the loss; alike for a point was proposed and not tried.
+    """
+    crop: float = Field(default=0.0, ge=0, le=0.5)
+    """Largest share of the side that is cut off, before what is left is scaled up again."""
+    brightness: float = Field(default=0.0, ge=0, le=128)
+    """Largest shift, in grey levels."""
+    contrast: float = Field(default=0.0, ge=0, le=1)
+    """Largest |log| of the factor on the deviation from the patch's mean."""
+
 
 TRIPLETS, GROUPS = (RandomTriplets, MinedTriplets), (SxK, Stepped, FixedSteps)
 

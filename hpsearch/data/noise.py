@@ -5,9 +5,9 @@ from statistics import NormalDist
 
 import numpy as np
 
-from hpsearch.data.layout import VIEW_NAMES
-from hpsearch.data.meta import NoiseLevels
-from hpsearch.data.streams import stream
+from hpsearch.data.arrow_header import NoiseLevels
+from hpsearch.data.arrow_writer import VIEW_NAMES
+from hpsearch.rng import stream
 from hpsearch.shapes import Int, UInt8
 
 QUANTILES = 1 << 16

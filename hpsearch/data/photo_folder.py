@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from hpsearch.data.layout import SequencePatches
-from hpsearch.data.meta import Progress, StoreMeta
-from hpsearch.data.parallel import in_order, usable_cores
-from hpsearch.data.photos import PhotoSettings, photo_sequence
-from hpsearch.data.store import PatchStore, write_store
+from hpsearch.data.arrow_header import Progress, StoreMeta
+from hpsearch.data.arrow_writer import SequencePatches
+from hpsearch.data.patch_store import PatchStore, write_store
+from hpsearch.data.photo_synthesis import PhotoSettings, photo_sequence
+from hpsearch.data.process_pool import in_order, usable_cores
 from hpsearch.errors import UserError
 from hpsearch.shapes import UInt8
 

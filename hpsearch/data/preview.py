@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hpsearch.data.layout import SIDE, VIEW_NAMES, VIEWS
-from hpsearch.data.samplers import stream
+from hpsearch.data.arrow_writer import SIDE, VIEW_NAMES, VIEWS
+from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.splits import SPLIT_NAMES
-from hpsearch.data.store import PatchStore
 from hpsearch.errors import UserError
+from hpsearch.rng import stream
 from hpsearch.shapes import Int, UInt8
 
 ZOOM = 2

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from hpsearch.config import VIEWS, Pairs, RandomTriplets, Sampler, SxK
-from hpsearch.data.layout import VIEW_NAMES
-from hpsearch.data.streams import stream
+from hpsearch.data.arrow_writer import VIEW_NAMES
 from hpsearch.errors import UserError
+from hpsearch.rng import stream
 from hpsearch.shapes import Int
 
 __all__ = ["Batch", "sample", "stream"]

@@ -6,10 +6,9 @@ scores.verification, scores.matching, scores.retrieval, scores.objective, scores
 
 from hpsearch.evaluation.protocol import evaluate
 from hpsearch.evaluation.scores import KINDS, POOLS, Dispersion, Scores
-from hpsearch.evaluation.task_drawing import OFFICIAL, VALIDATION, Sizes, make_tasks
-from hpsearch.evaluation.task_files import read_tasks, write_tasks
-from hpsearch.evaluation.tasks import Tasks
-from hpsearch.evaluation.views import LEVELS, VIEW_NAMES
+from hpsearch.evaluation.task_io import read_tasks, write_tasks
+from hpsearch.evaluation.tasks import OFFICIAL, VALIDATION, Sizes, Tasks, make_tasks
+from hpsearch.patch_views import LEVELS, VIEW_NAMES
 
 __all__ = [
     "KINDS",

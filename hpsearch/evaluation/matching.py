@@ -5,17 +5,17 @@ import torch
 from torch import Tensor
 
 from hpsearch.evaluation.average_precision import average_precision
-from hpsearch.evaluation.cores import on_cores
-from hpsearch.evaluation.descriptors import Bank
+from hpsearch.evaluation.descriptor_table import Bank
 from hpsearch.evaluation.distances import (
     Frame,
     Norm,
     indexed_distance,
     integral,
+    on_cores,
     product_dtype,
 )
 from hpsearch.evaluation.scores import MatchingScores
-from hpsearch.evaluation.views import IMAGES, LEVELS, VIEW_NAMES
+from hpsearch.patch_views import IMAGES, LEVELS, VIEW_NAMES
 from hpsearch.shapes import Float, Int
 
 TARGETS = len(VIEW_NAMES) - 1

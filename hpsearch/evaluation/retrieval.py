@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from hpsearch.evaluation.average_precision import area_from_counts
-from hpsearch.evaluation.cores import on_cores
-from hpsearch.evaluation.descriptors import Bank
-from hpsearch.evaluation.distances import Frame, Norm, indexed_distance, integral
+from hpsearch.evaluation.descriptor_table import Bank
+from hpsearch.evaluation.distances import Frame, Norm, indexed_distance, integral, on_cores
 from hpsearch.evaluation.scores import POOLS, RetrievalScores
 from hpsearch.evaluation.tasks import Tasks
-from hpsearch.evaluation.views import IMAGES, LEVELS, VIEW_NAMES
+from hpsearch.patch_views import IMAGES, LEVELS, VIEW_NAMES
 from hpsearch.shapes import Bool, Float, Int
 
 POSITIVES = len(VIEW_NAMES) - 1

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from hpsearch.evaluation.views import LEVELS
+from hpsearch.patch_views import LEVELS
 from hpsearch.shapes import Float, Int
 
 KINDS = ("inter", "intra")

@@ -6,12 +6,11 @@ import numpy as np
 import torch
 
 from hpsearch.evaluation.average_precision import area_from_counts
-from hpsearch.evaluation.cores import on_cores
-from hpsearch.evaluation.descriptors import Bank
-from hpsearch.evaluation.distances import Norm
+from hpsearch.evaluation.descriptor_table import Bank
+from hpsearch.evaluation.distances import Norm, on_cores
 from hpsearch.evaluation.scores import VerificationScores
 from hpsearch.evaluation.tasks import Tasks
-from hpsearch.evaluation.views import LEVELS, VIEW_NAMES, view_of
+from hpsearch.patch_views import LEVELS, VIEW_NAMES, view_of
 from hpsearch.shapes import Float, Int
 
 IMBALANCE = 5

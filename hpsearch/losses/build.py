@@ -8,9 +8,15 @@ from torch import Tensor
 
 from hpsearch import config
 from hpsearch.losses.distances import widened
-from hpsearch.losses.pairs import contrastive_pairs, contrastive_triplets, pair_triplets
+from hpsearch.losses.metric_losses import (
+    batch_all,
+    batch_hard,
+    contrastive_pairs,
+    contrastive_triplets,
+    pair_triplets,
+    triplet,
+)
 from hpsearch.losses.restoration import mean_absolute_error, mean_squared_error
-from hpsearch.losses.triplet import batch_all, batch_hard, triplet
 
 BatchLoss = Callable[[Tensor], Tensor]
 """From descriptors (calls, n, d) to a scalar."""

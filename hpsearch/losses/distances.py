@@ -1,15 +1,21 @@
-"""Distances between descriptors, with finite gradients everywhere.
-
-Where two descriptors are equal, the Euclidean distance is exactly 0 and so is its gradient: no
-epsilon sits inside the root, so a collapsed encoder pays exactly the collapse value. bfloat16 and
-float16 are computed in float32.
-"""
+"""Distances between descriptors, and margin losses over violations."""
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from hpsearch.config import Distance
+from hpsearch.config import Distance, HardMargin, Margin, SoftMargin
 from hpsearch.shapes import Float
+
+
+def pay(excess: Float[Tensor, "..."], margin: Margin) -> Float[Tensor, "..."]:
+    """The hinge [α + z]₊ or ln(1 + exp(α + z)) of each ``excess`` z, at least 0."""
+    match margin:
+        case HardMargin(alpha=alpha):
+            return torch.relu(excess + alpha)
+        case SoftMargin(alpha=alpha):
+            return functional.softplus(excess + alpha)
+
 
 NOISE = 1e-6
 """Squared distances below this share of the squared norms are rounding of a float32 product."""

@@ -6,9 +6,8 @@ import torch
 from torch import nn
 
 from hpsearch import config
-from hpsearch.models.denoisers import ShallowUNet, UNet
+from hpsearch.models.denoisers import DnCNN, FrozenFront, ShallowUNet, UNet, load_weights
 from hpsearch.models.descriptors import L2Net
-from hpsearch.models.dncnn import DnCNN, FrozenFront, load_weights
 from hpsearch.models.layers import he_normal_
 
 Network = TypeVar("Network", bound=nn.Module)

@@ -1,9 +1,7 @@
-"""Where trials run: what each asks for, how many fit on a cluster, and who runs where."""
+"""What a trial asks for, and where it may run."""
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import Field
@@ -99,111 +97,6 @@ def _wanted(kind: Kind, asked: Resources, there: float) -> bool:
         explicit = asked.gpus or asked.tpus
         return there > 0 and not explicit
     return asked.device == {"gpu": "cuda", "tpu": "xla"}.get(kind)
-
-
-@dataclass
-class Fleet:
-    """Who runs where. Trials share a GPU as soon as the first has said how much memory it holds."""
-
-    asked: Resources
-    nodes: Sequence[Node]
-    at_once: int | None = None
-    """Most trials at once; None for as many as fit."""
-    _running: dict[str, Place] = field(default_factory=dict)
-    _share: float = 0.0
-    _crowd: int | None = None
-    """Most trials at once by the memory of the machines; None where it has never run out."""
-
-    def __post_init__(self) -> None:
-        self._places = places(self.asked, self.nodes)
-        room = self.room() if not self.packs else self._packed_room()
-        if self.at_once is not None and self.at_once > room:
-            asks = " or ".join(place.words() for place in self._places)
-            raise UserError(
-                f"{self.at_once} trials at once do not fit: each asks for {asks}, and the cluster "
-                f"has {_cluster(self.nodes)}, which is room for {room}; lower --concurrent, or "
-                "add workers"
-            )
-
-    def see(self, nodes: Sequence[Node]) -> None:
-        """Nodes have joined or left; what has no room now waits for its node to come back."""
-        self.nodes = nodes
-        with suppress(UserError):
-            self._places = places(self.asked, nodes)
-        self.learn(self._share)
-
-    @property
-    def packs(self) -> bool:
-        """Whether trials will share GPUs as their memory allows."""
-        return self.asked.gpus is None and any(place.kind == "gpu" for place in self._places)
-
-    @property
-    def busy(self) -> bool:
-        """Whether any trial holds a place."""
-        return bool(self._running)
-
-    def room(self) -> int:
-        """Trials that fit now."""
-        return sum(_room(place, self.nodes) for place in self._places)
-
-    def take(self, trial: str) -> Place | None:
-        """A place for a trial, of the kind that has most left; None while there is none."""
-        most = [limit for limit in (self.at_once, self._crowd) if limit is not None]
-        if most and len(self._running) >= min(most):
-            return None
-        left = {place.kind: self._left(place) for place in self._places}
-        place = max(self._places, key=lambda place: left[place.kind])
-        if left[place.kind] < 1 or not self._has_cpus(place):
-            return None
-        self._running[trial] = place
-        return place
-
-    def give_back(self, trial: str) -> Place | None:
-        """A trial has ended; the place that it held. Once more does no harm."""
-        return self._running.pop(trial, None)
-
-    def spread(self, place: Place) -> bool:
-        """A trial found no memory here: later ones get twice as much, if the GPU was shared."""
-        together = round(1 / place.gpus) if self.packs and place.gpus else 1
-        if together > 1:
-            self.learn((1 - 1e-9) / (MARGIN * (together // 2)))
-        return together > 1
-
-    def thin_out(self) -> bool:
-        """A machine ran out of memory: no more at once than run now, if any do.
-
-        One that ran alone needs too much by itself; the others may then have all places again.
-        """
-        self._crowd = len(self._running) or None
-        return self.busy
-
-    def learn(self, share: float) -> None:
-        """Note the share of a GPU's memory that a trial holds; later trials are packed by it."""
-        self._share = max(self._share, share)
-        if self.packs and self._share > 0:
-            together = min(MOST_ON_ONE, max(1, math.floor(1 / (MARGIN * self._share))))
-            self._places = [
-                place.model_copy(update={"gpus": 1 / together}) if place.kind == "gpu" else place
-                for place in self._places
-            ]
-
-    def _left(self, place: Place) -> int:
-        held = [running for running in self._running.values() if running.kind == place.kind]
-        units = sum(
-            max(1, round(running.gpus / place.gpus)) if place.gpus else 1 for running in held
-        )
-        return _room(place, self.nodes) - units
-
-    def _has_cpus(self, place: Place) -> bool:
-        used = sum(running.cpus for running in self._running.values())
-        return used + place.cpus <= sum(node.get("CPU", 0) for node in self.nodes) + 1e-9
-
-    def _packed_room(self) -> int:
-        packed = (
-            place.model_copy(update={"gpus": 1 / MOST_ON_ONE}) if place.kind == "gpu" else place
-            for place in self._places
-        )
-        return sum(_room(place, self.nodes) for place in packed)
 
 
 def _room(place: Place, nodes: Sequence[Node]) -> int:

@@ -1,7 +1,8 @@
-"""A search as a space file states it: what may vary, what counts, what it may cost."""
+"""A search: what may vary, what counts, how to sample and when to stop."""
 
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,13 +12,47 @@ from typing import Any, get_args
 import optuna
 
 from hpsearch.config import AS_FOUND, Computing, TrialConfig
+from hpsearch.config.formatting import Flat, flatten
 from hpsearch.errors import UserError
-from hpsearch.search.drawing import drawn, first_line
 from hpsearch.search.grid import check_point, combinations
 from hpsearch.search.objective import MEAN_MAP, Objective
+from hpsearch.search.pruners import SchedulerName
 from hpsearch.search.resources import ONE_CPU, Resources
 from hpsearch.search.samplers import LISTED, SamplerName
-from hpsearch.search.schedulers import SchedulerName
+
+
+def drawn(
+    suggest: Callable[[optuna.Trial], TrialConfig], trial: optuna.Trial, *, budget: int
+) -> TrialConfig:
+    """What ``suggest`` gives, checked to be what a search can use.
+
+    Raises:
+        UserError: if ``suggest`` raises, returns something else, or disagrees on the budget.
+    """
+    try:
+        config = suggest(trial)
+    except UserError:
+        raise
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise UserError(
+            f"suggest raised {type(error).__name__} at {Path(where.filename).name}:"
+            f"{where.lineno} ({first_line(error)}); mend the space and run it again"
+        ) from error
+    if not isinstance(config, TrialConfig):
+        raise UserError(f"suggest must return a TrialConfig, but returned {type(config).__name__}")
+    if config.patches != budget:
+        raise UserError(
+            f"suggest set patches={config.patches}, but the search's budget is {budget}; "
+            "pass patches=BUDGET in suggest so that every trial costs the same"
+        )
+    return config
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:3]) if lines else "no message"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,3 +271,23 @@ def load_search(path: Path) -> Search:
     if not isinstance(search, Search):
         raise UserError(f"{path} must export SEARCH = Search(...), found {type(search).__name__}")
     return search
+
+
+DRAWS = 64
+
+
+def constants(search: Search, *, draws: int = DRAWS) -> dict[str, Flat]:
+    """Settings that have one value wherever they occur among configurations drawn at random.
+
+    A setting that follows from its variant is such a one. A rare value may be missed; who uses this
+    compares each trial with the values.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=search.seed))
+    for point in search.first:
+        study.enqueue_trial(dict(point))
+    seen: dict[str, set[Flat]] = {}
+    for _ in range(draws + len(search.first)):
+        for name, value in flatten(search.draw(study.ask())).items():
+            seen.setdefault(name, set()).add(value)
+    return {name: values.pop() for name, values in seen.items() if len(values) == 1}

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,20 +10,69 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hpsearch.data.embedded import RECIPES, Progress, embedded_store, refuse_absent
+from pydantic import Field
+
+from hpsearch.atomic_files import write_whole
+from hpsearch.config.base import Setting
+from hpsearch.data.arrow_header import Progress
+from hpsearch.data.builtin_sets import RECIPES, embedded_store, refuse_absent
+from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.splits import Split
-from hpsearch.data.store import PatchStore
+from hpsearch.defaults import HOME, MODEL
 from hpsearch.errors import UserError
-from hpsearch.search.record import SearchRecord
 from hpsearch.search.resources import Resources
 from hpsearch.search.search import Search, load_search
-from hpsearch.tracking.ledger import Ledger
-from hpsearch.tracking.names import SPACE, default_uri
-from hpsearch.tracking.publisher import Publisher
-from hpsearch.tracking.runs import Run, runs_from
-from hpsearch.tracking.server import Tracking, tracking_at
-from hpsearch.training.artifacts import Artifacts
+from hpsearch.search.stopping import Limits
+from hpsearch.tracking.connection import Tracking, tracking_at, without_credentials
+from hpsearch.tracking.event_log import Ledger
+from hpsearch.tracking.mlflow_sync import Publisher
+from hpsearch.tracking.mlflow_tags import SPACE, default_uri
+from hpsearch.tracking.run_state import Run, runs_from
+from hpsearch.training.artifact_cache import Artifacts
 from hpsearch.training.trial import Job
+
+FILE = "search.json"
+
+
+class SearchRecord(Setting):
+    """What a search was started with, beside its space."""
+
+    space: str
+    store: str
+    """Path of the patch store."""
+    fingerprint: str
+    split: str
+    tracking_uri: str
+    model: str = MODEL
+    trials: int
+    concurrent: int | None = None
+    cpus: int | None = None
+    address: str | None = None
+    wait: bool = False
+    """Whether a session asks the cluster for nodes that it needs, and waits for them."""
+    origin: str | None = None
+    """The space file that was copied; None if changes of it are of no interest any more."""
+    limits: Limits = Limits()
+    resources: Resources = Resources()
+    hang_after: float | None = Field(default=None, gt=0)
+    """Seconds without a report after which a trial hangs; None to judge by the others."""
+    study: str | None = None
+    """Storage of the study, if it is not a file in the search's folder."""
+    warm_from: str | None = None
+    """An earlier search that the sampler knows."""
+    forgiven: int = 0
+    """Trials that had ended when the search was last extended; patience is counted from there."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "SearchRecord":
+        """As it was last written."""
+        return cls.model_validate_json((folder / FILE).read_text())
+
+    def write(self, folder: Path) -> None:
+        """Whole or not at all, and without a password."""
+        kept = self.model_copy(update={"tracking_uri": without_credentials(self.tracking_uri)})
+        write_whole(folder / FILE, kept.model_dump_json(indent=1))
+
 
 URI = "MLFLOW_TRACKING_URI"
 
@@ -132,6 +182,16 @@ class SearchFolder:
     def name(self) -> str:
         """The search's name."""
         return self.path.name
+
+    @property
+    def home_option(self) -> str:
+        """The option that makes a command find this search; empty for the default home."""
+        home = self.workspace.home
+        return "" if home == HOME else f" --home {shlex.quote(str(home))}"
+
+    def command(self, verb: str, *options: str) -> str:
+        """The command line that does something to this search, to be copied by a user."""
+        return f"{shlex.join(['hpsearch', verb, self.name, *options])}{self.home_option}"
 
     @property
     def space(self) -> Path:

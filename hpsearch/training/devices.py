@@ -15,8 +15,24 @@ import torch
 from torch import Tensor, nn
 
 from hpsearch.config import Computing, Precision
+from hpsearch.data.patch_store import Patches
 from hpsearch.errors import UserError
-from hpsearch.shapes import Float
+from hpsearch.shapes import Float, Int, UInt8
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Looks like a (rows, 32, 32) array of uint8 to whoever indexes it by row numbers."""
+
+    patches: Patches
+    noisy: bool
+
+    def __getitem__(self, rows: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 32 32"]:
+        return self.patches.gather(rows, noisy=self.noisy)
+
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
+        return self.patches.all(noisy=self.noisy).reshape(-1, 32, 32)
+
 
 Gather = Callable[[np.ndarray], Float[Tensor, "n 1 32 32"]]
 """Row numbers in, patches in grey levels 0…255 on the device out."""

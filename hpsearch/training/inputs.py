@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from hpsearch.config import Clean, Denoised, Input, Noisy
-from hpsearch.data.store import Patches
+from hpsearch.data.patch_store import Patches
 from hpsearch.shapes import Float
-from hpsearch.training.artifacts import Artifacts
-from hpsearch.training.denoising import denoised_patches, trained_denoiser
-from hpsearch.training.devices import Gather, resident
-from hpsearch.training.rows import Rows
+from hpsearch.training.artifact_cache import Artifacts
+from hpsearch.training.denoiser_training import denoised_patches, trained_denoiser
+from hpsearch.training.devices import Gather, Rows, resident
 
 Feed = Callable[[np.ndarray, float], Float[Tensor, "n 1 32 32"]]
 """Row numbers and the share of the budget that is spent in, patches on the device out."""

@@ -1,13 +1,18 @@
-"""The fixed, cheap subset of validation patches that reports are scored on."""
+"""Evaluation sets: validation during training, and the test set."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import nn
 
 from hpsearch.config import VIEWS
-from hpsearch.data.samplers import stream
-from hpsearch.data.store import Patches
-from hpsearch.evaluation import Scores, Sizes, Tasks, evaluate, make_tasks
+from hpsearch.data.patch_store import Patches, PatchStore
+from hpsearch.data.splits import Split
+from hpsearch.evaluation import OFFICIAL, Scores, Sizes, Tasks, evaluate, make_tasks
+from hpsearch.models import describe
+from hpsearch.rng import stream
 from hpsearch.shapes import Float, Int, UInt8
 
 
@@ -56,3 +61,24 @@ def scored(patches: Patches, *, points: int | None, sizes: Sizes, seed: int = 0)
     counts = [len(c) for c in chosen]
     tasks = make_tasks(patches.names, counts, sizes=sizes.within(len(every)), seed=seed, std=std)
     return Scored(patches, every, tasks)
+
+
+JUDGED = Sizes(pairs=100_000, queries=OFFICIAL.queries, distractors=OFFICIAL.distractors)
+"""Task lists for a set without official ones; retrieval is cut to what the set has."""
+
+
+def judged_part(store: PatchStore, split: Split) -> Scored:
+    """Every test point, with task lists that depend on the store alone."""
+    return scored(store.part(split, "test"), points=None, sizes=JUDGED)
+
+
+def judge(pipeline: nn.Module, test: Scored, *, noisy: bool, device: torch.device) -> Scores:
+    """Scores of a pipeline (raw patches in, descriptors out) on test patches."""
+    return test.score(describe(pipeline.to(device), test.pixels(noisy=noisy), device=device))
+
+
+def judge_function(
+    function: Callable[[np.ndarray], np.ndarray], test: Scored, *, noisy: bool
+) -> Scores:
+    """Scores of a classical descriptor: uint8 (n, 32, 32) in, (n, d) out."""
+    return test.score(function(test.pixels(noisy=noisy)))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import ray
 
-from hpsearch.running.ray_tune import start_ray, stop_ray
+from hpsearch.execution.ray_runtime import start_ray, stop_ray
 
 from ..servers import free_port
 from .commands import Command

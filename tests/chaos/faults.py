@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hpsearch.files import whole
+from hpsearch.atomic_files import whole
 from hpsearch.training.loop import Progress, Report
-from hpsearch.training.tasks import DescriptorTask
-from hpsearch.training.trial import CHECKPOINT, Trial
+from hpsearch.training.trial import CHECKPOINT, DescriptorTask, Trial
 
 MARKED = "HPSEARCH_TEST_MARKS"
 """Environment variable: a folder for what faults must remember."""

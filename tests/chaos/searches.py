@@ -11,10 +11,10 @@ import pytest
 from ray._raylet import GcsClient
 from ray.core.generated.gcs_pb2 import GcsNodeInfo
 
-from hpsearch.data.store import PatchStore
-from hpsearch.running.ray_tune import Session, run_session
+from hpsearch.data.patch_store import PatchStore
+from hpsearch.execution.tuner import Session, run_session
 from hpsearch.search.workspace import SearchFolder
-from hpsearch.tracking.runs import Run
+from hpsearch.tracking.run_state import Run
 
 from ..plans import plan
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hpsearch.data.store import PatchStore
+from hpsearch.data.patch_store import PatchStore
 from hpsearch.search.workspace import Workspace
 
 from .commands import Jobs

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.running.raylets import workers
+from hpsearch.execution.preemption_agent import workers
 
 from ..clouds import raylet
 from ..servers import free_port
@@ -66,7 +66,14 @@ def start(environment: dict[str, str]) -> Iterator[Start]:
 
 def leave(folder: str, seconds: int, environment: dict[str, str]) -> tuple[int, str]:
     """What the program answers and says, for the worker of a folder."""
-    words = [sys.executable, "-m", "hpsearch.running.leave", "now", "--temp-dir", folder]
+    words = [
+        sys.executable,
+        "-m",
+        "hpsearch.execution.preemption_agent",
+        "now",
+        "--temp-dir",
+        folder,
+    ]
     done = subprocess.run(
         [*words, "--seconds", str(seconds)], env=environment, capture_output=True, text=True,
         check=False, timeout=90,

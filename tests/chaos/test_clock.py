@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from hpsearch.data.store import PatchStore
-from hpsearch.reporting.tables import summary
-from hpsearch.running.checkpointed import SECONDS
-from hpsearch.running.optuna_bridge import trial_name
-from hpsearch.search.patience import ENDED
+from hpsearch.data.patch_store import PatchStore
+from hpsearch.execution.optuna_searcher import trial_name
+from hpsearch.execution.resumable_trial import SECONDS
+from hpsearch.reporting.leaderboard import summary
+from hpsearch.search.stopping import ENDED
 from hpsearch.search.study import open_study
 from hpsearch.search.workspace import SearchFolder
 

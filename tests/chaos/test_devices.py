@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import ray
 
-from hpsearch.data.store import PatchStore
-from hpsearch.running import ray_tune
+from hpsearch.data.patch_store import PatchStore
+from hpsearch.execution import ray_runtime, tuner
 from hpsearch.search.resources import Resources
 
 from ..plans import plan
@@ -37,7 +37,7 @@ def machine() -> Iterator[None]:
         num_cpus=8, num_gpus=2, resources={"TPU": 4}, include_dashboard=False, log_to_driver=False
     )
     yield
-    ray_tune.stop_ray()
+    ray_runtime.stop_ray()
 
 
 def shown(folder: Path) -> Any:
@@ -66,9 +66,9 @@ def test_trials_on_gpus_and_tpus_side_by_side_see_their_own_devices_alone(
     tmp_path: Path, tiny: PatchStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = plan(tmp_path, tiny, SPACE, trials=8, resources=Resources(gpus=1, tpus=2))
-    ray_tune.start_ray()
+    ray_runtime.start_ray()
     monkeypatch.setattr(ray_tune, "train", shown(tmp_path))
-    assert ray_tune.run_session(folder).exhausted
+    assert tuner.run_session(folder).exhausted
     trials = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("0*.json"))]
     assert len(trials) == 8
     assert {trial["kind"] for trial in trials} == {"gpu", "tpu"}

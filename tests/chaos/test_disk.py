@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.data.store import PatchStore
-from hpsearch.running.ray_tune import run_session, start_ray, stop_ray
-from hpsearch.search.limits import Limits
+from hpsearch.data.patch_store import PatchStore
+from hpsearch.execution.ray_runtime import start_ray, stop_ray
+from hpsearch.execution.tuner import run_session
+from hpsearch.search.stopping import Limits
 from hpsearch.search.workspace import Workspace
 from hpsearch.training.trial import CHECKPOINT
 

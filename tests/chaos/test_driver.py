@@ -7,9 +7,9 @@ import time
 import pytest
 from mlflow import MlflowClient
 
-from hpsearch.data.store import PatchStore
+from hpsearch.data.patch_store import PatchStore
 from hpsearch.search.workspace import SearchFolder
-from hpsearch.tracking.names import KIND, STATUS
+from hpsearch.tracking.mlflow_tags import KIND, STATUS
 from hpsearch.training.trial import CHECKPOINT
 
 from ..servers import free_port

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.data.embedded import embedded_store
-from hpsearch.promotion.winner import SCORES
+from hpsearch.data.builtin_sets import embedded_store
+from hpsearch.promotion.final_evaluation import SCORES
 from hpsearch.search.workspace import Workspace
 
 from ..processes import run

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.data.store import PatchStore
+from hpsearch.data.patch_store import PatchStore
 
 from .commands import Command
 from .conftest import Fleet, Note

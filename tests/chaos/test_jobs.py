@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.data.store import PatchStore
+from hpsearch.data.patch_store import PatchStore
 from hpsearch.search.workspace import Workspace
 
 from .commands import Jobs

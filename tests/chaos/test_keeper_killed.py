@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from ray._private import state
 
-from hpsearch.data.store import PatchStore
-from hpsearch.running.ray_tune import start_ray, stop_ray
+from hpsearch.data.patch_store import PatchStore
+from hpsearch.execution.ray_runtime import start_ray, stop_ray
 from hpsearch.search.workspace import SearchFolder
 
 from .conftest import Note

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpsearch.data.store import PatchStore
-from hpsearch.promotion.winner import trained
+from hpsearch.data.patch_store import PatchStore
+from hpsearch.promotion.final_evaluation import trained
 
 from .conftest import Fleet, Note
 from .cut import HEAD, Link, can_cut, link

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.data.store import PatchStore
-from hpsearch.running.raylets import workers
+from hpsearch.data.patch_store import PatchStore
+from hpsearch.execution.preemption_agent import workers
 
 from ..clouds import metadata
 from .conftest import QUIET, RAY, Fleet, Note
@@ -45,7 +45,7 @@ def told_by_ec2(fleet: Fleet, folder: str) -> Iterator[Callable[[], object]]:
     with metadata() as server:
         words = ["aws", "--metadata", server.url, "--temp-dir", folder]
         program = subprocess.Popen(
-            [sys.executable, "-m", "hpsearch.running.leave", *words],
+            [sys.executable, "-m", "hpsearch.execution.preemption_agent", *words],
             stderr=subprocess.DEVNULL, env={**os.environ, **QUIET},
         )  # fmt: skip
         try:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from hpsearch.data.store import PatchStore
+from hpsearch.data.patch_store import PatchStore
 
 from .commands import Jobs
 from .searches import MARKS, space_of, wait_for

@@ -8,12 +8,13 @@ import pytest
 import ray
 from optuna.trial import TrialState
 
-from hpsearch.data.store import PatchStore
-from hpsearch.running.ray_tune import run_session, start_ray
+from hpsearch.data.patch_store import PatchStore
+from hpsearch.execution.ray_runtime import start_ray
+from hpsearch.execution.tuner import run_session
 from hpsearch.search.study import open_study
 from hpsearch.search.workspace import SearchFolder
-from hpsearch.tracking.ledger import Event
-from hpsearch.tracking.runs import Run
+from hpsearch.tracking.event_log import Event
+from hpsearch.tracking.run_state import Run
 
 from ..plans import plan
 from .faults import KILLED_AT, PATCHES, SEED, assert_freed, faulty_space, hung

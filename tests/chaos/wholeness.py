@@ -8,12 +8,12 @@ import torch
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
-from hpsearch.running.checkpointed import SECONDS
+from hpsearch.atomic_files import read_sealed
+from hpsearch.execution.resumable_trial import SECONDS
 from hpsearch.search.study import open_study
 from hpsearch.search.workspace import SearchFolder
-from hpsearch.tracking.runs import Run
-from hpsearch.training.artifacts import MADE, SPARED
-from hpsearch.training.sealed import read_sealed
+from hpsearch.tracking.run_state import Run
+from hpsearch.training.artifact_cache import MADE, SPARED
 from hpsearch.training.trial import CHECKPOINT, prepare_trial
 
 from ..tracking.outages import expected, found

@@ -13,14 +13,14 @@ import torch
 from hpsearch.cli import app
 from hpsearch.config import L2Net
 from hpsearch.config.networks import ShallowUNet
-from hpsearch.data.store import PatchStore
+from hpsearch.data.patch_store import PatchStore
 from hpsearch.models import Pipeline, build_denoiser, build_descriptor
-from hpsearch.models.serving import Recipe, save_pipeline
+from hpsearch.models.serialization import Recipe, save_pipeline
 from hpsearch.search.workspace import Workspace
-from hpsearch.tracking.candidate import FINGERPRINT, Candidate
-from hpsearch.tracking.registry import Registry
+from hpsearch.tracking.model_artifact import FINGERPRINT, Candidate
+from hpsearch.tracking.model_registry import Registry
 from hpsearch.training.devices import choose_device
-from hpsearch.training.judging import judge, judged_part
+from hpsearch.training.validation import judge, judged_part
 
 NETWORK = L2Net(width=0.125, patch_norm=True, unit_norm=True)
 RECIPES = (

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hpsearch.cli.live import Watch
 from hpsearch.config import TrialConfig
+from hpsearch.console.live_progress import Watch
 from hpsearch.search.search import Search
-from hpsearch.tracking.ledger import Ledger
+from hpsearch.tracking.event_log import Ledger
 
 
 def test_a_trial_that_goes_on_and_one_that_begins_anew_say_why(tmp_path: Path) -> None:

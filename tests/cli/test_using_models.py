@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from hpsearch.data.layout import VIEW_NAMES
-from hpsearch.evaluation.descriptor_files import read_descriptors
+from hpsearch.data.arrow_writer import VIEW_NAMES
+from hpsearch.evaluation.descriptor_io import read_descriptors
 from hpsearch.models import describe
-from hpsearch.promotion.ensembling import side_by_side
+from hpsearch.promotion.ensemble import side_by_side
 
 pytestmark = [
     pytest.mark.slow,
@@ -112,7 +112,7 @@ def test_an_artifact_that_brings_code_is_refused_and_not_run(registered, refused
     (artifact / "code").mkdir()
     (artifact / "code" / "evil.py").write_text(f"open({str(ran)!r}, 'w')\n_load_pyfunc = print\n")
     says = (artifact / "MLmodel").read_text()
-    ours = "loader_module: hpsearch.models.serving"
+    ours = "loader_module: hpsearch.models.serialization"
     assert ours in says
     changes = {
         f"{ours}\n    code: code": "carries code of its own",

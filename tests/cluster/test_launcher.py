@@ -14,7 +14,7 @@ from ray._private.accelerators import TPUAcceleratorManager
 from ray._private.accelerators.tpu import get_tpu_cores_per_chip
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from hpsearch.running.clouds import CLOUDS
+from hpsearch.execution.preemption_agent import CLOUDS
 
 FILES = ("aws-gpu.yaml", "gcp-tpu.yaml")
 
@@ -94,7 +94,7 @@ def test_each_cloud_is_asked_whether_it_takes_the_worker(documents: dict[str, li
     for cloud, name in (("aws", "aws-gpu.yaml"), ("gcp", "gcp-tpu.yaml")):
         words = shlex.split(documents[name][0]["worker_start_ray_commands"][-1])
         program = words[words.index("python") :]
-        assert program[:4] == ["python", "-m", "hpsearch.running.leave", cloud]
+        assert program[:4] == ["python", "-m", "hpsearch.execution.preemption_agent", cloud]
         assert find_spec(program[2])
         assert cloud in CLOUDS
 

@@ -31,7 +31,7 @@ from hpsearch.config import (
     WarmStart,
 )
 from hpsearch.config.base import Setting
-from hpsearch.config.flat import differences, flatten, readable, title, varying
+from hpsearch.config.formatting import differences, flatten, readable, title, varying
 
 BASELINE = TrialConfig()
 SOFT = TrialConfig(

@@ -1,6 +1,6 @@
 import numpy as np
 
-from hpsearch.data.area import shrink
+from hpsearch.data.resize import shrink
 
 
 def area_weights() -> np.ndarray:

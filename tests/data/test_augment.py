@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpsearch.config import Augmentation
-from hpsearch.data.augment import apply, draw
-from hpsearch.data.samplers import stream
+from hpsearch.data.augmentation import apply, draw
+from hpsearch.rng import stream
 
 EVERYTHING = Augmentation(turns="patch", crop=0.3, brightness=40, contrast=0.5)
 

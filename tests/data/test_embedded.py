@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from hpsearch.data.embedded import RECIPES, embedded_store, photograph
+from hpsearch.data.builtin_sets import RECIPES, embedded_store, photograph
+from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.splits import split_for
-from hpsearch.data.store import PatchStore
 from hpsearch.errors import UserError
 
 

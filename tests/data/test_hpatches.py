@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hpsearch.data.area import shrink
-from hpsearch.data.hpatches import ImportSettings, import_tree
-from hpsearch.data.layout import VIEW_NAMES, planned
-from hpsearch.data.meta import NoiseLevels, StoreMeta
+from hpsearch.data.arrow_header import NoiseLevels, StoreMeta
+from hpsearch.data.arrow_writer import VIEW_NAMES, planned
+from hpsearch.data.hpatches_import import ImportSettings, import_tree
 from hpsearch.data.noise import add_noise
-from hpsearch.data.store import PatchStore
+from hpsearch.data.patch_store import PatchStore
+from hpsearch.data.resize import shrink
 from hpsearch.errors import UserError
 
 META = StoreMeta(source="test", licence="CC0")
@@ -219,8 +219,8 @@ def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path):
 KILLED = """
 import os, sys
 from pathlib import Path
-from hpsearch.data.layout import planned
-from hpsearch.data.meta import StoreMeta
+from hpsearch.data.arrow_writer import planned
+from hpsearch.data.arrow_header import StoreMeta
 with planned(Path(sys.argv[1]), names=["a"], counts=[1], meta=StoreMeta(source="", licence="")):
     os.kill(os.getpid(), 9)
 """

@@ -2,7 +2,7 @@ import subprocess
 import sys
 
 HEAVY = {"PIL", "scipy", "skimage", "matplotlib", "ray", "mlflow", "optuna"}
-LEAN = "hpsearch.data.store hpsearch.data.samplers hpsearch.data.augment"
+LEAN = "hpsearch.data.patch_store hpsearch.data.samplers hpsearch.data.augmentation"
 
 
 def test_what_training_reads_needs_no_picture_library():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hpsearch.data.meta import NoiseLevels
+from hpsearch.data.arrow_header import NoiseLevels
 from hpsearch.data.noise import add_noise
 
 GREY = np.full((200, 16, 32, 32), 128, np.uint8)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from hpsearch.data.parallel import in_order
+from hpsearch.data.process_pool import in_order
 from hpsearch.errors import UserError
 
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hpsearch.data.embedded import photograph
+from hpsearch.data.builtin_sets import photograph
 from hpsearch.data.photo_folder import import_photos, load_grey
-from hpsearch.data.photos import PhotoSettings
+from hpsearch.data.photo_synthesis import PhotoSettings
 from hpsearch.errors import UserError
 
 FEW = PhotoSettings(points=24)

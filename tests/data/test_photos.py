@@ -4,10 +4,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from hpsearch.data.photo_detect import circle_overlap, detect, drop_overlaps
-from hpsearch.data.photo_geometry import JITTER, inside, jitters, magnification, project, viewpoint
-from hpsearch.data.photo_render import cut
-from hpsearch.data.photos import PhotoSettings, photo_sequence
+from hpsearch.data.photo_keypoints import circle_overlap, detect, drop_overlaps
+from hpsearch.data.photo_synthesis import (
+    JITTER,
+    PhotoSettings,
+    cut,
+    inside,
+    jitters,
+    magnification,
+    photo_sequence,
+    project,
+    viewpoint,
+)
 from hpsearch.errors import UserError
 
 

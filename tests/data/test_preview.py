@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hpsearch.data.meta import NoiseLevels
+from hpsearch.data.arrow_header import NoiseLevels, StoreMeta
+from hpsearch.data.arrow_writer import SequencePatches
+from hpsearch.data.patch_store import write_store
 from hpsearch.data.preview import GAP, LEFT, TOP, contact_sheet, describe, save_contact_sheet
-from hpsearch.data.store import SequencePatches, StoreMeta, write_store
 from hpsearch.errors import UserError
 
 

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpsearch.config import Pairs, RandomTriplets, SxK
-from hpsearch.data.samplers import sample, stream
+from hpsearch.data.samplers import sample
 from hpsearch.errors import UserError
+from hpsearch.rng import stream
 
 SEED = st.integers(0, 2**31)
 

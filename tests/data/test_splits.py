@@ -2,8 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpsearch.data.official import HPATCHES, TESTS
-from hpsearch.data.splits import folds, split_for
+from hpsearch.data.splits import HPATCHES, TESTS, folds, split_for
 from hpsearch.errors import UserError
 
 NAMES = st.lists(

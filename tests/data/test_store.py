@@ -9,16 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpsearch.data.header import Digests
-from hpsearch.data.layout import planned
+from hpsearch.data.arrow_header import Digests, StoreMeta
+from hpsearch.data.arrow_writer import VIEW_NAMES, SequencePatches, planned
+from hpsearch.data.patch_store import PatchStore, write_store
 from hpsearch.data.splits import Split
-from hpsearch.data.store import (
-    VIEW_NAMES,
-    PatchStore,
-    SequencePatches,
-    StoreMeta,
-    write_store,
-)
 from hpsearch.errors import UserError
 
 META = StoreMeta(source="random numbers", licence="CC0", split="own one", test=("v_d",))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.data.store import PatchStore
-from hpsearch.tracking.ledger import Ledger
-from hpsearch.tracking.runs import Run, runs_from
+from hpsearch.data.patch_store import PatchStore
+from hpsearch.tracking.event_log import Ledger
+from hpsearch.tracking.run_state import Run, runs_from
 
 from ..processes import begin, run
 

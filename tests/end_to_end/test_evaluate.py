@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from hpsearch.config import L2Net, ShallowUNet
-from hpsearch.data.store import PatchStore
+from hpsearch.data.patch_store import PatchStore
 from hpsearch.evaluation import OFFICIAL, Scores, make_tasks, write_tasks
-from hpsearch.evaluation.descriptor_files import write_descriptors
+from hpsearch.evaluation.descriptor_io import write_descriptors
 from hpsearch.models import Pipeline, build_denoiser, build_descriptor, describe
-from hpsearch.models.serving import Recipe, save_pipeline
-from hpsearch.promotion.winner import train_baseline
+from hpsearch.models.serialization import Recipe, save_pipeline
+from hpsearch.promotion.final_evaluation import train_baseline
 from hpsearch.search.workspace import SearchRecord, Workspace
 
 from .conftest import SPACE, Home

@@ -9,12 +9,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from hpsearch.data.store import PatchStore
+from hpsearch.data.patch_store import PatchStore
 from hpsearch.evaluation import Scores
-from hpsearch.reporting.tables import leaderboard
-from hpsearch.search.journal import open_journal
-from hpsearch.search.study import FILE
-from hpsearch.tracking.names import default_uri
+from hpsearch.reporting.leaderboard import leaderboard
+from hpsearch.search.study import FILE, open_journal
+from hpsearch.tracking.mlflow_tags import default_uri
 
 from .conftest import SPACE, Home
 

@@ -11,17 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpsearch.cli.sync import sync
+from hpsearch.cli.results import sync
 from hpsearch.config import L2Net
-from hpsearch.data.store import PatchStore
+from hpsearch.data.patch_store import PatchStore
 from hpsearch.models import Pipeline, build_descriptor
-from hpsearch.models.serving import Recipe, save_pipeline
+from hpsearch.models.serialization import Recipe, save_pipeline
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
-from hpsearch.tracking.candidate import Candidate
-from hpsearch.tracking.decision import Decision
-from hpsearch.tracking.registry import Registry
+from hpsearch.tracking.model_artifact import Candidate
+from hpsearch.tracking.model_registry import Decision, Registry
 from hpsearch.training.devices import choose_device
-from hpsearch.training.judging import judge, judged_part
+from hpsearch.training.validation import judge, judged_part
 
 from ..servers import free_port
 from .browser import CHROMIUM, Page, browser

@@ -12,12 +12,12 @@ from mlflow.artifacts import download_artifacts
 
 from hpsearch.cli import app
 from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
-from hpsearch.data.store import PatchStore
+from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
-from hpsearch.tracking.names import default_uri
-from hpsearch.tracking.registry import Registry
-from hpsearch.tracking.server import Tracking
+from hpsearch.tracking.connection import Tracking
+from hpsearch.tracking.mlflow_tags import default_uri
+from hpsearch.tracking.model_registry import Registry
 
 from ..servers import free_port
 from .conftest import SPACE, Home

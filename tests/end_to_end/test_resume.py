@@ -12,10 +12,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from hpsearch.search.journal import open_journal
-from hpsearch.search.study import FILE
+from hpsearch.search.study import FILE, open_journal
 from hpsearch.search.workspace import Workspace
-from hpsearch.tracking.names import default_uri
+from hpsearch.tracking.mlflow_tags import default_uri
 from hpsearch.training.trial import prepare_trial
 
 from ..processes import environment
@@ -74,8 +73,8 @@ def assert_whole(home: Home, name: str) -> None:
 UNDISTURBED = """
 import sys
 from pathlib import Path
-from hpsearch.data.store import PatchStore
-from hpsearch.running.ray_tune import run_session, start_ray
+from hpsearch.data.patch_store import PatchStore
+from hpsearch.execution.tuner import run_session, start_ray
 from hpsearch.search.workspace import SearchRecord, Workspace
 
 home, space, path = map(Path, sys.argv[1:])

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.cli.sync import sync
-from hpsearch.cli.ui import ui
-from hpsearch.data.store import PatchStore
+from hpsearch.cli.results import sync, ui
+from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
-from hpsearch.tracking.credentials import MLFLOW
-from hpsearch.tracking.names import IDENTITY, TRIAL
+from hpsearch.tracking.connection import MLFLOW
+from hpsearch.tracking.mlflow_tags import IDENTITY, TRIAL
 
 from .conftest import SPACE
 from .written import write_trials

@@ -1,8 +1,8 @@
 """A ledger as a search would have written it, without training."""
 
 from hpsearch.config import SGD, TrialConfig
-from hpsearch.config.flat import flatten
-from hpsearch.tracking.ledger import Ledger
+from hpsearch.config.formatting import flatten
+from hpsearch.tracking.event_log import Ledger
 
 REPORTS = ((4, "completed"), (3, "completed"), (1, "pruned"))
 

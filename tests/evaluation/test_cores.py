@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hpsearch.evaluation import evaluate
-from hpsearch.evaluation.cores import on_cores
+from hpsearch.evaluation.distances import on_cores
 
 CPU = torch.device("cpu")
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hpsearch.errors import UserError
-from hpsearch.evaluation.descriptor_files import read_descriptors, write_descriptors
+from hpsearch.evaluation.descriptor_io import read_descriptors, write_descriptors
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ from pyarrow import parquet
 
 from hpsearch.errors import UserError
 from hpsearch.evaluation import VIEW_NAMES
-from hpsearch.evaluation.descriptor_files import read_descriptors
-from hpsearch.evaluation.descriptor_outputs import (
+from hpsearch.evaluation.descriptor_io import (
     ROW_GROUP,
     Keys,
     Table,
     descriptor_output,
     drafted,
+    read_descriptors,
 )
 
 COUNTS = {"i_a": 5, "v_b": 3}

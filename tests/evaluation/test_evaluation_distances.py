@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial import distance as scipy_distance
 
-from hpsearch.evaluation.descriptors import Bank
+from hpsearch.evaluation.descriptor_table import Bank
 from hpsearch.evaluation.distances import Frame, indexed_distance, integral
 from hpsearch.evaluation.verification import _distances
 

@@ -11,14 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpsearch.errors import UserError
-from hpsearch.evaluation import (
-    KINDS,
-    POOLS,
-    Scores,
-    Sizes,
-    evaluate,
-    make_tasks,
-)
+from hpsearch.evaluation import KINDS, POOLS, Scores, Sizes, evaluate, make_tasks
 
 OFFICIAL_LEVELS = "eht"
 

@@ -4,8 +4,7 @@ import torch
 from skimage.feature import SIFT
 
 from hpsearch.errors import UserError
-from hpsearch.evaluation.classical import root_sift, sift
-from hpsearch.evaluation.pixels import normalised_pixels
+from hpsearch.evaluation.baselines import normalised_pixels, root_sift, sift
 
 
 def textures(n, side):

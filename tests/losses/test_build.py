@@ -242,7 +242,7 @@ def test_group_losses_equal_the_loop_at_other_shapes(loss, groups, views):
 def test_batch_all_in_chunks_equals_batch_all_at_once(monkeypatch):
     x, loss = batch(GROUPS), build_loss(BatchAll(average="nonzero"), GROUPS)
     whole = value_and_gradient(loss, x)
-    monkeypatch.setattr("hpsearch.losses.triplet.CHUNK", 30)  # 12 triplets an anchor
+    monkeypatch.setattr("hpsearch.losses.metric_losses.CHUNK", 30)  # 12 triplets an anchor
     torch.testing.assert_close(value_and_gradient(loss, x), whole)
 
 

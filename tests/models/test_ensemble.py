@@ -8,7 +8,7 @@ from hpsearch.config import L2Net
 from hpsearch.errors import UserError
 from hpsearch.models import Pipeline, build_descriptor, describe
 from hpsearch.models.ensemble import Ensemble, mean_of, principal_directions, projected
-from hpsearch.models.serving import EnsembleRecipe, Recipe, load_pipeline, save_pipeline
+from hpsearch.models.serialization import EnsembleRecipe, Recipe, load_pipeline, save_pipeline
 
 SETTINGS = (L2Net(width=0.125, patch_norm=True), L2Net(width=0.125, unit_norm=True))
 

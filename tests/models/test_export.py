@@ -9,7 +9,7 @@ from hpsearch.config import L2Net
 from hpsearch.config.networks import ShallowUNet
 from hpsearch.errors import UserError
 from hpsearch.models import Pipeline, build_denoiser, build_descriptor, describe
-from hpsearch.models.export import PARITY, difference, export_onnx
+from hpsearch.models.onnx_export import PARITY, difference, export_onnx
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
 pytest.importorskip("onnxscript", reason="the extra [onnx] is not installed")

@@ -10,7 +10,7 @@ from hpsearch.config import DnCNN, L2Net
 from hpsearch.config.networks import DnCNNTransfer, ShallowUNet
 from hpsearch.errors import UserError
 from hpsearch.models import Pipeline, build_denoiser, build_descriptor
-from hpsearch.models.serving import (
+from hpsearch.models.serialization import (
     WEIGHTS,
     Recipe,
     ServedPipeline,

@@ -6,9 +6,17 @@ import pytest
 
 from hpsearch.config import SGD, TrialConfig
 from hpsearch.errors import UserError
-from hpsearch.promotion.promotion import Plan, Standing, plan, reasons, standings, table, typical
+from hpsearch.promotion.retraining_plan import (
+    Plan,
+    Standing,
+    plan,
+    reasons,
+    standings,
+    table,
+    typical,
+)
 from hpsearch.search.objective import MEAN_MAP, Objective
-from hpsearch.tracking.runs import Run, RunStatus
+from hpsearch.tracking.run_state import Run, RunStatus
 
 SECONDS = Objective(metric="train/seconds", direction="minimize", worst=1e7)
 

@@ -7,16 +7,15 @@ from pathlib import Path
 import pytest
 
 from hpsearch.config import L2Net, RandomTriplets, TrialConfig
-from hpsearch.data.store import PatchStore
+from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
-from hpsearch.promotion.entry import Entry
-from hpsearch.promotion.gradebook import Gradebook, fingerprint
-from hpsearch.promotion.registering import register, registry_of
-from hpsearch.promotion.winner import trained
+from hpsearch.promotion.final_evaluation import trained
+from hpsearch.promotion.registration import Entry, register, registry_of
+from hpsearch.promotion.score_cache import Gradebook, fingerprint
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
-from hpsearch.tracking.card import Lines
-from hpsearch.tracking.names import default_uri
-from hpsearch.tracking.registry import Registry, quieten_mlflow
+from hpsearch.tracking.mlflow_tags import default_uri
+from hpsearch.tracking.model_card import Lines
+from hpsearch.tracking.model_registry import Registry, quieten_mlflow
 from hpsearch.training.trial import prepare_trial
 
 pytestmark = pytest.mark.filterwarnings(

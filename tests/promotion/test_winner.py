@@ -3,9 +3,9 @@
 from itertools import islice
 from pathlib import Path
 
-from hpsearch.data.store import PatchStore
-from hpsearch.promotion.winner import BASELINE, train_baseline
-from hpsearch.running.checkpointed import Post, checkpointed
+from hpsearch.data.patch_store import PatchStore
+from hpsearch.execution.resumable_trial import Post, checkpointed
+from hpsearch.promotion.final_evaluation import BASELINE, train_baseline
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
 
 SPACE = Path(__file__).parents[1] / "end_to_end" / "space.py"

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from hpsearch.config import Adam, BatchHard, Denoised, HardMargin, SxK, TrialConfig
-from hpsearch.tracking.ledger import Event
-from hpsearch.tracking.runs import Run, RunStatus
+from hpsearch.tracking.event_log import Event
+from hpsearch.tracking.run_state import Run, RunStatus
 
 MakeRun = Callable[..., Run]
 

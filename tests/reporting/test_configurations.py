@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from hpsearch.reporting.configurations import configurations, configurations_table
-from hpsearch.reporting.text import plain
-from hpsearch.tracking.runs import Run
+from hpsearch.reporting.text_tables import configurations, configurations_table, plain
+from hpsearch.tracking.run_state import Run
 
 MakeRun = Callable[..., Run]
 

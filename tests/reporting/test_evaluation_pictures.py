@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 
 from hpsearch.evaluation import OFFICIAL, Scores, evaluate, make_tasks
-from hpsearch.reporting.evaluation_pictures import (
+from hpsearch.reporting.evaluation_report import (
     ends,
     extremes,
     matching_by_sequence,
     precision_recall,
 )
-from hpsearch.reporting.plots import png
+from hpsearch.reporting.plot_style import png
 
 NAMES = tuple(f"v_{i}" for i in range(9))
 

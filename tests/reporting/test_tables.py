@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpsearch.reporting.tables import (
+from hpsearch.reporting.leaderboard import (
     ORDER,
     TaskScores,
     leaderboard,
@@ -16,8 +16,8 @@ from hpsearch.reporting.tables import (
     summary,
     task_scores,
 )
-from hpsearch.reporting.text import summary_lines
-from hpsearch.tracking.runs import Run
+from hpsearch.reporting.text_tables import summary_lines
+from hpsearch.tracking.run_state import Run
 
 MakeRun = Callable[..., Run]
 ENDINGS = st.tuples(

@@ -1,7 +1,7 @@
 import pytest
 
-from hpsearch.reporting.tables import leaderboard, summary
-from hpsearch.reporting.text import (
+from hpsearch.reporting.leaderboard import leaderboard, summary
+from hpsearch.reporting.text_tables import (
     WIDTH,
     Table,
     duration,
@@ -13,7 +13,7 @@ from hpsearch.reporting.text import (
     summary_lines,
     yardstick_table,
 )
-from hpsearch.tracking.runs import Run
+from hpsearch.tracking.run_state import Run
 
 
 def test_the_leaderboard_as_a_terminal_shows_it(mixed: list[Run]):

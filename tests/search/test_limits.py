@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from hpsearch.search.limits import Limits, Meter
-from hpsearch.tracking.ledger import Ledger
+from hpsearch.search.stopping import Limits, Meter
+from hpsearch.tracking.event_log import Ledger
 
 
 @pytest.fixture

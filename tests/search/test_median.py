@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpsearch.search.median import PEERS, Median
+from hpsearch.search.pruners import PEERS, Median
 
 GRACE = 100
 

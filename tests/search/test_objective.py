@@ -8,7 +8,7 @@ import pytest
 from hpsearch.config import L2Net, RandomTriplets, TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores, Sizes, evaluate, make_tasks
-from hpsearch.running.checkpointed import SECONDS
+from hpsearch.execution.resumable_trial import SECONDS
 from hpsearch.search.objective import MEAN_MAP, MEASURED, RESTORED, Objective
 from hpsearch.search.outcome import guarded, outcome
 from hpsearch.training.trial import Job, prepare_trial

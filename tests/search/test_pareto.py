@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from hpsearch.config import TrialConfig
 from hpsearch.search.objective import MEAN_MAP, TRAINING_SECONDS
-from hpsearch.search.pareto import covers, pareto_front
-from hpsearch.search.patience import fruitless
-from hpsearch.tracking.runs import Run
+from hpsearch.search.outcome import covers, pareto_front
+from hpsearch.search.stopping import fruitless
+from hpsearch.tracking.run_state import Run
 
 BOTH = (MEAN_MAP, TRAINING_SECONDS)
 VALUES = st.tuples(st.integers(0, 4).map(lambda n: n / 4), st.integers(1, 4).map(float))

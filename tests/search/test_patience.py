@@ -6,8 +6,8 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpsearch.config import TrialConfig
-from hpsearch.search.patience import ENDED, study_is_out_of_patience
 from hpsearch.search.search import Search
+from hpsearch.search.stopping import ENDED, study_is_out_of_patience
 
 
 def ended(place: int, value: float, hours: float) -> FrozenTrial:

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpsearch.errors import UserError
-from hpsearch.search.resources import MARGIN, MOST_ON_ONE, Fleet, Node, Place, Resources, places
+from hpsearch.execution.placement import Fleet
+from hpsearch.search.resources import MARGIN, MOST_ON_ONE, Node, Place, Resources, places
 
 LAPTOP: list[Node] = [{"CPU": 4}]
 GPUS: list[Node] = [{"CPU": 16, "GPU": 2}]

@@ -7,7 +7,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from hpsearch.running.optuna_bridge import StudySearch
+from hpsearch.execution.optuna_searcher import StudySearch
 from hpsearch.search.search import load_search
 from hpsearch.search.study import open_study
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
-from hpsearch.search.schedulers import Hyperband, Judge, Rule, SchedulerName, build_rule, rungs
+from hpsearch.search.pruners import Hyperband, Judge, Rule, SchedulerName, build_rule, rungs
 
 GRACE, BUDGET = 100, 1000
 NAMES: tuple[SchedulerName, ...] = ("asha", "hyperband", "median", "none")

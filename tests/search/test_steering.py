@@ -9,8 +9,8 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from hpsearch.running.optuna_bridge import OUTCOME, StudySearch
-from hpsearch.search.schedulers import Halving
+from hpsearch.execution.optuna_searcher import OUTCOME, StudySearch
+from hpsearch.search.pruners import Halving
 from hpsearch.search.search import load_search
 from hpsearch.search.study import open_study
 

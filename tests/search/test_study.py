@@ -14,9 +14,8 @@ from optuna.storages.journal import JournalFileBackend
 
 from hpsearch.config import SGD, TrialConfig
 from hpsearch.errors import UserError
-from hpsearch.search.journal import open_journal
 from hpsearch.search.search import Search
-from hpsearch.search.study import check_free, open_study, shown
+from hpsearch.search.study import check_free, open_journal, open_study, shown
 
 
 def suggest(trial: optuna.Trial) -> TrialConfig:

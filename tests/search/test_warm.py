@@ -8,12 +8,12 @@ from optuna.trial import TrialState
 
 from hpsearch.config import TrialConfig
 from hpsearch.errors import UserError
-from hpsearch.running.optuna_bridge import StudySearch
+from hpsearch.execution.optuna_searcher import StudySearch
 from hpsearch.search.objective import MATCHING, Objective
-from hpsearch.search.points import begun
 from hpsearch.search.search import Search, load_search
 from hpsearch.search.study import open_study, own_study
-from hpsearch.search.warm import check_comparable, fitting_trials, warm_start
+from hpsearch.search.trial_queue import begun
+from hpsearch.search.warm_start import check_comparable, fitting_trials, warm_start
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
 
 SPACE = """

@@ -23,9 +23,8 @@ from hpsearch.data.samplers import Batch, sample
 from hpsearch.losses import build_loss
 from hpsearch.models.build import build_denoiser, build_descriptor
 from hpsearch.search.search import Search, load_search
-from hpsearch.training.optimisers import build_optimiser
-from hpsearch.training.schedules import rate_factor
-from hpsearch.training.stages import plain_sampler
+from hpsearch.training.batch_schedule import plain_sampler
+from hpsearch.training.optimization import build_optimiser, rate_factor
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
 SPACES = sorted(FOLDER.glob("*.py"))

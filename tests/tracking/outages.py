@@ -18,10 +18,10 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from hpsearch.config import SGD, TrialConfig
-from hpsearch.tracking.entries import points
-from hpsearch.tracking.ledger import Ledger
-from hpsearch.tracking.names import IDENTITY, TRIAL
-from hpsearch.tracking.runs import runs_from
+from hpsearch.tracking.event_log import Ledger
+from hpsearch.tracking.mlflow_mapping import points
+from hpsearch.tracking.mlflow_tags import IDENTITY, TRIAL
+from hpsearch.tracking.run_state import runs_from
 
 from ..servers import free_port
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpsearch.tracking.champions import before, crown, parse, up_to
+from hpsearch.tracking.model_registry import before, crown, parse, up_to
 
 ALL = frozenset(range(1, 20))
 

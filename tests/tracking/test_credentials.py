@@ -8,9 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpsearch.errors import UserError
-from hpsearch.tracking.credentials import MLFLOW, POSTGRESQL, take_credentials, without_credentials
-from hpsearch.tracking.refusals import sentence
-from hpsearch.tracking.server import tracking_at
+from hpsearch.tracking.connection import (
+    MLFLOW,
+    POSTGRESQL,
+    sentence,
+    take_credentials,
+    tracking_at,
+    without_credentials,
+)
 
 
 @pytest.fixture(autouse=True)

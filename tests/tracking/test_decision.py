@@ -5,7 +5,7 @@ import math
 import pytest
 
 from hpsearch.evaluation.bootstrap import Comparison
-from hpsearch.tracking.decision import decide
+from hpsearch.tracking.model_registry import decide
 
 
 def found(low: float, high: float) -> Comparison:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hpsearch.config import TrialConfig
-from hpsearch.tracking.ledger import Event, Ledger
-from hpsearch.tracking.runs import runs_from
+from hpsearch.tracking.event_log import Event, Ledger
+from hpsearch.tracking.run_state import runs_from
 
 from ..clocks import make_clock
 
@@ -71,7 +71,7 @@ def test_a_clock_that_is_set_while_a_search_runs_changes_nothing(
     script = f"""
 import os, time
 from pathlib import Path
-from hpsearch.tracking.ledger import Ledger
+from hpsearch.tracking.event_log import Ledger
 ledger, clock = Ledger(Path({str(ledger.path)!r})), Path(os.environ["HPSEARCH_TEST_CLOCK"])
 for step in ("+0", "+3600", "-3600", "+0"):
     clock.write_text(step)
@@ -91,7 +91,7 @@ for step in ("+0", "+3600", "-3600", "+0"):
 def test_a_full_disk_is_an_error_and_leaves_whole_events(tmp_path: Path) -> None:
     script = f"""
 from pathlib import Path
-from hpsearch.tracking.ledger import Ledger
+from hpsearch.tracking.event_log import Ledger
 ledger = Ledger(Path({str(tmp_path)!r}) / "ledger.jsonl")
 filler, sent = Path({str(tmp_path)!r}) / "filler", 0
 filler.write_bytes(bytes(1 << 16))

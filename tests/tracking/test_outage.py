@@ -10,10 +10,10 @@ import pytest
 from mlflow import MlflowClient
 
 from hpsearch.errors import UserError
-from hpsearch.tracking.ledger import Ledger
-from hpsearch.tracking.names import IDENTITY
-from hpsearch.tracking.publisher import Publisher, Tracking, TrackingError
-from hpsearch.tracking.refusals import answering
+from hpsearch.tracking.connection import Tracking, TrackingError, answering
+from hpsearch.tracking.event_log import Ledger
+from hpsearch.tracking.mlflow_sync import Publisher
+from hpsearch.tracking.mlflow_tags import IDENTITY
 
 from .outages import Proxy, Server, begin, expected, found, proxy_to, write_trials
 

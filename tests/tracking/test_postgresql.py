@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.tracking.ledger import Ledger
-from hpsearch.tracking.publisher import Publisher
-from hpsearch.tracking.server import tracking_at
+from hpsearch.tracking.connection import tracking_at
+from hpsearch.tracking.event_log import Ledger
+from hpsearch.tracking.mlflow_sync import Publisher
 
 from .outages import begin, expected, found, free_port, write_trials
 

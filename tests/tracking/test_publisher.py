@@ -8,10 +8,19 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from hpsearch.config import SGD, TrialConfig
-from hpsearch.config.flat import flatten
-from hpsearch.tracking.ledger import Ledger
-from hpsearch.tracking.names import BENEATH, KIND, PARENT, SEARCH, artifact_location, default_uri
-from hpsearch.tracking.publisher import Delivery, Publisher, Tracking, TrackingError
+from hpsearch.config.formatting import flatten
+from hpsearch.tracking.connection import Tracking, TrackingError
+from hpsearch.tracking.event_log import Ledger
+from hpsearch.tracking.mlflow_sync import Publisher
+from hpsearch.tracking.mlflow_tags import (
+    BENEATH,
+    KIND,
+    PARENT,
+    SEARCH,
+    artifact_location,
+    default_uri,
+)
+from hpsearch.tracking.mlflow_writer import Delivery
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 

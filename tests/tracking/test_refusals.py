@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from hpsearch.tracking.refusals import Refused, sentence
-from hpsearch.tracking.registry import Registry, quieten_mlflow
-from hpsearch.tracking.server import Tracking
+from hpsearch.tracking.connection import Refused, Tracking, sentence
+from hpsearch.tracking.model_registry import Registry, quieten_mlflow
 
 from ..servers import answering, free_port
 

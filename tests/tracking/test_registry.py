@@ -10,19 +10,17 @@ import numpy as np
 import pytest
 
 from hpsearch.config import DnCNN, L2Net
-from hpsearch.data.store import PatchStore
+from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.models import Pipeline, build_denoiser, build_descriptor, describe
-from hpsearch.models.serving import Recipe, save_pipeline
-from hpsearch.tracking.candidate import Candidate
-from hpsearch.tracking.decision import Decision
-from hpsearch.tracking.loading import load_descriptor
-from hpsearch.tracking.names import artifact_location, default_uri
-from hpsearch.tracking.publisher import Tracking
-from hpsearch.tracking.registry import Registry
+from hpsearch.models.serialization import Recipe, save_pipeline
+from hpsearch.tracking.connection import Tracking
+from hpsearch.tracking.mlflow_tags import artifact_location, default_uri
+from hpsearch.tracking.model_artifact import Candidate, load_descriptor
+from hpsearch.tracking.model_registry import Decision, Registry
 from hpsearch.training.devices import choose_device
-from hpsearch.training.judging import judge, judged_part
+from hpsearch.training.validation import judge, judged_part
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning",

@@ -3,7 +3,7 @@
 import pytest
 
 from hpsearch.config import SGD, TrialConfig
-from hpsearch.tracking.runs import Run, repeats, runs_from
+from hpsearch.tracking.run_state import Run, repeats, runs_from
 
 
 def run(number: int, rate: float, seed: int) -> Run:

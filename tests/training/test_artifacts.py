@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpsearch.training.artifacts import MADE, SPARED, Artifacts, artifact_key
+from hpsearch.training.artifact_cache import MADE, SPARED, Artifacts, artifact_key
 
 
 def test_what_is_published_is_found(tmp_path: Path) -> None:

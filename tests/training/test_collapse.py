@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpsearch.training.collapse import CollapseDetector, Dispersion, dispersion
+from hpsearch.training.collapse_detection import CollapseDetector, Dispersion, dispersion
 
 
 def slow_dispersion(x: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:

@@ -12,13 +12,7 @@ from hpsearch.config import Computing, L2Net
 from hpsearch.errors import UserError
 from hpsearch.models import build_descriptor
 from hpsearch.models.layers import Dropout
-from hpsearch.training.devices import (
-    Compute,
-    choose_device,
-    compiler,
-    keep_freed_memory,
-    resident,
-)
+from hpsearch.training.devices import Compute, choose_device, compiler, keep_freed_memory, resident
 
 CPU = torch.device("cpu")
 

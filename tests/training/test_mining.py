@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from hpsearch.config import VIEWS, MinedTriplets, RandomTriplets
-from hpsearch.data.samplers import sample, stream
-from hpsearch.training import mining
-from hpsearch.training.mining import Miner
+from hpsearch.data.samplers import sample
+from hpsearch.rng import stream
+from hpsearch.training import triplet_mining
+from hpsearch.training.triplet_mining import Miner
 
 SEQUENCE_OF = np.repeat([0, 1], 15)
 TABLE = torch.from_numpy(np.random.default_rng(0).normal(size=(30 * VIEWS, 4)).astype(np.float32))
@@ -44,7 +45,7 @@ def test_only_a_chunk_is_described_at_a_time() -> None:
         return TABLE[torch.from_numpy(rows)]
 
     miner(candidates=5000).mine(describe, seen=0)
-    assert max(sizes) <= mining.CHUNK
+    assert max(sizes) <= triplet_mining.CHUNK
     assert sum(sizes) == 3 * 5000
 
 

@@ -16,8 +16,7 @@ from hpsearch.config import (
     Schedule,
     StepDecay,
 )
-from hpsearch.training.optimisers import build_optimiser, set_rate
-from hpsearch.training.schedules import rate_factor
+from hpsearch.training.optimization import build_optimiser, rate_factor, set_rate
 
 SCHEDULES = [Constant(), StepDecay(), Cosine(final=0.1), Exponential()]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hpsearch.config import FixedSteps, MinedTriplets, Pairs, RandomTriplets, Stepped, SxK
-from hpsearch.training.stages import Stepper, plain_sampler
+from hpsearch.training.batch_schedule import Stepper, plain_sampler
 
 STAGES = (SxK(groups=8, views=2), SxK(groups=16, views=2), SxK(groups=16, views=4))
 

@@ -23,9 +23,9 @@ from hpsearch.config import (
     SxK,
     TrialConfig,
 )
-from hpsearch.data.store import PatchStore
+from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
-from hpsearch.training.artifacts import Artifacts
+from hpsearch.training.artifact_cache import Artifacts
 from hpsearch.training.loop import Report
 from hpsearch.training.trial import CHECKPOINT, Job, prepare_trial
 

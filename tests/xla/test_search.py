@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.tracking.ledger import Ledger
-from hpsearch.tracking.runs import runs_from
+from hpsearch.tracking.event_log import Ledger
+from hpsearch.tracking.run_state import runs_from
 
 from ..processes import run
 

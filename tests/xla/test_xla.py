@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from hpsearch import config
-from hpsearch.data.embedded import embedded_store
-from hpsearch.data.store import PatchStore
-from hpsearch.training.artifacts import Artifacts
+from hpsearch.data.builtin_sets import embedded_store
+from hpsearch.data.patch_store import PatchStore
+from hpsearch.training.artifact_cache import Artifacts
 from hpsearch.training.trial import Job, prepare_trial
 
 pytest.importorskip("torch_xla")

@@ -1,0 +1,93 @@
+"""Atomic file writes, and files that carry a checksum."""
+
+import errno
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_WORDS = ("No space left on device", "Disk quota exceeded")
+"""What the system calls them, for whoever has the text alone."""
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A draft to write beside ``path``, which it replaces when the block ends.
+
+    If the block raises, the draft is removed and what stood at ``path`` still does. A draft that a
+    killed process left is removed first: it may be a second name of a file that is in use.
+    """
+    draft = path.with_name(f"{path.name}.part")
+    draft.unlink(missing_ok=True)
+    try:
+        yield draft
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Replace a file's content, and make its folder if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as draft:
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether the cause, however far down, is a disk without room."""
+    return any(
+        getattr(cause, "errno", None) in FULL or any(words in str(cause) for words in FULL_WORDS)
+        for cause in _causes(error)
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+DIGEST = 32
+"""Bytes of the SHA-256 that end what is sealed."""
+
+
+def digest(payload: bytes | pa.Buffer) -> bytes:
+    """What a payload is sealed with."""
+    return hashlib.sha256(payload).digest()
+
+
+def unsealed(stored: pa.Buffer) -> pa.Buffer | None:
+    """The payload, without copying; None if it is not as it was when it was sealed."""
+    if stored.size < DIGEST:
+        return None
+    payload = stored.slice(0, stored.size - DIGEST)
+    same = digest(payload) == stored.slice(stored.size - DIGEST).to_pybytes()
+    return payload if same else None
+
+
+def write_sealed(path: Path, payload: bytes) -> None:
+    """Replace a file, which a reader sees as it was or as it is now.
+
+    Raises:
+        OSError: if it cannot be written; the file is then as it was, and no draft is left.
+    """
+    with whole(path) as draft, draft.open("wb") as file:
+        file.write(payload)
+        file.write(digest(payload))
+
+
+def read_sealed(path: Path) -> bytes | None:
+    """What was written; None if there is nothing, or it is damaged.
+
+    Raises:
+        OSError: if there is something that cannot be read.
+    """
+    try:
+        found = unsealed(pa.py_buffer(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    return None if found is None else found.to_pybytes()

@@ -1,0 +1,106 @@
+"""MLflow's UI as a child process that ends with us."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Sequence
+from typing import IO, NoReturn
+
+from hpsearch.console.output import out, say
+from hpsearch.errors import UserError
+from hpsearch.tracking.connection import Tracking
+
+PATIENCE = 120.0
+"""Seconds for MLflow to come up; a busy machine takes half a minute."""
+
+
+def serve(tracking: Tracking, port: int, lines: Sequence[str]) -> None:
+    """Run MLflow's UI until Ctrl-C; once it answers, say where things are.
+
+    Raises:
+        UserError: if it ends by itself.
+    """
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    with tempfile.TemporaryFile() as log:
+        say(f"starting MLflow on {tracking.shown} …")
+        child = _begin(tracking, port, log)
+        try:
+            _await(child, port, log)
+            say("\n".join([*lines, "Ctrl-C stops it."]))
+            child.wait()
+            _give_up(log)
+        except KeyboardInterrupt:
+            out.print("stopped")
+        finally:
+            _end(child)
+
+
+def refuse_used_port(port: int) -> None:
+    """Make sure that a port on this machine is free.
+
+    Raises:
+        UserError: if it is in use.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UserError(f"port {port} is in use; choose another with --port") from error
+
+
+def _begin(tracking: Tracking, port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """In a session of its own, so that Ctrl-C reaches us alone and we end all of it."""
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--workers", "1"]
+    if tracking.artifacts:
+        command += ["--default-artifact-root", tracking.artifacts]
+    settings = {
+        "MLFLOW_BACKEND_STORE_URI": tracking.uri,  # not an argument: those are for all to see
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    return subprocess.Popen(
+        command, env=os.environ | settings, stdout=log, stderr=log, start_new_session=True
+    )
+
+
+def _await(child: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> None:
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        if child.poll() is not None:
+            _give_up(log)
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise UserError(f"MLflow has not come up in {PATIENCE:.0f} s; {_last_words(log)}")
+
+
+def _give_up(log: IO[bytes]) -> NoReturn:
+    raise UserError(f"MLflow's UI has ended by itself: {_last_words(log)}")
+
+
+def _last_words(log: IO[bytes]) -> str:
+    log.seek(0)
+    lines = log.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if child.poll() is None:
+            os.killpg(child.pid, number)
+        try:
+            child.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _as_interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt

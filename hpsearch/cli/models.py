@@ -1,0 +1,328 @@
+"""Commands for models: describe, evaluate, export, ensemble, promote, rollback."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hpsearch.cli.app import Home, TrackingUri, app
+from hpsearch.cli.search import Cluster, console_observer
+from hpsearch.console.output import out, say
+from hpsearch.defaults import HOME
+from hpsearch.errors import INTERRUPTED, UserError
+
+if TYPE_CHECKING:
+    from hpsearch.promotion.ensemble import Registered, Union
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="models:/NAME@champion, models:/NAME/VERSION, a folder of `train`, or SEARCH/TRIAL."
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace an output that is there.")]
+
+
+@app.command(rich_help_panel="Models")
+def describe(
+    model: Model,
+    patches: Annotated[
+        str,
+        typer.Argument(
+            help="mini, tiny, a patch store, a folder of strips (SEQUENCE/ref.png …), a folder of "
+            "patches (PNG, 32×32 or 65×65), or a .npy file (N×32×32)."
+        ),
+    ],
+    to: Annotated[
+        Path,
+        typer.Option(help="A .npy file, a .parquet file, or a folder for the official layout."),
+    ],
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Clean patches, where there are noisy ones too.")
+    ] = False,
+    force: Force = False,
+    tracking_uri: TrackingUri = None,
+    home: Home = HOME,
+) -> None:
+    """Write descriptors of patches with a model.
+
+    The name says the form: .npy holds a row a patch (N×128, float32), .parquet also sequence,
+    point and view, a folder the official benchmark's TO/SEQUENCE/VIEW.csv. Patches are read as
+    they are described, so there may be more of them than memory.
+
+    Example: hpsearch describe models:/patch-descriptor@champion mini --to descriptors
+    """
+    from hpsearch.evaluation.descriptor_io import refuse_existing
+
+    refuse_existing(to, force=force)
+
+    from hpsearch.workflows.describe_patches import describe_patches
+
+    done = describe_patches(
+        model,
+        patches,
+        to,
+        clean=clean,
+        force=force,
+        tracking_uri=tracking_uri,
+        home=home,
+        observer=console_observer(),
+    )
+    say(
+        f"{done.count:,} descriptors of {done.dimensions} numbers in {done.files}: "
+        f"{done.patches_per_s:,.0f} patches a second"
+    )
+
+
+class Given(StrEnum):
+    """Which patches a model is given."""
+
+    noisy = "noisy"
+    clean = "clean"
+    both = "both"
+
+
+@app.command(rich_help_panel="Models")
+def evaluate(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="models:/NAME@ALIAS, a folder of `train`, SEARCH/TRIAL, or a folder of "
+            "descriptors DESC/SEQUENCE/VIEW.csv."
+        ),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="mini (unless told otherwise), tiny, or a store's path.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="auto, a, b, c, illum, view, mini, seeded.")] = "auto",
+    tasks: Annotated[Path | None, typer.Option(help="Folder of official task files.")] = None,
+    given: Annotated[Given, typer.Option("--input", help="Which patches it is given.")] = (
+        Given.noisy
+    ),
+    against: Annotated[
+        str | None, typer.Option(help="Another model: the difference, with its interval.")
+    ] = None,
+    yardsticks: Annotated[
+        bool, typer.Option("--yardsticks", help="Also normalised pixels, SIFT and RootSIFT.")
+    ] = False,
+    to: Annotated[
+        Path | None, typer.Option("--out", help="Folder for scores.json, figures, index.html.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--to", help="The first row's scores alone, as JSON.")
+    ] = None,
+    tracking_uri: TrackingUri = None,
+    home: Home = HOME,
+) -> None:
+    """Score a model on the test sequences: verification, matching, retrieval.
+
+    With --tasks, on the benchmark's own lists; descriptors in the official layout then need no
+    patches.
+
+    Example: hpsearch evaluate models:/patch-descriptor@champion --data mini --out scored
+    """
+    from hpsearch.console.evaluation_output import print_evaluation
+    from hpsearch.workflows.evaluate_models import (
+        EvaluationRequest,
+        evaluate_models,
+        save_evaluation,
+    )
+
+    request = EvaluationRequest(
+        models=tuple(name for name in (model, against) if name is not None),
+        data=data,
+        split=split,
+        tasks=tasks,
+        given=("noisy", "clean") if given == Given.both else (given.value,),
+        yardsticks=yardsticks,
+    )
+    found = evaluate_models(request, tracking_uri=tracking_uri, home=home)
+    print_evaluation(found)
+    if json_file is not None:
+        json_file.write_text(json.dumps(next(iter(found.rows.values())).to_dict()))
+        out.print(f"\n{json_file}", soft_wrap=True)
+    if to is not None:
+        out.print(f"\n{save_evaluation(found, to)}", soft_wrap=True)
+
+
+@app.command(rich_help_panel="Models")
+def export(
+    model: Model,
+    onnx: Annotated[Path, typer.Option("--onnx", help="The ONNX file to write.")],
+    force: Force = False,
+    tracking_uri: TrackingUri = None,
+    home: Home = HOME,
+) -> None:
+    """Write a model as ONNX, and compare the two before the file is handed out.
+
+    The file takes any number of patches at once: ``patches``, float32 (n, 32, 32) in grey levels
+    0…255, to ``descriptors``. It is not kept if onnxruntime's descriptors differ by more than 1e-4.
+
+    Example: hpsearch export models:/patch-descriptor@champion --onnx descriptor.onnx
+    """
+    from hpsearch.evaluation.descriptor_io import drafted, refuse_existing
+    from hpsearch.models.onnx_export import PARITY, export_onnx, refuse_without_onnx
+
+    if onnx.suffix != ".onnx":
+        raise UserError(f"{onnx} is no ONNX file; give --onnx a name that ends in .onnx")
+    refuse_existing(onnx, force=force)
+    refuse_without_onnx()
+
+    from hpsearch.promotion.model_evaluation import pipeline_of
+    from hpsearch.search.workspace import Workspace
+
+    pipeline = pipeline_of(model, Workspace(home), uri=tracking_uri)
+    with drafted(onnx, force=force) as draft:
+        found = export_onnx(pipeline, draft, facts={"hpsearch.model": model})
+    out.print(
+        f"{onnx}: onnxruntime's descriptors differ by at most {found:.1e} (allowed {PARITY:g})",
+        soft_wrap=True,
+    )
+
+
+class How(StrEnum):
+    """How the members' descriptors become one."""
+
+    mean = "mean"
+    concatenate = "concatenate"
+
+
+@app.command(rich_help_panel="Models")
+def ensemble(
+    members: Annotated[list[str], typer.Argument(help="NAME@3, NAME@champion …; at least two.")],
+    name: Annotated[str, typer.Option(help="What to register the ensemble as.")],
+    combine: Annotated[
+        How, typer.Option(help="Project them side by side on what varies most, or average them.")
+    ] = How.concatenate,
+    dimensions: Annotated[
+        int | None, typer.Option(min=2, help="Of a projection; a member's if unset.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Their patch set; if unset, that of their search.")
+    ] = None,
+    tracking_uri: TrackingUri = None,
+    home: Home = HOME,
+) -> None:
+    """Average several registered versions into one descriptor; score it on test, and register it.
+
+    The members must have been trained and tested on the same patches. What a projection needs is
+    learnt from their training sequences. The ensemble is compared with the champion of its name.
+
+    Example: hpsearch ensemble patch-descriptor@1 patch-descriptor@3 --name two-of-them
+    """
+    from hpsearch.promotion.ensemble import combined, load_members, patches_of, register
+    from hpsearch.promotion.score_cache import Gradebook
+    from hpsearch.search.workspace import Workspace
+    from hpsearch.tracking.model_registry import Registry, quieten_mlflow
+
+    if dimensions is not None and combine is How.mean:
+        raise UserError("--dimensions is for --combine concatenate; a mean has as many as a member")
+    quieten_mlflow()
+    workspace = Workspace(home)
+    tracking = workspace.tracking(tracking_uri)
+    found = load_members(members, tracking)
+    store, split = patches_of(found, workspace, data)
+    union = combined(found, combine.value, store.part(split, "train"), dimensions=dimensions)
+    book = Gradebook(workspace.home, store, split)
+    show(union, register(union, Registry(tracking=tracking, model=name), book), name)
+
+
+def show(union: "Union", done: "Registered", name: str) -> None:
+    """Scores, and what became of it."""
+    scores = done.scores
+    if union.kept is not None:
+        say(f"the projection keeps {union.kept:.1%} of the variance on training patches")
+    say(
+        f"on test: verification {scores.verification:.3f}, matching {scores.matching:.3f}, "
+        f"retrieval {scores.retrieval:.3f}, mean mAP {scores.mean:.4f}"
+    )
+    say(f"Registered {name} version {done.version} as {done.alias}: {union.names}")
+    say(f"  {done.decision.reason}")
+
+
+@app.command(rich_help_panel="Models")
+def promote(
+    name: Annotated[str, typer.Argument(help="Name of the search.")],
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Configurations to train again; 3, if unset.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Trainings of each, with new seeds; 3, if unset.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make it champion anyway; that is written down.")
+    ] = False,
+    reevaluate: Annotated[
+        bool,
+        typer.Option("--reevaluate", help="Score the champion on this search's test patches."),
+    ] = False,
+    address: Cluster = None,
+    tracking_uri: TrackingUri = None,
+    home: Home = HOME,
+) -> None:
+    """Train a search's best configurations again, score the best one on test, ask the champion.
+
+    The best configuration is the one with the best mean over its seeds on validation; of its
+    trainings the one with the median goes into the registry. It becomes champion only if it is
+    better than the present one beyond doubt, else challenger. Interrupted, the same command goes
+    on; given again, it trains nothing and does not look at test again.
+
+    Example: hpsearch promote quickstart --dry-run
+    """
+    from hpsearch.console.promotion_output import print_plan, print_promotion
+    from hpsearch.tracking.model_registry import quieten_mlflow
+    from hpsearch.workflows.promote_search import PromotionInterrupted, plan_promotion
+    from hpsearch.workflows.promote_search import promote as run_promotion
+
+    quieten_mlflow()
+    plan = plan_promotion(
+        name,
+        top=top,
+        seeds=seeds,
+        address=None if dry_run else address,
+        tracking_uri=tracking_uri,
+        home=home,
+    )
+    print_plan(plan, dry_run=dry_run)
+    if dry_run:
+        return
+    try:
+        result = run_promotion(
+            plan, force=force, reevaluate=reevaluate, observer=console_observer()
+        )
+    except PromotionInterrupted:
+        raise typer.Exit(INTERRUPTED) from None
+    print_promotion(result)
+
+
+@app.command(rich_help_panel="Models")
+def rollback(
+    model: Annotated[str, typer.Argument(help="Name in the registry.")] = "patch-descriptor",
+    to: Annotated[
+        int | None, typer.Option(min=1, help="This version; else the champion before.")
+    ] = None,
+    tracking_uri: TrackingUri = None,
+    home: Home = HOME,
+) -> None:
+    """Give the alias `champion` back to the champion before; given again, to the one before that.
+
+    No version is changed or deleted.
+
+    Example: hpsearch rollback
+    """
+    from hpsearch.search.workspace import Workspace
+    from hpsearch.tracking.model_registry import Registry, quieten_mlflow
+
+    quieten_mlflow()
+    registry = Registry(tracking=Workspace(home).tracking(tracking_uri), model=model)
+    now, before = registry.rollback(to)
+    if now == before:
+        out.print(f"{model} version {now} is the champion already")
+        return
+    was = "there was none" if before is None else f"it was version {before}"
+    out.print(f"{model} version {now} is champion again; {was}")

@@ -1,0 +1,152 @@
+"""What a search shows while it runs: a live table on a terminal, plain lines in a file."""
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from hpsearch.config.formatting import title
+from hpsearch.search.search import Search
+from hpsearch.tracking.event_log import Event, Ledger
+from hpsearch.tracking.run_state import Run, advance
+
+ROWS = 14
+"""Trials in the live table: all that run, then the latest that ended."""
+STYLES = {
+    "running": "bold",
+    "completed": "green",
+    "pruned": "dim",
+    "collapsed": "magenta",
+    "diverged": "magenta",
+    "failed": "red",
+    "interrupted": "yellow",
+}
+
+
+@dataclass
+class Watch:
+    """Follows the ledger of a search in a thread of its own."""
+
+    ledger: Ledger
+    search: Search
+    console: Console
+    trials: int
+    kind: str = "trial"
+    """Which runs to show: trials, or yardsticks."""
+    _offset: int = 0
+    _runs: dict[str, Run] = field(default_factory=dict)
+    _began: float = field(default_factory=time.monotonic)
+    _before: int = 0
+
+    def __enter__(self) -> "Watch":
+        self._take(self._new_events(), say=False)
+        self._before = self._patches()
+        self._stop = threading.Event()
+        self._live = None
+        if self.console.is_terminal:
+            self._live = Live(self._table(), console=self.console, refresh_per_second=2)
+            self._live.start()
+        self._thread = threading.Thread(target=self._follow, name="watch", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self._live is not None:
+            self._live.update(self._table())
+            self._live.stop()
+
+    def _follow(self) -> None:
+        stopping = False
+        while not stopping:
+            stopping = self._stop.wait(0.5)
+            self._take(self._new_events(), say=self._live is None)
+            if self._live is not None:
+                self._live.update(self._table())
+
+    def _new_events(self) -> list[Event]:
+        events, self._offset = self.ledger.read(self._offset)
+        return [event for event in events if "trial" in event]
+
+    def _take(self, events: list[Event], *, say: bool) -> None:
+        for event in events:
+            run = advance(self._runs.get(event["trial"]), event)
+            self._runs[event["trial"]] = run
+            line = self._line(event, run) if say and run.kind == self.kind else None
+            if line:
+                self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    def _line(self, event: Event, run: Run) -> str | None:
+        clock = time.strftime("%H:%M:%S", time.localtime(event["time"]))
+        head = f"{clock} {run.label:>8}"
+        match event["event"]:
+            case "start":
+                return f"{head} started    {title(run.config)}"
+            case "report":
+                return f"{head} {run.seen:>9,} patches  {_numbers(run)}  {self._outlook()}"
+            case "crash":
+                return f"{head} goes on    from {run.seen:,} patches; {event['reason']}"
+            case "anew":
+                return f"{head} begins anew; {event['reason']}"
+            case "end":
+                reason = f"  ({run.reason})" if run.reason else ""
+                return f"{head} {run.status:<10} {run.seen:>9,} patches  {_numbers(run)}{reason}"
+        return None
+
+    def _table(self) -> Table:
+        table = Table(title=self._outlook(), title_justify="left", expand=True, box=None)
+        for name, justify in (("trial", "right"), ("status", "left"), ("patches", "right")):
+            table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        table.add_column("loss", justify="right", no_wrap=True)
+        table.add_column("mAP", justify="right", no_wrap=True)
+        table.add_column("configuration", no_wrap=True, overflow="ellipsis", ratio=1)
+        for run in self._shown():
+            loss, score = run.metric("train/loss"), run.metric("val/mAP")
+            cells = [f"{run.seen:,}", "" if loss is None else f"{loss:.3f}"]
+            cells += ["" if score is None else f"{score:.3f}", title(run.config)]
+            table.add_row(run.label, run.status, *cells, style=STYLES[run.status])
+        return table
+
+    def _shown(self) -> list[Run]:
+        shown = [run for run in self._runs.values() if run.kind == self.kind]
+        running = [run for run in shown if run.status == "running"]
+        ended = [run for run in shown if run.status != "running"]
+        ended.sort(key=lambda run: run.ended or 0.0)
+        return [*ended[-(ROWS - len(running)) :], *running]
+
+    def _outlook(self) -> str:
+        if self.kind != "trial":
+            return ""
+        trials = [run for run in self._runs.values() if run.kind == "trial"]
+        ended = [run for run in trials if run.status not in ("running", "interrupted")]
+        scores = [run.reports[-1]["objective"] for run in ended if run.status == "completed"]
+        pick = max if self.search.objective.direction == "maximize" else min
+        best = (
+            f"best {self.search.objective.metric} {pick(scores):.3f}" if scores else "no best yet"
+        )
+        return f"{len(ended)} of {self.trials} trials · {best} · {self._time_left(ended)}"
+
+    def _time_left(self, ended: list[Run]) -> str:
+        """From the patches that an average trial took, and the rate since the start."""
+        trained = self._patches() - self._before
+        if not ended or trained <= 0:
+            return "time left unknown"
+        rate = trained / (time.monotonic() - self._began)
+        total = sum(run.seen for run in ended) / len(ended) * self.trials
+        seconds = max(0.0, (total - self._patches()) / rate)
+        return (
+            f"about {seconds / 60:.0f} min left" if seconds > 90 else f"about {seconds:.0f} s left"
+        )
+
+    def _patches(self) -> int:
+        return sum(run.seen for run in self._runs.values())
+
+
+def _numbers(run: Run) -> str:
+    names = {"loss": "train/loss", "mAP": "val/mAP"}
+    found = {short: run.metric(name) for short, name in names.items()}
+    return "  ".join(f"{short} {value:.3f}" for short, value in found.items() if value is not None)

@@ -1,0 +1,33 @@
+"""Progress bars on the terminal."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from hpsearch.console.output import err
+from hpsearch.data.arrow_header import Progress
+
+if TYPE_CHECKING:
+    pass
+
+
+@contextmanager
+def progress_bar(task: str) -> Iterator[Progress]:
+    """A bar over sequences on a terminal; nothing in a file."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    hidden = not err.is_terminal
+    with Bar(*columns, console=err, disable=hidden, transient=True) as bar:
+        shown = bar.add_task(task, total=None)
+
+        def advance(done: int, total: int, name: str) -> None:
+            bar.update(shown, completed=done, total=total, description=f"{task} {name}")
+
+        yield advance

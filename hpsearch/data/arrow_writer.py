@@ -1,0 +1,241 @@
+"""Writer of patch stores, in parallel or sequence by sequence."""
+
+import contextlib
+import errno
+import os
+import platform
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from hpsearch.data.arrow_header import Digests, Header, StoreMeta, digest, fingerprint, to_metadata
+from hpsearch.errors import UserError
+from hpsearch.shapes import UInt8
+
+VIEW_NAMES = ("ref", *(f"{level}{k}" for level in "eht" for k in range(1, 6)))
+VIEWS = len(VIEW_NAMES)
+SIDE = 32
+PIXELS = SIDE * SIDE
+POINT_BYTES = VIEWS * PIXELS
+REFUSALS = {
+    getattr(errno, name)
+    for name in "ENOSPC EDQUOT EFBIG EACCES EPERM EROFS EEXIST ENOTDIR EISDIR".split()  # noqa: SIM905
+}
+
+
+class SequencePatches(NamedTuple):
+    """The patches of one sequence, clean and noisy, in the order of ``VIEW_NAMES``."""
+
+    name: str
+    clean: UInt8[np.ndarray, "n 16 32 32"]
+    noisy: UInt8[np.ndarray, "n 16 32 32"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the pixels of each sequence lie in a file that is not yet sealed."""
+
+    file: Path
+    header: Header
+    offsets: tuple[int, int]
+    """Bytes from the start of the file to the first clean and the first noisy patch."""
+
+    def write(self, position: int, pixels: UInt8[np.ndarray, "n 16 32 32"], *, noisy: bool) -> str:
+        """Put one sequence's patches in their place and return their SHA-256.
+
+        Several processes may write at once.
+        """
+        assert pixels.shape == (self.header.counts[position], VIEWS, SIDE, SIDE)
+        with self.file.open("r+b") as f:
+            f.seek(self.offsets[noisy] + POINT_BYTES * sum(self.header.counts[:position]))
+            f.write(np.ascontiguousarray(pixels).data)
+        return digest(pixels)
+
+    def seal(self, path: Path, parts: Sequence[Digests]) -> str:
+        """Write the fingerprint, flush to disk, and move the file to its final name."""
+        content = fingerprint(self.header.names, self.header.counts, parts)
+        with self.file.open("r+b") as f:
+            offsets = _skeleton(f, self.header.model_copy(update={"fingerprint": content}))
+            assert offsets == self.offsets, "a fingerprint never changes the layout"
+            f.flush()
+            os.fsync(f.fileno())
+        self.file.replace(path)
+        _sync_folder(path.parent)
+        return content
+
+
+@contextlib.contextmanager
+def planned(
+    path: Path, *, names: Sequence[str], counts: Sequence[int], meta: StoreMeta
+) -> Iterator[Layout]:
+    """A file beside ``path`` with room for all; it is gone afterwards unless it was sealed."""
+    header = Header(names=tuple(names), counts=tuple(map(int, counts)), meta=meta)
+    with writing(path):
+        _remove_leftovers(path)
+        _check_room(path, 2 * POINT_BYTES * sum(counts))
+        part = path.with_name(f"{_unfinished(path)}{os.getpid()}.{secrets.token_hex(4)}.part")
+        try:
+            with part.open("wb") as f:
+                offsets = _skeleton(f, header)
+            yield Layout(part, header, offsets)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Make the folder of ``path`` and tell the user what the disk refuses."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as e:
+        if e.errno not in REFUSALS:
+            raise
+        raise UserError(
+            f"cannot write {path} ({e.strerror}); make room or choose another folder"
+        ) from e
+
+
+def _unfinished(path: Path) -> str:
+    """How the names of this machine's unfinished files for ``path`` begin."""
+    return f".{path.name}.{platform.node()}."
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Delete what earlier processes of this machine left when they were killed."""
+    begin = _unfinished(path)
+    for part in path.parent.iterdir():
+        pid, _, end = part.name.removeprefix(begin).partition(".")
+        ours = part.name.startswith(begin) and end.endswith(".part")
+        if ours and pid.isdigit() and not _alive(int(pid)):
+            part.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _check_room(path: Path, needed: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise UserError(
+            f"the store needs {needed / 1e9:.1f} GB and {path.parent} has {free / 1e9:.1f} GB; "
+            "make room or choose another folder"
+        )
+
+
+class _SparseSink:
+    """A file that skips over the pixel buffers instead of writing them."""
+
+    closed = False
+
+    def __init__(self, file, pixel_bytes: int) -> None:
+        self.file, self.pixel_bytes, self.offsets = file, pixel_bytes, []
+
+    def write(self, data) -> int:
+        size = len(data)
+        if size == self.pixel_bytes:
+            self.offsets.append(self.file.tell())
+            self.file.seek(size, os.SEEK_CUR)
+        else:
+            self.file.write(data)
+        return size
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _skeleton(file, header: Header) -> tuple[int, int]:
+    """Write everything but the pixels; returns where clean and noisy pixels begin."""
+    points = sum(header.counts)
+    # Never touched, so it costs address space and no memory.
+    pixels = pa.py_buffer(np.zeros(points * POINT_BYTES, np.uint8))
+    patch = pa.FixedSizeBinaryArray.from_buffers(pa.binary(PIXELS), points * VIEWS, [None, pixels])
+    columns = {"clean": patch, "noisy": patch, **side_columns(header.names, header.counts)}
+    batch = pa.RecordBatch.from_arrays(
+        list(columns.values()), names=list(columns), metadata=to_metadata(header)
+    )
+    sink = _SparseSink(file, pixels.size)
+    with pa.PythonFile(sink, mode="w") as out, pa.ipc.new_file(out, batch.schema) as writer:
+        writer.write_batch(batch)
+    clean, noisy = sink.offsets
+    return clean, noisy
+
+
+def side_columns(names: Sequence[str], counts: Sequence[int]) -> dict[str, pa.Array]:
+    """Sequence, view and index of each row, for readers that know Arrow alone."""
+    repeats = np.multiply(counts, VIEWS)
+    sequence = np.repeat(np.arange(len(names), dtype=np.int16), repeats)
+    index = np.concatenate([np.arange(c, dtype=np.int32) for c in counts])
+    return {
+        "sequence": pa.DictionaryArray.from_arrays(sequence, pa.array(names, pa.string())),
+        "view": pa.array(np.tile(np.arange(VIEWS, dtype=np.int8), len(index))),
+        "index": pa.array(np.repeat(index, VIEWS)),
+    }
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut, where the system allows it."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def spool_sequences(path: Path, sequences: Iterable[SequencePatches], meta: StoreMeta) -> None:
+    """Write ``sequences`` to a store at ``path``."""
+    # Offsets depend on how many points there are, so sequences wait in a spool until all are known.
+    with writing(path), tempfile.TemporaryFile(dir=path.parent) as spool:
+        names, counts = _fill(spool, sequences)
+        with planned(path, names=names, counts=counts, meta=meta) as layout:
+            spool.seek(0)
+            layout.seal(path, [_copy(spool, layout, i) for i in range(len(names))])
+
+
+def _fill(spool: IO[bytes], sequences: Iterable[SequencePatches]) -> tuple[list[str], list[int]]:
+    names, counts = [], []
+    for patches in sequences:
+        if len(patches.clean) == 0:
+            raise UserError(f"sequence {patches.name!r} has no patches; leave it out")
+        if patches.name in names:
+            raise UserError(f"two sequences are called {patches.name!r}; rename one")
+        assert patches.clean.shape == patches.noisy.shape, "clean and noisy are twins"
+        assert patches.clean.shape[1:] == (VIEWS, SIDE, SIDE)
+        names.append(patches.name)
+        counts.append(len(patches.clean))
+        for pixels in patches[1:]:
+            spool.write(np.ascontiguousarray(pixels, dtype=np.uint8).data)
+    if not names:
+        raise UserError("there is no sequence to write; give at least one")
+    return names, counts
+
+
+def _copy(spool, layout: Layout, position: int) -> Digests:
+    """The next sequence of the spool, into its place."""
+    pixels = np.empty((layout.header.counts[position], VIEWS, SIDE, SIDE), np.uint8)
+    sums = []
+    for noisy in (False, True):
+        spool.readinto(pixels.data)
+        sums.append(layout.write(position, pixels, noisy=noisy))
+    return Digests(*sums)

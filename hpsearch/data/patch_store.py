@@ -1,0 +1,294 @@
+"""Patch store: patches in one Arrow file, memory-mapped."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from hpsearch.data.arrow_header import (
+    SCHEMA_VERSION,
+    Digests,
+    Header,
+    StoreMeta,
+    digest,
+    fingerprint,
+    from_metadata,
+    version_of,
+)
+from hpsearch.data.arrow_writer import (
+    SIDE,
+    VIEW_NAMES,
+    VIEWS,
+    SequencePatches,
+    side_columns,
+    spool_sequences,
+)
+from hpsearch.data.splits import VALIDATION_SHARE, Part, Split, split_for
+from hpsearch.errors import UserError
+from hpsearch.shapes import Int, UInt8
+
+
+class Mapped(NamedTuple):
+    """A store as it lies on the disk; the arrays are read-only views on the file."""
+
+    header: Header
+    clean: UInt8[np.ndarray, "points 16 32 32"]
+    noisy: UInt8[np.ndarray, "points 16 32 32"]
+
+
+def map_store(path: Path, content: pa.Buffer | None = None) -> Mapped:
+    """Map the file; no pixel is read.
+
+    Args:
+        path: of the file.
+        content: what the file holds, where this machine has it in memory and not on disk.
+
+    Raises:
+        UserError: if there is no such file, it is no whole patch store, or of another version.
+    """
+    if content is None and not path.is_file():
+        raise UserError(
+            f"no patch store at {path}; make one with `hpsearch data import` or `data photos`"
+        )
+    with _telling(path):
+        header, batch = _read(path, content)
+        shape = (sum(header.counts), VIEWS, SIDE, SIDE)
+        clean, noisy = (
+            np.frombuffer(batch.column(name).buffers()[1], np.uint8).reshape(shape)
+            for name in ("clean", "noisy")
+        )
+    return Mapped(header, clean, noisy)
+
+
+def check_columns(path: Path) -> None:
+    """Compare the columns beside the pixels with what the header says.
+
+    Raises:
+        UserError: if they differ.
+    """
+    with _telling(path):
+        header, batch = _read(path)
+        for name, column in side_columns(header.names, header.counts).items():
+            if not batch.column(name).equals(column):
+                raise ValueError(f"its column {name!r} has changed")
+
+
+def damaged(path: Path, why: str) -> UserError:
+    return UserError(
+        f"{path} is not a usable patch store ({why}); delete it and build or import it again"
+    )
+
+
+@contextlib.contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    """Whatever a damaged file makes Arrow, JSON or us stumble over is told as damage."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as e:
+        raise damaged(path, str(e).partition("\n")[0]) from e
+
+
+def _read(path: Path, content: pa.Buffer | None = None) -> tuple[Header, pa.RecordBatch]:
+    reader = pa.ipc.open_file(pa.memory_map(str(path)) if content is None else content)
+    metadata = reader.schema.metadata or {}
+    version = version_of(metadata)
+    if version is None:
+        raise ValueError("it holds no patches")
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}; "
+            "build or import it again"
+        )
+    return from_metadata(metadata), reader.get_batch(0)
+
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "VIEW_NAMES",
+    "PatchStore",
+    "Patches",
+    "SequencePatches",
+    "StoreMeta",
+    "write_store",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class PatchStore:
+    """Patches of named sequences, clean and noisy, as read-only views on the mapped file."""
+
+    path: Path
+    names: tuple[str, ...]
+    counts: tuple[int, ...]
+    """Points a sequence."""
+    fingerprint: str
+    """SHA-256 of names and pixels, in hex; people are shown the first 16 digits."""
+    meta: StoreMeta
+    clean: UInt8[np.ndarray, "points 16 32 32"]
+    noisy: UInt8[np.ndarray, "points 16 32 32"]
+
+    @staticmethod
+    def open(path: Path | str, content: pa.Buffer | None = None) -> "PatchStore":
+        """Map a store; no pixel is read.
+
+        Args:
+            path: of its file.
+            content: what the file holds, where this machine has it in memory and not on disk.
+
+        Raises:
+            UserError: if there is no such file, it is no patch store, or of another version.
+
+        """
+        header, clean, noisy = map_store(Path(path), content)
+        return PatchStore(
+            path=Path(path),
+            names=header.names,
+            counts=header.counts,
+            fingerprint=header.fingerprint,
+            meta=header.meta,
+            clean=clean,
+            noisy=noisy,
+        )
+
+    def __reduce__(self) -> tuple[Callable, tuple]:
+        return _reopen, (self.path.absolute(), self.fingerprint)
+
+    @cached_property
+    def sequence_of(self) -> Int[np.ndarray, " points"]:
+        """Position in ``names`` of each point's sequence."""
+        return np.repeat(np.arange(len(self.names)), self.counts)
+
+    @cached_property
+    def starts(self) -> Int[np.ndarray, " sequences"]:
+        """First point of each sequence."""
+        return np.cumsum([0, *self.counts[:-1]])
+
+    def split(
+        self, name: str = "auto", *, validation_share: float = VALIDATION_SHARE, seed: int = 0
+    ) -> Split:
+        """The split ``name`` of this store's sequences; see ``split_for``."""
+        split = split_for(
+            self.names, name=name, test=self.meta.test, validation_share=validation_share, seed=seed
+        )
+        return replace(split, name=self.meta.split or "own") if split.name == "own" else split
+
+    def part(self, split: Split, part: Part) -> "Patches":
+        """All patches of one part of a split.
+
+        Raises:
+            UserError: if that part is empty, or names a sequence that is not in the store.
+
+        """
+        return self._take(split.part(part))
+
+    def only(self, names: Sequence[str], split: Split) -> "Patches":
+        """Patches of chosen sequences, to train on.
+
+        Raises:
+            UserError: if one of them is a test sequence of the split, or is not in the store.
+
+        """
+        for name in names:
+            if name in split.test:
+                raise UserError(
+                    f"{name!r} is a test sequence of split {split.name!r} and cannot be trained "
+                    "on; leave it out"
+                )
+        return self._take(tuple(names))
+
+    def verify(self) -> None:
+        """Read everything and compare with the fingerprint.
+
+        Raises:
+            UserError: if anything in it has changed since the store was written.
+
+        """
+        check_columns(self.path)
+        stops = np.cumsum(self.counts)
+        parts = [
+            Digests(digest(self.clean[a:b]), digest(self.noisy[a:b]))
+            for a, b in zip(self.starts, stops, strict=True)
+        ]
+        if fingerprint(self.names, self.counts, parts) != self.fingerprint:
+            raise damaged(self.path, f"it differs from its fingerprint {self.fingerprint[:16]}")
+
+    def _take(self, names: tuple[str, ...]) -> "Patches":
+        missing = sorted(set(names) - set(self.names))
+        if missing:
+            raise UserError(
+                f"{self.path} has no sequence {missing[0]!r}; it has {', '.join(self.names[:8])}"
+                + (", …" if len(self.names) > 8 else "")
+            )
+        at = [self.names.index(n) for n in dict.fromkeys(names)]
+        points = [np.arange(self.starts[i], self.starts[i] + self.counts[i]) for i in at]
+        return Patches(self, np.concatenate(points), tuple(self.names[i] for i in at))
+
+
+@dataclass(frozen=True, eq=False)
+class Patches:
+    """Some sequences of a store; a local row is 16·(local point) + view.
+
+    Pickles as the path of its store, so sending it to a worker costs nothing.
+    """
+
+    store: PatchStore
+    points: Int[np.ndarray, " points"]
+    """Points in the store; their order is the order of the local points."""
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """Points a sequence, in the order of ``names``."""
+        return tuple(self.store.counts[self.store.names.index(n)] for n in self.names)
+
+    @cached_property
+    def sequence_of(self) -> Int[np.ndarray, " points"]:
+        """Position in ``names`` of each local point's sequence."""
+        return np.repeat(np.arange(len(self.names)), self.counts)
+
+    def rows(self, local_rows: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
+        """Rows in the store of local rows."""
+        point, view = np.divmod(local_rows, VIEWS)
+        return VIEWS * self.points[point] + view
+
+    def gather(self, rows: Int[np.ndarray, " n"], *, noisy: bool) -> UInt8[np.ndarray, "n 32 32"]:
+        """Copies of the patches at local rows, writable."""
+        return self._pixels(noisy).reshape(-1, SIDE, SIDE).take(self.rows(rows), axis=0)
+
+    def all(self, *, noisy: bool) -> UInt8[np.ndarray, "points 16 32 32"]:
+        """A writable copy of every patch; 16 KiB a point."""
+        return self._pixels(noisy).take(self.points, axis=0)
+
+    def _pixels(self, noisy: bool) -> UInt8[np.ndarray, "points 16 32 32"]:
+        return self.store.noisy if noisy else self.store.clean
+
+
+def write_store(path: Path, sequences: Iterable[SequencePatches], *, meta: StoreMeta) -> PatchStore:
+    """Write sequences as they come, one in memory at a time; the file appears whole or not at all.
+
+    Raises:
+        UserError: if there is no sequence, one is empty, two have the same name, or the disk
+            refuses.
+    """
+    spool_sequences(Path(path), sequences, meta)
+    return PatchStore.open(path)
+
+
+def _reopen(path: Path, expected: str) -> PatchStore:
+    store = PatchStore.open(path)
+    if store.fingerprint != expected:
+        raise UserError(
+            f"{path} has changed: fingerprint {store.fingerprint[:16]}, expected {expected[:16]}; "
+            "give every machine the same store"
+        )
+    return store

@@ -1,0 +1,91 @@
+"""Descriptors without training: RootSIFT and normalized pixels."""
+
+import numpy as np
+import torch
+from skimage.feature import SIFT
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from hpsearch.errors import UserError
+from hpsearch.shapes import Float, UInt8
+
+GRID = 16
+"""Patches a side of the picture that is described in one call."""
+
+MARGIN = 8
+"""Pixels of repeated edge round each patch, so that smoothing does not mix neighbours."""
+
+
+def sift(patches: UInt8[np.ndarray, "n h h"]) -> UInt8[np.ndarray, "n 128"]:
+    """One SIFT descriptor a patch: keypoint in its centre, upright, as wide as the patch.
+
+    Patches are taken as already turned to their dominant orientation, as HPatches cuts them. A flat
+    patch gives zeros.
+
+    Raises:
+        UserError: if the patches are not square.
+    """
+    if patches.ndim != 3 or patches.shape[1] != patches.shape[2]:
+        raise UserError(f"patches must be (n, side, side), got {patches.shape}")
+    if not len(patches):
+        return np.empty((0, 128), np.uint8)
+    chunks = (patches[i : i + GRID**2] for i in range(0, len(patches), GRID**2))
+    return np.concatenate([_describe(chunk) for chunk in chunks])
+
+
+def root_sift(patches: UInt8[np.ndarray, "n h h"]) -> Float[np.ndarray, "n 128"]:
+    """Square root of the SIFT descriptor divided by its sum; unit L2 norm (zeros stay zeros)."""
+    described = sift(patches).astype(np.float32)
+    return np.sqrt(described / np.maximum(described.sum(axis=1, keepdims=True), 1))
+
+
+def _describe(patches: UInt8[np.ndarray, "n h h"]) -> UInt8[np.ndarray, "n 128"]:
+    side = patches.shape[1]
+    cell = side + 2 * MARGIN
+    row, column = np.divmod(np.arange(len(patches)), GRID)
+    picture = np.zeros(((row[-1] + 1) * cell, GRID * cell), np.float32)
+    around = ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN))
+    for patch, r, c in zip(np.pad(patches, around, mode="edge"), row, column, strict=True):
+        picture[r * cell : (r + 1) * cell, c * cell : (c + 1) * cell] = patch / np.float32(255)
+    extractor = SIFT(upsampling=1, n_octaves=1, n_scales=1)
+    centre = MARGIN + (side - 1) / 2
+    extractor.positions = np.stack([row * cell + centre, column * cell + centre], axis=1)
+    # SIFT's window reaches λ (1 + 1/n_hist) σ to each side of the keypoint
+    sigma = side / 2 / (extractor.lambda_descr * (1 + 1 / extractor.n_hist))
+    extractor.sigmas = np.full(len(patches), sigma)
+    extractor.scales = np.zeros(len(patches), int)
+    extractor.octaves = np.zeros(len(patches), int)
+    extractor.orientations = np.zeros(len(patches))
+    with np.errstate(invalid="ignore"):  # a flat patch is 0/0; it is zeroed below
+        extractor.extract(picture)
+    assert extractor.descriptors is not None
+    flat = patches.min(axis=(1, 2)) == patches.max(axis=(1, 2))
+    return np.where(flat[:, None], 0, extractor.descriptors).astype(np.uint8)
+
+
+SIDE = 16
+FLOOR = 1.0
+"""Grey levels; the least standard deviation, so that a flat patch is not blown up."""
+
+CHUNK = 8192
+
+
+def normalised_pixels(patches: UInt8[Tensor, "n h w"]) -> Float[Tensor, "n 256"]:
+    """Patches shrunk to 16×16 by averaging areas, then (x - mean) / max(std, 1 grey level).
+
+    Mean and (population) standard deviation are those of the 256 values of each patch. From 32×32
+    every value is the mean of 2×2 pixels; from 65×65 areas overlap by up to a pixel.
+
+    Raises:
+        UserError: if the patches are not at least 16×16.
+    """
+    if patches.ndim != 3 or min(patches.shape[1:]) < SIDE:
+        raise UserError(f"patches must be (n, h, w), at least 16×16, got {tuple(patches.shape)}")
+    return torch.cat([_normalised(chunk) for chunk in patches.split(CHUNK)])
+
+
+def _normalised(patches: UInt8[Tensor, "n h w"]) -> Float[Tensor, "n 256"]:
+    small = adaptive_avg_pool2d(patches.float()[:, None], SIDE).flatten(1)
+    centred = small - small.mean(dim=1, keepdim=True)
+    deviation = centred.square().mean(dim=1, keepdim=True).sqrt()
+    return centred / deviation.clamp_min(FLOOR)

@@ -1,0 +1,289 @@
+"""Descriptor files: reading and writing of CSV, npy and Parquet."""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv, parquet
+
+from hpsearch.errors import UserError
+from hpsearch.patch_views import VIEW_NAMES
+from hpsearch.shapes import Float, Int, Num
+
+SEPARATORS = (",", ";")
+
+
+def read_descriptors(
+    folder: Path, names: Sequence[str] | None = None
+) -> dict[str, Float[np.ndarray, "n 16 d"]]:
+    """Descriptors by sequence in float32, as the official tool casts them; ``,`` or ``;`` separate.
+
+    Args:
+        names: sequences to read; default: every sub-folder, sorted.
+
+    Raises:
+        UserError: naming file and row: a missing view, unequal rows or dimensions, NaN, a value
+            that is no number, another separator.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: give DESC of DESC/SEQUENCE/VIEW.csv")
+    if names is None:
+        names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    if not names:
+        raise UserError(f"{folder} holds no sequences: expected DESC/SEQUENCE/VIEW.csv")
+    found = {name: _read_sequence(folder / name) for name in names}
+    dimension = found[names[0]].shape[2]
+    for name, array in found.items():
+        if array.shape[2] != dimension:
+            raise UserError(
+                f"{folder / name}: dimension {array.shape[2]}, but {dimension} in {names[0]}"
+            )
+    return found
+
+
+def write_descriptors(
+    folder: Path, descriptors: Mapping[str, Num[np.ndarray, "n 16 d"]], *, separator: str = ","
+) -> None:
+    """Write every view with five decimals, as the official tool does (``%10.5f``).
+
+    Raises:
+        UserError: if the separator is neither ``,`` nor ``;``.
+    """
+    if separator not in SEPARATORS:
+        raise UserError(f"the separator must be one of {' '.join(SEPARATORS)}, got {separator!r}")
+    for name, array in descriptors.items():
+        for view in VIEW_NAMES:
+            (Path(folder) / name / f"{view}.csv").unlink(missing_ok=True)
+        append_descriptors(Path(folder) / name, array, separator=separator)
+
+
+def append_descriptors(
+    sequence: Path, rows: Num[np.ndarray, "n 16 d"], *, separator: str = ","
+) -> None:
+    """Write the next points of a sequence to the end of its files, or begin them."""
+    sequence.mkdir(parents=True, exist_ok=True)
+    for view, found in zip(VIEW_NAMES, rows.swapaxes(0, 1), strict=True):
+        with (sequence / f"{view}.csv").open("a") as file:
+            np.savetxt(file, found, fmt="%10.5f", delimiter=separator)
+
+
+def _read_sequence(folder: Path) -> Float[np.ndarray, "n 16 d"]:
+    views = [_read_view(folder / f"{view}.csv") for view in VIEW_NAMES]
+    for view, rows in zip(VIEW_NAMES, views, strict=True):
+        if rows.shape != views[0].shape:
+            raise UserError(
+                f"{folder / view}.csv: {rows.shape[0]} rows × {rows.shape[1]} values, but "
+                f"{views[0].shape[0]} × {views[0].shape[1]} in ref.csv"
+            )
+    return np.stack(views, axis=1)
+
+
+def _read_view(path: Path) -> Float[np.ndarray, "n d"]:
+    separator, dimension = _form(path)
+    columns = [str(i) for i in range(dimension)]
+    try:
+        table = csv.read_csv(
+            path,
+            # one thread: only so do errors name their row
+            read_options=csv.ReadOptions(column_names=columns, use_threads=False),
+            parse_options=csv.ParseOptions(delimiter=separator),
+            convert_options=csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.float64())),
+        )
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path} is not a table of numbers: {error}") from error
+    with np.errstate(over="ignore"):  # beyond float32 becomes infinity, which is refused below
+        rows = np.stack([table[i].to_numpy() for i in range(dimension)], axis=1, dtype=np.float32)
+    wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(wrong):
+        raise UserError(f"{path}, row {wrong[0] + 1}: NaN, infinity or an empty value")
+    return rows
+
+
+def _form(path: Path) -> tuple[str, int]:
+    """Separator and number of values of the first row."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing: a sequence needs all {len(VIEW_NAMES)} views")
+    with path.open(encoding="utf-8", errors="replace") as file:
+        first = file.readline().strip()
+    separators = [separator for separator in SEPARATORS if separator in first]
+    if len(separators) != 1:
+        raise UserError(
+            f"{path}, row 1: values must be separated by , or ; (one of them), got {first[:60]!r}"
+        )
+    return separators[0], first.count(separators[0]) + 1
+
+
+ROW_GROUP = 16_384
+"""Rows; 8 MB of descriptors of 128 numbers."""
+
+
+class Keys(NamedTuple):
+    """Which patches some descriptors are of."""
+
+    sequence: Sequence[str] | None
+    point: Int[np.ndarray, " n"]
+    """Within the sequence; the row of the input where there are no sequences."""
+    view: Int[np.ndarray, " n"] | None
+    """Into ``VIEW_NAMES``."""
+
+
+Write = Callable[[Keys, Float[np.ndarray, "n d"]], None]
+"""Takes the next rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """What is to be written."""
+
+    rows: int
+    dimensions: int
+    facts: Mapping[str, str]
+    """Kept in the metadata of a Parquet file."""
+
+
+@contextmanager
+def descriptor_output(to: Path, table: Table, *, force: bool = False) -> Iterator[Write]:
+    """Open an output by its name: ``.npy``, ``.parquet``, else a folder ``TO/SEQUENCE/VIEW.csv``.
+
+    Args:
+        to: its folder is made if it is missing.
+        table: what is to be written; rows that come must add up to it.
+        force: whether an output that is there is replaced.
+
+    Raises:
+        UserError: if it is there already, or the disk refuses.
+    """
+    kinds = {".npy": _npy, ".parquet": _parquet}
+    with drafted(to, force=force) as draft, kinds.get(to.suffix, _official)(draft, table) as write:
+        yield write
+
+
+def refuse_existing(to: Path, *, force: bool) -> None:
+    """Make sure that an output may be written.
+
+    Raises:
+        UserError: if there is something that must not be replaced.
+    """
+    if to.is_dir() and not any(to.iterdir()):
+        return
+    if to.exists() and not force:
+        raise UserError(f"{to} exists already; choose another --to, or replace it with --force")
+    if to.is_dir() and not (_holds_descriptors(to) and to.suffix not in (".npy", ".parquet")):
+        raise UserError(f"{to} holds more than descriptors, so --force leaves it; choose another")
+
+
+@contextmanager
+def drafted(to: Path, *, force: bool) -> Iterator[Path]:
+    """A path beside ``to`` whose file or folder takes its place at the end, or is removed.
+
+    Raises:
+        UserError: as ``refuse_existing``, or if the disk refuses.
+    """
+    refuse_existing(to, force=force)
+    draft = to.with_name(f".{to.name}.{uuid4().hex[:8]}.part")
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        yield draft
+        if to.is_dir():
+            old = to.rename(draft.with_suffix(".old"))
+            draft.rename(to)
+            _remove(old)
+        else:
+            draft.rename(to)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise UserError(f"{to} cannot be written ({why}); choose another place") from error
+    finally:
+        _remove(draft)
+
+
+@contextmanager
+def _npy(draft: Path, table: Table) -> Iterator[Write]:
+    header = {"descr": "<f4", "fortran_order": False, "shape": (table.rows, table.dimensions)}
+    with draft.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+
+        def write(keys: Keys, found: Float[np.ndarray, "n d"]) -> None:
+            file.write(found.astype("<f4").tobytes())
+
+        yield write
+
+
+@contextmanager
+def _parquet(draft: Path, table: Table) -> Iterator[Write]:
+    schema = pa.schema(
+        [
+            ("sequence", pa.dictionary(pa.int32(), pa.string())),
+            ("point", pa.int64()),
+            ("view", pa.dictionary(pa.int32(), pa.string())),
+            ("descriptor", pa.list_(pa.float32(), table.dimensions)),
+        ],
+        metadata={f"hpsearch.{name}": value for name, value in table.facts.items()},
+    )
+    waiting: list[pa.Table] = []
+    # Descriptors neither repeat nor compress: trying to would only take time.
+    with parquet.ParquetWriter(
+        draft,
+        schema,
+        compression="none",
+        use_dictionary=["sequence", "view"],  # type: ignore[arg-type]  the stubs want a bool
+    ) as writer:
+
+        def write(keys: Keys, found: Float[np.ndarray, "n d"]) -> None:
+            waiting.append(pa.Table.from_arrays(_columns(keys, found), schema=schema))
+            if sum(len(part) for part in waiting) >= ROW_GROUP:
+                writer.write_table(pa.concat_tables(waiting).unify_dictionaries())
+                waiting.clear()
+
+        yield write
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting).unify_dictionaries())
+
+
+def _columns(keys: Keys, found: Float[np.ndarray, "n d"]) -> list[pa.Array]:
+    views = None if keys.view is None else np.array(VIEW_NAMES)[keys.view].tolist()
+    return [
+        _names(keys.sequence, len(found)),
+        pa.array(keys.point, pa.int64()),
+        _names(views, len(found)),
+        pa.FixedSizeListArray.from_arrays(pa.array(found.ravel(), pa.float32()), found.shape[1]),
+    ]
+
+
+def _names(names: Sequence[str] | None, count: int) -> pa.Array:
+    return pa.array([None] * count if names is None else names, pa.string()).dictionary_encode()
+
+
+@contextmanager
+def _official(draft: Path, table: Table) -> Iterator[Write]:
+    draft.mkdir()
+
+    def write(keys: Keys, found: Float[np.ndarray, "n d"]) -> None:
+        assert keys.sequence is not None, "the caller asks for a layout that the input has"
+        names = np.array(keys.sequence)
+        for name in dict.fromkeys(keys.sequence):
+            own = found[names == name]
+            append_descriptors(draft / name, own.reshape(-1, len(VIEW_NAMES), own.shape[1]))
+
+    yield write
+
+
+def _holds_descriptors(folder: Path) -> bool:
+    return all(
+        path.is_dir() and all(file.suffix == ".csv" for file in path.iterdir())
+        for path in folder.iterdir()
+    )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    elif path.exists():
+        path.unlink()

@@ -1,0 +1,175 @@
+"""What can be said against a job before it is queued: who answers, which versions, what room."""
+
+import platform
+import re
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import ray
+from ray.job_submission import JobSubmissionClient
+from ray.util.state import list_nodes
+
+from hpsearch.data.builtin_sets import RECIPES
+from hpsearch.errors import UserError
+from hpsearch.execution.placement import Fleet
+from hpsearch.search.resources import Node, Resources
+from hpsearch.tracking.connection import holds_password
+
+PATIENCE = 10.0
+"""Seconds that a server has to say who it is."""
+IN_PATH = re.compile(r"/lib/python(\d+\.\d+)/")
+"""Version of Python in the path of a library."""
+TOKEN = (
+    "{address} wants a token, or another one; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or "
+    "RAY_AUTH_TOKEN_PATH, as on the head"
+)
+START = (
+    "give the dashboard's address, by default port 8265, and start the head with "
+    "`ray start --head` and ray[default] installed"
+)
+
+
+def check_address(address: str) -> None:
+    """Make sure that something can lie at an address.
+
+    Raises:
+        UserError: if it is no address of a job server.
+    """
+    if not address.startswith(("http://", "https://")) or not urlsplit(address).hostname:
+        raise UserError(
+            f"{address!r} is not the address of a job server; give the dashboard's, "
+            "for example http://HEAD:8265"
+        )
+
+
+def refusal(address: str, error: Exception) -> str:
+    """Why there is no job server at an address, where Ray only says that there is none."""
+    said = f"{type(error).__name__} {error}"
+    if re.search(r"\b(401|403)\b|uthenticat", said):
+        return TOKEN.format(address=address)
+    try:
+        request = urllib.request.Request(f"{address.rstrip('/')}/api/version")
+        with urllib.request.urlopen(request, timeout=PATIENCE):
+            return f"what answers at {address} is not the job server of a Ray head; {START}"
+    except urllib.error.HTTPError as answer:
+        if answer.code in (401, 403):
+            return TOKEN.format(address=address)
+        return f"what answers at {address} is not a Ray head (it knows no /api/version); {START}"
+    except urllib.error.URLError as silence:
+        if isinstance(silence.reason, ssl.SSLError):
+            return (
+                f"{address} does not answer in TLS, or with a certificate that is not trusted "
+                f"here; a head itself speaks http://, and https:// needs a proxy before it"
+            )
+    except (OSError, ValueError, HTTPException):
+        return f"what answers at {address} does not speak HTTP; {START}"
+    return f"no Ray head answers at {address}; {START}"
+
+
+def check_versions(address: str, *, ray_there: str, python_there: str | None) -> None:
+    """Make sure that what is sent can run on the head.
+
+    Args:
+        ray_there: as the head says it, ``2.60.0``.
+        python_there: major and minor, ``3.11``; None if it is not known.
+
+    Raises:
+        UserError: if minor versions of Ray or Python differ.
+    """
+    python = ".".join(platform.python_version_tuple()[:2])
+    for what, here, there in (
+        ("Ray", ray.__version__, ray_there),
+        ("Python", python, python_there or python),
+    ):
+        if here.split(".")[:2] != there.split(".")[:2]:
+            raise UserError(
+                f"{address} runs {what} {there}, but this is {what} {here}; install the same on "
+                "both, with constraints.txt or one image (a cluster's nodes must agree as well)"
+            )
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Make sure that no argument holds a password: everybody who reaches the dashboard sees them.
+
+    Raises:
+        UserError: if one does; it is not repeated.
+    """
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        if holds_password(argument):
+            where = before if before.startswith("--") else "an argument"
+            raise UserError(
+                f"{where} holds a password, and jobs can be read by everybody who reaches the "
+                "dashboard; leave it out of the address, and set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD (for PostgreSQL PGUSER and PGPASSWORD) on the head"
+            )
+
+
+def check_data(data: str) -> None:
+    """Make sure that the head can see a patch store, as far as that is known from here.
+
+    Args:
+        data: a set by name, or a path on the cluster.
+
+    Raises:
+        UserError: if it is a path that cannot be one of the head's.
+    """
+    if data in RECIPES:
+        return
+    if not Path(data).is_absolute() and not data.startswith("~/"):
+        raise UserError(
+            f"--data {data} is a path relative to this folder, which the cluster does not see; "
+            "copy the store to a disk of the cluster, and give its absolute path there"
+        )
+
+
+def check_fit(nodes: Sequence[Node], asked: Resources, at_once: int | None) -> None:
+    """Make sure that the cluster has room for a trial, and for so many at once.
+
+    Raises:
+        UserError: saying what there is.
+    """
+    try:
+        Fleet(asked, nodes, at_once)
+    except UserError as error:
+        raise UserError(
+            f"{error}, or pass --wait: the search then asks the cluster for nodes, and waits"
+        ) from error
+
+
+def cluster_nodes(address: str) -> list[Node]:
+    """What each node has now, by Ray's names."""
+    return [node.resources_total or {} for node in _nodes(address)]
+
+
+def _nodes(address: str) -> list[Any]:
+    """As Ray describes them."""
+    found: list[Any] = list_nodes(address=address, raise_on_missing_output=False)
+    return [node for node in found if node.state == "ALIVE"]
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a head runs."""
+
+    ray: str
+    """Version, as 2.60.0."""
+    python: str | None
+    """Major and minor version, by where its libraries lie; None if that does not say."""
+
+
+def head(client: JobSubmissionClient, address: str) -> Head:
+    """Versions of Ray and Python on the head."""
+    version = client._do_request("GET", "/api/version").json()["ray_version"]
+    for node in _nodes(address):
+        if node.is_head_node:
+            answer = client._do_request("GET", f"/nodes/{node.node_id}")
+            found = IN_PATH.search(answer.text) if answer.ok else None
+            return Head(version, found and found[1])
+    return Head(version, None)

@@ -1,0 +1,262 @@
+"""Client of a Ray cluster's job server: submit, follow and stop searches."""
+
+import asyncio
+import logging
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ray.job_submission import JobDetails, JobSubmissionClient
+from ray.job_submission import JobStatus as RayStatus
+
+import hpsearch
+from hpsearch.errors import INTERRUPTED, UserError
+from hpsearch.execution import job_checks
+from hpsearch.execution.job_status import failure_line, progress_line
+from hpsearch.search.resources import Resources
+
+SEARCH, HOME = "hpsearch", "home"
+"""Metadata of a job: the name of its search, and its home folder on the cluster."""
+STATES = {
+    RayStatus.PENDING: "queued",
+    RayStatus.RUNNING: "running",
+    RayStatus.SUCCEEDED: "completed",
+    RayStatus.STOPPED: "stopped",
+    RayStatus.FAILED: "failed",
+}
+
+
+@dataclass(frozen=True)
+class SearchJob:
+    """The first attempt at a search, or one that resumed it."""
+
+    id: str
+    search: str
+    home: str
+    state: str
+    """queued, running, completed, stopped or failed."""
+    began: float | None
+    """Seconds since 1970, as ``ended``."""
+    ended: float | None
+    message: str
+
+    @classmethod
+    def of(cls, details: JobDetails) -> "SearchJob":
+        """From a job that this package has submitted."""
+        metadata = details.metadata or {}
+        state = STATES.get(details.status, str(details.status).lower())
+        if state == "failed" and details.driver_exit_code == INTERRUPTED:
+            state = "stopped"
+        return cls(
+            id=details.submission_id or "",
+            search=metadata[SEARCH],
+            home=metadata.get(HOME, ""),
+            state=state,
+            began=_seconds(details.start_time),
+            ended=_seconds(details.end_time),
+            message=details.message or "",
+        )
+
+    @property
+    def over(self) -> bool:
+        """Whether it will change no more."""
+        return self.state in ("completed", "stopped", "failed")
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds that it has run, if it has begun; the clocks of head and user may differ."""
+        if self.began is None:
+            return None
+        return max(0.0, (self.ended or time.time()) - self.began)
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return milliseconds / 1000 if milliseconds else None
+
+
+SETTLING = 30.0
+"""Seconds that a head which answers may take until it can run jobs."""
+STOP_WAIT = 120
+"""Seconds that a stopped search has to save its trials."""
+OURS = ("__pycache__", "*.pyc")
+TALKATIVE = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+"""Loggers of Ray that tell of every upload."""
+
+
+@dataclass(frozen=True)
+class JobServer:
+    """The job server of a Ray head, ``http://HEAD:8265``.
+
+    Where the head asks for a token, Ray reads it from RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, with
+    RAY_AUTH_MODE=token.
+    """
+
+    address: str
+
+    @cached_property
+    def client(self) -> JobSubmissionClient:
+        """Ray's client, once it has found the head.
+
+        Raises:
+            UserError: if nobody, or nobody of Ray, answers at the address, or it wants a token.
+        """
+        job_checks.check_address(self.address)
+        for name in TALKATIVE:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        try:
+            return JobSubmissionClient(self.address)
+        except Exception as error:  # Ray raises bare RuntimeError, ConnectionError and its own
+            raise UserError(job_checks.refusal(self.address, error)) from error
+
+    def check_versions(self) -> None:
+        """Make sure that the head runs what is sent.
+
+        Raises:
+            UserError: if versions of Ray or Python differ.
+        """
+        there = job_checks.head(self.client, self.address)
+        job_checks.check_versions(self.address, ray_there=there.ray, python_there=there.python)
+
+    def check_room(self, asked: Resources, at_once: int | None) -> None:
+        """Make sure that the cluster has room now for a trial, and for so many at once.
+
+        Raises:
+            UserError: saying what there is.
+        """
+        job_checks.check_fit(job_checks.cluster_nodes(self.address), asked, at_once)
+
+    def submit(
+        self, search: str, arguments: Sequence[str], *, home: str, space: Path | None = None
+    ) -> str:
+        """Queue ``hpsearch ARGUMENTS`` on the head; the id of the job.
+
+        Args:
+            search: its name.
+            arguments: of the command; a space is named as it is called in its folder.
+            home: folder on the cluster.
+            space: a Python file that travels along.
+
+        Raises:
+            UserError: if this search is on the cluster already, and neither failed nor is resumed,
+                if an argument holds a password, or the head takes no job.
+        """
+        job_checks.check_arguments(arguments)
+        before = self._attempts(search)
+        if before:
+            self._refuse_twice(before[-1], new=space is not None)
+        number = len(before) + 1
+        with tempfile.TemporaryDirectory() as folder:
+            if space is not None:
+                shutil.copyfile(space, Path(folder) / space.name)
+            return self._queue(
+                entrypoint=f"python -m hpsearch {shell_line([*arguments, '--home', home])}",
+                submission_id=search if number == 1 else f"{search}--{number}",
+                metadata={SEARCH: search, HOME: home},
+                runtime_env=_environment(Path(folder)),
+            )
+
+    def _queue(self, **job: Any) -> str:
+        """A head that has just started answers before it can take jobs."""
+        deadline = time.monotonic() + SETTLING
+        while True:
+            try:
+                return self.client.submit_job(**job)
+            except RuntimeError as error:
+                if "No available agent" not in str(error) or time.monotonic() > deadline:
+                    raise UserError(
+                        f"{self.address} takes no job ({str(error)[:200]}); look into "
+                        "the log of its dashboard, then give the same command again"
+                    ) from error
+            time.sleep(1)
+
+    def jobs(self) -> list[SearchJob]:
+        """All searches of this cluster, oldest first."""
+        listed = self.client.list_jobs()
+        found = [SearchJob.of(job) for job in listed if SEARCH in (job.metadata or {})]
+        return sorted(found, key=lambda job: (job.began or float("inf"), job.id))
+
+    def job(self, search: str) -> SearchJob:
+        """The latest attempt at a search.
+
+        Raises:
+            UserError: if the cluster knows no such search.
+        """
+        attempts = self._attempts(search)
+        if not attempts:
+            known = ", ".join(dict.fromkeys(job.search for job in self.jobs())) or "none yet"
+            raise UserError(f"{self.address} knows no search {search!r}; there are: {known}")
+        return attempts[-1]
+
+    def logs(self, job: SearchJob) -> str:
+        """What it has printed."""
+        return self.client.get_job_logs(job.id)
+
+    def follow(self, job: SearchJob) -> Iterator[str]:
+        """What it prints, until it ends."""
+        lines = self.client.tail_job_logs(job.id)
+        loop = asyncio.new_event_loop()
+        try:
+            while True:
+                yield loop.run_until_complete(anext(lines))
+        except StopAsyncIteration:
+            return
+        finally:
+            loop.close()
+
+    def stop(self, job: SearchJob) -> None:
+        """Ask a search to save its trials and end; it can be resumed."""
+        self.client.stop_job(job.id)
+
+    def progress(self, job: SearchJob) -> str:
+        """The latest line that says how far it is; of a failed one, why."""
+        if job.state == "queued":
+            return job.message
+        text = self.logs(job)
+        return failure_line(text, job.message) if job.state == "failed" else progress_line(text)
+
+    def _attempts(self, search: str) -> list[SearchJob]:
+        return [job for job in self.jobs() if job.search == search]
+
+    def _refuse_twice(self, job: SearchJob, *, new: bool) -> None:
+        if not job.over:
+            raise UserError(
+                f"search {job.search!r} is running on {self.address}; follow it with `hpsearch "
+                f"logs {job.search} -f --address {self.address}`, or choose another --name"
+            )
+        if new and job.state != "failed":
+            raise UserError(
+                f"search {job.search!r} has {job.state} on {self.address}; go on with `hpsearch "
+                f"resume {job.search} --address {self.address}`, or choose another --name"
+            )
+
+
+def shell_line(words: Sequence[str]) -> str:
+    """Words for the head's shell, where a leading ``~/`` is the home folder there."""
+    return " ".join(
+        "~/" + shlex.quote(word[2:]) if word.startswith("~/") else shlex.quote(word)
+        for word in words
+    )
+
+
+def _environment(folder: Path) -> dict:
+    return {
+        "working_dir": str(folder),
+        "py_modules": [str(Path(hpsearch.__file__).parent)],
+        "excludes": list(OURS),
+        "env_vars": {
+            # Ray sends SIGTERM, and would wait 3 s. Not SIGINT: a head that was started in a
+            # shell's background hands down that it is ignored.
+            "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT),
+            "PYTHONUNBUFFERED": "1",
+        },
+    }

@@ -1,0 +1,204 @@
+"""Optuna searcher for Ray Tune, and its reconciliation with the event log."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.search import Searcher
+
+from hpsearch.search.mirror import mirrored
+from hpsearch.search.outcome import FAILURES, outcome
+from hpsearch.search.samplers import build_sampler
+from hpsearch.search.search import Search, load_search
+from hpsearch.search.stopping import ENDED, study_is_out_of_patience
+from hpsearch.search.study import in_database, open_study
+from hpsearch.search.tpe import Known
+from hpsearch.search.trial_queue import POINT, REPEAT, WARM, Places, Turn, begun
+from hpsearch.search.workspace import SearchFolder
+
+OUTCOME = "outcome"
+"""User attribute of an Optuna trial: how it ended, in our words."""
+
+
+class StudySearch(Searcher):
+    """Ray's view of an Optuna study; it keeps nothing that the study's storage does not know.
+
+    Args:
+        folder: the search's; its name is the study's.
+        space: the file that states the search.
+        trials: how many to begin in all.
+        url: the study's storage, if it is not the search's own file.
+        forgiven: trials, from the first that ended on, that no patience is lost over.
+    """
+
+    def __init__(
+        self, folder: Path, *, space: Path, trials: int, url: str | None = None, forgiven: int = 0
+    ) -> None:
+        self._folder, self._space, self._trials, self._url = folder, space, trials, url
+        self._forgiven = forgiven
+        self._running: dict[str, optuna.Trial] = {}
+        self._unfinished: list[int] = []
+        self._warm = 0
+        self._known = Known()
+        self._opened: tuple[Search, optuna.Study, Places] | None = None
+        objective = load_search(space).objective
+        super().__init__(metric="objective", mode=objective.mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": None, "_running": {}, "_known": Known()}
+
+    def _open(self) -> tuple[Search, optuna.Study, Places]:
+        if self._opened is None:
+            search = load_search(self._space)
+            study = open_study(self._folder, search=search, url=self._url)
+            if in_database(self._url):
+                study = mirrored(study)
+            trials = study.get_trials(deepcopy=False)
+            self._unfinished = [t.number for t in trials if t.state == TrialState.RUNNING]
+            self._warm = sum(WARM in trial.user_attrs for trial in trials)
+            places = Places(search.planned, search.seeds, search.listed)
+            self._opened = (search, study, places)
+        return self._opened
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial's configuration, as JSON; Tune's word for the end after the last.
+
+        First come the trials of an earlier session that did not end. None, for Tune to ask again
+        later, if one that still runs decides whether the search is out of patience.
+        """
+        search, study, places = self._open()
+        if self._unfinished:
+            trial = self._again(self._unfinished.pop(0))
+        else:
+            trials = study.get_trials(deepcopy=False)
+            places.note(trials)
+            turn = places.turn() if places.begun < self._trials else None
+            if turn is None:
+                return Searcher.FINISHED
+            if study_is_out_of_patience(trials, search, forgiven=self._forgiven):
+                return None if self._running else Searcher.FINISHED
+            trial = self._ask(turn, queued=trials[-1:])
+        self._running[trial_id] = trial
+        config, number = self._config(trial), trial.number - self._warm
+        return {"trial": config, "number": number, "id": trial_name(number)}
+
+    def _ask(self, turn: Turn, *, queued: Sequence[FrozenTrial]) -> optuna.Trial:
+        """By the queue, so that the storage knows a trial's place from its first moment on."""
+        study = self._sampling(turn.point)
+        if not any(trial.state == TrialState.WAITING for trial in queued):
+            study.enqueue_trial(dict(turn.params), user_attrs=turn.attributes)
+        trial = study.ask()
+        if POINT not in trial.user_attrs:  # queued by the user
+            for name, value in turn.attributes.items():
+                trial.set_user_attr(name, value)
+        return trial
+
+    def _again(self, number: int) -> optuna.Trial:
+        frozen = self._open()[1].get_trials(deepcopy=False)[number]
+        return optuna.Trial(self._sampling(frozen.user_attrs.get(POINT, number)), frozen._trial_id)
+
+    def _sampling(self, point: int) -> optuna.Study:
+        search, study, _ = self._open()
+        study.sampler = build_sampler(
+            search.sampler, seed=search.seed, point=point, known=self._known
+        )
+        return study
+
+    def _config(self, trial: optuna.Trial) -> dict[str, Any]:
+        """What a trial was drawn as; a driver that died while it drew has not written it."""
+        known = trial.user_attrs
+        if "config" in known:
+            return known["config"]
+        drawn = self._open()[0].draw(trial, repeat=known.get(REPEAT, 0))
+        config = drawn.model_dump(mode="json")
+        trial.set_user_attr("seed", drawn.seed)
+        trial.set_user_attr("config", config)
+        return config
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Record an intermediate value at its patches seen."""
+        if trial_id not in self._running or self._open()[0].also:
+            return
+        trial, seen = self._running[trial_id], int(result["seen"])
+        # one that goes on from a checkpoint says its last report again, and from none, all of them
+        latest = trial.storage.get_trial(trial._trial_id).last_step
+        if latest is None or seen > latest:
+            trial.report(float(result["objective"]), seen)
+
+    def put_back(self, trial_id: str) -> None:
+        """A trial that has not ended will be suggested again."""
+        self._unfinished.append(self._running.pop(trial_id).number)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tell the study how a trial ended; Tune calls by keyword."""
+        if trial_id not in self._running:
+            return
+        search, study, _ = self._open()
+        trial = self._running[trial_id]
+        before = study.get_trials(deepcopy=False)
+        trial.set_user_attr(ENDED, 1 + sum(other.state.is_finished() for other in before))
+        values = None if error or not result else _values(result, search)
+        if values is None or result is None:
+            trial.set_user_attr(OUTCOME, "failed")
+            trial.set_user_attr("reason", (result or {}).get("reason", ""))
+            study.tell(trial, state=TrialState.FAIL)
+        else:
+            self.on_trial_result(trial_id, result)  # Tune withholds the one that stopped a trial
+            status, reason = outcome(result)
+            trial.set_user_attr(OUTCOME, status)
+            trial.set_user_attr("reason", reason)
+            trial.set_constraint("collapsed", 1.0 if status in FAILURES else 0.0)  # > 0 violates
+            if status == "pruned":
+                study.tell(trial, state=TrialState.PRUNED)
+            else:
+                study.tell(trial, values)
+        del self._running[trial_id]
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the storage has it all."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the storage has it all."""
+
+
+def _values(result: Mapping[str, Any], search: Search) -> list[float] | None:
+    """One value for each objective; None if the result lacks one."""
+    metrics, collapsed = result.get("metrics", {}), result.get("collapsed", False)
+    collapsed = collapsed or result.get("status") in FAILURES
+    if "objective" not in result:
+        return None
+    if not collapsed and any(also.metric not in metrics for also in search.also):
+        return None
+    further = (also.value(metrics, collapsed=collapsed) for also in search.also)
+    return [float(result["objective"]), *further]
+
+
+def trial_name(number: int) -> str:
+    """What a trial is called in the ledger and on disk."""
+    return f"{number:03d}"
+
+
+def reconcile(folder: SearchFolder) -> None:
+    """End in the ledger what has ended in the study.
+
+    The study is told first, so it is the ledger that may lack an end.
+    """
+    runs = {run.id: run for run in folder.runs()}
+    study = open_study(folder.path, search=folder.search(), url=folder.record.study)
+    trials = study.get_trials(deepcopy=False)
+    first = sum(WARM in trial.user_attrs for trial in trials)
+    for trial in begun(trials):
+        run = runs.get(trial_name(trial.number - first))
+        if run and trial.state.is_finished() and run.status in ("running", "interrupted"):
+            folder.ledger.append("end", trial=run.id, **_ending(trial))
+
+
+def _ending(trial: FrozenTrial) -> dict[str, str]:
+    if trial.state == TrialState.FAIL:
+        return {"status": "failed", "reason": "the driver died before it could say why"}
+    attributes = trial.user_attrs
+    return {"status": attributes[OUTCOME], "reason": attributes.get("reason", "")}

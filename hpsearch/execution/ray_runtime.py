@@ -1,0 +1,178 @@
+"""Ray runtime: starting, joining and leaving a cluster, and its nodes."""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.autoscaler.sdk import request_resources
+
+from hpsearch.errors import UserError
+from hpsearch.execution.placement import Fleet
+from hpsearch.execution.preemption import draining
+from hpsearch.search.resources import Resources, wishes
+
+EVERY = 1.0
+"""Seconds between two looks."""
+RAY_WAITS = "RAY_gcs_rpc_server_reconnect_timeout_s"
+"""Ray's setting: seconds without a head after which it ends a process; 60 if unset."""
+
+
+@contextmanager
+def head_watched(gone: Callable[[], None]) -> Iterator[None]:
+    """Call ``gone`` from another thread once the head has not answered for too long.
+
+    That is half the time that Ray waits, so that there is time for a last word.
+    """
+    over, patience = threading.Event(), float(os.environ.get(RAY_WAITS, "60")) / 2
+    address = ray.get_runtime_context().gcs_address
+
+    def look() -> None:
+        heard = time.monotonic()
+        while not over.wait(EVERY):
+            if answers(address):
+                heard = time.monotonic()
+            elif time.monotonic() - heard > patience:
+                gone()
+                return
+
+    threading.Thread(target=look, name="head", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def answers(address: str, *, patience: float = 2.0) -> bool:
+    """Whether somebody listens at ``HOST:PORT``, within so many seconds."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=patience).close()
+    except (OSError, OverflowError):  # the latter of a port that there cannot be
+        return False
+    return True
+
+
+LOCAL = "local"
+"""Address of a Ray of one's own, on this machine."""
+PATIENCE = 10.0
+"""Seconds that the head of a cluster has to answer."""
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "600",  # nothing is ever read from what Tune writes down
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would end its trials without a word
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of a trial that was stopped while it raised
+    "THP_MEM_ALLOC_ENABLE": "1",  # workers train in a thread; see keep_freed_memory
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a bad report ends its trial, not the search
+}
+
+
+def start_ray(*, address: str | None = None, cpus: int | None = None) -> None:
+    """Join a cluster, or start Ray on this machine.
+
+    Raises:
+        UserError: if there is no cluster at ``address``, or it is a dashboard's.
+    """
+    if address is not None and address.startswith("http"):
+        raise UserError(
+            f"{address} is a dashboard, and a search joins the cluster itself: give HEAD:6379, or "
+            "send the search there with `hpsearch submit`"
+        )
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if ray.is_initialized():
+        return
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the ledger says why trials fail
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address in (None, LOCAL):
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # nothing listens beyond loopback
+        ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **quiet)
+        return
+    _knock(address)
+    try:
+        ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError) as error:
+        raise _nobody(address) from error
+
+
+def _knock(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdigit():
+        return  # auto, or something that Ray refuses at once
+    if not answers(f"{host}:{port}", patience=PATIENCE):
+        raise _nobody(address)
+
+
+def _nobody(address: str) -> UserError:
+    return UserError(
+        f"no Ray cluster answers at {address}; start one, or give another with --address (`local` "
+        "for this machine alone)"
+    )
+
+
+def stop_ray() -> None:
+    """Give the machine back, or leave the cluster."""
+    ray.shutdown()
+
+
+def check_room(resources: Resources, at_once: int | None) -> None:
+    """Make sure that the cluster can hold a trial, and so many at once.
+
+    Raises:
+        UserError: saying what is missing.
+    """
+    Fleet(resources, nodes(), at_once)
+
+
+def nodes() -> list[dict[str, float]]:
+    """What each node of the cluster has that is not about to be taken away."""
+    going = draining()
+    there = (n for n in ray.nodes() if n["Alive"] and n["NodeID"] not in going)
+    return [node["Resources"] for node in there]
+
+
+PAUSE = 5.0
+"""Seconds between two looks."""
+
+
+@contextmanager
+def room(asked: Resources, at_once: int | None, say: Callable[[str], None]) -> Iterator[None]:
+    """Nodes for so many trials at once, while inside; afterwards none is kept idle.
+
+    Where no autoscaler listens, this waits until somebody starts the nodes.
+
+    Where trials may hold a GPU or a TPU, it is GPUs that are asked for.
+
+    Args:
+        asked: by each trial.
+        at_once: trials; None for one, and whatever else there is.
+        say: told once, if there is something to wait for.
+    """
+    wish = wishes(asked, ())[0]
+    request_resources(bundles=[wish.bundle()] * (at_once or 1))
+    try:
+        _wait(asked, at_once, say)
+        yield
+    finally:
+        request_resources(bundles=[])
+
+
+def _wait(asked: Resources, at_once: int | None, say: Callable[[str], None]) -> None:
+    said = False
+    while True:
+        try:
+            return check_room(asked, at_once)
+        except UserError as error:
+            if not said:
+                say(f"waiting for nodes: {str(error).partition(';')[0]}")
+                said = True
+        time.sleep(PAUSE)

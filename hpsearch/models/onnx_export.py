@@ -1,0 +1,123 @@
+"""A pipeline as an ONNX file, compared with the pipeline before it is handed out."""
+
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from hpsearch.errors import UserError
+from hpsearch.models.serialization import SIDE
+from hpsearch.shapes import Float
+
+PARITY = 1e-4
+"""Largest difference from the pipeline that any number of a descriptor may have."""
+NEEDED = ("onnx", "onnxruntime", "onnxscript")
+BATCHES = (1, 2, 65)
+"""Of what the two are compared on: one, the exported one, more than a block."""
+
+
+def refuse_without_onnx() -> None:
+    """Make sure that what exporting needs is installed.
+
+    Raises:
+        UserError: if it is not.
+    """
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"exporting needs {', '.join(missing)}; install with: pip install 'hpsearch[onnx]'"
+        )
+
+
+def export_onnx(pipeline: nn.Module, path: Path, *, facts: dict[str, str]) -> float:
+    """Write a pipeline to ``path``; the largest difference that onnxruntime's descriptors have.
+
+    The file takes ``patches``, float32 (n, 32, 32) in grey levels 0…255, n any number, and gives
+    ``descriptors``. It is written first and compared then: whoever calls throws it away on error.
+
+    Args:
+        pipeline: on the CPU.
+        path: the file to write.
+        facts: kept in the file's metadata.
+
+    Raises:
+        UserError: if the two differ by more than ``PARITY``.
+    """
+    with _quiet():
+        program = torch.onnx.export(
+            pipeline.eval(),
+            (torch.zeros(2, SIDE, SIDE),),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
+            input_names=["patches"],
+            output_names=["descriptors"],
+            # The optimiser takes constants below 1e-8 for 0 and drops the addition that keeps a
+            # zero descriptor finite; runtimes optimise by themselves when they load.
+            optimize=False,
+            verbose=False,
+        )
+        assert program is not None, "the exporter that returns a program was asked for"
+        program.model.metadata_props.update(facts)
+        program.save(path, external_data=False)
+    found = difference(pipeline, path)
+    if not found <= PARITY:  # NaN is no parity either
+        raise UserError(
+            f"the exported network differs from the pipeline by {found:.1e}, more than {PARITY:g}, "
+            "and is not kept; use the model through hpsearch or MLflow"
+        )
+    return found
+
+
+def difference(pipeline: nn.Module, path: Path) -> float:
+    """Largest absolute difference between an ONNX file and a pipeline, over several batches."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    found = []
+    for number in BATCHES:
+        patches = trial_patches(number)
+        with torch.inference_mode():
+            expected = pipeline(torch.from_numpy(patches)).numpy()
+        (given,) = session.run(["descriptors"], {"patches": patches})
+        found.append(np.abs(np.asarray(given) - expected).max())
+    return float(np.max(found))
+
+
+def trial_patches(number: int) -> Float[np.ndarray, "n 32 32"]:
+    """Patches of every kind, in whole grey levels: noise, ramps, edges, and flat ones, black first.
+
+    The mean of a flat patch between two levels is rounded, and what is left of the patch without it
+    is that rounding alone; two programs need not agree on it.
+    """
+    rng = np.random.default_rng(number)
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    kinds = [
+        lambda: np.zeros((SIDE, SIDE)),
+        lambda: rng.integers(0, 256, (SIDE, SIDE)),
+        lambda: np.clip(rng.normal() * rows * 8 + rng.normal() * columns * 8, 0, 255),
+        lambda: np.where(rows + columns * rng.normal() > SIDE, 255, rng.integers(0, 256)),
+        lambda: np.full((SIDE, SIDE), 255 * rng.random()),
+    ]
+    patches = np.stack([kinds[i % len(kinds)]() for i in range(number)])
+    return patches.round().astype(np.float32)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's remarks on its own deprecations and on packages nobody asked for."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        log.setLevel(level)

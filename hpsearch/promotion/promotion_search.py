@@ -1,0 +1,115 @@
+"""Where a promotion lives: a search of its own beside the one it promotes."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from hpsearch.atomic_files import write_whole
+from hpsearch.errors import UserError
+from hpsearch.promotion.retraining_plan import PLAN, Plan, plan
+from hpsearch.search.stopping import Limits
+from hpsearch.search.workspace import SearchFolder, SearchRecord
+
+TOP, SEEDS = 3, 3
+SPACE = '''\
+"""Configurations of search {parent}, trained again with other seeds."""
+
+from pathlib import Path
+
+from hpsearch.search.stopping import Limits
+from hpsearch.promotion.retraining_plan import chosen_search
+
+HERE = Path(__file__).absolute().parent
+SEARCH = chosen_search(HERE.with_name("{parent}") / "space.py", HERE / "{plan}")
+'''
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What is trained again, and where."""
+
+    parent: SearchFolder
+    plan: Plan
+    child: SearchFolder | None
+    """None if it has not begun."""
+
+    @property
+    def seconds(self) -> float | None:
+        """What one training took in the search, as the median of those chosen; None if unknown."""
+        labels = {one.trial for one in self.plan.chosen}
+        runs = [run for run in self.parent.runs() if run.label in labels and run.reports]
+        known = [run.reports[-1]["seconds"] for run in runs if "seconds" in run.reports[-1]]
+        return median(known) if known else None
+
+    @property
+    def at_once(self) -> int:
+        """Trainings at once on this machine, as in the search."""
+        record = self.parent.record
+        return record.concurrent or record.cpus or os.cpu_count() or 1
+
+
+def prepare(folder: SearchFolder, *, top: int | None, seeds: int | None) -> Promotion:
+    """The promotion of a search: as it was begun, or as it would begin now.
+
+    Raises:
+        UserError: if it was begun with other numbers, or its name is taken, or no trial completed.
+    """
+    name = f"{folder.name}-promotion"
+    if not folder.workspace.folder(name).exists():
+        return Promotion(folder, _plan(folder, top, seeds), None)
+    child = folder.workspace.open(name)
+    if child.record.space != _origin(folder):
+        raise UserError(
+            f"search {name!r} is in the way of the promotion of {folder.name!r}; rename the folder "
+            f"{child.path}"
+        )
+    child = SearchFolder(child.workspace, child.path, _record(folder, child.record.trials))
+    if not (child.path / PLAN).exists():
+        return Promotion(folder, _plan(folder, top, seeds), child)
+    found = Plan.model_validate_json((child.path / PLAN).read_text())
+    _refuse_other_numbers(found, child, top=top, seeds=seeds)
+    return Promotion(folder, found, child)
+
+
+def begin(promotion: Promotion) -> SearchFolder:
+    """Make the folder of a promotion, unless it is there."""
+    parent, child = promotion.parent, promotion.child
+    if child is None:
+        record = _record(parent, len(promotion.plan.configs))
+        with TemporaryDirectory() as temporary:
+            space = Path(temporary) / "space.py"
+            space.write_text(SPACE.format(parent=parent.name, plan=PLAN))
+            child = parent.workspace.create(f"{parent.name}-promotion", space, record)
+    if not (child.path / PLAN).exists():
+        write_whole(child.path / PLAN, promotion.plan.model_dump_json(indent=1))
+    return child
+
+
+def _plan(folder: SearchFolder, top: int | None, seeds: int | None) -> Plan:
+    objective = folder.search().objective
+    return plan(folder.name, folder.runs(), objective, top=top or TOP, seeds=seeds or SEEDS)
+
+
+def _record(folder: SearchFolder, trials: int) -> SearchRecord:
+    """As the search, without what decides which points it tries."""
+    new = {"space": _origin(folder), "trials": trials, "limits": Limits()}
+    return folder.record.model_copy(
+        update={**new, "origin": None, "study": None, "warm_from": None}
+    )
+
+
+def _origin(folder: SearchFolder) -> str:
+    return f"promotion of {folder.name}"
+
+
+def _refuse_other_numbers(
+    found: Plan, child: SearchFolder, *, top: int | None, seeds: int | None
+) -> None:
+    if top not in (None, found.top) or seeds not in (None, found.seeds):
+        raise UserError(
+            f"search {found.parent!r} is being promoted with --top {found.top} "
+            f"--seeds {found.seeds}; leave the numbers out to go on, or remove {child.path} to "
+            "choose again"
+        )

@@ -1,0 +1,231 @@
+"""Which configurations a promotion trains again, and what comes of that.
+
+A search's best trial is the luckiest of many. So the best configurations are trained again, each
+with several new seeds, and what counts is the mean over seeds of the objective on validation. Of
+the best configuration the network with the median objective is taken: what one gets on an ordinary
+day. A training that collapses, diverges or fails counts with the worst value.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean, stdev
+
+import optuna
+
+from hpsearch.config import TrialConfig
+from hpsearch.config.base import Setting
+from hpsearch.config.formatting import differences
+from hpsearch.errors import UserError
+from hpsearch.search.objective import Objective
+from hpsearch.search.search import Search, load_search
+from hpsearch.search.workspace import SearchFolder
+from hpsearch.tracking.model_card import Lines
+from hpsearch.tracking.run_state import Run
+
+PLAN = "plan.json"
+
+
+class Chosen(Setting):
+    """A configuration that did well in a search."""
+
+    trial: str
+    """Label of its best trial."""
+    objective: float
+    """Mean over its trials in the search; it stood there before it was trained again."""
+    config: TrialConfig
+    """With the highest seed that it was trained with."""
+
+
+class Plan(Setting):
+    """What a promotion trains."""
+
+    parent: str
+    """Name of the search."""
+    top: int
+    """How many configurations were asked for; there may be fewer."""
+    seeds: int
+    chosen: tuple[Chosen, ...]
+    """Best first."""
+
+    @property
+    def configs(self) -> list[TrialConfig]:
+        """All trainings: every configuration with the first new seed, then with the next."""
+        return [
+            one.config.model_copy(update={"seed": one.config.seed + repeat})
+            for repeat in range(1, self.seeds + 1)
+            for one in self.chosen
+        ]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a configuration did, trained again."""
+
+    chosen: Chosen
+    runs: tuple[Run, ...]
+    """By seed."""
+    values: tuple[float, ...]
+    """The guarded objective of each; the worst for a training that did not complete."""
+
+    @property
+    def mean(self) -> float:
+        """Over seeds."""
+        return fmean(self.values)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over seeds; 0 for a single one."""
+        return stdev(self.values) if len(self.values) > 1 else 0.0
+
+
+def plan(search: str, runs: Sequence[Run], objective: Objective, *, top: int, seeds: int) -> Plan:
+    """The best configurations of a search that completed a trial.
+
+    Args:
+        top: how many at most.
+        seeds: trainings of each, at least 1, with seeds that the search has not used for it.
+
+    Raises:
+        UserError: if no trial completed.
+    """
+    groups: dict[TrialConfig, list[Run]] = {}
+    for run in runs:
+        if run.kind == "trial" and run.status == "completed":
+            groups.setdefault(run.config.model_copy(update={"seed": 0}), []).append(run)
+    if not groups:
+        raise UserError(
+            f"no trial of search {search!r} completed, so there is nothing to promote; go on with "
+            f"`hpsearch resume {search}`, or try a wider search space"
+        )
+    chosen = [_chosen(trials, objective) for trials in groups.values()]
+    chosen.sort(key=lambda one: one.objective, reverse=objective.direction == "maximize")
+    return Plan(parent=search, top=top, seeds=seeds, chosen=tuple(chosen[:top]))
+
+
+def standings(found: Plan, runs: Sequence[Run], objective: Objective) -> list[Standing]:
+    """The chosen configurations by mean objective, best first; of equals the better in the search.
+
+    Args:
+        runs: of the promotion, all ended.
+    """
+    by_config = {
+        run.config: run for run in runs if run.kind == "trial" and run.status != "interrupted"
+    }
+    table = []
+    for one in found.chosen:
+        seeds = range(one.config.seed + 1, one.config.seed + 1 + found.seeds)
+        own = tuple(by_config[one.config.model_copy(update={"seed": seed})] for seed in seeds)
+        table.append(Standing(one, own, tuple(_value(run, objective) for run in own)))
+    table.sort(key=lambda standing: standing.mean, reverse=objective.direction == "maximize")
+    return table
+
+
+def typical(standing: Standing, objective: Objective) -> Run:
+    """The training with the median objective; of an even number, the worse of the middle two.
+
+    Raises:
+        UserError: if that one did not complete: the configuration is not to be relied on.
+    """
+    order = sorted(
+        zip(standing.values, range(len(standing.runs)), strict=True),
+        reverse=objective.direction == "minimize",
+    )
+    run = standing.runs[order[(len(order) - 1) // 2][1]]
+    if run.status != "completed":
+        raise UserError(
+            f"most trainings of the best configuration did not complete (seed {run.config.seed} "
+            f"{run.status}: {run.reason}), so nothing is registered; search for one that trains "
+            "reliably"
+        )
+    return run
+
+
+def table(standings: Sequence[Standing]) -> Lines:
+    """The configurations with each seed's objective, their mean and their standard deviation."""
+    seeds = [f"seed {number}" for number in range(1, len(standings[0].values) + 1)]
+    names = differences([standing.chosen.config for standing in standings])
+    rows = [
+        (
+            standing.chosen.trial,
+            f"{standing.chosen.objective:.4f}",
+            *map(_cell, standing.runs, standing.values),
+            f"{standing.mean:.4f}",
+            f"{standing.spread:.4f}",
+            name,
+        )
+        for standing, name in zip(standings, names, strict=True)
+    ]
+    return Lines(("trial", "in search", *seeds, "mean", "± sd", "settings"), rows)
+
+
+def reasons(standings: Sequence[Standing], taken: Run, objective: Objective) -> str:
+    """How the network was chosen, in a sentence."""
+    best, count = standings[0], len(standings[0].values)
+    among = f"the best of {len(standings)} configurations" if len(standings) > 1 else "one"
+    return (
+        f"The configuration of trial {best.chosen.trial}, {among} by mean {objective.metric} on "
+        f"validation over {count} {'seeds' if count > 1 else 'seed'}; of its trainings the one "
+        f"with the median, seed {taken.config.seed}. Collapsed, diverged and failed trainings "
+        "count with the worst value."
+    )
+
+
+def chosen_search(parent: Path, plan_file: Path) -> Search:
+    """A search of the points of a plan and no other, all trained to the end.
+
+    Args:
+        parent: the space file of the search that the plan is of.
+    """
+    configs = Plan.model_validate_json(plan_file.read_text()).configs
+
+    def suggest(trial: optuna.Trial) -> TrialConfig:
+        return configs[trial.suggest_int("training", 0, len(configs) - 1)]
+
+    return replace(
+        load_search(parent),
+        suggest=suggest,
+        trials=len(configs),
+        sampler="chosen",
+        first=tuple({"training": number} for number in range(len(configs))),
+        seeds=1,
+        scheduler="none",
+        grace=None,
+        also=(),
+        folds=None,
+        warm_from=None,
+        patience=None,
+        time_limit=None,
+    )
+
+
+def refuse_promotion(folder: SearchFolder) -> None:
+    """Make sure that a search is none that a promotion made.
+
+    Raises:
+        UserError: if it is: it has another end.
+    """
+    if (folder.path / PLAN).exists():
+        name = Plan.model_validate_json((folder.path / PLAN).read_text()).parent
+        raise UserError(
+            f"{folder.name!r} is the promotion of search {name!r}; go on with "
+            f"`hpsearch promote {name}`"
+        )
+
+
+def _chosen(trials: list[Run], objective: Objective) -> Chosen:
+    values = [_value(run, objective) for run in trials]
+    pick = max if objective.direction == "maximize" else min
+    best = trials[values.index(pick(values))]
+    seed = max(run.config.seed for run in trials)
+    config = best.config.model_copy(update={"seed": seed})
+    return Chosen(trial=best.label, objective=fmean(values), config=config)
+
+
+def _value(run: Run, objective: Objective) -> float:
+    completed = run.status == "completed" and run.reports
+    return float(run.reports[-1]["objective"]) if completed else objective.worst
+
+
+def _cell(run: Run, value: float) -> str:
+    return f"{value:.4f}" if run.status == "completed" else run.status

@@ -1,0 +1,95 @@
+"""Test scores, written down: the same network never sits the same examination twice.
+
+Whoever looks at test often enough finds something that shines there by luck. So a network's scores
+are kept under a hash of its weights and of what it was given, and looked up from then on.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import hpsearch
+from hpsearch.atomic_files import write_whole
+from hpsearch.data.patch_store import PatchStore
+from hpsearch.data.splits import Split
+from hpsearch.evaluation import Scores
+from hpsearch.search.workspace import SearchFolder
+from hpsearch.training.devices import choose_device
+from hpsearch.training.validation import Scored, judge, judged_part
+
+FOLDER = "judged"
+"""In the workspace: one file for each network and each set of test patches."""
+
+
+@dataclass(frozen=True)
+class Gradebook:
+    """What has been scored on the test patches of a split, in one workspace."""
+
+    home: Path
+    """The workspace."""
+    store: PatchStore
+    split: Split
+
+    @classmethod
+    def of(cls, folder: SearchFolder) -> "Gradebook":
+        """The book of the patches that a search is judged on."""
+        return cls(folder.workspace.home, folder.store(), folder.split())
+
+    def scores(self, pipeline: nn.Module, *, noisy: bool, who: str) -> Scores:
+        """Test scores of a network: looked up, or measured and written down.
+
+        Args:
+            noisy: which of the test patches it is given.
+            who: what to call it in the book.
+        """
+        path = self._page(pipeline, noisy=noisy)
+        if path.exists():
+            return Scores.from_dict(json.loads(path.read_text())["scores"])
+        with one_thread():
+            found = judge(pipeline, self.test, noisy=noisy, device=choose_device("auto"))
+        text = json.dumps({"who": who, "time": time.time(), "scores": found.to_dict()})
+        write_whole(path, text)
+        return found
+
+    def known(self, pipeline: nn.Module, *, noisy: bool) -> bool:
+        """Whether a network has been scored."""
+        return self._page(pipeline, noisy=noisy).exists()
+
+    @cached_property
+    def test(self) -> Scored:
+        """The test sequences with their task lists."""
+        return judged_part(self.store, self.split)
+
+    def _page(self, pipeline: nn.Module, *, noisy: bool) -> Path:
+        split = self.split
+        about = [hpsearch.__version__, self.store.fingerprint, split.name, *split.test]
+        seen = hashlib.sha256(json.dumps([*about, noisy, fingerprint(pipeline)]).encode())
+        return self.home / FOLDER / f"{seen.hexdigest()[:32]}.json"
+
+
+def fingerprint(pipeline: nn.Module) -> str:
+    """SHA-256 of the networks' layout and weights, in hex."""
+    digest = hashlib.sha256(str(pipeline).encode())
+    for name, values in pipeline.state_dict().items():
+        digest.update(name.encode())
+        digest.update(values.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """As trials train: threads that wait for each other cost small networks more than they gain."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

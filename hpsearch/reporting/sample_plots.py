@@ -1,0 +1,136 @@
+"""What a network does to patches: what a denoiser gives, and how descriptors of a batch lie."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.manifold import TSNE
+
+from hpsearch.reporting.plot_style import (
+    GROUPS,
+    INK,
+    MUTED,
+    NORMAL,
+    SMALL,
+    blank,
+    entitle,
+    panels,
+    say,
+)
+from hpsearch.shapes import Float, Int, UInt8
+
+COLUMNS = 12
+"""Patches that a triptych shows at most."""
+COLOURED = len(GROUPS)
+"""Groups of an embedding that get a colour of their own; the others stay grey."""
+GAP, ROOM = 4, 11
+"""Pixels between columns, and below a row for a number."""
+
+
+def triptych(
+    noisy: UInt8[np.ndarray, "n 32 32"],
+    seen: UInt8[np.ndarray, "n 32 32"],
+    clean: UInt8[np.ndarray, "n 32 32"],
+) -> Figure:
+    """Noisy, denoised and clean patches in rows, with the mean absolute error in grey levels.
+
+    Args:
+        seen: what the descriptor sees, that is after the denoiser.
+    """
+    rows = {"noisy": noisy[:COLUMNS], "denoised": seen[:COLUMNS], "clean": clean[:COLUMNS]}
+    count = min(COLUMNS, len(clean))
+    figure = blank(9.6, 2.95)
+    axes = figure.add_subplot()
+    entitle(axes, "What the descriptor sees; mean absolute error in grey levels")
+    axes.set_axis_off()
+    if not count:
+        say(axes, "no patches")
+        return figure
+    canvas = np.full((3 * (32 + ROOM) - ROOM, COLUMNS * (32 + GAP) - GAP), np.nan)
+    for row, (name, images) in enumerate(rows.items()):
+        top = row * (32 + ROOM)
+        for column, image in enumerate(images):
+            left = column * (32 + GAP)
+            canvas[top : top + 32, left : left + 32] = image
+        _label_row(axes, name, _errors(images, rows["clean"]), top=top)
+    axes.imshow(canvas, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    return figure
+
+
+def embedding(
+    descriptors: Float[np.ndarray, "n d"], labels: Int[np.ndarray, " n"], *, seed: int = 0
+) -> Figure:
+    """t-SNE (van der Maaten & Hinton 2008) of one S×K batch; spokes join the views of a point.
+
+    Args:
+        labels: which point each descriptor shows.
+    """
+    figure, (axes,) = panels(6.4, 5.6)
+    groups, sizes = np.unique(labels, return_counts=True)
+    heading = f"{len(labels)} descriptors of {len(groups)} points, t-SNE"
+    entitle(axes, heading)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines["bottom"].set_visible(False)
+    axes.set_aspect("equal", adjustable="datalim")
+    if not len(labels):
+        say(axes, "no descriptors")
+        return figure
+    placed = project(descriptors, seed=seed)
+    chosen = groups[np.argsort(-sizes, kind="stable")][:COLOURED]
+    colours = dict(zip(chosen.tolist(), GROUPS, strict=False))
+    for group in sorted(groups.tolist(), key=lambda g: g in colours):
+        _spokes(axes, placed[labels == group], colours.get(group, MUTED), bold=group in colours)
+    return figure
+
+
+def project(descriptors: Float[np.ndarray, "n d"], *, seed: int) -> Float[np.ndarray, "n 2"]:
+    """t-SNE in two dimensions, the same for the same seed; fewer than four fall back to PCA.
+
+    It starts from the two principal directions plus a little noise, so that identical descriptors
+    (a collapsed encoder) do not divide by a spread of zero.
+    """
+    x = np.nan_to_num(np.asarray(descriptors, np.float64))
+    x = x - x.mean(axis=0)
+    u, s, _ = np.linalg.svd(x, full_matrices=False)
+    flat = np.zeros((len(x), 2))
+    flat[:, : min(2, len(s))] = (u * s)[:, :2]
+    if len(x) < 4:
+        return flat
+    noise = np.random.default_rng(seed).normal(size=flat.shape)
+    start = 1e-4 * (flat / max(float(flat[:, 0].std()), 1e-12) + 0.01 * noise)
+    # exact: for a few hundred points it is several times faster than building trees
+    settings: dict[str, Any] = {"init": start.astype(np.float32), "random_state": seed}
+    settings |= {"method": "exact", "max_iter": 500}
+    tsne = TSNE(perplexity=min(30.0, (len(x) - 1) / 3), **settings)
+    return tsne.fit_transform(x.astype(np.float32))
+
+
+def _errors(images: np.ndarray, clean: np.ndarray) -> Float[np.ndarray, " n"]:
+    return np.abs(images.astype(float) - clean.astype(float)).mean(axis=(1, 2))
+
+
+def _label_row(axes: Axes, name: str, errors: Float[np.ndarray, " n"], *, top: int) -> None:
+    axes.text(-4, top + 16, name, ha="right", va="center", fontsize=NORMAL, color=INK)
+    if name == "clean":
+        return
+    axes.text(
+        -4, top + 32 + ROOM / 2, f"mean {errors.mean():.1f}", ha="right", va="center",
+        fontsize=SMALL, color=MUTED,
+    )  # fmt: skip
+    for column, error in enumerate(errors):
+        x = column * (32 + GAP) + 16
+        axes.text(
+            x, top + 32 + ROOM / 2, f"{error:.1f}", ha="center", va="center", fontsize=SMALL,
+            color=MUTED,
+        )  # fmt: skip
+
+
+def _spokes(axes: Axes, points: Float[np.ndarray, "k 2"], colour: str, *, bold: bool) -> None:
+    middle = points.mean(axis=0)
+    strength = 0.9 if bold else 0.35
+    for point in points:
+        ends = np.stack([middle, point])
+        axes.plot(ends[:, 0], ends[:, 1], color=colour, linewidth=0.8, alpha=0.6 * strength)
+    axes.plot(points[:, 0], points[:, 1], "o", color=colour, markersize=4.5, alpha=strength)

@@ -1,0 +1,135 @@
+"""Warm start from an earlier search with a compatible search space."""
+
+from collections.abc import Iterable
+
+import optuna
+from optuna.distributions import check_distribution_compatibility
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from hpsearch.errors import UserError
+from hpsearch.search.grid import check_point
+from hpsearch.search.search import Search
+from hpsearch.search.study import open_study
+from hpsearch.search.trial_queue import WARM, begun
+from hpsearch.search.workspace import SearchFolder
+
+DRAWS = 32
+TERMS = ("budget", "objectives", "folds", "data", "validation_points", "baseline", "seeds")
+"""What must stay, or trials before and after could not be compared."""
+
+
+def refuse_other_terms(folder: SearchFolder, new: Search) -> None:
+    """Make sure that the trials of a search can be compared with those of a changed space.
+
+    Raises:
+        UserError: naming what must not change, or the setting that Optuna cannot carry over.
+    """
+    old = folder.search()
+    for term in TERMS:
+        if getattr(old, term) != getattr(new, term):
+            raise UserError(
+                f"the new space has another {term}, so its trials could not be compared with those "
+                f"of search {folder.name!r}; change it back, or begin a new search"
+            )
+    new.rehearse()
+    known = {}
+    study = open_study(folder.path, search=old, url=folder.record.study)
+    for trial in study.get_trials(deepcopy=False):
+        known |= trial.distributions
+    drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=new.seed))
+    for _ in range(DRAWS):
+        trial = drawn.ask()
+        new.draw(trial)
+        for name in known.keys() & trial.distributions.keys():
+            try:
+                check_distribution_compatibility(known[name], trial.distributions[name])
+            except ValueError as error:
+                raise UserError(
+                    f"the new space draws {name!r} from other choices or in another way, which "
+                    "the study cannot mix; give it a new name there, or begin a new search"
+                ) from error
+
+
+LEARNT = (TrialState.COMPLETE, TrialState.PRUNED)
+KEPT = ("outcome", "reason", "seed")
+
+
+def check_comparable(
+    earlier: SearchFolder, *, search: Search, fingerprint: str, split: str
+) -> None:
+    """Make sure that what an earlier search measured means the same in a new one.
+
+    Args:
+        fingerprint: of the new search's patches.
+        split: name of the new search's split.
+
+    Raises:
+        UserError: if it has other patches, another split or objective, or a larger budget.
+    """
+    stated = earlier.search()
+    if earlier.record.fingerprint != fingerprint:
+        what, remedy = "other patches", "give the same --data"
+    elif stated.objectives != search.objectives:
+        names = ", ".join(objective.metric for objective in stated.objectives)
+        what, remedy = f"another objective ({names})", "set the same one in the space"
+    elif stated.budget > search.budget or (search.also and stated.budget != search.budget):
+        what = f"a budget of {stated.budget:,} patches, not {search.budget:,}"
+        remedy = "set the same one in the space"
+    elif earlier.split().name != split:
+        what, remedy = f"split {earlier.split().name!r}, not {split!r}", "give the same --split"
+    else:
+        return
+    raise UserError(
+        f"search {earlier.name!r} had {what}, so its trials say nothing here; {remedy}, or leave "
+        "the warm start out"
+    )
+
+
+def warm_start(folder: SearchFolder, earlier: SearchFolder) -> tuple[int, int]:
+    """Tell the study of a search what an earlier one learnt; how many trials fit, and of how many.
+
+    May be called again: what the study knows already is not added twice. Nothing is added once the
+    search has begun.
+    """
+    search = folder.search()
+    study = open_study(folder.path, search=search, url=folder.record.study)
+    source = open_study(earlier.path, search=earlier.search(), url=earlier.record.study)
+    learnt = [t for t in begun(source.get_trials(deepcopy=False)) if t.state in LEARNT]
+    fitting = list(fitting_trials(learnt, search, earlier.name, budget=earlier.search().budget))
+    trials = study.get_trials(deepcopy=False)
+    if not begun(trials):
+        study.add_trials(fitting[sum(WARM in trial.user_attrs for trial in trials) :])
+    return len(fitting), len(learnt)
+
+
+def fitting_trials(
+    trials: Iterable[FrozenTrial], search: Search, name: str, *, budget: int
+) -> Iterable[FrozenTrial]:
+    """Finished trials whose every value the space of ``search`` could have drawn.
+
+    Args:
+        name: of the search that they come from.
+        budget: of that search. If it is smaller, they were trained for part of what a trial here
+            is trained for: they are told as stopped there.
+    """
+    for trial in trials:
+        try:
+            distributions = check_point(search.draw, trial.params, whole=True)
+        except UserError:
+            continue
+        stopped = trial.state == TrialState.PRUNED or budget < search.budget
+        state = TrialState.PRUNED if stopped and not _failed(trial) else TrialState.COMPLETE
+        kept = {key: trial.user_attrs[key] for key in KEPT if key in trial.user_attrs}
+        yield create_trial(
+            state=state,
+            values=trial.values,
+            params=trial.params,
+            distributions=distributions,
+            user_attrs=kept | {WARM: f"{name}/{trial.number}"},
+            intermediate_values=trial.intermediate_values,
+            constraints=trial.constraints,
+        )
+
+
+def _failed(trial: optuna.trial.FrozenTrial) -> bool:
+    return any(value > 0 for value in trial.constraints.values())

@@ -1,0 +1,200 @@
+"""Connection to MLflow: address, credentials, and errors in plain sentences."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from hpsearch.atomic_files import FULL_WORDS
+from hpsearch.errors import UserError
+from hpsearch.tracking.mlflow_tags import artifact_location, is_server
+
+MLFLOW = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+POSTGRESQL = ("PGUSER", "PGPASSWORD")
+IN_ADDRESS = re.compile(r"(?<=://)[^/@\s'\"]+@")
+IN_QUERY = re.compile(r"(?i)(?<=[?&])(password|passwd|token)=[^&\s'\"]*&?")
+VARIABLE = r"\$(\w+|\{\w+\})"
+PASSWORD = re.compile(
+    rf"://[^/@:\s'\"]*:(?!{VARIABLE}@)[^/\s'\"]+@|"
+    rf"[?&](?i:password|passwd|token)=(?!{VARIABLE}(&|$))[^&\s]"
+)
+"""As ``$NAME`` it is none: somebody fills it in later."""
+
+
+def without_credentials(text: str) -> str:
+    """An address, or any text with addresses in it, without users and passwords."""
+    return IN_QUERY.sub("", IN_ADDRESS.sub("", text)).rstrip("?&")
+
+
+def holds_password(text: str) -> bool:
+    """Whether an address, or any text with addresses in it, holds a password outright."""
+    return PASSWORD.search(text) is not None
+
+
+def take_credentials(uri: str) -> str:
+    """The address without user and password, which go where MLflow's clients look for them.
+
+    A database that has no such place keeps them, and so they must never be written:
+    ``without_credentials`` before that.
+    """
+    parts = urlsplit(uri)
+    names = _places(parts)
+    if names is None or not (parts.username or parts.password):
+        return uri
+    for name, value in zip(names, (parts.username, parts.password), strict=True):
+        if value:
+            os.environ[name] = unquote(value)
+    bare = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=bare))
+
+
+def _places(parts: SplitResult) -> tuple[str, str] | None:
+    """Names of the variables that the client of such an address reads."""
+    if is_server(f"{parts.scheme}://"):
+        return MLFLOW
+    return POSTGRESQL if parts.scheme.startswith("postgres") else None
+
+
+TrackingError = MlflowException
+"""What a tracking server that refuses or does not answer raises."""
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""How MLflow says that there is no such model, version or alias."""
+REFUSING = ("PERMISSION_DENIED", "UNAUTHENTICATED")
+UNAUTHORISED = re.compile(r"\b(401|403)\b|UNAUTHENTICATED|PERMISSION_DENIED|password authentic")
+SILENT = re.compile(r"Connection|Max retries|timed out|resolve|Failed to establish")
+TROUBLED = re.compile(r"too many (5\d\d) error responses|failed with error code (5\d\d)")
+STRANGER = re.compile(r"failed with error code 4\d\d|Expecting value|JSONDecode|not.*valid JSON")
+FULL = re.compile("|".join(("disk is full", *FULL_WORDS)))
+DATABASE = re.compile(r"^\((?:sqlite3|psycopg2?)\.\S+\) ")
+MENDING = "correct --tracking-uri or MLFLOW_TRACKING_URI"
+
+
+class Refused(UserError):
+    """MLflow refuses, or does not answer."""
+
+
+@contextmanager
+def reached(uri: str) -> Iterator[None]:
+    """Talk to MLflow at ``uri``, in the middle of other work.
+
+    Raises:
+        Refused: if it refuses or does not answer.
+    """
+    try:
+        yield
+    except (MlflowException, OSError, ImportError) as error:
+        raise Refused(sentence(error, uri)) from error
+
+
+@contextmanager
+def answering(uri: str) -> Iterator[None]:
+    """Talk to MLflow at ``uri``, and do nothing else: whatever goes wrong is its fault.
+
+    Raises:
+        Refused: if it refuses, does not answer, or is not MLflow.
+    """
+    try:
+        with reached(uri):
+            yield
+    except UserError:
+        raise
+    except (ValueError, KeyError) as error:
+        raise Refused(sentence(error, uri)) from error
+
+
+def sentence(error: Exception, uri: str) -> str:
+    """What is wrong with MLflow at ``uri``, and how to mend it."""
+    said = without_credentials(" ".join(str(error).split()))
+    where, code = without_credentials(uri), getattr(error, "error_code", "")
+    if UNAUTHORISED.search(said):
+        return (
+            f"MLflow at {where} refuses these credentials; set MLFLOW_TRACKING_USERNAME "
+            "and MLFLOW_TRACKING_PASSWORD, or ask for permission"
+        )
+    if code in REFUSING or "readonly database" in said or isinstance(error, PermissionError):
+        return f"MLflow at {where} refuses you ({first_line(error)}); ask for permission"
+    if FULL.search(said):
+        return f"MLflow at {where} finds its disk full; make room there"
+    if isinstance(error, ImportError):
+        return f"{where} needs a database driver: {said}; install it, or {MENDING}"
+    if troubled := TROUBLED.search(said):
+        code = troubled[1] or troubled[2]
+        return f"MLflow at {where} answers {code} and nothing else; look into its log"
+    if STRANGER.search(said) or isinstance(error, (KeyError, AttributeError, TypeError)):
+        return f"what answers at {where} is not MLflow; {MENDING}"
+    if code in ABSENT:
+        return f"MLflow at {where} has no such thing ({first_line(error)}); look: `hpsearch ui`"
+    if SILENT.search(said):
+        return f"MLflow at {where} does not answer; start it, or {MENDING}"
+    return f"MLflow at {where} says: {said[:300].rstrip('. ')}; {MENDING}"
+
+
+def absent(error: MlflowException) -> bool:
+    """Whether there is no such model, version or alias."""
+    return error.error_code in ABSENT
+
+
+def first_line(error: Exception) -> str:
+    """What MLflow says, without the SQL or the stack that follows; the database's own words."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = next((line for line in lines if DATABASE.match(line)), lines[0] if lines else "")
+    return without_credentials(DATABASE.sub("", said))[:200] or type(error).__name__
+
+
+EXPERIMENT = "hpsearch"
+DATABASES = ("sqlite:", "postgres", "mysql", "mssql")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking:
+    """Where runs go."""
+
+    uri: str = field(repr=False)
+    artifacts: str | None = None
+    """Artifact location for a new experiment; None lets the server decide."""
+    experiment: str = EXPERIMENT
+
+    @property
+    def shown(self) -> str:
+        """The address as it may be printed and written."""
+        return without_credentials(self.uri)
+
+    def client(self) -> MlflowClient:
+        """A client of the tracking server and of the registry behind it."""
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def experiment_id(self) -> str:
+        """Id of the experiment, which is made if there is none."""
+        client = self.client()
+        found = client.get_experiment_by_name(self.experiment)
+        if found is not None:
+            return found.experiment_id
+        try:
+            return client.create_experiment(self.experiment, artifact_location=self.artifacts)
+        except MlflowException:
+            made = client.get_experiment_by_name(self.experiment)
+            if made is None:
+                raise
+            return made.experiment_id  # somebody else was first
+
+
+def tracking_at(uri: str, home: Path) -> Tracking:
+    """MLflow at an address, with files in the home folder if it is a database.
+
+    Raises:
+        UserError: if it is no address of a server or a database.
+    """
+    if not (is_server(uri) or uri.startswith(DATABASES)):
+        raise UserError(
+            f"{without_credentials(uri)!r} is no tracking URI; write http://HOST:PORT, "
+            "or a database such as sqlite:////PATH/mlflow.db"
+        )
+    if uri.startswith("sqlite:"):
+        home.mkdir(parents=True, exist_ok=True)
+    return Tracking(uri=take_credentials(uri), artifacts=artifact_location(uri, home))

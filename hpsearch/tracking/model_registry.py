@@ -1,0 +1,305 @@
+"""Model registry: versions, aliases, and the decision between champion and challenger."""
+
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import mlflow
+from mlflow.artifacts import download_artifacts
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from hpsearch.errors import UserError
+from hpsearch.evaluation import Scores
+from hpsearch.evaluation.bootstrap import Comparison
+from hpsearch.tracking.connection import Refused, Tracking, absent, reached
+from hpsearch.tracking.model_artifact import SCORES, Candidate, log_candidate, shortened
+
+KEPT = 200
+"""Versions that a line remembers."""
+
+
+def parse(text: str) -> tuple[int, ...]:
+    """A line as it stands in a tag: ``"1 4 7"``; what is no number is left out."""
+    return tuple(int(word) for word in text.split() if word.isdecimal())
+
+
+def up_to(line: tuple[int, ...], champion: int | None) -> tuple[int, ...]:
+    """The line so that it ends with the present champion.
+
+    One that it does not know yet has come last. One that it knows has been gone back to, and
+    those after it are no longer its predecessors.
+    """
+    if champion is None:
+        return line
+    if champion not in line:
+        return (*line, champion)
+    return line[: len(line) - line[::-1].index(champion)]
+
+
+def crown(line: tuple[int, ...], version: int) -> tuple[int, ...]:
+    """The line after a version became champion."""
+    return line if line[-1:] == (version,) else (*line, version)[-KEPT:]
+
+
+def before(line: tuple[int, ...], existing: frozenset[int]) -> int | None:
+    """The champion before the last of the line; None if there was none that still exists."""
+    return next((version for version in line[-2::-1] if version in existing), None)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the alias moves, and why, in one sentence."""
+
+    promote: bool
+    reason: str
+    forced: bool = False
+    """Whether it moves only because the user said so."""
+
+
+def decide(
+    comparison: Comparison | None,
+    *,
+    same_patches: bool = True,
+    collapsed: bool = False,
+    retrained: bool = True,
+    force: bool = False,
+) -> Decision:
+    """Move the alias only if the challenger is better beyond doubt, or to fill an empty place.
+
+    Args:
+        comparison: challenger minus champion on test, mean of the three mAPs, with an interval
+            over sequences; None if there is no champion, or it was scored on other patches.
+        same_patches: whether both were scored on the same patches.
+        collapsed: whether the challenger's descriptors have collapsed; no force helps then.
+        retrained: whether the challenger's configuration has been trained again. The best trial of
+            a search was picked for its luck, so it replaces nobody.
+        force: move the alias whatever the comparison says, and write that down.
+    """
+    if collapsed:
+        return Decision(False, "its descriptors have collapsed to one point")
+    if comparison is None and same_patches:
+        return Decision(True, "there was no champion")
+    better, reason = _compared(comparison, same_patches)
+    if better and not retrained:
+        better, reason = False, f"{reason}, but it has been trained once only"
+    if force and not better:
+        return Decision(True, f"forced, although {reason}", forced=True)
+    return Decision(better, reason)
+
+
+def _compared(comparison: Comparison | None, same_patches: bool) -> tuple[bool, str]:
+    if comparison is None or not same_patches:
+        return False, "the champion was scored on other patches"
+    bounds = (comparison.difference, comparison.low, comparison.high)
+    if not all(math.isfinite(value) for value in bounds):
+        return False, "the difference to the champion is not a number"
+    found = (
+        f"mean mAP {comparison.difference:+.4f} against the champion, 95 % interval "
+        f"[{comparison.low:+.4f}, {comparison.high:+.4f}] over test sequences"
+    )
+    if comparison.low > 0:
+        return True, f"{found}: better"
+    return False, f"{found}: {'worse' if comparison.high < 0 else 'no clear difference'}"
+
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+Alias = Literal["champion", "challenger"]
+LINE = "champions"
+"""Tag of a registered model: versions in the order in which they became champion."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registry:
+    """Versions of one registered model; every method raises UserError if it cannot be reached."""
+
+    tracking: Tracking
+    model: str
+
+    def register(self, candidate: Candidate, *, description: str = "") -> int:
+        """Log the pipeline under its run and add it as a new version; no alias moves."""
+        with self._reached():
+            self._point_mlflow_here()
+            info = log_candidate(candidate)
+            self._ensure_model()
+            version = self._client().create_model_version(
+                self.model,
+                source=info.model_uri,
+                run_id=candidate.run_id,
+                model_id=info.model_id,
+                tags=candidate.facts,
+                description=shortened(description),
+            )
+        return int(version.version)
+
+    def champion(self) -> ModelVersion | None:
+        """The version that bears the alias, if one does."""
+        with self._reached():
+            try:
+                return self._client().get_model_version_by_alias(self.model, CHAMPION)
+            except MlflowException as error:
+                if absent(error):
+                    return None
+                raise
+
+    def versions(self) -> list[ModelVersion]:
+        """All versions, oldest first."""
+        with self._reached():
+            found = self._client().search_model_versions(f"name = '{self.model}'")
+        return sorted(found, key=lambda version: int(version.version))
+
+    def version_of(self, search: str, trial: str | None = None) -> ModelVersion | None:
+        """The latest version that a search registered, of one trial if one is named."""
+        asked = {"search": search, **({} if trial is None else {"trial": trial})}
+        own = [version for version in self.versions() if asked.items() <= version.tags.items()]
+        return own[-1] if own else None
+
+    def decision_on(
+        self, search: str, trial: str | None = None
+    ) -> tuple[int, Alias, Decision] | None:
+        """The version that a search registered, its alias then, and why; None before that."""
+        version = self.version_of(search, trial)
+        if version is None or "decision" not in version.tags:
+            return None
+        promoted = version.tags["decision"] == CHAMPION
+        alias: Alias = CHAMPION if promoted else CHALLENGER
+        return int(version.version), alias, Decision(promoted, version.tags["reason"])
+
+    def scores(self, version: ModelVersion) -> Scores:
+        """What a version scored on test when it was registered.
+
+        Raises:
+            UserError: if its run or its scores are gone.
+        """
+        self._point_mlflow_here()
+        try:
+            path = download_artifacts(run_id=version.run_id, artifact_path=SCORES)
+        except (MlflowException, OSError) as error:
+            raise Refused(
+                f"the test scores of {self.model} version {version.version} are gone with its "
+                "run; score it again with `hpsearch promote SEARCH --reevaluate`"
+            ) from error
+        return Scores.from_dict(json.loads(Path(path).read_text()))
+
+    def comparable(
+        self, version: ModelVersion, terms: Mapping[str, str], names: Sequence[str]
+    ) -> Scores | None:
+        """What a version scored on test, if that was on these terms and sequences; else None.
+
+        Args:
+            terms: tags that must not differ.
+            names: of the test sequences.
+        """
+        if any(version.tags.get(tag, value) != value for tag, value in terms.items()):
+            return None
+        found = self.scores(version)
+        return found if found.names == tuple(names) else None
+
+    def apply(self, version: int, decision: Decision, *, description: str = "") -> Alias:
+        """Move the alias that the decision gives, and write down why."""
+        alias: Alias = CHAMPION if decision.promote else CHALLENGER
+        previous = self.champion()
+        tags = {"decision": alias, "reason": decision.reason, "forced": str(decision.forced)}
+        if decision.promote and previous is not None and str(previous.version) != str(version):
+            tags["champion_before"] = str(previous.version)
+        with self._reached():
+            line = self._line()
+            self._client().set_registered_model_alias(self.model, alias, str(version))
+            if decision.promote:
+                self._write_line(crown(line, version))
+                self._lay_down(CHALLENGER, version)
+            self._tag(version, tags)
+            self._client().update_model_version(
+                self.model, str(version), shortened(description or decision.reason)
+            )
+        return alias
+
+    def rollback(self, to: int | None = None) -> tuple[int, int | None]:
+        """Give the alias back to the champion before, or to a version; who has it, who had it.
+
+        Raises:
+            UserError: if there was none before, or no such model or version.
+        """
+        existing = self._existing(to)
+        champion = self.champion()
+        now = None if champion is None else int(champion.version)
+        with self._reached():
+            line = self._line()
+            earlier = None if now is None else before(line, existing)
+            target = earlier if to is None else to
+            if target is None:
+                whom = "a champion" if now is None else f"a champion before version {now}"
+                raise UserError(f"{self.model} never had {whom}; name a version with --to")
+            self._client().set_registered_model_alias(self.model, CHAMPION, str(target))
+            self._write_line(up_to(line, target))
+            if now is not None and now != target:
+                self._tag(now, {"rolled_back_to": str(target)})
+        return target, now
+
+    def _existing(self, wanted: int | None) -> frozenset[int]:
+        found = frozenset(int(version.version) for version in self.versions())
+        if not found:
+            with self._reached():
+                models = [model.name for model in self._client().search_registered_models()]
+            raise UserError(
+                f"there is no registered model {self.model!r} at {self.tracking.shown}; "
+                f"there are: {', '.join(models) or 'none yet'}"
+            )
+        if wanted is not None and wanted not in found:
+            known = ", ".join(map(str, sorted(found)[-8:]))
+            raise UserError(f"{self.model} has no version {wanted}; it has: {known}")
+        return found
+
+    def _ensure_model(self) -> None:
+        try:
+            self._client().create_registered_model(self.model)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _line(self) -> tuple[int, ...]:
+        """The champions so far, the present one last."""
+        text = self._client().get_registered_model(self.model).tags.get(LINE, "")
+        champion = self.champion()
+        return up_to(parse(text), None if champion is None else int(champion.version))
+
+    def _write_line(self, line: tuple[int, ...]) -> None:
+        self._client().set_registered_model_tag(self.model, LINE, " ".join(map(str, line)))
+
+    def _lay_down(self, alias: Alias, version: int) -> None:
+        """Take an alias from a version that bears it."""
+        aliases = self._client().get_registered_model(self.model).aliases
+        if str(aliases.get(alias)) == str(version):
+            self._client().delete_registered_model_alias(self.model, alias)
+
+    def _tag(self, version: int, tags: Mapping[str, str]) -> None:
+        for key, value in tags.items():
+            self._client().set_model_version_tag(self.model, str(version), key, value)
+
+    def _client(self) -> mlflow.MlflowClient:
+        return self.tracking.client()
+
+    def _point_mlflow_here(self) -> None:
+        mlflow.set_tracking_uri(self.tracking.uri)
+        mlflow.set_registry_uri(self.tracking.uri)
+
+    def _reached(self) -> AbstractContextManager[None]:
+        return reached(self.tracking.uri)
+
+
+def quieten_mlflow() -> None:
+    """No telemetry, no progress bars, no log of database tables, short waits for a dead server."""
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)  # we say it in a sentence
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")

@@ -1,0 +1,161 @@
+"""A run: one trial as people see it, put together from the ledger."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+from hpsearch.config import TrialConfig
+from hpsearch.tracking.event_log import Event
+
+RunStatus = Literal[
+    "running", "completed", "pruned", "collapsed", "diverged", "failed", "interrupted"
+]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trial: its configuration, how it ended, and what it reported."""
+
+    id: str
+    number: int
+    config: TrialConfig
+    started: float
+    """Seconds since 1970."""
+    status: RunStatus = "running"
+    reason: str = ""
+    reports: tuple[Event, ...] = ()
+    """Report events in order of patches seen, one for each number of patches."""
+    ended: float | None = None
+    retries: int = 0
+    anew: tuple[int, ...] = ()
+    """Attempts, from 0, that began from nothing because what was saved had been damaged."""
+    again: int = 0
+    """Patches that were trained a second time, as reports that came a second time tell."""
+    at: int = 0
+    """Patches seen at the last report of this attempt, which may stand before ``seen``."""
+    kind: str = "trial"
+    """``trial``, or ``yardstick`` for a run that a trial is compared with."""
+
+    @property
+    def label(self) -> str:
+        """Short name: the trial's number, or what the yardstick is."""
+        return f"{self.number:03d}" if self.kind == "trial" else self.id
+
+    @property
+    def seen(self) -> int:
+        """Patches seen at the last report."""
+        return self.reports[-1]["seen"] if self.reports else 0
+
+    @property
+    def last(self) -> dict[str, float]:
+        """Metrics of the last report."""
+        return self.reports[-1]["metrics"] if self.reports else {}
+
+    def metric(self, name: str) -> float | None:
+        """A metric of the last report."""
+        return self.last.get(name)
+
+    def curve(self, name: str) -> tuple[list[int], list[float]]:
+        """Patches seen, and the metric there."""
+        points = [(r["seen"], r["metrics"][name]) for r in self.reports if name in r["metrics"]]
+        return [seen for seen, _ in points], [value for _, value in points]
+
+
+def runs_from(events: Iterable[Event]) -> list[Run]:
+    """All runs of a search, by number."""
+    told = Told()
+    for event in events:
+        told.hear(event)
+    return sorted(told.runs.values(), key=lambda run: run.number)
+
+
+class Best(NamedTuple):
+    """The best objective of a completed trial, once so many trials had ended."""
+
+    value: float
+    ended: int
+    time: float
+
+
+@dataclass
+class Told:
+    """What a ledger has told so far."""
+
+    search: Event | None = None
+    finish: Event | None = None
+    """None again when a search that was interrupted goes on."""
+    runs: dict[str, Run] = field(default_factory=dict)
+    """By id, in the order of their start."""
+    best: list[Best] = field(default_factory=list)
+
+    def hear(self, event: Event) -> None:
+        """Take in one more event."""
+        match event["event"]:
+            case "search":
+                self.search = event
+            case "finish":
+                self.finish = event
+        if "trial" not in event:
+            return
+        run = advance(self.runs.get(event["trial"]), event)
+        self.runs[event["trial"]] = run
+        if run.kind != "trial":
+            return
+        if event["event"] == "start":
+            self.finish = None
+        if event["event"] == "end" and run.status != "interrupted":
+            self._note_best(event["time"])
+
+    def _note_best(self, time: float) -> None:
+        trials = [run for run in self.runs.values() if run.kind == "trial"]
+        ended = [run for run in trials if run.status not in ("running", "interrupted")]
+        done = [run for run in ended if run.status == "completed" and run.reports]
+        values = [run.reports[-1]["objective"] for run in done]
+        if values and len(ended) > (self.best[-1].ended if self.best else 0):
+            lowest = self.search is not None and self.search.get("direction") == "minimize"
+            self.best.append(Best((min if lowest else max)(values), len(ended), time))
+
+
+def advance(run: Run | None, event: Event) -> Run:
+    """The run after one more event."""
+    if run is None:
+        assert event["event"] == "start", f"the first event of a trial is its start, not {event}"
+        config = TrialConfig.model_validate(event["config"])
+        kind = event.get("kind", "trial")
+        return Run(event["trial"], event["number"], config, event["time"], kind=kind)
+    match event["event"]:
+        case "start":  # after a crash: the same trial goes on
+            return replace(
+                run, status="running", reason="", ended=None, retries=run.retries + 1, at=0
+            )
+        case "anew":
+            return replace(run, anew=(*run.anew, run.retries))
+        case "report":
+            return _reported(run, event)
+        case "end":
+            status, reason = event["status"], event.get("reason", "")
+            return replace(run, status=status, reason=reason, ended=event["time"])
+    return run
+
+
+def _reported(run: Run, event: Event) -> Run:
+    """One that goes on from its checkpoint first says its last report again: nothing is lost."""
+    seen, reports = event["seen"], run.reports
+    goes_on = run.retries > 0 and run.at == 0 and seen >= run.seen
+    goes_on = goes_on and run.retries not in run.anew
+    lost = 0 if goes_on else max(0, min(seen, run.seen) - run.at)
+    if seen > run.seen:
+        reports = (*reports, event)
+    return replace(run, reports=reports, again=run.again + lost, at=max(run.at, seen))
+
+
+def repeats(runs: Iterable[Run]) -> list[list[Run]]:
+    """Runs of one configuration together, whatever their training seed; in order of first number.
+
+    The mean of such a group is what its configuration is worth; the best of it is luck.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        same = run.config.model_copy(update={"seed": 0}).model_dump_json()
+        groups.setdefault(same, []).append(run)
+    return list(groups.values())

@@ -1,0 +1,163 @@
+"""Denoisers as a task, and as artifacts that trials share."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hpsearch.config import VIEWS, DenoiserTrial
+from hpsearch.data.patch_store import Patches
+from hpsearch.losses import (
+    build_restoration,
+    mean_absolute_error,
+    mean_patch_psnr,
+    mean_ssim,
+    pooled_psnr,
+)
+from hpsearch.models import build_denoiser, denoise
+from hpsearch.rng import stream
+from hpsearch.shapes import UInt8
+from hpsearch.training.artifact_cache import Artifacts, NotTrained, artifact_key
+from hpsearch.training.devices import Compute, Gather, Rows, end_step, resident
+from hpsearch.training.loop import Progress, Verdict, fit
+from hpsearch.training.optimization import build_optimiser, rate_factor, set_rate
+
+CODE = 2
+"""Raise when the same settings would give other weights, so that old artifacts are left alone."""
+LEVELS = {"easy": slice(0, 6), "hard": slice(6, 11), "tough": slice(11, 16)}
+"""Views of a point by level of noise; easy has ``ref`` too."""
+MEANS = {"MAE": mean_absolute_error, "PSNR_per_patch": mean_patch_psnr, "SSIM": mean_ssim}
+"""Measures that are means over patches."""
+
+
+@dataclass
+class DenoiserTask:
+    """Train a network to give clean patches for noisy ones."""
+
+    config: DenoiserTrial
+    network: nn.Module
+    noisy: Gather
+    clean: Gather
+    rows: int
+    """Patches to draw from."""
+
+    def __post_init__(self) -> None:
+        self.loss = build_restoration(self.config.loss)
+        self.optimiser = build_optimiser(self.config.optimiser, self.network.parameters())
+
+    def step(self, progress: Progress) -> tuple[Tensor, int]:
+        """One batch of patches, drawn with replacement."""
+        rng = stream(self.config.seed, "denoiser batch", progress.step)
+        rows = rng.integers(self.rows, size=self.config.batch)
+        factor = rate_factor(self.config.schedule, seen=progress.seen, budget=self.config.patches)
+        set_rate(self.optimiser, self.config.optimiser.lr * factor)
+        self.network.train()
+        loss = self.loss(self.network(self.noisy(rows)), self.clean(rows))
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        paid = loss.detach()
+        end_step(paid.device)
+        return paid, self.config.batch
+
+    def check(self, loss: float) -> Verdict | None:
+        """Denoisers do not collapse; a loss that is not finite is caught by ``fit``."""
+        return None
+
+    def evaluate(self) -> dict[str, float]:
+        """Nothing beyond the loss; what a denoiser is worth shows in ``restoration_metrics``."""
+        return {}
+
+    def worst(self) -> dict[str, float]:
+        """Nothing."""
+        return {}
+
+
+def trained_denoiser(
+    config: DenoiserTrial, train: Patches, artifacts: Artifacts, device: torch.device
+) -> nn.Module:
+    """The denoiser that follows from its settings and the patches; found, or made and published.
+
+    Raises:
+        NotTrained: if its training diverges.
+    """
+    network = Compute(device=device).place(build_denoiser(config.network, seed=config.seed))
+
+    def make() -> bytes:
+        _train(config, network, train, device)
+        buffer = io.BytesIO()
+        torch.save({name: value.cpu() for name, value in network.state_dict().items()}, buffer)
+        return buffer.getvalue()
+
+    key = artifact_key(kind="denoiser", **_depends(config, train))
+    stored = artifacts.found_or_made(key, make)
+    state = torch.load(io.BytesIO(stored), map_location=device, weights_only=True)
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def _train(config: DenoiserTrial, network: nn.Module, train: Patches, device: torch.device) -> None:
+    task = DenoiserTask(
+        config,
+        network,
+        noisy=resident(Rows(train, noisy=True), device),
+        clean=resident(Rows(train, noisy=False), device),
+        rows=VIEWS * len(train),
+    )
+    torch.manual_seed(config.seed)
+    for report in fit(task, patches=config.patches, report_every=config.patches):
+        if report.status != "completed":
+            raise NotTrained(f"the denoiser {report.status}: {report.reason}")
+
+
+def denoised_patches(
+    config: DenoiserTrial,
+    train: Patches,
+    network: nn.Module,
+    artifacts: Artifacts,
+    device: torch.device,
+) -> UInt8[np.ndarray, "rows 32 32"]:
+    """Every training patch, denoised once for all trials that share the denoiser."""
+    key = artifact_key(kind="denoised patches", **_depends(config, train))
+
+    def make() -> bytes:
+        noisy = train.all(noisy=True).reshape(-1, 32, 32)
+        return denoise(network, noisy, device=device).tobytes()
+
+    stored = artifacts.found_or_made(key, make)
+    return np.frombuffer(stored, np.uint8).reshape(-1, 32, 32)
+
+
+def restoration_metrics(
+    seen: UInt8[np.ndarray, "rows 32 32"], clean: UInt8[np.ndarray, "rows 32 32"]
+) -> dict[str, float]:
+    """How near what a descriptor sees is to the clean patches, overall and by noise level.
+
+    ``val/MAE`` in grey levels; ``val/PSNR`` in dB of the error pooled over all pixels;
+    ``val/PSNR_per_patch``, the mean over patches of each one's own PSNR, which is higher;
+    ``val/SSIM``. What is infinite, because patches are equal, is left out. Rows are point-major;
+    level easy is ``ref`` and e1…e5, hard h1…h5, tough t1…t5.
+    """
+    x, y = (torch.from_numpy(a).view(-1, VIEWS, 32, 32) for a in (seen, clean))
+    out = {"val/PSNR": float(pooled_psnr(x, y))}
+    for level, views in LEVELS.items():
+        one, other = x[:, views].flatten(0, 1), y[:, views].flatten(0, 1)
+        out[f"val/PSNR/{level}"] = float(pooled_psnr(one, other))
+        for name, measure in MEANS.items():
+            value = float(measure(one, other))
+            out[f"val/{name}/{level}"] = value
+            # A mean over patches is the levels' mean by number of views; SSIM is slow.
+            share = (views.stop - views.start) / VIEWS
+            out[f"val/{name}"] = out.get(f"val/{name}", 0.0) + share * value
+    return {name: value for name, value in out.items() if np.isfinite(value)}
+
+
+def _depends(config: DenoiserTrial, train: Patches) -> dict:
+    return {
+        "config": config.model_dump(mode="json"),
+        "patches": train.store.fingerprint,
+        "sequences": list(train.names),
+        "code": CODE,
+    }

@@ -1,0 +1,305 @@
+"""Describes patches of any source, part by part, into a file."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from hpsearch.data.arrow_writer import SIDE, VIEWS
+from hpsearch.data.builtin_sets import RECIPES
+from hpsearch.data.hpatches_import import SequenceFolder, inspect, read_views, scan
+from hpsearch.data.patch_store import PatchStore
+from hpsearch.data.resize import SOURCE_SIDE, shrink
+from hpsearch.defaults import HOME
+from hpsearch.errors import UserError
+from hpsearch.evaluation.descriptor_io import Keys, Table, descriptor_output, refuse_existing
+from hpsearch.models.ensemble import Ensemble, length
+from hpsearch.models.pipeline import Pipeline
+from hpsearch.models.serialization import checked, describe_any
+from hpsearch.promotion.model_evaluation import pipeline_of
+from hpsearch.search.workspace import Workspace
+from hpsearch.shapes import Num, UInt8
+from hpsearch.training.devices import choose_device
+from hpsearch.workflows.observer import Observer
+
+PART = 1024
+"""Patches read and described at a time: whole points of 16 views."""
+SIDES = (SIDE, SOURCE_SIDE)
+
+
+class Part(NamedTuple):
+    """The next patches, and which they are."""
+
+    keys: Keys
+    pixels: Num[np.ndarray, "n 32 32"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Patches to describe."""
+
+    said: str
+    """What it is, in words."""
+    total: int
+    parts: Callable[[], Iterator[Part]]
+    whole_points: bool = False
+    """Whether there are sequences with all views of every point, as the official layout needs."""
+
+
+def from_store(store: PatchStore, *, clean: bool) -> Source:
+    """A store's noisy patches, or its clean ones."""
+
+    def parts() -> Iterator[Part]:
+        pixels = store.clean if clean else store.noisy
+        for name, start, count in zip(store.names, store.starts, store.counts, strict=True):
+            yield from _points(name, pixels[start : start + count])
+
+    said = f"{'clean' if clean else 'noisy'} patches of {store.path.stem}"
+    return Source(said, VIEWS * sum(store.counts), parts, whole_points=True)
+
+
+def from_folder(folder: Path, *, clean: bool) -> Source:
+    """Strips of an HPatches or N-HPatches tree, of one sequence, or single patches as PNG.
+
+    Noisy twins are described where there are any, unless ``clean`` says otherwise.
+
+    Raises:
+        UserError: naming the file, if one is no strip or no patch; if there are none.
+    """
+    if (folder / "ref.png").is_file():
+        return _from_strips([inspect(folder)], folder, clean=clean)
+    if next(folder.rglob("ref.png"), None) is None:
+        return _from_patches(folder)
+    tree = scan(folder)
+    if tree.bad:
+        raise UserError(f"{next(iter(tree.bad.values()))}; mend it or take it out of {folder}")
+    return _from_strips(tree.good, folder, clean=clean)
+
+
+def from_array(path: Path) -> Source:
+    """Patches in a .npy file: 32×32 of any number type, or 65×65 of uint8.
+
+    Raises:
+        UserError: if it is missing, damaged, or holds something else.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no readable .npy file; save patches with numpy.save") from error
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"{path} holds several arrays; save one with numpy.save")
+    if not (array.shape[1:] == (SOURCE_SIDE, SOURCE_SIDE) and array.dtype == np.uint8):
+        try:  # the shape, without reading; the numbers are looked at as they are described
+            checked(np.empty((0, *array.shape[1:]) if array.ndim else (), array.dtype))
+        except UserError as error:
+            raise UserError(f"{path} has the shape {array.shape}: {error}") from error
+
+    def parts() -> Iterator[Part]:
+        for start in range(0, len(array), PART):
+            rows = np.arange(start, min(start + PART, len(array)))
+            yield Part(Keys(None, rows, None), small(np.array(array[rows]), first=start))
+
+    return Source(f"patches of {path}", len(array), parts)
+
+
+def small(pixels: Num[np.ndarray, "n s s"], *, first: int = 0) -> Num[np.ndarray, "n 32 32"]:
+    """Patches of 65×65 as the readers of the release shrink them; others checked."""
+    if pixels.shape[1:] == (SOURCE_SIDE, SOURCE_SIDE) and pixels.dtype == np.uint8:
+        return shrink(pixels)
+    return checked(pixels, first=first)
+
+
+def _from_strips(sequences: list[SequenceFolder], folder: Path, *, clean: bool) -> Source:
+    noisy = sequences[0].kind.twins and not clean
+
+    def parts() -> Iterator[Part]:
+        for sequence in sequences:
+            yield from _points(sequence.name, read_views(sequence, noisy=noisy))
+
+    total = VIEWS * sum(sequence.points for sequence in sequences)
+    said = f"{'noisy ' if noisy else ''}strips of {folder}"
+    return Source(said, total, parts, whole_points=True)
+
+
+def _points(name: str, pixels: UInt8[np.ndarray, "n 16 32 32"]) -> Iterator[Part]:
+    """All views of some points at a time."""
+    step = PART // VIEWS
+    for start in range(0, len(pixels), step):
+        some = pixels[start : start + step].reshape(-1, SIDE, SIDE)
+        point, view = np.divmod(np.arange(len(some)), VIEWS)
+        yield Part(Keys([name] * len(some), start + point, view), some)
+
+
+def _from_patches(folder: Path) -> Source:
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".png")
+    if not files:
+        raise UserError(
+            f"{folder} holds neither strips (SEQUENCE/ref.png …) nor patches (PNG, 32×32 or 65×65)"
+        )
+    for file in files:
+        _check_header(file)
+
+    def parts() -> Iterator[Part]:
+        for start in range(0, len(files), PART):
+            some = files[start : start + PART]
+            names = [path.relative_to(folder).with_suffix("").as_posix() for path in some]
+            pixels = np.concatenate([_read_patch(file) for file in some])
+            yield Part(Keys(names, np.arange(start, start + len(some)), None), pixels)
+
+    return Source(f"patches of {folder} in alphabetical order", len(files), parts)
+
+
+def _check_header(file: Path) -> None:
+    try:
+        with Image.open(file, formats=["PNG"]) as image:
+            mode, (width, height) = image.mode, image.size
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{file} is no readable PNG; take it out of the folder") from error
+    if mode != "L" or width != height or width not in SIDES:
+        raise UserError(
+            f"{file} is {width}×{height} in mode {mode}; expected a patch of 32×32 or 65×65 in "
+            "8-bit grey"
+        )
+
+
+def _read_patch(file: Path) -> UInt8[np.ndarray, "1 32 32"]:
+    try:
+        with Image.open(file, formats=["PNG"]) as image:
+            return small(np.asarray(image)[None])
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{file} cannot be decoded ({error}); expected a whole PNG") from error
+
+
+FILES = (".npy", ".parquet")
+
+
+def open_source(words: str, workspace: Workspace, *, clean: bool, observer: Observer) -> Source:
+    """Patches by a path or an embedded set's name.
+
+    Raises:
+        UserError: if there is nothing of the kind, or it is damaged.
+    """
+    path = Path(words)
+    if words not in RECIPES and path.is_dir():
+        return from_folder(path, clean=clean)
+    if path.suffix == ".npy":
+        return from_array(path)
+    if path.suffix.lower() in (".png", ".jpg", ".jpeg") and path.exists():
+        raise UserError(f"{path} is one picture; give the folder with the strips or patches")
+    with observer.progress("building patches") as advance:
+        return from_store(workspace.store(words, progress=advance), clean=clean)
+
+
+def refuse_layout(source: Source, to: Path) -> None:
+    """Make sure that what is read can be written as ``to`` asks for.
+
+    Raises:
+        UserError: if it cannot.
+    """
+    if to.suffix in FILES:
+        return
+    if to.suffix and not to.is_dir():
+        raise UserError(
+            f"{to.suffix} is no output; give --to a .npy file, a .parquet file, or a folder"
+        )
+    if not source.whole_points:
+        raise UserError(
+            f"{source.said} have no sequences and views, which the official layout needs; give "
+            "--to a .npy or .parquet file"
+        )
+
+
+@dataclass(frozen=True)
+class DescribeResult:
+    """Descriptors that were written."""
+
+    output: Path
+    count: int
+    """Number of descriptors."""
+    dimensions: int
+    patches_per_s: float
+
+    @property
+    def files(self) -> str:
+        """The file, or the pattern of the files in the official layout."""
+        suffix = self.output.suffix
+        return str(self.output) if suffix in FILES else f"{self.output}/SEQUENCE/VIEW.csv"
+
+
+def describe_patches(
+    model: str,
+    patches: str,
+    output: str | Path,
+    *,
+    clean: bool = False,
+    force: bool = False,
+    tracking_uri: str | None = None,
+    home: str | Path = HOME,
+    observer: Observer | None = None,
+) -> DescribeResult:
+    """Write descriptors of patches with a model, part by part.
+
+    Args:
+        model: ``models:/NAME@champion``, ``models:/NAME/VERSION``, a folder of ``hpsearch train``,
+            or ``SEARCH/TRIAL``.
+        patches: ``mini``, ``tiny``, a patch store, a folder of strips or of patches, or a ``.npy``
+            file.
+        output: a ``.npy`` file, a ``.parquet`` file, or a folder for the official layout.
+        clean: describe clean patches where there are noisy ones too.
+        force: replace an output that exists.
+        tracking_uri: address of MLflow; SQLite in ``home`` if None.
+        home: folder of data, searches and MLflow's files.
+        observer: receives progress.
+
+    Raises:
+        UserError: if a patch is malformed, a descriptor is not finite, or the output cannot be
+            written.
+    """
+    observer, output = observer or Observer(), Path(output)
+    refuse_existing(output, force=force)
+    workspace = Workspace(Path(home))
+    pipeline = pipeline_of(model, workspace, uri=tracking_uri)
+    source = open_source(patches, workspace, clean=clean, observer=observer)
+    refuse_layout(source, output)
+    return describe_source(pipeline, source, output, model=model, force=force, observer=observer)
+
+
+def describe_source(
+    pipeline: Pipeline | Ensemble,
+    source: Source,
+    output: Path,
+    *,
+    model: str,
+    force: bool,
+    observer: Observer,
+) -> DescribeResult:
+    """Write the descriptors of all patches of a source.
+
+    Raises:
+        UserError: if a patch is malformed, or a descriptor is not finite.
+    """
+    device = choose_device("auto")
+    dimensions = length(pipeline)
+    table = Table(
+        rows=source.total,
+        dimensions=dimensions,
+        facts={"model": model, "patches": source.said},
+    )
+    pipeline.to(device)
+    started, done = time.monotonic(), 0
+    with (
+        observer.progress("describing") as advance,
+        descriptor_output(output, table, force=force) as write,
+    ):
+        for keys, pixels in source.parts():
+            found = describe_any(pipeline, pixels, device=device)
+            if not np.isfinite(found).all():
+                raise UserError(f"{model} gives NaN for these patches; its weights are damaged")
+            write(keys, found)
+            done += len(found)
+            advance(done, source.total, "")
+    return DescribeResult(output, done, dimensions, done / max(time.monotonic() - started, 1e-9))

@@ -1,0 +1,207 @@
+"""Resuming and extending of searches."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from hpsearch.atomic_files import write_whole
+from hpsearch.defaults import HOME
+from hpsearch.errors import UserError
+from hpsearch.execution.ray_runtime import LOCAL, start_ray
+from hpsearch.promotion.final_evaluation import SCORES
+from hpsearch.promotion.retraining_plan import refuse_promotion
+from hpsearch.search.search import load_search
+from hpsearch.search.stopping import Limits, Meter, runs_are_out_of_patience, telling
+from hpsearch.search.warm_start import refuse_other_terms
+from hpsearch.search.workspace import SearchFolder, Workspace
+from hpsearch.tracking.run_state import Told
+from hpsearch.workflows.observer import Observer
+from hpsearch.workflows.search_session import SearchResult, all_ended, run_session
+
+
+def resume_search(
+    name: str,
+    *,
+    address: str | None = None,
+    changed_space: str | None = None,
+    limits: Mapping[str, Any] = MappingProxyType({}),
+    tracking_uri: str | None = None,
+    home: str | Path = HOME,
+    observer: Observer | None = None,
+    **changes: Any,
+) -> SearchResult:
+    """Resume a search that was interrupted or reached a limit; what has ended stays as it is.
+
+    Args:
+        name: name of the search.
+        address: another Ray cluster than before, or ``local`` for none.
+        changed_space: ``keep`` or ``take``, if the space's file has changed since the search began.
+        limits: fields of ``Limits`` that change.
+        tracking_uri: address of MLflow; the search's own if None.
+        home: folder of the search.
+        observer: receives messages and progress.
+        changes: ``concurrent``, ``cpus``, ``hang_after``: as in ``run_search``.
+
+    Raises:
+        UserError: if there is no such search, or it has nothing left to do.
+    """
+    observer = observer or Observer()
+    folder = open_again(name, Path(home), tracking_uri)
+    with folder.alone():
+        folder = settle_space(folder, changed_space, observer)
+        folder = folder.changed(limits=_merged(folder.record.limits, limits), **changes)
+        refuse_finished(folder)
+        return run_session(moved(folder, address), observer)
+
+
+def extend_search(
+    name: str,
+    trials: int,
+    *,
+    address: str | None = None,
+    changed_space: str | None = None,
+    limits: Mapping[str, Any] = MappingProxyType({}),
+    tracking_uri: str | None = None,
+    home: str | Path = HOME,
+    observer: Observer | None = None,
+    **changes: Any,
+) -> SearchResult:
+    """Add trials to a search, finished or not, and run them; the winner is chosen again at the end.
+
+    Args:
+        name: name of the search.
+        trials: how many to add.
+        address: another Ray cluster than before, or ``local`` for none.
+        changed_space: ``keep`` or ``take``, if the space's file has changed since the search began.
+        limits: fields of ``Limits`` that change.
+        tracking_uri: address of MLflow; the search's own if None.
+        home: folder of the search.
+        observer: receives messages and progress.
+        changes: ``concurrent``, ``cpus``, ``hang_after``: as in ``run_search``.
+
+    Raises:
+        UserError: if there is no such search, or its space has no more points.
+    """
+    observer = observer or Observer()
+    folder = open_again(name, Path(home), tracking_uri)
+    with folder.alone():
+        folder = settle_space(folder, changed_space, observer)
+        new = _merged(folder.record.limits, limits)
+        folder = extended(moved(folder, address), trials, limits=new, **changes)
+        return run_session(folder, observer)
+
+
+def _merged(before: Limits, changes: Mapping[str, Any]) -> Limits:
+    return Limits.model_validate({**before.model_dump(), **changes})
+
+
+def open_again(name: str, home: Path, tracking_uri: str | None = None) -> SearchFolder:
+    """A search that exists, with the patches that it began with."""
+    folder = Workspace(home).open(name, tracking_uri=tracking_uri)
+    refuse_promotion(folder)
+    folder.store()
+    return folder
+
+
+def refuse_finished(folder: SearchFolder) -> None:
+    """Make sure that there is something left to do.
+
+    Raises:
+        UserError: if the search has finished, or its limits leave it nothing.
+    """
+    if all_ended(folder) and _finished(folder):
+        raise UserError(
+            f"search {folder.name!r} has finished; add trials with "
+            f"`{folder.command('extend', '--trials', '20')}`"
+        )
+    if not all_ended(folder):
+        _refuse_spent(folder)
+
+
+def moved(folder: SearchFolder, address: str | None) -> SearchFolder:
+    """The search on another cluster, once that has answered; None leaves it where it was.
+
+    Raises:
+        UserError: if there is no cluster at ``address``.
+    """
+    if address is None:
+        return folder
+    start_ray(address=address, cpus=folder.record.cpus)
+    return folder.changed(address=None if address == LOCAL else address)
+
+
+def extended(folder: SearchFolder, trials: int, **fields: Any) -> SearchFolder:
+    """The search with more trials to train; who asks for more has patience anew.
+
+    Args:
+        trials: beside those that it had to train, or that it had begun when its patience ended.
+        fields: more of its record that changes.
+
+    Raises:
+        UserError: if there are no more to try, or its limits leave it nothing.
+    """
+    stated, runs, record = folder.search(), folder.runs(), folder.record
+    gave_up = runs_are_out_of_patience(runs, stated, forgiven=record.forgiven)
+    before = sum(run.kind == "trial" for run in runs) if gave_up else record.trials
+    after = stated.total(before + trials)
+    if after == before:
+        raise UserError(
+            f"search {folder.name!r} has no more to try: sampler {stated.sampler!r} lists "
+            f"{before} trials; raise seeds, or begin a search of another space"
+        )
+    changed = {"trials": after, "forgiven": len(telling(runs)), **fields}
+    _refuse_spent(replace(folder, record=folder.record.model_copy(update=changed)))
+    folder.ledger.append("extend", trials=after)
+    return folder.changed(**changed)
+
+
+def _refuse_spent(folder: SearchFolder) -> None:
+    reached = Meter(folder.record.limits, folder.ledger).reached()
+    if reached:
+        raise UserError(
+            f"search {folder.name!r} has spent its limit of {reached}; set a larger one with "
+            "--patches or --gpu-seconds"
+        )
+
+
+def settle_space(folder: SearchFolder, choice: str | None, observer: Observer) -> SearchFolder:
+    """The search with the space that it goes on with, if the file has changed since it began.
+
+    Raises:
+        UserError: if it has and ``choice`` is neither ``keep`` nor ``take``, or if a search cannot
+            go on with the new one.
+    """
+    if choice not in (None, "keep", "take"):
+        raise UserError(f"--changed-space is keep or take, not {choice!r}")
+    origin = Path(folder.record.origin or "")
+    if not origin.is_file() or origin.read_bytes() == folder.space.read_bytes():
+        return folder
+    match choice:
+        case "keep":
+            return folder.changed(origin=None)
+        case "take":
+            refuse_other_terms(folder, load_search(origin))
+            write_whole(folder.space, origin.read_bytes())
+            return folder
+    observer.message(_difference(folder.space, origin))
+    raise UserError(
+        f"{origin.name} has changed since search {folder.name!r} began (above); "
+        "--changed-space keep resumes with it as it was, --changed-space take with the new file"
+    )
+
+
+def _finished(folder: SearchFolder) -> bool:
+    told = Told()
+    for event in folder.ledger.events():
+        told.hear(event)
+    ended = told.finish is not None and told.finish["status"] == "completed"
+    return ended and (folder.path / SCORES).exists()
+
+
+def _difference(before: Path, now: Path) -> str:
+    lines = [path.read_text().splitlines() for path in (before, now)]
+    names = (f"{now.name} as it began", f"{now.name} now")
+    return "\n".join(difflib.unified_diff(lines[0], lines[1], *names, lineterm=""))

@@ -1,0 +1,201 @@
+"""Start of a search.
+
+What is heavy is imported inside ``run_search``, after everything that can be checked without it.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from hpsearch.data.builtin_sets import refuse_absent
+from hpsearch.defaults import HOME, MODEL
+from hpsearch.search.resources import Resources
+from hpsearch.search.search import Search, constants, load_search
+from hpsearch.search.stopping import Limits
+from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.tracking.mlflow_mapping import versions
+from hpsearch.workflows.observer import Observer
+
+if TYPE_CHECKING:
+    from hpsearch.data.patch_store import PatchStore
+    from hpsearch.workflows.search_session import SearchResult
+
+
+def run_search(
+    space: str | Path,
+    *,
+    name: str | None = None,
+    data: str | None = None,
+    split: str = "auto",
+    trials: int | None = None,
+    concurrent: int | None = None,
+    cpus: int | None = None,
+    address: str | None = None,
+    warm_from: str | None = None,
+    study: str | None = None,
+    limits: Mapping[str, Any] = MappingProxyType({}),
+    resources: Mapping[str, Any] = MappingProxyType({}),
+    hang_after: float | None = None,
+    wait: bool = False,
+    model: str | None = None,
+    tracking_uri: str | None = None,
+    home: str | Path = HOME,
+    observer: Observer | None = None,
+) -> "SearchResult":
+    """Search a space, evaluate the winner on test patches, and register it.
+
+    Args:
+        space: a Python file that exports ``SEARCH``.
+        name: name of the search; that of the file if None.
+        data: ``mini``, ``tiny``, or the path of a patch store; the space's if None.
+        split: which sequences train, validate and test: auto, a, b, c, illum, view, full, mini or
+            seeded.
+        trials: number of trials; the space's if None.
+        concurrent: trials at once; as many as fit if None.
+        cpus: CPUs that Ray may use on this machine; all if None.
+        address: a running Ray cluster, ``HEAD:6379``; None starts Ray on this machine.
+        warm_from: an earlier search whose trials the sampler learns from.
+        study: database URL or ``journal:PATH`` of the Optuna study; ``$NAME`` is replaced by the
+            environment variable.
+        limits: fields of ``Limits``: ``seconds``, ``patches``, ``gpu_seconds``.
+        resources: fields of ``Resources`` that a trial asks for, instead of the space's.
+        hang_after: seconds without a report after which a trial counts as hung.
+        wait: request nodes from the cluster's autoscaler and wait for them.
+        model: name in the MLflow registry.
+        tracking_uri: address of MLflow; SQLite in ``home`` if None.
+        home: folder for data, searches and MLflow's files.
+        observer: receives messages and progress.
+
+    Raises:
+        UserError: if an argument, the space, the data or the cluster is not usable.
+    """
+    observer, space = observer or Observer(), Path(space)
+    search = load_search(space)
+    search.rehearse()
+    refuse_absent(data or search.data)
+
+    from hpsearch.execution import ray_runtime
+    from hpsearch.search.study import check_free
+    from hpsearch.search.warm_start import check_comparable
+    from hpsearch.workflows.search_session import run_session
+
+    workspace = Workspace(Path(home))
+    chosen = name or workspace.free_name(space.stem)
+    workspace.refuse_taken(chosen)
+    warm_from = warm_from or search.warm_from
+    earlier = workspace.open(warm_from) if warm_from else None
+    if study:
+        check_free(study, chosen)
+    with observer.progress("building patches") as advance:
+        store = workspace.store(data or search.data, progress=advance)
+    _check_data(search, store, split)
+    if earlier:
+        check_comparable(
+            earlier, search=search, fingerprint=store.fingerprint, split=store.split(split).name
+        )
+    record = SearchRecord(
+        space=str(space),
+        store=str(store.path.absolute()),
+        fingerprint=store.fingerprint,
+        split=split,
+        tracking_uri=workspace.tracking(tracking_uri).uri,
+        trials=search.total(trials),
+        concurrent=concurrent,
+        cpus=cpus,
+        address=address,
+        wait=wait,
+        study=study,
+        warm_from=warm_from,
+        hang_after=hang_after,
+        origin=str(space.absolute()),
+        limits=Limits.model_validate({"seconds": search.time_limit, **limits}),
+        resources=Resources.model_validate({**search.resources.model_dump(), **resources}),
+        model=model or MODEL,
+    )
+    ray_runtime.start_ray(address=address, cpus=cpus)
+    if not wait:
+        ray_runtime.check_room(record.resources, concurrent)
+    folder = workspace.create(chosen, space, record)
+    with folder.alone():
+        _announce(folder, search, store, observer)
+        return run_session(folder, observer)
+
+
+def _check_data(search: Search, store: "PatchStore", split: str) -> None:
+    """Refuse a split that has nothing to train on, or too few sequences for the folds."""
+    from hpsearch.data.splits import folds
+
+    store.part(store.split(split), "train")
+    if search.folds:
+        folds(store.split(split), search.folds)
+
+
+def _announce(
+    folder: SearchFolder, search: Search, store: "PatchStore", observer: Observer
+) -> None:
+    """Log what begins, and report it."""
+    log_search_started(folder, search, store)
+    observer.message(
+        f"search {folder.name}: {folder.record.trials} trials of at most {search.budget:,} patches "
+        f"on {sum(store.counts):,} points of {store.path.stem}"
+    )
+    split = folder.split()
+    for part, names in (
+        ("train", split.train),
+        ("validation", split.validation),
+        ("test", split.test),
+    ):
+        listed = " ".join(names) if len(names) < 9 else f"{len(names)} sequences"
+        observer.message(f"  {part:<10} {listed}")
+
+
+def log_search_started(
+    folder: SearchFolder,
+    search: Search,
+    store: "PatchStore",
+    *,
+    tags: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Append the first event of a search to its event log.
+
+    Args:
+        folder: the search.
+        search: what its space states.
+        store: its patches.
+        tags: more tags for the search's MLflow run.
+    """
+    split = folder.split()
+    params = {
+        "space": folder.record.space,
+        "objective": ", ".join(objective.metric for objective in search.objectives),
+        "trials": folder.record.trials,
+        "budget": search.budget,
+        "scheduler": search.stopping,
+        "grace": search.first_rung,
+        "reduction": search.reduction,
+        **({} if search.folds is None else {"folds": search.folds}),
+        "sampler": search.sampler,
+        "seeds": search.seeds,
+        **({} if search.patience is None else {"patience": search.patience}),
+        **({} if folder.record.warm_from is None else {"warm_from": folder.record.warm_from}),
+        "seed": search.seed,
+        "split": split.name,
+    }
+    dataset = {
+        "name": store.path.stem,
+        "fingerprint": store.fingerprint,
+        "path": str(store.path.absolute()),
+        "profile": json.dumps(
+            {"sequences": len(store.names), "points": sum(store.counts), "split": split.name}
+        ),
+    }
+    folder.ledger.append(
+        "search",
+        params=params,
+        dataset=dataset,
+        direction=search.objective.direction,
+        constants=constants(search),
+        tags={**versions(), **tags},
+    )

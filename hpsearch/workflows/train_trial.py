@@ -1,0 +1,95 @@
+"""Training of one trial on this machine, without Ray."""
+
+from pathlib import Path
+
+from hpsearch.config import Computing, TrialConfig
+from hpsearch.config.formatting import title
+from hpsearch.errors import UserError
+from hpsearch.models.serialization import save_pipeline
+from hpsearch.promotion.final_evaluation import recipe
+from hpsearch.search.workspace import Workspace
+from hpsearch.training.loop import Report
+from hpsearch.training.trial import CHECKPOINT, Job, prepare_trial
+from hpsearch.workflows.observer import Observer
+
+REPORTS = 10
+
+
+def job_here(
+    config: TrialConfig,
+    workspace: Workspace,
+    *,
+    data: str,
+    split: str,
+    sequences: tuple[str, ...],
+    computing: Computing,
+) -> Job:
+    """What a trial needs beside its configuration.
+
+    Raises:
+        UserError: if there is no such data or split, or a sequence may not be trained on.
+    """
+    store = workspace.store(data)
+    job = Job(
+        store=store,
+        split=store.split(split),
+        artifacts=workspace.artifacts,
+        report_every=max(1, config.patches // REPORTS),
+        validation_points=128,
+        sequences=sequences,
+        computing=computing,
+    )
+    job.training_patches()
+    return job
+
+
+def train_trial(
+    config: TrialConfig, job: Job, output: Path, *, observer: Observer | None = None
+) -> Report | None:
+    """Train a trial into the folder ``output``, from its checkpoint if there is one.
+
+    Args:
+        config: the trial.
+        job: data, split and everything else that it needs; see ``job_here``.
+        output: folder for the checkpoint and the trained model.
+        observer: receives a line for each report, and progress.
+
+    Returns:
+        The last report; None if the training in ``output`` had ended before.
+
+    Raises:
+        UserError: if the trial collapses or diverges.
+    """
+    observer = observer or Observer()
+    observer.message(title(config))
+    running = prepare_trial(config, job)
+    if (output / CHECKPOINT).exists():
+        running.load(output)
+        observer.message(f"resumed from {running.progress.seen:,} patches")
+    last = None
+    with observer.progress("training") as advance:
+        for last in running.reports():
+            running.save(output)
+            advance(last.seen, config.patches, "")
+            observer.message(f"{last.seen:>10,} patches{_numbers(last)}")
+    if last is not None and last.status != "completed":
+        raise UserError(f"the trial {last.status}: {last.reason}; try a smaller learning rate")
+    save_pipeline(running.pipeline(), recipe(config), output)
+    return last
+
+
+def _numbers(report: Report) -> str:
+    loss, score = report.metrics.get("train/loss"), report.metrics.get("val/mAP", 0.0)
+    return "" if loss is None else f"  loss {loss:.3f}  mAP {score:.3f}"
+
+
+def read_config(path: Path) -> TrialConfig:
+    """A TrialConfig from a JSON file.
+
+    Raises:
+        UserError: if there is no such file.
+        ValidationError: if it is no TrialConfig.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no trial at {path}; pass the path of a TrialConfig as JSON")
+    return TrialConfig.model_validate_json(path.read_text())
