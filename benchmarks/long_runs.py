@@ -42,14 +42,14 @@ from run_table import (
 from tracing import Trace, TracedTask
 
 from hpsearch.config import Computing, TrialConfig
-from hpsearch.data.embedded import RECIPES, embedded_store
-from hpsearch.data.store import PatchStore
+from hpsearch.data.builtin_sets import RECIPES, embedded_store
+from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Sizes
 from hpsearch.models import Pipeline, describe
-from hpsearch.models.serving import save_pipeline
-from hpsearch.promotion.winner import recipe
-from hpsearch.training.artifacts import Artifacts, NotTrained
+from hpsearch.models.serialization import save_pipeline
+from hpsearch.promotion.final_evaluation import recipe
+from hpsearch.training.artifact_cache import Artifacts, NotTrained
 from hpsearch.training.devices import keep_freed_memory
 from hpsearch.training.loop import Report
 from hpsearch.training.trial import CHECKPOINT, Job, Trial, prepare_trial

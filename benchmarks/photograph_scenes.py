@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from hpsearch.data.store import PatchStore, SequencePatches, StoreMeta, write_store
-from hpsearch.data.streams import stream
+from hpsearch.data.patch_store import PatchStore, SequencePatches, StoreMeta, write_store
+from hpsearch.rng import stream
 
 SCENES = {
     "Notre-Dame": ("details_0000", "explore_monuments_0066"),

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from hpsearch.shapes import Float, Int
-from hpsearch.training.learner import Learner
+from hpsearch.training.descriptor_trainer import Learner
 from hpsearch.training.loop import Progress
-from hpsearch.training.tasks import DescriptorTask
+from hpsearch.training.trial import DescriptorTask
 
 WINDOW = 4096
 """Patches seen over which the loss is averaged, as in the stepped schedule's default."""

@@ -24,7 +24,7 @@ from hpsearch.config import (
     TrialConfig,
     WarmStart,
 )
-from hpsearch.data.store import PatchStore
+from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
 
 LISTS = sorted((Path(__file__).parents[2] / "search_spaces" / "reports").glob("*.py"))
