@@ -17,9 +17,7 @@ One thread, lowest priority (``nice -n 19``):
 
 import argparse
 import fcntl
-import importlib.util
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,10 +27,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from run_lists import Run, code_version, read_list
 from run_table import (
     Evaluation,
     Row,
     append_row,
+    differences,
     digest_of,
     find_row,
     markdown,
@@ -63,17 +63,6 @@ PAUSE_POLL_S = 5.0
 
 
 @dataclass(frozen=True)
-class Run:
-    """One configuration to train, and how it is scored."""
-
-    block: str
-    name: str
-    config: TrialConfig
-    data: str
-    evaluation: Evaluation
-
-
-@dataclass(frozen=True)
 class Runner:
     """Trains what is missing from a table, in a folder of its own."""
 
@@ -93,7 +82,7 @@ class Runner:
         """Runs that the table has no row of, each once, in their order."""
         rows, wanted = read_rows(self.table), list[Run]()
         for run in runs:
-            named = any(_same(run, other) for other in wanted)
+            named = any(run.same_as(other) for other in wanted)
             if not named and self._row(rows, run) is None:
                 wanted.append(run)
         return wanted
@@ -245,40 +234,6 @@ def score_test_part(trial: Trial, evaluation: Evaluation) -> dict[str, dict[str,
     }
 
 
-def read_list(path: Path) -> list[Run]:
-    """The runs of a list.
-
-    Raises:
-        UserError: if it is no list.
-    """
-    spec = importlib.util.spec_from_file_location(f"list_{path.stem}", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise UserError(f"there is no list of runs at {path}; give a file of search_spaces/reports")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "RUNS") or not hasattr(module, "DATA"):
-        raise UserError(f"{path} is no list of runs; it must define DATA and RUNS")
-    evaluation = Evaluation(**getattr(module, "EVALUATION", {}))
-    return [Run(path.stem, name, config, module.DATA, evaluation) for name, config in module.RUNS]
-
-
-def code_version(repository: Path) -> str:
-    """Commit that last changed the package.
-
-    Raises:
-        UserError: if the package has changes that no commit holds.
-    """
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(repository), *words, "--", "hpsearch"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    if git("status", "--porcelain"):
-        raise UserError("hpsearch/ differs from the last commit; commit it, so that rows can say "
-                        "what trained them")  # fmt: skip
-    return git("log", "-1", "--format=%H")[:12]
-
-
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Only one runner works in a folder.
@@ -308,8 +263,13 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--until", default=None, help="no run begins after this time, HH:MM")
     parser.add_argument("--missing", action="store_true", help="say what is missing, train nothing")
     parser.add_argument("--show", action="store_true", help="print the table as Markdown")
+    parser.add_argument("--compare", type=Path, nargs=2, help="tables of the same runs")
     options = parser.parse_args(words)
     try:
+        if options.compare:
+            unlike = differences(*(read_rows(table) for table in options.compare))
+            say("\n".join(unlike) or "all runs are alike")
+            return int(bool(unlike))
         if options.show:
             say(markdown(read_rows(options.table)))
         else:
@@ -346,10 +306,6 @@ def _stores(given: Sequence[str], wanted: set[str], folder: Path) -> dict[str, P
     for name in wanted & RECIPES.keys() - stores.keys():
         stores[name] = PatchStore.open(embedded_store(name, folder / "data"))
     return stores
-
-
-def _same(one: Run, other: Run) -> bool:
-    return (one.data, one.evaluation, one.config) == (other.data, other.evaluation, other.config)
 
 
 def _rounded(metrics: Mapping[str, float]) -> dict[str, float]:

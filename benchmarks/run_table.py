@@ -137,6 +137,19 @@ def find_row(
     return None
 
 
+def differences(rows: Sequence[Row], others: Sequence[Row]) -> list[str]:
+    """What two trainings of the same runs did not do alike, a line a run; runs by arm and seed."""
+    found = []
+    by_run = {(row.name, row.seed): row for row in others}
+    for row in rows:
+        other = by_run.get((row.name, row.seed))
+        fields = ("fingerprint", "status", "curve", "trace", "scores")
+        unlike = [f for f in fields if other and getattr(row, f) != getattr(other, f)]
+        if other is None or unlike:
+            found.append(f"{row.name}, seed {row.seed}: {', '.join(unlike) or 'only one has it'}")
+    return found
+
+
 def read_versions(path: Path) -> list[str]:
     """Commits that train alike, one at the start of each line; ``#`` begins a comment."""
     lines = path.read_text().splitlines() if path.exists() else []

@@ -8,8 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 import tracing
-from long_runs import PAUSE, Run, Runner, TracedTrial, alone, code_version, main, read_list
-from run_table import Evaluation, Row, append_row, find_row, markdown, read_rows, read_versions
+from long_runs import PAUSE, Runner, TracedTrial, alone, main
+from run_lists import Run, code_version, read_list
+from run_table import (
+    Evaluation,
+    Row,
+    append_row,
+    differences,
+    find_row,
+    markdown,
+    read_rows,
+    read_versions,
+)
 from tracing import hardest
 
 from hpsearch.config import (
@@ -193,6 +203,16 @@ def test_the_table_reads_as_markdown(row: Row, tmp_path: Path) -> None:
     table.write_text("{}\n")
     with pytest.raises(UserError, match="line 1"):
         read_rows(table)
+
+
+def test_two_tables_are_compared(row: Row, tmp_path: Path) -> None:
+    one, another = tmp_path / "one.jsonl", tmp_path / "another.jsonl"
+    append_row(one, row)
+    append_row(another, row.model_copy(update={"code": "another", "cpu_seconds": 1.0}))
+    assert main(["--compare", str(one), str(another)]) == 0
+    unlike = row.model_copy(update={"scores": {}, "status": "collapsed"})
+    assert differences([row], [unlike]) == ["stepped, seed 0: status, scores"]
+    assert differences([row], []) == ["stepped, seed 0: only one has it"]
 
 
 def test_the_code_version_is_the_commit_of_the_package(tmp_path: Path) -> None:
