@@ -115,6 +115,9 @@ class Computing(Setting):
     """Compile the descriptor's training (``torch.compile``): tens of seconds for the first trial on
     a machine, fewer for the next, which find what was compiled in ``TORCHINDUCTOR_CACHE_DIR`` (by
     default a folder in the machine's temporary one). So it is for long budgets."""
+    graphed: bool | Literal["auto"] = "auto"
+    """Run a training step as one CUDA graph; ``auto`` does so on CUDA. Convolutions then take the
+    algorithm that is fastest there; with ``deterministic`` no number changes."""
     deterministic: bool = False
     """Refuse operations whose result varies from run to run on one machine."""
 

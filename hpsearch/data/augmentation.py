@@ -1,5 +1,6 @@
 """Random changes of training patches, drawn as small arrays and applied on the patches' device."""
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,16 @@ class Changes(NamedTuple):
     gain: Float[np.ndarray, "..."]
 
 
+class Prepared(NamedTuple):
+    """Changes as tensors; a CUDA graph can take them as inputs."""
+
+    turn: Int[Tensor, "..."]
+    theta: Float[Tensor, "... 2 3"]
+    """The crop as an affine map."""
+    shift: Float[Tensor, "..."]
+    gain: Float[Tensor, "..."]
+
+
 def draw(
     settings: Augmentation, labels: Int[np.ndarray, "calls n"], rng: np.random.Generator
 ) -> list[Changes]:
@@ -51,49 +62,54 @@ def draw(
     return [Changes(*call) for call in zip(turn, side, corner, shift, gain, strict=True)]
 
 
+def prepare(changes: Changes) -> Prepared:
+    """Changes of one call on the host, in the numbers that the patches' device computes in."""
+    theta = np.zeros((len(changes.side), 2, 3), np.float32)
+    theta[:, 0, 0] = theta[:, 1, 1] = changes.side
+    theta[:, :, 2] = (1 - changes.side[:, None]) * (2 * changes.corner - 1)
+    shift, gain = (a.astype(np.float32) for a in (changes.shift, changes.gain))
+    return Prepared(*(torch.from_numpy(a) for a in (changes.turn, theta, shift, gain)))
+
+
 def apply(
-    settings: Augmentation, patches: Float[Tensor, "n 1 s s"], changes: Changes
+    settings: Augmentation, patches: Float[Tensor, "n 1 s s"], changes: Changes | Prepared
 ) -> Float[Tensor, "n 1 s s"]:
     """The changed patches, in 0..255; what the settings leave alone costs nothing.
 
     Shapes never depend on what was drawn, so an XLA device compiles this once.
     """
+    if settings == Augmentation():
+        return patches
+    prepared = prepare(changes) if isinstance(changes, Changes) else changes
+    turn, theta, shift, gain = (a.to(patches.device) for a in prepared)
     if settings.turns != "none":
-        patches = _turn(patches, changes.turn)
+        patches = _turn(patches, turn)
     if settings.crop:
-        patches = _crop(patches, changes)
+        patches = _crop(patches, theta)
     if settings.brightness or settings.contrast:
         mean = patches.mean(dim=(2, 3), keepdim=True)
-        gain, shift = (_column(a, patches) for a in (changes.gain, changes.shift))
+        gain, shift = (a[:, None, None, None] for a in (gain, shift))
         patches = ((patches - mean) * gain + mean + shift).clamp(0, WHITE)
     return patches
 
 
-def _turn(
-    patches: Float[Tensor, "n 1 s s"], turn: Int[np.ndarray, " n"]
-) -> Float[Tensor, "n 1 s s"]:
+def _turn(patches: Float[Tensor, "n 1 s s"], turn: Int[Tensor, " n"]) -> Float[Tensor, "n 1 s s"]:
     """Exact, by moving pixels: one gather with the pixel order of each turn."""
-    orders = torch.from_numpy(_orders(patches.shape[-1])[turn]).to(patches.device)
+    orders = _orders(patches.shape[-1], patches.device)[turn]
     return patches.flatten(1).gather(1, orders).view_as(patches)
 
 
-def _orders(side: int) -> Int[np.ndarray, "8 pixels"]:
+@cache
+def _orders(side: int, device: torch.device) -> Int[Tensor, "8 pixels"]:
     """Which old pixel each new one takes, by turn."""
     pixels = np.arange(side * side).reshape(side, side)
     turned = [np.rot90(p, k) for p in (pixels, pixels[:, ::-1]) for k in range(4)]
-    return np.stack([t.ravel() for t in turned])
+    return torch.from_numpy(np.stack([t.ravel() for t in turned])).to(device)
 
 
-def _crop(patches: Float[Tensor, "n 1 s s"], changes: Changes) -> Float[Tensor, "n 1 s s"]:
+def _crop(
+    patches: Float[Tensor, "n 1 s s"], theta: Float[Tensor, "n 2 3"]
+) -> Float[Tensor, "n 1 s s"]:
     """Scale a square part up to the whole, bilinear."""
-    theta = np.zeros((len(patches), 2, 3), np.float32)
-    theta[:, 0, 0] = theta[:, 1, 1] = changes.side
-    theta[:, :, 2] = (1 - changes.side[:, None]) * (2 * changes.corner - 1)
-    grid = functional.affine_grid(
-        torch.from_numpy(theta).to(patches.device), list(patches.shape), align_corners=False
-    )
+    grid = functional.affine_grid(theta, list(patches.shape), align_corners=False)
     return functional.grid_sample(patches, grid, padding_mode="border", align_corners=False)
-
-
-def _column(values: Float[np.ndarray, " n"], like: Tensor) -> Float[Tensor, "n 1 1 1"]:
-    return torch.from_numpy(values.astype(np.float32)).to(like.device)[:, None, None, None]

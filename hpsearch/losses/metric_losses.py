@@ -82,7 +82,9 @@ def batch_all(
     rows = max(1, CHUNK // ((views - 1) * (n - views)))
     total, paying = x.new_zeros(()), x.new_zeros(())
     for a, b in zip(near.split(rows), far.split(rows), strict=True):
-        part, count = checkpoint(_paid_by_all, a, b, margin, use_reentrant=False)
+        part, count = checkpoint(
+            _paid_by_all, a, b, margin, use_reentrant=False, preserve_rng_state=False
+        )
         total, paying = total + part, paying + count
     return total / (paying.clamp_min(1) if nonzero else n * (views - 1) * (n - views))
 

@@ -1,6 +1,7 @@
 """Denoisers as a task, and as artifacts that trials share."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +47,11 @@ class DenoiserTask:
 
     def __post_init__(self) -> None:
         self.loss = build_restoration(self.config.loss)
-        self.optimiser = build_optimiser(self.config.optimiser, self.network.parameters())
+        compute = Compute(device=next(self.network.parameters()).device)
+        self.launcher = compute.launcher()
+        self.optimiser = build_optimiser(
+            self.config.optimiser, self.network.parameters(), captured=compute.uses_graphs
+        )
 
     def step(self, progress: Progress) -> tuple[Tensor, int]:
         """One batch of patches, drawn with replacement."""
@@ -54,14 +59,19 @@ class DenoiserTask:
         rows = rng.integers(self.rows, size=self.config.batch)
         factor = rate_factor(self.config.schedule, seen=progress.seen, budget=self.config.patches)
         set_rate(self.optimiser, self.config.optimiser.lr * factor)
-        self.network.train()
+        if not self.network.training:
+            self.network.train()
+        (paid,) = self.launcher(None, self._train, [torch.from_numpy(rows)])
+        end_step(paid.device)
+        return paid, self.config.batch
+
+    def _train(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        (rows,) = inputs
         loss = self.loss(self.network(self.noisy(rows)), self.clean(rows))
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
-        paid = loss.detach()
-        end_step(paid.device)
-        return paid, self.config.batch
+        return (loss.detach(),)
 
     def check(self, loss: float) -> Verdict | None:
         """Denoisers do not collapse; a loss that is not finite is caught by ``fit``."""

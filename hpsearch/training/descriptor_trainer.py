@@ -2,6 +2,7 @@
 
 import copy
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,8 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpsearch.config import Augmentation, MinedTriplets, Sampler, Stepped, TrialConfig, WarmStart
-from hpsearch.data.augmentation import apply, draw
+from hpsearch.config import (
+    Augmentation,
+    Denoised,
+    MinedTriplets,
+    Sampler,
+    Stepped,
+    TrialConfig,
+    WarmStart,
+)
+from hpsearch.data.augmentation import Prepared, apply, draw, prepare
 from hpsearch.data.patch_store import Patches
 from hpsearch.data.samplers import Batch, sample
 from hpsearch.losses import build_loss
@@ -106,7 +115,10 @@ class Learner:
         network = build_descriptor(config.descriptor, seed=config.seed)
         self.network = self.compute.place(network)
         self.forward = self.compute.forward(self.network)
-        self.optimiser = build_optimiser(config.optimiser, self.network.parameters())
+        self.launcher = self.compute.launcher()
+        self.optimiser = build_optimiser(
+            config.optimiser, self.network.parameters(), captured=self.compute.uses_graphs
+        )
         self.detector = CollapseDetector(config.loss.collapse_value)
         self.stepper = (
             Stepper(config.sampler, config.loss.collapse_value)
@@ -130,16 +142,15 @@ class Learner:
         )
         batch = self._draw(sampler, progress, share)
         set_rate(self.optimiser, self.rate(progress))
-        torch.manual_seed(_dropout_seed(self.config.seed, progress.step))
-        self.network.train()
+        self.compute.seed(_dropout_seed(self.config.seed, progress.step))
+        if not self.network.training:
+            self.network.train()
         with self.compute.step():
-            calls = self._patches(batch, progress.step, share)
-            descriptors = torch.stack([self.forward(patches) for patches in calls])
-            loss = build_loss(self.config.loss, sampler)(descriptors)
-            self.optimiser.zero_grad()
-            loss.backward()
-            self.optimiser.step()
-            paid, found = loss.detach(), descriptors.detach().flatten(0, 1)
+            paid, found = self.launcher(
+                (sampler, self._first_input(share)),
+                partial(self._train, sampler, share),
+                self._inputs(batch, progress.step),
+            )
         self._latest = (found, torch.from_numpy(batch.labels.ravel()))
         self._drawn = (batch, share)
         used = batch.rows.size
@@ -233,13 +244,35 @@ class Learner:
     def _describe(self, rows: np.ndarray, share: float) -> Tensor:
         return self.network.eval()(self.feed(rows, share))
 
-    def _patches(self, batch: Batch, number: int, share: float) -> list[Tensor]:
-        calls = [self.feed(rows, share) for rows in batch.rows]
-        settings = self.config.augmentation
+    def _inputs(self, batch: Batch, number: int) -> list[Tensor]:
+        """Row numbers of each call, then its changes, if there are any: all from the host."""
+        rows, settings = torch.from_numpy(batch.rows), self.config.augmentation
         if settings == Augmentation():
-            return calls
-        changes = draw(settings, batch.labels, stream(self.config.seed, "augmentation", number))
-        return [apply(settings, *pair) for pair in zip(calls, changes, strict=True)]
+            return [rows]
+        drawn = draw(settings, batch.labels, stream(self.config.seed, "augmentation", number))
+        changes = zip(*(prepare(call) for call in drawn), strict=True)
+        return [rows, *(torch.stack(calls) for calls in changes)]
+
+    def _train(
+        self, sampler: Sampler, share: float, inputs: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """A step on the device; loss and descriptors."""
+        rows, *changes = inputs
+        calls = [self.feed(one, share) for one in rows]
+        if changes:
+            drawn = zip(calls, *changes, strict=True)
+            calls = [apply(self.config.augmentation, x, Prepared(*call)) for x, *call in drawn]
+        descriptors = torch.stack([self.forward(patches) for patches in calls])
+        loss = build_loss(self.config.loss, sampler)(descriptors)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        return loss.detach(), descriptors.detach().flatten(0, 1)
+
+    def _first_input(self, share: float) -> bool:
+        """Whether patches still come from the input that fine-tuning begins with."""
+        settings = self.config.input
+        return isinstance(settings, Denoised) and share < settings.clean_first
 
     def _follow(self, move: Move) -> None:
         """Keep the weights that a new stage began with until it has proved itself."""
@@ -258,6 +291,7 @@ class Learner:
     def _load_weights(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         restore_optimiser(self.optimiser, state["optimiser"])
+        self.launcher.forget()  # the optimizer has new tensors
 
 
 def _dropout_seed(seed: int, step: int) -> int:

@@ -14,7 +14,7 @@ from hpsearch.training.artifact_cache import Artifacts
 from hpsearch.training.denoiser_training import denoised_patches, trained_denoiser
 from hpsearch.training.devices import Gather, Rows, resident
 
-Feed = Callable[[np.ndarray, float], Float[Tensor, "n 1 32 32"]]
+Feed = Callable[[np.ndarray | Tensor, float], Float[Tensor, "n 1 32 32"]]
 """Row numbers and the share of the budget that is spent in, patches on the device out."""
 
 
@@ -44,7 +44,9 @@ def always(gather: Gather) -> Feed:
     return lambda rows, share: gather(rows)
 
 
-def _first(until: float, early: Gather, late: Gather, rows: np.ndarray, share: float) -> Tensor:
+def _first(
+    until: float, early: Gather, late: Gather, rows: np.ndarray | Tensor, share: float
+) -> Tensor:
     return early(rows) if share < until else late(rows)
 
 
