@@ -14,7 +14,6 @@ from hpsearch.search.samplers import build_sampler
 from hpsearch.search.search import Search, load_search
 from hpsearch.search.stopping import ENDED, study_is_out_of_patience
 from hpsearch.search.study import in_database, open_study
-from hpsearch.search.tpe import Known
 from hpsearch.search.trial_queue import POINT, REPEAT, WARM, Places, Turn, begun
 from hpsearch.search.workspace import SearchFolder
 
@@ -41,13 +40,12 @@ class StudySearch(Searcher):
         self._running: dict[str, optuna.Trial] = {}
         self._unfinished: list[int] = []
         self._warm = 0
-        self._known = Known()
         self._opened: tuple[Search, optuna.Study, Places] | None = None
         objective = load_search(space).objective
         super().__init__(metric="objective", mode=objective.mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None, "_running": {}, "_known": Known()}
+        return {**self.__dict__, "_opened": None, "_running": {}}
 
     def _open(self) -> tuple[Search, optuna.Study, Places]:
         if self._opened is None:
@@ -101,9 +99,7 @@ class StudySearch(Searcher):
 
     def _sampling(self, point: int) -> optuna.Study:
         search, study, _ = self._open()
-        study.sampler = build_sampler(
-            search.sampler, seed=search.seed, point=point, known=self._known
-        )
+        study.sampler = build_sampler(search.sampler, seed=search.seed, point=point)
         return study
 
     def _config(self, trial: optuna.Trial) -> dict[str, Any]:
