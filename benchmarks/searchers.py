@@ -23,8 +23,8 @@ from ray.tune.search.optuna import OptunaSearch
 from replay import Report, Table
 
 from hpsearch.execution.optuna_searcher import StudySearch
-from hpsearch.search.search import load_search
 from hpsearch.search.samplers import SubsetTPESampler
+from hpsearch.search.search import load_search
 from hpsearch.search.trial_queue import Places
 
 CANDIDATES = 24

@@ -8,12 +8,11 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
-from hpsearch.search.mirror import mirrored
 from hpsearch.search.outcome import FAILURES, outcome
 from hpsearch.search.samplers import build_sampler
 from hpsearch.search.search import Search, load_search
 from hpsearch.search.stopping import ENDED, study_is_out_of_patience
-from hpsearch.search.study import in_database, open_study
+from hpsearch.search.study import open_study
 from hpsearch.search.trial_queue import POINT, REPEAT, WARM, Places, Turn, begun
 from hpsearch.search.workspace import SearchFolder
 
@@ -51,8 +50,6 @@ class StudySearch(Searcher):
         if self._opened is None:
             search = load_search(self._space)
             study = open_study(self._folder, search=search, url=self._url)
-            if in_database(self._url):
-                study = mirrored(study)
             trials = study.get_trials(deepcopy=False)
             self._unfinished = [t.number for t in trials if t.state == TrialState.RUNNING]
             self._warm = sum(WARM in trial.user_attrs for trial in trials)

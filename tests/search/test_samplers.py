@@ -1,4 +1,4 @@
-"""TPE on a part of the trials: Optuna's own draws in a short search, a bounded model in a long one."""
+"""TPE on a part of the trials: Optuna's draws in a short search, a bounded model in a long one."""
 
 import random
 import warnings
