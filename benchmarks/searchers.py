@@ -7,7 +7,6 @@ best. Model, settings and what it is told are those of the bridge that it belong
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,9 +171,9 @@ class InMemory(StudySearch):
     def __init__(self, space: Path, left: Left, *, seed: int, constrained: bool) -> None:
         super().__init__(Path("replay"), space=space, trials=10**6)
         self._constrained = constrained
-        search = replace(load_search(space), seed=seed, first=())
+        search = load_search(space).with_changes(seed=seed, initial_points=())
         study = optuna.create_study(storage=InMemoryStorage(), direction=search.objective.direction)
-        places = Places(search.planned, search.seeds, search.listed)
+        places = Places(search.planned_points, search.seeds_per_point, search.is_finite)
         self._opened, self._left = (search, study, places), left
 
     def _sampling(self, point: int) -> optuna.Study:

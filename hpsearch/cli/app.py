@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 import hpsearch
 from hpsearch.atomic_files import FULL
+from hpsearch.config.base import validation_sentence
 from hpsearch.console.output import err, out
 from hpsearch.errors import INTERRUPTED, UserError
 
@@ -48,15 +49,6 @@ def main() -> None:
     except KeyboardInterrupt:
         err.print("interrupted")
         sys.exit(INTERRUPTED)
-
-
-def validation_sentence(error: ValidationError) -> str:
-    """A pydantic error as one sentence that names the first setting that is wrong."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or error.title
-    if first["type"] == "extra_forbidden":
-        return f"there is no setting {where!r}; remove it or correct its name"
-    return f"setting {where!r} is wrong: {first['msg']} (got {first.get('input')!r})"
 
 
 def _refuse(sentence: str) -> None:

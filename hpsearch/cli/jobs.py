@@ -50,7 +50,7 @@ def submit(
     from hpsearch.search.search import load_search
 
     stated = load_search(space)
-    stated.rehearse()
+    stated.validate_space()
     chosen = name or space.stem
     options = [*as_words(tracking_uri=tracking_uri), *context.args]
     arguments = ["search", space.name, "--name", chosen, "--address", "auto", *options]
@@ -79,7 +79,7 @@ def _resources(stated: "Search", asked: dict[str, Any]) -> "Resources":
         cpus=asked["cpus_per_trial"], gpus=asked["gpus_per_trial"],
         tpus=asked["tpus_per_trial"], device=asked["device"],
     )  # fmt: skip
-    return found.settled(stated.computing.device)
+    return found.settled(stated.compute.device)
 
 
 def submit_resume(name: str, address: str, home: str | None, options: list[str]) -> None:

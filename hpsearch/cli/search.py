@@ -63,7 +63,7 @@ def search(
     from hpsearch.search.search import load_search
 
     stated = load_search(space)
-    stated.rehearse()
+    stated.validate_space()
 
     from hpsearch.data.builtin_sets import refuse_absent
 
@@ -88,8 +88,8 @@ def search(
     with progress_bar("building patches") as advance:
         store = workspace.store(data or stated.data, progress=advance)
     store.part(store.split(split), "train")  # says now if the split has nothing to train on
-    if stated.folds:
-        folds(store.split(split), stated.folds)
+    if stated.num_folds:
+        folds(store.split(split), stated.num_folds)
     if earlier:
         check_comparable(
             earlier, search=stated, fingerprint=store.fingerprint, split=store.split(split).name
@@ -100,7 +100,7 @@ def search(
         fingerprint=store.fingerprint,
         split=split,
         tracking_uri=workspace.tracking(tracking_uri).uri,
-        trials=stated.total(trials),
+        trials=stated.num_trials(trials),
         concurrent=concurrent,
         cpus=cpus,
         address=address,

@@ -53,7 +53,7 @@ class StudySearch(Searcher):
             trials = study.get_trials(deepcopy=False)
             self._unfinished = [t.number for t in trials if t.state == TrialState.RUNNING]
             self._warm = sum(WARM in trial.user_attrs for trial in trials)
-            places = Places(search.planned, search.seeds, search.listed)
+            places = Places(search.planned_points, search.seeds_per_point, search.is_finite)
             self._opened = (search, study, places)
         return self._opened
 
@@ -104,7 +104,7 @@ class StudySearch(Searcher):
         known = trial.user_attrs
         if "config" in known:
             return known["config"]
-        drawn = self._open()[0].draw(trial, repeat=known.get(REPEAT, 0))
+        drawn = self._open()[0].suggest_config(trial, repeat=known.get(REPEAT, 0))
         config = drawn.model_dump(mode="json")
         trial.set_user_attr("seed", drawn.seed)
         trial.set_user_attr("config", config)
@@ -112,7 +112,7 @@ class StudySearch(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Record an intermediate value at its patches seen."""
-        if trial_id not in self._running or self._open()[0].also:
+        if trial_id not in self._running or self._open()[0].extra_objectives:
             return
         trial, seen = self._running[trial_id], int(result["seen"])
         # one that goes on from a checkpoint says its last report again, and from none, all of them
@@ -164,9 +164,9 @@ def _values(result: Mapping[str, Any], search: Search) -> list[float] | None:
     collapsed = collapsed or result.get("status") in FAILURES
     if "objective" not in result:
         return None
-    if not collapsed and any(also.metric not in metrics for also in search.also):
+    if not collapsed and any(also.metric not in metrics for also in search.extra_objectives):
         return None
-    further = (also.value(metrics, collapsed=collapsed) for also in search.also)
+    further = (also.value(metrics, collapsed=collapsed) for also in search.extra_objectives)
     return [float(result["objective"]), *further]
 
 

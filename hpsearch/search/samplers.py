@@ -2,8 +2,8 @@
 
 import heapq
 import warnings
-from collections.abc import Container, Sequence
-from typing import Any, Literal
+from collections.abc import Container, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import optuna
@@ -12,10 +12,56 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import Field
 
-SamplerName = Literal["tpe", "random", "gp", "nsga2", "grid", "chosen"]
-LISTED: tuple[SamplerName, ...] = ("grid", "chosen")
-"""These draw nothing: their points are known before the search begins."""
+from hpsearch.config.base import Setting
+
+
+class TPE(Setting):
+    """Tree-structured Parzen estimator, also for several objectives and conditional spaces."""
+
+    kind: Literal["tpe"] = "tpe"
+
+
+class Random(Setting):
+    """Random search."""
+
+    kind: Literal["random"] = "random"
+
+
+class GP(Setting):
+    """Gaussian process; slow above a few hundred trials."""
+
+    kind: Literal["gp"] = "gp"
+
+
+class NSGA2(Setting):
+    """NSGA-II, an evolutionary algorithm for several objectives."""
+
+    kind: Literal["nsga2"] = "nsga2"
+
+
+class Grid(Setting):
+    """Every combination of the space once; no parameter may be continuous."""
+
+    kind: Literal["grid"] = "grid"
+
+
+class Fixed(Setting):
+    """Given points and no other.
+
+    Example:
+        >>> Fixed(points=[{"lr": 0.1}, {"lr": 0.01}]).points[1]
+        {'lr': 0.01}
+    """
+
+    kind: Literal["fixed"] = "fixed"
+    points: tuple[Mapping[str, Any], ...] = Field(min_length=1)
+    """Parameter values by the names that ``suggest`` uses; each gives all that it asks for."""
+
+
+Sampler = Annotated[TPE | Random | GP | NSGA2 | Grid | Fixed, Field(discriminator="kind")]
+
 STARTUP_TRIALS = 6
 """Random trials before a model of them is made. Replays of recorded searches with 12 were worse."""
 POPULATION_SIZE = 10
@@ -27,25 +73,25 @@ BEST_TRIALS_KEPT = 25
 """Among them the best: as many as Optuna's TPE ever takes for good ones."""
 
 
-def build_sampler(name: SamplerName, *, seed: int, point: int) -> BaseSampler:
+def build_sampler(settings: Sampler, *, seed: int, point: int) -> BaseSampler:
     """Build the sampler that draws the ``point``-th point of a search.
 
     Each point has a random stream of its own, so a search that is resumed after a crash draws what
     it would have drawn, and never the same point twice, with no state but the study.
     """
     stream = int(np.random.SeedSequence([seed, point]).generate_state(1)[0])
-    match name:
-        case "tpe":
+    match settings:
+        case TPE():
             return SubsetTPESampler(seed=stream)
-        case "gp":
+        case GP():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 return optuna.samplers.GPSampler(
                     seed=stream, n_startup_trials=STARTUP_TRIALS, deterministic_objective=False
                 )
-        case "nsga2":
+        case NSGA2():
             return optuna.samplers.NSGAIISampler(seed=stream, population_size=POPULATION_SIZE)
-        case "random" | "grid" | "chosen":
+        case Random() | Grid() | Fixed():
             return optuna.samplers.RandomSampler(seed=stream)
 
 

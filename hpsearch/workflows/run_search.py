@@ -33,7 +33,7 @@ from hpsearch.reporting.text_tables import (
     yardstick_table,
 )
 from hpsearch.search.outcome import pareto_front
-from hpsearch.search.search import Search, constants
+from hpsearch.search.search import Search, fixed_settings
 from hpsearch.search.stopping import runs_are_out_of_patience
 from hpsearch.search.warm_start import warm_start
 from hpsearch.search.workspace import SearchFolder
@@ -87,7 +87,7 @@ def print_trials(folder: SearchFolder) -> None:
 
 def _front(runs: list[Run], stated: Search) -> Iterator[str]:
     """With several objectives, the trials that no other beats in all of them."""
-    if not stated.also:
+    if not stated.extra_objectives:
         return
     yield "\nTrials that no other beats in all objectives"
     for run in pareto_front(runs, stated.objectives):
@@ -144,7 +144,7 @@ def run(folder: SearchFolder) -> None:
     try:
         if not all_ended(folder):
             run_trials(folder)
-        if folder.search().folds and any(r.status == "completed" for r in folder.runs()):
+        if folder.search().num_folds and any(r.status == "completed" for r in folder.runs()):
             train_winner(folder)
         finish(folder, publisher)
     except KeyboardInterrupt:
@@ -296,17 +296,18 @@ def write_down(
         tags: more of them for the search's run.
     """
     split = folder.split()
+    reduction = getattr(stated.active_pruner, "reduction_factor", None)
     params = {
         "space": folder.record.space,
         "objective": ", ".join(objective.metric for objective in stated.objectives),
         "trials": folder.record.trials,
         "budget": stated.budget,
-        "scheduler": stated.stopping,
-        "grace": stated.first_rung,
-        "reduction": stated.reduction,
-        **({} if stated.folds is None else {"folds": stated.folds}),
-        "sampler": stated.sampler,
-        "seeds": stated.seeds,
+        "scheduler": stated.active_pruner.kind,
+        "grace": stated.grace_patches,
+        **({} if reduction is None else {"reduction": f"{reduction:g}"}),
+        **({} if stated.num_folds is None else {"folds": stated.num_folds}),
+        "sampler": stated.sampler.kind,
+        "seeds": stated.seeds_per_point,
         **({} if stated.patience is None else {"patience": stated.patience}),
         **({} if folder.record.warm_from is None else {"warm_from": folder.record.warm_from}),
         "seed": stated.seed,
@@ -325,6 +326,6 @@ def write_down(
         params=params,
         dataset=dataset,
         direction=stated.objective.direction,
-        constants=constants(stated),
+        constants=fixed_settings(stated),
         tags={**versions(), **tags},
     )

@@ -1,0 +1,93 @@
+"""Batch hard on large batches without collapse: how S and K should grow (R3's stepped schedule).
+
+Large batches and many views of a point make hard triplets, and from random weights they collapse.
+R3 began with small batches and raised them by hand as far as the loss allowed. Here a schedule may
+wait for the loss (``stepped``), go by the clock (``fixed``), or take the last batch at once
+(``one``). A trial that is not stopped early takes about a minute and a half of one core. On the
+whole of N-HPatches, with a GPU: ``WIDTH = 1``, ``BUDGET = 5_000_000``, ``--data STORE``.
+"""
+
+import optuna
+
+from hpsearch.config import (
+    Adam,
+    Augmentation,
+    BatchHard,
+    FixedSteps,
+    HardMargin,
+    L2Net,
+    Sampling,
+    SoftMargin,
+    Stepped,
+    SxK,
+    TrialConfig,
+    WarmStart,
+)
+from hpsearch.search.search import Search
+
+BUDGET = 128_000  # patches a trial; batches of 1024 need more of them than small ones
+WIDTH = 0.25
+TURNS = {
+    "none": Augmentation(),
+    "patch": Augmentation(turns="patch"),  # R3: nearly doubled the loss
+    "point": Augmentation(turns="point"),  # R3 proposed it and did not try
+}
+
+
+def suggest(trial: optuna.Trial) -> TrialConfig:
+    """No normalisation at the end, as in R3: that is where collapse threatens."""
+    soft = trial.suggest_categorical("margin", ["hard", "soft"]) == "soft"
+    margin = SoftMargin() if soft else HardMargin(alpha=trial.suggest_float("alpha", 0.1, 2.0))
+    # R3 began with the weights of the baseline; these are trained once for all trials.
+    warm = trial.suggest_categorical("warm_start", [False, True])
+    return TrialConfig(
+        descriptor=L2Net(width=WIDTH, dropout=0.1, patch_norm=True, norm_momentum=0.1),
+        loss=BatchHard(margin=margin),
+        sampler=suggest_sampler(trial),
+        optimiser=Adam(lr=trial.suggest_float("lr", 2e-5, 2e-2, log=True)),
+        augmentation=TURNS[trial.suggest_categorical("turns", list(TURNS))],
+        warm_start=WarmStart(patches=24_000) if warm else None,
+        patches=BUDGET,
+    )
+
+
+def suggest_sampler(trial: optuna.Trial) -> Sampling:
+    """Which batch to arrive at, and by which way."""
+    last = trial.suggest_categorical("last_batch", [128, 256, 512, 1024])
+    views = trial.suggest_categorical("last_views", [2, 4, 8, 16])
+    steps = trial.suggest_categorical("steps", ["one", "fixed", "stepped"])
+    if steps == "one":
+        return SxK(groups=last // views, views=views)
+    first = trial.suggest_categorical("first_batch", [32, 64])
+    stages = doubled(first, last, views)
+    if steps == "fixed":
+        return FixedSteps(stages=stages, at=tuple(i / len(stages) for i in range(1, len(stages))))
+    return Stepped(
+        stages=stages,
+        below=trial.suggest_float("below", 0.02, 0.4),
+        window=trial.suggest_categorical("window", [1024, 4096]),
+        retry_after=16_384 if trial.suggest_categorical("retry", [False, True]) else None,
+    )
+
+
+def doubled(first: int, last: int, views: int) -> tuple[SxK, ...]:
+    """From ``first`` to ``last`` patches a batch in doublings, and from 2 to ``views`` views."""
+    steps = (last // first).bit_length() - 1
+    growing = [(first * 2**i, min(views, 2 * 2**i)) for i in range(steps)]
+    stages = [*growing, (last, views)]
+    return tuple(SxK(groups=patches // k, views=k) for patches, k in stages)
+
+
+R3 = {"margin": "soft", "warm_start": True, "lr": 2e-4, "turns": "none", "last_batch": 1024,
+      "last_views": 8, "steps": "stepped", "first_batch": 64, "below": 0.1, "window": 4096,
+      "retry": False}  # fmt: skip
+"""R3's best, with its own rate and its 64, 128, (256, 512,) 1024 patches of 2 to 8 views."""
+
+SEARCH = Search(
+    suggest=suggest,
+    budget=BUDGET,
+    report_every=16_000,
+    trials=40,
+    first=(R3, {**R3, "lr": 2e-3}),  # short budgets want higher rates
+    baseline=TrialConfig(descriptor=L2Net(width=WIDTH), patches=BUDGET),
+)
