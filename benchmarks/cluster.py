@@ -43,6 +43,7 @@ SPACE = '''
 """One number; the trial sleeps."""
 
 from hpsearch.config import SGD, TrialConfig
+from hpsearch.search.pruners import NoPruner
 from hpsearch.search.search import Search
 
 
@@ -50,7 +51,7 @@ def suggest(trial):
     return TrialConfig(optimiser=SGD(lr=trial.suggest_float("lr", 0.01, 1.0)), patches=500)
 
 
-SEARCH = Search(suggest=suggest, budget=500, report_every=100, trials=9, scheduler="none",
+SEARCH = Search(suggest=suggest, budget=500, report_every=100, trials=9, pruner=NoPruner(),
                 baseline=TrialConfig(patches=500))
 '''
 

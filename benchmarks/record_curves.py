@@ -117,10 +117,10 @@ def drawn(search: Search, runs: int) -> list[tuple[dict[str, Any], TrialConfig]]
     """The first configurations of a random search, with their parameters."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=search.seed))
-    for point in search.first:
+    for point in search.initial_points:
         study.enqueue_trial(dict(point))
     trials = [study.ask() for _ in range(runs)]
-    configs = [search.draw(trial) for trial in trials]
+    configs = [search.suggest_config(trial) for trial in trials]
     return [(trial.params, config) for trial, config in zip(trials, configs, strict=True)]
 
 

@@ -18,7 +18,7 @@ import optuna
 import pyarrow.parquet as pq
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from hpsearch.search.pruners import Judge
+from hpsearch.search.pruners import PrunerWithHistory
 from hpsearch.search.search import Search
 
 Report = dict[str, Any]
@@ -98,7 +98,7 @@ class Replay:
 
     table: Table
     searcher: Searcher
-    judge: Judge
+    pruner: PrunerWithHistory
     workers: int = 4
     target: float = np.inf
     """The search ends when a trial that was trained to the end is as good."""
@@ -142,9 +142,11 @@ class Replay:
         """Whether the trial goes on; as Tune, which keeps a stopping report from the searcher."""
         name, value = str(trial), report["objective"]
         running = report["status"] == "running"
-        if running and not self.judge.stops(trial, seen=report["seen"], value=value):
+        pruned = self.pruner.should_prune(trial, seen=report["seen"], value=value)
+        if running and not pruned:
             self.searcher.report(name, report)
             return True
+        self.pruner.finish(trial, completed=not running)
         if not running:
             self.searcher.report(name, report)
         self.searcher.end(name, report)

@@ -12,7 +12,7 @@ from typing import Any
 from replay import Replay, Report, Table
 
 from hpsearch.execution.optuna_searcher import StudySearch
-from hpsearch.search.pruners import Judge, build_rule
+from hpsearch.search.pruners import PrunerWithHistory, build_pruner
 from hpsearch.search.search import load_search
 
 
@@ -72,10 +72,11 @@ def scaled(
 ) -> Metered:
     """Run it; the study lands in ``folder``."""
     search = load_search(space)
-    rule = build_rule(
-        "asha", grace=search.first_rung, budget=search.budget, reduction=search.reduction
+    pruner = build_pruner(
+        search.active_pruner, grace_period=search.first_report, budget=search.budget
     )
     bridge = StudySearch(folder, space=space, trials=trials)
     metered = Metered(table, bridge, trials // marks)
-    Replay(table, metered, Judge(rule, maximize=True), workers=at_once).run()
+    history = PrunerWithHistory(pruner, direction="maximize", name="scale")
+    Replay(table, metered, history, workers=at_once).run()
     return metered

@@ -2,6 +2,7 @@
 
 python benchmarks/search.py --replay [--seeds 50]     patches until the best of a table is found
 python benchmarks/search.py --replay --collapsing     the same, with rows that collapse
+python benchmarks/search.py --replay --pruners       the same, with Optuna's pruners beside ours
 python benchmarks/search.py --scale                   what thousands of trials cost the driver
 python benchmarks/search.py --overhead                trials that train nothing, a second
 """
@@ -22,8 +23,16 @@ from scale import Metered, scaled
 from searchers import Rows, ours, stock
 
 from hpsearch.data.builtin_sets import embedded_store
-from hpsearch.search.pruners import Judge, build_rule
-from hpsearch.search.search import load_search
+from hpsearch.search.pruners import (
+    ASHA,
+    Hyperband,
+    Median,
+    NoPruner,
+    Pruner,
+    PrunerWithHistory,
+    build_pruner,
+)
+from hpsearch.search.search import Search, load_search
 
 HERE = Path(__file__).parent
 SPACE, WIDE, TABLE = HERE / "replay_space.py", HERE / "collapse_space.py", HERE / "curves.parquet"
@@ -31,12 +40,15 @@ GOALS = (0.01, 0.05, 0.1)
 """Relative distance from the best of the table that counts as found."""
 Make = Callable[[int], Searcher]
 """A searcher, from a seed."""
+Build = Callable[[], optuna.pruners.BasePruner]
+"""A pruner with nothing in its memory."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--replay", action="store_true")
     parser.add_argument("--collapsing", action="store_true")
+    parser.add_argument("--pruners", action="store_true")
     parser.add_argument("--scale", action="store_true")
     parser.add_argument("--trials", type=int, default=None)
     parser.add_argument("--at-once", type=int, default=100)
@@ -52,7 +64,7 @@ def main() -> None:
         space = WIDE if options.collapsing else SPACE
         spaces = {SPACE.stem, space.stem}
         table = read_table(options.table, load_search(space), spaces=spaces)
-        replay(table, space, options.seeds, options.workers)
+        replay(table, space, options.seeds, options.workers, pruners=options.pruners)
     with tempfile.TemporaryDirectory() as folder:
         if options.scale:
             drive(options, Path(folder))
@@ -78,32 +90,34 @@ def race(options: argparse.Namespace, folder: Path) -> None:
         say(f"| {number} | {trials / own:.2f} | {trials / other:.2f} | {other / own:.2f} |")
 
 
-def replay(table: Table, space: Path, seeds: int, workers: int) -> None:
+def replay(table: Table, space: Path, seeds: int, workers: int, *, pruners: bool) -> None:
     """Every searcher on every seed, then a table of what they cost."""
     describe(table)
     search = load_search(space)
-    asha = partial(
-        build_rule,
-        "asha",
-        grace=search.first_rung,
-        budget=search.budget,
-        reduction=search.reduction,
-    )
-    arms: dict[str, tuple[Make, Callable]] = {
-        "random, no pruning": (lambda seed: Rows(table, seed=seed), lambda: None),
-        "random + ASHA": (lambda seed: Rows(table, seed=seed), asha),
-        "stock OptunaSearch + ASHA": (lambda seed: stock(table, space, seed=seed), asha),
-        "hpsearch": (lambda seed: ours(table, space, seed=seed), asha),
+    asha, nothing = ASHA(), NoPruner()
+    arms: dict[str, tuple[Make, Build]] = {
+        "random, no pruning": (lambda seed: Rows(table, seed=seed), built(search, nothing)),
+        "random + ASHA": (lambda seed: Rows(table, seed=seed), built(search, asha)),
+        "stock OptunaSearch + ASHA": (
+            lambda seed: stock(table, space, seed=seed),
+            built(search, asha),
+        ),
+        "hpsearch": (lambda seed: ours(table, space, seed=seed), built(search, asha)),
     }
     if space == WIDE:
         without = partial(ours, table, space, constrained=False)
-        arms["hpsearch, no constraint"] = (lambda seed: without(seed=seed), asha)
+        arms["hpsearch, no constraint"] = (lambda seed: without(seed=seed), built(search, asha))
+    if pruners:
+        arms |= {
+            f"random + {name}": (lambda seed: Rows(table, seed=seed), make)
+            for name, make in rules(search).items()
+        }
     found = {
         # random search costs nothing to replay, and its median is a lottery: more seeds
         name: played(
-            table, make, rule, seeds=(20 if "random" in name else 1) * seeds, workers=workers
+            table, make, build, seeds=(20 if "random" in name else 1) * seeds, workers=workers
         )
-        for name, (make, rule) in arms.items()
+        for name, (make, build) in arms.items()
     }
     compare(found, table, search.budget)
     say("\ncollapsed or diverged, of the trials until the best was found, mean over seeds:")
@@ -112,13 +126,32 @@ def replay(table: Table, space: Path, seeds: int, workers: int) -> None:
         say(f"{name}: {np.mean(lost):.1f} of {np.mean([run.trials for run in runs]):.1f}")
 
 
-def played(table: Table, make: Make, rule: Callable, *, seeds: int, workers: int) -> list[Replay]:
+def built(search: Search, settings: Pruner) -> Build:
+    """The product's pruner with these settings."""
+    return lambda: build_pruner(settings, grace_period=search.first_report, budget=search.budget)
+
+
+def rules(search: Search) -> dict[str, Build]:
+    """Optuna's own pruners, and the product's other ones."""
+    first, own = search.first_report, optuna.pruners
+    return {
+        "Optuna's halving": lambda: own.SuccessiveHalvingPruner(
+            min_resource=first, reduction_factor=3
+        ),
+        "Hyperband, which is Optuna's": built(search, Hyperband()),
+        "median": built(search, Median()),
+        "Optuna's median": lambda: own.MedianPruner(n_warmup_steps=first),
+    }
+
+
+def played(table: Table, make: Make, build: Build, *, seeds: int, workers: int) -> list[Replay]:
     """One searcher on every seed."""
     target = table.best * (1 - min(GOALS))
-    return [
-        Replay(table, make(seed), Judge(rule(), maximize=True), workers, target).run()
-        for seed in range(seeds)
-    ]
+
+    def pruner(seed: int) -> PrunerWithHistory:
+        return PrunerWithHistory(build(), direction="maximize", name=f"replay-{seed}")
+
+    return [Replay(table, make(seed), pruner(seed), workers, target).run() for seed in range(seeds)]
 
 
 def compare(found: Mapping[str, list[Replay]], table: Table, budget: int) -> None:

@@ -7,7 +7,6 @@ best. Model, settings and what it is told are those of the bridge that it belong
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ from ray.tune.search.optuna import OptunaSearch
 from replay import Report, Table
 
 from hpsearch.execution.optuna_searcher import StudySearch
+from hpsearch.search.samplers import SubsetTPESampler
 from hpsearch.search.search import load_search
-from hpsearch.search.tpe import FrugalTPE
 from hpsearch.search.trial_queue import Places
 
 CANDIDATES = 24
@@ -69,13 +68,17 @@ class Rows:
 class RowTPE(optuna.samplers.BaseSampler):
     """TPE that takes one of the rows that are left."""
 
-    def __init__(self, tpe: TPESampler, left: Left) -> None:
-        self._tpe, self._left = tpe, left
+    def __init__(self, tpe: TPESampler, left: Left, subset: SubsetTPESampler | None = None) -> None:
+        self._tpe, self._left, self._subset = tpe, left, subset
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        return self._tpe.infer_relative_search_space(study, trial)
+        return self._tpe.infer_relative_search_space(self._shown(study, trial), trial)
+
+    def _shown(self, study: optuna.Study, trial: FrozenTrial) -> optuna.Study:
+        """What the model is made of: all trials, or the part that the product shows."""
+        return study if self._subset is None else self._subset.subset(study, trial)
 
     def sample_relative(
         self,
@@ -135,11 +138,9 @@ class RowTPE(optuna.samplers.BaseSampler):
         return gain
 
     def _split(self, study: optuna.Study, trial: FrozenTrial) -> tuple[list, list]:
-        if isinstance(self._tpe, FrugalTPE):
-            return self._tpe._look(study, trial)[1]
         states = [TrialState.COMPLETE, TrialState.PRUNED]
         states += [TrialState.RUNNING] if self._tpe._constant_liar else []
-        trials = study.get_trials(deepcopy=False, states=tuple(states))
+        trials = self._shown(study, trial).get_trials(deepcopy=False, states=tuple(states))
         others = [other for other in trials if other.number != trial.number]
         ended = sum(other.state != TrialState.RUNNING for other in others)
         return _split_trials(study, others, (self._tpe._gamma or default_gamma)(ended))
@@ -170,15 +171,15 @@ class InMemory(StudySearch):
     def __init__(self, space: Path, left: Left, *, seed: int, constrained: bool) -> None:
         super().__init__(Path("replay"), space=space, trials=10**6)
         self._constrained = constrained
-        search = replace(load_search(space), seed=seed, first=())
+        search = load_search(space).with_changes(seed=seed, initial_points=())
         study = optuna.create_study(storage=InMemoryStorage(), direction=search.objective.direction)
-        places = Places(search.planned, search.seeds, search.listed)
+        places = Places(search.planned_points, search.seeds_per_point, search.is_finite)
         self._opened, self._left = (search, study, places), left
 
     def _sampling(self, point: int) -> optuna.Study:
         study = super()._sampling(point)
-        assert isinstance(study.sampler, TPESampler), "the space asks for TPE"
-        study.sampler = RowTPE(study.sampler, self._left)
+        assert isinstance(study.sampler, SubsetTPESampler), "the space asks for TPE"
+        study.sampler = RowTPE(study.sampler.tpe, self._left, study.sampler)
         return study
 
     def on_trial_complete(

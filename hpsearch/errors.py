@@ -6,3 +6,7 @@ INTERRUPTED = 130
 
 class UserError(ValueError):
     """One sentence that says what is wrong and how to mend it; the command exits with code 2."""
+
+
+class OldSpellingWarning(UserWarning):
+    """A search space uses names of an earlier version; they are still read."""

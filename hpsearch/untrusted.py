@@ -87,6 +87,9 @@ def validation_sentence(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"]) or error.title
     if first["type"] == "extra_forbidden":
         return f"there is no setting {where!r}; remove it or correct its name"
+    cause = first.get("ctx", {}).get("error")
+    if not first["loc"] and cause is not None:
+        return str(cause)  # of a check of ours over several settings
     got = repr(first.get("input"))
     got = got if len(got) <= LONGEST_INPUT else f"{got[:LONGEST_INPUT]} …"
     return f"setting {where!r} is wrong: {first['msg']} (got {got})"

@@ -115,7 +115,7 @@ SEARCH = Search(
     budget=BUDGET,
     report_every=8_000,
     trials=24,
-    first=TABLES,
+    initial_points=TABLES,
     baseline=TrialConfig(
         input=Denoised(denoiser=DenoiserTrial(network=ShallowUNet(width=SCALE))),
         descriptor=L2Net(width=WIDTH),

@@ -26,6 +26,8 @@ from hpsearch.config import (
     TrialConfig,
     Triplet,
 )
+from hpsearch.search.pruners import NoPruner
+from hpsearch.search.samplers import Grid
 from hpsearch.search.search import Search
 
 BUDGET = 96_000  # patches a trial
@@ -69,9 +71,9 @@ SEARCH = Search(
     suggest=suggest,
     budget=BUDGET,
     report_every=12_000,
-    scheduler="none",  # a comparison, not a race: nothing is stopped
-    sampler="grid",
-    seeds=3,
+    pruner=NoPruner(),  # a comparison, not a race: nothing is stopped
+    sampler=Grid(),
+    seeds_per_point=3,
     baseline=TrialConfig(
         input=Denoised(denoiser=DENOISER), descriptor=L2Net(width=WIDTH), patches=BUDGET
     ),

@@ -10,6 +10,8 @@ batches), ``--data STORE``.
 import optuna
 
 from hpsearch.config import Adam, Clean, HardMargin, L2Net, Pairs, Percentile, TrialConfig
+from hpsearch.search.pruners import NoPruner
+from hpsearch.search.samplers import Grid
 from hpsearch.search.search import Search
 
 BUDGET = 96_000  # patches a trial
@@ -44,9 +46,9 @@ SEARCH = Search(
     suggest=suggest,
     budget=BUDGET,
     report_every=12_000,
-    scheduler="none",  # a comparison, not a race: nothing is stopped
-    sampler="grid",
-    seeds=3,
+    pruner=NoPruner(),  # a comparison, not a race: nothing is stopped
+    sampler=Grid(),
+    seeds_per_point=3,
     baseline=TrialConfig(
         input=Clean(), evaluate_on="clean", descriptor=L2Net(width=WIDTH), patches=BUDGET
     ),

@@ -108,7 +108,7 @@ SEARCH = Search(
     report_every=12_000,  # hard mining starts slowly: judged at 6,000 patches it would always lose
     validation_points=32,  # of each sequence; validation then takes about 3 % of a trial
     trials=16,
-    first=(SOFT_BATCH_HARD,),
+    initial_points=(SOFT_BATCH_HARD,),
     baseline=TrialConfig(
         input=Denoised(denoiser=DENOISER), descriptor=L2Net(width=WIDTH), patches=BUDGET
     ),

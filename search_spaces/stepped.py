@@ -88,6 +88,6 @@ SEARCH = Search(
     budget=BUDGET,
     report_every=16_000,
     trials=40,
-    first=(R3, {**R3, "lr": 2e-3}),  # short budgets want higher rates
+    initial_points=(R3, {**R3, "lr": 2e-3}),  # short budgets want higher rates
     baseline=TrialConfig(descriptor=L2Net(width=WIDTH), patches=BUDGET),
 )

@@ -20,6 +20,8 @@ from hpsearch.config import (
     TrialConfig,
     Triplet,
 )
+from hpsearch.search.pruners import NoPruner
+from hpsearch.search.samplers import Grid
 from hpsearch.search.search import Search
 
 BUDGET = 96_000  # patches a trial
@@ -53,8 +55,8 @@ SEARCH = Search(
     suggest=suggest,
     budget=BUDGET,
     report_every=12_000,
-    scheduler="none",  # a comparison, not a race: nothing is stopped
-    sampler="grid",
-    seeds=3,
+    pruner=NoPruner(),  # a comparison, not a race: nothing is stopped
+    sampler=Grid(),
+    seeds_per_point=3,
     baseline=TrialConfig(descriptor=L2Net(width=WIDTH), patches=BUDGET),
 )

@@ -51,7 +51,7 @@ def submit(
     from hpsearch.untrusted import check_name, name_from
 
     stated = load_search(space)
-    stated.rehearse()
+    stated.validate_space()
     chosen = check_name(name_from(space.stem) if name is None else name, "a search")
     options = [*as_words(tracking_uri=tracking_uri), *context.args]
     arguments = ["search", space.name, "--name", chosen, "--address", "auto", *options]
@@ -82,7 +82,7 @@ def _resources(stated: "Search", asked: dict[str, Any]) -> "Resources":
         tpus=asked["tpus_per_trial"], device=asked["device"],
     )  # fmt: skip
     found = Resources.model_validate({**stated.resources.model_dump(), **wanted})
-    return found.settled(stated.computing.device)
+    return found.settled(stated.compute.device)
 
 
 def submit_resume(name: str, address: str, home: str | None, options: list[str]) -> None:

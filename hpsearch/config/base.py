@@ -1,4 +1,4 @@
-"""What every setting has in common: frozen, and an unknown key is an error."""
+"""Base class of all settings: frozen, and an unknown key is an error."""
 
 from pydantic import BaseModel, ConfigDict
 

@@ -54,7 +54,7 @@ def print_trials(folder: SearchFolder) -> None:
 
 def _pareto_lines(runs: list[Run], search: Search) -> Iterator[str]:
     """With several objectives, the trials that no other beats in all of them."""
-    if not search.also:
+    if not search.extra_objectives:
         return
     yield "\nTrials that no other beats in all objectives"
     for run in pareto_front(runs, search.objectives):

@@ -8,13 +8,11 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
-from hpsearch.search.mirror import mirrored
 from hpsearch.search.outcome import FAILURES, outcome
 from hpsearch.search.samplers import build_sampler
 from hpsearch.search.search import Search, load_search
 from hpsearch.search.stopping import ENDED, study_is_out_of_patience
-from hpsearch.search.study import in_database, open_study
-from hpsearch.search.tpe import Known
+from hpsearch.search.study import open_study
 from hpsearch.search.trial_queue import POINT, REPEAT, WARM, Places, Turn, begun
 from hpsearch.search.workspace import SearchFolder
 
@@ -41,24 +39,21 @@ class StudySearch(Searcher):
         self._running: dict[str, optuna.Trial] = {}
         self._unfinished: list[int] = []
         self._warm = 0
-        self._known = Known()
         self._opened: tuple[Search, optuna.Study, Places] | None = None
         objective = load_search(space).objective
         super().__init__(metric="objective", mode=objective.mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None, "_running": {}, "_known": Known()}
+        return {**self.__dict__, "_opened": None, "_running": {}}
 
     def _open(self) -> tuple[Search, optuna.Study, Places]:
         if self._opened is None:
             search = load_search(self._space)
             study = open_study(self._folder, search=search, url=self._url)
-            if in_database(self._url):
-                study = mirrored(study)
             trials = study.get_trials(deepcopy=False)
             self._unfinished = [t.number for t in trials if t.state == TrialState.RUNNING]
             self._warm = sum(WARM in trial.user_attrs for trial in trials)
-            places = Places(search.planned, search.seeds, search.listed)
+            places = Places(search.planned_points, search.seeds_per_point, search.is_finite)
             self._opened = (search, study, places)
         return self._opened
 
@@ -101,9 +96,7 @@ class StudySearch(Searcher):
 
     def _sampling(self, point: int) -> optuna.Study:
         search, study, _ = self._open()
-        study.sampler = build_sampler(
-            search.sampler, seed=search.seed, point=point, known=self._known
-        )
+        study.sampler = build_sampler(search.sampler, seed=search.seed, point=point)
         return study
 
     def _config(self, trial: optuna.Trial) -> dict[str, Any]:
@@ -111,7 +104,7 @@ class StudySearch(Searcher):
         known = trial.user_attrs
         if "config" in known:
             return known["config"]
-        drawn = self._open()[0].draw(trial, repeat=known.get(REPEAT, 0))
+        drawn = self._open()[0].suggest_config(trial, repeat=known.get(REPEAT, 0))
         config = drawn.model_dump(mode="json")
         trial.set_user_attr("seed", drawn.seed)
         trial.set_user_attr("config", config)
@@ -119,7 +112,7 @@ class StudySearch(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Record an intermediate value at its patches seen."""
-        if trial_id not in self._running or self._open()[0].also:
+        if trial_id not in self._running or self._open()[0].extra_objectives:
             return
         trial, seen = self._running[trial_id], int(result["seen"])
         # one that goes on from a checkpoint says its last report again, and from none, all of them
@@ -171,9 +164,9 @@ def _values(result: Mapping[str, Any], search: Search) -> list[float] | None:
     collapsed = collapsed or result.get("status") in FAILURES
     if "objective" not in result:
         return None
-    if not collapsed and any(also.metric not in metrics for also in search.also):
+    if not collapsed and any(also.metric not in metrics for also in search.extra_objectives):
         return None
-    further = (also.value(metrics, collapsed=collapsed) for also in search.also)
+    further = (also.value(metrics, collapsed=collapsed) for also in search.extra_objectives)
     return [float(result["objective"]), *further]
 
 

@@ -11,7 +11,7 @@ from hpsearch.execution.resumable_trial import SECONDS
 from hpsearch.execution.retry_policy import Lives
 from hpsearch.execution.shutdown import Farewell
 from hpsearch.search.outcome import outcome
-from hpsearch.search.pruners import Judge
+from hpsearch.search.pruners import PrunerWithHistory
 from hpsearch.search.stopping import Meter
 from hpsearch.tracking.event_log import Ledger
 
@@ -66,15 +66,15 @@ class LedgerCallback(tune.Callback):
             self._ledger.append("end", trial=name, status="failed", **fields)
 
 
-class JudgeScheduler(FIFOScheduler):
-    """Stops a trial that has ended by itself, and one that the judge stops."""
+class PruningScheduler(FIFOScheduler):
+    """Stops a trial that has ended by itself, and one that the pruner stops."""
 
-    def __init__(self, judge: Judge, lives: Lives) -> None:
+    def __init__(self, pruner: PrunerWithHistory, lives: Lives) -> None:
         super().__init__()
-        self._judge, self._lives = judge, lives
+        self._pruner, self._lives = pruner, lives
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict) -> str:
-        """What becomes of a trial after a report."""
+        """Decide after a report whether a trial goes on."""
         if result.get("status") == "failed":
             self._lives.give_up(trial.trial_id, result["reason"], squeezed=result["memory"])
         if "objective" not in result:
@@ -82,8 +82,11 @@ class JudgeScheduler(FIFOScheduler):
         ended = result["status"] != "running"
         number, seen = trial.config["number"], result["seen"]
         self._lives.progress(trial.config["id"], seen)
-        stop = self._judge.stops(number, seen=seen, value=result["objective"])
-        return self.STOP if ended or stop else self.CONTINUE
+        pruned = self._pruner.should_prune(number, seen=seen, value=result["objective"])
+        if not (ended or pruned):
+            return self.CONTINUE
+        self._pruner.finish(number, completed=ended)
+        return self.STOP
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         """A trial raised, or its worker died."""

@@ -16,9 +16,9 @@ from hpsearch.execution.ray_patches import deaths_told_once, evictions_are_death
 from hpsearch.execution.ray_runtime import nodes
 from hpsearch.execution.retry_policy import Halted, Lives, full_disk
 from hpsearch.execution.shutdown import Farewell
-from hpsearch.execution.tune_callbacks import JudgeScheduler, LedgerCallback, LimitStopper
+from hpsearch.execution.tune_callbacks import LedgerCallback, LimitStopper, PruningScheduler
 from hpsearch.execution.worker import train
-from hpsearch.search.pruners import Judge, build_rule
+from hpsearch.search.pruners import PrunerWithHistory, build_pruner
 from hpsearch.search.search import Search
 from hpsearch.search.stopping import Meter
 from hpsearch.search.workspace import SearchFolder
@@ -81,7 +81,7 @@ def _run(folder: SearchFolder) -> Session:
         _trainable(search, luggage),
         tune_config=tune.TuneConfig(
             search_alg=placed,
-            scheduler=JudgeScheduler(_judge(search, events), lives),
+            scheduler=PruningScheduler(_build_pruner(search, folder.name, events), lives),
             num_samples=-1,  # the study says when there are enough
             max_concurrent_trials=MANY,
             reuse_actors=True,  # a fresh worker costs two seconds and a torch import
@@ -109,15 +109,12 @@ def _stopped(folder: SearchFolder, full: str) -> Halted:
     )
 
 
-def _judge(search: Search, events: list[Event]) -> Judge:
-    rule = build_rule(
-        search.stopping,
-        grace=search.first_rung,
-        budget=search.budget,
-        reduction=search.reduction,
+def _build_pruner(search: Search, name: str, events: list[Event]) -> PrunerWithHistory:
+    pruner = build_pruner(
+        search.active_pruner, grace_period=search.first_report, budget=search.budget
     )
-    maximize = search.objective.direction == "maximize"
-    return Judge(rule, maximize=maximize, events=events)
+    direction = search.objective.direction
+    return PrunerWithHistory(pruner, direction=direction, name=name, events=events)
 
 
 def _luggage(folder: SearchFolder) -> Luggage:
@@ -127,7 +124,7 @@ def _luggage(folder: SearchFolder) -> Luggage:
 
 
 def _trainable(search: Search, luggage: Luggage) -> Callable[[dict], None]:
-    function = partial(train, luggage=luggage, objective=search.objective, folds=search.folds)
+    function = partial(train, luggage=luggage, objective=search.objective, folds=search.num_folds)
     return tune.with_resources(function, bundles)
 
 

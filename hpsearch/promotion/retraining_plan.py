@@ -7,7 +7,7 @@ day. A training that collapses, diverges or fails counts with the worst value.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -20,6 +20,8 @@ from hpsearch.config.formatting import differences
 from hpsearch.errors import UserError
 from hpsearch.schema import from_json, to_json
 from hpsearch.search.objective import Objective
+from hpsearch.search.pruners import NoPruner
+from hpsearch.search.samplers import Fixed
 from hpsearch.search.search import Search, load_search
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.model_card import Lines
@@ -200,17 +202,15 @@ def chosen_search(parent: Path, plan_file: Path) -> Search:
     def suggest(trial: optuna.Trial) -> TrialConfig:
         return configs[trial.suggest_int("training", 0, len(configs) - 1)]
 
-    return replace(
-        load_search(parent),
+    return load_search(parent).with_changes(
         suggest=suggest,
         trials=len(configs),
-        sampler="chosen",
-        first=tuple({"training": number} for number in range(len(configs))),
-        seeds=1,
-        scheduler="none",
-        grace=None,
-        also=(),
-        folds=None,
+        sampler=Fixed(points=tuple({"training": number} for number in range(len(configs)))),
+        initial_points=(),
+        seeds_per_point=1,
+        pruner=NoPruner(),
+        extra_objectives=(),
+        num_folds=None,
         warm_from=None,
         patience=None,
         time_limit=None,

@@ -1,4 +1,4 @@
-"""Every combination of a define-by-run space, once: a walk down its tree of choices."""
+"""Enumeration of a define-by-run space, and validation of a point in it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
@@ -20,8 +20,8 @@ LIMIT = 10_000
 Suggest = Callable[[optuna.Trial], object]
 
 
-def combinations(suggest: Suggest, *, limit: int = LIMIT) -> list[dict[str, Any]]:
-    """Parameter values of every combination, by the names that ``suggest`` uses.
+def enumerate_grid(suggest: Suggest, *, limit: int = LIMIT) -> list[dict[str, Any]]:
+    """List the parameter values of every combination, by the names that ``suggest`` uses.
 
     Conditions are followed: what is suggested in one branch only varies there only. The last name
     that is suggested varies fastest.
@@ -29,10 +29,10 @@ def combinations(suggest: Suggest, *, limit: int = LIMIT) -> list[dict[str, Any]
     Raises:
         UserError: if a name is continuous, or there are more than ``limit`` combinations.
     """
-    walk, found = _Walk(limit), []
+    sampler, found = _GridSampler(limit), []
     while True:
-        found.append(_ask(suggest, walk).params)
-        if not walk.turn():
+        found.append(_run_suggest(suggest, sampler).params)
+        if not sampler.advance():
             return found
         if len(found) == limit:
             raise UserError(
@@ -41,36 +41,38 @@ def combinations(suggest: Suggest, *, limit: int = LIMIT) -> list[dict[str, Any]
             )
 
 
-def check_point(
-    suggest: Suggest, point: Mapping[str, Any], *, whole: bool
+def validate_point(
+    suggest: Suggest, point: Mapping[str, Any], *, complete: bool
 ) -> dict[str, BaseDistribution]:
-    """Make sure that ``suggest`` uses each value of a point; the ranges that it takes them from.
+    """Check that ``suggest`` uses each value of a point; the distributions that they are of.
 
     Args:
-        whole: whether the point must give every value that ``suggest`` asks for.
+        suggest: draws a configuration.
+        point: parameter values by name.
+        complete: whether the point must give every value that ``suggest`` asks for.
 
     Raises:
         UserError: naming what is missing, unknown or out of range.
     """
-    used = _ask(suggest, _Follow(point, whole))
-    unknown = [name for name in point if name not in used.params]
+    trial = _run_suggest(suggest, _FixedPointSampler(point, complete))
+    unknown = [name for name in point if name not in trial.params]
     if unknown:
         raise UserError(
-            f"{_words(point)}: suggest does not ask for {unknown[0]!r} there, "
-            f"only for {', '.join(used.params)}; leave it out or mend the name"
+            f"{_format_point(point)}: suggest does not ask for {unknown[0]!r} there, "
+            f"only for {', '.join(trial.params)}; leave it out or correct the name"
         )
-    return used.distributions
+    return trial.distributions
 
 
-def _ask(suggest: Suggest, sampler: optuna.samplers.BaseSampler) -> optuna.Trial:
+def _run_suggest(suggest: Suggest, sampler: optuna.samplers.BaseSampler) -> optuna.Trial:
     # A study of its own each time: one that grows would be searched for waiting trials each time.
     trial = optuna.create_study(sampler=sampler).ask()
     suggest(trial)
     return trial
 
 
-class _Choosing(optuna.samplers.BaseSampler):
-    """A sampler that decides name by name."""
+class _IndependentSampler(optuna.samplers.BaseSampler):
+    """Base of samplers that choose parameter by parameter."""
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial
@@ -86,8 +88,8 @@ class _Choosing(optuna.samplers.BaseSampler):
         return {}
 
 
-class _Walk(_Choosing):
-    """Takes the choices in order, as the wheels of an odometer."""
+class _GridSampler(_IndependentSampler):
+    """Takes the choices in order, like the wheels of an odometer."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -107,8 +109,8 @@ class _Walk(_Choosing):
         self._depth += 1
         return values[index]
 
-    def turn(self) -> bool:
-        """Go on to the next combination; whether there is one."""
+    def advance(self) -> bool:
+        """Move to the next combination; False if there is none."""
         self._depth = 0
         while self._path:
             values, index = self._path.pop()
@@ -118,11 +120,14 @@ class _Walk(_Choosing):
         return False
 
 
-class _Follow(_Choosing):
-    """Takes a point's values, and the first that is allowed where the point has none."""
+class _FixedPointSampler(_IndependentSampler):
+    """Takes a point's values, and the first that is allowed where the point has none.
 
-    def __init__(self, point: Mapping[str, Any], whole: bool) -> None:
-        self._point, self._whole = point, whole
+    Optuna's ``FixedTrial`` cannot complete a point, and only warns of a value out of range.
+    """
+
+    def __init__(self, point: Mapping[str, Any], complete: bool) -> None:
+        self._point, self._complete = point, complete
 
     def sample_independent(
         self,
@@ -133,16 +138,16 @@ class _Follow(_Choosing):
     ) -> Any:
         if param_name in self._point:
             value = self._point[param_name]
-            if not _allowed(value, param_distribution):
+            if not _is_allowed(value, param_distribution):
                 raise UserError(
-                    f"{_words(self._point)}: {param_name}={value!r} is not in the space, which has "
-                    f"{_range(param_distribution)}"
+                    f"{_format_point(self._point)}: {param_name}={value!r} is not in the space, "
+                    f"which has {_format_range(param_distribution)}"
                 )
             return value
-        if self._whole:
+        if self._complete:
             raise UserError(
-                f"{_words(self._point)}: it gives no {param_name!r}; a chosen point needs every "
-                "value that suggest asks for"
+                f"{_format_point(self._point)}: it gives no {param_name!r}; a point of Fixed "
+                "needs every value that suggest asks for"
             )
         match param_distribution:
             case CategoricalDistribution(choices=choices):
@@ -173,26 +178,16 @@ def _values(name: str, distribution: BaseDistribution, limit: int) -> Sequence[A
     return values
 
 
-def _allowed(value: Any, distribution: BaseDistribution) -> bool:
-    match distribution:
-        case CategoricalDistribution(choices=choices):
-            return any(value is choice or value == choice for choice in choices)
-        case FloatDistribution(low=low, high=high, step=step):
-            return _number(value) and low <= value <= high and _on_step(value - low, step)
-        case IntDistribution(low=low, high=high, step=step):
-            return _number(value) and low <= value <= high and _on_step(value - low, step)
-    return False
+def _is_allowed(value: Any, distribution: BaseDistribution) -> bool:
+    """Whether a trial could have the value; Optuna checks that when it makes one."""
+    try:
+        optuna.trial.create_trial(value=0, params={"x": value}, distributions={"x": distribution})
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _on_step(offset: float, step: float | None) -> bool:
-    return step is None or abs(offset / step - round(offset / step)) < 1e-8
-
-
-def _range(distribution: BaseDistribution) -> str:
+def _format_range(distribution: BaseDistribution) -> str:
     match distribution:
         case CategoricalDistribution(choices=choices):
             return ", ".join(map(repr, choices))
@@ -203,5 +198,5 @@ def _range(distribution: BaseDistribution) -> str:
     return str(distribution)
 
 
-def _words(point: Mapping[str, Any]) -> str:
+def _format_point(point: Mapping[str, Any]) -> str:
     return "the point " + ", ".join(f"{name}={value!r}" for name, value in point.items())

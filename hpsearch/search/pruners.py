@@ -1,196 +1,257 @@
-"""Pruners: ASHA, Hyperband and median stopping over the event log."""
+"""Pruners of a search: ASHA, Hyperband and median stopping, as Optuna pruners.
 
-from bisect import bisect_right, insort
+The step of a report is the patches that its trial has seen. Trials overshoot a step by up to a
+batch, so a rung takes the first report at or beyond it.
+"""
+
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from statistics import median
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import optuna
+from optuna.pruners import BasePruner, HyperbandPruner, NopPruner
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import Field
 
-PEERS = 3
-"""Trials that it wants to have seen at the same patches before it stops one."""
+from hpsearch.config.base import Setting
 
-
-@dataclass
-class _Course:
-    """What one trial has said so far."""
-
-    seen: list[int] = field(default_factory=list)
-    means: list[float] = field(default_factory=list)
-    """Of all values up to each report."""
-    total: float = 0.0
-    best: float = float("-inf")
-
-    def add(self, seen: int, value: float) -> None:
-        """One more report."""
-        self.total += value
-        self.seen.append(seen)
-        self.means.append(self.total / len(self.seen))
-        self.best = max(self.best, value)
-
-    def mean_at(self, seen: int) -> float | None:
-        """Mean of the values up to there; None if it said nothing by then."""
-        said = bisect_right(self.seen, seen)
-        return self.means[said - 1] if said else None
+MIN_PEERS = 3
+"""Trials that must have come as far before the median rule stops one."""
 
 
-@dataclass
-class Median:
-    """Stops a trial whose best value so far is below the median of the others' means so far.
+class ASHA(Setting):
+    """Asynchronous successive halving: at each rung the best 1/reduction_factor of trials go on.
 
-    For every number of patches at which a trial has reported, the means of those that have come as
-    far are kept in order. Trials report at the same few numbers, so a report is one insertion.
-    Source: Golovin et al., Google Vizier, KDD 2017, section 3.2.1.
+    Example:
+        >>> ASHA(grace_period=6_000, reduction_factor=3)
+        ASHA(kind='asha', grace_period=6000, reduction_factor=3.0)
     """
 
-    grace: float
-    _courses: dict[int, _Course] = field(default_factory=dict)
-    _levels: list[int] = field(default_factory=list)
-    """Patches seen, ascending, from ``grace`` on."""
-    _means: dict[int, list[float]] = field(default_factory=dict)
-    """At each level, ascending."""
-
-    def stops(self, number: int, seen: int, value: float) -> bool:
-        """From ``grace`` patches on, against those that have come as far."""
-        peers = self._peers(seen) if seen >= self.grace else []
-        middle = median(peers) if len(peers) >= PEERS else None
-        course = self._courses.setdefault(number, _Course())
-        before = course.seen[-1] if course.seen else 0
-        course.add(seen, value)
-        self._enter(course, after=before, until=seen)
-        return middle is not None and course.best < middle
-
-    def _peers(self, seen: int) -> list[float]:
-        """Means there; the trial that reports has not come as far yet."""
-        if seen not in self._means:
-            insort(self._levels, seen)
-            far = (c for c in self._courses.values() if c.seen[-1] >= seen)
-            self._means[seen] = sorted(m for c in far if (m := c.mean_at(seen)) is not None)
-        return self._means[seen]
-
-    def _enter(self, course: _Course, *, after: int, until: int) -> None:
-        first, last = bisect_right(self._levels, after), bisect_right(self._levels, until)
-        for level in self._levels[first:last]:
-            mean = course.mean_at(level)
-            if mean is not None:
-                insort(self._means[level], mean)
+    kind: Literal["asha"] = "asha"
+    grace_period: int | None = Field(default=None, ge=1)
+    """Patches that every trial may see before it may be stopped; the first report, if None."""
+    reduction_factor: float = Field(default=3, gt=1)
 
 
-SchedulerName = Literal["asha", "hyperband", "median", "none"]
-BRACKETS = 3
-"""Of Hyperband, if the budget has that many rungs."""
-GOLDEN = (5**0.5 - 1) / 2
+class Hyperband(Setting):
+    """Optuna's Hyperband: brackets of successive halving that begin to stop later and later."""
+
+    kind: Literal["hyperband"] = "hyperband"
+    grace_period: int | None = Field(default=None, ge=1)
+    """Patches that every trial may see before it may be stopped; the first report, if None."""
+    reduction_factor: int = Field(default=3, ge=2)
 
 
-class Rule(Protocol):
-    """Decides at a report whether its trial goes on; larger values are better."""
+class Median(Setting):
+    """Median stopping rule: trials below the median of those that have come as far are stopped."""
 
-    def stops(self, number: int, seen: int, value: float) -> bool:
-        """Take note of a report of the trial ``number``; whether it should stop there."""
-        ...
+    kind: Literal["median"] = "median"
+    grace_period: int | None = Field(default=None, ge=1)
+    """Patches that every trial may see before it may be stopped; the first report, if None."""
 
 
-@dataclass
-class Halving:
-    """Asynchronous successive halving: at each rung the best 1/reduction of those so far go on.
+class NoPruner(Setting):
+    """No pruning: every trial is trained to the end."""
 
-    Source: Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020; a rung's
-    cut is the percentile of the values before, as in Ray's ``AsyncHyperBandScheduler``.
+    kind: Literal["none"] = "none"
+
+
+Pruner = Annotated[ASHA | Hyperband | Median | NoPruner, Field(discriminator="kind")]
+
+
+def build_pruner(settings: Pruner, *, grace_period: int, budget: int) -> BasePruner:
+    """Build Optuna's pruner, or ours, from its settings.
+
+    Args:
+        grace_period: patches, where the settings name none.
+        budget: patches that a full trial sees.
     """
-
-    rungs: tuple[float, ...]
-    """Patches seen, ascending."""
-    reduction: float
-    recorded: dict[float, dict[int, float]] = field(default_factory=dict)
-
-    def stops(self, number: int, seen: int, value: float) -> bool:
-        """At the highest rung that the trial has reached, if it is new there."""
-        reached = [rung for rung in self.rungs if rung <= seen]
-        if not reached or number in self.recorded.get(reached[-1], {}):
-            return False
-        others = self.recorded.setdefault(reached[-1], {})
-        cut = (
-            np.percentile(list(others.values()), 100 * (1 - 1 / self.reduction)) if others else None
-        )
-        others[number] = value
-        return cut is not None and value < cut
+    match settings:
+        case ASHA():
+            first = settings.grace_period or grace_period
+            rungs = rung_steps(first, budget=budget, reduction_factor=settings.reduction_factor)
+            return SuccessiveHalving(rungs, settings.reduction_factor)
+        case Hyperband():
+            return HyperbandPruner(
+                min_resource=settings.grace_period or grace_period,
+                max_resource=budget,
+                reduction_factor=settings.reduction_factor,
+            )
+        case Median():
+            return MedianStoppingRule(settings.grace_period or grace_period)
+        case NoPruner():
+            return NopPruner()
 
 
-@dataclass
-class Hyperband:
-    """Brackets of successive halving, each of which begins to stop one rung later.
-
-    Which bracket a trial is in follows from its number, in proportion to Hyperband's bracket sizes.
-    Source: Li et al., Hyperband, JMLR 2018.
-    """
-
-    brackets: tuple[Halving, ...]
-    reduction: float
-
-    def stops(self, number: int, seen: int, value: float) -> bool:
-        """As its bracket does."""
-        return self.brackets[self.bracket(number)].stops(number, seen, value)
-
-    def bracket(self, number: int) -> int:
-        """Which bracket a trial is in: multiples of the golden ratio fill the shares evenly."""
-        count = len(self.brackets)
-        sizes = [self.reduction ** (count - 1 - k) / (count - k) for k in range(count)]
-        return int(np.searchsorted(np.cumsum(sizes) / sum(sizes), number * GOLDEN % 1))
-
-
-def rungs(*, grace: float, budget: float, reduction: float) -> tuple[float, ...]:
-    """Patches seen at which trials are compared: from ``grace`` on, and below ``budget``."""
+def rung_steps(grace_period: float, *, budget: float, reduction_factor: float) -> tuple[float, ...]:
+    """Patches at which trials are compared: from the grace period on, and below the budget."""
     found = []
-    while grace < budget:
-        found.append(grace)
-        grace *= reduction
+    while grace_period < budget:
+        found.append(grace_period)
+        grace_period *= reduction_factor
     return tuple(found)
 
 
-def build_rule(
-    name: SchedulerName, *, grace: float, budget: float, reduction: float
-) -> Rule | None:
-    """The rule by name; None stops nobody."""
-    at = rungs(grace=grace, budget=budget, reduction=reduction)
-    match name:
-        case "asha":
-            return Halving(at, reduction)
-        case "hyperband":
-            count = min(BRACKETS, len(at))
-            return Hyperband(tuple(Halving(at[k:], reduction) for k in range(count)), reduction)
-        case "median":
-            return Median(grace)
-        case "none":
-            return None
+@dataclass
+class SuccessiveHalving(BasePruner):
+    """Asynchronous successive halving, with any reduction factor above 1.
+
+    A trial is stopped at a rung if its value is below the percentile of those that came there
+    before it, as in Ray's ``AsyncHyperBandScheduler``. Optuna's ``SuccessiveHalvingPruner`` counts
+    the trial itself among them, so that of the first three only a new best one goes on; in replays
+    of recorded searches it more often missed the best configuration.
+
+    Source: Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020.
+
+    Args:
+        rungs: patches seen, ascending.
+        reduction_factor: above 1; the best 1/reduction_factor go on.
+    """
+
+    rungs: tuple[float, ...]
+    reduction_factor: float
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Decide at the highest rung that the trial has reached, if it is new there."""
+        step = trial.last_step
+        reached = [rung for rung in self.rungs if step is not None and rung <= step]
+        if not reached or step is None:
+            return False
+        low = reached[-1]
+        high = next((rung for rung in self.rungs if rung > low), float("inf"))
+        if _first_between(trial, low, high) != step:
+            return False
+        others = [
+            other.intermediate_values[first]
+            for other in study.get_trials(deepcopy=False)
+            if other.number != trial.number
+            and (first := _first_between(other, low, high)) is not None
+        ]
+        if not others:
+            return False
+        sign = _sign(study)
+        quantile = 100 * (1 - 1 / self.reduction_factor)
+        return sign * trial.intermediate_values[step] < np.percentile(
+            [sign * value for value in others], quantile
+        )
 
 
-class Judge:
-    """A rule with a memory of what it has decided, also in earlier sessions of the search."""
+@dataclass
+class MedianStoppingRule(BasePruner):
+    """Stops a trial whose best value is worse than the median of the others' means so far.
+
+    The others are all trials that have come as far, running, completed or stopped. Optuna's
+    ``MedianPruner`` compares with completed trials that reported at exactly the same step, which
+    trials with other batches do not; in replays of recorded searches it cost more.
+
+    Source: Golovin et al., Google Vizier, KDD 2017, section 3.2.1.
+
+    Args:
+        grace_period: patches seen before a trial may be stopped.
+    """
+
+    grace_period: float
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Decide at a report, if enough others have come as far."""
+        step = trial.last_step
+        if step is None or step < self.grace_period:
+            return False
+        others = [
+            other.intermediate_values
+            for other in study.get_trials(deepcopy=False)
+            if other.number != trial.number and (other.last_step or -1) >= step
+        ]
+        before = [[v for at, v in values.items() if at <= step] for values in others]
+        sign = _sign(study)
+        means = [sign * fmean(values) for values in before if values]
+        best = max(sign * value for value in trial.intermediate_values.values())
+        return len(means) >= MIN_PEERS and best < median(means)
+
+
+def _first_between(trial: FrozenTrial, low: float, high: float) -> int | None:
+    """Step of the first report from ``low`` on and before ``high``."""
+    return min((step for step in trial.intermediate_values if low <= step < high), default=None)
+
+
+def _sign(study: optuna.Study) -> int:
+    return 1 if study.direction == StudyDirection.MAXIMIZE else -1
+
+
+class PrunerWithHistory:
+    """A pruner, and the reports of a search from its event log, earlier sessions included.
+
+    The reports are kept in a study in memory of the first objective, in the order in which they
+    came, so that any Optuna pruner decides after a crash as it would have without one. Trials that
+    a warm start brings are not among them.
+
+    Args:
+        pruner: any of Optuna's.
+        direction: of the objective.
+        name: of the search; Optuna's Hyperband draws its brackets by it.
+        events: of the event log.
+    """
 
     def __init__(
-        self, rule: Rule | None, *, maximize: bool, events: Iterable[Mapping[str, Any]] = ()
+        self,
+        pruner: BasePruner,
+        *,
+        direction: Literal["maximize", "minimize"],
+        name: str,
+        events: Iterable[Mapping[str, Any]] = (),
     ) -> None:
-        self._rule, self._sign = rule, 1 if maximize else -1
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._study = optuna.create_study(study_name=name, pruner=pruner, direction=direction)
+        self._trials: list[optuna.Trial] = []
         self._latest: dict[int, int] = {}
-        self._stopped: set[int] = set()
-        if rule is not None:
-            self._read(events)
+        self._pruned: set[int] = set()
+        self._finished: set[int] = set()
+        self._replay(events)
 
-    def stops(self, number: int, *, seen: int, value: float) -> bool:
-        """Whether the trial ``number`` stops; a report that is told again is decided as before."""
-        if self._rule is not None and seen > self._latest.get(number, -1):
+    def should_prune(self, number: int, *, seen: int, value: float) -> bool:
+        """Take a report; whether its trial should stop.
+
+        A report that comes again, as after a crash, is decided as it was.
+        """
+        if seen > self._latest.get(number, -1) and number not in self._finished:
             self._latest[number] = seen
-            if self._rule.stops(number, seen, self._sign * value):
-                self._stopped.add(number)
-        return number in self._stopped
+            trial = self._trial(number)
+            trial.report(value, seen)
+            if trial.should_prune():
+                self._pruned.add(number)
+        return number in self._pruned
 
-    def _read(self, events: Iterable[Mapping[str, Any]]) -> None:
+    def finish(self, number: int, *, completed: bool) -> None:
+        """Note that a trial has ended, for pruners that look at the trials that did."""
+        if number in self._finished:
+            return
+        self._finished.add(number)
+        trial = self._trial(number)
+        frozen = self._study.get_trials(deepcopy=False)[number]
+        if completed and frozen.last_step is not None:
+            self._study.tell(trial, frozen.intermediate_values[frozen.last_step])
+        else:
+            self._study.tell(trial, state=TrialState.PRUNED)
+
+    def _trial(self, number: int) -> optuna.Trial:
+        while len(self._trials) <= number:
+            self._trials.append(self._study.ask())
+        return self._trials[number]
+
+    def _replay(self, events: Iterable[Mapping[str, Any]]) -> None:
         numbers: dict[str, int] = {}
         for event in events:
             match event["event"]:
                 case "start" if event.get("kind", "trial") == "trial":
                     numbers[event["trial"]] = event["number"]
                 case "report" if event["trial"] in numbers:
-                    number = numbers[event["trial"]]
-                    self.stops(number, seen=event["seen"], value=event["objective"])
+                    number, value = numbers[event["trial"]], event["objective"]
+                    self.should_prune(number, seen=event["seen"], value=value)
+                case "end" if event["trial"] in numbers:
+                    status = event.get("status")
+                    if status in ("completed", "pruned", "collapsed", "diverged"):
+                        completed = status != "pruned"
+                        self.finish(numbers[event["trial"]], completed=completed)

@@ -1,46 +1,215 @@
-"""What draws the points of a search, by name."""
+"""Samplers of a search by name, and a TPE whose cost per trial does not grow with the search."""
 
+import heapq
 import warnings
-from typing import Literal
+from collections.abc import Container, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import Field
 
-from hpsearch.search.tpe import FrugalTPE, Known
+from hpsearch.config.base import Setting
 
-SamplerName = Literal["tpe", "random", "gp", "nsga2", "grid", "chosen"]
-LISTED: tuple[SamplerName, ...] = ("grid", "chosen")
-"""These draw nothing: their points are known before the search begins."""
-POPULATION = 10
+
+class TPE(Setting):
+    """Tree-structured Parzen estimator, also for several objectives and conditional spaces."""
+
+    kind: Literal["tpe"] = "tpe"
+
+
+class Random(Setting):
+    """Random search."""
+
+    kind: Literal["random"] = "random"
+
+
+class GP(Setting):
+    """Gaussian process; slow above a few hundred trials."""
+
+    kind: Literal["gp"] = "gp"
+
+
+class NSGA2(Setting):
+    """NSGA-II, an evolutionary algorithm for several objectives."""
+
+    kind: Literal["nsga2"] = "nsga2"
+
+
+class Grid(Setting):
+    """Every combination of the space once; no parameter may be continuous."""
+
+    kind: Literal["grid"] = "grid"
+
+
+class Fixed(Setting):
+    """Given points and no other.
+
+    Example:
+        >>> Fixed(points=[{"lr": 0.1}, {"lr": 0.01}]).points[1]
+        {'lr': 0.01}
+    """
+
+    kind: Literal["fixed"] = "fixed"
+    points: tuple[Mapping[str, Any], ...] = Field(min_length=1)
+    """Parameter values by the names that ``suggest`` uses; each gives all that it asks for."""
+
+
+Sampler = Annotated[TPE | Random | GP | NSGA2 | Grid | Fixed, Field(discriminator="kind")]
+
+STARTUP_TRIALS = 6
+"""Random trials before a model of them is made. Replays of recorded searches with 12 were worse."""
+POPULATION_SIZE = 10
 """Of NSGA-II. Optuna's 50 would be random search for most of a search of a hundred trials."""
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+MAX_TRIALS_FITTED = 250
+"""Trials of a search with one objective that TPE makes its model of."""
+BEST_TRIALS_KEPT = 25
+"""Among them the best: as many as Optuna's TPE ever takes for good ones."""
 
 
-def build_sampler(
-    name: SamplerName, *, seed: int, point: int, known: Known | None = None
-) -> optuna.samplers.BaseSampler:
-    """The sampler that draws the ``point``-th point of a search.
+def build_sampler(settings: Sampler, *, seed: int, point: int) -> BaseSampler:
+    """Build the sampler that draws the ``point``-th point of a search.
 
-    Each point has a random stream of its own, so that a search that goes on after a crash draws
-    what it would have drawn, and never the same point twice, with nothing to remember but the
-    study.
-
-    Args:
-        known: what the samplers of earlier points have read of the study.
+    Each point has a random stream of its own, so a search that is resumed after a crash draws what
+    it would have drawn, and never the same point twice, with no state but the study.
     """
     stream = int(np.random.SeedSequence([seed, point]).generate_state(1)[0])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        match name:
-            case "tpe":
-                # group: in a conditional space, names that occur together are modelled together;
-                # no liar: it counts trials that run as bad ones, the promising too, and replays
-                # of recorded searches need fewer patches without it
-                return FrugalTPE(seed=stream, known=known or Known(), n_startup_trials=6)
-            case "gp":
+    match settings:
+        case TPE():
+            return SubsetTPESampler(seed=stream)
+        case GP():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 return optuna.samplers.GPSampler(
-                    seed=stream, n_startup_trials=6, deterministic_objective=False
+                    seed=stream, n_startup_trials=STARTUP_TRIALS, deterministic_objective=False
                 )
-            case "nsga2":
-                return optuna.samplers.NSGAIISampler(seed=stream, population_size=POPULATION)
-            case "random" | "grid" | "chosen":
-                return optuna.samplers.RandomSampler(seed=stream)
+        case NSGA2():
+            return optuna.samplers.NSGAIISampler(seed=stream, population_size=POPULATION_SIZE)
+        case Random() | Grid() | Fixed():
+            return optuna.samplers.RandomSampler(seed=stream)
+
+
+class SubsetTPESampler(BaseSampler):
+    """Optuna's multivariate TPE, shown at most ``max_trials`` finished trials.
+
+    Optuna's TPE reads, ranks and models all finished trials for each group of parameters that occur
+    together, so that a draw after 2,000 trials costs five times as much as one after 250. In a
+    longer search with one objective, this sampler shows it the best trials and an even spread of
+    the others. Up to ``max_trials``, and with several objectives, it draws what Optuna's draws.
+
+    Args:
+        seed: of the draws.
+        max_trials: number of finished trials that the model is made of.
+
+    Example:
+        >>> study = optuna.create_study(sampler=SubsetTPESampler(seed=0))
+        >>> study.optimize(lambda trial: trial.suggest_float("x", 0, 1) ** 2, n_trials=10)
+    """
+
+    def __init__(self, *, seed: int, max_trials: int = MAX_TRIALS_FITTED) -> None:
+        self._max_trials = max_trials
+        self._shown: tuple[int, optuna.Study] | None = None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of group
+            # no constant liar: it counts running trials as bad ones, the promising too, and
+            # replays of recorded searches needed fewer patches without it
+            self.tpe = TPESampler(
+                seed=seed,
+                multivariate=True,
+                group=True,
+                n_startup_trials=STARTUP_TRIALS,
+                constant_liar=False,
+            )
+            """Optuna's sampler, which makes the model and draws from it."""
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """All parameters that a trial of the subset has."""
+        return self.tpe.infer_relative_search_space(self.subset(study, trial), trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Draw the parameters of one trial, each group jointly."""
+        return self.tpe.sample_relative(self.subset(study, trial), trial, search_space)
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """Draw a parameter that no trial of the subset has."""
+        shown = self.subset(study, trial)
+        return self.tpe.sample_independent(shown, trial, param_name, param_distribution)
+
+    def subset(self, study: optuna.Study, trial: FrozenTrial) -> optuna.Study:
+        """A study of the finished trials that the model is made of, the same for a whole trial."""
+        if self._shown is None or self._shown[0] != trial.number:
+            trials = study.get_trials(deepcopy=False, states=FINISHED)
+            if len(study.directions) == 1:
+                trials = select_trials(trials, study.direction, self._max_trials)
+            self._shown = (trial.number, _study_of(trials, study.directions, self.tpe))
+        return self._shown[1]
+
+
+def select_trials(
+    trials: Sequence[FrozenTrial], direction: StudyDirection, count: int
+) -> list[FrozenTrial]:
+    """Select the best trials and an even spread over time of the others, ``count`` in all."""
+    if len(trials) <= count:
+        return list(trials)
+    sign = 1 if direction == StudyDirection.MINIMIZE else -1
+    best = heapq.nsmallest(
+        BEST_TRIALS_KEPT, trials, key=lambda trial: (*_rank(trial, sign), trial.number)
+    )
+    chosen = {trial.number for trial in best}
+    others = [trial for trial in trials if trial.number not in chosen]
+    spread = np.linspace(0, len(others) - 1, count - len(best)).round().astype(int)
+    return sorted([*best, *(others[i] for i in spread)], key=lambda trial: trial.number)
+
+
+def _rank(trial: FrozenTrial, sign: int) -> tuple[float, float, float]:
+    """Rank as Optuna's TPE does, lower is better: completed, then pruned, then infeasible trials.
+
+    Of pruned trials those that came further are better.
+    """
+    violation = sum(value for value in trial.constraints.values() if value > 0)
+    if violation > 0:
+        return (2, violation, 0)
+    if trial.state == TrialState.COMPLETE and trial.value is not None:
+        return (0, sign * trial.value, 0)
+    step = trial.last_step
+    return (1, 1, 0) if step is None else (1, -step, sign * trial.intermediate_values[step])
+
+
+class _ReadOnlyTrials(InMemoryStorage):
+    """Storage of one study that shows given trials without a copy of them."""
+
+    def __init__(self, trials: Sequence[FrozenTrial]) -> None:
+        super().__init__()
+        self._shown = list(trials)
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        return [trial for trial in self._shown if states is None or trial.state in states]
+
+
+def _study_of(
+    trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection], sampler: BaseSampler
+) -> optuna.Study:
+    storage, name = _ReadOnlyTrials(trials), "subset"
+    storage.create_new_study(directions, name)
+    return optuna.load_study(study_name=name, storage=storage, sampler=sampler)

@@ -3,256 +3,272 @@
 import importlib.util
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from types import ModuleType
+from typing import Any
 
 import optuna
+from pydantic import Field, ValidationError, model_validator
 
 from hpsearch.config import AS_FOUND, Computing, TrialConfig
+from hpsearch.config.base import Setting
 from hpsearch.config.formatting import Flat, flatten
-from hpsearch.errors import UserError
-from hpsearch.search.grid import check_point, combinations
+from hpsearch.errors import OldSpellingWarning, UserError
+from hpsearch.search.grid import enumerate_grid, validate_point
 from hpsearch.search.objective import MEAN_MAP, Objective
-from hpsearch.search.pruners import SchedulerName
+from hpsearch.search.old_spellings import read_old_spellings
+from hpsearch.search.pruners import ASHA, NoPruner, Pruner
 from hpsearch.search.resources import ONE_CPU, Resources
-from hpsearch.search.samplers import LISTED, SamplerName
+from hpsearch.search.samplers import TPE, Fixed, Grid, Sampler
+from hpsearch.untrusted import validation_sentence
+
+NUM_DRAWS = 64
 
 
-def drawn(
-    suggest: Callable[[optuna.Trial], TrialConfig], trial: optuna.Trial, *, budget: int
-) -> TrialConfig:
-    """What ``suggest`` gives, checked to be what a search can use.
+class Search(Setting):
+    """Description of a search, which a file in ``search_spaces/`` exports as ``SEARCH``.
 
-    Raises:
-        UserError: if ``suggest`` raises, returns something else, or disagrees on the budget.
-    """
-    try:
-        config = suggest(trial)
-    except UserError:
-        raise
-    except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        raise UserError(
-            f"suggest raised {type(error).__name__} at {Path(where.filename).name}:"
-            f"{where.lineno} ({first_line(error)}); mend the space and run it again"
-        ) from error
-    if not isinstance(config, TrialConfig):
-        raise UserError(f"suggest must return a TrialConfig, but returned {type(config).__name__}")
-    if config.patches != budget:
-        raise UserError(
-            f"suggest set patches={config.patches}, but the search's budget is {budget}; "
-            "pass patches=BUDGET in suggest so that every trial costs the same"
-        )
-    return config
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:3]) if lines else "no message"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """What a file in ``search_spaces/`` exports as ``SEARCH``.
-
-    Attributes:
-        suggest: draws one configuration; conditions are ``if``s, what follows is computed.
-        budget: patches that a full trial sees.
-        report_every: patches between two reports; a report costs a validation.
-        trials: how many to train, repeats with other seeds included; None for all there are, if
-            the sampler is ``grid`` or ``chosen``.
-        baseline: trained for the same budget, as a yardstick for the winner.
-        objective: what counts, measured on validation sequences.
-        also: further objectives. The search then looks for trials that no other beats in all of
-            them; its winner is the best of these in ``objective``.
-        scheduler: who is stopped early: ``asha`` (successive halving), ``hyperband`` (the same in
-            brackets that begin to stop later and later), ``median`` (who is below the median of
-            the others) or ``none``; by default ASHA, if there is one objective and there are
-            reports before the budget.
-        grace: patches that every trial may see before it may be stopped.
-        reduction: at each rung, the best 1/reduction go on.
-        folds: validate on each training sequence once, in so many folds, each trained for its
-            share of the budget; the objective is the mean over the folds so far, reported as each
-            ends.
-        resources: what a trial asks for; found from the cluster, where it is None.
-        sampler: ``tpe`` (also for several objectives and conditional spaces), ``random``, ``gp``
-            (Gaussian process; slow above a few hundred trials), ``nsga2`` (several objectives),
-            ``grid`` (every combination once; nothing may be continuous) or ``chosen`` (the points
-            in ``first`` and no other).
-        seeds: how often each point is trained, with training seeds 0, 1 … (added to the seed that
-            ``suggest`` sets, if it sets one).
-        first: points to try first, as parameter values by the names that ``suggest`` uses; the
-            sampler draws what a point leaves out.
-        warm_from: an earlier search whose trials the sampler is told of before it begins.
-        patience: trials that may end in a row without an improvement before no more are begun,
-            counted anew when the search is extended; None for no limit.
-        data: a set by name (``mini``, ``tiny``) or the path of a patch store.
-        validation_points: points of each validation sequence that a report is scored on.
-        time_limit: seconds after which no trial goes on; None for no limit.
-        computing: device, precision, compilation and determinism of every trial.
-        seed: of the sampler.
+    Example:
+        >>> from hpsearch.config import SGD, TrialConfig
+        >>> def suggest(trial):
+        ...     lr = trial.suggest_float("lr", 0.01, 1, log=True)
+        ...     return TrialConfig(optimiser=SGD(lr=lr), patches=48_000)
+        >>> search = Search(
+        ...     suggest=suggest, budget=48_000, report_every=12_000, trials=16,
+        ...     pruner=ASHA(reduction_factor=3), baseline=TrialConfig(patches=48_000),
+        ... )
     """
 
     suggest: Callable[[optuna.Trial], TrialConfig]
-    budget: int
+    """Draws one configuration; conditions are ``if``s, what follows is computed."""
+    budget: int = Field(ge=1)
+    """Patches that a full trial sees."""
     report_every: int
-    trials: int | None = None
+    """Patches between two reports; a report costs a validation."""
+    trials: int | None = Field(default=None, ge=1)
+    """Trials to train, repeats with other seeds included; None for all points of a finite sampler
+    (``Grid`` or ``Fixed``)."""
     baseline: TrialConfig
+    """Configuration that is trained for the same budget, to compare the winner with."""
     objective: Objective = MEAN_MAP
-    also: Sequence[Objective] = ()
-    scheduler: SchedulerName | None = None
-    grace: int | None = None
-    reduction: float = 3
-    folds: int | None = None
+    """Metric that is optimized, measured on validation sequences."""
+    extra_objectives: tuple[Objective, ...] = ()
+    """Further objectives. The search then looks for the Pareto front; its winner is the best of the
+    front in ``objective``."""
+    pruner: Pruner | None = None
+    """Rule that stops trials early; if None, ASHA, where there is one objective and a report
+    before the budget."""
+    num_folds: int | None = Field(default=None, ge=2)
+    """Folds of a cross-validation over the training sequences, each trained for its share of the
+    budget; the objective is the mean over the folds so far, reported as each ends."""
     resources: Resources = ONE_CPU
-    sampler: SamplerName = "tpe"
-    seeds: int = 1
-    first: Sequence[Mapping[str, Any]] = ()
+    """Resources of a trial; found from the cluster, where they are None."""
+    sampler: Sampler = TPE()
+    seeds_per_point: int = Field(default=1, ge=1)
+    """Trials of each point, with training seeds 0, 1 … (added to the seed that ``suggest`` sets, if
+    it sets one)."""
+    initial_points: tuple[Mapping[str, Any], ...] = ()
+    """Points to try before others, as parameter values by the names that ``suggest`` uses; the
+    sampler draws what a point leaves out."""
     warm_from: str | None = None
-    patience: int | None = None
+    """An earlier search whose trials the sampler knows from the start."""
+    patience: int | None = Field(default=None, ge=1)
+    """Trials in a row without an improvement after which no more are started, counted from 0 when
+    the search is extended; None for no limit."""
     data: str = "mini"
+    """Data set by name (``mini``, ``tiny``), or path of a patch store."""
     validation_points: int = 64
+    """Points of each validation sequence that a report is scored on."""
     time_limit: float | None = None
-    computing: Computing = AS_FOUND
+    """Seconds after which all trials are interrupted; None for no limit."""
+    compute: Computing = AS_FOUND
+    """Device, precision, compilation and determinism of every trial."""
     seed: int = 0
+    """Seed of the sampler."""
 
-    def __post_init__(self) -> None:
-        self._check_sampling()
-        self._check_stopping()
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_spellings(cls, values: Any) -> Any:
+        return read_old_spellings(values) if isinstance(values, Mapping) else values
 
-    def _check_stopping(self) -> None:
+    @model_validator(mode="after")
+    def _check_sampling(self) -> "Search":
+        if self.trials is None and not self.is_finite:
+            raise UserError(
+                f"sampler {self.sampler.kind!r} never ends; set trials to how many to train"
+            )
+        if self.initial_points and self.is_finite:
+            raise UserError(
+                f"sampler {self.sampler.kind!r} tries its own points and no other; leave "
+                "initial_points out"
+            )
+        names = [objective.metric for objective in self.objectives]
+        if len(set(names)) < len(names):
+            raise UserError(f"the objectives must differ, got {', '.join(names)}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_reports(self) -> "Search":
         if not 0 < self.report_every <= self.budget:
             raise UserError(
                 f"report_every must lie between 1 and the budget of {self.budget} patches, "
                 f"got {self.report_every}"
             )
-        if self.folds is not None and not 2 <= self.folds <= self.budget:
-            raise UserError(f"folds must be 2 or more, or None; got {self.folds}")
-        if self.scheduler not in (None, *get_args(SchedulerName)):
-            known = ", ".join(get_args(SchedulerName))
-            raise UserError(f"there is no scheduler {self.scheduler!r}; choose one of {known}")
-        if self.reduction <= 1:
-            raise UserError(f"reduction must be above 1, got {self.reduction}")
-        if not self.first_report <= self.first_rung <= self.budget:
+        if self.num_folds is not None and self.num_folds > self.budget:
+            raise UserError(f"num_folds must be below the budget, got {self.num_folds}")
+        if not self.first_report <= self.grace_patches <= self.budget:
             raise UserError(
-                f"grace must lie between the first report at {self.first_report} patches and the "
-                f"budget of {self.budget}, got {self.grace}"
+                f"grace_period must lie between the first report at {self.first_report} patches "
+                f"and the budget of {self.budget}, got {self.grace_patches}"
             )
-        if self.scheduler not in (None, "none") and self.first_rung == self.budget:
+        if not isinstance(self.pruner, NoPruner | None) and self.grace_patches == self.budget:
             raise UserError(
-                f"{self.scheduler} has no rung: every trial may see {self.first_rung} patches, "
-                "which is the whole budget; lower grace or report_every, or set scheduler='none'"
+                f"pruner {self.pruner.kind!r} has no rung: every trial may see "
+                f"{self.grace_patches} patches, which is the whole budget; lower grace_period or "
+                "report_every, or set pruner=NoPruner()"
             )
+        return self
 
-    def _check_sampling(self) -> None:
-        if self.trials is not None and self.trials < 1:
-            raise UserError(f"a search needs at least one trial, got trials={self.trials}")
-        if self.sampler not in get_args(SamplerName):
-            known = ", ".join(get_args(SamplerName))
-            raise UserError(f"there is no sampler {self.sampler!r}; choose one of {known}")
-        if self.trials is None and not self.listed:
-            raise UserError(f"sampler {self.sampler!r} never ends; set trials to how many to train")
-        if self.sampler == "chosen" and not self.first:
-            raise UserError("sampler 'chosen' tries the points in first, but first is empty")
-        if self.sampler == "grid" and self.first:
-            raise UserError("sampler 'grid' tries every combination anyway; leave first out")
-        if self.seeds < 1:
-            raise UserError(f"each point is trained at least once, got seeds={self.seeds}")
-        if self.patience is not None and self.patience < 1:
-            raise UserError(f"patience must be at least one trial, got {self.patience}")
-        names = [objective.metric for objective in self.objectives]
-        if len(set(names)) < len(names):
-            raise UserError(f"the objectives must differ, got {', '.join(names)}")
+    def with_changes(self, **fields: Any) -> "Search":
+        """The search with other settings, checked like a new one."""
+        return type(self)(
+            **{name: getattr(self, name) for name in type(self).model_fields} | fields
+        )
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        """All that counts; the first decides who wins."""
-        return (self.objective, *self.also)
+        """All objectives; the first decides which trial wins."""
+        return (self.objective, *self.extra_objectives)
 
     @property
-    def listed(self) -> bool:
-        """Whether all points are known before the search begins."""
-        return self.sampler in LISTED
+    def is_finite(self) -> bool:
+        """Whether all points are known before the search starts."""
+        return isinstance(self.sampler, Grid | Fixed)
 
     @cached_property
-    def planned(self) -> Sequence[Mapping[str, Any]]:
-        """The points to begin with; all there are, if ``listed``.
+    def planned_points(self) -> Sequence[Mapping[str, Any]]:
+        """Points to start with; all there are, if the sampler is finite.
 
         Raises:
-            UserError: if the space is no grid, but the sampler is.
+            UserError: if the sampler is a grid and the space is continuous.
         """
-        return combinations(self.draw) if self.sampler == "grid" else self.first
+        match self.sampler:
+            case Grid():
+                return enumerate_grid(self.suggest_config)
+            case Fixed(points=points):
+                return points
+            case _:
+                return self.initial_points
 
-    def total(self, asked: int | None = None) -> int:
-        """How many trials there are to train, if ``asked`` are asked for instead of ``trials``.
+    def num_trials(self, requested: int | None = None) -> int:
+        """Number of trials to train, if ``requested`` are wanted instead of ``trials``.
 
         Raises:
-            UserError: if the space is no grid, but the sampler is.
+            UserError: if the sampler is a grid and the space is continuous.
         """
-        asked = asked or self.trials
-        if not self.listed:
-            assert asked is not None, "checked at birth"
-            return asked
-        there_are = self.seeds * len(self.planned)
-        return there_are if asked is None else min(asked, there_are)
+        wanted = requested or self.trials
+        if wanted is not None and not self.is_finite:
+            return wanted
+        available = self.seeds_per_point * len(self.planned_points)
+        return available if wanted is None else min(wanted, available)
 
     @property
-    def stopping(self) -> SchedulerName:
-        """The scheduler by name."""
-        if self.scheduler is not None:
-            return self.scheduler
-        ranked = not self.also  # trials with several objectives have no order to stop by
-        return "asha" if ranked and self.first_rung < self.budget else "none"
+    def active_pruner(self) -> Pruner:
+        """The pruner, by default ASHA where trials can be compared before they end."""
+        if self.pruner is not None:
+            return self.pruner
+        # trials with several objectives have no order to be pruned by
+        comparable = not self.extra_objectives and self.first_report < self.budget
+        return ASHA() if comparable else NoPruner()
 
     @property
     def first_report(self) -> int:
         """Patches that a trial has seen when it first reports."""
-        return self.report_every if self.folds is None else self.budget // self.folds
+        return self.report_every if self.num_folds is None else self.budget // self.num_folds
 
     @property
-    def first_rung(self) -> int:
+    def grace_patches(self) -> int:
         """Patches before a trial may be stopped."""
-        return self.first_report if self.grace is None else self.grace
+        pruner = self.active_pruner
+        if isinstance(pruner, NoPruner) or pruner.grace_period is None:
+            return self.first_report
+        return pruner.grace_period
 
-    def draw(self, trial: optuna.Trial, *, repeat: int = 0) -> TrialConfig:
-        """One configuration, checked to be what a search can use.
+    def suggest_config(self, trial: optuna.Trial, *, repeat: int = 0) -> TrialConfig:
+        """Draw one configuration, checked to be what a search can use.
 
         Args:
+            trial: of Optuna.
             repeat: added to the training seed.
 
         Raises:
             UserError: if ``suggest`` raises, returns something else, or disagrees on the budget.
         """
-        config = drawn(self.suggest, trial, budget=self.budget)
+        try:
+            config = self.suggest(trial)
+        except UserError:
+            raise
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            raise UserError(
+                f"suggest raised {type(error).__name__} at {Path(where.filename).name}:"
+                f"{where.lineno} ({first_line(error)}); correct the space and run it again"
+            ) from error
+        if not isinstance(config, TrialConfig):
+            raise UserError(
+                f"suggest must return a TrialConfig, but returned {type(config).__name__}"
+            )
+        if config.patches != self.budget:
+            raise UserError(
+                f"suggest set patches={config.patches}, but the search's budget is {self.budget}; "
+                "pass patches=BUDGET in suggest so that every trial costs the same"
+            )
         return config.model_copy(update={"seed": config.seed + repeat}) if repeat else config
 
-    def rehearse(self, draws: int = 8) -> None:
+    def validate_space(self, draws: int = 8) -> None:
         """Draw a few configurations, so that a mistake in the space shows before Ray starts.
 
         Raises:
-            UserError: as ``draw``.
+            UserError: as ``suggest_config``, or if a given point is not in the space.
         """
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=self.seed))
+        study = _random_study(self.seed)
         for _ in range(draws):
-            self.draw(study.ask())
-        for point in self.first:
-            check_point(self.draw, point, whole=self.listed)
-        self.total()
+            self.suggest_config(study.ask())
+        for point in () if isinstance(self.sampler, Grid) else self.planned_points:
+            validate_point(self.suggest_config, point, complete=self.is_finite)
+        self.num_trials()
+
+
+def first_line(error: BaseException) -> str:
+    """An error's message in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:3]) if lines else "no message"
 
 
 def load_search(path: Path) -> Search:
     """Run a space file and take its ``SEARCH``.
+
+    A file with names of an earlier version gives one ``OldSpellingWarning``.
 
     Raises:
         UserError: if there is no such file, it does not run, or it exports no Search.
     """
     if not path.is_file():
         raise UserError(f"there is no search space at {path}; pass the path of a Python file")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", OldSpellingWarning)
+        module = _run_file(path)
+    _warn_once(path, caught)
+    search = getattr(module, "SEARCH", None)
+    if not isinstance(search, Search):
+        raise UserError(f"{path} must export SEARCH = Search(...), found {type(search).__name__}")
+    return search
+
+
+def _run_file(path: Path) -> ModuleType:
     module_name = f"hpsearch_space_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
@@ -261,33 +277,43 @@ def load_search(path: Path) -> Search:
     sys.modules[module_name] = module  # dataclasses and pickling look their module up by name
     try:
         spec.loader.exec_module(module)
+    except ValidationError as error:
+        raise UserError(f"{path.name}: {validation_sentence(error)}") from error
     except UserError as error:
         raise UserError(f"{path.name}: {error}") from error
     except Exception as error:
         raise UserError(
             f"{path} does not run: {type(error).__name__}: {first_line(error)}"
         ) from error
-    search = getattr(module, "SEARCH", None)
-    if not isinstance(search, Search):
-        raise UserError(f"{path} must export SEARCH = Search(...), found {type(search).__name__}")
-    return search
+    return module
 
 
-DRAWS = 64
+def _warn_once(path: Path, caught: Sequence[warnings.WarningMessage]) -> None:
+    old = {str(one.message): None for one in caught if one.category is OldSpellingWarning}
+    for one in caught:
+        if one.category is not OldSpellingWarning:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    if old:
+        warnings.warn(f"{path.name} has {'; '.join(old)}", OldSpellingWarning, stacklevel=3)
 
 
-def constants(search: Search, *, draws: int = DRAWS) -> dict[str, Flat]:
+def fixed_settings(search: Search, *, draws: int = NUM_DRAWS) -> dict[str, Flat]:
     """Settings that have one value wherever they occur among configurations drawn at random.
 
-    A setting that follows from its variant is such a one. A rare value may be missed; who uses this
+    A setting that follows from its variant is such a one. A rare value may be missed; the caller
     compares each trial with the values.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=search.seed))
-    for point in search.first:
+    study = _random_study(search.seed)
+    points = () if isinstance(search.sampler, Grid) else search.planned_points
+    for point in points:
         study.enqueue_trial(dict(point))
     seen: dict[str, set[Flat]] = {}
-    for _ in range(draws + len(search.first)):
-        for name, value in flatten(search.draw(study.ask())).items():
+    for _ in range(draws + len(points)):
+        for name, value in flatten(search.suggest_config(study.ask())).items():
             seen.setdefault(name, set()).add(value)
     return {name: values.pop() for name, values in seen.items() if len(values) == 1}
+
+
+def _random_study(seed: int) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))

@@ -32,7 +32,7 @@ def importances(folder: Path, search: Search, url: str | None = None) -> dict[st
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna warns of settings that few trials have
         try:
-            first = _first_value if search.also else None
+            first = _first_value if search.extra_objectives else None
             return optuna.importance.get_param_importances(study, target=first)
         except (ValueError, RuntimeError):
             return {}  # nothing in common between the trials, or no variance

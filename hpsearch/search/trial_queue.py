@@ -43,16 +43,16 @@ class Places:
     It reads each trial once, so that a search of thousands costs no more a trial than a short one.
 
     Args:
-        planned: the points to begin with; all there are, if ``listed``.
+        planned: the points to begin with; all there are, if ``is_finite``.
         seeds: trials of each point.
-        listed: whether nothing is drawn. All points are then tried once before any is tried again,
-            so that a search that is cut short has compared them all; points that are drawn are
-            repeated at once.
+        is_finite: whether nothing is drawn. All points are then tried once before any is tried
+            again, so that a search that is cut short has compared them all; points that are drawn
+            are repeated at once.
     """
 
     planned: Sequence[Mapping[str, Any]]
     seeds: int
-    listed: bool
+    is_finite: bool
     begun: int = 0
     """Trials of this search that do not wait."""
     _noted: int = 0
@@ -79,14 +79,14 @@ class Places:
         while self._place() in self._taken:
             self._next += 1
         point, repeat = self._place()
-        if point in self._known and not self.listed:
+        if point in self._known and not self.is_finite:
             return Turn(point, repeat, self._known[point])
         if point < len(self.planned) and repeat < self.seeds:
             return Turn(point, repeat, self.planned[point])
-        return None if self.listed else Turn(point, repeat, {})
+        return None if self.is_finite else Turn(point, repeat, {})
 
     def _place(self) -> tuple[int, int]:
-        if self.listed:
+        if self.is_finite:
             repeat, point = divmod(self._next, len(self.planned))
             return point, repeat
         return divmod(self._next, self.seeds)

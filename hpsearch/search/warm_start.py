@@ -7,14 +7,17 @@ from optuna.distributions import check_distribution_compatibility
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpsearch.errors import UserError
-from hpsearch.search.grid import check_point
+from hpsearch.search.grid import validate_point
 from hpsearch.search.search import Search
 from hpsearch.search.study import open_study
 from hpsearch.search.trial_queue import WARM, begun
 from hpsearch.search.workspace import SearchFolder
 
-DRAWS = 32
-TERMS = ("budget", "objectives", "folds", "data", "validation_points", "baseline", "seeds")
+NUM_DRAWS = 32
+COMPARED_FIELDS = (
+    *("budget", "objectives", "num_folds", "data", "validation_points", "baseline"),
+    "seeds_per_point",
+)
 """What must stay, or trials before and after could not be compared."""
 
 
@@ -25,21 +28,21 @@ def refuse_other_terms(folder: SearchFolder, new: Search) -> None:
         UserError: naming what must not change, or the setting that Optuna cannot carry over.
     """
     old = folder.search()
-    for term in TERMS:
+    for term in COMPARED_FIELDS:
         if getattr(old, term) != getattr(new, term):
             raise UserError(
                 f"the new space has another {term}, so its trials could not be compared with those "
                 f"of search {folder.name!r}; change it back, or begin a new search"
             )
-    new.rehearse()
+    new.validate_space()
     known = {}
     study = open_study(folder.path, search=old, url=folder.record.study)
     for trial in study.get_trials(deepcopy=False):
         known |= trial.distributions
     drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=new.seed))
-    for _ in range(DRAWS):
+    for _ in range(NUM_DRAWS):
         trial = drawn.ask()
-        new.draw(trial)
+        new.suggest_config(trial)
         for name in known.keys() & trial.distributions.keys():
             try:
                 check_distribution_compatibility(known[name], trial.distributions[name])
@@ -50,8 +53,8 @@ def refuse_other_terms(folder: SearchFolder, new: Search) -> None:
                 ) from error
 
 
-LEARNT = (TrialState.COMPLETE, TrialState.PRUNED)
-KEPT = ("outcome", "reason", "seed")
+IMPORTED_STATES = (TrialState.COMPLETE, TrialState.PRUNED)
+COPIED_ATTRS = ("outcome", "reason", "seed")
 
 
 def check_comparable(
@@ -72,7 +75,9 @@ def check_comparable(
     elif stated.objectives != search.objectives:
         names = ", ".join(objective.metric for objective in stated.objectives)
         what, remedy = f"another objective ({names})", "set the same one in the space"
-    elif stated.budget > search.budget or (search.also and stated.budget != search.budget):
+    elif stated.budget > search.budget or (
+        search.extra_objectives and stated.budget != search.budget
+    ):
         what = f"a budget of {stated.budget:,} patches, not {search.budget:,}"
         remedy = "set the same one in the space"
     elif earlier.split().name != split:
@@ -94,7 +99,7 @@ def warm_start(folder: SearchFolder, earlier: SearchFolder) -> tuple[int, int]:
     search = folder.search()
     study = open_study(folder.path, search=search, url=folder.record.study)
     source = open_study(earlier.path, search=earlier.search(), url=earlier.record.study)
-    learnt = [t for t in begun(source.get_trials(deepcopy=False)) if t.state in LEARNT]
+    learnt = [t for t in begun(source.get_trials(deepcopy=False)) if t.state in IMPORTED_STATES]
     fitting = list(fitting_trials(learnt, search, earlier.name, budget=earlier.search().budget))
     trials = study.get_trials(deepcopy=False)
     if not begun(trials):
@@ -114,12 +119,12 @@ def fitting_trials(
     """
     for trial in trials:
         try:
-            distributions = check_point(search.draw, trial.params, whole=True)
+            distributions = validate_point(search.suggest_config, trial.params, complete=True)
         except UserError:
             continue
         stopped = trial.state == TrialState.PRUNED or budget < search.budget
         state = TrialState.PRUNED if stopped and not _failed(trial) else TrialState.COMPLETE
-        kept = {key: trial.user_attrs[key] for key in KEPT if key in trial.user_attrs}
+        kept = {key: trial.user_attrs[key] for key in COPIED_ATTRS if key in trial.user_attrs}
         yield create_trial(
             state=state,
             values=trial.values,

@@ -326,12 +326,12 @@ class SearchFolder:
             artifacts=self.workspace.artifacts,
             report_every=search.report_every,
             validation_points=search.validation_points,
-            computing=search.computing,
+            computing=search.compute,
         )
 
     def resources(self) -> Resources:
         """What each of its trials asks for."""
-        return self.record.resources.settled(self.search().computing.device)
+        return self.record.resources.settled(self.search().compute.device)
 
     def tracking(self) -> Tracking:
         """Where its runs go."""

@@ -148,11 +148,11 @@ def extended(folder: SearchFolder, trials: int, **fields: Any) -> SearchFolder:
     stated, runs, record = folder.search(), folder.runs(), folder.record
     gave_up = runs_are_out_of_patience(runs, stated, forgiven=record.forgiven)
     before = sum(run.kind == "trial" for run in runs) if gave_up else record.trials
-    after = stated.total(before + trials)
+    after = stated.num_trials(before + trials)
     if after == before:
         raise UserError(
-            f"search {folder.name!r} has no more to try: sampler {stated.sampler!r} lists "
-            f"{before} trials; raise seeds, or begin a search of another space"
+            f"search {folder.name!r} has no more to try: sampler {stated.sampler.kind!r} lists "
+            f"{before} trials; raise seeds_per_point, or begin a search of another space"
         )
     changed = {"trials": after, "forgiven": len(telling(runs)), **fields}
     _refuse_spent(replace(folder, record=folder.record.model_copy(update=changed)))

@@ -14,7 +14,7 @@ from hpsearch.defaults import HOME, MODEL
 from hpsearch.locations import recorded
 from hpsearch.redaction import refuse_password
 from hpsearch.search.resources import Resources
-from hpsearch.search.search import Search, constants, load_search
+from hpsearch.search.search import Search, fixed_settings, load_search
 from hpsearch.search.stopping import Limits
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
 from hpsearch.tracking.mlflow_mapping import versions
@@ -78,7 +78,7 @@ def run_search(
     for option, given in (("--study", study), ("--address", address)):
         refuse_password(given, option)
     search = load_search(space)
-    search.rehearse()
+    search.validate_space()
     refuse_absent(data or search.data)
 
     from hpsearch.execution import ray_runtime
@@ -110,7 +110,7 @@ def run_search(
         fingerprint=store.fingerprint,
         split=split,
         tracking_uri=tracking.given,
-        trials=search.total(trials),
+        trials=search.num_trials(trials),
         concurrent=concurrent,
         cpus=cpus,
         address=address,
@@ -137,8 +137,8 @@ def _check_data(search: Search, store: "PatchStore", split: str) -> None:
     from hpsearch.data.splits import folds
 
     store.part(store.split(split), "train")
-    if search.folds:
-        folds(store.split(split), search.folds)
+    if search.num_folds:
+        folds(store.split(split), search.num_folds)
 
 
 def _announce(
@@ -176,17 +176,18 @@ def log_search_started(
         tags: more tags for the search's MLflow run.
     """
     split = folder.split()
+    reduction = getattr(search.active_pruner, "reduction_factor", None)
     params = {
         "space": folder.record.space,
         "objective": ", ".join(objective.metric for objective in search.objectives),
         "trials": folder.record.trials,
         "budget": search.budget,
-        "scheduler": search.stopping,
-        "grace": search.first_rung,
-        "reduction": search.reduction,
-        **({} if search.folds is None else {"folds": search.folds}),
-        "sampler": search.sampler,
-        "seeds": search.seeds,
+        "scheduler": search.active_pruner.kind,
+        "grace": search.grace_patches,
+        **({} if reduction is None else {"reduction": f"{reduction:g}"}),
+        **({} if search.num_folds is None else {"folds": search.num_folds}),
+        "sampler": search.sampler.kind,
+        "seeds": search.seeds_per_point,
         **({} if search.patience is None else {"patience": search.patience}),
         **({} if folder.record.warm_from is None else {"warm_from": folder.record.warm_from}),
         "seed": search.seed,
@@ -205,6 +206,6 @@ def log_search_started(
         params=params,
         dataset=dataset,
         direction=search.objective.direction,
-        constants=constants(search),
+        constants=fixed_settings(search),
         tags={**versions(), **tags},
     )

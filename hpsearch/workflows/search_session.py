@@ -65,7 +65,7 @@ def run_session(folder: SearchFolder, observer: Observer) -> SearchResult:
         interruption = None if all_ended(folder) else run_trials(folder, observer)
         if interruption is not None:
             return SearchResult(folder=folder, status="interrupted", reason=interruption)
-        if folder.search().folds and any(r.status == "completed" for r in folder.runs()):
+        if folder.search().num_folds and any(r.status == "completed" for r in folder.runs()):
             train_winner(folder, observer)
         return finish(folder, publisher, observer)
     except KeyboardInterrupt:

@@ -33,6 +33,8 @@ SEED = {
 }
 SPACE = """
 from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
+from hpsearch.search.pruners import NoPruner
+from hpsearch.search.samplers import Fixed
 from hpsearch.search.search import Search
 
 PATCHES = {patches}
@@ -43,9 +45,9 @@ def suggest(trial):
                        seed=trial.suggest_int("fault", 0, 99))
 
 SEARCH = Search(suggest=suggest, budget=PATCHES, report_every=PATCHES // 6,
-                validation_points=8, sampler="chosen", first=[{{"fault": i}} for i in {seeds}],
+                validation_points=8, sampler=Fixed(points=[{{"fault": i}} for i in {seeds}]),
                 baseline=TrialConfig(descriptor=L2Net(width=0.03125), patches=1_200),
-                scheduler="none")
+                pruner=NoPruner())
 """
 PATCHES = 6_120
 """1,020 steps."""

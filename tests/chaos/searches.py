@@ -26,6 +26,7 @@ MARKS = [
 """Of every test with a cluster."""
 SPACE = """
 from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
+from hpsearch.search.pruners import NoPruner
 from hpsearch.search.search import Search
 
 PATCHES = {patches}
@@ -35,7 +36,7 @@ def suggest(trial):
                        optimiser=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2)), patches=PATCHES)
 
 SEARCH = Search(suggest=suggest, budget=PATCHES, report_every=PATCHES // {reports},
-                validation_points=8, trials={trials}, scheduler="none",
+                validation_points=8, trials={trials}, pruner=NoPruner(),
                 baseline=TrialConfig(descriptor=L2Net(width=0.125), patches=1_200))
 """
 

@@ -34,6 +34,7 @@ LONG = 19_200
 DENOISED = """
 from hpsearch.config import (Adam, Denoised, DenoiserTrial, L2Net, RandomTriplets, ShallowUNet,
                              TrialConfig)
+from hpsearch.search.pruners import NoPruner
 from hpsearch.search.search import Search
 
 DENOISER = DenoiserTrial(network=ShallowUNet(width=0.25), patches=256)
@@ -44,7 +45,7 @@ def suggest(trial):
                        optimiser=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2)))
 
 SEARCH = Search(suggest=suggest, budget=19_200, report_every=2_400, validation_points=8, trials=2,
-                baseline=TrialConfig(patches=4_800), scheduler="none")
+                baseline=TrialConfig(patches=4_800), pruner=NoPruner())
 """
 FULL = """
 mount -t tmpfs -o size=64m none "$HOME_ON_TMPFS" || exit 99

@@ -20,7 +20,6 @@ pytestmark = pytest.mark.chaos
 SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.py"))
 BAD = ("failed", "running", "interrupted")
 SHRUNK = """
-from dataclasses import replace
 from pathlib import Path
 
 from hpsearch.search.search import load_search
@@ -44,9 +43,13 @@ def shrunk(config):
     return config.model_copy(update=smaller)
 
 
-SEARCH = replace(
-    FULL, suggest=lambda trial: shrunk(FULL.suggest(trial)), baseline=shrunk(FULL.baseline),
-    budget=BUDGET, report_every=BUDGET // 2, grace=None, trials=3, seeds=1, validation_points=8,
+PRUNER = FULL.pruner
+if PRUNER is not None and hasattr(PRUNER, "grace_period"):
+    PRUNER = PRUNER.model_copy(update={{"grace_period": None}})
+SEARCH = FULL.with_changes(
+    suggest=lambda trial: shrunk(FULL.suggest(trial)), baseline=shrunk(FULL.baseline),
+    budget=BUDGET, report_every=BUDGET // 2, pruner=PRUNER, trials=3, seeds_per_point=1,
+    validation_points=8,
 )
 """
 

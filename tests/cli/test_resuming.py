@@ -17,13 +17,14 @@ from ..servers import free_port
 
 SPACE = """
 from hpsearch.config import SGD, TrialConfig
+from hpsearch.search.samplers import Fixed, Random
 from hpsearch.search.search import Search
 
 def suggest(trial):
     trial.suggest_categorical("kind", ["one", "two"])
     return TrialConfig(optimiser=SGD(lr=trial.suggest_float("lr", 0.01, 1)), patches=100)
 
-SEARCH = Search(suggest=suggest, budget=100, report_every=10, trials=2, sampler="random",
+SEARCH = Search(suggest=suggest, budget=100, report_every=10, trials=2, sampler=Random(),
                 baseline=TrialConfig(patches=100))
 """
 
@@ -56,7 +57,7 @@ def folder(tmp_path: Path, origin: Path) -> SearchFolder:
     study = open_study(folder.path, search=folder.search())
     for trial in ("000", "001"):
         drawn = study.ask()
-        config = folder.search().draw(drawn).model_dump(mode="json")
+        config = folder.search().suggest_config(drawn).model_dump(mode="json")
         study.tell(drawn, 0.5)
         folder.ledger.append("start", trial=trial, number=int(trial), config=config)
         folder.ledger.append("report", trial=trial, seen=100, objective=0.5, metrics={})
@@ -159,7 +160,7 @@ def test_a_search_that_lost_patience_goes_on_with_the_trials_that_are_asked_for(
 
 
 def test_a_search_that_lists_its_trials_has_an_end(tmp_path: Path, origin: Path) -> None:
-    listed = SPACE.replace('"random"', '"chosen", first=[{"kind": "one", "lr": 0.5}]')
+    listed = SPACE.replace("Random()", 'Fixed(points=[{"kind": "one", "lr": 0.5}])')
     origin.write_text(listed.replace("trials=2, ", ""))
     record = SearchRecord(
         space="mine.py", store="", fingerprint="", split="auto", tracking_uri="", trials=1

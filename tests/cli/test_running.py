@@ -16,7 +16,7 @@ from hpsearch.config import L2Net, RandomTriplets, TrialConfig
 from hpsearch.search.search import Search
 
 CONFIG = TrialConfig(descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=20), patches=240)
-SEARCH = Search(suggest=lambda trial: CONFIG, budget=240, report_every=120, trials=1, folds=2,
+SEARCH = Search(suggest=lambda trial: CONFIG, budget=240, report_every=120, trials=1, num_folds=2,
                 validation_points=8, baseline=CONFIG)
 """
 

@@ -54,7 +54,7 @@ SEARCH = Search(
     budget=BUDGET,
     report_every=480,
     trials=6,
-    first=({"kind": "collapsing"}, {"kind": "triplet", "lr": 1e-3}),
+    initial_points=({"kind": "collapsing"}, {"kind": "triplet", "lr": 1e-3}),
     baseline=TrialConfig(
         descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=20), patches=BUDGET
     ),

@@ -12,13 +12,14 @@ from hpsearch.search.study import open_study
 
 SPACE = """
 from hpsearch.config import SGD, TrialConfig
+from hpsearch.search.samplers import TPE, Random
 from hpsearch.search.search import Search
 
 def suggest(trial):
     return TrialConfig(optimiser=SGD(lr=trial.suggest_float("lr", 0.01, 1)), patches=100)
 
-SEARCH = Search(suggest=suggest, budget=100, report_every=10, trials=9, sampler="{sampler}",
-                baseline=TrialConfig(patches=100), first=[{{"lr": 0.5}}])
+SEARCH = Search(suggest=suggest, budget=100, report_every=10, trials=9, sampler={sampler},
+                baseline=TrialConfig(patches=100), initial_points=[{{"lr": 0.5}}])
 """
 
 
@@ -26,7 +27,7 @@ SEARCH = Search(suggest=suggest, budget=100, report_every=10, trials=9, sampler=
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "mysearch"
     folder.mkdir()
-    (folder / "space.py").write_text(SPACE.format(sampler="tpe"))
+    (folder / "space.py").write_text(SPACE.format(sampler="TPE()"))
     return folder
 
 
@@ -154,7 +155,7 @@ def test_a_driver_that_died_while_it_drew_draws_the_same(folder: Path, tmp_path:
     assert [bridge(cut).suggest("x"), *bridge_after(cut, 1)] == expected
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["TPE()", "Random()"])
 def test_a_search_in_pieces_draws_as_one_in_one_go(
     folder: Path, tmp_path: Path, sampler: str
 ) -> None:

@@ -22,8 +22,8 @@ from hpsearch.search.search import Search
 def suggest(trial):
     return TrialConfig(optimiser=SGD(lr=trial.suggest_float("lr", 0.01, 1)), patches=100)
 
-SEARCH = Search(suggest=suggest, budget=100, report_every=10, trials=3, also=[RETRIEVAL],
-                baseline=TrialConfig(patches=100))
+SEARCH = Search(suggest=suggest, budget=100, report_every=10, trials=3,
+                extra_objectives=[RETRIEVAL], baseline=TrialConfig(patches=100))
 """
 
 
@@ -86,7 +86,7 @@ def test_trials_wait_for_places_and_both_kinds_are_used(tmp_path: Path) -> None:
 
 
 def test_the_ledger_learns_how_a_trial_ended_from_the_study(tmp_path: Path) -> None:
-    folder = begin(tmp_path, SPACE.replace("also=[RETRIEVAL],", ""))
+    folder = begin(tmp_path, SPACE.replace("extra_objectives=[RETRIEVAL],", ""))
     lives = Lives()
     search = searcher(folder, Fleet(Resources(), [{"CPU": 3}]), lives)
     for trial in "abc":
@@ -107,7 +107,7 @@ def test_the_ledger_learns_how_a_trial_ended_from_the_study(tmp_path: Path) -> N
 def test_where_a_machine_ran_out_of_memory_fewer_run_until_the_guilty_one_is_alone(
     tmp_path: Path,
 ) -> None:
-    folder = begin(tmp_path, SPACE.replace("also=[RETRIEVAL],", ""))
+    folder = begin(tmp_path, SPACE.replace("extra_objectives=[RETRIEVAL],", ""))
     lives = Lives()
     search = searcher(folder, Fleet(Resources(), [{"CPU": 2}]), lives)
     greedy, newest = (search.suggest(trial) for trial in "ab")

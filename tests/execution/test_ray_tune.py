@@ -26,6 +26,8 @@ pytestmark = [
 
 SPACE = """
 from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
+from hpsearch.search.pruners import ASHA, NoPruner
+from hpsearch.search.samplers import Fixed
 from hpsearch.search.search import Search
 
 def suggest(trial):
@@ -79,7 +81,7 @@ def test_one_search_uses_gpus_and_tpus_and_ends_cleanly_at_a_limit(
     tmp_path: Path, tiny: PatchStore
 ) -> None:
     folder = begin(
-        tmp_path, tiny, "trials=6, scheduler='none'", trials=6, limits=Limits(patches=1_000),
+        tmp_path, tiny, "trials=6, pruner=NoPruner()", trials=6, limits=Limits(patches=1_000),
         resources=Resources(gpus=1, tpus=1, device="cpu"),
     )  # fmt: skip
     session = run_session(folder)
@@ -99,9 +101,10 @@ def test_one_search_uses_gpus_and_tpus_and_ends_cleanly_at_a_limit(
 def test_a_search_in_folds_stops_a_bad_configuration_after_one(
     tmp_path: Path, tiny: PatchStore
 ) -> None:
-    first = "first=[{'lr': 2e-3}, {'lr': 1e-4}]"
+    first = "points=[{'lr': 2e-3}, {'lr': 1e-4}]"
     folder = begin(
-        tmp_path, tiny, f"trials=2, folds=2, sampler='chosen', reduction=2, {first}",
+        tmp_path, tiny,
+        f"trials=2, num_folds=2, pruner=ASHA(reduction_factor=2), sampler=Fixed({first})",
         trials=2, concurrent=1,
     )  # fmt: skip
     assert run_session(folder).exhausted

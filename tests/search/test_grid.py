@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpsearch.errors import UserError
-from hpsearch.search.grid import check_point, combinations
+from hpsearch.search.grid import enumerate_grid, validate_point
 
 
 def conditional(trial: optuna.Trial) -> None:
@@ -19,7 +19,7 @@ def conditional(trial: optuna.Trial) -> None:
 
 
 def test_every_combination_of_a_conditional_space_comes_once() -> None:
-    assert combinations(conditional) == [
+    assert enumerate_grid(conditional) == [
         {"loss": "hard", "margin": 0.1},
         {"loss": "hard", "margin": 0.3},  # and not 0.30000000000000004
         {"loss": "hard", "margin": 0.5},
@@ -31,8 +31,8 @@ def test_every_combination_of_a_conditional_space_comes_once() -> None:
 
 
 def test_a_space_with_nothing_to_choose_has_one_combination() -> None:
-    assert combinations(lambda trial: trial.suggest_float("lr", 0.1, 0.1)) == [{"lr": 0.1}]
-    assert combinations(lambda trial: None) == [{}]
+    assert enumerate_grid(lambda trial: trial.suggest_float("lr", 0.1, 0.1)) == [{"lr": 0.1}]
+    assert enumerate_grid(lambda trial: None) == [{}]
 
 
 @given(st.lists(st.integers(1, 4), max_size=4))
@@ -42,7 +42,7 @@ def test_a_product_has_as_many_combinations_as_its_sizes_multiply_to(sizes: list
         for i, size in enumerate(sizes):
             trial.suggest_int(f"x{i}", 1, size)
 
-    found = combinations(suggest)
+    found = enumerate_grid(suggest)
     expected = 1
     for size in sizes:
         expected *= size
@@ -63,7 +63,7 @@ def test_a_product_has_as_many_combinations_as_its_sizes_multiply_to(sizes: list
 )
 def test_what_is_no_grid_is_refused(suggest: Any, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        combinations(suggest, limit=30)
+        enumerate_grid(suggest, limit=30)
 
 
 @pytest.mark.parametrize(
@@ -79,9 +79,9 @@ def test_a_point_outside_the_space_is_refused(
     point: dict[str, Any], whole: bool, words: str
 ) -> None:
     with pytest.raises(UserError, match=words):
-        check_point(conditional, point, whole=whole)
+        validate_point(conditional, point, complete=whole)
 
 
 def test_a_point_inside_the_space_passes() -> None:
-    check_point(conditional, {"loss": "hard"}, whole=False)
-    check_point(conditional, {"loss": "soft", "deep": True, "layers": 4}, whole=True)
+    validate_point(conditional, {"loss": "hard"}, complete=False)
+    validate_point(conditional, {"loss": "soft", "deep": True, "layers": 4}, complete=True)

@@ -14,6 +14,7 @@ from hpsearch.search.study import open_study
 SPACE = """
 from hpsearch.config import SGD, TrialConfig
 from hpsearch.search.objective import *
+from hpsearch.search.samplers import *
 from hpsearch.search.search import Search
 
 def suggest(trial):
@@ -66,17 +67,17 @@ GRID = [(lr, momentum) for lr in (0.1, 0.2, 0.3) for momentum in (0.0, 0.9)]
 
 
 def test_a_grid_is_tried_once_and_then_once_more_with_each_other_seed(folder: Path) -> None:
-    search = begin(folder, lr=STEPS, more="sampler='grid', seeds=2")
-    assert load_search(folder / "space.py").total() == 12
+    search = begin(folder, lr=STEPS, more="sampler=Grid(), seeds_per_point=2")
+    assert load_search(folder / "space.py").num_trials() == 12
     assert drawn(search) == [(*point, seed) for seed in (0, 1) for point in GRID]
     assert [trial.user_attrs["seed"] for trial in study_of(folder).trials] == [0] * 6 + [1] * 6
 
 
 def test_a_grid_goes_on_where_it_stood(folder: Path) -> None:
-    before = drawn(begin(folder, lr=STEPS, more="sampler='grid'"), most=2)
-    search = begin(folder, lr=STEPS, more="sampler='grid'")
+    before = drawn(begin(folder, lr=STEPS, more="sampler=Grid()"), most=2)
+    search = begin(folder, lr=STEPS, more="sampler=Grid()")
     third = search.suggest("a")["trial"]["optimiser"]["lr"]  # its driver dies here
-    search = begin(folder, lr=STEPS, more="sampler='grid'")
+    search = begin(folder, lr=STEPS, more="sampler=Grid()")
     again = search.suggest("b")["trial"]["optimiser"]["lr"]
     rest = [search.suggest(f"c{i}") for i in range(4)]
     assert [lr for lr, *_ in before] + [third] == [0.1, 0.1, 0.2]
@@ -86,15 +87,15 @@ def test_a_grid_goes_on_where_it_stood(folder: Path) -> None:
 
 
 def test_chosen_points_with_three_seeds_and_nothing_else(folder: Path) -> None:
-    first = "first=[{'lr': 0.5, 'momentum': 0.9}, {'lr': 0.02, 'momentum': 0.0}]"
-    search = begin(folder, more=f"sampler='chosen', seeds=3, {first}")
+    first = "points=[{'lr': 0.5, 'momentum': 0.9}, {'lr': 0.02, 'momentum': 0.0}]"
+    search = begin(folder, more=f"sampler=Fixed({first}), seeds_per_point=3")
     points = [(0.5, 0.9), (0.02, 0.0)]
     assert drawn(search) == [(*point, seed) for seed in (0, 1, 2) for point in points]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2"])
+@pytest.mark.parametrize("sampler", ["TPE()", "Random()", "NSGA2()"])
 def test_what_is_drawn_is_repeated_with_every_seed(folder: Path, sampler: str) -> None:
-    search = begin(folder, trials=18, more=f"sampler='{sampler}', trials=18, seeds=2")
+    search = begin(folder, trials=18, more=f"sampler={sampler}, trials=18, seeds_per_point=2")
     found = drawn(search)
     assert [seed for *_, seed in found] == [0, 1] * 9
     assert [point[:2] for point in found[::2]] == [point[:2] for point in found[1::2]]
@@ -102,7 +103,7 @@ def test_what_is_drawn_is_repeated_with_every_seed(folder: Path, sampler: str) -
 
 
 def test_a_repeat_that_was_cut_off_is_not_lost(folder: Path) -> None:
-    more = "trials=6, seeds=3"
+    more = "trials=6, seeds_per_point=3"
     whole = drawn(begin(folder, trials=6, more=more))
     (folder / "study.journal").unlink()
     first = drawn(begin(folder, trials=6, more=more), most=2)
@@ -120,7 +121,7 @@ def test_points_that_a_user_queues_are_tried_next(folder: Path) -> None:
     assert search.suggest("then")["trial"]["optimiser"]["lr"] != 0.25
 
 
-PARETO = "trials=9, objective=VERIFICATION, also=(TRAINING_SECONDS,), sampler='{sampler}'"
+PARETO = "trials=9, objective=VERIFICATION, extra_objectives=(TRAINING_SECONDS,), sampler={sampler}"
 
 
 def told(search: StudySearch, name: str, one: float, seconds: float, **more: Any) -> None:
@@ -130,7 +131,7 @@ def told(search: StudySearch, name: str, one: float, seconds: float, **more: Any
 
 
 def test_several_objectives_are_told_together(folder: Path) -> None:
-    search = begin(folder, more=PARETO.format(sampler="tpe"))
+    search = begin(folder, more=PARETO.format(sampler="TPE()"))
     told(search, "quick", 0.5, 10.0)
     told(search, "good", 0.8, 90.0)
     told(search, "beaten", 0.4, 20.0)
@@ -146,7 +147,7 @@ def test_several_objectives_are_told_together(folder: Path) -> None:
     assert sorted(trial.number for trial in study.best_trials) == [0, 1]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "nsga2"])
+@pytest.mark.parametrize("sampler", ["TPE()", "Random()", "GP()", "NSGA2()"])
 def test_samplers_go_on_after_trials_that_were_stopped_or_collapsed(
     folder: Path, sampler: str
 ) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 from optuna.trial import TrialState
 
 from hpsearch.execution.optuna_searcher import OUTCOME, StudySearch
-from hpsearch.search.pruners import Halving
+from hpsearch.search.pruners import PrunerWithHistory, SuccessiveHalving
 from hpsearch.search.search import load_search
 from hpsearch.search.study import open_study
 
 SPACE = """
 from hpsearch.config import SGD, Adam, BatchHard, SxK, TrialConfig
+from hpsearch.search.samplers import TPE, Random
 from hpsearch.search.search import Search
 
 def suggest(trial):
@@ -28,7 +29,7 @@ def suggest(trial):
     return TrialConfig(loss=BatchHard(), sampler=sampler, optimiser=optimiser, patches=100)
 
 SEARCH = Search(suggest=suggest, budget=100, report_every=25, trials=60, seed={seed},
-                sampler="{sampler}", baseline=TrialConfig(patches=100))
+                sampler={sampler}, baseline=TrialConfig(patches=100))
 """
 
 
@@ -67,15 +68,17 @@ def shares(folder: Path, sampler: str, seed: int) -> tuple[float, float]:
 
 
 def test_tpe_learns_to_stay_away_from_collapse_and_random_search_does_not(tmp_path: Path) -> None:
-    tpe = [shares(tmp_path / f"tpe{seed}", "tpe", seed) for seed in (0, 1, 2)]
+    tpe = [shares(tmp_path / f"tpe{seed}", "TPE()", seed) for seed in (0, 1, 2)]
     assert all(last <= first / 2 + 0.05 for first, last in tpe), tpe
-    random = [shares(tmp_path / f"random{seed}", "random", seed) for seed in (0, 1, 2)]
+    random = [shares(tmp_path / f"random{seed}", "Random()", seed) for seed in (0, 1, 2)]
     assert sum(last for _, last in random) / 3 > 2 * sum(last for _, last in tpe) / 3
 
 
 def test_a_whole_search_is_told_truly(tmp_path: Path) -> None:
     """Every seventh trial breaks; successive halving stops; each state and each value is right."""
-    search, rule = make(tmp_path / "s", "random", 5), Halving((25.0, 50.0), 3.0)
+    search = make(tmp_path / "s", "Random()", 5)
+    halving = SuccessiveHalving((25.0, 50.0), 3.0)
+    pruner = PrunerWithHistory(halving, direction="maximize", name="s")
     expected: list[tuple[str, dict[int, float]]] = []
     for i in range(60):
         config = search.suggest(str(i))["trial"]
@@ -92,7 +95,7 @@ def test_a_whole_search_is_told_truly(tmp_path: Path) -> None:
             if bad or seen == 100:
                 ending = "collapsed" if bad else "completed"
                 break
-            if rule.stops(i, seen, curve[seen]):
+            if pruner.should_prune(i, seen=seen, value=curve[seen]):
                 ending = "pruned"
                 break
             search.on_trial_result(str(i), result)

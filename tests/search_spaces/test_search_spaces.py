@@ -35,7 +35,7 @@ DRAWS = 200
 
 def drawn(search: Search, count: int, *, seed: int = 0) -> list[TrialConfig]:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-    return [search.draw(study.ask()) for _ in range(count)]
+    return [search.suggest_config(study.ask()) for _ in range(count)]
 
 
 @cache
@@ -97,21 +97,21 @@ def test_each_loss_of_a_space_pays_a_finite_price(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
 def test_the_points_to_try_first_are_in_the_space(path: Path) -> None:
-    load_search(path).rehearse()
+    load_search(path).validate_space()
 
 
 @pytest.mark.parametrize(("name", "trials"), [("percentile", 15), ("triplets", 18), ("inputs", 30)])
 def test_a_grid_has_every_combination_with_every_seed(name: str, trials: int) -> None:
     search = load_search(FOLDER / f"{name}.py")
-    assert search.total() == trials
-    assert search.seeds == 3
-    points = [tuple(point.values()) for point in search.planned]
+    assert search.num_trials() == trials
+    assert search.seeds_per_point == 3
+    points = [tuple(point.values()) for point in search.planned_points]
     assert len(set(points)) == len(points) == trials // 3
 
 
 def test_figure_3_varies_q_alone() -> None:
     search = load_search(FOLDER / "percentile.py")
-    assert [point["q"] for point in search.planned] == [0, 2, 5, 10, 15]
+    assert [point["q"] for point in search.planned_points] == [0, 2, 5, 10, 15]
     losses = {config.loss.model_copy(update={"q": 0}) for config in drawn(search, 20)}
     assert len(losses) == 1
 
@@ -138,7 +138,7 @@ def test_a_pretrained_dncnn_joins_the_denoisers(tmp_path: Path) -> None:
     assert "PRETRAINED: str | None = None" in text
     space.write_text(text.replace("str | None = None", f"str | None = {str(weights)!r}"))
     search = load_search(space)
-    search.rehearse()
+    search.validate_space()
     configs = drawn(search, 40)
     networks = [c.input.denoiser.network for c in configs if isinstance(c.input, Denoised)]
     transfer = next(network for network in networks if isinstance(network, DnCNNTransfer))

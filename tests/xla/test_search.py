@@ -17,6 +17,7 @@ pytestmark = pytest.mark.timeout(600)
 
 SPACE = """
 from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
+from hpsearch.search.pruners import NoPruner
 from hpsearch.search.search import Search
 
 def suggest(trial):
@@ -24,7 +25,7 @@ def suggest(trial):
                        optimiser=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2)), patches=480)
 
 SEARCH = Search(suggest=suggest, budget=480, report_every=240, validation_points=8, trials=2,
-                data="tiny", scheduler="none",
+                data="tiny", pruner=NoPruner(),
                 baseline=TrialConfig(descriptor=L2Net(width=0.125), patches=480))
 """
 

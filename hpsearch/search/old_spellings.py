@@ -1,0 +1,92 @@
+"""Names that a ``Search`` of version 0.1.0 had, read as the present ones."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from hpsearch.errors import OldSpellingWarning, UserError
+from hpsearch.search.pruners import ASHA, Hyperband, Median, NoPruner, Pruner
+from hpsearch.search.samplers import GP, NSGA2, TPE, Fixed, Grid, Random, Sampler
+
+RENAMED = {
+    "also": "extra_objectives",
+    "first": "initial_points",
+    "seeds": "seeds_per_point",
+    "folds": "num_folds",
+    "computing": "compute",
+}
+SAMPLERS: dict[str, type[TPE | Random | GP | NSGA2 | Grid | Fixed]] = {
+    "tpe": TPE,
+    "random": Random,
+    "gp": GP,
+    "nsga2": NSGA2,
+    "grid": Grid,
+    "chosen": Fixed,
+}
+SCHEDULERS = ("asha", "hyperband", "median", "none")
+
+
+def read_old_spellings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate the arguments of a ``Search``, with one warning that names the present ones.
+
+    Raises:
+        UserError: if an old and a new name of one setting are given, or a name is unknown.
+    """
+    found, told = dict(values), list[str]()
+    for old, new in RENAMED.items():
+        if old in found:
+            if new in found:
+                raise UserError(f"{old} is the old name of {new}; leave one of them out")
+            found[new] = found.pop(old)
+            told.append(f"{old}= is {new}=")
+    if isinstance(found.get("sampler"), str):
+        name = found["sampler"]
+        found["sampler"] = _sampler(name, found)
+        told.append(f"sampler={name!r} is sampler={type(found['sampler']).__name__}(...)")
+    if {"scheduler", "grace", "reduction"} & found.keys():
+        told.append("scheduler=, grace= and reduction= are pruner=ASHA(grace_period=...)")
+        pruner = _pruner(found)
+        if pruner is not None:
+            found["pruner"] = pruner
+    if told:
+        warnings.warn(f"old names: {'; '.join(told)}", OldSpellingWarning, stacklevel=4)
+    return found
+
+
+def _sampler(name: str, values: dict[str, Any]) -> Sampler:
+    if name not in SAMPLERS:
+        raise UserError(f"there is no sampler {name!r}; choose one of {', '.join(SAMPLERS)}")
+    if name == "chosen":
+        points = values.pop("initial_points", ())
+        if not points:
+            raise UserError("sampler 'chosen' tries the points in first, but first is empty")
+        return Fixed(points=tuple(points))
+    if name == "grid":
+        return Grid()
+    return SAMPLERS[name]()  # type: ignore[call-arg]
+
+
+def _pruner(values: dict[str, Any]) -> Pruner | None:
+    """Pruner of the old settings, which are taken out; None for the default one."""
+    name, grace = values.pop("scheduler", None), values.pop("grace", None)
+    reduction = values.pop("reduction", 3)
+    if "pruner" in values:
+        raise UserError("scheduler, grace and reduction are parts of pruner; leave them out")
+    if name is None:
+        if values.get("extra_objectives") or (grace is None and _one_report(values)):
+            return None
+        name = "none" if grace == values.get("budget") else "asha"
+    match name:
+        case "asha":
+            return ASHA(grace_period=grace, reduction_factor=reduction)
+        case "hyperband":
+            return Hyperband(grace_period=grace, reduction_factor=reduction)
+        case "median":
+            return Median(grace_period=grace)
+        case "none":
+            return NoPruner()
+    raise UserError(f"there is no scheduler {name!r}; choose one of {', '.join(SCHEDULERS)}")
+
+
+def _one_report(values: Mapping[str, Any]) -> bool:
+    return not values.get("num_folds") and values.get("report_every") == values.get("budget")
