@@ -28,12 +28,12 @@ import torch
 from gpu_checks import checks
 from gpu_roofline import Ceilings, Need, ceilings, need, seconds, wait
 
-from hpsearch.config import DenoiserTrial, L2Net
-from hpsearch.evaluation import OFFICIAL, evaluate, make_tasks
-from hpsearch.evaluation.tasks import Sizes
+from hpsearch.config import DenoiserTraining, L2Net
+from hpsearch.evaluation import OFFICIAL_SIZES, evaluate, sample_tasks
+from hpsearch.evaluation.tasks import TaskSizes
 from hpsearch.models import Pipeline, build_denoiser, build_descriptor, describe
 from hpsearch.training.denoiser_training import DenoiserTask
-from hpsearch.training.devices import Compute, choose_device, compiler, resident
+from hpsearch.training.devices import Compute, choose_device, cpp_compiler, device_resident
 from hpsearch.training.loop import Progress
 
 EPOCH = 100_000
@@ -56,13 +56,13 @@ class Plan:
     described: int = 40 * 1350 * 16
     on_cpu: int = 8192
     for_s: float = 1.5
-    sizes: Sizes = OFFICIAL
+    sizes: TaskSizes = OFFICIAL_SIZES
 
 
 TOY = Plan(
     widths=(0.125,), batches=(16,), denoiser_batches=(8,), counts=(1, 2), trial_batches=(16,),
     points=32, sequences=4, described=4 * 8 * 16, on_cpu=64, for_s=0.05,
-    sizes=Sizes(pairs=40, queries=8, distractors=8, shrinks=True),
+    sizes=TaskSizes(pairs=40, queries=8, distractors=8, shrinks=True),
 )  # fmt: skip
 
 
@@ -78,7 +78,7 @@ class Results:
     def add(self, table: str, **row: Any) -> None:
         """One more row; everything is written at once, so that a broken run leaves what it has."""
         self.tables.setdefault(table, []).append(row)
-        say(f"{table}: " + ", ".join(f"{name} {shown(value)}" for name, value in row.items()))
+        log(f"{table}: " + ", ".join(f"{name} {shown(value)}" for name, value in row.items()))
         self.write()
 
     def write(self) -> None:
@@ -126,7 +126,7 @@ def main() -> None:
         except Exception as error:  # the other sections are still worth having
             traceback.print_exc()
             results.failed[section] = f"{type(error).__name__}: {error}".splitlines()[0]
-        say(f"{section}: done after {time.perf_counter() - started:.0f} s")
+        log(f"{section}: done after {time.perf_counter() - started:.0f} s")
     results.head["seconds in all"] = f"{time.perf_counter() - started:.0f}"
     results.write()
     sys.exit(1 if results.failed or not bench.sound else 0)
@@ -216,7 +216,7 @@ class Bench:
     def denoiser(self) -> None:
         """Epochs of the shallow U-Net, in float32 (convolutions in TF32, as torch has it)."""
         for batch in self.plan.denoiser_batches:
-            floor = need(build_denoiser(DenoiserTrial().network, seed=0), batch, bytes_each=4)
+            floor = need(build_denoiser(DenoiserTraining().network, seed=0), batch, bytes_each=4)
             times = {way: self._denoise(way, batch) for way in self._ways()}
             best = min(times.values())
             self.results.add(
@@ -260,7 +260,7 @@ class Bench:
             (self.device, self.plan.described, 1024),
             (self.device, self.plan.described, 8192),
         ):
-            network = Compute(device=where).place(build_descriptor(L2Net(), seed=0))
+            network = Compute(device=where).to_device(build_descriptor(L2Net(), seed=0))
             pipeline = Pipeline(denoiser=None, descriptor=network)
             describe(pipeline, pixels[:batch], batch=batch, device=where)
             begun = time.perf_counter()
@@ -270,7 +270,7 @@ class Bench:
             self.results.add("Description, L2-Net width 1, float32", **row)
         per_sequence = self.plan.described // 16 // self.plan.sequences
         names = [f"{'iv'[i % 2]}_{i:02}" for i in range(self.plan.sequences)]
-        tasks = make_tasks(names, [per_sequence] * len(names), sizes=self.plan.sizes, seed=0)
+        tasks = sample_tasks(names, [per_sequence] * len(names), sizes=self.plan.sizes, seed=0)
         found = {}
         for where in (cpu, self.device):
             drawn = [drawn_descriptors(i, per_sequence) for i in range(len(names))]
@@ -286,7 +286,7 @@ class Bench:
     def _ways(self) -> dict[str, Compute]:
         plain = Compute(device=self.device, graphed=False)
         ways = {"eager": plain}
-        if self.device.type == "cpu" and compiler() is None:
+        if self.device.type == "cpu" and cpp_compiler() is None:
             return ways
         if self.device.type == "cuda":
             ways["compiled"] = replace(plain, compiled=True)
@@ -358,17 +358,17 @@ def once(job: tuple[Callable[..., Callable[[], object]], tuple[Any, ...]]) -> No
 def step_of(compute: Compute, width: float, batch: int, points: int) -> Callable[[], object]:
     """A step of L2-Net."""
     points = max(points, batch // 4)
-    gather = resident(trials.pixels(points), compute.device)
+    gather = device_resident(trials.pixels(points), compute.device)
     return trials.Stepping(trials.trial(width=width, batch=batch), points, gather, compute)
 
 
 def denoiser_of(compute: Compute, batch: int, points: int) -> Callable[[], object]:
     """A step of the shallow U-Net."""
-    network = compute.place(build_denoiser(DenoiserTrial().network, seed=0))
+    network = compute.to_device(build_denoiser(DenoiserTraining().network, seed=0))
     pixels = trials.pixels(points)
-    feeds = (resident(a, compute.device) for a in (pixels, pixels[::-1].copy()))
-    config = DenoiserTrial(batch=batch, patches=10**12)
-    task = DenoiserTask(config, network, *feeds, rows=len(pixels))
+    feeds = (device_resident(a, compute.device) for a in (pixels, pixels[::-1].copy()))
+    config = DenoiserTraining(batch=batch, patches=10**12)
+    task = DenoiserTask(config, network, *feeds, num_rows=len(pixels))
     task.launcher = compute.launcher()
     if compute.compiled:
         task.network = torch.compile(network)  # type: ignore[assignment]
@@ -417,7 +417,7 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

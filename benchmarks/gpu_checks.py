@@ -20,16 +20,16 @@ from hpsearch.config import (
     BatchAll,
     BatchHard,
     Contrastive,
-    DenoiserTrial,
+    DenoiserTraining,
     DnCNN,
     HardNet,
     L2Net,
     Pairs,
     Percentile,
+    PKSampler,
     RandomTriplets,
     ShallowUNet,
     SoftMargin,
-    SxK,
     TrialConfig,
     Triplet,
     UNet,
@@ -37,19 +37,19 @@ from hpsearch.config import (
 from hpsearch.losses import build_loss
 from hpsearch.models import build_denoiser, build_descriptor
 from hpsearch.training.denoiser_training import DenoiserTask
-from hpsearch.training.descriptor_trainer import Learner
-from hpsearch.training.devices import Compute, resident
-from hpsearch.training.inputs import always
+from hpsearch.training.descriptor_trainer import DescriptorTrainer
+from hpsearch.training.devices import Compute, device_resident
+from hpsearch.training.inputs import constant_input
 from hpsearch.training.loop import Progress
-from hpsearch.training.trial import on_cpu
+from hpsearch.training.trial import to_cpu
 
 CPU = torch.device("cpu")
 RATE = 2**-10
 """Exact in float32, so that a rate held as a tensor is the one held as a number."""
 STEPS = 12
 LOSSES: dict[str, tuple[Any, Any]] = {
-    "batch hard": (BatchHard(margin=SoftMargin()), SxK(groups=16, views=4)),
-    "batch all": (BatchAll(average="nonzero"), SxK(groups=16, views=4)),
+    "batch hard": (BatchHard(margin=SoftMargin()), PKSampler(groups=16, views=4)),
+    "batch all": (BatchAll(average="nonzero"), PKSampler(groups=16, views=4)),
     "triplet": (Triplet(), RandomTriplets(batch=32)),
     "HardNet": (HardNet(), Pairs(batch=32)),
     "percentile": (Percentile(q=5), Pairs(batch=64)),
@@ -113,9 +113,9 @@ def networks(device: torch.device) -> Iterator[Check]:
         "U-Net": lambda: build_denoiser(UNet(channels=16), seed=1),
         "DnCNN": lambda: build_denoiser(DnCNN(depth=5), seed=1),
     }
-    x = torch.from_numpy(grey(1, 4)).float().reshape(-1, 1, 32, 32)
+    x = torch.from_numpy(gray(1, 4)).float().reshape(-1, 1, 32, 32)
     for name, make in made.items():
-        here, there = (Compute(device=d).place(make().eval()) for d in (CPU, device))
+        here, there = (Compute(device=d).to_device(make().eval()) for d in (CPU, device))
         with torch.no_grad():
             yield Check(f"{name}: output, relative", apart(there(x.to(device)), here(x)), 1e-4)
 
@@ -177,7 +177,7 @@ def checkpoints(device: torch.device) -> Iterator[Check]:
         settings = {"precision": "float32", "descriptor": L2Net(width=0.25, dropout=0)}
         stays, moves = Run(start, **settings), Run(end, **settings)
         stays.steps(5)
-        moves.learner.restore(on_cpu(stays.learner.state()))
+        moves.learner.restore(to_cpu(stays.learner.state()))
         moves.done = stays.done
         yield Check(f"{name}: weights, largest difference", stays.most(moves), 0)
         with full_precision():
@@ -200,7 +200,7 @@ class Run:
         given = {
             "descriptor": L2Net(width=0.25),
             "loss": BatchHard(margin=SoftMargin()),
-            "sampler": SxK(groups=16, views=4),
+            "sampler": PKSampler(groups=16, views=4),
             "optimiser": Adam(lr=RATE),
             "patches": 10**6,
             **settings,
@@ -208,11 +208,11 @@ class Run:
         compute = Compute(
             device=device, precision=precision, graphed=graphed, deterministic=deterministic
         )
-        pixels = grey(0, 128)
-        self.learner = Learner(
+        pixels = gray(0, 128)
+        self.learner = DescriptorTrainer(
             TrialConfig.model_validate(given),
             np.arange(128) // 16,
-            always(resident(pixels.reshape(-1, 32, 32), device)),
+            constant_input(device_resident(pixels.reshape(-1, 32, 32), device)),
             compute,
         )
         self.done = 0
@@ -236,18 +236,20 @@ class Run:
 
 def denoiser_losses(device: torch.device, *, graphed: bool = True) -> Tensor:
     """Of the first steps."""
-    clean = grey(3, 64).reshape(-1, 32, 32)
+    clean = gray(3, 64).reshape(-1, 32, 32)
     noise = np.random.default_rng(4).normal(0, 20, clean.shape)
     noisy = np.clip(clean + noise, 0, 255).astype(np.uint8)
-    network = Compute(device=device).place(build_denoiser(ShallowUNet(), seed=0))
-    feeds = (resident(a, device) for a in (noisy, clean))
-    task = DenoiserTask(DenoiserTrial(batch=64, patches=10**6), network, *feeds, rows=len(clean))
+    network = Compute(device=device).to_device(build_denoiser(ShallowUNet(), seed=0))
+    feeds = (device_resident(a, device) for a in (noisy, clean))
+    task = DenoiserTask(
+        DenoiserTraining(batch=64, patches=10**6), network, *feeds, num_rows=len(clean)
+    )
     if not graphed:
         task.launcher.runner = None
     return torch.stack([task.step(Progress(step=n))[0].cpu() for n in range(STEPS)])
 
 
-def grey(seed: int, points: int) -> np.ndarray:
+def gray(seed: int, points: int) -> np.ndarray:
     """Random patches (points, 16, 32, 32): views differ from their point by noise."""
     rng = np.random.default_rng(seed)
     point = rng.integers(256, size=(points, 1, 32, 32))

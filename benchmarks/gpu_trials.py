@@ -20,14 +20,14 @@ from gpu_roofline import seconds, wait
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
-from hpsearch.config import Adam, BatchHard, HardMargin, L2Net, SxK, TrialConfig
+from hpsearch.config import Adam, BatchHard, HardMargin, L2Net, PKSampler, TrialConfig
 from hpsearch.data.samplers import sample
-from hpsearch.losses.metric_losses import batch_hard
+from hpsearch.losses.metric_losses import batch_hard_loss
 from hpsearch.models import build_descriptor
-from hpsearch.rng import stream
-from hpsearch.training.descriptor_trainer import Learner
-from hpsearch.training.devices import Compute, Gather, resident
-from hpsearch.training.inputs import always
+from hpsearch.rng import rng_for
+from hpsearch.training.descriptor_trainer import DescriptorTrainer
+from hpsearch.training.devices import Compute, GatherFn, device_resident
+from hpsearch.training.inputs import constant_input
 from hpsearch.training.loop import Progress
 
 
@@ -41,7 +41,7 @@ def trial(*, width: float, batch: int, seed: int = 0) -> TrialConfig:
     return TrialConfig(
         descriptor=L2Net(width=width),
         loss=BatchHard(),
-        sampler=SxK(groups=batch // 4, views=4),
+        sampler=PKSampler(groups=batch // 4, views=4),
         optimiser=Adam(lr=1e-3),
         patches=10**12,
         seed=seed,
@@ -51,9 +51,11 @@ def trial(*, width: float, batch: int, seed: int = 0) -> TrialConfig:
 class Stepping:
     """A learner that is called for its next step."""
 
-    def __init__(self, config: TrialConfig, points: int, gather: Gather, compute: Compute) -> None:
+    def __init__(
+        self, config: TrialConfig, points: int, gather: GatherFn, compute: Compute
+    ) -> None:
         sequence_of = np.arange(points) * 8 // points
-        self.learner = Learner(config, sequence_of, always(gather), compute)
+        self.learner = DescriptorTrainer(config, sequence_of, constant_input(gather), compute)
         self.done = 0
 
     def __call__(self) -> None:
@@ -63,7 +65,7 @@ class Stepping:
 
 def packed(compute: Compute, *, count: int, batch: int, points: int) -> float:
     """Patches a second of ``count`` trials in one process, each on a stream of its own."""
-    gather = resident(pixels(points), compute.device)
+    gather = device_resident(pixels(points), compute.device)
     trials = [
         Stepping(trial(width=0.25, batch=batch, seed=seed), points, gather, compute)
         for seed in range(count)
@@ -128,7 +130,7 @@ def _serve(
     compute: Compute, configs: Sequence[TrialConfig], points: int, for_s: float, pipe: Connection
 ) -> None:
     torch.set_num_threads(1)
-    gather = resident(pixels(points), compute.device)
+    gather = device_resident(pixels(points), compute.device)
     steps = [Stepping(config, points, gather, compute) for config in configs]
     for step in steps:
         for _ in range(5):
@@ -176,7 +178,7 @@ class Batched:
         self, compute: Compute, *, count: int, batch: int, points: int, dropout: float = 0.3
     ) -> None:
         self.compute, self.batch, self.points, self.count = compute, batch, points, count
-        self.gather = resident(pixels(points), compute.device)
+        self.gather = device_resident(pixels(points), compute.device)
         settings = L2Net(width=0.25, dropout=dropout)
         # not channels last: vmap does not know batch normalisation in that order
         networks = [
@@ -209,9 +211,9 @@ class Batched:
 
     def __call__(self) -> Tensor:
         """One step of all trials; their losses."""
-        sampler = SxK(groups=self.batch // 4, views=4)
+        sampler = PKSampler(groups=self.batch // 4, views=4)
         rows = [
-            sample(sampler, self.sequence_of, stream(seed, "batch", self.done)).rows[0]
+            sample(sampler, self.sequence_of, rng_for(seed, "batch", self.done)).rows[0]
             for seed in range(self.count)
         ]
         torch.manual_seed(self.done)
@@ -254,4 +256,4 @@ def _call(template: torch.nn.Module, weights: Any, statistics: Any, x: Tensor) -
 def _loss(found: Tensor, margin: Tensor) -> Tensor:
     """Batch hard, whose margin is a tensor here."""
     hinge = HardMargin.model_construct(alpha=margin)
-    return batch_hard(found[None], views=4, distance="euclidean", margin=hinge)
+    return batch_hard_loss(found[None], views=4, distance="euclidean", margin=hinge)

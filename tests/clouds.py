@@ -49,7 +49,9 @@ class Answer(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         known = self.path == "/latest/api/token"
         lives = self.headers.get("X-aws-ec2-metadata-token-ttl-seconds", "")
-        self.say(TOKEN if known else "", 200 if known and 0 < int(lives or 0) <= 21_600 else 400)
+        self.respond(
+            TOKEN if known else "", 200 if known and 0 < int(lives or 0) <= 21_600 else 400
+        )
 
     def do_GET(self) -> None:
         asked = urlsplit(self.path)
@@ -58,27 +60,27 @@ class Answer(BaseHTTPRequestHandler):
         elif asked.path == "/computeMetadata/v1/instance/preempted":
             self.compute_engine(parse_qs(asked.query))
         else:
-            self.say("", 404)
+            self.respond("", 404)
 
     def ec2(self) -> None:
         if self.headers.get("X-aws-ec2-metadata-token") != TOKEN:
-            self.say("", 401)
+            self.respond("", 401)
         elif self.server.goes is None:
-            self.say("", 404)
+            self.respond("", 404)
         else:
             at = self.server.goes.strftime("%Y-%m-%dT%H:%M:%SZ")
             action = json.dumps({"action": "terminate", "time": at})
-            self.say(action if self.server.words is None else self.server.words)
+            self.respond(action if self.server.words is None else self.server.words)
 
     def compute_engine(self, options: dict[str, list[str]]) -> None:
         if self.headers.get("Metadata-Flavor") != "Google":
-            self.say("", 403)
+            self.respond("", 403)
             return
         if options.get("wait_for_change") == ["true"] and self.server.goes is None:
             self.server.changed.wait(float(options["timeout_sec"][0]))
-        self.say("TRUE" if self.server.goes else "FALSE")
+        self.respond("TRUE" if self.server.goes else "FALSE")
 
-    def say(self, words: str, status: int = 200) -> None:
+    def respond(self, words: str, status: int = 200) -> None:
         self.send_response(self.server.status if status == 200 else status)
         self.end_headers()
         self.wfile.write(words.encode())

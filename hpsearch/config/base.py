@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 
 
-class Setting(BaseModel):
+class FrozenConfig(BaseModel):
     """A frozen value; a choice between settings is a union told apart by ``kind``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

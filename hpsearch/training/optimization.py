@@ -14,14 +14,14 @@ from hpsearch.config import (
     Constant,
     Cosine,
     Exponential,
-    Optimiser,
+    Optimizer,
     Schedule,
     StepDecay,
 )
 
 
-def build_optimiser(
-    config: Optimiser, parameters: Iterable[nn.Parameter], *, captured: bool = False
+def build_optimizer(
+    config: Optimizer, parameters: Iterable[nn.Parameter], *, captured: bool = False
 ) -> optim.Optimizer:
     """The optimiser that ``config`` describes, over ``parameters``.
 
@@ -60,16 +60,16 @@ def build_optimiser(
             )
 
 
-def set_rate(optimiser: optim.Optimizer, rate: float) -> None:
+def set_lr(optimizer: optim.Optimizer, rate: float) -> None:
     """Let the next step have this learning rate."""
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)
         else:
             group["lr"] = rate
 
 
-def restore_optimiser(optimiser: optim.Optimizer, state: dict[str, Any]) -> None:
+def restore_optimizer(optimizer: optim.Optimizer, state: dict[str, Any]) -> None:
     """Go on from the state of an optimiser that may have run on another kind of device.
 
     How weights are moved (all in one pass, or within a CUDA graph) is for the device that is here,
@@ -77,13 +77,13 @@ def restore_optimiser(optimiser: optim.Optimizer, state: dict[str, Any]) -> None
     """
     here = [
         {name: group[name] for name in ("fused", "capturable", "lr") if name in group}
-        for group in optimiser.param_groups
+        for group in optimizer.param_groups
     ]
     groups = [{**group, **own} for group, own in zip(state["param_groups"], here, strict=True)]
-    optimiser.load_state_dict({**state, "param_groups": groups})
+    optimizer.load_state_dict({**state, "param_groups": groups})
 
 
-def rate_factor(schedule: Schedule, *, seen: int, budget: int) -> float:
+def lr_factor(schedule: Schedule, *, seen: int, budget: int) -> float:
     """What the optimiser's rate is multiplied by, in [0, 1].
 
     Args:

@@ -37,7 +37,7 @@ class Link:
             # a bucket that is smaller than any packet
             _run(f"{where}tc qdisc add dev {end} root tbf rate 8bit burst 1 latency 1ms")
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         for end, where in (("hpnear", ""), ("hpfar", f"ip netns exec {self.namespace} ")):
             _run(f"{where}tc qdisc del dev {end} root")
 

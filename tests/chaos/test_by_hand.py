@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.execution.preemption_agent import workers
+from hpsearch.execution.preemption_agent import local_raylets
 
 from ..clouds import raylet
 from ..servers import free_port
@@ -86,18 +86,18 @@ def test_a_worker_leaves_by_the_program_and_by_ctrl_c(
 ) -> None:
     start("head.sh", "--num-cpus=0", "--include-dashboard=false")
     with raylet(tmp_path, head=f"127.0.0.1:{environment['RAY_PORT']}"):
-        code, said = leave(str(tmp_path), 5, environment)
-        assert (code, "it is not there yet" in said) == (1, True), said
+        code, output = leave(str(tmp_path), 5, environment)
+        assert (code, "it is not there yet" in output) == (1, True), output
 
     _, folder = start("worker.sh", "--num-cpus=1")
-    code, said = leave(folder, 5, {**environment, "RAY_AUTH_TOKEN": "another"})
-    assert (code, "InvalidAuthToken" in said) == (1, True), said
-    assert workers(folder)
+    code, output = leave(folder, 5, {**environment, "RAY_AUTH_TOKEN": "another"})
+    assert (code, "InvalidAuthToken" in output) == (1, True), output
+    assert local_raylets(folder)
     assert leave(folder, 30, environment)[0] == 0
-    assert not workers(folder), "no trial was there, so it has ended at once"
+    assert not local_raylets(folder), "no trial was there, so it has ended at once"
 
     script, folder = start("worker.sh", "--num-cpus=1")
     os.killpg(script.pid, signal.SIGINT)
     script.wait(60)
-    assert not workers(folder)
+    assert not local_raylets(folder)
     assert "Local node finished draining" in (Path(folder) / "log").read_text()

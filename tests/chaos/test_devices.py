@@ -55,8 +55,8 @@ def shown(folder: Path) -> Any:
         seen = {name: os.environ.get(name) for name in names}
         began = time.time()
         time.sleep(SECONDS)
-        said = {**seen, "kind": config["place"]["kind"], "began": began, "ended": time.time()}
-        (folder / f"{config['id']}.json").write_text(json.dumps(said))
+        output = {**seen, "kind": config["place"]["kind"], "began": began, "ended": time.time()}
+        (folder / f"{config['id']}.json").write_text(json.dumps(output))
         result = {"collapsed": False, "status": "completed", "reason": "", "metrics": {}}
         tune.report({"seen": 200, "objective": 0.5, **result})
 

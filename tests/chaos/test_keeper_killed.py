@@ -19,11 +19,13 @@ from .wholeness import assert_whole
 pytestmark = [*MARKS, pytest.mark.timeout(400)]
 
 
-def kill_keeper() -> float:
+def kill_checkpoint_store() -> float:
     """Seconds since 1970 when it was killed."""
     actors = state.actors().values()
-    (keeper,) = (a for a in actors if (a["ActorClassName"], a["State"]) == ("Keeper", "ALIVE"))
-    os.kill(keeper["Pid"], signal.SIGKILL)
+    (checkpoint_store,) = (
+        a for a in actors if (a["ActorClassName"], a["State"]) == ("Keeper", "ALIVE")
+    )
+    os.kill(checkpoint_store["Pid"], signal.SIGKILL)
     return time.time()
 
 
@@ -31,7 +33,7 @@ def report_times(folder: SearchFolder) -> list[float]:
     return sorted(report["time"] for run in trials(folder) for report in run.reports)
 
 
-def test_trials_do_not_notice_that_the_keeper_was_killed(
+def test_trials_do_not_notice_that_the_checkpoint_store_was_killed(
     tiny: PatchStore, tmp_path: Path, note: Note
 ) -> None:
     folder = begin(tmp_path / "home", tiny, patches=14_400, reports=6)
@@ -41,7 +43,7 @@ def test_trials_do_not_notice_that_the_keeper_was_killed(
         with searching(folder):
             for count in (1, 3):
                 wait_for_reports(folder, count)
-                killed.append(kill_keeper())
+                killed.append(kill_checkpoint_store())
                 wait_for(lambda: report_times(folder)[-1] > killed[-1])
                 went_on.append(report_times(folder)[-1])
     finally:

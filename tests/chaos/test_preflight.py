@@ -29,14 +29,14 @@ def space(tmp_path: Path) -> Callable[[str], Path]:
     return write
 
 
-def test_what_the_cluster_lacks_is_said_and_a_search_may_wait_for_nodes(
+def test_what_the_cluster_lacks_is_reported_and_a_search_may_wait_for_nodes(
     fleet, tiny: PatchStore, tmp_path: Path, space: Callable[..., Path]
 ) -> None:
     fleet.start_head(cpus=1, dashboard=8371)
     home, data = str(tmp_path / "home"), ["--data", str(tiny.path)]
     mine = str(space("mine"))
     wait_for(lambda: "there are 1 CPU" in JOBS.run("submit", mine, "--device", "xla").stderr)
-    for words, said in (
+    for words, output in (
         (["--gpus-per-trial", "1"], "no node of the cluster has that much; there are 1 CPU"),
         (["--device", "xla"], "asks for 1 CPU and 1 TPU"),
         (["--concurrent", "2"], "2 trials at once do not fit"),
@@ -46,7 +46,7 @@ def test_what_the_cluster_lacks_is_said_and_a_search_may_wait_for_nodes(
     ):
         refused = JOBS.run("submit", mine, *words)
         assert refused.returncode == 2, refused.stdout + refused.stderr
-        assert said in refused.stderr
+        assert output in refused.stderr
     assert "no search has been submitted" in JOBS.run("list").stdout
 
     (tmp_path / "here").mkdir()

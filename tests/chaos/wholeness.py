@@ -8,19 +8,19 @@ import torch
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
-from hpsearch.atomic_files import read_sealed
-from hpsearch.execution.resumable_trial import SECONDS
+from hpsearch.atomic_files import read_with_checksum
+from hpsearch.execution.resumable_trial import SECONDS_METRIC
 from hpsearch.search.study import open_study
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.run_state import Run
-from hpsearch.training.artifact_cache import MADE, SPARED
-from hpsearch.training.trial import CHECKPOINT, prepare_trial
+from hpsearch.training.artifact_cache import COMPUTED_SECONDS_METRIC, SAVED_SECONDS_METRIC
+from hpsearch.training.trial import CHECKPOINT_FILE, build_trial
 
 from ..tracking.outages import expected, found
 from .conftest import Note
 from .searches import trials, wait_for
 
-TIMES = (SECONDS, MADE, SPARED)
+TIMES = (SECONDS_METRIC, COMPUTED_SECONDS_METRIC, SAVED_SECONDS_METRIC)
 
 
 def assert_whole(fault: str, note: Note, folder: SearchFolder, **cost: float) -> None:
@@ -39,7 +39,7 @@ def assert_whole(fault: str, note: Note, folder: SearchFolder, **cost: float) ->
 
 def lost_points(folder: SearchFolder, run: Run) -> int:
     """Reports that are missing, or other than those of a trial that nobody hurt."""
-    reports = prepare_trial(run.config, folder.job()).reports()
+    reports = build_trial(run.config, folder.environment()).reports()
     undisturbed = {(report.seen, *timeless(report.metrics)) for report in reports}
     return len({(r["seen"], *timeless(r["metrics"])) for r in run.reports} ^ undisturbed)
 
@@ -51,8 +51,8 @@ def timeless(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
 def assert_study_agrees(folder: SearchFolder) -> None:
     """The study has ended every trial once, with the values that the ledger holds."""
     study = open_study(folder.path, search=folder.search(), url=folder.record.study)
-    told = [(t.state, t.intermediate_values) for t in study.get_trials()]
-    assert told == [
+    search_state = [(t.state, t.intermediate_values) for t in study.get_trials()]
+    assert search_state == [
         (TrialState.COMPLETE, {r["seen"]: r["objective"] for r in run.reports})
         for run in trials(folder)
     ]
@@ -61,16 +61,18 @@ def assert_study_agrees(folder: SearchFolder) -> None:
 def assert_mlflow_agrees(folder: SearchFolder, uri: str) -> int:
     """Every point of every metric once, as the ledger holds it; how many there are."""
     names = {run.id for run in trials(folder)}
-    told = sorted(point for point in expected(folder.ledger) if point[0] in names)
-    kept = sorted(point for point in found(folder.ledger, MlflowClient(uri)) if point[0] in names)
-    assert len(kept) == len(told), "none is lost or doubled"
-    assert kept == told
-    return len(told)
+    search_state = sorted(point for point in expected(folder.event_log) if point[0] in names)
+    kept = sorted(
+        point for point in found(folder.event_log, MlflowClient(uri)) if point[0] in names
+    )
+    assert len(kept) == len(search_state), "none is lost or doubled"
+    assert kept == search_state
+    return len(search_state)
 
 
 def saved(folder: SearchFolder, trial: str) -> int:
     """Patches seen at the checkpoint of a trial."""
-    content = read_sealed(folder.trials / trial / CHECKPOINT)
+    content = read_with_checksum(folder.trials / trial / CHECKPOINT_FILE)
     assert content is not None
     return torch.load(io.BytesIO(content), weights_only=True)["progress"]["seen"]
 
@@ -96,7 +98,7 @@ def first_report_after(folder: SearchFolder, moment: float) -> float:
     """Seconds from a moment to the first report of a trial that started again after it."""
 
     def reports() -> list[float]:
-        events = folder.ledger.events()
+        events = folder.event_log.events()
         starts = [e["time"] for e in events if _is(e, "start", moment)]
         return [e["time"] for e in events if starts and _is(e, "report", min(starts))]
 

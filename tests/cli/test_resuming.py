@@ -5,13 +5,18 @@ from pathlib import Path
 import pytest
 
 from hpsearch.errors import UserError
-from hpsearch.promotion.final_evaluation import SCORES
+from hpsearch.promotion.final_evaluation import SCORES_FILE
 from hpsearch.search.stopping import Limits
 from hpsearch.search.study import open_study
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
 from hpsearch.workflows.observer import Observer
-from hpsearch.workflows.resume_search import extended, moved, refuse_finished, settle_space
-from hpsearch.workflows.search_session import all_ended
+from hpsearch.workflows.resume_search import (
+    check_not_finished,
+    extend,
+    resolve_space_change,
+    switch_cluster,
+)
+from hpsearch.workflows.search_session import is_complete
 
 from ..servers import free_port
 
@@ -59,72 +64,72 @@ def folder(tmp_path: Path, origin: Path) -> SearchFolder:
         drawn = study.ask()
         config = folder.search().suggest_config(drawn).model_dump(mode="json")
         study.tell(drawn, 0.5)
-        folder.ledger.append("start", trial=trial, number=int(trial), config=config)
-        folder.ledger.append("report", trial=trial, seen=100, objective=0.5, metrics={})
-        folder.ledger.append("end", trial=trial, status="completed")
+        folder.event_log.append("start", trial=trial, number=int(trial), config=config)
+        folder.event_log.append("report", trial=trial, seen=100, objective=0.5, metrics={})
+        folder.event_log.append("end", trial=trial, status="completed")
     return folder
 
 
 def finish(folder: SearchFolder) -> None:
-    folder.ledger.append("finish", status="completed")
-    (folder.path / SCORES).write_text("{}")
+    folder.event_log.append("finish", status="completed")
+    (folder.path / SCORES_FILE).write_text("{}")
 
 
 def test_a_finished_search_names_extend_and_an_unjudged_one_goes_on(folder: SearchFolder) -> None:
-    refuse_finished(folder)  # killed before its winner was judged
+    check_not_finished(folder)  # killed before its winner was judged
     finish(folder)
     with pytest.raises(UserError, match="has finished; add trials with `hpsearch extend mine"):
-        refuse_finished(folder)
-    more = extended(folder, 3)
+        check_not_finished(folder)
+    more = extend(folder, 3)
     assert more.record.trials == 5
     assert Workspace(folder.workspace.home).open("mine").record.trials == 5
-    refuse_finished(more)
+    check_not_finished(more)
 
 
 def test_a_spent_limit_asks_for_a_larger_one(folder: SearchFolder) -> None:
-    spent = folder.changed(trials=9, limits=Limits(patches=200))
+    spent = folder.with_record(trials=9, limits=Limits(patches=200))
     with pytest.raises(UserError, match="has spent its limit of 200 patches"):
-        refuse_finished(spent)
-    refuse_finished(spent.changed(limits=Limits(patches=201)))
+        check_not_finished(spent)
+    check_not_finished(spent.with_record(limits=Limits(patches=201)))
     with pytest.raises(UserError, match="set a larger one with --patches"):
-        extended(folder.changed(limits=Limits(patches=200)), 1)
+        extend(folder.with_record(limits=Limits(patches=200)), 1)
     assert Workspace(folder.workspace.home).open("mine").record.trials == 2, "nothing was added"
-    more = extended(folder, 1, limits=Limits(patches=300))
+    more = extend(folder, 1, limits=Limits(patches=300))
     assert (more.record.trials, more.record.limits.patches) == (3, 300)
 
 
 def test_a_search_runs_once_at_a_time(folder: SearchFolder) -> None:
     taken = pytest.raises(UserError, match="is running in another process")
-    with folder.alone(), taken, folder.alone():
+    with folder.lock(), taken, folder.lock():
         pass
-    with folder.alone():
+    with folder.lock():
         pass
 
 
 def test_a_space_that_has_not_changed_or_is_gone_is_no_matter(
     folder: SearchFolder, origin: Path
 ) -> None:
-    assert settle_space(folder, None, Observer()) is folder
+    assert resolve_space_change(folder, None, Observer()) is folder
     origin.unlink()
-    assert settle_space(folder, None, Observer()) is folder
+    assert resolve_space_change(folder, None, Observer()) is folder
 
 
 def test_a_changed_space_is_shown_and_kept_or_taken(folder: SearchFolder, origin: Path) -> None:
     origin.write_text(SPACE.replace("0.01, 1", "0.01, 0.5"))
     before, observer = folder.space.read_text(), Recorder()
     with pytest.raises(UserError, match=r"mine\.py has changed since search 'mine' began"):
-        settle_space(folder, None, observer)
+        resolve_space_change(folder, None, observer)
     lines = [line for text in observer.messages for line in text.splitlines()]
     assert [line[:1] for line in lines if "lr" in line] == ["-", "+"]
     assert folder.space.read_text() == before
-    kept = settle_space(folder, "keep", Observer())
+    kept = resolve_space_change(folder, "keep", Observer())
     assert kept.space.read_text() == before
-    assert settle_space(kept, None, Observer()) is kept, "and is not asked again"
-    taken = settle_space(folder, "take", Observer())
+    assert resolve_space_change(kept, None, Observer()) is kept, "and is not asked again"
+    taken = resolve_space_change(folder, "take", Observer())
     assert taken.space.read_text() == origin.read_text()
-    assert settle_space(taken, None, Observer()) is taken
+    assert resolve_space_change(taken, None, Observer()) is taken
     with pytest.raises(UserError, match="keep or take, not 'both'"):
-        settle_space(folder, "both", Observer())
+        resolve_space_change(folder, "both", Observer())
 
 
 @pytest.mark.parametrize(
@@ -142,7 +147,7 @@ def test_what_cannot_be_mixed_is_not_taken(
     origin.write_text(SPACE.replace(before, now))
     kept = folder.space.read_text()
     with pytest.raises(UserError, match=words):
-        settle_space(folder, "take", Observer())
+        resolve_space_change(folder, "take", Observer())
     assert folder.space.read_text() == kept
 
 
@@ -150,13 +155,13 @@ def test_a_search_that_lost_patience_goes_on_with_the_trials_that_are_asked_for(
     folder: SearchFolder,
 ) -> None:
     folder.space.write_text(SPACE.replace("trials=2", "trials=40, patience=1"))
-    folder = folder.changed(trials=40)
-    assert all_ended(folder), "the second improved nothing"
+    folder = folder.with_record(trials=40)
+    assert is_complete(folder), "the second improved nothing"
     finish(folder)
-    more = extended(folder, 3)
+    more = extend(folder, 3)
     assert more.record.trials == 5, "two were begun, and three are added"
-    assert not all_ended(more)
-    assert not all_ended(more.workspace.open("mine"))
+    assert not is_complete(more)
+    assert not is_complete(more.workspace.open("mine"))
 
 
 def test_a_search_that_lists_its_trials_has_an_end(tmp_path: Path, origin: Path) -> None:
@@ -167,7 +172,7 @@ def test_a_search_that_lists_its_trials_has_an_end(tmp_path: Path, origin: Path)
     )
     folder = Workspace(tmp_path / "home").create("listed", origin, record)
     with pytest.raises(UserError, match="has no more to try"):
-        extended(folder, 1)
+        extend(folder, 1)
 
 
 def test_a_cluster_that_does_not_answer_is_not_taken_down(folder: SearchFolder) -> None:
@@ -176,6 +181,6 @@ def test_a_cluster_that_does_not_answer_is_not_taken_down(folder: SearchFolder) 
         ("http://HEAD:8265", "is a dashboard.*HEAD:6379"),
     ):
         with pytest.raises(UserError, match=words):
-            moved(folder, address, Observer())
-    assert moved(folder, None, Observer()) is folder
+            switch_cluster(folder, address, Observer())
+    assert switch_cluster(folder, None, Observer()) is folder
     assert folder.workspace.open("mine").record == folder.record

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from hpsearch.data.patch_store import PatchStore
-from hpsearch.execution.cross_validation import folded
-from hpsearch.execution.resumable_trial import Post
-from hpsearch.promotion.final_evaluation import best_run, trained
-from hpsearch.search.outcome import guarded
+from hpsearch.execution.cross_validation import run_cross_validation
+from hpsearch.execution.resumable_trial import CheckpointHooks
+from hpsearch.promotion.final_evaluation import best_run, load_trained
+from hpsearch.search.outcome import to_result
 from hpsearch.search.workspace import SearchRecord, Workspace
 from hpsearch.workflows.observer import Observer
 from hpsearch.workflows.search_session import train_winner
@@ -30,15 +30,17 @@ def test_the_winner_of_a_search_in_folds_is_trained_on_the_whole_training_part(
         tracking_uri="", trials=1,
     )  # fmt: skip
     folder = Workspace(tmp_path / "home").create("folds", tmp_path / "space.py", record)
-    config, ledger = folder.search().baseline, folder.ledger
-    ledger.append("start", trial="000", number=0, config=config.model_dump(mode="json"))
-    for report in folded(config, folder.job(), Post(folder.trials / "000"), k=2):
-        said = guarded(report, folder.search().objective)
-        fields = {key: said[key] for key in ("seen", "objective", "metrics")}
-        ledger.append("report", trial="000", **fields)
-    ledger.append("end", trial="000", status="completed")
+    config, event_log = folder.search().baseline, folder.event_log
+    event_log.append("start", trial="000", number=0, config=config.model_dump(mode="json"))
+    for report in run_cross_validation(
+        config, folder.environment(), CheckpointHooks(folder.trials / "000"), k=2
+    ):
+        output = to_result(report, folder.search().objective)
+        fields = {key: output[key] for key in ("seen", "objective", "metrics")}
+        event_log.append("report", trial="000", **fields)
+    event_log.append("end", trial="000", status="completed")
     for _ in range(2):  # the second finds it trained
         train_winner(folder, Observer())
-        winner = trained(best_run(folder.runs(), folder.search().objective), folder)
+        winner = load_trained(best_run(folder.runs(), folder.search().objective), folder)
         assert winner.progress.seen == 240
     assert [run.seen for run in folder.runs()] == [240], "the ledger keeps what the folds said"

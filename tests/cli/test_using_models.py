@@ -20,7 +20,7 @@ from pyarrow import parquet
 from hpsearch.evaluation.descriptor_io import read_descriptors
 from hpsearch.models import describe
 from hpsearch.patch_views import VIEW_NAMES
-from hpsearch.promotion.ensemble import side_by_side
+from hpsearch.promotion.ensemble import concat_training_descriptors
 
 pytestmark = [
     pytest.mark.slow,
@@ -111,9 +111,9 @@ def test_an_artifact_that_brings_code_is_refused_and_not_run(registered, refused
     artifact, ran = registered.artifact(2), tmp_path / "ran"
     (artifact / "code").mkdir()
     (artifact / "code" / "evil.py").write_text(f"open({str(ran)!r}, 'w')\n_load_pyfunc = print\n")
-    says = (artifact / "MLmodel").read_text()
+    expected = (artifact / "MLmodel").read_text()
     ours = "loader_module: hpsearch.models.serialization"
-    assert ours in says
+    assert ours in expected
     changes = {
         f"{ours}\n    code: code": "carries code of its own",
         "loader_module: evil\n    code: code": "asks to be loaded by 'evil'",
@@ -121,7 +121,7 @@ def test_an_artifact_that_brings_code_is_refused_and_not_run(registered, refused
     }
     try:
         for change, words in changes.items():
-            (artifact / "MLmodel").write_text(says.replace(ours, change))
+            (artifact / "MLmodel").write_text(expected.replace(ours, change))
             for command in (
                 (
                     "describe",
@@ -134,12 +134,12 @@ def test_an_artifact_that_brings_code_is_refused_and_not_run(registered, refused
                 ("ensemble", "patches@1", "patches@2", "--name", "evil"),
             ):
                 assert words in refused(*command)
-        (artifact / "MLmodel").write_text(says.replace("data: data", "data: ../../.."))
+        (artifact / "MLmodel").write_text(expected.replace("data: data", "data: ../../.."))
         assert "outside its own folder" in refused(*command)
         (artifact / "MLmodel").write_text("[")
         assert "no readable MLmodel" in refused(*command)
     finally:
-        (artifact / "MLmodel").write_text(says)
+        (artifact / "MLmodel").write_text(expected)
     assert not ran.exists()
     assert "evil" not in sys.modules
 
@@ -172,7 +172,7 @@ def test_a_projection_is_learnt_from_training_patches_alone(registered):
     store, split = registered.store, registered.store.split()
     train = store.part(split, "train")
     assert not set(train.names) & {*split.test, *split.validation}
-    rows = side_by_side(registered.pipelines, train, noisy=True)
+    rows = concat_training_descriptors(registered.pipelines, train, noisy=True)
     assert rows.shape == (16 * len(train), 256)
 
 

@@ -16,27 +16,27 @@ from hpsearch.config import (
     Clean,
     Cosine,
     Denoised,
-    DenoiserTrial,
+    DenoiserTraining,
     FixedSteps,
     HardMargin,
     L2Net,
     Noisy,
+    PKSampler,
     RandomTriplets,
     ShallowUNet,
     SoftMargin,
     Stepped,
-    SxK,
     TrialConfig,
     Triplet,
     WarmStart,
 )
-from hpsearch.config.base import Setting
-from hpsearch.config.formatting import differences, flatten, readable, title, varying
+from hpsearch.config.base import FrozenConfig
+from hpsearch.config.formatting import diff_summaries, flatten, format_value, summary, varying_keys
 
 BASELINE = TrialConfig()
 SOFT = TrialConfig(
     loss=BatchHard(margin=SoftMargin()),
-    sampler=SxK(groups=64, views=4),
+    sampler=PKSampler(groups=64, views=4),
     optimiser=Adam(lr=2e-3),
     input=Denoised(),
 )
@@ -46,18 +46,20 @@ def configs() -> st.SearchStrategy[TrialConfig]:
     margins = st.builds(HardMargin, alpha=st.sampled_from([0.2, 1.0])) | st.builds(
         SoftMargin, alpha=st.sampled_from([0.0, 0.2, 1.0])
     )
-    optimisers = st.builds(SGD, lr=st.sampled_from([0.01, 0.1])) | st.builds(
+    optimizers = st.builds(SGD, lr=st.sampled_from([0.01, 0.1])) | st.builds(
         Adam, lr=st.sampled_from([0.001, 0.01])
     )
     inputs = st.sampled_from([Clean(), Noisy(), Denoised(), Denoised(train_on="clean")])
     return st.builds(
         TrialConfig,
         loss=st.builds(BatchHard, margin=margins),
-        sampler=st.builds(SxK, groups=st.sampled_from([16, 64]), views=st.sampled_from([2, 4])),
-        optimiser=optimisers,
+        sampler=st.builds(
+            PKSampler, groups=st.sampled_from([16, 64]), views=st.sampled_from([2, 4])
+        ),
+        optimiser=optimizers,
         input=inputs,
         seed=st.integers(0, 2),
-    ) | st.builds(TrialConfig, loss=st.builds(Triplet, margin=margins), optimiser=optimisers)
+    ) | st.builds(TrialConfig, loss=st.builds(Triplet, margin=margins), optimiser=optimizers)
 
 
 def test_a_kind_is_the_value_of_the_unions_own_name():
@@ -91,7 +93,7 @@ def test_equal_flat_names_mean_equal_configurations(one: TrialConfig, other: Tri
 
 @given(st.lists(configs(), min_size=1, max_size=5))
 def test_varying_is_exactly_what_is_not_shared(several: list[TrialConfig]):
-    names = varying(several)
+    names = varying_keys(several)
     flats = [flatten(config) for config in several]
     shared = {name for name in flats[0] if all(f.get(name) == flats[0][name] for f in flats)}
     assert set(names) == set().union(*flats) - shared
@@ -99,10 +101,10 @@ def test_varying_is_exactly_what_is_not_shared(several: list[TrialConfig]):
 
 
 def test_a_setting_that_only_some_have_varies():
-    names = varying([BASELINE, SOFT])
+    names = varying_keys([BASELINE, SOFT])
     assert {"sampler", "sampler.batch", "sampler.groups", "optimiser.momentum"} <= set(names)
     assert "descriptor.width" not in names
-    assert varying([SOFT]) == []
+    assert varying_keys([SOFT]) == []
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,7 @@ def test_a_setting_that_only_some_have_varies():
             TrialConfig(
                 input=Denoised(
                     train_on="clean",
-                    denoiser=DenoiserTrial(network=ShallowUNet(width=0.5), optimiser=SGD()),
+                    denoiser=DenoiserTraining(network=ShallowUNet(width=0.5), optimiser=SGD()),
                 )
             ),
             "triplet · batch 50 · sgd 0.1"
@@ -136,7 +138,8 @@ def test_a_setting_that_only_some_have_varies():
             TrialConfig(
                 loss=BatchHard(),
                 sampler=Stepped(
-                    stages=(SxK(groups=32, views=2), SxK(groups=64, views=4)), below=0.05
+                    stages=(PKSampler(groups=32, views=2), PKSampler(groups=64, views=4)),
+                    below=0.05,
                 ),
                 optimiser=AdamW(lr=3e-4),
                 schedule=Cosine(warm_up=0.05),
@@ -149,7 +152,7 @@ def test_a_setting_that_only_some_have_varies():
         (
             TrialConfig(
                 loss=BatchAll(),
-                sampler=FixedSteps(stages=(SxK(groups=8, views=2),) * 4, at=(0.1, 0.2, 0.5)),
+                sampler=FixedSteps(stages=(PKSampler(groups=8, views=2),) * 4, at=(0.1, 0.2, 0.5)),
             ),
             "batch all · fixed steps 8×2 → … → 8×2, at 0.1 → 0.2 → 0.5 · sgd 0.1",
         ),
@@ -157,19 +160,19 @@ def test_a_setting_that_only_some_have_varies():
             TrialConfig(sampler=RandomTriplets(tough_until=0.2)),
             "triplet · batch 50, tough until 0.2 · sgd 0.1",
         ),
-        (TrialConfig(patches=5, evaluate_on="clean"), title(BASELINE) + " · evaluate on clean"),
+        (TrialConfig(patches=5, evaluate_on="clean"), summary(BASELINE) + " · evaluate on clean"),
     ],
 )
 def test_titles(config: TrialConfig, expected: str):
-    assert title(config) == expected
+    assert summary(config) == expected
 
 
 def test_differences_leave_out_what_all_share():
     other = SOFT.model_copy(update={"optimiser": Adam(lr=1e-3)})
-    assert differences([SOFT, other]) == ["adam 2e-3", "adam 1e-3"]
-    assert differences([SOFT, SOFT]) == [title(SOFT)] * 2
+    assert diff_summaries([SOFT, other]) == ["adam 2e-3", "adam 1e-3"]
+    assert diff_summaries([SOFT, SOFT]) == [summary(SOFT)] * 2
     seeded = SOFT.model_copy(update={"seed": 1})
-    assert differences([SOFT, seeded]) == ["seed 0", "seed 1"]
+    assert diff_summaries([SOFT, seeded]) == ["seed 0", "seed 1"]
 
 
 def test_differences_leave_out_details_that_follow_from_the_variant():
@@ -180,14 +183,14 @@ def test_differences_leave_out_details_that_follow_from_the_variant():
         SOFT.model_copy(update={**narrow, "optimiser": slow}),
         SOFT.model_copy(update={"descriptor": L2Net(width=0.5, unit_norm=True)}),
     ]
-    assert differences(several) == ["sgd 0.1", "sgd 0.01", "adam 2e-3 · unit norm"]
+    assert diff_summaries(several) == ["sgd 0.1", "sgd 0.01", "adam 2e-3 · unit norm"]
 
 
-class Later(Setting):
+class Later(FrozenConfig):
     """A variant that the module has never seen."""
 
     kind: Literal["later"] = "later"
-    stages: tuple[SxK, ...] = (SxK(groups=64, views=2), SxK(groups=64, views=4))
+    stages: tuple[PKSampler, ...] = (PKSampler(groups=64, views=2), PKSampler(groups=64, views=4))
     margin: Annotated[HardMargin | SoftMargin, Field(discriminator="kind")] = HardMargin()
     ceiling: float | None = None
 
@@ -197,14 +200,16 @@ class Wider(TrialConfig):
 
 
 def test_later_variants_need_no_line_of_their_own():
-    config = Wider(augmentation=Later(margin=SoftMargin(alpha=0.1), stages=(SxK(), SxK())))
+    config = Wider(
+        augmentation=Later(margin=SoftMargin(alpha=0.1), stages=(PKSampler(), PKSampler()))
+    )
     flat = flatten(config)
     assert flat["augmentation"] == "later"
     assert flat["augmentation.stages"] == 2
     assert flat["augmentation.stages.1.groups"] == 32
     assert flat["augmentation.margin"] == "soft"
     assert flat["augmentation.ceiling"] == "none"
-    assert title(config).endswith("soft later, stages S×K 32×4 → S×K 32×4, α 0.1")
+    assert summary(config).endswith("soft later, stages S×K 32×4 → S×K 32×4, α 0.1")
     assert flatten(Wider())["augmentation"] == "none"
 
 
@@ -224,4 +229,4 @@ def test_later_variants_need_no_line_of_their_own():
     ],
 )
 def test_values_in_few_characters(value: str | float | bool, expected: str):
-    assert readable(value) == expected
+    assert format_value(value) == expected

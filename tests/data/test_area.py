@@ -1,6 +1,6 @@
 import numpy as np
 
-from hpsearch.data.resize import shrink
+from hpsearch.data.resize import area_downsample
 
 
 def area_weights() -> np.ndarray:
@@ -16,14 +16,14 @@ def test_a_new_pixel_is_the_mean_of_the_area_that_it_covers():
     weights = area_weights()
     np.testing.assert_allclose(weights.sum(1), 1)
     exact = weights @ patches @ weights.T
-    small = shrink(patches)
+    small = area_downsample(patches)
     assert small.dtype == np.uint8
     assert np.abs(small - exact).max() <= 0.5 + 1e-9
 
 
-def test_the_range_is_kept_and_neighbours_stay_apart():
+def test_the_range_is_kept_and_neighbors_stay_apart():
     patches = np.zeros((3, 65, 65), np.uint8)
     patches[1] = 255
-    small = shrink(patches)
+    small = area_downsample(patches)
     assert (small[[0, 2]] == 0).all()
     assert (small[1] == 255).all()

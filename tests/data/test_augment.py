@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpsearch.config import Augmentation
-from hpsearch.data.augmentation import apply, draw
-from hpsearch.rng import stream
+from hpsearch.data.augmentation import apply_augmentation, sample_params
+from hpsearch.rng import rng_for
 
 EVERYTHING = Augmentation(turns="patch", crop=0.3, brightness=40, contrast=0.5)
 
@@ -17,8 +17,8 @@ def patches(n, seed=0):
 
 
 def changed(settings, labels, x, seed=0):
-    (changes,) = draw(settings, np.asarray(labels)[None], stream(seed, "augment", 0))
-    return apply(settings, x, changes)
+    (changes,) = sample_params(settings, np.asarray(labels)[None], rng_for(seed, "augment", 0))
+    return apply_augmentation(settings, x, changes)
 
 
 def test_the_default_changes_nothing():
@@ -39,20 +39,20 @@ def test_turns_are_the_eight_of_the_square_and_nothing_else():
 def test_a_point_turns_alike_in_every_call():
     settings = Augmentation(turns="point")
     labels = np.array([[3, 5, 3, 9], [3, 5, 3, 9], [5, 9, 5, 3]])
-    calls = draw(settings, labels, stream(1, "augment", 0))
+    calls = sample_params(settings, labels, rng_for(1, "augment", 0))
     turn = {}
     for call, points in zip(calls, labels, strict=True):
         for t, point in zip(call.turn, points, strict=True):
             assert turn.setdefault(point, t) == t
-    many = draw(settings, np.arange(999)[None], stream(1, "augment", 0))[0].turn
+    many = sample_params(settings, np.arange(999)[None], rng_for(1, "augment", 0))[0].turn
     assert set(many) == set(range(8))
 
 
 def test_brightness_and_contrast_are_what_was_drawn():
     settings = Augmentation(brightness=20, contrast=0.5)
     x = 100 + patches(3) / 10  # nothing clips
-    (changes,) = draw(settings, np.arange(3)[None], stream(0, "augment", 0))
-    y = apply(settings, x, changes)
+    (changes,) = sample_params(settings, np.arange(3)[None], rng_for(0, "augment", 0))
+    y = apply_augmentation(settings, x, changes)
     for i in range(3):
         assert y[i].mean() - x[i].mean() == pytest.approx(changes.shift[i], abs=1e-3)
         assert y[i].std() / x[i].std() == pytest.approx(changes.gain[i], rel=1e-4)
@@ -65,9 +65,11 @@ def test_a_crop_is_a_part_scaled_up():
     x, y = torch.meshgrid(torch.arange(32.0) + 0.5, torch.arange(32.0) + 0.5, indexing="xy")
     plane = torch.stack([x, y])[:, None]
     settings = Augmentation(crop=0.4)
-    (changes,) = draw(settings, np.zeros((1, 2), int), stream(2, "augment", 0))
+    (changes,) = sample_params(settings, np.zeros((1, 2), int), rng_for(2, "augment", 0))
     same = changes._replace(side=changes.side[[0, 0]], corner=changes.corner[[0, 0]])
-    got = apply(settings, plane, same)[:, 0, 8:24, 8:24]  # away from the border's clamping
+    got = apply_augmentation(settings, plane, same)[
+        :, 0, 8:24, 8:24
+    ]  # away from the border's clamping
     side, (left, top) = 32 * same.side[0], same.corner[0]
     assert 0.6 <= same.side[0] <= 1
     expected_x = (32 - side) * left + side * x[8:24, 8:24] / 32

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hpsearch.data.builtin_sets import RECIPES, embedded_store, photograph
+from hpsearch.data.builtin_sets import BUILTIN_SETS, open_builtin, photograph
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.splits import split_for
 from hpsearch.errors import UserError
@@ -11,14 +11,14 @@ from hpsearch.errors import UserError
 def tiny(tmp_path_factory):
     calls = []
     folder = tmp_path_factory.mktemp("embedded")
-    path = embedded_store("tiny", folder, progress=lambda *what: calls.append(what), workers=2)
+    path = open_builtin("tiny", folder, progress=lambda *what: calls.append(what), workers=2)
     return path, calls
 
 
 def test_tiny_is_what_its_recipe_says(tiny):
     path, calls = tiny
     store = PatchStore.open(path)
-    recipe = RECIPES["tiny"]
+    recipe = BUILTIN_SETS["tiny"]
     assert store.names == recipe.sequences
     assert store.counts == (32,) * len(store.names)
     assert calls == [(i, len(store.names), n) for i, n in enumerate(store.names, start=1)]
@@ -30,13 +30,13 @@ def test_tiny_is_what_its_recipe_says(tiny):
 
 def test_tiny_splits_into_two_sequences_a_part(tiny):
     split = PatchStore.open(tiny[0]).split()
-    assert split.test == RECIPES["tiny"].test
+    assert split.test == BUILTIN_SETS["tiny"].test
     assert [len(split.part(p)) for p in ("train", "validation", "test")] == [2, 2, 2]
     assert {n[0] for n in split.validation} == {"i", "v"}
 
 
 def test_mini_splits_by_photograph():
-    split = split_for(RECIPES["mini"].sequences)
+    split = split_for(BUILTIN_SETS["mini"].sequences)
     assert split.name == "mini"
     assert set(split.test) == {"i_astronaut", "v_coffee", "i_ihc", "v_gravel"}
     assert len(split.validation) == 2
@@ -67,12 +67,12 @@ def _nearest_is_right(patches, view):
 def test_built_once_then_found(tiny):
     path, _ = tiny
     before = path.stat().st_mtime_ns
-    assert embedded_store("tiny", path.parent) == path
+    assert open_builtin("tiny", path.parent) == path
     assert path.stat().st_mtime_ns == before
 
 
 def test_the_same_bytes_in_one_process_and_in_many(tiny, tmp_path):
-    again = embedded_store("tiny", tmp_path, workers=1)
+    again = open_builtin("tiny", tmp_path, workers=1)
     assert again.read_bytes() == tiny[0].read_bytes()
 
 
@@ -83,4 +83,4 @@ def test_another_photograph_under_a_known_name_is_refused():
 
 def test_an_unknown_set_is_refused(tmp_path):
     with pytest.raises(UserError, match="choose one of mini, tiny"):
-        embedded_store("huge", tmp_path)
+        open_builtin("huge", tmp_path)

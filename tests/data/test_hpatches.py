@@ -11,26 +11,26 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hpsearch.data.arrow_header import NoiseLevels, StoreMeta
-from hpsearch.data.arrow_writer import planned
+from hpsearch.data.arrow_writer import preallocated
 from hpsearch.data.hpatches_import import ImportSettings, import_tree
 from hpsearch.data.noise import add_noise
 from hpsearch.data.patch_store import PatchStore
-from hpsearch.data.resize import shrink
+from hpsearch.data.resize import area_downsample
 from hpsearch.errors import UserError
 from hpsearch.patch_views import VIEW_NAMES
 
 META = StoreMeta(source="test", licence="CC0")
-SKIP = ImportSettings(skip_bad=True)
+SKIP = ImportSettings(skip_invalid=True)
 
 
-def write_tree(folder, *, counts, side=65, twins=False, seed=0):
+def write_tree(folder, *, counts, side=65, has_noisy=False, seed=0):
     """Random strips in the release's layout; returns them by (sequence, file name)."""
     rng = np.random.default_rng(seed)
     strips = {}
     for name, n in counts.items():
         (folder / name).mkdir(parents=True)
         for view in VIEW_NAMES:
-            for file in (view, f"{view}_noise")[: 1 + twins]:
+            for file in (view, f"{view}_noise")[: 1 + has_noisy]:
                 strip = rng.integers(0, 256, (n * side, side), dtype=np.uint8)
                 Image.fromarray(strip).save(folder / name / f"{file}.png", compress_level=1)
                 strips[name, file] = strip.reshape(n, side, side)
@@ -51,7 +51,7 @@ TREES = st.fixed_dictionaries(
             max_size=3,
         ),
         "side": st.sampled_from([65, 32]),
-        "twins": st.booleans(),
+        "has_noisy": st.booleans(),
         "seed": st.integers(0, 99),
     }
 )
@@ -71,15 +71,15 @@ def test_every_patch_of_a_tree_stands_in_its_place(tree):
         store.verify()
         for name in store.names:
             clean, noisy = read(store, name)
-            small = (lambda p: p) if tree["side"] == 32 else shrink
+            small = (lambda p: p) if tree["side"] == 32 else area_downsample
             for v, view in enumerate(VIEW_NAMES):
                 np.testing.assert_array_equal(clean[:, v], small(strips[name, view]))
-                if tree["twins"]:
+                if tree["has_noisy"]:
                     np.testing.assert_array_equal(noisy[:, v], small(strips[name, f"{view}_noise"]))
-            if not tree["twins"]:
+            if not tree["has_noisy"]:
                 made = add_noise(clean, name=name, levels=NoiseLevels())
                 np.testing.assert_array_equal(noisy, made)
-        assert store.meta.noise == (None if tree["twins"] else NoiseLevels())
+        assert store.meta.noise == (None if tree["has_noisy"] else NoiseLevels())
 
 
 def _resave(change):
@@ -119,13 +119,13 @@ DAMAGE = {
     st.sampled_from([65, 32]),
     st.booleans(),
 )
-def test_a_bad_strip_is_named_or_left_out(kind, view, side, twins):
+def test_a_bad_strip_is_named_or_left_out(kind, view, side, has_noisy):
     damage, message = DAMAGE[kind]
     with tempfile.TemporaryDirectory() as folder:
         tree, out = Path(folder) / "tree", Path(folder) / "out"
         counts = {"i_a": 2, "i_b": 3, "v_c": 2}
-        write_tree(tree, counts=counts, side=side, twins=twins)
-        damage(tree / "i_b" / f"{view}{'_noise' if twins else ''}.png")
+        write_tree(tree, counts=counts, side=side, has_noisy=has_noisy)
+        damage(tree / "i_b" / f"{view}{'_noise' if has_noisy else ''}.png")
         with pytest.raises(UserError) as caught:
             import_tree(tree, out / "s.arrow", workers=1)
         assert message in str(caught.value)
@@ -181,7 +181,7 @@ def test_side_files_hidden_folders_and_a_wrapping_folder_do_not_matter(tmp_path)
 
 def test_a_sequence_of_another_kind_is_bad(tmp_path):
     write_tree(tmp_path / "t", counts={"i_a": 1, "i_b": 1})
-    write_tree(tmp_path / "t", counts={"v_c": 1}, side=32, twins=True)
+    write_tree(tmp_path / "t", counts={"v_c": 1}, side=32, has_noisy=True)
     with pytest.raises(UserError, match="v_c has strips 32 pixels wide with noisy twins; expected"):
         import_tree(tmp_path / "t", tmp_path / "s.arrow", workers=1)
 
@@ -208,10 +208,10 @@ def test_a_tree_of_bad_sequences_makes_no_store(tmp_path):
         import_tree(tmp_path / "t", tmp_path / "s.arrow", settings=SKIP)
 
 
-def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path):
+def test_a_disk_without_space_is_reported_before_anything_is_written(tmp_path):
     with (
         pytest.raises(UserError, match=r"needs 32768.0 GB and .* make room"),
-        planned(tmp_path / "s.arrow", names=["i_a"], counts=[10**9], meta=META),
+        preallocated(tmp_path / "s.arrow", names=["i_a"], counts=[10**9], meta=META),
     ):
         pass
     assert list(tmp_path.iterdir()) == []
@@ -220,9 +220,11 @@ def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path):
 KILLED = """
 import os, sys
 from pathlib import Path
-from hpsearch.data.arrow_writer import planned
+from hpsearch.data.arrow_writer import preallocated
 from hpsearch.data.arrow_header import StoreMeta
-with planned(Path(sys.argv[1]), names=["a"], counts=[1], meta=StoreMeta(source="", licence="")):
+with preallocated(
+    Path(sys.argv[1]), names=["a"], counts=[1], meta=StoreMeta(source="", licence="")
+):
     os.kill(os.getpid(), 9)
 """
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from hpsearch.data.process_pool import in_order
+from hpsearch.data.process_pool import imap_ordered
 from hpsearch.errors import UserError
 
 
@@ -27,18 +27,18 @@ def refuse_two(n):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_come_in_the_order_of_the_jobs(workers):
-    assert list(in_order(slow_square, range(20), workers=workers)) == [n * n for n in range(20)]
+    assert list(imap_ordered(slow_square, range(20), workers=workers)) == [n * n for n in range(20)]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_error_of_the_work_arrives_as_it_is(workers):
     with pytest.raises(UserError, match="two is bad; take three"):
-        list(in_order(refuse_two, range(9), workers=workers))
+        list(imap_ordered(refuse_two, range(9), workers=workers))
 
 
 def test_a_killed_worker_ends_the_work_instead_of_waiting_for_ever():
     with pytest.raises(UserError, match="ended from outside"):
-        list(in_order(die_at_three, range(9), workers=2))
+        list(imap_ordered(die_at_three, range(9), workers=2))
 
 
 def test_jobs_are_taken_only_a_little_ahead_of_the_reader():
@@ -49,7 +49,7 @@ def test_jobs_are_taken_only_a_little_ahead_of_the_reader():
             taken.append(n)
             yield n
 
-    results = in_order(slow_square, jobs(), workers=2)
+    results = imap_ordered(slow_square, jobs(), workers=2)
     next(results)
     assert len(taken) < 10
     results.close()

@@ -6,9 +6,9 @@ from scipy import ndimage
 
 from hpsearch.data.photo_keypoints import circle_overlap, detect, drop_overlaps
 from hpsearch.data.photo_synthesis import (
-    JITTER,
+    JITTER_OF_LEVEL,
     PhotoSettings,
-    cut,
+    extract_patches,
     inside,
     jitters,
     magnification,
@@ -73,7 +73,7 @@ def test_kept_circles_overlap_by_no_more_than_half(seed):
 @pytest.mark.parametrize(("level", "documented"), [("e", 0.85), ("h", 0.72), ("t", 0.62)])
 def test_jitter_has_the_documented_median_overlap(level, documented):
     """Overlap of the undisturbed with the disturbed unit circle, counted on a grid."""
-    maps = np.linalg.inv(jitters(300, JITTER[level], np.random.default_rng(0)))
+    maps = np.linalg.inv(jitters(300, JITTER_OF_LEVEL[level], np.random.default_rng(0)))
     grid = np.linspace(-3, 3, 121)
     x, y = np.meshgrid(grid, grid)
     points = np.stack([x.ravel(), y.ravel(), np.ones(x.size)])
@@ -103,14 +103,16 @@ def test_magnification_is_the_numerical_area_ratio():
 def test_a_cut_at_one_pixel_a_sample_is_the_picture_itself():
     picture = np.random.default_rng(0).integers(0, 256, (200, 300), dtype=np.uint8)
     place = np.array([[32.5, 0, 100 + 32.5], [0, 32.5, 40 + 32.5], [0, 0, 1]])
-    np.testing.assert_array_equal(cut(picture, place[None])[0], picture[40:105, 100:165])
+    np.testing.assert_array_equal(
+        extract_patches(picture, place[None])[0], picture[40:105, 100:165]
+    )
 
 
 def test_large_patches_do_not_alias():
     stripes = np.zeros((400, 400), np.uint8)
     stripes[:, ::2] = 255
     place = np.array([[160.0, 0, 200], [0, 160.0, 200], [0, 0, 1]])
-    assert cut(stripes, place[None])[0].std() < 5
+    assert extract_patches(stripes, place[None])[0].std() < 5
     assert ndimage.laplace(stripes.astype(float)).std() > 100
 
 
@@ -120,6 +122,6 @@ def test_inside_looks_at_the_corners():
     assert inside(maps, 100, 100, margin=3).tolist() == [True, False]
 
 
-def test_a_picture_without_room_for_a_patch_is_refused():
+def test_a_picture_without_space_for_a_patch_is_refused():
     with pytest.raises(UserError, match="no patch fits into 'i_x'"):
         photo_sequence(np.zeros((40, 40), np.uint8), name="i_x", settings=PhotoSettings())

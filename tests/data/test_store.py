@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpsearch.data.arrow_header import Digests, StoreMeta
-from hpsearch.data.arrow_writer import SequencePatches, planned
+from hpsearch.data.arrow_header import SequenceDigests, StoreMeta
+from hpsearch.data.arrow_writer import SequencePatches, preallocated
 from hpsearch.data.patch_store import PatchStore, write_store
-from hpsearch.data.splits import Split
+from hpsearch.data.splits import TrialSplit
 from hpsearch.errors import UserError
 from hpsearch.patch_views import VIEW_NAMES
 
 META = StoreMeta(source="random numbers", licence="CC0", split="own one", test=("v_d",))
 COUNTS = {"i_a": 3, "i_b": 1, "v_c": 4, "v_d": 2}
-SPLIT = Split("s", train=("v_c", "i_a"), validation=("i_b",), test=("v_d",))
+SPLIT = TrialSplit("s", train=("v_c", "i_a"), validation=("i_b",), test=("v_d",))
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +80,15 @@ def test_a_part_gathers_its_own_patches(path, sequences):
     got = patches.gather(local, noisy=True)
     np.testing.assert_array_equal(got, expected)
     got[0] = 0  # a copy: the store stays as it is
-    np.testing.assert_array_equal(patches.all(noisy=True)[5, 3], expected[0])
-    np.testing.assert_array_equal(patches.all(noisy=False)[:4], sequences[2].clean)
+    np.testing.assert_array_equal(patches.load_all(noisy=True)[5, 3], expected[0])
+    np.testing.assert_array_equal(patches.load_all(noisy=False)[:4], sequences[2].clean)
 
 
 def test_test_sequences_are_refused_to_training(path):
     store = PatchStore.open(path)
-    assert store.only(["i_b", "i_a"], SPLIT).names == ("i_b", "i_a")
+    assert store.select(["i_b", "i_a"], SPLIT).names == ("i_b", "i_a")
     with pytest.raises(UserError, match="'v_d' is a test sequence of split 's'"):
-        store.only(["i_a", "v_d"], SPLIT)
+        store.select(["i_a", "v_d"], SPLIT)
 
 
 def test_the_own_split_is_the_automatic_one(path):
@@ -98,14 +98,16 @@ def test_the_own_split_is_the_automatic_one(path):
 
 def test_an_unknown_sequence_is_named(path):
     with pytest.raises(UserError, match="no sequence 'v_x'"):
-        PatchStore.open(path).only(["v_x"], SPLIT)
+        PatchStore.open(path).select(["v_x"], SPLIT)
 
 
 def test_patches_travel_as_a_path(path):
     patches = PatchStore.open(path).part(SPLIT, "validation")
     letter = pickle.dumps(patches)
     assert len(letter) < 2000
-    np.testing.assert_array_equal(pickle.loads(letter).all(noisy=False), patches.all(noisy=False))
+    np.testing.assert_array_equal(
+        pickle.loads(letter).load_all(noisy=False), patches.load_all(noisy=False)
+    )
 
 
 def test_a_worker_refuses_another_store_under_the_same_path(tmp_path, sequences):
@@ -144,7 +146,7 @@ def test_a_flipped_pixel_fails_verification(tmp_path, path):
 
 
 @given(st.floats(0, 1, exclude_max=True), st.integers(1, 255), st.booleans())
-def test_a_flipped_byte_is_told_or_does_not_matter(path, share, bits, at_the_end):
+def test_a_flipped_byte_is_reported_or_does_not_matter(path, share, bits, at_the_end):
     """Beside the pixels: whatever a store says after verification is what was written."""
     size = path.stat().st_size
     at = int(share * 4000)
@@ -184,9 +186,9 @@ def test_other_files_and_versions_are_refused(tmp_path, path):
     with pytest.raises(UserError, match="holds no patches"):
         PatchStore.open(alien)
     table = pa.ipc.open_file(path).read_all()
-    said = {**table.schema.metadata, b"hpsearch.version": b"0"}
-    with pa.ipc.new_file(tmp_path / "old.arrow", table.schema.with_metadata(said)) as writer:
-        writer.write(table.replace_schema_metadata(said))
+    message = {**table.schema.metadata, b"hpsearch.version": b"0"}
+    with pa.ipc.new_file(tmp_path / "old.arrow", table.schema.with_metadata(message)) as writer:
+        writer.write(table.replace_schema_metadata(message))
     with pytest.raises(UserError, match="schema version 0, this program reads 1"):
         PatchStore.open(tmp_path / "old.arrow")
 
@@ -201,13 +203,13 @@ def test_nothing_is_left_of_a_store_that_was_not_finished(tmp_path, sequences):
         write_store(tmp_path / "s.arrow", broken(sequences), meta=META)
     with (
         pytest.raises(RuntimeError, match="stop"),
-        planned(tmp_path / "s.arrow", names=["a"], counts=[9], meta=META),
+        preallocated(tmp_path / "s.arrow", names=["a"], counts=[9], meta=META),
     ):
         raise RuntimeError("stop")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path, sequences):
+def test_a_location_that_cannot_be_written_is_reported(tmp_path, sequences):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .* choose another folder"):
         write_store(tmp_path / "file" / "s.arrow", sequences, meta=META)
@@ -234,9 +236,11 @@ def test_full_size_opens_at_once_and_its_pixels_cost_nothing(tmp_path):
     """1.5 million patches, clean and noisy, as a sparse file of 3 GB."""
     path = tmp_path / "s.arrow"
     names = [f"i_{i}" for i in range(76)]
-    with planned(path, names=names, counts=[1234] * 76, meta=META) as layout:
+    with preallocated(path, names=names, counts=[1234] * 76, meta=META) as layout:
         zeros = np.zeros((1234, 16, 32, 32), np.uint8)
-        layout.seal(path, [Digests(*(layout.write(0, zeros, noisy=n) for n in (False, True)))] * 76)
+        layout.finalize(
+            path, [SequenceDigests(*(layout.write(0, zeros, noisy=n) for n in (False, True)))] * 76
+        )
     times = []
     for _ in range(5):
         start = time.perf_counter()

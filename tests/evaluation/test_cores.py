@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hpsearch.evaluation import evaluate
-from hpsearch.evaluation.distances import on_cores
+from hpsearch.evaluation.distances import parallel_map
 
 CPU = torch.device("cpu")
 
@@ -26,8 +26,8 @@ def test_items_keep_their_order_and_each_has_one_thread(two_threads):
         return item, torch.get_num_threads(), torch.is_inference_mode_enabled()
 
     with torch.inference_mode():
-        assert on_cores(work, range(6), device=CPU) == [(i, 1, True) for i in range(6)]
-    assert on_cores(work, range(2), device=CPU) == [(i, 1, False) for i in range(2)]
+        assert parallel_map(work, range(6), device=CPU) == [(i, 1, True) for i in range(6)]
+    assert parallel_map(work, range(2), device=CPU) == [(i, 1, False) for i in range(2)]
 
 
 def test_the_number_of_threads_is_as_before_even_after_an_error(two_threads):
@@ -35,7 +35,7 @@ def test_the_number_of_threads_is_as_before_even_after_an_error(two_threads):
         raise ZeroDivisionError(item)
 
     with pytest.raises(ZeroDivisionError):
-        on_cores(work, range(3), device=CPU)
+        parallel_map(work, range(3), device=CPU)
     assert torch.get_num_threads() == 2
 
 

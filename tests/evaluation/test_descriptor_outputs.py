@@ -7,17 +7,17 @@ from pyarrow import parquet
 from hpsearch.errors import UserError
 from hpsearch.evaluation import VIEW_NAMES
 from hpsearch.evaluation.descriptor_io import (
-    ROW_GROUP,
-    Keys,
-    Table,
+    ROWS_PER_GROUP,
+    DescriptorTableSpec,
+    PatchKeys,
+    atomic_output,
     descriptor_output,
-    drafted,
     read_descriptors,
 )
 
 COUNTS = {"i_a": 5, "v_b": 3}
 FOUND = np.random.default_rng(0).standard_normal((16 * 8, 4)).astype(np.float32)
-TABLE = Table(rows=len(FOUND), dimensions=4, facts={"model": "models:/m/1"})
+TABLE = DescriptorTableSpec(rows=len(FOUND), descriptor_dim=4, metadata={"model": "models:/m/1"})
 
 
 def write(to, *, force=False):
@@ -27,7 +27,7 @@ def write(to, *, force=False):
         for name, count in COUNTS.items():
             for first in range(0, count, 2):
                 point, view = np.divmod(np.arange(16 * min(2, count - first)), 16)
-                keys = Keys([name] * len(point), first + point, view)
+                keys = PatchKeys([name] * len(point), first + point, view)
                 put(keys, FOUND[start : start + len(point)])
                 start += len(point)
 
@@ -51,14 +51,16 @@ def test_parquet(tmp_path):
 
 
 def test_parquet_comes_in_row_groups(tmp_path):
-    rows = 2 * ROW_GROUP + 10
-    with descriptor_output(tmp_path / "x.parquet", Table(rows=rows, dimensions=1, facts={})) as put:
+    rows = 2 * ROWS_PER_GROUP + 10
+    with descriptor_output(
+        tmp_path / "x.parquet", DescriptorTableSpec(rows=rows, descriptor_dim=1, metadata={})
+    ) as put:
         for start in range(0, rows, 4096):
             point = np.arange(start, min(start + 4096, rows))
-            put(Keys(None, point, None), point[:, None].astype(np.float32))
+            put(PatchKeys(None, point, None), point[:, None].astype(np.float32))
     file = parquet.ParquetFile(tmp_path / "x.parquet")
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [
-        ROW_GROUP, ROW_GROUP, 10,
+        ROWS_PER_GROUP, ROWS_PER_GROUP, 10,
     ]  # fmt: skip
     table = file.read()
     assert table["point"].to_numpy().tolist() == list(range(rows))
@@ -78,7 +80,7 @@ def test_the_official_layout(tmp_path):
 def test_what_stops_it_leaves_what_was_there(tmp_path, name, stop):
     def interrupted():
         with descriptor_output(tmp_path / name, TABLE, force=True) as put:
-            put(Keys(["i_a"] * 16, np.zeros(16, int), np.arange(16)), FOUND[:16])
+            put(PatchKeys(["i_a"] * 16, np.zeros(16, int), np.arange(16)), FOUND[:16])
             raise stop
 
     with pytest.raises(stop):
@@ -115,10 +117,10 @@ def test_force_leaves_a_folder_that_holds_anything_else(tmp_path, kept):
     assert (tmp_path / "x" / kept).read_text() == "years of work"
 
 
-def test_a_place_that_refuses_is_one_sentence(tmp_path):
+def test_a_location_that_refuses_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(UserError, match="cannot be written"),
-        drafted(tmp_path / "file" / "x.npy", force=False),
+        atomic_output(tmp_path / "file" / "x.npy", force=False),
     ):
         pass

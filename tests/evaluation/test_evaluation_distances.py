@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial import distance as scipy_distance
 
-from hpsearch.evaluation.descriptor_table import Bank
-from hpsearch.evaluation.distances import Frame, indexed_distance, integral
-from hpsearch.evaluation.verification import _distances
+from hpsearch.evaluation.descriptor_table import DescriptorTable
+from hpsearch.evaluation.distances import CenteredCoordinates, indexed_distance, integral
+from hpsearch.evaluation.verification import _pair_distances
 
 CDIST = {"l2": "euclidean", "l1": "cityblock"}
 
@@ -39,10 +39,10 @@ def test_distances_are_scipys_to_the_last_bit(table, norm):
 @pytest.mark.parametrize(("norm", "name"), [("l2", "euclidean"), ("l1", "cityblock")])
 def test_verification_distances_are_scipys_in_float32(norm, name):
     table = np.random.default_rng(0).standard_normal((40, 16, 128)).astype(np.float32)
-    bank = Bank.of([table], names=["v_a"], device="cpu")
+    bank = DescriptorTable.from_arrays([table], names=["v_a"], device="cpu")
     rows = table.reshape(-1, 128)
     first, second = np.random.default_rng(1).integers(len(rows), size=(2, 3000))
-    found = _distances(bank, first, second, norm=norm)
+    found = _pair_distances(bank, first, second, norm=norm)
     scipy_pair = getattr(scipy_distance, name)
     expected = np.array([scipy_pair(rows[i], rows[j]) for i, j in zip(first, second, strict=True)])
     # BLAS may round the last bit of the L2 norm otherwise
@@ -56,20 +56,20 @@ def test_verification_distances_are_scipys_in_float32(norm, name):
 @given(tables(), st.sampled_from(["l2", "l1"]), st.sampled_from([torch.float32, torch.float64]))
 def test_approximations_stay_within_their_tolerance(table, norm, dtype):
     points = torch.from_numpy(table)
-    frame = Frame.around(points, norm=norm, dtype=dtype)
-    placed = frame.place(points)
-    weight = frame.weight(placed)
-    block = placed.new_empty((len(placed), len(placed)))
-    found = frame.approximate(placed, placed, weight=weight, out=block).double()
+    frame = CenteredCoordinates.fit(points, norm=norm, dtype=dtype)
+    transformed = frame.transform(points)
+    weight = frame.squared_norms(transformed)
+    block = transformed.new_empty((len(transformed), len(transformed)))
+    found = frame.approximate(transformed, transformed, weight=weight, out=block).double()
     exact = torch.from_numpy(
         scipy_distance.cdist(table, table, "sqeuclidean" if norm == "l2" else "cityblock")
     )
     power = 2 if norm == "l2" else 1
     exact = exact * frame.scale**power
     if norm == "l2":
-        centred = (points.double() - frame.centre.double()) * frame.scale
-        exact = exact - centred.square().sum(dim=1)[:, None]
-    whole = integral(placed)
+        centered = (points.double() - frame.center.double()) * frame.scale
+        exact = exact - centered.square().sum(dim=1)[:, None]
+    whole = integral(transformed)
     tolerance = frame.tolerance(weight, weight.max(), dimension=table.shape[1], exact=whole)
     slack = 1e-13 * (1 + exact.abs())  # of the reference itself
     assert ((found - exact).abs() <= tolerance.double()[:, None] + slack).all()

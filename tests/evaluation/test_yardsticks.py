@@ -4,7 +4,7 @@ import torch
 from skimage.feature import SIFT
 
 from hpsearch.errors import UserError
-from hpsearch.evaluation.baselines import normalised_pixels, root_sift, sift
+from hpsearch.evaluation.baselines import pixel_descriptor, root_sift, sift
 
 
 def textures(n, side):
@@ -19,7 +19,7 @@ def textures(n, side):
 
 def test_pixels_follow_their_formula():
     patches = textures(5, 32)
-    found = normalised_pixels(torch.from_numpy(patches)).numpy()
+    found = pixel_descriptor(torch.from_numpy(patches)).numpy()
     small = patches.reshape(5, 16, 2, 16, 2).mean(axis=(2, 4)).reshape(5, 256)
     expected = (small - small.mean(1, keepdims=True)) / small.std(1, keepdims=True)
     assert found.dtype == np.float32
@@ -29,14 +29,14 @@ def test_pixels_follow_their_formula():
 def test_pixels_ignore_contrast_and_brightness_and_spare_flat_patches():
     patches = torch.from_numpy(textures(5, 32))
     dimmer = (patches.float() / 2 + 20).to(torch.uint8)
-    found, dim = normalised_pixels(patches), normalised_pixels(dimmer)
+    found, dim = pixel_descriptor(patches), pixel_descriptor(dimmer)
     assert torch.allclose(found, dim, atol=0.1)
     flat = torch.full((1, 32, 32), 7, dtype=torch.uint8)
     flat[0, 0, 0] = 8
-    assert normalised_pixels(flat).abs().max() < 1
-    assert normalised_pixels(torch.from_numpy(textures(2, 65))).shape == (2, 256)
+    assert pixel_descriptor(flat).abs().max() < 1
+    assert pixel_descriptor(torch.from_numpy(textures(2, 65))).shape == (2, 256)
     with pytest.raises(UserError, match="at least 16×16"):
-        normalised_pixels(patches[:, :8])
+        pixel_descriptor(patches[:, :8])
 
 
 @pytest.mark.parametrize("side", [32, 65])
@@ -48,7 +48,7 @@ def test_sift_of_many_patches_is_sift_of_each(side):
         assert (sift(patches[i : i + 1])[0] == found[i]).all()
 
 
-def test_sift_is_scikit_images_at_the_centre_of_the_patch():
+def test_sift_is_scikit_images_at_the_center_of_the_patch():
     patch = textures(1, 65)[0]
     reference = SIFT(upsampling=1, n_octaves=1, n_scales=1)
     reference.positions = np.array([[32.0, 32.0]])

@@ -7,8 +7,13 @@ import pytest
 import ray
 
 from hpsearch.errors import UserError
-from hpsearch.execution.job_checks import check_arguments, check_data, check_fit, check_versions
-from hpsearch.execution.job_client import JobServer, shell_line
+from hpsearch.execution.job_checks import (
+    check_arguments,
+    check_capacity,
+    check_data,
+    check_versions,
+)
+from hpsearch.execution.job_client import JobClient, quote_command
 from hpsearch.execution.job_status import failure_line, progress_line
 from hpsearch.search.resources import Resources
 
@@ -25,7 +30,7 @@ def stranger() -> Iterator[str]:
         yield address
 
 
-def test_what_answers_and_is_no_head_is_said(stranger: str) -> None:
+def test_what_answers_and_is_no_head_is_reported(stranger: str) -> None:
     for address, words in (
         ("127.0.0.1:8265", "is not the address of a job server; give the dashboard's"),
         ("http://", "is not the address of a job server"),
@@ -34,7 +39,7 @@ def test_what_answers_and_is_no_head_is_said(stranger: str) -> None:
         (f"http://127.0.0.1:{free_port()}", "no Ray head answers at .*ray start --head"),
     ):
         with pytest.raises(UserError, match=words):
-            JobServer(address).jobs()
+            JobClient(address).jobs()
 
 
 @pytest.mark.parametrize(
@@ -49,7 +54,7 @@ def test_what_answers_and_is_no_head_is_said(stranger: str) -> None:
 )
 def test_no_password_reaches_the_cluster(words: list[str]) -> None:
     with pytest.raises(UserError, match="holds a password") as refused:
-        JobServer(HEAD).submit("mine", ["resume", "mine", *words], home="~/hpsearch")
+        JobClient(HEAD).submit("mine", ["resume", "mine", *words], home="~/hpsearch")
     assert "secret" not in str(refused.value)
 
 
@@ -65,11 +70,11 @@ def test_what_holds_no_password_passes() -> None:
 
 def test_versions_must_agree_but_for_the_last_number() -> None:
     major, minor, _ = ray.__version__.split(".", 2)
-    check_versions(HEAD, ray_there=f"{major}.{minor}.99", python_there=None)
+    check_versions(HEAD, head_ray=f"{major}.{minor}.99", head_python=None)
     with pytest.raises(UserError, match=r"runs Ray 2\.9\.3, but this is Ray 2\.60.*same on both"):
-        check_versions(HEAD, ray_there="2.9.3", python_there=None)
+        check_versions(HEAD, head_ray="2.9.3", head_python=None)
     with pytest.raises(UserError, match=r"runs Python 3\.9, but this is Python 3\.\d+;"):
-        check_versions(HEAD, ray_there=ray.__version__, python_there="3.9")
+        check_versions(HEAD, head_ray=ray.__version__, head_python="3.9")
 
 
 def test_a_store_that_the_head_cannot_see_is_refused_before(tmp_path: Path) -> None:
@@ -79,22 +84,22 @@ def test_a_store_that_the_head_cannot_see_is_refused_before(tmp_path: Path) -> N
         check_data("patches.arrow")
 
 
-def refused_room(asked: Resources, at_once: int | None = None) -> str:
+def refused_capacity(asked: Resources, at_once: int | None = None) -> str:
     with pytest.raises(UserError) as refused:
-        check_fit(NODES, asked, at_once)
+        check_capacity(NODES, asked, at_once)
     return str(refused.value)
 
 
-def test_room_that_no_node_has_is_refused_saying_what_there_is() -> None:
-    check_fit(NODES, Resources(), None)
-    check_fit(NODES, Resources(gpus=1, tpus=4), 2)
-    said = refused_room(Resources(gpus=2))
-    assert "asks for 1 CPU and 2 GPUs" in said
-    assert "there are 12 CPUs and 1 GPU and 4 TPUs on 3 nodes" in said
-    assert "--wait" in said
-    assert "9 CPUs" in refused_room(Resources(cpus=9, gpus=0, tpus=0))
-    assert "3 trials at once do not fit" in refused_room(Resources(gpus=1), 3)
-    assert "asks for 1 CPU and 8 TPUs" in refused_room(Resources(device="xla", tpus=8))
+def test_capacity_that_no_node_has_is_refused_saying_what_there_is() -> None:
+    check_capacity(NODES, Resources(), None)
+    check_capacity(NODES, Resources(gpus=1, tpus=4), 2)
+    output = refused_capacity(Resources(gpus=2))
+    assert "asks for 1 CPU and 2 GPUs" in output
+    assert "there are 12 CPUs and 1 GPU and 4 TPUs on 3 nodes" in output
+    assert "--wait" in output
+    assert "9 CPUs" in refused_capacity(Resources(cpus=9, gpus=0, tpus=0))
+    assert "3 trials at once do not fit" in refused_capacity(Resources(gpus=1), 3)
+    assert "asks for 1 CPU and 8 TPUs" in refused_capacity(Resources(device="xla", tpus=8))
 
 
 @pytest.mark.parametrize(
@@ -115,12 +120,12 @@ def test_room_that_no_node_has_is_refused_saying_what_there_is() -> None:
     ],
 )  # fmt: skip
 def test_why_a_job_failed_is_one_sentence(text: str, message: str, words: str) -> None:
-    said = failure_line(text, message)
-    assert words in said
-    assert "\n" not in said
+    output = failure_line(text, message)
+    assert words in output
+    assert "\n" not in output
 
 
-def test_a_store_that_lies_on_this_machine_alone_is_told_apart(tmp_path: Path) -> None:
+def test_a_store_that_lies_on_this_machine_alone_is_detected(tmp_path: Path) -> None:
     store = tmp_path / "own.arrow"
     store.touch()
     text = f"there is no patch store '{store}'"
@@ -144,4 +149,6 @@ def test_how_far_a_search_is_is_its_latest_line() -> None:
 
 
 def test_a_home_folder_is_the_heads() -> None:
-    assert shell_line(["search", "a b.py", "--home", "~/h s"]) == "search 'a b.py' --home ~/'h s'"
+    assert (
+        quote_command(["search", "a b.py", "--home", "~/h s"]) == "search 'a b.py' --home ~/'h s'"
+    )

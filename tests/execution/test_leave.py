@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.execution.preemption_agent import Watch, Worker, aws, gcp, workers
+from hpsearch.execution.preemption_agent import (
+    PreemptionWatcher,
+    RayletProcess,
+    aws_seconds_until_interruption,
+    gcp_seconds_until_preemption,
+    local_raylets,
+)
 
 from ..clouds import NODE, Metadata, metadata, raylet
 
@@ -23,21 +29,23 @@ def server() -> Iterator[Metadata]:
 
 def test_a_worker_is_found_with_its_node_and_its_head(tmp_path: Path) -> None:
     with raylet(tmp_path) as pid:
-        assert workers(str(tmp_path)) == [Worker(pid, NODE, "127.0.0.1:1", str(tmp_path))]
-        assert pid in {worker.pid for worker in workers()}
-        assert workers(str(tmp_path / "second")) == []
-    assert workers(str(tmp_path)) == []
+        assert local_raylets(str(tmp_path)) == [
+            RayletProcess(pid, NODE, "127.0.0.1:1", str(tmp_path))
+        ]
+        assert pid in {worker.pid for worker in local_raylets()}
+        assert local_raylets(str(tmp_path / "second")) == []
+    assert local_raylets(str(tmp_path)) == []
 
 
 def test_a_head_is_no_worker(tmp_path: Path) -> None:
     with raylet(tmp_path, "--head"):
-        assert workers(str(tmp_path)) == []
+        assert local_raylets(str(tmp_path)) == []
 
 
 def test_ec2_says_when_it_takes_a_machine(server: Metadata) -> None:
-    assert aws(server.url) is None
+    assert aws_seconds_until_interruption(server.url) is None
     server.take_away(120)
-    left = aws(server.url)
+    left = aws_seconds_until_interruption(server.url)
     assert left is not None
     assert 115 < left <= 120
 
@@ -45,53 +53,61 @@ def test_ec2_says_when_it_takes_a_machine(server: Metadata) -> None:
 def test_google_cloud_says_it_at_once_to_a_question_that_hangs(server: Metadata) -> None:
     threading.Timer(0.3, server.take_away, [30]).start()
     began = time.monotonic()
-    assert gcp(server.url) == 30
+    assert gcp_seconds_until_preemption(server.url) == 30
     assert 0.2 < time.monotonic() - began < 3
-    assert gcp(server.url) == 30, "and again, should it have come between two questions"
+    assert gcp_seconds_until_preemption(server.url) == 30, (
+        "and again, should it have come between two questions"
+    )
 
 
 def test_a_server_out_of_order_says_nothing(server: Metadata) -> None:
     server.take_away(60)
     for server.status in (404, 503):
-        for cloud in (aws, gcp):
+        for cloud in (aws_seconds_until_interruption, gcp_seconds_until_preemption):
             with pytest.raises(OSError, match=str(server.status)):
                 cloud(server.url)
 
 
-def test_each_head_is_told_once_and_again_if_it_did_not_listen(
+def test_each_head_is_notified_once_and_again_if_it_did_not_listen(
     server: Metadata, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    said: list[tuple[str, float]] = []
+    message: list[tuple[str, float]] = []
 
-    def listens_the_second_time(worker: Worker, seconds: float) -> bool:
-        said.append((worker.node, seconds))
-        return len(said) > 1
+    def listens_the_second_time(worker: RayletProcess, seconds: float) -> bool:
+        message.append((worker.node_id, seconds))
+        return len(message) > 1
 
-    watch = Watch(lambda: aws(server.url), listens_the_second_time, str(tmp_path))
+    watch = PreemptionWatcher(
+        lambda: aws_seconds_until_interruption(server.url), listens_the_second_time, str(tmp_path)
+    )
     with raylet(tmp_path):
-        watch.look()
+        watch.poll()
         server.status = 503
-        watch.look()
-        watch.look()
-        assert (said, len(caplog.records)) == ([], 1), "one line, not one for each question"
+        watch.poll()
+        watch.poll()
+        assert (message, len(caplog.records)) == ([], 1), "one line, not one for each question"
         server.status = 200
         server.take_away(100)
         for _ in range(4):
-            watch.look()
-    assert [node for node, _ in said] == [NODE, NODE]
-    assert all(90 < seconds <= 100 for _, seconds in said)
+            watch.poll()
+    assert [node for node, _ in message] == [NODE, NODE]
+    assert all(90 < seconds <= 100 for _, seconds in message)
     assert [record.getMessage() for record in caplog.records] == [
         "the metadata server does not answer (it answers 503); it is asked again",
         "the metadata server answers again",
     ]
 
 
-@pytest.mark.parametrize("said", ["", "soon", "[]", '{"action": "terminate"}', '{"time": 7}'])
-def test_what_is_no_notice_tells_nobody(server: Metadata, said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("message", ["", "soon", "[]", '{"action": "terminate"}', '{"time": 7}'])
+def test_what_is_no_notice_notifies_nobody(server: Metadata, message: str, tmp_path: Path) -> None:
     server.take_away(60)
-    server.words = said
+    server.words = message
     with raylet(tmp_path):
-        Watch(lambda: aws(server.url), lambda *_: pytest.fail("told"), str(tmp_path)).look()
+        PreemptionWatcher(
+            lambda: aws_seconds_until_interruption(server.url),
+            lambda *_: pytest.fail("told"),
+            str(tmp_path),
+        ).poll()
 
 
 def test_the_program_outlives_a_silent_server_and_says_what_it_does(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from hpsearch.execution.optuna_searcher import OUTCOME, StudySearch
+from hpsearch.execution.optuna_searcher import OUTCOME_ATTR, OptunaSearcher
 from hpsearch.search.search import load_search
 from hpsearch.search.study import open_study
 
@@ -31,8 +31,8 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def bridge(folder: Path, trials: int = 40) -> StudySearch:
-    return StudySearch(folder, space=folder / "space.py", trials=trials)
+def bridge(folder: Path, trials: int = 40) -> OptunaSearcher:
+    return OptunaSearcher(folder, space=folder / "space.py", trials=trials)
 
 
 def bridge_after(folder: Path, count: int) -> list:
@@ -69,7 +69,7 @@ ENDINGS = [
 
 
 @pytest.mark.parametrize(("status", "state", "value"), ENDINGS)
-def test_every_ending_is_told_truly(
+def test_every_ending_is_reported_correctly(
     folder: Path, status: str, state: TrialState, value: float
 ) -> None:
     search = bridge(folder)
@@ -80,7 +80,7 @@ def test_every_ending_is_told_truly(
     assert trial.state == state
     assert trial.value == value
     assert trial.intermediate_values == {10: 0.5, 20: value}
-    assert trial.user_attrs[OUTCOME] == ("pruned" if status == "running" else status)
+    assert trial.user_attrs[OUTCOME_ATTR] == ("pruned" if status == "running" else status)
     assert (trial.constraints["collapsed"] > 0) == (status in ("collapsed", "diverged"))
 
 
@@ -90,7 +90,7 @@ def test_a_trial_that_was_stopped_in_a_collapse_has_collapsed(folder: Path) -> N
     search.on_trial_complete(trial_id="a", result={**result(20, 0.0), "collapsed": True})
     (trial,) = study_of(folder).trials
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.0)
-    assert trial.user_attrs[OUTCOME] == "collapsed"
+    assert trial.user_attrs[OUTCOME_ATTR] == "collapsed"
     assert trial.constraints["collapsed"] > 0
 
 
@@ -119,7 +119,7 @@ def test_the_best_trial_is_one_that_did_not_collapse(folder: Path) -> None:
     assert study_of(folder).best_trial.number == 0
 
 
-def test_what_is_told_twice_changes_nothing(folder: Path) -> None:
+def test_what_is_sent_twice_changes_nothing(folder: Path) -> None:
     search = bridge(folder)
     search.suggest("a")
     for _ in range(2):
@@ -139,7 +139,7 @@ def test_a_restart_hands_out_the_trials_that_did_not_end_and_then_new_ones(folde
     handed = [again.suggest(trial) for trial in "xyz"]
     assert [config["number"] for config in handed] == [0, 2, 3]
     assert [config["trial"] for config in handed[:2]] == [before[0], before[2]]
-    assert again.suggest("one too many") == StudySearch.FINISHED
+    assert again.suggest("one too many") == OptunaSearcher.FINISHED
     again.on_trial_complete(trial_id="x", result=result(100, 0.5, "completed"))
     states = [trial.state for trial in study_of(folder).trials]
     assert states == [TrialState.COMPLETE] * 2 + [TrialState.RUNNING] * 2

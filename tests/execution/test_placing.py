@@ -5,11 +5,11 @@ from pathlib import Path
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from hpsearch.execution.optuna_searcher import StudySearch, reconcile
-from hpsearch.execution.placement import Fleet, PlacedSearch, bundles
-from hpsearch.execution.retry_policy import Lives
-from hpsearch.execution.shutdown import Farewell
-from hpsearch.search.resources import MEMORY_SHARE, Resources
+from hpsearch.execution.optuna_searcher import OptunaSearcher, reconcile
+from hpsearch.execution.placement import ResourceAllocator, ResourceAwareSearcher, placement_group
+from hpsearch.execution.retry_policy import RetryPolicy
+from hpsearch.execution.shutdown import GracefulShutdown
+from hpsearch.search.resources import MEMORY_SHARE_METRIC, Resources
 from hpsearch.search.search import load_search
 from hpsearch.search.study import open_study
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
@@ -35,10 +35,14 @@ def begin(tmp_path: Path, space: str = SPACE) -> SearchFolder:
     return Workspace(tmp_path / "home").create("placed", tmp_path / "space.py", record)
 
 
-def searcher(folder: SearchFolder, fleet: Fleet, lives: Lives | None = None) -> PlacedSearch:
-    study = StudySearch(folder.path, space=folder.space, trials=3)
-    farewell = Farewell(tell=lambda: None, busy=lambda: fleet.busy)
-    return PlacedSearch(study, fleet, lives or Lives(), farewell)
+def searcher(
+    folder: SearchFolder, allocator: ResourceAllocator, retry_policy: RetryPolicy | None = None
+) -> ResourceAwareSearcher:
+    study = OptunaSearcher(folder.path, space=folder.space, trials=3)
+    shutdown = GracefulShutdown(
+        notify_workers=lambda: None, has_running_trials=lambda: allocator.has_running
+    )
+    return ResourceAwareSearcher(study, allocator, retry_policy or RetryPolicy(), shutdown)
 
 
 def flat(seen: int, value: float, status: str = "running", **metrics: float) -> dict:
@@ -47,35 +51,37 @@ def flat(seen: int, value: float, status: str = "running", **metrics: float) -> 
     return {"seen": seen, "objective": value, "status": status, **inside}
 
 
-def test_trials_wait_for_places_and_both_kinds_are_used(tmp_path: Path) -> None:
+def test_trials_wait_for_capacity_and_both_kinds_are_used(tmp_path: Path) -> None:
     folder = begin(tmp_path)
-    lives = Lives()
-    search = searcher(folder, Fleet(Resources(), [{"CPU": 8, "GPU": 1, "TPU": 1}]), lives)
+    retry_policy = RetryPolicy()
+    search = searcher(
+        folder, ResourceAllocator(Resources(), [{"CPU": 8, "GPU": 1, "TPU": 1}]), retry_policy
+    )
     configs = [search.suggest(trial) for trial in ("a", "b", "c")]
     assert configs[2] is None
     assert sorted(config["place"]["kind"] for config in configs[:2]) == ["gpu", "tpu"]
-    assert {tuple(bundles(config).bundles[0]) for config in configs[:2]} == {
+    assert {tuple(placement_group(config).bundles[0]) for config in configs[:2]} == {
         ("CPU", "GPU"),
         ("CPU", "TPU"),
     }
     study = open_study(folder.path, search=load_search(folder.space))
     assert len(study.trials) == 2, "nothing is drawn before there is a place"
     gpu = configs[0]["place"]["kind"] == "gpu"
-    share = {MEMORY_SHARE: 0.5 / 1.25, "val/retrieval": 0.3}
+    share = {MEMORY_SHARE_METRIC: 0.5 / 1.25, "val/retrieval": 0.3}
     search.on_trial_result("a" if gpu else "b", flat(10, 0.4, "running", **share))
     search.on_trial_complete("a", flat(100, 0.5, "completed", **{"val/retrieval": 0.3}))
-    lives.give_up("b", "it raised")
+    retry_policy.mark_failed("b", "it raised")
     search.on_trial_complete("b", error=True)
     third = search.suggest("c")
     assert third["place"]["gpus"] == 0.5, "packed by the memory that was measured"
     assert search.suggest("d") is None, "the third may have to begin again"
-    lives.give_up("c", "out of GPU memory", squeezed=True)
+    retry_policy.mark_failed("c", "out of GPU memory", out_of_gpu_memory=True)
     search.on_trial_complete("c", error=True)
     again = search.suggest("d")
     assert again == {**third, "place": again["place"]}
     assert again["place"]["gpus"] == 1, "it has the GPU to itself"
     assert not search.exhausted
-    lives.died("d", again["id"], "The actor died")
+    retry_policy.record_worker_death("d", again["id"], "The actor died")
     search.on_trial_complete("d", error=True)
     assert search.suggest("e")["id"] == again["id"], "its worker died: it goes on"
     search.on_trial_complete("e", flat(100, 0.5, "completed", **{"val/retrieval": 0.3}))
@@ -85,36 +91,36 @@ def test_trials_wait_for_places_and_both_kinds_are_used(tmp_path: Path) -> None:
     assert study.trials[1].state == TrialState.FAIL
 
 
-def test_the_ledger_learns_how_a_trial_ended_from_the_study(tmp_path: Path) -> None:
+def test_the_event_log_learns_how_a_trial_ended_from_the_study(tmp_path: Path) -> None:
     folder = begin(tmp_path, SPACE.replace("extra_objectives=[RETRIEVAL],", ""))
-    lives = Lives()
-    search = searcher(folder, Fleet(Resources(), [{"CPU": 3}]), lives)
+    retry_policy = RetryPolicy()
+    search = searcher(folder, ResourceAllocator(Resources(), [{"CPU": 3}]), retry_policy)
     for trial in "abc":
         config = search.suggest(trial)
-        folder.ledger.append(
+        folder.event_log.append(
             "start", trial=config["id"], number=config["number"], config=config["trial"]
         )
     search.on_trial_complete("a", flat(100, 0.5, "completed"))
-    lives.give_up("b", "it raised")
+    retry_policy.mark_failed("b", "it raised")
     search.on_trial_complete("b", error=True)  # and the driver dies before the ledger hears of it
     reconcile(folder)
     assert [run.status for run in folder.runs()] == ["completed", "failed", "running"]
-    size = folder.ledger.path.stat().st_size
+    size = folder.event_log.path.stat().st_size
     reconcile(folder)
-    assert folder.ledger.path.stat().st_size == size
+    assert folder.event_log.path.stat().st_size == size
 
 
 def test_where_a_machine_ran_out_of_memory_fewer_run_until_the_guilty_one_is_alone(
     tmp_path: Path,
 ) -> None:
     folder = begin(tmp_path, SPACE.replace("extra_objectives=[RETRIEVAL],", ""))
-    lives = Lives()
-    search = searcher(folder, Fleet(Resources(), [{"CPU": 2}]), lives)
+    retry_policy = RetryPolicy()
+    search = searcher(folder, ResourceAllocator(Resources(), [{"CPU": 2}]), retry_policy)
     greedy, newest = (search.suggest(trial) for trial in "ab")
-    lives.died("b", newest["id"], "running low on memory")
+    retry_policy.record_worker_death("b", newest["id"], "running low on memory")
     search.on_trial_complete("b", error=True)
     assert search.suggest("c") is None, "one at a time, for there was no memory for two"
-    lives.died("a", greedy["id"], "running low on memory")
+    retry_policy.record_worker_death("a", greedy["id"], "running low on memory")
     search.on_trial_complete("a", error=True)
     first, second = search.suggest("c"), search.suggest("d")
     assert (first["id"], second["number"]) == (newest["id"], 2), "two at a time again"

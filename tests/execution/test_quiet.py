@@ -3,7 +3,7 @@
 import pytest
 from ray._private import worker
 
-from hpsearch.execution.ray_patches import deaths_told_once
+from hpsearch.execution.ray_patches import suppress_worker_death_logs
 
 DEATHS = [
     "A worker died or was killed while executing a task by an unexpected system error. To ...",
@@ -14,16 +14,16 @@ DEATHS = [
 
 
 def tell(*lines: str) -> None:
-    said = {"lines": list(lines), "pid": "raylet", "is_err": False}
-    worker.print_to_stdstream(said, ignore_prefix=False)  # pyright: ignore
+    message = {"lines": list(lines), "pid": "raylet", "is_err": False}
+    worker.print_to_stdstream(message, ignore_prefix=False)  # pyright: ignore
 
 
 @pytest.mark.parametrize("death", DEATHS, ids=["died", "low memory", "memory pressure", "many"])
-def test_a_death_is_not_told_again_and_all_else_is(
+def test_a_death_is_not_repeated_and_all_else_is(
     death: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     disk = f"a disk is full, and not: {death}"  # Ray prints no line twice
-    with deaths_told_once():
+    with suppress_worker_death_logs():
         tell(death)
         assert capsys.readouterr().out == ""
         tell(death, disk)

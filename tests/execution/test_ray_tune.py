@@ -9,7 +9,7 @@ import ray
 
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
-from hpsearch.execution.ray_runtime import check_room, start_ray, stop_ray
+from hpsearch.execution.ray_runtime import check_capacity_now, start_ray, stop_ray
 from hpsearch.execution.tuner import run_session
 from hpsearch.search.resources import Resources
 from hpsearch.search.stopping import Limits
@@ -87,11 +87,11 @@ def test_one_search_uses_gpus_and_tpus_and_ends_cleanly_at_a_limit(
     session = run_session(folder)
     assert session.limit == "1,000 patches"
     assert not session.exhausted
-    assert at_once(folder.ledger.events()) == {"gpu": 1, "tpu": 1}
+    assert at_once(folder.event_log.events()) == {"gpu": 1, "tpu": 1}
     cut = statuses(folder.runs())
     assert set(cut) <= {"completed", "interrupted"}, "nobody was pruned"
     assert 1_000 <= sum(run.seen for run in folder.runs()) < 6 * 480
-    session = run_session(folder.changed(limits=Limits(patches=100_000)))
+    session = run_session(folder.with_record(limits=Limits(patches=100_000)))
     assert (session.limit, session.exhausted) == ("", True)
     assert statuses(folder.runs()) == ["completed"] * 6
     seen = [[report["seen"] for report in run.reports] for run in folder.runs()]
@@ -116,12 +116,12 @@ def test_a_search_in_folds_stops_a_bad_configuration_after_one(
 
 def test_more_than_the_cluster_can_hold_is_refused() -> None:
     with pytest.raises(UserError, match="9 trials at once do not fit: each asks for 1 CPU"):
-        check_room(Resources(device="cpu"), 9)
+        check_capacity_now(Resources(device="cpu"), 9)
     with pytest.raises(UserError, match="asks for 1 CPU and 2 GPUs, but no node"):
-        check_room(Resources(gpus=2), None)
+        check_capacity_now(Resources(gpus=2), None)
 
 
-def test_a_cluster_that_is_not_there_is_said_at_once() -> None:
+def test_a_cluster_that_is_not_there_is_reported_at_once() -> None:
     stop_ray()  # the last test of this file
     began, port = time.monotonic(), free_port()
     for address in (f"127.0.0.1:{port}", f"ray://localhost:{port}", "no.such.host.invalid:6379"):

@@ -20,11 +20,11 @@ def test_they_are_all_there(expected: dict[str, Any]) -> None:
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
 def test_a_space_draws_what_it_drew(path: Path, expected: dict[str, Any]) -> None:
     search, facts = load_search(path), expected["spaces"][path.stem]
-    search.rehearse()
-    assert (search.budget, search.report_every, search.total()) == tuple(facts["terms"])
+    search.validate_space()
+    assert (search.budget, search.report_every, search.num_trials()) == tuple(facts["terms"])
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for known in facts["drawn"]:
         trial = study.ask()
-        config = search.draw(trial)
+        config = search.suggest_config(trial)
         assert trial.params == pytest.approx(known)
         assert TrialConfig.model_validate_json(config.model_dump_json()) == config

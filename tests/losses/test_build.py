@@ -15,16 +15,16 @@ from hpsearch.config import (
     InBatchHard,
     Pairs,
     Percentile,
+    PKSampler,
     RandomTriplets,
     SoftMargin,
-    SxK,
     Triplet,
 )
 from hpsearch.losses import build_loss
 
 KINDS = ["euclidean", "squared", "mean_squared"]
 MARGINS = [HardMargin(alpha=0.3), HardMargin(alpha=3.0), SoftMargin(), SoftMargin(alpha=1.0)]
-TRIPLETS, PAIRS, GROUPS = RandomTriplets(batch=6), Pairs(batch=5), SxK(groups=3, views=3)
+TRIPLETS, PAIRS, GROUPS = RandomTriplets(batch=6), Pairs(batch=5), PKSampler(groups=3, views=3)
 SHAPES = {"random_triplets": (3, 6), "pairs": (2, 5), "sxk": (1, 9)}
 
 CATALOGUE = [
@@ -56,7 +56,7 @@ def distance(x, y, kind="euclidean"):
     return square / len(x) if kind == "mean_squared" else square
 
 
-def pays(z, margin):
+def loss_of(z, margin):
     if isinstance(margin, HardMargin):
         return (z + margin.alpha).clamp_min(0)
     return torch.log1p(torch.exp(-(z + margin.alpha).abs())) + (z + margin.alpha).clamp_min(0)
@@ -70,7 +70,7 @@ def slow_triplet(settings, x):
     kind = "squared" if isinstance(settings, FaceNet) else settings.distance
     return mean(
         [
-            pays(distance(a, p, kind) - distance(a, n, kind), settings.margin)
+            loss_of(distance(a, p, kind) - distance(a, n, kind), settings.margin)
             for a, p, n in zip(*x, strict=True)
         ]
     )
@@ -89,30 +89,32 @@ def by_anchor(x, views, kind):
 
 def slow_batch_hard(settings, x, views=3):
     anchors = by_anchor(x[0], views, settings.distance)
-    return mean([pays(max(near) - min(far), settings.margin) for near, far in anchors])
+    return mean([loss_of(max(near) - min(far), settings.margin) for near, far in anchors])
 
 
 def slow_batch_all(settings, x, views=3):
     anchors = by_anchor(x[0], views, settings.distance)
-    paid = [pays(p - n, settings.margin) for near, far in anchors for p in near for n in far]
+    loss_values = [
+        loss_of(p - n, settings.margin) for near, far in anchors for p in near for n in far
+    ]
     if settings.average == "nonzero":
-        paid = [value for value in paid if value > 0] or [0 * x.sum()]
-    return mean(paid)
+        loss_values = [value for value in loss_values if value > 0] or [0 * x.sum()]
+    return mean(loss_values)
 
 
 def slow_pairs(settings, x):
     q = getattr(settings, "q", 0)
     combine = getattr(settings, "combine", "min" if isinstance(settings, HardNet) else "mean")
     anchors, positives = x
-    n, paid = len(anchors), []
+    n, loss_values = len(anchors), []
     for i in range(n):
         row = sorted(distance(anchors[i], positives[j]) for j in range(n) if j != i)
         column = sorted(distance(anchors[j], positives[i]) for j in range(n) if j != i)
         rank = int(q / 100 * (n - 2))
         two = row[rank], column[rank]
         negative = min(two) if combine == "min" else (two[0] + two[1]) / 2
-        paid.append(pays(distance(anchors[i], positives[i]) - negative, settings.margin))
-    return mean(paid)
+        loss_values.append(loss_of(distance(anchors[i], positives[i]) - negative, settings.margin))
+    return mean(loss_values)
 
 
 def slow_contrastive(settings, x):
@@ -167,7 +169,7 @@ def test_value_and_gradient_equal_an_explicit_loop(settings, sampler, dtype):
 
 
 @every_loss
-def test_bfloat16_pays_what_float32_pays_on_the_same_numbers(settings, sampler):
+def test_bfloat16_gives_the_loss_of_float32_on_the_same_numbers(settings, sampler):
     x, loss = batch(sampler, dtype=torch.bfloat16), build_loss(settings, sampler)
     value, gradient = value_and_gradient(loss, x)
     full_value, full_gradient = value_and_gradient(loss, x.float())
@@ -185,11 +187,11 @@ def test_autocast_does_not_change_the_loss(settings, sampler):
 
 @every_loss
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_constant_encoder_pays_exactly_the_collapse_value(settings, sampler, dtype):
+def test_a_constant_encoder_has_exactly_the_collapse_value(settings, sampler, dtype):
     for value in (0.0, 0.0884, 1.0, 37.3):
         x = torch.full((*SHAPES[sampler.kind], 128), value, dtype=dtype)
-        paid, gradient = value_and_gradient(build_loss(settings, sampler), x)
-        assert float(paid) == pytest.approx(settings.collapse_value, abs=1e-6)
+        loss_values, gradient = value_and_gradient(build_loss(settings, sampler), x)
+        assert float(loss_values) == pytest.approx(settings.collapse_value, abs=1e-6)
         assert gradient.isfinite().all()
 
 
@@ -204,7 +206,7 @@ def adversarial(sampler):
 
 
 @every_loss
-def test_adversarial_batches_pay_what_the_loop_says_with_finite_gradients(settings, sampler):
+def test_adversarial_batches_have_the_loss_of_the_loop_with_finite_gradients(settings, sampler):
     loss = build_loss(settings, sampler)
     for x in adversarial(sampler):
         value, gradient = value_and_gradient(loss, x)
@@ -233,7 +235,7 @@ def test_known_collapse_values():
 def test_group_losses_equal_the_loop_at_other_shapes(loss, groups, views):
     generator = torch.Generator().manual_seed(groups)
     x = torch.randn(1, groups * views, 8, generator=generator, dtype=torch.float64)
-    fast = build_loss(loss(), SxK(groups=groups, views=views))
+    fast = build_loss(loss(), PKSampler(groups=groups, views=views))
     reference = slow_batch_hard if loss is BatchHard else slow_batch_all
     expected = value_and_gradient(lambda y: reference(loss(), y, views), x)
     torch.testing.assert_close(value_and_gradient(fast, x), expected)
@@ -242,7 +244,9 @@ def test_group_losses_equal_the_loop_at_other_shapes(loss, groups, views):
 def test_batch_all_in_chunks_equals_batch_all_at_once(monkeypatch):
     x, loss = batch(GROUPS), build_loss(BatchAll(average="nonzero"), GROUPS)
     whole = value_and_gradient(loss, x)
-    monkeypatch.setattr("hpsearch.losses.metric_losses.CHUNK", 30)  # 12 triplets an anchor
+    monkeypatch.setattr(
+        "hpsearch.losses.metric_losses.MAX_TRIPLETS_PER_CHUNK", 30
+    )  # 12 triplets an anchor
     torch.testing.assert_close(value_and_gradient(loss, x), whole)
 
 
@@ -263,11 +267,11 @@ def test_percentile_zero_is_in_batch_hard_or_hardnet():
 
 def test_two_pairs_have_one_negative_at_every_percentile():
     x = batch(PAIRS)[:, :2]
-    paid = [float(build_loss(Percentile(q=q), Pairs(batch=2))(x)) for q in (0, 50, 100)]
-    assert len(set(paid)) == 1
+    loss_values = [float(build_loss(Percentile(q=q), Pairs(batch=2))(x)) for q in (0, 50, 100)]
+    assert len(set(loss_values)) == 1
 
 
-def test_unit_descriptors_pay_r1_s_equation_6():
+def test_the_loss_of_unit_descriptors_is_r1_s_equation_6():
     x = torch.nn.functional.normalize(batch(PAIRS, dtype=torch.float64), dim=2)
     d = (2 * (1 - x[0] @ x[1].T)).sqrt()
     others = d + 10 * torch.eye(5)

@@ -9,7 +9,7 @@ from hpsearch.config import L2Net
 from hpsearch.config.networks import ShallowUNet
 from hpsearch.errors import UserError
 from hpsearch.models import Pipeline, build_denoiser, build_descriptor, describe
-from hpsearch.models.onnx_export import PARITY, difference, export_onnx
+from hpsearch.models.onnx_export import MAX_PARITY_DIFFERENCE, export_onnx, max_difference
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
 pytest.importorskip("onnxscript", reason="the extra [onnx] is not installed")
@@ -26,8 +26,8 @@ def pipeline(seed=0):
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     path = tmp_path_factory.mktemp("onnx") / "pipeline.onnx"
-    found = export_onnx(pipeline(), path, facts={"hpsearch.model": "a test"})
-    assert found <= PARITY
+    found = export_onnx(pipeline(), path, metadata={"hpsearch.model": "a test"})
+    assert found <= MAX_PARITY_DIFFERENCE
     return path
 
 
@@ -39,7 +39,9 @@ def test_any_number_of_patches_gives_the_pipelines_descriptors(exported, number)
     (found,) = session.run(["descriptors"], {"patches": patches})
     assert found.shape == (number, 128)
     if number:
-        np.testing.assert_allclose(found, describe(pipeline().eval(), patches), atol=PARITY)
+        np.testing.assert_allclose(
+            found, describe(pipeline().eval(), patches), atol=MAX_PARITY_DIFFERENCE
+        )
 
 
 def test_a_black_patch_gives_no_nan(exported):
@@ -56,7 +58,7 @@ def test_the_file_says_which_model_it_is(exported):
 
 
 def test_another_network_differs(exported):
-    assert difference(pipeline(seed=1).eval(), exported) > PARITY
+    assert max_difference(pipeline(seed=1).eval(), exported) > MAX_PARITY_DIFFERENCE
 
 
 class Drifting(nn.Module):
@@ -73,4 +75,4 @@ class Drifting(nn.Module):
 
 def test_a_file_that_differs_is_refused(tmp_path):
     with pytest.raises(UserError, match="and is not kept"):
-        export_onnx(Drifting(2e-4), tmp_path / "x.onnx", facts={})
+        export_onnx(Drifting(2e-4), tmp_path / "x.onnx", metadata={})

@@ -11,16 +11,16 @@ from hpsearch.config.networks import DnCNNTransfer, ShallowUNet
 from hpsearch.errors import UserError
 from hpsearch.models import Pipeline, build_denoiser, build_descriptor
 from hpsearch.models.serialization import (
-    WEIGHTS,
-    Recipe,
-    ServedPipeline,
+    WEIGHTS_FILE,
+    PipelineSpec,
+    PyfuncModel,
     as_array,
-    checked,
     load_pipeline,
     save_pipeline,
+    validate_patches,
 )
 
-RECIPE = Recipe(
+RECIPE = PipelineSpec(
     denoiser=ShallowUNet(width=0.125), descriptor=L2Net(width=0.125, unit_norm=True, dropout=0.5)
 )
 
@@ -42,8 +42,8 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(folder) -> ServedPipeline:
-    return ServedPipeline(load_pipeline(folder))
+def served(folder) -> PyfuncModel:
+    return PyfuncModel(load_pipeline(folder))
 
 
 @pytest.mark.parametrize("size", [1, 2, 63, 64, 65, 150])
@@ -84,25 +84,25 @@ def test_any_kind_of_number_gives_the_same_descriptors(served, kind):
 )
 def test_what_is_no_patch_is_refused(given, words):
     with pytest.raises(UserError, match=words):
-        checked(as_array(given))
+        validate_patches(as_array(given))
 
 
-def test_the_first_value_that_is_no_grey_level_is_named():
+def test_the_first_value_that_is_no_gray_level_is_named():
     x = patches(5).astype(float)
     x[3, 1, 2] = np.nan
     with pytest.raises(UserError, match="nan in patch 13, row 1, column 2"):
-        checked(x, first=10)
+        validate_patches(x, first=10)
 
 
 def test_dark_patches_are_no_scaled_ones():
-    assert checked(np.ones((1, 32, 32))).max() == 1
+    assert validate_patches(np.ones((1, 32, 32))).max() == 1
 
 
 def test_a_transferred_denoiser_loads_where_its_first_weights_are_gone(tmp_path):
     front = DnCNN(depth=3, channels=2)
     torch.save(build_denoiser(front, seed=0).state_dict(), tmp_path / "front.pt")
     settings = DnCNNTransfer(front=front, weights=str(tmp_path / "front.pt"), head=front)
-    recipe = Recipe(denoiser=settings, descriptor=RECIPE.descriptor)
+    recipe = PipelineSpec(denoiser=settings, descriptor=RECIPE.descriptor)
     pipeline = Pipeline(
         denoiser=build_denoiser(settings, seed=1),
         descriptor=build_descriptor(recipe.descriptor, seed=2),
@@ -125,19 +125,19 @@ class Bomb:
 
 def test_code_in_the_weights_is_not_run(folder, tmp_path):
     save_pipeline(load_pipeline(folder), RECIPE, tmp_path)
-    weights = torch.load(tmp_path / WEIGHTS, weights_only=True)
-    torch.save({**weights, "extra": Bomb(tmp_path / "ran")}, tmp_path / WEIGHTS)
+    weights = torch.load(tmp_path / WEIGHTS_FILE, weights_only=True)
+    torch.save({**weights, "extra": Bomb(tmp_path / "ran")}, tmp_path / WEIGHTS_FILE)
     with pytest.raises(UserError, match="holds no pipeline that this version reads"):
         load_pipeline(tmp_path)
     assert not (tmp_path / "ran").exists()
-    torch.load(tmp_path / WEIGHTS, weights_only=False)
+    torch.load(tmp_path / WEIGHTS_FILE, weights_only=False)
     assert (tmp_path / "ran").exists(), "the bomb is real"
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"no zip"])
 def test_damaged_weights_are_one_sentence(folder, tmp_path, damage):
     save_pipeline(load_pipeline(folder), RECIPE, tmp_path)
-    (tmp_path / WEIGHTS).write_bytes(damage)
+    (tmp_path / WEIGHTS_FILE).write_bytes(damage)
     with pytest.raises(UserError, match="register the model again"):
         load_pipeline(tmp_path)
 

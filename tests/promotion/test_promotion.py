@@ -7,13 +7,13 @@ import pytest
 from hpsearch.config import SGD, TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.promotion.retraining_plan import (
-    Plan,
-    Standing,
-    plan,
-    reasons,
-    standings,
-    table,
-    typical,
+    RetrainingPlan,
+    RetrainingResult,
+    explain_selection,
+    make_plan,
+    median_run,
+    rank,
+    retraining_table,
 )
 from hpsearch.search.objective import MEAN_MAP, Objective
 from hpsearch.tracking.run_state import Run, RunStatus
@@ -31,7 +31,7 @@ def run(
     )
 
 
-def again(found: Plan, values: dict[float, list[float | RunStatus]]) -> list[Run]:
+def again(found: RetrainingPlan, values: dict[float, list[float | RunStatus]]) -> list[Run]:
     """Runs of a promotion, by learning rate and seed."""
     runs = []
     for number, config in enumerate(found.configs):
@@ -50,57 +50,62 @@ def test_the_best_completed_configurations_are_chosen_with_seeds_of_their_own() 
         run(2, 0.7, lr=0.3, seed=4),
         run(3, 0.6, lr=0.4),
     ]
-    found = plan("s", runs, MEAN_MAP, top=2, seeds=2)
+    found = make_plan("s", runs, MEAN_MAP, top=2, seeds=2)
     assert [one.trial for one in found.chosen] == ["002", "003"]
     assert [config.seed for config in found.configs] == [5, 1, 6, 2]
-    assert [one.trial for one in plan("s", runs, SECONDS, top=1, seeds=1).chosen] == ["000"]
+    assert [one.trial for one in make_plan("s", runs, SECONDS, top=1, seeds=1).chosen] == ["000"]
 
 
 def test_trials_that_differ_in_their_seed_alone_are_one_configuration() -> None:
     runs = [run(0, 0.9, seed=0), run(1, 0.1, seed=3), run(2, 0.6, lr=0.2)]
-    found = plan("s", runs, MEAN_MAP, top=3, seeds=1)
+    found = make_plan("s", runs, MEAN_MAP, top=3, seeds=1)
     assert [(one.trial, one.objective) for one in found.chosen] == [("002", 0.6), ("000", 0.5)]
     assert [config.seed for config in found.configs] == [1, 4]
 
 
 def test_a_search_without_a_completed_trial_is_one_sentence() -> None:
     with pytest.raises(UserError, match=r"no trial of search 'empty' completed"):
-        plan("empty", [run(0, 0.5, status="pruned")], MEAN_MAP, top=3, seeds=3)
+        make_plan("empty", [run(0, 0.5, status="pruned")], MEAN_MAP, top=3, seeds=3)
 
 
 def test_the_mean_over_seeds_decides_and_not_the_luckiest_seed() -> None:
-    found = plan("s", [run(0, 0.9, lr=0.1), run(1, 0.8, lr=0.2)], MEAN_MAP, top=2, seeds=3)
-    ranked = standings(
-        found, again(found, {0.1: [0.95, 0.2, 0.2], 0.2: [0.6, 0.5, 0.55]}), MEAN_MAP
-    )
-    assert [standing.chosen.trial for standing in ranked] == ["001", "000"]
-    taken = typical(ranked[0], MEAN_MAP)
+    found = make_plan("s", [run(0, 0.9, lr=0.1), run(1, 0.8, lr=0.2)], MEAN_MAP, top=2, seeds=3)
+    ranked = rank(found, again(found, {0.1: [0.95, 0.2, 0.2], 0.2: [0.6, 0.5, 0.55]}), MEAN_MAP)
+    assert [result.selected.trial for result in ranked] == ["001", "000"]
+    taken = median_run(ranked[0], MEAN_MAP)
     assert taken.config.seed == 3, "0.55 is the median of 0.6, 0.5, 0.55"
-    assert "trial 001" in reasons(ranked, taken, MEAN_MAP)
-    assert table(ranked).rows[0][:6] == ("001", "0.8000", "0.6000", "0.5000", "0.5500", "0.5500")
+    assert "trial 001" in explain_selection(ranked, taken, MEAN_MAP)
+    assert retraining_table(ranked).rows[0][:6] == (
+        "001",
+        "0.8000",
+        "0.6000",
+        "0.5000",
+        "0.5500",
+        "0.5500",
+    )
 
 
 @pytest.mark.parametrize("status", ["collapsed", "diverged", "failed"])
 def test_a_training_that_does_not_complete_counts_with_the_worst(status: RunStatus) -> None:
-    found = plan("s", [run(0, 0.9, lr=0.1), run(1, 0.5, lr=0.2)], MEAN_MAP, top=2, seeds=3)
-    ranked = standings(found, again(found, {0.1: [0.9, 0.9, status], 0.2: [0.7] * 3}), MEAN_MAP)
-    assert [standing.chosen.trial for standing in ranked] == ["001", "000"]
+    found = make_plan("s", [run(0, 0.9, lr=0.1), run(1, 0.5, lr=0.2)], MEAN_MAP, top=2, seeds=3)
+    ranked = rank(found, again(found, {0.1: [0.9, 0.9, status], 0.2: [0.7] * 3}), MEAN_MAP)
+    assert [result.selected.trial for result in ranked] == ["001", "000"]
     assert ranked[1].values == (0.9, 0.9, 0.0)
-    assert status in table(ranked).rows[1]
+    assert status in retraining_table(ranked).rows[1]
 
 
 def test_configurations_that_tie_stand_as_in_the_search() -> None:
-    found = plan("s", [run(0, 0.5, lr=0.1), run(1, 0.9, lr=0.2)], MEAN_MAP, top=2, seeds=1)
-    ranked = standings(found, again(found, {0.1: [0.7], 0.2: [0.7]}), MEAN_MAP)
-    assert [standing.chosen.trial for standing in ranked] == ["001", "000"]
-    assert ranked[0].spread == 0.0
+    found = make_plan("s", [run(0, 0.5, lr=0.1), run(1, 0.9, lr=0.2)], MEAN_MAP, top=2, seeds=1)
+    ranked = rank(found, again(found, {0.1: [0.7], 0.2: [0.7]}), MEAN_MAP)
+    assert [result.selected.trial for result in ranked] == ["001", "000"]
+    assert ranked[0].standard_deviation == 0.0
 
 
 def test_nothing_is_taken_where_most_trainings_collapse() -> None:
-    found = plan("s", [run(0, 0.9)], MEAN_MAP, top=1, seeds=3)
-    (only,) = standings(found, again(found, {0.1: [0.9, "collapsed", "collapsed"]}), MEAN_MAP)
+    found = make_plan("s", [run(0, 0.9)], MEAN_MAP, top=1, seeds=3)
+    (only,) = rank(found, again(found, {0.1: [0.9, "collapsed", "collapsed"]}), MEAN_MAP)
     with pytest.raises(UserError, match="did not complete"):
-        typical(only, MEAN_MAP)
+        median_run(only, MEAN_MAP)
 
 
 @pytest.mark.parametrize(
@@ -114,12 +119,12 @@ def test_nothing_is_taken_where_most_trainings_collapse() -> None:
 def test_of_an_even_number_the_worse_of_the_middle_two(
     objective: Objective, values: list[float], seed: int
 ) -> None:
-    found = plan("s", [run(0, 1.0)], objective, top=1, seeds=len(values))
-    (only,) = standings(found, again(found, {0.1: [*values]}), objective)
-    assert isinstance(only, Standing)
-    assert typical(only, objective).config.seed == seed
+    found = make_plan("s", [run(0, 1.0)], objective, top=1, seeds=len(values))
+    (only,) = rank(found, again(found, {0.1: [*values]}), objective)
+    assert isinstance(only, RetrainingResult)
+    assert median_run(only, objective).config.seed == seed
 
 
 def test_a_plan_round_trips(tmp_path: Path) -> None:
-    found = plan("s", [run(0, 0.9)], MEAN_MAP, top=1, seeds=2)
-    assert Plan.model_validate_json(found.model_dump_json()) == found
+    found = make_plan("s", [run(0, 0.9)], MEAN_MAP, top=1, seeds=2)
+    assert RetrainingPlan.model_validate_json(found.model_dump_json()) == found

@@ -4,8 +4,8 @@ from itertools import islice
 from pathlib import Path
 
 from hpsearch.data.patch_store import PatchStore
-from hpsearch.execution.resumable_trial import Post, checkpointed
-from hpsearch.promotion.final_evaluation import BASELINE, train_baseline
+from hpsearch.execution.resumable_trial import CheckpointHooks, run_with_checkpoints
+from hpsearch.promotion.final_evaluation import BASELINE_NAME, train_baseline
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
 
 SPACE = Path(__file__).parents[1] / "end_to_end" / "space.py"
@@ -26,11 +26,18 @@ def test_a_baseline_that_was_killed_goes_on_from_its_checkpoint(
     killed = search(tmp_path, tiny, "killed")
     config = killed.search().baseline
     dump = config.model_dump(mode="json")
-    killed.ledger.append("start", trial=BASELINE, number=-1, kind="yardstick", config=dump)
-    said = list(islice(checkpointed(config, killed.job(), Post(killed.trials / BASELINE)), 2))
+    killed.event_log.append("start", trial=BASELINE_NAME, number=-1, kind="yardstick", config=dump)
+    report = list(
+        islice(
+            run_with_checkpoints(
+                config, killed.environment(), CheckpointHooks(killed.trials / BASELINE_NAME)
+            ),
+            2,
+        )
+    )
     resumed = train_baseline(killed)
     assert resumed.status == "completed"
-    seen = [event["seen"] for event in killed.ledger.events() if event["event"] == "report"]
-    assert seen == [said[-1].seen, *(r["seen"] for r in undisturbed.reports[2:])]
+    seen = [event["seen"] for event in killed.event_log.events() if event["event"] == "report"]
+    assert seen == [report[-1].seen, *(r["seen"] for r in undisturbed.reports[2:])]
     assert resumed.last["val/mAP"] == undisturbed.last["val/mAP"]
     assert train_baseline(killed) == resumed, "done is done"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hpsearch.reporting.text_tables import configurations, configurations_table, plain
+from hpsearch.reporting.text_tables import configurations_table, group_configurations, to_text
 from hpsearch.tracking.run_state import Run
 
 MakeRun = Callable[..., Run]
@@ -30,13 +30,13 @@ def runs(make_run: MakeRun) -> list[Run]:
 
 
 def test_the_steady_one_stands_before_the_lucky_one(runs: list[Run]) -> None:
-    found = configurations(runs, direction="maximize")
+    found = group_configurations(runs, direction="maximize")
     assert [[run.number for run in one.runs] for one in found] == [[1, 3], [0, 2], [4]]
     assert [one.mean for one in found] == [pytest.approx(0.7), pytest.approx(0.45), None]
-    assert [one.spread for one in found] == [
+    assert [one.standard_deviation for one in found] == [
         pytest.approx(0.02**0.5), pytest.approx(0.405**0.5), None
     ]  # fmt: skip
-    assert plain(configurations_table(found)).splitlines() == [
+    assert to_text(configurations_table(found)).splitlines() == [
         "#  trials     mean    ± sd  n  ended                     settings",
         "1  001 003  0.7000  0.1414  2  2 completed               adam 1e-3",
         "2  000 002  0.4500  0.6364  2  1 completed, 1 collapsed  adam 0.01",
@@ -44,12 +44,12 @@ def test_the_steady_one_stands_before_the_lucky_one(runs: list[Run]) -> None:
     ]
 
 
-def test_what_is_minimised_stands_the_other_way_round(runs: list[Run]) -> None:
-    found = configurations(runs, direction="minimize")
+def test_what_is_minimized_stands_the_other_way_round(runs: list[Run]) -> None:
+    found = group_configurations(runs, direction="minimize")
     assert [one.runs[0].number for one in found] == [0, 1, 4]
 
 
 @pytest.mark.parametrize("kept", [[0, 1], []])
 def test_no_means_where_each_was_trained_once(runs: list[Run], kept: list[int]) -> None:
     chosen: Any = [runs[number] for number in kept]
-    assert configurations(chosen, direction="maximize") == []
+    assert group_configurations(chosen, direction="maximize") == []

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hpsearch.evaluation import OFFICIAL, Scores, evaluate, make_tasks
+from hpsearch.evaluation import OFFICIAL_SIZES, Scores, evaluate, sample_tasks
 from hpsearch.reporting.evaluation_report import (
-    ends,
-    extremes,
-    matching_by_sequence,
-    precision_recall,
+    best_and_worst,
+    plot_best_and_worst,
+    plot_matching_by_sequence,
+    plot_precision_recall,
 )
 from hpsearch.reporting.plot_style import png
 
@@ -26,13 +26,13 @@ def scores() -> Scores:
     for i, name in enumerate(NAMES):
         point = rng.standard_normal((12, 1, 16))
         found[name] = point + 2.0 / (i + 1) * rng.standard_normal((12, 16, 16))
-    tasks = make_tasks(NAMES, [12] * 9, sizes=OFFICIAL.within(12 * 9), seed=0)
+    tasks = sample_tasks(NAMES, [12] * 9, sizes=OFFICIAL_SIZES.clamped(12 * 9), seed=0)
     return evaluate(found, tasks)
 
 
 def test_the_ends_are_the_three_worst_and_three_best(scores: Scores) -> None:
     matching = scores.by_sequence()["matching"]
-    chosen = [matching[scores.names.index(name)] for name in ends(scores)]
+    chosen = [matching[scores.names.index(name)] for name in best_and_worst(scores)]
     assert len(chosen) == 6
     assert chosen == sorted(chosen)
     assert chosen[:3] == sorted(matching)[:3]
@@ -42,7 +42,7 @@ def test_the_ends_are_the_three_worst_and_three_best(scores: Scores) -> None:
 def test_patches_of_the_extremes_are_drawn(scores: Scores) -> None:
     def dark(level: int) -> int:
         patches = {name: np.full((12, 16, 32, 32), level, np.uint8) for name in NAMES}
-        image = Image.open(io.BytesIO(png(extremes(scores, patches)))).convert("L")
+        image = Image.open(io.BytesIO(png(plot_best_and_worst(scores, patches)))).convert("L")
         return int((np.asarray(image) == level).sum())
 
     # six rows of 16 patches, shown at more than their own size
@@ -50,7 +50,7 @@ def test_patches_of_the_extremes_are_drawn(scores: Scores) -> None:
 
 
 def test_every_model_is_in_the_key(scores: Scores) -> None:
-    for draw in (precision_recall, matching_by_sequence):
+    for draw in (plot_precision_recall, plot_matching_by_sequence):
         (legend,) = draw({"one": scores, "two": scores}).legends
-        said = [text.get_text() for text in legend.get_texts()]
-        assert said[:2] == ["one", "two"]
+        labels = [text.get_text() for text in legend.get_texts()]
+        assert labels[:2] == ["one", "two"]

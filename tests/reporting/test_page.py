@@ -6,10 +6,16 @@ from html.parser import HTMLParser
 import pytest
 
 from hpsearch.config import Clean
-from hpsearch.reporting.leaderboard import TaskScores, leaderboard, summary
+from hpsearch.reporting.leaderboard import TaskScores, leaderboard, summarize
 from hpsearch.reporting.search_figures import search_pictures
-from hpsearch.reporting.search_report import SHOWN, Command, Page, report_page, varying_columns
-from hpsearch.reporting.text_tables import configurations
+from hpsearch.reporting.search_report import (
+    MAX_REPORT_ROWS,
+    NextCommand,
+    SearchReport,
+    render_report,
+    varying_columns,
+)
+from hpsearch.reporting.text_tables import group_configurations
 from hpsearch.tracking.run_state import Run
 
 MakeRun = Callable[..., Run]
@@ -55,11 +61,11 @@ def read(html: str) -> Checker:
     return checker
 
 
-def page(runs: list[Run], **more) -> Page:
-    return Page(
+def page(runs: list[Run], **more) -> SearchReport:
+    return SearchReport(
         name=more.pop("name", "first"),
         lead=more.pop("lead", "What was searched."),
-        totals=summary(runs, budget=1000),
+        totals=summarize(runs, budget=1000),
         rows=leaderboard(runs, direction="maximize"),
         **more,
     )
@@ -71,8 +77,8 @@ def full(mixed: list[Run]) -> str:
         mixed, direction="maximize", budget=1000, importances={"optimiser.lr": 0.9, "loss": 0.1}
     )
     scores = {"winner": TaskScores(0.8, 0.4, 0.6, 0.6), "pixels": TaskScores(0.5, 0.2, 0.3, 0.333)}
-    commands = [Command("hpsearch ui", "Browse every run")]
-    return report_page(page(mixed, yardsticks=scores, pictures=pictures, commands=commands))
+    commands = [NextCommand("hpsearch ui", "Browse every run")]
+    return render_report(page(mixed, baselines=scores, figures=pictures, commands=commands))
 
 
 def test_the_page_is_well_formed_and_asks_nothing_of_a_network(full: str):
@@ -100,14 +106,14 @@ def test_the_page_says_what_was_found(full: str):
 
 def test_words_of_the_user_are_escaped(make_run: MakeRun):
     failed = replace(make_run(0, "failed", {10: 0.1}), reason=EVIL)
-    html = report_page(
+    html = render_report(
         page(
             [failed, make_run(1, "completed", {10: 0.2})],
             name=EVIL,
             lead=EVIL,
             verdict=EVIL,
-            yardsticks={EVIL: TaskScores(0.1, 0.1, 0.1, 0.1)},
-            commands=[Command(EVIL, EVIL)],
+            baselines={EVIL: TaskScores(0.1, 0.1, 0.1, 0.1)},
+            commands=[NextCommand(EVIL, EVIL)],
         )
     )
     seen = read(html)
@@ -120,24 +126,24 @@ def test_words_of_the_user_are_escaped(make_run: MakeRun):
 def test_a_search_that_has_found_nothing_yet(make_run: MakeRun, ending: tuple | None):
     runs = [] if ending is None else [make_run(0, *ending)]
     pictures = search_pictures(runs, direction="maximize", budget=1000)
-    words = " ".join(read(report_page(page(runs, pictures=pictures))).text)
+    words = " ".join(read(render_report(page(runs, figures=pictures))).text)
     assert "no trial has learnt yet" in words
     assert "The winner" not in words
 
 
-def test_trials_that_began_anew_are_named(make_run: MakeRun):
+def test_trials_that_restarted_from_scratch_are_named(make_run: MakeRun):
     runs = [make_run(n, "completed", {10: 0.5}) for n in range(3)]
-    runs[1] = replace(runs[1], anew=(1,))
-    words = " ".join(read(report_page(page(runs))).text)
+    runs[1] = replace(runs[1], restarted_attempts=(1,))
+    words = " ".join(read(render_report(page(runs))).text)
     assert "Restarted from scratch, because a checkpoint was damaged: 001." in words
-    assert "Restarted" not in report_page(page(runs[:1]))
+    assert "Restarted" not in render_report(page(runs[:1]))
 
 
 def test_a_long_leaderboard_folds(make_run: MakeRun):
-    runs = [make_run(n, "completed", {10: 0.5}) for n in range(SHOWN + 4)]
-    html = report_page(page(runs))
+    runs = [make_run(n, "completed", {10: 0.5}) for n in range(MAX_REPORT_ROWS + 4)]
+    html = render_report(page(runs))
     assert "The other 4 trials" in html
-    assert html.count("<td>0.5000</td>") == SHOWN + 4
+    assert html.count("<td>0.5000</td>") == MAX_REPORT_ROWS + 4
 
 
 def test_columns_are_settings_with_more_than_one_value(make_run: MakeRun):
@@ -157,9 +163,11 @@ def test_means_over_seeds_stand_on_the_page_where_there_are_any(make_run: MakeRu
     runs = [seeded(0, 0.6), seeded(1, 0.8)]
     text = " ".join(
         read(
-            report_page(page(runs, configurations=configurations(runs, direction="maximize")))
+            render_report(
+                page(runs, configurations=group_configurations(runs, direction="maximize"))
+            )
         ).text
     )
     assert "Configurations, over their seeds" in text
     assert "0.7000 0.1414 2 2 completed" in text
-    assert "over their seeds" not in report_page(page(runs[:1]))
+    assert "over their seeds" not in render_report(page(runs[:1]))

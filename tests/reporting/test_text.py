@@ -1,24 +1,24 @@
 import pytest
 
-from hpsearch.reporting.leaderboard import leaderboard, summary
+from hpsearch.reporting.leaderboard import leaderboard, summarize
 from hpsearch.reporting.text_tables import (
-    WIDTH,
-    Table,
-    duration,
+    TERMINAL_WIDTH,
+    TextTable,
+    baseline_table,
+    format_duration,
+    format_patches,
+    format_percent,
     leaderboard_table,
-    markdown,
-    patches,
-    percent,
-    plain,
     summary_lines,
-    yardstick_table,
+    to_markdown,
+    to_text,
 )
 from hpsearch.tracking.run_state import Run
 
 
 def test_the_leaderboard_as_a_terminal_shows_it(mixed: list[Run]):
     table = leaderboard_table(leaderboard(mixed, direction="maximize"))
-    assert plain(table).splitlines() == [
+    assert to_text(table).splitlines() == [
         "#  trial  ended        objective  seen  settings",
         "1    000  completed       0.7000  1.0k  batch hard · S×K 32×4 · adam 1e-3",
         "2    001  completed       0.6000  1.0k  batch hard · S×K 32×4 · adam 2e-3",
@@ -36,40 +36,38 @@ def test_scores_of_a_collapsed_trial_are_not_shown(mixed: list[Run]):
     assert table.header[4:7] == ("verification", "matching", "retrieval")
     assert table.rows[0][4:7] == ("0.600", "0.100", "1.000")
     assert table.rows[-1][2:7] == ("collapsed", "0.0000", "–", "–", "–")
-    assert max(map(len, plain(table).splitlines())) <= WIDTH
+    assert max(map(len, to_text(table).splitlines())) <= TERMINAL_WIDTH
 
 
 def test_long_settings_wrap_within_the_width():
     words = " · ".join(["soft batch hard, distance squared", "S×K 64×4", "adam 1e-3"] * 3)
-    table = Table(("#", "settings"), (("1", words), ("10", "short")), frozenset({"settings"}))
-    lines = plain(table, width=60).splitlines()
+    table = TextTable(("#", "settings"), (("1", words), ("10", "short")), frozenset({"settings"}))
+    lines = to_text(table, width=60).splitlines()
     assert max(map(len, lines)) <= 60
     assert all(line.startswith("    ") for line in lines[2:-1])
     assert " ".join(" · ".join(line[4:] for line in lines[1:-1]).split()) == words
-    endless = Table(("#", "s"), (("1", "x" * 200),), frozenset({"s"}))
-    assert max(map(len, plain(endless, width=50).splitlines())) <= 50
+    endless = TextTable(("#", "s"), (("1", "x" * 200),), frozenset({"s"}))
+    assert max(map(len, to_text(endless, width=50).splitlines())) <= 50
 
 
 def test_numbers_are_right_aligned_and_text_left():
-    table = yardstick_table(
-        {"winner": (0.8, 0.4, 0.6, 0.6), "pixels 16×16": (0.5, 0.2, 0.3, 1 / 3)}
-    )
-    assert plain(table).splitlines() == [
+    table = baseline_table({"winner": (0.8, 0.4, 0.6, 0.6), "pixels 16×16": (0.5, 0.2, 0.3, 1 / 3)})
+    assert to_text(table).splitlines() == [
         "              verification  matching  retrieval  mean mAP",
         "winner               0.800     0.400      0.600     0.600",
         "pixels 16×16         0.500     0.200      0.300     0.333",
     ]
-    assert markdown(table).splitlines() == [
+    assert to_markdown(table).splitlines() == [
         "|  | verification | matching | retrieval | mean mAP |",
         "| :-- | --: | --: | --: | --: |",
         "| winner | 0.800 | 0.400 | 0.600 | 0.600 |",
         "| pixels 16×16 | 0.500 | 0.200 | 0.300 | 0.333 |",
     ]
-    assert markdown(Table(("a|b",), ())) == "| a\\|b |\n| --: |"
+    assert to_markdown(TextTable(("a|b",), ())) == "| a\\|b |\n| --: |"
 
 
 def test_the_sums_in_sentences(mixed: list[Run]):
-    assert summary_lines(summary(mixed, budget=1000)) == [
+    assert summary_lines(summarize(mixed, budget=1000)) == [
         "8 trials: 2 completed, 1 running, 1 interrupted, 1 pruned, 1 failed, 1 diverged, "
         "1 collapsed",
         "4,360 of 8,000 patches trained: 55 % of what all trials would take to the end",
@@ -77,14 +75,14 @@ def test_the_sums_in_sentences(mixed: list[Run]):
         "500 patches were lost to failed trials",
         "20 s from first to last, 44 s in trials added up",
     ]
-    assert summary_lines(summary([], budget=1))[0] == "0 trials: none started"
+    assert summary_lines(summarize([], budget=1))[0] == "0 trials: none started"
 
 
 @pytest.mark.parametrize(
     ("share", "expected"), [(0.0, "0 %"), (0.001, "under 1 %"), (0.384, "38 %"), (1.0, "100 %")]
 )
 def test_percent(share: float, expected: str):
-    assert percent(share) == expected
+    assert format_percent(share) == expected
 
 
 @pytest.mark.parametrize(
@@ -98,7 +96,7 @@ def test_percent(share: float, expected: str):
     ],
 )
 def test_duration(seconds: float, expected: str):
-    assert duration(seconds) == expected
+    assert format_duration(seconds) == expected
 
 
 @pytest.mark.parametrize(
@@ -109,4 +107,4 @@ def test_duration(seconds: float, expected: str):
     ],
 )
 def test_patches(count: int, expected: str):
-    assert patches(count) == expected
+    assert format_patches(count) == expected

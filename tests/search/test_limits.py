@@ -5,55 +5,57 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from hpsearch.search.stopping import Limits, Meter
-from hpsearch.tracking.event_log import Ledger
+from hpsearch.search.stopping import Limits, UsageTracker
+from hpsearch.tracking.event_log import EventLog
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path / "ledger.jsonl")
+def event_log(tmp_path: Path) -> EventLog:
+    return EventLog(tmp_path / "ledger.jsonl")
 
 
-def start(ledger: Ledger, trial: str, *, gpus: float = 0.0, kind: str = "trial") -> None:
-    ledger.append("start", trial=trial, kind=kind, place={"kind": "gpu", "gpus": gpus})
+def start(event_log: EventLog, trial: str, *, gpus: float = 0.0, kind: str = "trial") -> None:
+    event_log.append("start", trial=trial, kind=kind, place={"kind": "gpu", "gpus": gpus})
 
 
-def report(ledger: Ledger, trial: str, seen: int, seconds: float) -> None:
-    ledger.append("report", trial=trial, seen=seen, seconds=seconds)
+def report(event_log: EventLog, trial: str, seen: int, seconds: float) -> None:
+    event_log.append("report", trial=trial, seen=seen, seconds=seconds)
 
 
-def test_patches_are_counted_once_and_only_of_trials(ledger: Ledger) -> None:
-    meter = Meter(Limits(patches=250), ledger)
-    start(ledger, "000")
-    start(ledger, "baseline", kind="yardstick")
+def test_patches_are_counted_once_and_only_of_trials(event_log: EventLog) -> None:
+    meter = UsageTracker(Limits(patches=250), event_log)
+    start(event_log, "000")
+    start(event_log, "baseline", kind="yardstick")
     for seen in (100, 200, 200):  # one told again after a crash
-        report(ledger, "000", seen, 1.0)
-    report(ledger, "baseline", 900, 1.0)
-    assert (meter.reached(), meter.patches) == ("", 200)
-    start(ledger, "001")
-    report(ledger, "001", 50, 1.0)
-    assert meter.reached() == "250 patches"
-    assert Meter(Limits(patches=250), ledger).reached(), "a later session knows it at once"
-    assert not Meter(Limits(patches=251), ledger).reached()
+        report(event_log, "000", seen, 1.0)
+    report(event_log, "baseline", 900, 1.0)
+    assert (meter.exceeded_limit(), meter.patches) == ("", 200)
+    start(event_log, "001")
+    report(event_log, "001", 50, 1.0)
+    assert meter.exceeded_limit() == "250 patches"
+    assert UsageTracker(Limits(patches=250), event_log).exceeded_limit(), (
+        "a later session knows it at once"
+    )
+    assert not UsageTracker(Limits(patches=251), event_log).exceeded_limit()
 
 
-def test_gpu_seconds_are_shares_of_a_gpu_over_all_sessions(ledger: Ledger) -> None:
-    start(ledger, "000", gpus=0.25)
-    report(ledger, "000", 100, 8.0)
-    start(ledger, "000", gpus=1.0)  # goes on, on a whole one; its seconds go on too
-    report(ledger, "000", 100, 8.0)
-    report(ledger, "000", 200, 11.0)
-    start(ledger, "001")
-    report(ledger, "001", 100, 100.0)  # on a CPU
-    meter = Meter(Limits(gpu_seconds=5), ledger)
-    assert meter.reached() == "5 GPU-seconds"
+def test_gpu_seconds_are_shares_of_a_gpu_over_all_sessions(event_log: EventLog) -> None:
+    start(event_log, "000", gpus=0.25)
+    report(event_log, "000", 100, 8.0)
+    start(event_log, "000", gpus=1.0)  # goes on, on a whole one; its seconds go on too
+    report(event_log, "000", 100, 8.0)
+    report(event_log, "000", 200, 11.0)
+    start(event_log, "001")
+    report(event_log, "001", 100, 100.0)  # on a CPU
+    meter = UsageTracker(Limits(gpu_seconds=5), event_log)
+    assert meter.exceeded_limit() == "5 GPU-seconds"
     assert meter.gpu_seconds == pytest.approx(0.25 * 8 + 3)
 
 
-def test_time_is_of_this_session(ledger: Ledger) -> None:
-    assert Meter(Limits(seconds=1e-9), ledger).reached()
-    assert not Meter(Limits(seconds=60), ledger).reached()
-    assert not Meter(Limits(), ledger).reached()
+def test_time_is_of_this_session(event_log: EventLog) -> None:
+    assert UsageTracker(Limits(seconds=1e-9), event_log).exceeded_limit()
+    assert not UsageTracker(Limits(seconds=60), event_log).exceeded_limit()
+    assert not UsageTracker(Limits(), event_log).exceeded_limit()
 
 
 @pytest.mark.parametrize("wrong", [{"seconds": 0}, {"patches": 0}, {"gpu_seconds": -1}])

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from hpsearch.config import TrialConfig
 from hpsearch.search.objective import MEAN_MAP, TRAINING_SECONDS
-from hpsearch.search.outcome import covers, pareto_front
-from hpsearch.search.stopping import fruitless
+from hpsearch.search.outcome import pareto_front, weakly_dominates
+from hpsearch.search.stopping import trials_without_improvement
 from hpsearch.tracking.run_state import Run
 
 BOTH = (MEAN_MAP, TRAINING_SECONDS)
@@ -65,19 +65,24 @@ def test_a_trial_is_fruitless_if_one_before_it_is_as_good_in_all(
         for i, pair in enumerate(values)
     ]
     since = list(itertools.takewhile(lambda better: not better, reversed(improved)))
-    assert fruitless(values, BOTH) == len(since)
+    assert trials_without_improvement(values, BOTH) == len(since)
 
 
-@pytest.mark.parametrize(("forgiven", "fruitless_after"), [(0, 3), (1, 3), (3, 2), (5, 0), (9, 0)])
-def test_what_is_forgiven_is_not_counted_but_must_still_be_beaten(
-    forgiven: int, fruitless_after: int
+@pytest.mark.parametrize(
+    ("patience_offset", "fruitless_after"), [(0, 3), (1, 3), (3, 2), (5, 0), (9, 0)]
+)
+def test_what_is_before_the_offset_is_not_counted_but_must_still_be_beaten(
+    patience_offset: int, fruitless_after: int
 ) -> None:
     endings = [(0.5, 1.0), (0.8, 1.0), (0.7, 1.0), None, (0.8, 1.0)]
-    assert fruitless(endings, BOTH, forgiven=forgiven) == fruitless_after
+    assert (
+        trials_without_improvement(endings, BOTH, patience_offset=patience_offset)
+        == fruitless_after
+    )
 
 
 @given(VALUES, VALUES)
 def test_one_covers_the_other_or_is_better_somewhere(
     one: tuple[float, float], other: tuple[float, float]
 ) -> None:
-    assert covers(one, other, BOTH) == (one == other or beats(one, other))
+    assert weakly_dominates(one, other, BOTH) == (one == other or beats(one, other))

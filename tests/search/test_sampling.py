@@ -7,7 +7,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from hpsearch.execution.optuna_searcher import StudySearch
+from hpsearch.execution.optuna_searcher import OptunaSearcher
 from hpsearch.search.search import load_search
 from hpsearch.search.study import open_study
 
@@ -35,26 +35,26 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def begin(folder: Path, *, lr: str = RANGE, trials: int = 99, more: str) -> StudySearch:
+def begin(folder: Path, *, lr: str = RANGE, trials: int = 99, more: str) -> OptunaSearcher:
     (folder / "space.py").write_text(SPACE.format(lr=lr, more=more))
-    return StudySearch(folder, space=folder / "space.py", trials=trials)
+    return OptunaSearcher(folder, space=folder / "space.py", trials=trials)
 
 
 def study_of(folder: Path) -> optuna.Study:
     return open_study(folder, search=load_search(folder / "space.py"))
 
 
-def finish(search: StudySearch, name: str, value: float, **more: Any) -> None:
+def finish(search: OptunaSearcher, name: str, value: float, **more: Any) -> None:
     result = {"seen": 100, "objective": value, "status": "completed", "collapsed": False, **more}
     search.on_trial_complete(trial_id=name, result=result)
 
 
-def drawn(search: StudySearch, most: int = 99) -> list[tuple[float, float, int]]:
+def drawn(search: OptunaSearcher, most: int = 99) -> list[tuple[float, float, int]]:
     """Rate, momentum and seed of every trial until the search says that there are no more."""
     found = []
     for i in range(most):
         given = search.suggest(f"t{i}")
-        if given == StudySearch.FINISHED:
+        if given == OptunaSearcher.FINISHED:
             break
         config = given["trial"]
         assert given["number"] == i
@@ -83,7 +83,7 @@ def test_a_grid_goes_on_where_it_stood(folder: Path) -> None:
     assert [lr for lr, *_ in before] + [third] == [0.1, 0.1, 0.2]
     assert again == third
     assert [given["number"] for given in rest[:3]] == [3, 4, 5]
-    assert rest[3] == StudySearch.FINISHED
+    assert rest[3] == OptunaSearcher.FINISHED
 
 
 def test_chosen_points_with_three_seeds_and_nothing_else(folder: Path) -> None:
@@ -124,19 +124,19 @@ def test_points_that_a_user_queues_are_tried_next(folder: Path) -> None:
 PARETO = "trials=9, objective=VERIFICATION, extra_objectives=(TRAINING_SECONDS,), sampler={sampler}"
 
 
-def told(search: StudySearch, name: str, one: float, seconds: float, **more: Any) -> None:
+def finished(search: OptunaSearcher, name: str, one: float, seconds: float, **more: Any) -> None:
     search.suggest(name)
     search.on_trial_result(name, {"seen": 10, "objective": one, "status": "running"})
     finish(search, name, one, metrics={"train/seconds": seconds}, **more)
 
 
-def test_several_objectives_are_told_together(folder: Path) -> None:
+def test_several_objectives_are_reported_together(folder: Path) -> None:
     search = begin(folder, more=PARETO.format(sampler="TPE()"))
-    told(search, "quick", 0.5, 10.0)
-    told(search, "good", 0.8, 90.0)
-    told(search, "beaten", 0.4, 20.0)
-    told(search, "collapsed", 0.0, 1.0, status="collapsed", collapsed=True)
-    told(search, "stopped", 0.9, 2.0, status="running")
+    finished(search, "quick", 0.5, 10.0)
+    finished(search, "good", 0.8, 90.0)
+    finished(search, "beaten", 0.4, 20.0)
+    finished(search, "collapsed", 0.0, 1.0, status="collapsed", collapsed=True)
+    finished(search, "stopped", 0.9, 2.0, status="running")
     search.suggest("without seconds")
     finish(search, "without seconds", 0.9, metrics={})
     study = study_of(folder)
@@ -155,7 +155,7 @@ def test_samplers_go_on_after_trials_that_were_stopped_or_collapsed(
     for i in range(9):  # the Gaussian process begins after six
         status = ("completed", "running", "collapsed")[i % 3]
         value = 0.0 if status == "collapsed" else 0.1 * i
-        told(search, str(i), value, 5.0 + i, status=status, collapsed=status == "collapsed")
+        finished(search, str(i), value, 5.0 + i, status=status, collapsed=status == "collapsed")
     states = [trial.state for trial in study_of(folder).trials]
     assert states.count(TrialState.PRUNED) == 3
     assert states.count(TrialState.COMPLETE) == 6
@@ -176,11 +176,11 @@ def test_no_more_are_begun_after_trials_without_improvement(folder: Path) -> Non
     for name in ("g", "h"):
         search.suggest(name)
         finish(search, name, 0.2)
-    assert search.suggest("last") == StudySearch.FINISHED
+    assert search.suggest("last") == OptunaSearcher.FINISHED
     again = begin(folder, more="trials=20, patience=3")
-    assert again.suggest("resumed") == StudySearch.FINISHED
-    more = StudySearch(folder, space=folder / "space.py", trials=20, forgiven=10)
+    assert again.suggest("resumed") == OptunaSearcher.FINISHED
+    more = OptunaSearcher(folder, space=folder / "space.py", trials=20, patience_offset=10)
     for name in ("i", "j", "k"):
         assert isinstance(more.suggest(name), dict), "an extended search has patience anew"
         finish(more, name, 0.7)
-    assert more.suggest("end") == StudySearch.FINISHED
+    assert more.suggest("end") == OptunaSearcher.FINISHED

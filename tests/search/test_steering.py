@@ -9,13 +9,13 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from hpsearch.execution.optuna_searcher import OUTCOME, StudySearch
+from hpsearch.execution.optuna_searcher import OUTCOME_ATTR, OptunaSearcher
 from hpsearch.search.pruners import PrunerWithHistory, SuccessiveHalving
 from hpsearch.search.search import load_search
 from hpsearch.search.study import open_study
 
 SPACE = """
-from hpsearch.config import SGD, Adam, BatchHard, SxK, TrialConfig
+from hpsearch.config import SGD, Adam, BatchHard, PKSampler, TrialConfig
 from hpsearch.search.samplers import TPE, Random
 from hpsearch.search.search import Search
 
@@ -25,7 +25,7 @@ def suggest(trial):
         optimiser = SGD(lr=trial.suggest_float("sgd_lr", 1e-3, 10, log=True))
     else:
         optimiser = Adam(lr=trial.suggest_float("adam_lr", 1e-5, 1e-1, log=True))
-    sampler = SxK(groups=8, views=views)
+    sampler = PKSampler(groups=8, views=views)
     return TrialConfig(loss=BatchHard(), sampler=sampler, optimiser=optimiser, patches=100)
 
 SEARCH = Search(suggest=suggest, budget=100, report_every=25, trials=60, seed={seed},
@@ -36,10 +36,10 @@ SEARCH = Search(suggest=suggest, budget=100, report_every=25, trials=60, seed={s
 LITERAL = {"completed": 6, "collapsed": 28, "pruned": 24, "failed": 2}
 
 
-def make(folder: Path, sampler: str, seed: int) -> StudySearch:
+def make(folder: Path, sampler: str, seed: int) -> OptunaSearcher:
     folder.mkdir()
     (folder / "space.py").write_text(SPACE.format(sampler=sampler, seed=seed))
-    return StudySearch(folder, space=folder / "space.py", trials=60)
+    return OptunaSearcher(folder, space=folder / "space.py", trials=60)
 
 
 def strain(config: dict[str, Any]) -> float:
@@ -74,7 +74,7 @@ def test_tpe_learns_to_stay_away_from_collapse_and_random_search_does_not(tmp_pa
     assert sum(last for _, last in random) / 3 > 2 * sum(last for _, last in tpe) / 3
 
 
-def test_a_whole_search_is_told_truly(tmp_path: Path) -> None:
+def test_a_whole_search_is_reported_correctly(tmp_path: Path) -> None:
     """Every seventh trial breaks; successive halving stops; each state and each value is right."""
     search = make(tmp_path / "s", "Random()", 5)
     halving = SuccessiveHalving((25.0, 50.0), 3.0)
@@ -103,7 +103,7 @@ def test_a_whole_search_is_told_truly(tmp_path: Path) -> None:
         search.on_trial_complete(trial_id=str(i), result=last, error=ending == "failed")
         expected.append((ending, curve))
     trials = open_study(tmp_path / "s", search=load_search(tmp_path / "s" / "space.py")).trials
-    assert [(t.user_attrs[OUTCOME], t.intermediate_values) for t in trials] == expected
+    assert [(t.user_attrs[OUTCOME_ATTR], t.intermediate_values) for t in trials] == expected
     states = [trial.state for trial in trials]
     endings = [ending for ending, _ in expected]
     for state, words in (

@@ -8,12 +8,12 @@ from optuna.trial import TrialState
 
 from hpsearch.config import TrialConfig
 from hpsearch.errors import UserError
-from hpsearch.execution.optuna_searcher import StudySearch
+from hpsearch.execution.optuna_searcher import OptunaSearcher
 from hpsearch.search.objective import MATCHING, Objective
 from hpsearch.search.search import Search, load_search
-from hpsearch.search.study import open_study, own_study
-from hpsearch.search.trial_queue import begun
-from hpsearch.search.warm_start import check_comparable, fitting_trials, warm_start
+from hpsearch.search.study import open_study, study_without_imports
+from hpsearch.search.trial_queue import started_trials
+from hpsearch.search.warm_start import check_comparable, compatible_trials, warm_start
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
 
 SPACE = """
@@ -40,8 +40,8 @@ def folder_of(tmp_path: Path, name: str, *, high: float = 1.0, budget: int = 100
     return Workspace(tmp_path).create(name, space, RECORD)
 
 
-def bridge(folder: SearchFolder) -> StudySearch:
-    return StudySearch(folder.path, space=folder.space, trials=5)
+def bridge(folder: SearchFolder) -> OptunaSearcher:
+    return OptunaSearcher(folder.path, space=folder.space, trials=5)
 
 
 def study_of(folder: SearchFolder) -> optuna.Study:
@@ -83,9 +83,9 @@ def test_a_new_search_knows_what_fits_and_counts_from_0(tmp_path: Path) -> None:
     given = [search.suggest(str(i)) for i in range(6)]
     assert [config["number"] for config in given[:5]] == [0, 1, 2, 3, 4]
     assert [config["id"] for config in given[:2]] == ["000", "001"]
-    assert given[5] == StudySearch.FINISHED
+    assert given[5] == OptunaSearcher.FINISHED
     assert len(study_of(new).trials) == 8
-    assert len(own_study(study_of(new)).trials) == 5
+    assert len(study_without_imports(study_of(new)).trials) == 5
     assert len(bridge_again(new)) == 5
 
 
@@ -93,15 +93,15 @@ def bridge_again(folder: SearchFolder) -> list[optuna.trial.FrozenTrial]:
     """A new session goes on with the five that run."""
     search = bridge(folder)
     assert [search.suggest(str(i))["number"] for i in range(5)] == [0, 1, 2, 3, 4]
-    return begun(study_of(folder).get_trials(deepcopy=False))
+    return started_trials(study_of(folder).get_trials(deepcopy=False))
 
 
 def test_a_smaller_budget_counts_as_stopped_there(tmp_path: Path) -> None:
     earlier = folder_of(tmp_path, "earlier")
     learnt(earlier)
     new = load_search(folder_of(tmp_path, "new", budget=300).space)
-    trials = begun(study_of(earlier).get_trials(deepcopy=False))[:4]
-    fitting = list(fitting_trials(trials, new, "earlier", budget=100))
+    trials = started_trials(study_of(earlier).get_trials(deepcopy=False))[:4]
+    fitting = list(compatible_trials(trials, new, "earlier", budget=100))
     states = [TrialState.PRUNED, TrialState.PRUNED, TrialState.COMPLETE, TrialState.PRUNED]
     assert [trial.state for trial in fitting] == states
     assert fitting[0].value == 0.7

@@ -46,7 +46,7 @@ def test_two_resumes_and_two_promotions_do_the_work_once(tmp_path: Path, tiny: P
     write_down(folder, folder.search(), tiny)
     (said,) = twice(home, "resume", "far")
     assert "running in another process" in said
-    events = folder.ledger.events()
+    events = folder.event_log.events()
     ended = [event["trial"] for event in events if event["event"] == "end"]
     assert sorted(ended) == sorted({*ended}), "each has ended once"
     assert sum(run.status == "completed" for run in folder.runs() if run.kind == "trial") == 2

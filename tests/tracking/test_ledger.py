@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpsearch.config import TrialConfig
-from hpsearch.tracking.event_log import Event, Ledger
+from hpsearch.tracking.event_log import Event, EventLog
 from hpsearch.tracking.run_state import runs_from
 
 from ..clocks import make_clock
@@ -18,68 +18,68 @@ CONFIG = TrialConfig().model_dump(mode="json")
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path / "new" / "ledger.jsonl")
+def event_log(tmp_path: Path) -> EventLog:
+    return EventLog(tmp_path / "new" / "ledger.jsonl")
 
 
 def report(seen: int, value: float) -> dict:
     return {"seen": seen, "objective": value, "metrics": {"val/mAP": value}}
 
 
-def test_events_come_back_in_order_with_their_time(ledger: Ledger) -> None:
-    ledger.append("start", trial="a", number=0, config=CONFIG)
-    ledger.append("report", trial="a", **report(10, 0.5))
-    events = ledger.events()
+def test_events_come_back_in_order_with_their_time(event_log: EventLog) -> None:
+    event_log.append("start", trial="a", number=0, config=CONFIG)
+    event_log.append("report", trial="a", **report(10, 0.5))
+    events = event_log.events()
     assert [event["event"] for event in events] == ["start", "report"]
     assert events[0]["time"] <= events[1]["time"]
 
 
-def test_a_reader_goes_on_where_it_stood(ledger: Ledger) -> None:
-    ledger.append("report", trial="a", **report(1, 0.1))
-    first, offset = ledger.read()
-    ledger.append("report", trial="a", **report(2, 0.2))
-    second, end = ledger.read(offset)
+def test_a_reader_goes_on_where_it_stood(event_log: EventLog) -> None:
+    event_log.append("report", trial="a", **report(1, 0.1))
+    first, offset = event_log.read()
+    event_log.append("report", trial="a", **report(2, 0.2))
+    second, end = event_log.read(offset)
     assert [event["seen"] for event in first + second] == [1, 2]
-    assert ledger.read(end) == ([], end)
-    assert ledger.events_until(offset) == first
+    assert event_log.read(end) == ([], end)
+    assert event_log.events_until(offset) == first
 
 
-def test_a_half_written_line_is_neither_read_nor_in_the_way(ledger: Ledger) -> None:
-    ledger.append("report", trial="a", **report(1, 0.1))
-    with ledger.path.open("ab") as file:
+def test_a_half_written_line_is_neither_read_nor_in_the_way(event_log: EventLog) -> None:
+    event_log.append("report", trial="a", **report(1, 0.1))
+    with event_log.path.open("ab") as file:
         file.write(b'{"event": "rep')
-    seen, offset = ledger.read()
+    seen, offset = event_log.read()
     assert [event["seen"] for event in seen] == [1]
-    ledger.append("report", trial="a", **report(2, 0.2))
-    assert [event["seen"] for event in ledger.read(offset)[0]] == [2]
+    event_log.append("report", trial="a", **report(2, 0.2))
+    assert [event["seen"] for event in event_log.read(offset)[0]] == [2]
 
 
-def test_a_clock_that_is_set_back_leaves_events_in_order(ledger: Ledger) -> None:
-    ledger.path.parent.mkdir()
+def test_a_clock_that_is_set_back_leaves_events_in_order(event_log: EventLog) -> None:
+    event_log.path.parent.mkdir()
     ahead = time.time() + 3_600
-    ledger.path.write_text(f'{{"event": "search", "time": {ahead}}}\n')  # an earlier session
-    ledger.append("start", trial="a", number=0, config=CONFIG)
-    ledger.append("report", trial="a", **report(10, 0.5))
-    times = [event["time"] for event in ledger.events()]
+    event_log.path.write_text(f'{{"event": "search", "time": {ahead}}}\n')  # an earlier session
+    event_log.append("start", trial="a", number=0, config=CONFIG)
+    event_log.append("report", trial="a", **report(10, 0.5))
+    times = [event["time"] for event in event_log.events()]
     assert times == sorted(times)
     assert times[-1] - ahead < 60
 
 
 def test_a_clock_that_is_set_while_a_search_runs_changes_nothing(
-    ledger: Ledger, tmp_path: Path
+    event_log: EventLog, tmp_path: Path
 ) -> None:
     script = f"""
 import os, time
 from pathlib import Path
-from hpsearch.tracking.event_log import Ledger
-ledger, clock = Ledger(Path({str(ledger.path)!r})), Path(os.environ["HPSEARCH_TEST_CLOCK"])
+from hpsearch.tracking.event_log import EventLog
+ledger, clock = EventLog(Path({str(event_log.path)!r})), Path(os.environ["HPSEARCH_TEST_CLOCK"])
 for step in ("+0", "+3600", "-3600", "+0"):
     clock.write_text(step)
     ledger.append("report", clock=time.time())
 """
     variables = os.environ | make_clock(tmp_path).variables
     subprocess.run([sys.executable, "-c", script], env=variables, check=True, timeout=60)
-    events = ledger.events()
+    events = event_log.events()
     by_clock = [event["clock"] - events[0]["clock"] for event in events]
     assert by_clock == pytest.approx([0, 3_600, -3_600, 0], abs=60), "the clock was set"
     times = [event["time"] - events[0]["time"] for event in events]
@@ -91,8 +91,8 @@ for step in ("+0", "+3600", "-3600", "+0"):
 def test_a_full_disk_is_an_error_and_leaves_whole_events(tmp_path: Path) -> None:
     script = f"""
 from pathlib import Path
-from hpsearch.tracking.event_log import Ledger
-ledger = Ledger(Path({str(tmp_path)!r}) / "ledger.jsonl")
+from hpsearch.tracking.event_log import EventLog
+ledger = EventLog(Path({str(tmp_path)!r}) / "ledger.jsonl")
 filler, sent = Path({str(tmp_path)!r}) / "filler", 0
 filler.write_bytes(bytes(1 << 16))
 try:
@@ -113,9 +113,9 @@ print([event["seen"] for event in ledger.events()] == list(range(1, sent + 2)), 
     assert found.stdout == "No space left on device\nTrue True\n", found.stderr
 
 
-def test_no_number_that_json_lacks_is_ever_written(ledger: Ledger) -> None:
+def test_no_number_that_json_lacks_is_ever_written(event_log: EventLog) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        ledger.append("report", trial="a", **report(1, float("nan")))
+        event_log.append("report", trial="a", **report(1, float("nan")))
 
 
 def events(*steps: tuple[str, dict]) -> list[Event]:

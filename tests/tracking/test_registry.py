@@ -14,20 +14,22 @@ from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.models import Pipeline, build_denoiser, build_descriptor, describe
-from hpsearch.models.serialization import Recipe, save_pipeline
-from hpsearch.tracking.connection import Tracking
+from hpsearch.models.serialization import PipelineSpec, save_pipeline
+from hpsearch.tracking.connection import TrackingServer
 from hpsearch.tracking.mlflow_tags import artifact_location, default_uri
-from hpsearch.tracking.model_artifact import Candidate, load_descriptor
+from hpsearch.tracking.model_artifact import ModelArtifact, load_descriptor
 from hpsearch.tracking.model_registry import Decision, Registry
 from hpsearch.training.devices import choose_device
-from hpsearch.training.validation import judge, judged_part
+from hpsearch.training.validation import build_test_set, evaluate_on_test_set
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning",
     "ignore::UserWarning",
 )  # fmt: skip
 
-RECIPE = Recipe(denoiser=DnCNN(depth=3, channels=4), descriptor=L2Net(width=0.125, unit_norm=True))
+RECIPE = PipelineSpec(
+    denoiser=DnCNN(depth=3, channels=4), descriptor=L2Net(width=0.125, unit_norm=True)
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +43,8 @@ def pipeline() -> Pipeline:
 
 @pytest.fixture(scope="module")
 def scores(pipeline: Pipeline, tiny: PatchStore) -> Scores:
-    test = judged_part(tiny, tiny.split())
-    return judge(pipeline, test, noisy=True, device=choose_device("cpu"))
+    test = build_test_set(tiny, tiny.split())
+    return evaluate_on_test_set(pipeline, test, noisy=True, device=choose_device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,8 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     home = tmp_path_factory.mktemp("registry")
     uri = default_uri(home)
     return Registry(
-        tracking=Tracking(uri=uri, artifacts=artifact_location(uri, home)), model="patches"
+        tracking=TrackingServer(uri=uri, artifact_root=artifact_location(uri, home)),
+        model="patches",
     )
 
 
@@ -58,24 +61,24 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
 def candidate(
     registry: Registry, pipeline: Pipeline, scores: Scores, tiny: PatchStore,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Candidate:  # fmt: skip
+) -> ModelArtifact:  # fmt: skip
     folder = tmp_path_factory.mktemp("pipeline")
     save_pipeline(pipeline, RECIPE, folder)
     client = registry.tracking.client()
-    experiment = client.create_experiment("e", artifact_location=registry.tracking.artifacts)
-    return Candidate(
+    experiment = client.create_experiment("e", artifact_location=registry.tracking.artifact_root)
+    return ModelArtifact(
         folder=folder,
         run_id=client.create_run(experiment).info.run_id,
         search="first",
         scores=scores,
         fingerprint=tiny.fingerprint,
         example=np.array(tiny.noisy[:4, 0]),
-        dimensions=128,
+        descriptor_dim=128,
     )
 
 
 @pytest.fixture(scope="module")
-def version(registry: Registry, candidate: Candidate) -> int:
+def version(registry: Registry, candidate: ModelArtifact) -> int:
     return registry.register(candidate)
 
 

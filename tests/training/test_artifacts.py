@@ -7,11 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpsearch.training.artifact_cache import MADE, SPARED, Artifacts, artifact_key
+from hpsearch.training.artifact_cache import (
+    COMPUTED_SECONDS_METRIC,
+    SAVED_SECONDS_METRIC,
+    ArtifactCache,
+    artifact_key,
+)
 
 
 def test_what_is_published_is_found(tmp_path: Path) -> None:
-    artifacts = Artifacts(str(tmp_path / "new" / "folder"))
+    artifacts = ArtifactCache(str(tmp_path / "new" / "folder"))
     assert artifacts.get("key") is None
     artifacts.publish("key", b"weights")
     stored = artifacts.get("key")
@@ -21,7 +26,7 @@ def test_what_is_published_is_found(tmp_path: Path) -> None:
 
 
 def test_publishing_twice_is_harmless(tmp_path: Path) -> None:
-    artifacts = Artifacts(str(tmp_path))
+    artifacts = ArtifactCache(str(tmp_path))
     artifacts.publish("key", b"weights")
     artifacts.publish("key", b"weights")
     stored = artifacts.get("key")
@@ -32,7 +37,7 @@ def test_publishing_twice_is_harmless(tmp_path: Path) -> None:
 @given(at=st.integers(0, 38), bit=st.integers(0, 7))
 def test_a_flipped_bit_makes_an_artifact_absent(tmp_path_factory, at: int, bit: int) -> None:
     folder = tmp_path_factory.mktemp("artifacts")
-    artifacts = Artifacts(str(folder))
+    artifacts = ArtifactCache(str(folder))
     artifacts.publish("key", b"weights")
     data = bytearray((folder / "key").read_bytes())
     data[at] ^= 1 << bit
@@ -41,7 +46,7 @@ def test_a_flipped_bit_makes_an_artifact_absent(tmp_path_factory, at: int, bit: 
 
 
 def test_a_file_cut_short_is_absent(tmp_path: Path) -> None:
-    artifacts = Artifacts(str(tmp_path))
+    artifacts = ArtifactCache(str(tmp_path))
     artifacts.publish("key", b"weights")
     (tmp_path / "key").write_bytes((tmp_path / "key").read_bytes()[:10])
     assert artifacts.get("key") is None
@@ -53,17 +58,17 @@ def test_the_key_depends_on_content_and_not_on_order() -> None:
 
 
 def test_what_is_made_once_spares_the_others_its_time(tmp_path: Path) -> None:
-    first, second = Artifacts(str(tmp_path)), Artifacts(str(tmp_path))
+    first, second = ArtifactCache(str(tmp_path)), ArtifactCache(str(tmp_path))
 
     def make() -> bytes:
         time.sleep(0.02)
         return b"weights"
 
-    assert bytes(first.found_or_made("key", make)) == b"weights"
-    assert bytes(second.found_or_made("key", lambda: b"never")) == b"weights"
-    assert bytes(second.found_or_made("other", make)) == b"weights"
-    assert first.costs.spared == 0.0
-    assert first.costs.made >= 0.02
-    assert second.costs.spared == pytest.approx(first.costs.made, abs=1e-3)
-    assert second.costs.metrics().keys() == {MADE, SPARED}
-    assert second.counted_anew().costs.metrics() == {}
+    assert bytes(first.get_or_compute("key", make)) == b"weights"
+    assert bytes(second.get_or_compute("key", lambda: b"never")) == b"weights"
+    assert bytes(second.get_or_compute("other", make)) == b"weights"
+    assert first.stats.saved_s == 0.0
+    assert first.stats.computed_s >= 0.02
+    assert second.stats.saved_s == pytest.approx(first.stats.computed_s, abs=1e-3)
+    assert second.stats.metrics().keys() == {COMPUTED_SECONDS_METRIC, SAVED_SECONDS_METRIC}
+    assert second.with_fresh_stats().stats.metrics() == {}

@@ -13,22 +13,22 @@ from hpsearch.config import (
     AdamW,
     Augmentation,
     BatchHard,
-    Computing,
+    ComputeConfig,
     FixedSteps,
     L2Net,
-    SxK,
+    PKSampler,
     TrialConfig,
 )
 from hpsearch.errors import UserError
 from hpsearch.training.cuda_graphs import WARM_UP_STEPS, Body, StepLauncher
-from hpsearch.training.descriptor_trainer import Learner
+from hpsearch.training.descriptor_trainer import DescriptorTrainer
 from hpsearch.training.devices import Compute
 from hpsearch.training.loop import Report
-from hpsearch.training.optimization import build_optimiser
-from hpsearch.training.trial import Job, Trial, prepare_trial
+from hpsearch.training.optimization import build_optimizer
+from hpsearch.training.trial import TrainingRun, TrialEnvironment, build_trial
 
 CPU = torch.device("cpu")
-STAGES = (SxK(groups=4, views=2), SxK(groups=8, views=4))
+STAGES = (PKSampler(groups=4, views=2), PKSampler(groups=8, views=4))
 
 
 @dataclass
@@ -84,9 +84,11 @@ def test_another_kind_and_what_was_forgotten_are_captured_afresh() -> None:
     assert (runner.captures, runner.warm) == (3, 3 * WARM_UP_STEPS + 1)
 
 
-def trained(config: TrialConfig, job: Job, runner: Rehearsed | None) -> tuple[Trial, list[Report]]:
-    trial = prepare_trial(config, job)
-    trial.task.learner.launcher.runner = runner
+def trained(
+    config: TrialConfig, job: TrialEnvironment, runner: Rehearsed | None
+) -> tuple[TrainingRun, list[Report]]:
+    trial = build_trial(config, job)
+    trial.task.trainer.launcher.runner = runner
     return trial, list(trial.reports())
 
 
@@ -102,7 +104,7 @@ def trained(config: TrialConfig, job: Job, runner: Rehearsed | None) -> tuple[Tr
     ],
     ids=["plain", "stages", "augmented"],
 )
-def test_a_trial_is_the_same_to_the_last_bit(settings: dict, job: Job) -> None:
+def test_a_trial_is_the_same_to_the_last_bit(settings: dict, job: TrialEnvironment) -> None:
     config = TrialConfig(
         descriptor=L2Net(width=0.125),
         loss=BatchHard(),
@@ -122,25 +124,25 @@ def test_a_trial_is_the_same_to_the_last_bit(settings: dict, job: Job) -> None:
         assert weight.equal(again)
 
 
-def test_new_weights_of_the_optimizer_are_captured_afresh(job: Job) -> None:
+def test_new_weights_of_the_optimizer_are_captured_afresh(job: TrialEnvironment) -> None:
     config = TrialConfig(
         descriptor=L2Net(width=0.125), loss=BatchHard(), sampler=STAGES[1], patches=384
     )
-    trial = prepare_trial(config, job)
-    learner: Learner = trial.task.learner
-    learner.launcher.runner = runner = Rehearsed()
+    trial = build_trial(config, job)
+    trainer: DescriptorTrainer = trial.task.trainer
+    trainer.launcher.runner = runner = Rehearsed()
     for _ in range(WARM_UP_STEPS + 1):
-        learner.step(trial.progress)
-    learner.restore(learner.state())
+        trainer.step(trial.progress)
+    trainer.restore(trainer.state())
     for _ in range(WARM_UP_STEPS + 1):
-        learner.step(trial.progress)
+        trainer.step(trial.progress)
     assert runner.captures == 2
 
 
 @pytest.mark.parametrize("settings", [SGD(lr=0.5, momentum=0.9), Adam(lr=0.5), AdamW(lr=0.5)])
 def test_a_captured_optimizer_holds_its_rate_in_a_tensor(settings: SGD | Adam | AdamW) -> None:
     weight = torch.nn.Parameter(torch.ones(2))
-    (group,) = build_optimiser(settings, [weight], captured=True).param_groups
+    (group,) = build_optimizer(settings, [weight], captured=True).param_groups
     assert group["lr"].equal(torch.tensor(0.5))
     assert group.get("capturable", True)
 
@@ -156,7 +158,7 @@ def test_graphs_are_for_cuda(device: str, graphed: bool | str, expected: bool) -
 
 def test_graphs_without_cuda_are_refused() -> None:
     with pytest.raises(UserError, match="leave graphed out"):
-        Compute.here(Computing(device="cpu", graphed=True))
+        Compute.resolve(ComputeConfig(device="cpu", graphed=True))
 
 
 @pytest.mark.parametrize("seed", [0, 2**32 - 1])

@@ -7,7 +7,7 @@ import torch
 from hpsearch.config import MinedTriplets, RandomTriplets
 from hpsearch.data.samplers import sample
 from hpsearch.patch_views import VIEWS
-from hpsearch.rng import stream
+from hpsearch.rng import rng_for
 from hpsearch.training import triplet_mining
 from hpsearch.training.triplet_mining import Miner
 
@@ -20,13 +20,13 @@ def miner(**settings: object) -> Miner:
 
 
 def test_the_hardest_candidates_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triplet_mining, "CHUNK", 64)
+    monkeypatch.setattr(triplet_mining, "CANDIDATE_CHUNK", 64)
     found = miner(candidates=200, keep=0.1)
     found.mine(lambda rows: TABLE[torch.from_numpy(rows)], seen=500)
     sizes = [64, 64, 64, 8]
     rows = np.concatenate(
         [
-            sample(RandomTriplets(batch=n), SEQUENCE_OF, stream(3, "candidates at 500", i)).rows
+            sample(RandomTriplets(batch=n), SEQUENCE_OF, rng_for(3, "candidates at 500", i)).rows
             for i, n in enumerate(sizes)
         ],
         axis=1,
@@ -46,7 +46,7 @@ def test_only_a_chunk_is_described_at_a_time() -> None:
         return TABLE[torch.from_numpy(rows)]
 
     miner(candidates=5000).mine(describe, seen=0)
-    assert max(sizes) <= triplet_mining.CHUNK
+    assert max(sizes) <= triplet_mining.CANDIDATE_CHUNK
     assert sum(sizes) == 3 * 5000
 
 

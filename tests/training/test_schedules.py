@@ -12,11 +12,11 @@ from hpsearch.config import (
     Constant,
     Cosine,
     Exponential,
-    Optimiser,
+    Optimizer,
     Schedule,
     StepDecay,
 )
-from hpsearch.training.optimization import build_optimiser, rate_factor, set_rate
+from hpsearch.training.optimization import build_optimizer, lr_factor, set_lr
 
 SCHEDULES = [Constant(), StepDecay(), Cosine(final=0.1), Exponential()]
 
@@ -33,7 +33,7 @@ SCHEDULES = [Constant(), StepDecay(), Cosine(final=0.1), Exponential()]
     ],
 )
 def test_factors_at_quarters_of_the_budget(schedule: Schedule, expected: list[float]) -> None:
-    found = [rate_factor(schedule, seen=seen, budget=400) for seen in (0, 100, 200, 300, 400)]
+    found = [lr_factor(schedule, seen=seen, budget=400) for seen in (0, 100, 200, 300, 400)]
     assert found == pytest.approx(expected, abs=1e-6)
 
 
@@ -44,26 +44,26 @@ def test_a_rate_rises_in_warm_up_only(
 ) -> None:
     warmed = schedule.model_copy(update={"warm_up": warm_up})
     seen = int(share * budget)
-    now, later = (rate_factor(warmed, seen=s, budget=budget) for s in (seen, min(budget, seen + 1)))
+    now, later = (lr_factor(warmed, seen=s, budget=budget) for s in (seen, min(budget, seen + 1)))
     assert 0 <= now <= 1
     if seen >= warm_up * budget:
         assert later <= now
 
 
 @pytest.mark.parametrize("config", [SGD(lr=0.5), Adam(lr=0.5), AdamW(lr=0.5)], ids=lambda c: c.kind)
-def test_a_rate_of_zero_moves_nothing(config: Optimiser) -> None:
+def test_a_rate_of_zero_moves_nothing(config: Optimizer) -> None:
     weight = torch.nn.Parameter(torch.ones(3))
-    optimiser = build_optimiser(config, [weight])
+    optimizer = build_optimizer(config, [weight])
     for rate, moved in ((0.0, False), (0.5, True)):
-        set_rate(optimiser, rate)
+        set_lr(optimizer, rate)
         weight.grad = torch.ones(3)
-        optimiser.step()
+        optimizer.step()
         assert bool((weight != 1).all()) == moved
 
 
 def test_adamw_decays_by_the_rate_and_not_by_the_gradient() -> None:
     weight = torch.nn.Parameter(torch.ones(1))
-    optimiser = build_optimiser(AdamW(lr=0.1, weight_decay=0.5), [weight])
+    optimizer = build_optimizer(AdamW(lr=0.1, weight_decay=0.5), [weight])
     weight.grad = torch.zeros(1)
-    optimiser.step()
+    optimizer.step()
     assert float(weight.detach()) == pytest.approx(1 - 0.1 * 0.5)

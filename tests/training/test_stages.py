@@ -3,18 +3,24 @@
 import pytest
 import torch
 
-from hpsearch.config import FixedSteps, MinedTriplets, Pairs, RandomTriplets, Stepped, SxK
-from hpsearch.training.batch_schedule import Stepper, plain_sampler
+from hpsearch.config import FixedSteps, MinedTriplets, Pairs, PKSampler, RandomTriplets, Stepped
+from hpsearch.training.batch_schedule import BatchScheduleController, current_sampler
 
-STAGES = (SxK(groups=8, views=2), SxK(groups=16, views=2), SxK(groups=16, views=4))
+STAGES = (
+    PKSampler(groups=8, views=2),
+    PKSampler(groups=16, views=2),
+    PKSampler(groups=16, views=4),
+)
 
 
-def stepper(**settings: object) -> Stepper:
-    return Stepper(Stepped.model_validate({"stages": STAGES, **settings}), collapse_value=1.0)
+def stepper(**settings: object) -> BatchScheduleController:
+    return BatchScheduleController(
+        Stepped.model_validate({"stages": STAGES, **settings}), collapse_value=1.0
+    )
 
 
-def walk(schedule: Stepper, means: list[float]) -> list[str]:
-    return [schedule.decide(mean, seen=1000 * n) for n, mean in enumerate(means)]
+def walk(schedule: BatchScheduleController, means: list[float]) -> list[str]:
+    return [schedule.update(mean, seen=1000 * n) for n, mean in enumerate(means)]
 
 
 def test_a_stage_is_entered_only_below_the_collapse_value_by_the_margin() -> None:
@@ -50,14 +56,14 @@ def test_the_mean_of_a_window_decides() -> None:
     schedule = stepper(window=60)
     losses = [0.9, 0.9, 0.8, 2.0, 2.0, 2.0]  # 16 patches a step: 4 steps fill a window
     moves = [
-        schedule.add(torch.tensor(loss), used=16, seen=16 * (n + 1))
+        schedule.record_loss(torch.tensor(loss), used=16, seen=16 * (n + 1))
         for n, loss in enumerate(losses)
     ]
     assert moves == ["stay"] * 6
     assert schedule.patches == 32
     schedule = stepper(window=48, below=0.1)
     moves = [
-        schedule.add(torch.tensor(loss), used=16, seen=16 * (n + 1))
+        schedule.record_loss(torch.tensor(loss), used=16, seen=16 * (n + 1))
         for n, loss in enumerate(losses)
     ]
     assert moves == ["stay", "stay", "on", "stay", "stay", "undo"]
@@ -67,8 +73,10 @@ def test_the_mean_of_a_window_decides() -> None:
 def test_it_goes_on_from_its_state(at: int) -> None:
     losses = [0.8, 0.7, 0.9, 1.3, 1.4, 0.5, 0.2, 0.1]
 
-    def feed(schedule: Stepper, part: range) -> list[str]:
-        return [schedule.add(torch.tensor(losses[n]), used=30, seen=30 * (n + 1)) for n in part]
+    def feed(schedule: BatchScheduleController, part: range) -> list[str]:
+        return [
+            schedule.record_loss(torch.tensor(losses[n]), used=30, seen=30 * (n + 1)) for n in part
+        ]
 
     whole, first, second = (stepper(window=50, retry_after=60) for _ in range(3))
     expected = feed(whole, range(8))
@@ -80,11 +88,11 @@ def test_it_goes_on_from_its_state(at: int) -> None:
 
 def test_a_fixed_schedule_follows_the_budget() -> None:
     fixed = FixedSteps(stages=STAGES, at=(0.25, 0.5))
-    found = [plain_sampler(fixed, share=share) for share in (0, 0.24, 0.25, 0.49, 0.5, 0.99)]
+    found = [current_sampler(fixed, share=share) for share in (0, 0.24, 0.25, 0.49, 0.5, 0.99)]
     assert found == [STAGES[n] for n in (0, 0, 1, 1, 2, 2)]
 
 
 def test_plain_samplers_are_themselves() -> None:
-    for sampler in (Pairs(), SxK(), RandomTriplets(tough_until=0.5)):
-        assert plain_sampler(sampler, share=0.3) is sampler
-    assert plain_sampler(MinedTriplets(batch=7), share=0.3) == RandomTriplets(batch=7)
+    for sampler in (Pairs(), PKSampler(), RandomTriplets(tough_until=0.5)):
+        assert current_sampler(sampler, share=0.3) is sampler
+    assert current_sampler(MinedTriplets(batch=7), share=0.3) == RandomTriplets(batch=7)
