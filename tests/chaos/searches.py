@@ -16,7 +16,7 @@ from hpsearch.execution.tuner import SessionResult, run_session
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.run_state import Run
 
-from ..plans import plan
+from ..search_factory import plan
 
 MARKS = [
     pytest.mark.chaos,

@@ -18,11 +18,11 @@ from hpsearch.search.stopping import FINISH_ORDER_ATTR
 from hpsearch.search.study import open_study
 from hpsearch.search.workspace import SearchFolder
 
-from ..clocks import make_clock
+from ..fake_clock import make_clock
 from .commands import Command
 from .conftest import Note
+from .invariants import assert_mlflow_agrees, assert_whole
 from .searches import MARKS, space_of, trials
-from .wholeness import assert_mlflow_agrees, assert_whole
 
 pytestmark = [*MARKS, pytest.mark.timeout(400)]
 HOUR = 3_600

@@ -12,7 +12,7 @@ from hpsearch.data.patch_store import PatchStore
 from hpsearch.execution import ray_runtime, tuner
 from hpsearch.search.resources import Resources
 
-from ..plans import plan
+from ..search_factory import plan
 from .searches import MARKS
 
 pytestmark = [*MARKS, pytest.mark.filterwarnings("ignore::FutureWarning")]

@@ -15,16 +15,16 @@ from hpsearch.search.stopping import Limits
 from hpsearch.search.workspace import Workspace
 from hpsearch.training.trial import CHECKPOINT_FILE
 
-from ..plans import plan
 from ..processes import environment
+from ..search_factory import plan
 from .conftest import can_blind
-from .searches import MARKS, seen, space_of, trials
-from .wholeness import (
+from .invariants import (
     assert_mlflow_agrees,
     assert_whole,
     first_report_after,
     patches_since_report,
 )
+from .searches import MARKS, seen, space_of, trials
 
 pytestmark = [*MARKS, pytest.mark.timeout(900)]
 PATCHES = 4_800

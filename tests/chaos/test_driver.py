@@ -15,14 +15,14 @@ from hpsearch.training.trial import CHECKPOINT_FILE
 from ..servers import free_port
 from .commands import Command
 from .conftest import Fleet, Note
-from .searches import MARKS, space_of, trials, wait_for
-from .wholeness import (
+from .invariants import (
     assert_mlflow_agrees,
     assert_whole,
     first_report_after,
     patches_since_report,
     saved,
 )
+from .searches import MARKS, space_of, trials, wait_for
 
 pytestmark = [*MARKS, pytest.mark.timeout(900)]
 

@@ -12,9 +12,9 @@ from hpsearch.data.patch_store import PatchStore
 from hpsearch.promotion.final_evaluation import load_trained
 
 from .conftest import Fleet, Note
-from .cut import HEAD, Link, can_cut, link
+from .invariants import assert_whole, first_report_after, patches_since_report, saved
+from .network_partition import HEAD, Link, can_cut, link
 from .searches import MARKS, begin, joined, searching, seen, wait_for, wait_for_reports
-from .wholeness import assert_whole, first_report_after, patches_since_report, saved
 
 pytestmark = MARKS
 

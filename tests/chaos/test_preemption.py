@@ -14,10 +14,10 @@ import pytest
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.execution.preemption_agent import local_raylets
 
-from ..clouds import metadata
+from ..fake_metadata_server import metadata
 from .conftest import QUIET, RAY, Fleet, Note
+from .invariants import assert_whole, first_report_after, patches_since_report, saved
 from .searches import MARKS, begin, searching, trials, wait_for, wait_for_reports
-from .wholeness import assert_whole, first_report_after, patches_since_report, saved
 
 pytestmark = [*MARKS, pytest.mark.timeout(400)]
 

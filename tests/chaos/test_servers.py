@@ -10,8 +10,8 @@ from hpsearch.data.patch_store import PatchStore
 from ..tracking.outages import Server
 from .commands import Command
 from .conftest import Fleet, Note
+from .invariants import assert_mlflow_agrees, assert_whole
 from .searches import MARKS, space_of, trials
-from .wholeness import assert_mlflow_agrees, assert_whole
 
 pytestmark = [*MARKS, pytest.mark.timeout(600)]
 

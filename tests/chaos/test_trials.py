@@ -16,10 +16,10 @@ from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.event_log import Event
 from hpsearch.tracking.run_state import Run
 
-from ..plans import plan
+from ..search_factory import plan
 from .faults import KILLED_AT, PATCHES, SEED, assert_freed, faulty_space, hung
+from .invariants import assert_mlflow_agrees, lost_points, patches_since_report
 from .searches import MARKS, seen
-from .wholeness import assert_mlflow_agrees, lost_points, patches_since_report
 
 pytestmark = [*MARKS, pytest.mark.timeout(900)]
 HANG_AFTER = 60.0

@@ -25,7 +25,7 @@ from hpsearch.training.validation import build_test_set, evaluate_on_test_set
 from ..servers import free_port
 from .browser import CHROMIUM, Page, browser
 from .conftest import SPACE, Home
-from .written import write_trials
+from .sample_search import write_trials
 
 pytestmark = [
     pytest.mark.slow,

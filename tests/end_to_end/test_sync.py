@@ -14,7 +14,7 @@ from hpsearch.tracking.connection import MLFLOW_VARIABLES
 from hpsearch.tracking.mlflow_tags import SEARCH_ID, TRIAL_ID_TAG
 
 from .conftest import SPACE
-from .written import write_trials
+from .sample_search import write_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 

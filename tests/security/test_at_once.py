@@ -10,8 +10,8 @@ from hpsearch.data.patch_store import PatchStore
 from hpsearch.tracking.mlflow_tags import default_uri
 from hpsearch.workflows.run_search import write_down
 
-from ..plans import plan
 from ..processes import run
+from ..search_factory import plan
 
 pytestmark = [
     pytest.mark.slow,

@@ -16,7 +16,7 @@ from hpsearch.search.stopping import Limits
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.run_state import Run
 
-from ..plans import plan
+from ..search_factory import plan
 from ..servers import free_port
 
 pytestmark = [

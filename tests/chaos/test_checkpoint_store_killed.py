@@ -13,8 +13,8 @@ from hpsearch.execution.ray_runtime import start_ray, stop_ray
 from hpsearch.search.workspace import SearchFolder
 
 from .conftest import Note
+from .invariants import assert_whole
 from .searches import MARKS, begin, searching, trials, wait_for, wait_for_reports
-from .wholeness import assert_whole
 
 pytestmark = [*MARKS, pytest.mark.timeout(400)]
 

@@ -18,7 +18,7 @@ from hpsearch.execution.preemption_agent import (
     local_raylets,
 )
 
-from ..clouds import NODE, Metadata, metadata, raylet
+from ..fake_metadata_server import NODE, Metadata, metadata, raylet
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hpsearch.config import TrialConfig
 from hpsearch.tracking.event_log import Event, EventLog
 from hpsearch.tracking.run_state import runs_from
 
-from ..clocks import make_clock
+from ..fake_clock import make_clock
 
 CONFIG = TrialConfig().model_dump(mode="json")
 

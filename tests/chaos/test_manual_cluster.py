@@ -14,7 +14,7 @@ import pytest
 
 from hpsearch.execution.preemption_agent import local_raylets
 
-from ..clouds import raylet
+from ..fake_metadata_server import raylet
 from ..servers import free_port
 from .searches import MARKS, wait_for
 
