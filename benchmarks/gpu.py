@@ -9,32 +9,31 @@ markdown file and the same as JSON.
 """
 
 import argparse
-import json
 import multiprocessing
 import platform
 import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import gpu_steps as steps
 import gpu_trials as trials
 import numpy as np
 import torch
 from gpu_checks import checks
-from gpu_roofline import Ceilings, Need, ceilings, need, seconds, wait
+from gpu_results import Results, log
+from gpu_roofline import Ceilings, Need, ceilings, need
 
 from hpsearch.config import DenoiserTraining, L2Net
 from hpsearch.evaluation import OFFICIAL_SIZES, evaluate, sample_tasks
 from hpsearch.evaluation.tasks import TaskSizes
 from hpsearch.models import Pipeline, build_denoiser, build_descriptor, describe
-from hpsearch.training.denoiser_training import DenoiserTask
-from hpsearch.training.devices import Compute, choose_device, cpp_compiler, device_resident
-from hpsearch.training.loop import Progress
+from hpsearch.training.devices import Compute, choose_device, cpp_compiler
 
 EPOCH = 100_000
 """Patches of a denoiser's epoch."""
@@ -56,50 +55,15 @@ class Plan:
     described: int = 40 * 1350 * 16
     on_cpu: int = 8192
     for_s: float = 1.5
+    steps: int = 12
     sizes: TaskSizes = OFFICIAL_SIZES
 
 
 TOY = Plan(
     widths=(0.125,), batches=(16,), denoiser_batches=(8,), counts=(1, 2), trial_batches=(16,),
-    points=32, sequences=4, described=4 * 8 * 16, on_cpu=64, for_s=0.05,
+    points=32, sequences=4, described=4 * 8 * 16, on_cpu=64, for_s=0.05, steps=4,
     sizes=TaskSizes(pairs=40, queries=8, distractors=8, shrinks=True),
 )  # fmt: skip
-
-
-@dataclass
-class Results:
-    """Tables so far."""
-
-    path: Path
-    head: dict[str, Any]
-    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-
-    def add(self, table: str, **row: Any) -> None:
-        """One more row; everything is written at once, so that a broken run leaves what it has."""
-        self.tables.setdefault(table, []).append(row)
-        log(f"{table}: " + ", ".join(f"{name} {shown(value)}" for name, value in row.items()))
-        self.write()
-
-    def write(self) -> None:
-        """Both files."""
-        self.path.with_suffix(".json").write_text(json.dumps(asdict(self) | {"path": ""}, indent=1))
-        self.path.with_suffix(".md").write_text(self.markdown())
-
-    def markdown(self) -> str:
-        """A table a section."""
-        lines = ["# Measured on a GPU", ""]
-        lines += [f"- {name}: {value}" for name, value in self.head.items()]
-        for table, rows in self.tables.items():
-            names = list(dict.fromkeys(name for row in rows for name in row))
-            lines += ["", f"## {table}", "", f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
-            lines += [
-                f"| {' | '.join(shown(row.get(name, '')) for name in names)} |" for row in rows
-            ]
-        if self.failed:
-            lines += ["", "## Not measured", ""]
-            lines += [f"- {section}: {why}" for section, why in self.failed.items()]
-        return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -183,21 +147,25 @@ class Bench:
         if compute is None:
             return
         plan = self.plan
-        jobs: list[tuple[Callable[..., object], tuple[Any, ...]]] = [
-            *((step_of, (compute, w, b, plan.points)) for w in plan.widths for b in plan.batches),
-            *((denoiser_of, (compute, b, plan.points)) for b in plan.denoiser_batches),
+        jobs: list[steps.Job] = [
             *(
-                (batched_of, (compute, count, b, plan.points))
+                (steps.step_of, (compute, w, b, plan.points))
+                for w in plan.widths
+                for b in plan.batches
+            ),
+            *((steps.denoiser_of, (compute, b, plan.points)) for b in plan.denoiser_batches),
+            *(
+                (trials.batched_of, (compute, count, b, plan.points))
                 for count in (1, plan.counts[-1])
                 for b in plan.trial_batches
             ),
         ]
         with multiprocessing.get_context("spawn").Pool(min(len(jobs), 16)) as pool:
-            pool.map(once, jobs, chunksize=1)
+            pool.map(steps.once, jobs, chunksize=1)
 
     def checks(self) -> None:
         """Whether the device gives what the CPU gives."""
-        for check in checks(self.device):
+        for check in checks(self.device, steps=self.plan.steps):
             self.sound &= check.passed
             passed = "yes" if check.passed else "NO"
             self.results.add(
@@ -234,7 +202,7 @@ class Bench:
         for batch in self.plan.trial_batches:
             for way, compute in ways.items():
                 for count in self.plan.counts:
-                    reset(self.device)
+                    steps.reset(self.device)
                     rate = trials.packed(compute, count=count, batch=batch, points=self.plan.points)
                     self._trials(f"one process, {way}", count, batch, rate)
         with trials.mps() as there:
@@ -247,13 +215,13 @@ class Bench:
         for batch in self.plan.trial_batches:
             for way, compute in self._ways().items():
                 for count in (1, self.plan.counts[-1]) if "graphed" in way else ():
-                    reset(self.device)
-                    rate = batched(compute, count, batch, self.plan.points)
+                    steps.reset(self.device)
+                    rate = trials.batched(compute, count, batch, self.plan.points)
                     self._trials(f"vmap, {way}", count, batch, rate)
 
     def evaluation(self) -> None:
         """Description of the official test patches, then the protocol on random descriptors."""
-        pixels = trials.pixels(self.plan.described // 16)
+        pixels = steps.pixels(self.plan.described // 16)
         cpu = torch.device("cpu")
         for where, count, batch in (
             (cpu, self.plan.on_cpu, 1024),
@@ -300,12 +268,16 @@ class Bench:
         return 2 if self.device.type == "cuda" else 4
 
     def _step(self, way: str, width: float, batch: int) -> float:
-        reset(self.device)
-        return warm(step_of(self._ways()[way], width, batch, self.plan.points), self.device)
+        steps.reset(self.device)
+        return steps.warm(
+            steps.step_of(self._ways()[way], width, batch, self.plan.points), self.device
+        )
 
     def _denoise(self, way: str, batch: int) -> float:
-        reset(self.device)
-        return warm(denoiser_of(self._ways()[way], batch, self.plan.points), self.device)
+        steps.reset(self.device)
+        return steps.warm(
+            steps.denoiser_of(self._ways()[way], batch, self.plan.points), self.device
+        )
 
     def _describe_row(
         self, name: str, floor: Need, times: dict[str, float], *, width: float, batch: int
@@ -333,13 +305,15 @@ class Bench:
             points=self.plan.points,
             for_s=self.plan.for_s,
         ):
-            self._trials(name, count, batch, rate)
+            self._trials(name, count, batch, rate, memory=False)
 
-    def _trials(self, way: str, count: int, batch: int, rate: float) -> None:
+    def _trials(
+        self, way: str, count: int, batch: int, rate: float, *, memory: bool = True
+    ) -> None:
         self.results.add(
             "Several trials of width 0.25",
             **{"way": way, "batch": batch, "trials": count, "patches/s of all": rate},
-            **self._memory(),
+            **(self._memory() if memory else {}),
         )
 
     def _memory(self) -> dict[str, float]:
@@ -348,78 +322,12 @@ class Bench:
         return {"peak GiB": torch.cuda.max_memory_allocated(self.device) / 2**30}
 
 
-def once(job: tuple[Callable[..., Callable[[], object]], tuple[Any, ...]]) -> None:
-    """The first step of a measurement, in a process of its own."""
-    make, arguments = job
-    torch.set_num_threads(1)
-    make(*arguments)()
-
-
-def step_of(compute: Compute, width: float, batch: int, points: int) -> Callable[[], object]:
-    """A step of L2-Net."""
-    points = max(points, batch // 4)
-    gather = device_resident(trials.pixels(points), compute.device)
-    return trials.Stepping(trials.trial(width=width, batch=batch), points, gather, compute)
-
-
-def denoiser_of(compute: Compute, batch: int, points: int) -> Callable[[], object]:
-    """A step of the shallow U-Net."""
-    network = compute.to_device(build_denoiser(DenoiserTraining().network, seed=0))
-    pixels = trials.pixels(points)
-    feeds = (device_resident(a, compute.device) for a in (pixels, pixels[::-1].copy()))
-    config = DenoiserTraining(batch=batch, patches=10**12)
-    task = DenoiserTask(config, network, *feeds, num_rows=len(pixels))
-    task.launcher = compute.launcher()
-    if compute.compiled:
-        task.network = torch.compile(network)  # type: ignore[assignment]
-    return lambda: task.step(Progress(step=0))
-
-
-def batched_of(compute: Compute, count: int, batch: int, points: int) -> Callable[[], object]:
-    """A step of trials that are mapped over; on a CPU their dropout cannot be."""
-    dropout = 0.3 if compute.device.type == "cuda" else 0.0
-    return trials.Batched(compute, count=count, batch=batch, points=points, dropout=dropout)
-
-
-def batched(compute: Compute, count: int, batch: int, points: int) -> float:
-    """Patches a second of all trials."""
-    return count * batch / warm(batched_of(compute, count, batch, points), compute.device)
-
-
-def warm(step: Callable[[], object], device: torch.device) -> float:
-    """Seconds a step, after compilation and capture."""
-    for _ in range(6):
-        step()
-    wait(device)
-    return seconds(step, device)
-
-
-def reset(device: torch.device) -> None:
-    """Free what the last measurement held, and forget what was compiled for other shapes."""
-    torch._dynamo.reset()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-
-
 def drawn_descriptors(seed: int, points: int) -> np.ndarray:
     """Unit descriptors of a sequence, of 128 numbers: a direction a point, and noise."""
     rng = np.random.default_rng(seed)
     point = rng.standard_normal((points, 1, 128), dtype=np.float32)
     views = point + 1.5 * rng.standard_normal((points, 16, 128), dtype=np.float32)
     return views / np.linalg.norm(views, axis=2, keepdims=True)
-
-
-def shown(value: Any) -> str:
-    """Three digits of a number."""
-    if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return str(value)
-
-
-def log(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

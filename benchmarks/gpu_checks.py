@@ -4,6 +4,7 @@ Patches are random grey levels. "Relative" is the length of the difference over 
 the CPU gives.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,7 +47,6 @@ from hpsearch.training.trial import to_cpu
 CPU = torch.device("cpu")
 RATE = 2**-10
 """Exact in float32, so that a rate held as a tensor is the one held as a number."""
-STEPS = 12
 LOSSES: dict[str, tuple[Any, Any]] = {
     "batch hard": (BatchHard(margin=SoftMargin()), PKSampler(groups=16, views=4)),
     "batch all": (BatchAll(average="nonzero"), PKSampler(groups=16, views=4)),
@@ -79,15 +79,15 @@ class Check:
         return self.found <= self.bound
 
 
-def checks(device: torch.device) -> Iterator[Check]:
-    """All of them, each as soon as it is known."""
+def checks(device: torch.device, *, steps: int) -> Iterator[Check]:
+    """All of them, each as soon as it is known; trainings take ``steps`` steps."""
     with full_precision():
         yield from networks(device)
         yield from losses(device)
-        yield from training(device)
-    yield from repeats(device)
+        yield from training(device, steps)
+    yield from repeats(device, steps)
     if device.type == "cuda":
-        yield from graphs(device)
+        yield from graphs(device, steps)
     yield from checkpoints(device)
 
 
@@ -138,35 +138,35 @@ def losses(device: torch.device) -> Iterator[Check]:
         yield Check(f"{name}: gradient, relative", apart(slopes[1], slopes[0]), 1e-4)
 
 
-def training(device: torch.device) -> Iterator[Check]:
+def training(device: torch.device, steps: int) -> Iterator[Check]:
     """Losses of the first steps in float32 without dropout: rounding grows from step to step."""
     here, there = (
-        Run(where, precision="float32", descriptor=L2Net(width=0.25, dropout=0)).steps(STEPS)
+        Run(where, precision="float32", descriptor=L2Net(width=0.25, dropout=0)).steps(steps)
         for where in (CPU, device)
     )
-    yield Check(f"L2-Net: losses of {STEPS} steps, relative", apart(there, here), 1e-2)
-    here, there = (denoiser_losses(where) for where in (CPU, device))
-    yield Check(f"shallow U-Net: losses of {STEPS} steps, relative", apart(there, here), 1e-2)
+    yield Check(f"L2-Net: losses of {steps} steps, relative", apart(there, here), 1e-2)
+    here, there = (denoiser_losses(where, steps) for where in (CPU, device))
+    yield Check(f"shallow U-Net: losses of {steps} steps, relative", apart(there, here), 1e-2)
 
 
-def repeats(device: torch.device) -> Iterator[Check]:
+def repeats(device: torch.device, steps: int) -> Iterator[Check]:
     """Deterministic mode, twice; the largest difference of a loss or a weight."""
     runs = [Run(device, deterministic=True) for _ in range(2)]
-    first, second = (run.steps(STEPS) for run in runs)
+    first, second = (run.steps(steps) for run in runs)
     yield Check("deterministic: losses of two runs, largest difference", most(first, second), 0)
     yield Check("deterministic: weights of two runs, largest difference", runs[0].most(runs[1]), 0)
 
 
-def graphs(device: torch.device) -> Iterator[Check]:
+def graphs(device: torch.device, steps: int) -> Iterator[Check]:
     """Steps replayed as one launch against the same steps kernel by kernel, to the last bit."""
     for name, settings in GRAPHED.items():
         eager, graphed = (
             Run(device, deterministic=True, graphed=flag, **settings) for flag in (False, True)
         )
-        found = most(eager.steps(STEPS), graphed.steps(STEPS))
+        found = most(eager.steps(steps), graphed.steps(steps))
         yield Check(f"graph, {name}: losses, largest difference", found, 0)
         yield Check(f"graph, {name}: weights, largest difference", eager.most(graphed), 0)
-    eager, graphed = (denoiser_losses(device, graphed=flag) for flag in (False, True))
+    eager, graphed = (denoiser_losses(device, steps, graphed=flag) for flag in (False, True))
     yield Check("graph, shallow U-Net: losses, relative", apart(graphed, eager), 1e-3)
 
 
@@ -177,7 +177,7 @@ def checkpoints(device: torch.device) -> Iterator[Check]:
         settings = {"precision": "float32", "descriptor": L2Net(width=0.25, dropout=0)}
         stays, moves = Run(start, **settings), Run(end, **settings)
         stays.steps(5)
-        moves.learner.restore(to_cpu(stays.learner.state()))
+        moves.learner.restore(copy.deepcopy(to_cpu(stays.learner.state())))
         moves.done = stays.done
         yield Check(f"{name}: weights, largest difference", stays.most(moves), 0)
         with full_precision():
@@ -234,7 +234,7 @@ class Run:
         return [value.cpu() for value in self.learner.network.state_dict().values()]
 
 
-def denoiser_losses(device: torch.device, *, graphed: bool = True) -> Tensor:
+def denoiser_losses(device: torch.device, steps: int, *, graphed: bool = True) -> Tensor:
     """Of the first steps."""
     clean = gray(3, 64).reshape(-1, 32, 32)
     noise = np.random.default_rng(4).normal(0, 20, clean.shape)
@@ -246,7 +246,7 @@ def denoiser_losses(device: torch.device, *, graphed: bool = True) -> Tensor:
     )
     if not graphed:
         task.launcher.runner = None
-    return torch.stack([task.step(Progress(step=n))[0].cpu() for n in range(STEPS)])
+    return torch.stack([task.step(Progress(step=n))[0].cpu() for n in range(steps)])
 
 
 def gray(seed: int, points: int) -> np.ndarray:

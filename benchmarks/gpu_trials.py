@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -17,50 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 from gpu_roofline import seconds, wait
+from gpu_steps import Stepping, pixels, trial, warm
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
-from hpsearch.config import Adam, BatchHard, HardMargin, L2Net, PKSampler, TrialConfig
+from hpsearch.config import HardMargin, L2Net, PKSampler, TrialConfig
 from hpsearch.data.samplers import sample
 from hpsearch.losses.metric_losses import batch_hard_loss
 from hpsearch.models import build_descriptor
 from hpsearch.rng import rng_for
-from hpsearch.training.descriptor_trainer import DescriptorTrainer
-from hpsearch.training.devices import Compute, GatherFn, device_resident
-from hpsearch.training.inputs import constant_input
-from hpsearch.training.loop import Progress
-
-
-def pixels(points: int) -> np.ndarray:
-    """Random grey levels, 16 views a point."""
-    return np.random.default_rng(0).integers(256, size=(16 * points, 32, 32), dtype=np.uint8)
-
-
-def trial(*, width: float, batch: int, seed: int = 0) -> TrialConfig:
-    """Batch hard on S×4 patches."""
-    return TrialConfig(
-        descriptor=L2Net(width=width),
-        loss=BatchHard(),
-        sampler=PKSampler(groups=batch // 4, views=4),
-        optimiser=Adam(lr=1e-3),
-        patches=10**12,
-        seed=seed,
-    )
-
-
-class Stepping:
-    """A learner that is called for its next step."""
-
-    def __init__(
-        self, config: TrialConfig, points: int, gather: GatherFn, compute: Compute
-    ) -> None:
-        sequence_of = np.arange(points) * 8 // points
-        self.learner = DescriptorTrainer(config, sequence_of, constant_input(gather), compute)
-        self.done = 0
-
-    def __call__(self) -> None:
-        self.learner.step(Progress(seen=0, step=self.done))
-        self.done += 1
+from hpsearch.training.devices import Compute, device_resident
 
 
 def packed(compute: Compute, *, count: int, batch: int, points: int) -> float:
@@ -257,3 +223,14 @@ def _loss(found: Tensor, margin: Tensor) -> Tensor:
     """Batch hard, whose margin is a tensor here."""
     hinge = HardMargin.model_construct(alpha=margin)
     return batch_hard_loss(found[None], views=4, distance="euclidean", margin=hinge)
+
+
+def batched_of(compute: Compute, count: int, batch: int, points: int) -> Callable[[], object]:
+    """A step of trials that are mapped over; on a CPU their dropout cannot be."""
+    dropout = 0.3 if compute.device.type == "cuda" else 0.0
+    return Batched(compute, count=count, batch=batch, points=points, dropout=dropout)
+
+
+def batched(compute: Compute, count: int, batch: int, points: int) -> float:
+    """Patches a second of all trials."""
+    return count * batch / warm(batched_of(compute, count, batch, points), compute.device)
