@@ -15,7 +15,7 @@ of ``hpsearch.config``.
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _EXPORTS = {
     "EvaluationRequest": "workflows.evaluate_models",

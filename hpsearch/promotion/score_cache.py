@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-import hpsearch
 from hpsearch.atomic_files import write_atomic
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.splits import TrialSplit
@@ -27,6 +26,9 @@ from hpsearch.training.devices import choose_device
 from hpsearch.training.validation import EvaluationSet, build_test_set, evaluate_on_test_set
 from hpsearch.untrusted import reading
 
+EVALUATION_VERSION = "0.1.0"
+"""Version of hpsearch whose evaluation gives the same scores to the last bit; part of every key, so
+raise it with the first change that alters a score."""
 SCORES_DIR = "judged"
 """In the workspace: one file for each network and each set of test patches."""
 
@@ -75,7 +77,7 @@ class ScoreCache:
 
     def _path(self, pipeline: nn.Module, *, noisy: bool) -> Path:
         split = self.split
-        about = [hpsearch.__version__, self.store.fingerprint, split.name, *split.test]
+        about = [EVALUATION_VERSION, self.store.fingerprint, split.name, *split.test]
         seen = hashlib.sha256(json.dumps([*about, noisy, model_fingerprint(pipeline)]).encode())
         return self.home / SCORES_DIR / f"{seen.hexdigest()[:32]}.json"
 
