@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 from sbom import main as write_bill
 
 AUDITOR = "pip-audit==2.10.0"
+INSTALLER = "uv==0.13.9"
 PYTHONS = ("3.11", "3.12", "3.13")
 
 
@@ -135,10 +136,46 @@ def run_chaos() -> Outcome:
     )
 
 
+def run_suite_with(resolution: str) -> Outcome:
+    """Run the suite with other versions than the pinned ones.
+
+    Args:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+            for the newest ones. torch is pinned in both, since another build would bring CUDA, and
+            so are the tools that run the tests.
+    """
+    pins = read_pins(PINS.read_text())
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    dev = project["optional-dependencies"]["dev"]
+    tools = {canonicalize_name(Requirement(each).name) for each in dev} - {"hpsearch"}
+    pinned = [f"{name}=={pins[name]}" for name in sorted({"torch"} | tools)]
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        python = f"{folder}/bin/python"
+        for command in (
+            [python, "-m", "pip", "install", "--quiet", INSTALLER],
+            [f"{folder}/bin/uv", "pip", "install", "--quiet", "--python", python, "--resolution",
+             resolution, "--editable", f"{ROOT}[onnx]", *pinned],
+        ):  # fmt: skip
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+            if done.returncode:
+                return Outcome("not run", f"no environment: {done.stderr.strip()[-300:]}")
+        suite = subprocess.run(
+            [python, "-m", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"],
+            cwd=ROOT, capture_output=True, text=True,
+        )  # fmt: skip
+    last = suite.stdout.strip().splitlines()[-1:] or ["the suite printed nothing"]
+    return Outcome("failed" if suite.returncode else "passed", last[0])
+
+
 PARTS: dict[str, Callable[[], Outcome]] = {
     "advisories": check_advisories,
     **{f"resolve-{python}": (lambda python=python: resolve(python)) for python in PYTHONS},
     "sbom": write_sbom,
+    "lowest": lambda: run_suite_with("lowest-direct"),
+    "newest": lambda: run_suite_with("highest"),
     "chaos": run_chaos,
 }
 
