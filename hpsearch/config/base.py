@@ -15,6 +15,7 @@ def validation_sentence(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"]) or error.title
     if first["type"] == "extra_forbidden":
         return f"there is no setting {where!r}; remove it or correct its name"
-    if not first["loc"] and "error" in first.get("ctx", {}):
-        return str(first["ctx"]["error"])  # of a check of ours over several settings
+    cause = first.get("ctx", {}).get("error")
+    if not first["loc"] and cause is not None:
+        return str(cause)  # of a check of ours over several settings
     return f"setting {where!r} is wrong: {first['msg']} (got {first.get('input')!r})"
