@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 
 XLA := .venv-xla
 
-.PHONY: install demo test chaos browser test-xla check format ui clean
+.PHONY: install demo test chaos browser test-xla check format sbom ui clean
 
 install: $(INSTALLED)
 
@@ -38,7 +38,7 @@ test-xla: $(XLA)/.installed
 
 $(XLA)/.installed: pyproject.toml constraints.txt
 	test -x $(XLA)/bin/python || $(PYTHON) -m venv $(XLA) || python3 -m venv $(XLA)
-	grep -v '^torch==' constraints.txt > $(XLA)/constraints.txt
+	grep -vE '^(torch|triton)==' constraints.txt > $(XLA)/constraints.txt
 	$(XLA)/bin/pip install --quiet --constraint $(XLA)/constraints.txt --editable '.[dev,tpu]'
 	touch $(XLA)/.installed
 
@@ -50,6 +50,10 @@ check: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The software bill of materials (CycloneDX) of all that is pinned.
+sbom: $(INSTALLED)
+	$(BIN)/python .ci/sbom.py build/sbom.json
 
 ui: $(INSTALLED)
 	$(BIN)/hpsearch ui

@@ -29,10 +29,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hpsearch.data.arrow_writer import VIEW_NAMES
 from hpsearch.data.hpatches_import import import_tree
 from hpsearch.data.patch_store import Patches, PatchStore
 from hpsearch.data.process_pool import in_order, usable_cores
+from hpsearch.patch_views import VIEW_NAMES
 
 BATCH, ROUNDS, READERS, KINDS = 4096, 60, 10, 2
 DECODED = 16

@@ -28,12 +28,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hpsearch.config import VIEWS, Adam, BatchHard, DenoiserTrial, L2Net, Noisy, SxK, TrialConfig
+from hpsearch.config import Adam, BatchHard, DenoiserTrial, L2Net, Noisy, SxK, TrialConfig
 from hpsearch.data.builtin_sets import embedded_store
 from hpsearch.data.patch_store import Patches, PatchStore
 from hpsearch.data.samplers import sample
 from hpsearch.losses import build_loss
 from hpsearch.models import build_denoiser, build_descriptor
+from hpsearch.patch_views import VIEWS
 from hpsearch.rng import stream
 from hpsearch.training.artifact_cache import Artifacts
 from hpsearch.training.denoiser_training import DenoiserTask

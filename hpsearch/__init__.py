@@ -1,3 +1,65 @@
-"""Distributed hyperparameter search for learned image-patch descriptors."""
+"""Hyperparameter search for learned image-patch descriptors.
+
+The Python API; each name is imported when it is first used::
+
+    import hpsearch as hp
+
+    result = hp.run_search("search_spaces/quickstart.py", trials=4)
+    promotion = hp.promote(result.folder.name)
+    hp.describe_patches("models:/patch-descriptor@champion", "mini", "descriptors.npy")
+
+Every setting of a trial is here too: ``hp.TrialConfig``, ``hp.L2Net``, ``hp.HardNet`` and the rest
+of ``hpsearch.config``.
+"""
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+
+_EXPORTS = {
+    "ASHA": "search.pruners",
+    "EvaluationRequest": "workflows.evaluate_models",
+    "Fixed": "search.samplers",
+    "GP": "search.samplers",
+    "Grid": "search.samplers",
+    "Hyperband": "search.pruners",
+    "Median": "search.pruners",
+    "NSGA2": "search.samplers",
+    "NoPruner": "search.pruners",
+    "Objective": "search.objective",
+    "Observer": "workflows.observer",
+    "Random": "search.samplers",
+    "Resources": "search.resources",
+    "Search": "search.search",
+    "TPE": "search.samplers",
+    "UserError": "errors",
+    "Workspace": "search.workspace",
+    "describe_patches": "workflows.describe_patches",
+    "evaluate_models": "workflows.evaluate_models",
+    "extend_search": "workflows.resume_search",
+    "plan_promotion": "workflows.promote_search",
+    "promote": "workflows.promote_search",
+    "resume_search": "workflows.resume_search",
+    "run_search": "workflows.run_search",
+    "save_evaluation": "workflows.evaluate_models",
+    "train_trial": "workflows.train_trial",
+}
+"""Name of the API to the module of this package that defines it."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of the API, or a setting of ``hpsearch.config``, when it is first used."""
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_EXPORTS.get(name, 'config')}")
+    if name not in _EXPORTS and name not in module.__all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    settings = importlib.import_module(f"{__name__}.config").__all__
+    return sorted({*globals(), *_EXPORTS, *settings})

@@ -30,11 +30,22 @@ def whole(path: Path) -> Iterator[Path]:
         raise
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Replace a file's content, and make its folder if need be."""
+def write_whole(path: Path, content: str | bytes, *, private: bool = False) -> None:
+    """Replace a file's content, and make its folder if need be.
+
+    Args:
+        private: whether only its owner may read it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as draft:
+        draft.touch(mode=0o600 if private else 0o666)
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that only its owner may enter; one that is there stays as it is."""
+    if not folder.is_dir():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def is_full_disk(error: BaseException) -> bool:

@@ -1,8 +1,11 @@
-"""The 16 views of a point, in the order in which every array of descriptors holds them."""
+"""The 16 views of a point, in the order in which every array of patches or descriptors has them."""
 
 import numpy as np
 
 from hpsearch.shapes import Int
+
+SIDE = 32
+"""Pixels of a patch, each way."""
 
 LEVELS = ("easy", "hard", "tough")
 """Levels of geometric jitter (and of noise): views e1..e5, h1..h5, t1..t5."""
@@ -12,6 +15,12 @@ IMAGES = 5
 
 VIEW_NAMES = ("ref", *(f"{level[0]}{image}" for level in LEVELS for image in range(1, IMAGES + 1)))
 """``ref, e1..e5, h1..h5, t1..t5``: names of the official strips and descriptor files."""
+
+VIEWS = len(VIEW_NAMES)
+"""Views of a point: 16."""
+
+TASKS = ("verification", "matching", "retrieval")
+"""Tasks of the benchmark, each scored by mAP."""
 
 
 def view_of(image: Int[np.ndarray, " n"], *, level: int) -> Int[np.ndarray, " n"]:

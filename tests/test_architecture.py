@@ -10,7 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "hpsearch"
 LAYERS = [
     {"errors", "shapes"},
-    {"atomic_files", "rng", "patch_views"},
+    {"defaults", "atomic_files", "rng", "patch_views", "schema", "redaction"},
+    {"locations", "untrusted"},
     {"config"},
     {"data", "models", "losses", "evaluation"},
     {"training", "tracking"},
@@ -18,8 +19,8 @@ LAYERS = [
     {"execution"},
     {"running"},
     {"promotion"},
-    {"console"},
     {"workflows"},
+    {"console"},
     {"cli"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
@@ -29,8 +30,8 @@ SOLE_IMPORTER = {
     "matplotlib": ("reporting",),
     "torch_xla": ("training/devices.py",),
     "optuna": ("search", "execution", "promotion"),
-    "typer": ("cli", "workflows"),
-    "rich": ("console", "cli", "workflows"),
+    "typer": ("cli",),
+    "rich": ("console",),
 }
 BARE_WORKER = (
     "data.patch_store",

@@ -8,11 +8,13 @@
 # The head's token must lie in ~/.ray/auth_token here too. Every further worker on one machine needs
 # a --temp-dir of its own: workers that share one delete each other's copy of a job's files.
 set -euo pipefail
+umask 077 # what trials write is for nobody else to read
 
 head=${1:?the address of the head, as in: worker.sh 192.168.1.10}
 shift
 
 export RAY_AUTH_MODE=token
+export RAY_enable_metrics_collection="${RAY_enable_metrics_collection:-0}" # as on the head
 # In a process group of its own: the terminal's Ctrl-C would end its trials with it.
 set -m
 ray start --block --disable-usage-stats --address="$head:${RAY_PORT:-6379}" "$@" &

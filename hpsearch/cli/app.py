@@ -9,9 +9,10 @@ from pydantic import ValidationError
 
 import hpsearch
 from hpsearch.atomic_files import FULL
-from hpsearch.config.base import validation_sentence
 from hpsearch.console.output import err, out
 from hpsearch.errors import INTERRUPTED, UserError
+from hpsearch.redaction import redacted
+from hpsearch.untrusted import printable, validation_sentence
 
 app = typer.Typer(
     name="hpsearch",
@@ -52,7 +53,7 @@ def main() -> None:
 
 
 def _refuse(sentence: str) -> None:
-    err.print(f"error: {sentence}", style="red", markup=False, soft_wrap=True)
+    err.print(f"error: {printable(redacted(sentence))}", style="red", markup=False, soft_wrap=True)
     sys.exit(2)
 
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpsearch.cli.app import Home, app
-from hpsearch.console.output import HOME, out, say
+from hpsearch.console.output import out, say
 from hpsearch.data.arrow_header import NoiseLevels
+from hpsearch.defaults import HOME
 
 if TYPE_CHECKING:
     from hpsearch.data.patch_store import PatchStore

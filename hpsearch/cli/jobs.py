@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hpsearch.cli.app import TrackingUri, app
-from hpsearch.cli.options import as_words, resources
+from hpsearch.cli.options import as_words, given
 from hpsearch.console.output import out, say
 from hpsearch.errors import UserError
 
@@ -48,10 +48,11 @@ def submit(
     from hpsearch.execution.job_checks import check_data
     from hpsearch.execution.job_client import JobServer
     from hpsearch.search.search import load_search
+    from hpsearch.untrusted import check_name, name_from
 
     stated = load_search(space)
     stated.validate_space()
-    chosen = name or space.stem
+    chosen = check_name(name_from(space.stem) if name is None else name, "a search")
     options = [*as_words(tracking_uri=tracking_uri), *context.args]
     arguments = ["search", space.name, "--name", chosen, "--address", "auto", *options]
     asked = _as_search(context, arguments)
@@ -74,18 +75,22 @@ def _as_search(context: typer.Context, arguments: list[str]) -> dict[str, Any]:
 
 
 def _resources(stated: "Search", asked: dict[str, Any]) -> "Resources":
-    found = resources(
-        stated.resources,
+    from hpsearch.search.resources import Resources
+
+    wanted = given(
         cpus=asked["cpus_per_trial"], gpus=asked["gpus_per_trial"],
         tpus=asked["tpus_per_trial"], device=asked["device"],
     )  # fmt: skip
+    found = Resources.model_validate({**stated.resources.model_dump(), **wanted})
     return found.settled(stated.compute.device)
 
 
 def submit_resume(name: str, address: str, home: str | None, options: list[str]) -> None:
     """Queue the resumption of a search, in ``home`` if this cluster has not seen it yet."""
     from hpsearch.execution.job_client import JobServer
+    from hpsearch.untrusted import check_name
 
+    check_name(name, "a search")
     server = JobServer(address)
     known = {job.search: job.home for job in server.jobs()}
     if name not in known and home is None:

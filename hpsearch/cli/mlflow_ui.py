@@ -17,6 +17,20 @@ from hpsearch.tracking.connection import Tracking
 
 PATIENCE = 120.0
 """Seconds for MLflow to come up; a busy machine takes half a minute."""
+GUARD = """
+import os, signal, subprocess, sys, threading
+
+child = subprocess.Popen([sys.executable, "-m", "mlflow", *sys.argv[1:]], stdin=subprocess.DEVNULL)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the child has had it too
+
+def end_with_parent():
+    sys.stdin.buffer.read()
+    os.killpg(0, signal.SIGKILL)
+
+threading.Thread(target=end_with_parent, daemon=True).start()
+sys.exit(child.wait())
+"""
+"""Program that runs MLflow, and ends it once the pipe that it reads is closed, as by our death."""
 
 
 def serve(tracking: Tracking, port: int, lines: Sequence[str]) -> None:
@@ -56,7 +70,7 @@ def refuse_used_port(port: int) -> None:
 
 def _begin(tracking: Tracking, port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
     """In a session of its own, so that Ctrl-C reaches us alone and we end all of it."""
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1"]
+    command = [sys.executable, "-c", GUARD, "ui", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1"]
     if tracking.artifacts:
         command += ["--default-artifact-root", tracking.artifacts]
@@ -65,8 +79,9 @@ def _begin(tracking: Tracking, port: int, log: IO[bytes]) -> subprocess.Popen[by
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     return subprocess.Popen(
-        command, env=os.environ | settings, stdout=log, stderr=log, start_new_session=True
-    )
+        command, env=os.environ | settings, stdin=subprocess.PIPE, stdout=log, stderr=log,
+        start_new_session=True,
+    )  # fmt: skip
 
 
 def _await(child: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> None:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpsearch.cli.app import Home, TrackingUri, app
-from hpsearch.console.output import HOME, out, say
-from hpsearch.errors import UserError
+from hpsearch.cli.search import Cluster, console_observer
+from hpsearch.console.output import out, say
+from hpsearch.defaults import HOME
+from hpsearch.errors import INTERRUPTED, UserError
 
 if TYPE_CHECKING:
     from hpsearch.promotion.ensemble import Registered, Union
-from hpsearch.cli.search import Cluster
 
 Model = Annotated[
     str,
@@ -57,15 +58,22 @@ def describe(
 
     refuse_existing(to, force=force)
 
-    from hpsearch.promotion.model_evaluation import pipeline_of
-    from hpsearch.search.workspace import Workspace
-    from hpsearch.workflows.describe_patches import describe_source, open_source, refuse_layout
+    from hpsearch.workflows.describe_patches import describe_patches
 
-    workspace = Workspace(home)
-    pipeline = pipeline_of(model, workspace, uri=tracking_uri)
-    source = open_source(patches, workspace, clean=clean)
-    refuse_layout(source, to)
-    out.print(describe_source(pipeline, source, to, model=model, force=force), soft_wrap=True)
+    done = describe_patches(
+        model,
+        patches,
+        to,
+        clean=clean,
+        force=force,
+        tracking_uri=tracking_uri,
+        home=home,
+        observer=console_observer(),
+    )
+    say(
+        f"{done.count:,} descriptors of {done.dimensions} numbers in {done.files}: "
+        f"{done.patches_per_s:,.0f} patches a second"
+    )
 
 
 class Given(StrEnum):
@@ -115,10 +123,14 @@ def evaluate(
 
     Example: hpsearch evaluate models:/patch-descriptor@champion --data mini --out scored
     """
-    from hpsearch.search.workspace import Workspace
-    from hpsearch.workflows.evaluate_models import Request, keep, run, show
+    from hpsearch.console.evaluation_output import print_evaluation
+    from hpsearch.workflows.evaluate_models import (
+        EvaluationRequest,
+        evaluate_models,
+        save_evaluation,
+    )
 
-    asked = Request(
+    request = EvaluationRequest(
         models=tuple(name for name in (model, against) if name is not None),
         data=data,
         split=split,
@@ -126,13 +138,13 @@ def evaluate(
         given=("noisy", "clean") if given == Given.both else (given.value,),
         yardsticks=yardsticks,
     )
-    found = run(asked, Workspace(home), uri=tracking_uri)
-    show(found)
+    found = evaluate_models(request, tracking_uri=tracking_uri, home=home)
+    print_evaluation(found)
     if json_file is not None:
         json_file.write_text(json.dumps(next(iter(found.rows.values())).to_dict()))
         out.print(f"\n{json_file}", soft_wrap=True)
     if to is not None:
-        keep(found, to)
+        out.print(f"\n{save_evaluation(found, to)}", soft_wrap=True)
 
 
 @app.command(rich_help_panel="Models")
@@ -204,9 +216,11 @@ def ensemble(
     from hpsearch.promotion.score_cache import Gradebook
     from hpsearch.search.workspace import Workspace
     from hpsearch.tracking.model_registry import Registry, quieten_mlflow
+    from hpsearch.untrusted import check_name
 
     if dimensions is not None and combine is How.mean:
         raise UserError("--dimensions is for --combine concatenate; a mean has as many as a member")
+    check_name(name, "a model")
     quieten_mlflow()
     workspace = Workspace(home)
     tracking = workspace.tracking(tracking_uri)
@@ -262,22 +276,31 @@ def promote(
 
     Example: hpsearch promote quickstart --dry-run
     """
-    from hpsearch.console.promotion_output import show_plan
-    from hpsearch.promotion.promotion_search import prepare
-    from hpsearch.promotion.retraining_plan import refuse_promotion
-    from hpsearch.search.workspace import Workspace
+    from hpsearch.console.promotion_output import print_plan, print_promotion
     from hpsearch.tracking.model_registry import quieten_mlflow
-    from hpsearch.workflows.promote_search import promote_search
-    from hpsearch.workflows.resume_search import moved
+    from hpsearch.workflows.promote_search import PromotionInterrupted, plan_promotion
+    from hpsearch.workflows.promote_search import promote as run_promotion
 
     quieten_mlflow()
-    folder = Workspace(home).open(name, tracking_uri=tracking_uri)
-    refuse_promotion(folder)
-    there = folder if dry_run else moved(folder, address)
-    promotion = prepare(there, top=top, seeds=seeds)
-    show_plan(promotion, dry_run=dry_run)
-    if not dry_run:
-        promote_search(promotion, force=force, reevaluate=reevaluate)
+    plan = plan_promotion(
+        name,
+        top=top,
+        seeds=seeds,
+        address=None if dry_run else address,
+        tracking_uri=tracking_uri,
+        home=home,
+        observer=console_observer(),
+    )
+    print_plan(plan, dry_run=dry_run)
+    if dry_run:
+        return
+    try:
+        result = run_promotion(
+            plan, force=force, reevaluate=reevaluate, observer=console_observer()
+        )
+    except PromotionInterrupted:
+        raise typer.Exit(INTERRUPTED) from None
+    print_promotion(result)
 
 
 @app.command(rich_help_panel="Models")

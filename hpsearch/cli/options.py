@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from hpsearch.search.resources import Resources
-    from hpsearch.search.stopping import Limits
+    pass
 
 LIMITS, TRIALS = "Limits", "What a trial asks for"
 
@@ -80,24 +79,3 @@ def as_words(**options: Any) -> list[str]:
         (f"--{name.replace('_', '-')}", str(value)) for name, value in given(**options).items()
     )
     return [word for pair in named for word in pair]
-
-
-def resources(stated: "Resources", **options: Any) -> "Resources":
-    """What a space's trials ask for, with what the user gave."""
-    from hpsearch.search.resources import Resources
-
-    return Resources.model_validate({**stated.model_dump(), **given(**options)})
-
-
-def limits(
-    before: "Limits",
-    *,
-    time_limit: float | None,
-    patches: int | None,
-    gpu_seconds: float | None,
-) -> "Limits":
-    """The limits with those that the user gave."""
-    from hpsearch.search.stopping import Limits
-
-    new = given(seconds=time_limit, patches=patches, gpu_seconds=gpu_seconds)
-    return Limits.model_validate({**before.model_dump(), **new})

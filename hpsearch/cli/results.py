@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpsearch.cli.app import Home, TrackingUri, app
-from hpsearch.console.output import HOME, out, say
+from hpsearch.console.output import out, say
+from hpsearch.defaults import HOME
 from hpsearch.errors import UserError
 
 if TYPE_CHECKING:
     from hpsearch.tracking.connection import Tracking
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
     from hpsearch.tracking.mlflow_writer import Delivery
 
 
@@ -27,10 +25,10 @@ def report(
 
     Example: hpsearch report quickstart --to report.html
     """
+    from hpsearch.console.search_output import print_scores, print_trials
     from hpsearch.promotion.final_evaluation import load_scores
     from hpsearch.search.workspace import Workspace
     from hpsearch.workflows.publish_figures import page, search_figures
-    from hpsearch.workflows.run_search import print_scores, print_trials
 
     workspace = Workspace(home)
     known = workspace.searches()
@@ -118,7 +116,6 @@ def sync(
 
     Example: hpsearch sync quickstart --tracking-uri http://HOST:5000
     """
-    from hpsearch.console.output import home_option
     from hpsearch.console.progress_bars import progress_bar
     from hpsearch.search.workspace import Workspace
     from hpsearch.tracking.connection import answering
@@ -138,7 +135,7 @@ def sync(
             with progress_bar("drawing") as advance:
                 count = publish_figures(folder, publisher, progress=lambda i, n: advance(i, n, ""))
             out.print(f"{count} figures and pages")
-    out.print(f"look at them with:  hpsearch ui {name}{home_option(folder)}", soft_wrap=True)
+    say(f"look at them with:  {folder.command('ui')}")
 
 
 def _words(delivery: "Delivery") -> str:

@@ -1,7 +1,7 @@
 """Commands that train: search, resume, extend, train."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,10 +22,14 @@ from hpsearch.cli.options import (
     Wait,
     as_words,
     given,
-    limits,
-    resources,
 )
-from hpsearch.console.output import HOME
+from hpsearch.console.output import say
+from hpsearch.defaults import HOME
+from hpsearch.errors import INTERRUPTED, UserError
+
+if TYPE_CHECKING:
+    from hpsearch.workflows.observer import Observer
+    from hpsearch.workflows.search_session import SearchResult
 
 
 @app.command(rich_help_panel="Search")
@@ -60,77 +64,54 @@ def search(
 
     Example: hpsearch search search_spaces/quickstart.py
     """
-    from hpsearch.search.search import load_search
+    from hpsearch.workflows.run_search import run_search
 
-    stated = load_search(space)
-    stated.validate_space()
-
-    from hpsearch.data.builtin_sets import refuse_absent
-
-    refuse_absent(data or stated.data)
-
-    from hpsearch.console.progress_bars import progress_bar
-    from hpsearch.data.splits import folds
-    from hpsearch.execution import ray_runtime
-    from hpsearch.search.stopping import Limits
-    from hpsearch.search.study import check_free
-    from hpsearch.search.warm_start import check_comparable
-    from hpsearch.search.workspace import SearchRecord, Workspace
-    from hpsearch.workflows.run_search import announce, run
-
-    workspace = Workspace(home)
-    chosen = name or workspace.free_name(space.stem)
-    workspace.refuse_taken(chosen)
-    warm_from = warm_from or stated.warm_from
-    earlier = workspace.open(warm_from) if warm_from else None
-    if study:
-        check_free(study, chosen)
-    with progress_bar("building patches") as advance:
-        store = workspace.store(data or stated.data, progress=advance)
-    store.part(store.split(split), "train")  # says now if the split has nothing to train on
-    if stated.num_folds:
-        folds(store.split(split), stated.num_folds)
-    if earlier:
-        check_comparable(
-            earlier, search=stated, fingerprint=store.fingerprint, split=store.split(split).name
+    finish(
+        run_search(
+            space,
+            name=name,
+            data=data,
+            split=split,
+            trials=trials,
+            concurrent=concurrent,
+            cpus=cpus,
+            address=address,
+            warm_from=warm_from,
+            study=study,
+            limits=given(seconds=time_limit, patches=patches, gpu_seconds=gpu_seconds),
+            resources=given(
+                cpus=cpus_per_trial, gpus=gpus_per_trial, tpus=tpus_per_trial, device=device
+            ),
+            hang_after=hang_after,
+            wait=wait,
+            model=model,
+            tracking_uri=tracking_uri,
+            home=home,
+            observer=console_observer(),
         )
-    record = SearchRecord(
-        space=str(space),
-        store=str(store.path.absolute()),
-        fingerprint=store.fingerprint,
-        split=split,
-        tracking_uri=workspace.tracking(tracking_uri).uri,
-        trials=stated.num_trials(trials),
-        concurrent=concurrent,
-        cpus=cpus,
-        address=address,
-        wait=wait,
-        study=study,
-        warm_from=warm_from,
-        hang_after=hang_after,
-        origin=str(space.absolute()),
-        limits=limits(
-            Limits(seconds=stated.time_limit),
-            time_limit=time_limit,
-            patches=patches,
-            gpu_seconds=gpu_seconds,
-        ),
-        resources=resources(
-            stated.resources,
-            cpus=cpus_per_trial,
-            gpus=gpus_per_trial,
-            tpus=tpus_per_trial,
-            device=device,
-        ),
-        **given(model=model),
     )
-    ray_runtime.start_ray(address=address, cpus=cpus)
-    if not wait:
-        ray_runtime.check_room(record.resources, concurrent)
-    folder = workspace.create(chosen, space, record)
-    with folder.alone():
-        announce(folder, stated, store)
-        run(folder)
+
+
+def console_observer() -> "Observer":
+    """The observer that prints; imported when a command needs it."""
+    from hpsearch.console.console_observer import ConsoleObserver
+
+    return ConsoleObserver()
+
+
+def finish(result: "SearchResult") -> None:
+    """Print a result; exit with 130 if trials are left.
+
+    Raises:
+        UserError: if there is no winner.
+    """
+    from hpsearch.console.search_output import print_result
+
+    print_result(result)
+    if result.status == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+    if result.winner is None:
+        raise UserError(result.reason)
 
 
 OTHER_CLUSTER = "another Ray cluster, HEAD:6379, than the search began on; local for none"
@@ -173,20 +154,20 @@ def resume(
         submit_resume(name, address, None if home == HOME else str(home), options)
         return
 
-    from hpsearch.workflows.resume_search import moved, open_again, refuse_finished, settle_space
-    from hpsearch.workflows.run_search import run
+    from hpsearch.workflows.resume_search import resume_search
 
-    folder = open_again(name, home, tracking_uri)
-    with folder.alone():
-        folder = settle_space(folder, changed_space)
-        new = limits(
-            folder.record.limits, time_limit=time_limit, patches=patches, gpu_seconds=gpu_seconds
+    finish(
+        resume_search(
+            name,
+            address=address,
+            changed_space=changed_space,
+            limits=given(seconds=time_limit, patches=patches, gpu_seconds=gpu_seconds),
+            tracking_uri=tracking_uri,
+            home=home,
+            observer=console_observer(),
+            **given(concurrent=concurrent, cpus=cpus, hang_after=hang_after),
         )
-        folder = folder.changed(
-            limits=new, **given(concurrent=concurrent, cpus=cpus, hang_after=hang_after)
-        )
-        refuse_finished(folder)
-        run(moved(folder, address))
+    )
 
 
 @app.command(rich_help_panel="Search")
@@ -208,23 +189,21 @@ def extend(
 
     Example: hpsearch extend quickstart --trials 20
     """
-    from hpsearch.workflows.resume_search import extended, moved, open_again, settle_space
-    from hpsearch.workflows.run_search import run
+    from hpsearch.workflows.resume_search import extend_search
 
-    folder = open_again(name, home, tracking_uri)
-    with folder.alone():
-        folder = settle_space(folder, changed_space)
-        new = limits(
-            folder.record.limits, time_limit=time_limit, patches=patches, gpu_seconds=gpu_seconds
+    finish(
+        extend_search(
+            name,
+            trials,
+            address=address,
+            changed_space=changed_space,
+            limits=given(seconds=time_limit, patches=patches, gpu_seconds=gpu_seconds),
+            tracking_uri=tracking_uri,
+            home=home,
+            observer=console_observer(),
+            **given(concurrent=concurrent, cpus=cpus, hang_after=hang_after),
         )
-        run(
-            extended(
-                moved(folder, address),
-                trials,
-                limits=new,
-                **given(concurrent=concurrent, cpus=cpus, hang_after=hang_after),
-            )
-        )
+    )
 
 
 @app.command(rich_help_panel="Search")
@@ -254,7 +233,7 @@ def train(
     """
     from hpsearch.config import Computing
     from hpsearch.search.workspace import Workspace
-    from hpsearch.workflows.train_trial import job_here, read_config, train_here
+    from hpsearch.workflows.train_trial import job_here, read_config, train_trial
 
     computing = Computing.model_validate(
         {
@@ -268,4 +247,6 @@ def train(
     workspace = Workspace(home)
     wanted = tuple(name for name in sequences.split(",") if name)
     job = job_here(config, workspace, data=data, split=split, sequences=wanted, computing=computing)
-    train_here(config, job, to or home / "trained" / trial.stem)
+    output = to or home / "trained" / trial.stem
+    train_trial(config, job, output, observer=console_observer())
+    say(f"saved {output}; score it with:  hpsearch evaluate {output} --data {job.store.path}")

@@ -50,7 +50,6 @@ from hpsearch.config.optimizers import (
     StepDecay,
 )
 from hpsearch.config.sampling import (
-    VIEWS,
     FixedSteps,
     MinedTriplets,
     Pairs,
@@ -61,6 +60,7 @@ from hpsearch.config.sampling import (
     SxK,
 )
 from hpsearch.config.trial import Augmentation, TrialConfig, WarmStart
+from hpsearch.patch_views import VIEWS
 
 __all__ = [
     "AS_FOUND",

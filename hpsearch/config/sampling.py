@@ -7,9 +7,7 @@ from pydantic import Field, model_validator
 
 from hpsearch.config.base import Setting
 from hpsearch.config.optimizers import Share
-
-VIEWS = 16
-"""Patches of one point: ref, e1..e5, h1..h5, t1..t5."""
+from hpsearch.patch_views import VIEWS
 
 
 class RandomTriplets(Setting):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def progress_bar(task: str) -> Iterator[Progress]:
     """A bar over sequences on a terminal; nothing in a file."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # it may be anybody's words
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

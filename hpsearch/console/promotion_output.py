@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from hpsearch.config.formatting import differences
-from hpsearch.console.output import home_option, out, say
+from hpsearch.console.output import out, say
 from hpsearch.evaluation import Scores
 from hpsearch.evaluation.bootstrap import HEADLINES, Comparison, intervals
 from hpsearch.promotion.promotion_search import Promotion
@@ -13,12 +13,13 @@ from hpsearch.reporting.text_tables import Table, duration, plain
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.model_card import Lines
 from hpsearch.tracking.model_registry import CHAMPION
+from hpsearch.workflows.promote_search import PromotionResult
 
 WIDEST = 120
 """Columns of the widest table."""
 
 
-def show_plan(promotion: Promotion, *, dry_run: bool) -> None:
+def print_plan(promotion: Promotion, *, dry_run: bool) -> None:
     """Which configurations, how many trainings, how long, and who is champion."""
     parent, found = promotion.parent, promotion.plan
     count = len(found.configs)
@@ -82,6 +83,14 @@ def _time(promotion: Promotion, left: int) -> str:
     )
 
 
+def print_promotion(result: PromotionResult) -> None:
+    """Print what a promotion found: the retrainings, the scores on test, and the decision."""
+    parent = result.promotion.parent
+    print_standings(result.standings, result.entry, parent.search().objective.metric)
+    print_scores(result.entry, result.registration)
+    print_outcome(parent, result.registration)
+
+
 def print_standings(found: list[Standing], entry: Entry, metric: str) -> None:
     assert entry.trainings is not None, "a promotion has trained again"
     say(f"\nTrained again: {metric} on validation by seed")
@@ -115,15 +124,14 @@ def _difference(found: Comparison) -> str:
 
 
 def print_outcome(parent: SearchFolder, outcome: Outcome) -> None:
-    home = home_option(parent)
     verb = "is champion" if outcome.alias == CHAMPION else "is challenger, the champion stays"
     say(f"\n{outcome.model} version {outcome.version} {verb}:")
     say(f"  {outcome.decision.reason}")
     if outcome.rival is not None and outcome.rival.scores is None:
-        command = f"hpsearch promote {parent.name} --reevaluate{home}"
+        command = parent.command("promote", "--reevaluate")
         say(f"  compare on this search's test patches with:  {command}")
     if outcome.alias == CHAMPION and outcome.rival is not None:
-        say(f"  go back with:  hpsearch rollback {outcome.model}{home}")
+        say(f"  go back with:  hpsearch rollback {outcome.model}{parent.home_option}")
 
 
 def _text(lines: Lines, *, left: frozenset[str]) -> Table:

@@ -94,7 +94,28 @@ def from_metadata(metadata: Mapping[bytes, bytes]) -> Header:
     text = metadata.get(HEADER_KEY.encode(), b"")
     if metadata.get(SUM_KEY.encode(), b"") != _sum(text).encode():
         raise ValueError("its header is damaged")
-    return Header.model_validate_json(text)
+    header = Header.model_validate_json(text)
+    if len(header.names) != len(header.counts) or not header.names:
+        raise ValueError("its sequences and their counts differ in number")
+    if len(set(header.names)) < len(header.names) or min(header.counts) < 1:
+        raise ValueError("a sequence in it is empty, or is there twice")
+    for name in (*header.names, *header.meta.test):
+        check_sequence_name(name)
+    return header
+
+
+def check_sequence_name(name: str) -> None:
+    """Make sure that a sequence's name is one folder's, fits on a line, and is no formula.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    wrong = not name.isprintable() or set(name) & set("/\\") or len(name.encode()) > 1000
+    if wrong or not name or name[0] in ".=+-@":
+        raise ValueError(
+            f"{name[:40]!r} cannot name a sequence: no / or control character in it, and none of "
+            ". = + - @ in front"
+        )
 
 
 def _sum(text: bytes) -> str:

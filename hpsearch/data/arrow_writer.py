@@ -17,11 +17,9 @@ import pyarrow as pa
 
 from hpsearch.data.arrow_header import Digests, Header, StoreMeta, digest, fingerprint, to_metadata
 from hpsearch.errors import UserError
+from hpsearch.patch_views import SIDE, VIEWS
 from hpsearch.shapes import UInt8
 
-VIEW_NAMES = ("ref", *(f"{level}{k}" for level in "eht" for k in range(1, 6)))
-VIEWS = len(VIEW_NAMES)
-SIDE = 32
 PIXELS = SIDE * SIDE
 POINT_BYTES = VIEWS * PIXELS
 REFUSALS = {

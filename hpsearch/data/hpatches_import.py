@@ -13,13 +13,21 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 
 from hpsearch.config.base import Setting
-from hpsearch.data.arrow_header import Digests, NoiseLevels, Progress, StoreMeta
-from hpsearch.data.arrow_writer import SIDE, VIEW_NAMES, VIEWS, Layout, planned
+from hpsearch.data.arrow_header import (
+    Digests,
+    NoiseLevels,
+    Progress,
+    StoreMeta,
+    check_sequence_name,
+)
+from hpsearch.data.arrow_writer import Layout, planned
+from hpsearch.data.decoding import decoding
 from hpsearch.data.noise import add_noise
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.process_pool import in_order, usable_cores
 from hpsearch.data.resize import SOURCE_SIDE, shrink
 from hpsearch.errors import UserError
+from hpsearch.patch_views import SIDE, VIEW_NAMES, VIEWS
 from hpsearch.shapes import UInt8
 
 SIDES = (SOURCE_SIDE, SIDE)
@@ -102,13 +110,11 @@ def _size(file: Path) -> tuple[int, int]:
 
 def _read(file: Path, sequence: SequenceFolder) -> UInt8[np.ndarray, "n s s"]:
     side = sequence.kind.side
-    try:
+    with decoding(file, "expected a whole PNG"):
         content = file.read_bytes()
         _check_sums(content)
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, struct.error) as e:
-        raise UserError(f"{file} cannot be decoded ({e}); expected a whole PNG") from e
     if pixels.shape != (side * sequence.points, side):
         raise UserError(f"{file} changed while it was read; leave the folder alone and try again")
     return pixels.reshape(-1, side, side)
@@ -127,11 +133,14 @@ def _check_sums(png: bytes) -> None:
 
 def _open(file: Path) -> Image.Image:
     try:
-        return Image.open(file, formats=["PNG"])
+        with decoding(file, "expected an 8-bit grey strip"):
+            return Image.open(file, formats=["PNG"])
     except FileNotFoundError as e:
         raise UserError(f"{file} is missing; expected a strip for each of the 16 views") from e
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as e:
-        raise UserError(f"{file} is no readable PNG; expected an 8-bit grey strip") from e
+    except UserError as e:
+        if isinstance(e.__cause__, UnidentifiedImageError):
+            raise UserError(f"{file} is no readable PNG; expected an 8-bit grey strip") from e
+        raise
 
 
 MAX_WORKERS = 6
@@ -201,8 +210,9 @@ def scan(path: Path) -> Tree:
     good, bad = [], {}
     for folder in _sequence_folders(path):
         try:
+            check_sequence_name(folder.name)
             good.append(inspect(folder))
-        except UserError as e:
+        except ValueError as e:
             bad[folder.name] = str(e)
     if good:
         usual = Counter(s.kind for s in good).most_common(1)[0][0]

@@ -6,7 +6,7 @@ from statistics import NormalDist
 import numpy as np
 
 from hpsearch.data.arrow_header import NoiseLevels
-from hpsearch.data.arrow_writer import VIEW_NAMES
+from hpsearch.patch_views import VIEW_NAMES
 from hpsearch.rng import stream
 from hpsearch.shapes import Int, UInt8
 

@@ -20,17 +20,12 @@ from hpsearch.data.arrow_header import (
     from_metadata,
     version_of,
 )
-from hpsearch.data.arrow_writer import (
-    SIDE,
-    VIEW_NAMES,
-    VIEWS,
-    SequencePatches,
-    side_columns,
-    spool_sequences,
-)
+from hpsearch.data.arrow_writer import SequencePatches, side_columns, spool_sequences
 from hpsearch.data.splits import VALIDATION_SHARE, Part, Split, split_for
 from hpsearch.errors import UserError
+from hpsearch.patch_views import SIDE, VIEW_NAMES, VIEWS
 from hpsearch.shapes import Int, UInt8
+from hpsearch.untrusted import reason
 
 
 class Mapped(NamedTuple):
@@ -57,6 +52,7 @@ def map_store(path: Path, content: pa.Buffer | None = None) -> Mapped:
         )
     with _telling(path):
         header, batch = _read(path, content)
+        _check_sizes(header, batch)
         shape = (sum(header.counts), VIEWS, SIDE, SIDE)
         clean, noisy = (
             np.frombuffer(batch.column(name).buffers()[1], np.uint8).reshape(shape)
@@ -73,6 +69,7 @@ def check_columns(path: Path) -> None:
     """
     with _telling(path):
         header, batch = _read(path)
+        batch.validate(full=True)
         for name, column in side_columns(header.names, header.counts).items():
             if not batch.column(name).equals(column):
                 raise ValueError(f"its column {name!r} has changed")
@@ -91,8 +88,22 @@ def _telling(path: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as e:
-        raise damaged(path, str(e).partition("\n")[0]) from e
+    except Exception as e:  # a reader of crafted bytes may raise anything
+        raise damaged(path, reason(e)) from e
+
+
+def _check_sizes(header: Header, batch: pa.RecordBatch) -> None:
+    """Refuse columns of another type or length than the header says, before anything is laid out.
+
+    Raises:
+        ValueError: if one is.
+    """
+    batch.validate()
+    rows = VIEWS * sum(header.counts)
+    for name in ("clean", "noisy"):
+        column = batch.column(name)
+        if column.type != pa.binary(SIDE * SIDE) or len(column) != rows or column.offset:
+            raise ValueError(f"its column {name!r} does not hold the {rows:,} patches it should")
 
 
 def _read(path: Path, content: pa.Buffer | None = None) -> tuple[Header, pa.RecordBatch]:

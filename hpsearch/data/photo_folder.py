@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,8 +18,11 @@ from hpsearch.data.photo_synthesis import PhotoSettings, photo_sequence
 from hpsearch.data.process_pool import in_order, usable_cores
 from hpsearch.errors import UserError
 from hpsearch.shapes import UInt8
+from hpsearch.untrusted import reason
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+FORMATS = ("JPEG", "PNG", "WEBP")
+"""Pillow would also take PostScript, and start Ghostscript for it."""
 SMALLEST_SIDE = 120
 """Pixels; below, hardly a patch keeps its distance from the border."""
 LONGEST_SIDE = 1024
@@ -84,9 +88,11 @@ def load_grey(file: Path) -> UInt8[np.ndarray, "h w"]:
     Raises:
         OSError, ValueError, SyntaxError: as Pillow does for files that it cannot decode.
     """
-    with Image.open(file) as image:
-        image.draft("L", (2 * LONGEST_SIDE, 2 * LONGEST_SIDE))  # JPEG decodes reduced, and faster
-        upright = ImageOps.exif_transpose(image)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Pillow, about large pictures and broken tags
+        with Image.open(file, formats=FORMATS) as image:
+            image.draft("L", (2 * LONGEST_SIDE, 2 * LONGEST_SIDE))  # JPEG decodes reduced, faster
+            upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I"):  # 16 bits; Pillow would clip instead of scaling
         upright = Image.fromarray((np.asarray(upright, np.uint32) >> 8).astype(np.uint8))
     grey = upright.convert("L")
@@ -116,8 +122,8 @@ def _build(job: tuple[Path, str], *, settings: PhotoSettings) -> _Built | str:
     file, name = job
     try:
         grey = load_grey(file)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        return f"cannot be decoded ({e})"
+    except Exception as e:  # a decoder of crafted bytes may raise anything
+        return f"cannot be decoded ({reason(e)})"
     if min(grey.shape) < SMALLEST_SIDE:
         return f"is too small ({grey.shape[1]}×{grey.shape[0]}, needs {SMALLEST_SIDE})"
     try:

@@ -10,11 +10,12 @@ from scipy import ndimage
 
 from hpsearch.config.base import Setting
 from hpsearch.data.arrow_header import NoiseLevels
-from hpsearch.data.arrow_writer import SIDE, VIEW_NAMES, VIEWS, SequencePatches
+from hpsearch.data.arrow_writer import SequencePatches
 from hpsearch.data.noise import add_noise
 from hpsearch.data.photo_keypoints import HALF_SIDE, Keypoints, detect
 from hpsearch.data.resize import SOURCE_SIDE, shrink
 from hpsearch.errors import UserError
+from hpsearch.patch_views import SIDE, VIEW_NAMES, VIEWS
 from hpsearch.rng import stream
 from hpsearch.shapes import Bool, Float, UInt8
 

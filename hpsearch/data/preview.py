@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hpsearch.data.arrow_writer import SIDE, VIEW_NAMES, VIEWS
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.splits import SPLIT_NAMES
 from hpsearch.errors import UserError
+from hpsearch.patch_views import SIDE, VIEW_NAMES, VIEWS
 from hpsearch.rng import stream
 from hpsearch.shapes import Int, UInt8
 

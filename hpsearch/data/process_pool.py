@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -37,7 +38,7 @@ def in_order(
         return
     # Forking a process that has threads (torch starts some) may deadlock, so workers start afresh.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _ignore_interrupts) as pool:
+    with ProcessPoolExecutor(workers, context, _prepare_worker) as pool:
         ahead: deque = deque()
         try:
             for job in jobs:
@@ -55,6 +56,23 @@ def in_order(
             pool.shutdown(cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
+def end_with_parent() -> None:
+    """End this child process of ``multiprocessing`` when its parent does, even by SIGKILL.
+
+    A pool's workers wait for jobs in a pipe that they hold open themselves, so for ever.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
+def _prepare_worker() -> None:
     """Ctrl-C reaches every process of a terminal; the parent alone answers it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()

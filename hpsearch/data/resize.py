@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hpsearch.data.arrow_writer import SIDE
+from hpsearch.patch_views import SIDE
 from hpsearch.shapes import Int, UInt8
 
 SOURCE_SIDE = 65

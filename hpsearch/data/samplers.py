@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hpsearch.config import VIEWS, Pairs, RandomTriplets, Sampler, SxK
-from hpsearch.data.arrow_writer import VIEW_NAMES
+from hpsearch.config import Pairs, RandomTriplets, Sampler, SxK
 from hpsearch.errors import UserError
+from hpsearch.patch_views import VIEW_NAMES, VIEWS
 from hpsearch.rng import stream
 from hpsearch.shapes import Int
 

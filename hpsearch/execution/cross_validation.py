@@ -10,6 +10,7 @@ from hpsearch.atomic_files import read_sealed, write_sealed
 from hpsearch.config import TrialConfig
 from hpsearch.data.splits import folds
 from hpsearch.execution.resumable_trial import SECONDS, Post, checkpointed
+from hpsearch.schema import to_json, unstamped
 from hpsearch.search.outcome import FAILURES
 from hpsearch.training.artifact_cache import MADE, SPARED
 from hpsearch.training.loop import Report
@@ -67,11 +68,14 @@ def _read(post: Post) -> list[dict[str, float]]:
     """Folds that are done; none if what says so is damaged."""
     content = read_sealed(post.folder / DONE)
     if content is not None:
-        return json.loads(content)
+        done = json.loads(content)
+        if isinstance(done, list):  # of 0.1.0
+            return done
+        return unstamped(done, post.folder / DONE)["folds"]
     if (post.folder / DONE).exists():
         post.anew("the scores of its folds were damaged")
     return []
 
 
 def _write(folder: Path, done: list[dict[str, float]]) -> None:
-    write_sealed(folder / DONE, json.dumps(done).encode())
+    write_sealed(folder / DONE, to_json({"folds": done}).encode())

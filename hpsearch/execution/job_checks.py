@@ -1,11 +1,13 @@
 """What can be said against a job before it is queued: who answers, which versions, what room."""
 
+import os
 import platform
 import re
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -19,11 +21,13 @@ from ray.util.state import list_nodes
 from hpsearch.data.builtin_sets import RECIPES
 from hpsearch.errors import UserError
 from hpsearch.execution.placement import Fleet
+from hpsearch.redaction import filled_in, holds_password, redacted, refuse_password
 from hpsearch.search.resources import Node, Resources
-from hpsearch.tracking.connection import holds_password
 
 PATIENCE = 10.0
 """Seconds that a server has to say who it is."""
+OVERRIDING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+"""Variables that Ray's clients obey even where they are given an address."""
 IN_PATH = re.compile(r"/lib/python(\d+\.\d+)/")
 """Version of Python in the path of a library."""
 TOKEN = (
@@ -40,13 +44,26 @@ def check_address(address: str) -> None:
     """Make sure that something can lie at an address.
 
     Raises:
-        UserError: if it is no address of a job server.
+        UserError: if it is no address of a job server, or holds a password: it is printed and kept
+            in logs.
     """
+    refuse_password(address, "--address")
+    address = filled_in(address)
     if not address.startswith(("http://", "https://")) or not urlsplit(address).hostname:
         raise UserError(
-            f"{address!r} is not the address of a job server; give the dashboard's, "
+            f"{redacted(address)!r} is not the address of a job server; give the dashboard's, "
             "for example http://HEAD:8265"
         )
+
+
+@contextmanager
+def address_as_given() -> Iterator[None]:
+    """While inside, Ray's clients go to the address that they are given, whatever is set."""
+    before = {name: os.environ.pop(name) for name in OVERRIDING if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(before)
 
 
 def refusal(address: str, error: Exception) -> str:
@@ -55,7 +72,7 @@ def refusal(address: str, error: Exception) -> str:
     if re.search(r"\b(401|403)\b|uthenticat", said):
         return TOKEN.format(address=address)
     try:
-        request = urllib.request.Request(f"{address.rstrip('/')}/api/version")
+        request = urllib.request.Request(f"{filled_in(address).rstrip('/')}/api/version")
         with urllib.request.urlopen(request, timeout=PATIENCE):
             return f"what answers at {address} is not the job server of a Ray head; {START}"
     except urllib.error.HTTPError as answer:
@@ -103,11 +120,13 @@ def check_arguments(arguments: Sequence[str]) -> None:
     """
     for before, argument in zip(("", *arguments), arguments, strict=False):
         if holds_password(argument):
-            where = before if before.startswith("--") else "an argument"
+            option = argument if argument.startswith("--") else before
+            where = option.partition("=")[0] if option.startswith("--") else "an argument"
             raise UserError(
                 f"{where} holds a password, and jobs can be read by everybody who reaches the "
                 "dashboard; leave it out of the address, and set MLFLOW_TRACKING_USERNAME and "
-                "MLFLOW_TRACKING_PASSWORD (for PostgreSQL PGUSER and PGPASSWORD) on the head"
+                "MLFLOW_TRACKING_PASSWORD (for PostgreSQL PGUSER and PGPASSWORD) on the head, or "
+                "name a variable that is set there in its place: '$NAME'"
             )
 
 
@@ -150,7 +169,8 @@ def cluster_nodes(address: str) -> list[Node]:
 
 def _nodes(address: str) -> list[Any]:
     """As Ray describes them."""
-    found: list[Any] = list_nodes(address=address, raise_on_missing_output=False)
+    with address_as_given():
+        found: list[Any] = list_nodes(address=filled_in(address), raise_on_missing_output=False)
     return [node for node in found if node.state == "ALIVE"]
 
 

@@ -18,7 +18,8 @@ from ray.job_submission import JobStatus as RayStatus
 import hpsearch
 from hpsearch.errors import INTERRUPTED, UserError
 from hpsearch.execution import job_checks
-from hpsearch.execution.job_status import failure_line, progress_line
+from hpsearch.execution.job_status import failure_line, printable, progress_line
+from hpsearch.redaction import filled_in
 from hpsearch.search.resources import Resources
 
 SEARCH, HOME = "hpsearch", "home"
@@ -55,12 +56,12 @@ class SearchJob:
             state = "stopped"
         return cls(
             id=details.submission_id or "",
-            search=metadata[SEARCH],
+            search=printable(metadata[SEARCH]),
             home=metadata.get(HOME, ""),
             state=state,
             began=_seconds(details.start_time),
             ended=_seconds(details.end_time),
-            message=details.message or "",
+            message="\n".join(map(printable, (details.message or "").splitlines())),
         )
 
     @property
@@ -114,7 +115,8 @@ class JobServer:
         for name in TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
         try:
-            return JobSubmissionClient(self.address)
+            with job_checks.address_as_given():
+                return JobSubmissionClient(filled_in(self.address))
         except Exception as error:  # Ray raises bare RuntimeError, ConnectionError and its own
             raise UserError(job_checks.refusal(self.address, error)) from error
 
@@ -150,7 +152,7 @@ class JobServer:
             UserError: if this search is on the cluster already, and neither failed nor is resumed,
                 if an argument holds a password, or the head takes no job.
         """
-        job_checks.check_arguments(arguments)
+        job_checks.check_arguments([*arguments, "--home", home])
         before = self._attempts(search)
         if before:
             self._refuse_twice(before[-1], new=space is not None)
@@ -222,7 +224,8 @@ class JobServer:
         if job.state == "queued":
             return job.message
         text = self.logs(job)
-        return failure_line(text, job.message) if job.state == "failed" else progress_line(text)
+        failed = job.state == "failed"
+        return printable(failure_line(text, job.message) if failed else progress_line(text))
 
     def _attempts(self, search: str) -> list[SearchJob]:
         return [job for job in self.jobs() if job.search == search]

@@ -22,6 +22,11 @@ RAYS_OWN = re.compile(
 NOT_UNPACKED = re.compile(r"(?i)runtime[_ ]env(?:ironment)?\b.*\b(?:fail|error)")
 
 
+def printable(text: str) -> str:
+    """Text without what steers a terminal: whoever may submit jobs chooses their names."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 def progress_line(text: str) -> str:
     """How its trials ended, else how far a search is, else the last line that it printed."""
     found = SUMMARY.findall(text) or PROGRESS.findall(text)

@@ -22,6 +22,8 @@ from ray.core.generated.autoscaler_pb2 import (
 )
 from ray.exceptions import RayError
 
+from hpsearch.data.process_pool import end_with_parent
+
 METADATA = "http://169.254.169.254"
 """Where both clouds tell a machine about itself; no name, so that no name server is needed."""
 PATIENCE = 10.0
@@ -149,6 +151,7 @@ def tell(worker: Worker, seconds: float) -> bool:
 
 def _drain(worker: Worker, seconds: float) -> None:
     """As ``ray drain-node`` does; the token is found where all of Ray's commands find it."""
+    end_with_parent()
     deadline = int(1000 * (time.time() + max(seconds, 1)))
     reason = DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION
     try:

@@ -13,6 +13,7 @@ import ray
 from ray.autoscaler.sdk import request_resources
 
 from hpsearch.errors import UserError
+from hpsearch.execution.local_session_patches import leave_private_session, private_session
 from hpsearch.execution.placement import Fleet
 from hpsearch.execution.preemption import draining
 from hpsearch.search.resources import Resources, wishes
@@ -75,8 +76,11 @@ SETTINGS = {
 }
 
 
-def start_ray(*, address: str | None = None, cpus: int | None = None) -> None:
-    """Join a cluster, or start Ray on this machine.
+def start_ray(*, address: str | None = None, cpus: int | None = None) -> str | None:
+    """Join a cluster, or start Ray on this machine for this process alone.
+
+    Returns:
+        Address of the cluster that was joined now; None on this machine, or if Ray runs already.
 
     Raises:
         UserError: if there is no cluster at ``address``, or it is a dashboard's.
@@ -89,18 +93,21 @@ def start_ray(*, address: str | None = None, cpus: int | None = None) -> None:
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     if ray.is_initialized():
-        return
+        return None
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the ledger says why trials fail
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address in (None, LOCAL):
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # nothing listens beyond loopback
-        ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **quiet)
-        return
+        with private_session() as temp:
+            quiet["_temp_dir"] = temp
+            ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **quiet)
+        return None
+    leave_private_session()  # should somebody else have ended it
     _knock(address)
     try:
         ray.init(address=address, **quiet)
     except (ConnectionError, ValueError) as error:
         raise _nobody(address) from error
+    return ray.get_runtime_context().gcs_address
 
 
 def _knock(address: str) -> None:
@@ -122,6 +129,7 @@ def _nobody(address: str) -> UserError:
 def stop_ray() -> None:
     """Give the machine back, or leave the cluster."""
     ray.shutdown()
+    leave_private_session()
 
 
 def check_room(resources: Resources, at_once: int | None) -> None:

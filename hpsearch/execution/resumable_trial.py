@@ -10,6 +10,7 @@ import torch
 from hpsearch.config import TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.execution.shutdown import Preempted
+from hpsearch.schema import NewerSchema
 from hpsearch.search.resources import MEMORY_SHARE
 from hpsearch.training.artifact_cache import MADE, SPARED, NotTrained
 from hpsearch.training.loop import Report
@@ -55,7 +56,13 @@ def checkpointed(config: TrialConfig, job: Job, post: Post) -> Iterator[Report]:
     except NotTrained as error:
         yield Report(0, {**WORST, SECONDS: 0.0}, "diverged", str(error))
         return
-    said = _go_on(trial, post)
+    try:
+        said = _go_on(trial, post)
+    except NewerSchema:
+        raise  # it is whole, and training again would replace it
+    except UserError:
+        post.anew("its checkpoint was damaged")
+        trial, said = prepare_trial(config, job), None  # half of it may have been taken over
     before, shared = 0.0, trial.costs.metrics()
     if said is not None:
         before = said.metrics.get(SECONDS, 0.0)
@@ -83,11 +90,7 @@ def checkpointed(config: TrialConfig, job: Job, post: Post) -> Iterator[Report]:
 def _go_on(trial: Trial, post: Post) -> Report | None:
     if not (post.folder / CHECKPOINT).exists():
         return None
-    try:
-        return trial.load(post.folder)
-    except UserError:
-        post.anew("its checkpoint was damaged")
-        return None
+    return trial.load(post.folder)
 
 
 def _count_memory_anew(device: torch.device) -> None:

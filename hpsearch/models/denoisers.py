@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import pickle
 from pathlib import Path
 
 import torch
@@ -95,10 +94,6 @@ def _convolutions(inputs: int, outputs: int, count: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-DAMAGED = (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, AttributeError)
-"""What reading a file that is no state dict, or one of another network, can raise."""
-
-
 class DnCNN(nn.Module):
     """A chain of 3×3 convolutions whose output is subtracted from its input.
 
@@ -174,7 +169,7 @@ def load_weights(network: nn.Module, path: str, *, sha256: str | None = None) ->
         raise UserError(f"the weights {path!r} have SHA-256 {found}, not {sha256}; mend either")
     try:
         network.load_state_dict(torch.load(io.BytesIO(stored), "cpu", weights_only=True))
-    except DAMAGED as error:
+    except Exception as error:  # a reader of crafted bytes may raise anything
         raise UserError(
             f"the weights {path!r} are not a state dict of {network.__class__.__name__} in the "
             "shape that the settings say; save one with torch.save, or mend depth and channels"

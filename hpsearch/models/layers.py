@@ -13,7 +13,7 @@ TRUNCATED_STD = 0.87962566103423978
 """Standard deviation of a standard normal cut off at ±2."""
 
 
-LEVELS = 2**16
+DROPOUT_RESOLUTION = 2**16
 """Of the uniform numbers that a dropout mask on a CPU is drawn from."""
 
 
@@ -38,13 +38,15 @@ class Dropout(nn.Dropout):
     """
 
     def forward(self, input: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-        dropped = round(LEVELS * self.p)
+        dropped = round(DROPOUT_RESOLUTION * self.p)
         by_torch = input.device.type != "cpu" or torch.compiler.is_compiling()
         if not self.training or dropped == 0 or by_torch:
             return super().forward(input)
         rng = np.random.Generator(np.random.SFC64(int(torch.randint(2**62, ()))))
-        stays = rng.integers(0, LEVELS, input.shape, dtype=np.uint16) >= dropped
-        return input * torch.from_numpy(stays).to(input.dtype).mul_(LEVELS / (LEVELS - dropped))
+        stays = rng.integers(0, DROPOUT_RESOLUTION, input.shape, dtype=np.uint16) >= dropped
+        return input * torch.from_numpy(stays).to(input.dtype).mul_(
+            DROPOUT_RESOLUTION / (DROPOUT_RESOLUTION - dropped)
+        )
 
 
 @torch.no_grad()

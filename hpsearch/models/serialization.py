@@ -19,19 +19,20 @@ from hpsearch.models import denoisers
 from hpsearch.models.build import build_denoiser, build_descriptor
 from hpsearch.models.ensemble import Combine, Ensemble
 from hpsearch.models.pipeline import Pipeline, describe
+from hpsearch.patch_views import SIDE
+from hpsearch.schema import NewerSchema, from_json, to_json
 from hpsearch.shapes import Float, Num
 
 SETTINGS, WEIGHTS = "pipeline.json", "weights.pt"
 ON_A_CORE = 64
 """Patches a forward pass on a CPU: the maps of more of them leave a core's cache."""
-UNREADABLE = (OSError, ValueError, *denoisers.DAMAGED)
-SIDE = 32
 
 
 class Recipe(Setting):
     """Which networks a saved pipeline consists of."""
 
-    version: Literal[1] = 1
+    version: Literal[1] = Field(default=1, exclude=True)
+    """Read from models of 0.1.0, and no longer written."""
     denoiser: AnyDenoiser | None
     descriptor: AnyDescriptor
 
@@ -39,7 +40,8 @@ class Recipe(Setting):
 class EnsembleRecipe(Setting):
     """Which pipelines a saved ensemble consists of, and how they are combined."""
 
-    version: Literal[1] = 1
+    version: Literal[1] = Field(default=1, exclude=True)
+    """As of ``Recipe``."""
     members: tuple[Recipe, ...] = Field(min_length=2)
     combine: Combine
     dimensions: int = Field(ge=2)
@@ -52,7 +54,7 @@ RECIPES: TypeAdapter[AnyRecipe] = TypeAdapter(AnyRecipe)
 def save_pipeline(pipeline: nn.Module, recipe: AnyRecipe, folder: Path) -> None:
     """Write settings and weights into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SETTINGS).write_text(recipe.model_dump_json(indent=1))
+    (folder / SETTINGS).write_text(to_json(recipe.model_dump(mode="json"), indent=1))
     torch.save({name: x.cpu() for name, x in pipeline.state_dict().items()}, folder / WEIGHTS)
 
 
@@ -66,7 +68,9 @@ def load_pipeline(folder: Path) -> Pipeline | Ensemble:
         pipeline = _blank(read_recipe(folder))
         weights = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
         pipeline.load_state_dict(weights)
-    except UNREADABLE as error:
+    except NewerSchema:
+        raise
+    except Exception as error:  # a reader of crafted bytes may raise anything
         raise UserError(
             f"{folder} holds no pipeline that this version reads; install the version of hpsearch "
             "that wrote it, or register the model again"
@@ -81,7 +85,8 @@ def read_recipe(folder: Path) -> AnyRecipe:
     Raises:
         OSError, ValueError: if there is none.
     """
-    return RECIPES.validate_json((folder / SETTINGS).read_text())
+    path = folder / SETTINGS
+    return RECIPES.validate_python(from_json(path.read_text(), path))
 
 
 class ServedPipeline:

@@ -1,6 +1,5 @@
 """The end of a search: the winner meets the yardsticks on test."""
 
-import json
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,12 +13,14 @@ from hpsearch.evaluation.baselines import normalised_pixels
 from hpsearch.execution.resumable_trial import Post, checkpointed
 from hpsearch.models.serialization import Recipe
 from hpsearch.promotion.score_cache import Gradebook, one_thread
+from hpsearch.schema import from_json, to_json
 from hpsearch.search.objective import Objective
 from hpsearch.search.outcome import guarded, outcome
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.run_state import Run
 from hpsearch.training.trial import Trial, prepare_trial
 from hpsearch.training.validation import judge_function
+from hpsearch.untrusted import reading
 
 BASELINE, PIXELS = "baseline", "pixels 16×16"
 SCORES = "test_scores.json"
@@ -98,7 +99,7 @@ def judge_all(folder: SearchFolder, winner: Run, baseline: Run) -> dict[str, Sco
 
 def save_scores(folder: SearchFolder, scores: Mapping[str, Scores]) -> None:
     """Write down what was scored on test, by name."""
-    text = json.dumps({name: found.to_dict() for name, found in scores.items()})
+    text = to_json({name: found.to_dict() for name, found in scores.items()})
     write_whole(folder.path / SCORES, text)
 
 
@@ -107,7 +108,9 @@ def load_scores(folder: SearchFolder) -> dict[str, Scores]:
     path = folder.path / SCORES
     if not path.exists():
         return {}
-    return {name: Scores.from_dict(values) for name, values in json.loads(path.read_text()).items()}
+    with reading(path, "record of test scores", "restore it from a copy"):
+        found = from_json(path.read_text(), path)
+        return {name: Scores.from_dict(values) for name, values in found.items()}
 
 
 def recipe(config: TrialConfig) -> Recipe:

@@ -6,7 +6,6 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from hpsearch.atomic_files import write_whole
 from hpsearch.errors import UserError
 from hpsearch.promotion.retraining_plan import PLAN, Plan, plan
 from hpsearch.search.stopping import Limits
@@ -14,7 +13,7 @@ from hpsearch.search.workspace import SearchFolder, SearchRecord
 
 TOP, SEEDS = 3, 3
 SPACE = '''\
-"""Configurations of search {parent}, trained again with other seeds."""
+"""Configurations of the search named below, trained again with other seeds."""
 
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from hpsearch.search.stopping import Limits
 from hpsearch.promotion.retraining_plan import chosen_search
 
 HERE = Path(__file__).absolute().parent
-SEARCH = chosen_search(HERE.with_name("{parent}") / "space.py", HERE / "{plan}")
+SEARCH = chosen_search(HERE.with_name({parent!r}) / "space.py", HERE / {plan!r})
 '''
 
 
@@ -68,7 +67,7 @@ def prepare(folder: SearchFolder, *, top: int | None, seeds: int | None) -> Prom
     child = SearchFolder(child.workspace, child.path, _record(folder, child.record.trials))
     if not (child.path / PLAN).exists():
         return Promotion(folder, _plan(folder, top, seeds), child)
-    found = Plan.model_validate_json((child.path / PLAN).read_text())
+    found = Plan.read(child.path / PLAN)
     _refuse_other_numbers(found, child, top=top, seeds=seeds)
     return Promotion(folder, found, child)
 
@@ -83,7 +82,7 @@ def begin(promotion: Promotion) -> SearchFolder:
             space.write_text(SPACE.format(parent=parent.name, plan=PLAN))
             child = parent.workspace.create(f"{parent.name}-promotion", space, record)
     if not (child.path / PLAN).exists():
-        write_whole(child.path / PLAN, promotion.plan.model_dump_json(indent=1))
+        promotion.plan.write(child.path / PLAN)
     return child
 
 

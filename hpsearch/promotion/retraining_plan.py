@@ -13,10 +13,12 @@ from statistics import fmean, stdev
 
 import optuna
 
+from hpsearch.atomic_files import write_whole
 from hpsearch.config import TrialConfig
 from hpsearch.config.base import Setting
 from hpsearch.config.formatting import differences
 from hpsearch.errors import UserError
+from hpsearch.schema import from_json, to_json
 from hpsearch.search.objective import Objective
 from hpsearch.search.pruners import NoPruner
 from hpsearch.search.samplers import Fixed
@@ -24,6 +26,7 @@ from hpsearch.search.search import Search, load_search
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.model_card import Lines
 from hpsearch.tracking.run_state import Run
+from hpsearch.untrusted import reading
 
 PLAN = "plan.json"
 
@@ -58,6 +61,21 @@ class Plan(Setting):
             for repeat in range(1, self.seeds + 1)
             for one in self.chosen
         ]
+
+    @classmethod
+    def read(cls, path: Path) -> "Plan":
+        """As it was written.
+
+        Raises:
+            UserError: if it is damaged, or a newer hpsearch wrote it.
+        """
+        remedy = "restore it, or remove its folder and promote again"
+        with reading(path, "plan of a promotion", remedy):
+            return cls.model_validate(from_json(path.read_text(), path))
+
+    def write(self, path: Path) -> None:
+        """Whole or not at all."""
+        write_whole(path, to_json(self.model_dump(mode="json"), indent=1))
 
 
 @dataclass(frozen=True)
@@ -179,7 +197,7 @@ def chosen_search(parent: Path, plan_file: Path) -> Search:
     Args:
         parent: the space file of the search that the plan is of.
     """
-    configs = Plan.model_validate_json(plan_file.read_text()).configs
+    configs = Plan.read(plan_file).configs
 
     def suggest(trial: optuna.Trial) -> TrialConfig:
         return configs[trial.suggest_int("training", 0, len(configs) - 1)]
@@ -206,7 +224,7 @@ def refuse_promotion(folder: SearchFolder) -> None:
         UserError: if it is: it has another end.
     """
     if (folder.path / PLAN).exists():
-        name = Plan.model_validate_json((folder.path / PLAN).read_text()).parent
+        name = Plan.read(folder.path / PLAN).parent
         raise UserError(
             f"{folder.name!r} is the promotion of search {name!r}; go on with "
             f"`hpsearch promote {name}`"

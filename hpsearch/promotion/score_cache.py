@@ -21,9 +21,11 @@ from hpsearch.atomic_files import write_whole
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.splits import Split
 from hpsearch.evaluation import Scores
+from hpsearch.schema import from_json, to_json
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.training.devices import choose_device
 from hpsearch.training.validation import Scored, judge, judged_part
+from hpsearch.untrusted import reading
 
 FOLDER = "judged"
 """In the workspace: one file for each network and each set of test patches."""
@@ -52,10 +54,11 @@ class Gradebook:
         """
         path = self._page(pipeline, noisy=noisy)
         if path.exists():
-            return Scores.from_dict(json.loads(path.read_text())["scores"])
+            with reading(path, "record of test scores", "remove it to have them measured again"):
+                return Scores.from_dict(from_json(path.read_text(), path)["scores"])
         with one_thread():
             found = judge(pipeline, self.test, noisy=noisy, device=choose_device("auto"))
-        text = json.dumps({"who": who, "time": time.time(), "scores": found.to_dict()})
+        text = to_json({"who": who, "time": time.time(), "scores": found.to_dict()})
         write_whole(path, text)
         return found
 

@@ -1,7 +1,6 @@
 """Report of an evaluation: tables, figures and a page."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +9,8 @@ from matplotlib.lines import Line2D
 
 from hpsearch.evaluation import KINDS, LEVELS, Scores
 from hpsearch.evaluation.bootstrap import Comparison, compare, headlines_of, intervals
-from hpsearch.reporting.markup import cell, head, paragraph, section, table
+from hpsearch.patch_views import TASKS
+from hpsearch.reporting.html_tables import HtmlTable, render
 from hpsearch.reporting.plot_style import (
     GROUPS,
     INK,
@@ -23,11 +23,9 @@ from hpsearch.reporting.plot_style import (
     entitle,
     panels,
 )
-from hpsearch.reporting.search_report import CSS
 from hpsearch.reporting.text_tables import MISSING, Table
 from hpsearch.shapes import UInt8
 
-TASKS = ("verification", "matching", "retrieval")
 KIND_LABELS = {"i_": "illum.", "v_": "viewp."}
 MEAN = "mean of the three"
 POOLED = "retrieval, over pools"
@@ -111,7 +109,7 @@ EXTREMES = 3
 """Sequences shown at either end."""
 SHOWN = 4
 """Points of a sequence, each by its reference and one view of every level."""
-VIEWS = (0, 3, 8, 13)
+SHOWN_VIEWS = (0, 3, 8, 13)
 """``ref``, ``e3``, ``h3`` and ``t3``: the middle one of the five target images."""
 GAP, BETWEEN = 2, 10
 """Pixels between the patches of a point, and between points."""
@@ -188,14 +186,14 @@ def ends(scores: Scores) -> list[str]:
 def _draw_row(canvas: np.ndarray, points: UInt8[np.ndarray, "n 16 32 32"]) -> None:
     left = 0
     for point in np.linspace(0, len(points) - 1, SHOWN).astype(int):
-        for view in VIEWS:
+        for view in SHOWN_VIEWS:
             canvas[:, left : left + 32] = points[point, view]
             left += 32 + GAP
         left += BETWEEN - GAP
 
 
 def _width() -> int:
-    return SHOWN * (len(VIEWS) * (32 + GAP) - GAP + BETWEEN) - BETWEEN
+    return SHOWN * (len(SHOWN_VIEWS) * (32 + GAP) - GAP + BETWEEN) - BETWEEN
 
 
 def _kind_labels() -> list[str]:
@@ -231,29 +229,20 @@ def evaluation_page(
     """HTML with every table under its name, and the figures.
 
     Args:
+        title: heading of the page.
         lead: sentences on what was evaluated.
+        tables: tables by name.
+        pictures: figures in files beside the page.
     """
-    parts = [f"<h1>{escape(title)}</h1>", *(paragraph(words, lead=True) for words in lead)]
-    parts += [section(name, _table(name, shown)) for name, shown in tables.items()]
-    parts += [section("Figures", *map(_figure, pictures))] if pictures else []
-    body = "\n".join(parts)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)} – evaluation</title>\n"
-        f"<style>{CSS}figure img {{ background: white; }}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n<footer>Written by hpsearch.</footer>\n</main>\n</body>\n"
-        "</html>\n"
+    drawn = [
+        HtmlTable.of(
+            name,
+            table._replace(header=("", *table.header[1:]))._replace(
+                left=table.left | {""} if table.header[0] in table.left else table.left
+            ),
+        )
+        for name, table in tables.items()
+    ]
+    return render(
+        "evaluation_report.html.j2", title=title, lead=lead, tables=drawn, pictures=pictures
     )
-
-
-def _table(name: str, shown: Table) -> str:
-    heads = [head(word, text=word in shown.left) for word in ("", *shown.header[1:])]
-    text = [word in shown.left for word in shown.header]
-    rows = [[cell(word, text=t) for word, t in zip(row, text, strict=True)] for row in shown.rows]
-    return table(heads, rows, label=name)
-
-
-def _figure(picture: Shown) -> str:
-    name, caption = escape(picture.file), escape(picture.caption)
-    return f'<figure><img src="{name}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'

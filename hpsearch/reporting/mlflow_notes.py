@@ -13,6 +13,7 @@ from hpsearch.reporting.text_tables import (
     yardstick_table,
 )
 from hpsearch.tracking.run_state import Run
+from hpsearch.untrusted import markdown_text
 
 LONGEST = 7_800
 """Characters; MLflow keeps 8,000 of a note."""
@@ -57,7 +58,7 @@ def trial_note(row: Row, *, of: int, metric: str, picture: str | None) -> str:
         " · ".join(f"{task} {score}" for task, score in three),
     ]
     if row.run.reason:
-        lines.append(f"Ended because: {row.run.reason}")
+        lines.append(f"Ended because: {markdown_text(row.run.reason)}")
     if row.run.anew:
         lines.append("Began anew, because its checkpoint was damaged")
     if row.run.reports:
@@ -68,14 +69,14 @@ def trial_note(row: Row, *, of: int, metric: str, picture: str | None) -> str:
 def yardstick_note(run: Run, *, picture: str | None) -> str:
     """What a yardstick is, and its curves."""
     words = "The winner is compared with this run on test; it takes no part in the search."
-    return _fitting([words, title(run.config), _curves(picture)])
+    return _fitting([words, markdown_text(title(run.config)), _curves(picture)])
 
 
 def _best(rows: Sequence[Row], metric: str) -> str:
     if not rows or rows[0].objective is None:
         return ""
     return f"Best: trial **{rows[0].run.label}**, {metric} **{rows[0].objective:.4f}**, " + (
-        rows[0].differs
+        markdown_text(rows[0].differs)
     )
 
 

@@ -19,6 +19,7 @@ from hpsearch.reporting.leaderboard import (
     trials_of,
 )
 from hpsearch.tracking.run_state import Run, repeats
+from hpsearch.untrusted import markdown_text
 
 WIDTH = 100
 """Columns of a terminal that a table fits into."""
@@ -165,7 +166,7 @@ def _fold(text: str, room: int) -> list[str]:
 
 
 def _escape(cell: str) -> str:
-    return cell.replace("|", "\\|")
+    return cell if cell in (":--", "--:") else markdown_text(cell)
 
 
 COUNTED = ("completed", "collapsed", "diverged")

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hpsearch.errors import UserError
+from hpsearch.patch_views import LEVELS, TASKS
 
-TASKS = ("verification", "matching", "retrieval")
-LEVELS = ("easy", "hard", "tough")
 MEASURED = (
     "val/mAP",
     *(f"val/{task}" for task in TASKS),

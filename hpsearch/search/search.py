@@ -14,7 +14,7 @@ import optuna
 from pydantic import Field, ValidationError, model_validator
 
 from hpsearch.config import AS_FOUND, Computing, TrialConfig
-from hpsearch.config.base import Setting, validation_sentence
+from hpsearch.config.base import Setting
 from hpsearch.config.formatting import Flat, flatten
 from hpsearch.errors import OldSpellingWarning, UserError
 from hpsearch.search.grid import enumerate_grid, validate_point
@@ -23,6 +23,7 @@ from hpsearch.search.old_spellings import read_old_spellings
 from hpsearch.search.pruners import ASHA, NoPruner, Pruner
 from hpsearch.search.resources import ONE_CPU, Resources
 from hpsearch.search.samplers import TPE, Fixed, Grid, Sampler
+from hpsearch.untrusted import validation_sentence
 
 NUM_DRAWS = 64
 

@@ -17,14 +17,21 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.errors import UserError
+from hpsearch.redaction import filled_in, redacted
 from hpsearch.search.samplers import build_sampler
 from hpsearch.search.search import Search
 from hpsearch.search.trial_queue import begun
+from hpsearch.untrusted import reading, reason
 
 
 def open_journal(path: Path) -> JournalStorage:
-    """Open the storage in a file, made if need be."""
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=_FileLock(path)))
+    """Open the storage in a file, made if need be.
+
+    Raises:
+        UserError: if what is in the file is no study.
+    """
+    with reading(path, "study", "restore it from a copy, or begin a new search"):
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=_FileLock(path)))
 
 
 class _FileLock(JournalFileOpenLock):
@@ -104,29 +111,23 @@ def check_free(url: str, name: str) -> None:
         UserError: if it does not, or has.
     """
     if name in optuna.get_all_study_names(_storage(url)):
-        raise UserError(f"there is a study {name!r} at {shown(url)} already; choose another --name")
-
-
-def shown(url: str) -> str:
-    """An address without its password; a variable in it stays a variable."""
-    head, at, tail = url.rpartition("@")
-    scheme, _, user = head.partition("://")
-    return f"{scheme}://{user.partition(':')[0]}:***@{tail}" if at and ":" in user else url
+        raise UserError(
+            f"there is a study {name!r} at {redacted(url)} already; choose another --name"
+        )
 
 
 def _storage(url: str) -> optuna.storages.BaseStorage:
     try:
         if not url.startswith(JOURNAL):
-            return RDBStorage(os.path.expandvars(url))
-        path = Path(os.path.expandvars(url.removeprefix(JOURNAL)))
+            return RDBStorage(filled_in(url))
+        path = Path(filled_in(url.removeprefix(JOURNAL)))
         if not path.parent.is_dir():
             raise UserError(f"there is no folder {path.parent} for the study's journal; make it")
         return open_journal(path)
     except UserError:
         raise
     except (SQLAlchemyError, ImportError, OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"no study can be kept at {shown(url)} ({reason}); give the URL of a database that "
-            "SQLAlchemy knows and that answers, or journal:PATH"
+            f"no study can be kept at {redacted(url)} ({reason(error)}); give the URL of a "
+            "database that SQLAlchemy knows and that answers, or journal:PATH"
         ) from error

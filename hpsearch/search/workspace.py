@@ -2,8 +2,9 @@
 
 import fcntl
 import os
+import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,27 +12,33 @@ from typing import Any
 
 from pydantic import Field
 
-from hpsearch.atomic_files import write_whole
+from hpsearch.atomic_files import make_private, write_whole
 from hpsearch.config.base import Setting
 from hpsearch.data.arrow_header import Progress
 from hpsearch.data.builtin_sets import RECIPES, embedded_store, refuse_absent
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.splits import Split
+from hpsearch.defaults import HOME, MODEL
 from hpsearch.errors import UserError
+from hpsearch.locations import located, moved, recorded
+from hpsearch.redaction import redacted, refuse_password
+from hpsearch.schema import KEY, parsed, to_json, unstamped
 from hpsearch.search.resources import Resources
 from hpsearch.search.search import Search, load_search
 from hpsearch.search.stopping import Limits
-from hpsearch.tracking.connection import Tracking, tracking_at, without_credentials
+from hpsearch.tracking.connection import Tracking, tracking_at
 from hpsearch.tracking.event_log import Ledger
 from hpsearch.tracking.mlflow_sync import Publisher
-from hpsearch.tracking.mlflow_tags import SPACE, default_uri
+from hpsearch.tracking.mlflow_tags import SPACE, default_uri, is_server
+from hpsearch.tracking.relocation import former_homes
 from hpsearch.tracking.run_state import Run, runs_from
 from hpsearch.training.artifact_cache import Artifacts
 from hpsearch.training.trial import Job
+from hpsearch.untrusted import check_name, name_from, reading
 
-MODEL = "patch-descriptor"
-"""Name in the registry unless the user gives one."""
 FILE = "search.json"
+ADDRESSES = ("store", "tracking_uri", "study", "origin")
+"""What is written down relative to the home, where it lies inside."""
 
 
 class SearchRecord(Setting):
@@ -63,15 +70,59 @@ class SearchRecord(Setting):
     forgiven: int = 0
     """Trials that had ended when the search was last extended; patience is counted from there."""
 
+    def addresses(self) -> dict[str, str | None]:
+        """What of it is an address, by the option that gives it."""
+        return {
+            "--study": self.study,
+            "--tracking-uri": self.tracking_uri,
+            "--address": self.address,
+            "--warm-from": self.warm_from,
+            "--data": self.store,
+        }
+
     @classmethod
     def read(cls, folder: Path) -> "SearchRecord":
-        """As it was last written."""
-        return cls.model_validate_json((folder / FILE).read_text())
+        """As it was last written, with addresses as they are where its home lies now.
+
+        Raises:
+            UserError: if it is damaged, or a newer hpsearch wrote it.
+        """
+        path = folder / FILE
+        with reading(path, "record of a search", "restore it from a copy"):
+            content = parsed(path.read_text(), path)
+            record = cls.model_validate(unstamped(content, path))
+        home = folder.absolute().parents[1]
+        if KEY in content:
+            return record._with_addresses(lambda address: located(address, home))
+        former = record._former_homes(home)
+        return record._with_addresses(lambda address: moved(address, home, former))
 
     def write(self, folder: Path) -> None:
-        """Whole or not at all, and without a password."""
-        kept = self.model_copy(update={"tracking_uri": without_credentials(self.tracking_uri)})
-        write_whole(folder / FILE, kept.model_dump_json(indent=1))
+        """Whole or not at all, for its owner alone, without a password.
+
+        What lies inside its home is recorded relative to it.
+        """
+        kept = self.model_copy(update={"tracking_uri": redacted(self.tracking_uri)})
+        home = folder.absolute().parents[1]
+        kept = kept._with_addresses(lambda address: recorded(address, home))
+        write_whole(folder / FILE, to_json(kept.model_dump(mode="json"), indent=1), private=True)
+
+    def _with_addresses(self, change: Callable[[str], str]) -> "SearchRecord":
+        addresses = {name: getattr(self, name) for name in ADDRESSES}
+        return self.model_copy(
+            update={
+                name: change(address)
+                for name, address in addresses.items()
+                if address and not is_server(address)
+            }
+        )
+
+    def _former_homes(self, home: Path) -> tuple[Path, ...]:
+        """Where the home lay before; if MLflow's database cannot say it, as this record does."""
+        data = Path(self.store).parent
+        own = (home / data.name / Path(self.store).name).is_file()
+        says = own and self.tracking_uri == default_uri(data.parent)
+        return (*former_homes(home), *((data.parent,) if says else ()))
 
 
 URI = "MLFLOW_TRACKING_URI"
@@ -94,6 +145,7 @@ class Workspace:
             UserError: if there is no such set or store.
         """
         if data in RECIPES:
+            make_private(self.home)
             return PatchStore.open(embedded_store(data, self.home / "data", progress=progress))
         refuse_absent(data)
         return PatchStore.open(data)
@@ -109,9 +161,13 @@ class Workspace:
         return [path.parent.name for path in sorted(folders, key=lambda p: p.stat().st_mtime)]
 
     def folder(self, name: str) -> Path:
-        """The folder of a search, whether it exists or not."""
-        if not name or "/" in name or name.startswith("."):
-            raise UserError(f"{name!r} cannot name a search; use letters, digits, - and _")
+        """The folder of a search, whether it exists or not.
+
+        Raises:
+            UserError: if the name can be none, and is none of an older search either.
+        """
+        if name not in self.searches():
+            check_name(name, "a search")
         return self.home / "searches" / name
 
     def open(self, name: str, *, tracking_uri: str | None = None) -> "SearchFolder":
@@ -130,16 +186,19 @@ class Workspace:
         record = SearchRecord.read(folder)
         uri = tracking_uri or os.environ.get(URI)
         if uri:
-            record = record.model_copy(update={"tracking_uri": self.tracking(uri).uri})
+            record = record.model_copy(update={"tracking_uri": self.tracking(uri).given})
         return SearchFolder(self, folder, record)
 
     def create(self, name: str, space: Path, record: SearchRecord) -> "SearchFolder":
         """Begin a search; its space is copied, so that a resume finds it as it was.
 
         Raises:
-            UserError: if the name is taken.
+            UserError: if the name is taken, or an address of the record holds a password.
         """
+        for option, kept in record.addresses().items():
+            refuse_password(kept, option)
         self.refuse_taken(name)
+        make_private(self.home)
         folder = self.folder(name)
         draft = folder.with_name(f".{name}.draft")
         shutil.rmtree(draft, ignore_errors=True)
@@ -162,7 +221,8 @@ class Workspace:
             )
 
     def free_name(self, stem: str) -> str:
-        """``stem``, or ``stem-2``, ``stem-3`` … if that is taken."""
+        """``stem``, or ``stem-2``, ``stem-3`` … if that is taken; without what no name may hold."""
+        stem = name_from(stem)
         name, number = stem, 1
         while self.folder(name).exists():
             number += 1
@@ -182,6 +242,16 @@ class SearchFolder:
     def name(self) -> str:
         """The search's name."""
         return self.path.name
+
+    @property
+    def home_option(self) -> str:
+        """The option that makes a command find this search; empty for the default home."""
+        home = self.workspace.home
+        return "" if home == HOME else f" --home {shlex.quote(str(home))}"
+
+    def command(self, verb: str, *options: str) -> str:
+        """The command line that does something to this search, to be copied by a user."""
+        return f"{shlex.join(['hpsearch', verb, self.name, *options])}{self.home_option}"
 
     @property
     def space(self) -> Path:

@@ -11,37 +11,22 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from hpsearch.atomic_files import FULL_WORDS
+from hpsearch.atomic_files import FULL_WORDS, make_private
 from hpsearch.errors import UserError
-from hpsearch.tracking.mlflow_tags import artifact_location, is_server
+from hpsearch.locations import database_path, inside_of, located, moved, recorded
+from hpsearch.redaction import filled_in, redacted
+from hpsearch.tracking.mlflow_tags import EXPERIMENT, artifact_location, is_server
+from hpsearch.tracking.relocation import former_homes, relocate
 
 MLFLOW = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 POSTGRESQL = ("PGUSER", "PGPASSWORD")
-IN_ADDRESS = re.compile(r"(?<=://)[^/@\s'\"]+@")
-IN_QUERY = re.compile(r"(?i)(?<=[?&])(password|passwd|token)=[^&\s'\"]*&?")
-VARIABLE = r"\$(\w+|\{\w+\})"
-PASSWORD = re.compile(
-    rf"://[^/@:\s'\"]*:(?!{VARIABLE}@)[^/\s'\"]+@|"
-    rf"[?&](?i:password|passwd|token)=(?!{VARIABLE}(&|$))[^&\s]"
-)
-"""As ``$NAME`` it is none: somebody fills it in later."""
-
-
-def without_credentials(text: str) -> str:
-    """An address, or any text with addresses in it, without users and passwords."""
-    return IN_QUERY.sub("", IN_ADDRESS.sub("", text)).rstrip("?&")
-
-
-def holds_password(text: str) -> bool:
-    """Whether an address, or any text with addresses in it, holds a password outright."""
-    return PASSWORD.search(text) is not None
 
 
 def take_credentials(uri: str) -> str:
     """The address without user and password, which go where MLflow's clients look for them.
 
     A database that has no such place keeps them, and so they must never be written:
-    ``without_credentials`` before that.
+    ``redacted`` before that.
     """
     parts = urlsplit(uri)
     names = _places(parts)
@@ -110,8 +95,8 @@ def answering(uri: str) -> Iterator[None]:
 
 def sentence(error: Exception, uri: str) -> str:
     """What is wrong with MLflow at ``uri``, and how to mend it."""
-    said = without_credentials(" ".join(str(error).split()))
-    where, code = without_credentials(uri), getattr(error, "error_code", "")
+    said = redacted(" ".join(str(error).split()))
+    where, code = redacted(uri), getattr(error, "error_code", "")
     if UNAUTHORISED.search(said):
         return (
             f"MLflow at {where} refuses these credentials; set MLFLOW_TRACKING_USERNAME "
@@ -144,10 +129,9 @@ def first_line(error: Exception) -> str:
     """What MLflow says, without the SQL or the stack that follows; the database's own words."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = next((line for line in lines if DATABASE.match(line)), lines[0] if lines else "")
-    return without_credentials(DATABASE.sub("", said))[:200] or type(error).__name__
+    return redacted(DATABASE.sub("", said))[:200] or type(error).__name__
 
 
-EXPERIMENT = "hpsearch"
 DATABASES = ("sqlite:", "postgres", "mysql", "mssql")
 
 
@@ -156,14 +140,36 @@ class Tracking:
     """Where runs go."""
 
     uri: str = field(repr=False)
+    given: str = field(default="", repr=False)
+    """The address as it may be kept: with the names of environment variables that stand in it."""
     artifacts: str | None = None
     """Artifact location for a new experiment; None lets the server decide."""
     experiment: str = EXPERIMENT
+    home: Path | None = None
+    """The home that it belongs to, if that is known."""
+    former: tuple[Path, ...] = ()
+    """Where that home lay before it was moved."""
 
     @property
     def shown(self) -> str:
         """The address as it may be printed and written."""
-        return without_credentials(self.uri)
+        return redacted(self.uri)
+
+    @property
+    def recorded(self) -> str:
+        """The address as it is written down in its home."""
+        if self.home is None or is_server(self.uri):
+            return self.shown
+        return recorded(self.shown, self.home)
+
+    def renamed(self, address: str) -> str:
+        """What an address that was written down in this home is called today.
+
+        0.1.0 wrote down absolute paths of databases, also of those in the home.
+        """
+        if self.home is None or is_server(address) or located(address, self.home) != address:
+            return address
+        return recorded(moved(address, self.home, self.former), self.home)
 
     def client(self) -> MlflowClient:
         """A client of the tracking server and of the registry behind it."""
@@ -188,13 +194,37 @@ def tracking_at(uri: str, home: Path) -> Tracking:
     """MLflow at an address, with files in the home folder if it is a database.
 
     Raises:
-        UserError: if it is no address of a server or a database.
+        UserError: if it is no address of a server or a database, names an environment variable
+            that is not set, or is one of SQLite in a folder that does not exist.
     """
+    given, uri = uri, filled_in(uri)
     if not (is_server(uri) or uri.startswith(DATABASES)):
         raise UserError(
-            f"{without_credentials(uri)!r} is no tracking URI; write http://HOST:PORT, "
+            f"{redacted(uri)!r} is no tracking URI; write http://HOST:PORT, "
             "or a database such as sqlite:////PATH/mlflow.db"
         )
     if uri.startswith("sqlite:"):
-        home.mkdir(parents=True, exist_ok=True)
-    return Tracking(uri=take_credentials(uri), artifacts=artifact_location(uri, home))
+        make_private(home)
+        _settle(uri, home)
+    bare = take_credentials(uri)
+    return Tracking(
+        uri=bare,
+        given=bare if given == uri else given,
+        artifacts=artifact_location(uri, home),
+        home=home,
+        former=former_homes(home),
+    )
+
+
+def _settle(uri: str, home: Path) -> None:
+    """Put the database right if its home was moved; make no folder where there was a database."""
+    database = database_path(uri)
+    if database is None:
+        return
+    if not database.parent.is_dir():
+        raise UserError(
+            f"there is no folder {database.parent} for MLflow's database; make it, or give the "
+            "address of another with --tracking-uri"
+        )
+    if inside_of(database, home):
+        relocate(database, home)

@@ -15,8 +15,27 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hpsearch.redaction import redacted
+from hpsearch.schema import KEY, SCHEMA_VERSION, refuse_newer
+from hpsearch.untrusted import NAME, reading
+
 Event = dict[str, Any]
-"""``event`` is search, start, report, crash, anew, end or finish; ``trial`` is its id."""
+"""``event`` is search, start, report, crash, anew, end or finish; ``trial`` is its id.
+
+The first of a ledger also names the version of its form."""
+
+
+TEXTS = ("event", "trial", "status", "reason", "kind", "direction", "traceback")
+COUNTS, NUMBERS = ("number", "seen", "trials"), ("time", "seen", "number", "objective", "seconds")
+GROUPS = ("config", "metrics", "params", "dataset", "tags", "constants", "test")
+KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(NUMBERS, (int, float)),
+    **dict.fromkeys(COUNTS, int),
+    **dict.fromkeys(TEXTS, str),
+    **dict.fromkeys(GROUPS, dict),
+}
+"""Types of an event's fields, where it has them."""
+LARGEST = 1e300
 
 
 @dataclass(frozen=True)
@@ -32,9 +51,13 @@ class Ledger:
             OSError: if the disk is full; what has been written by then counts for nothing.
         """
         moment = _since_1970(self.path) + _uptime()
-        line = json.dumps({"event": event, "time": moment, **fields}, allow_nan=False)
+        said = {"event": event, "time": moment}
+        kept = {k: redacted(v) if isinstance(v, str) else v for k, v in fields.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab", buffering=0) as file:
+            if not file.tell():
+                said[KEY] = SCHEMA_VERSION
+            line = json.dumps({**said, **kept}, allow_nan=False)
             broken = file.tell() and not _ends_with_newline(self.path)
             start = b"\n" if broken else b""  # the last writer died in the middle of a line
             rest = start + line.encode() + b"\n"
@@ -42,14 +65,18 @@ class Ledger:
                 rest = rest[file.write(rest) :]
 
     def read(self, offset: int = 0) -> tuple[list[Event], int]:
-        """Whole events from byte ``offset`` on, and the offset to go on from."""
+        """Whole events from byte ``offset`` on, and the offset to go on from.
+
+        Raises:
+            NewerSchema: if a newer hpsearch began the ledger.
+        """
         if not self.path.exists():
             return [], offset
         with self.path.open("rb") as file:
             file.seek(offset)
             data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
-        return list(_parse(whole)), offset + len(whole)
+        return self._known(whole), offset + len(whole)
 
     def identity(self) -> str:
         """What tells this search from any other: a digest of the first event, with its time."""
@@ -67,7 +94,18 @@ class Ledger:
         if not self.path.exists():
             return []
         with self.path.open("rb") as file:
-            return list(_parse(file.read(offset)))
+            return self._known(file.read(offset))
+
+    def _known(self, data: bytes) -> list[Event]:
+        """Events, which this version knows how to read.
+
+        Raises:
+            NewerSchema: if a newer hpsearch began the ledger.
+        """
+        events = list(_parse(data, self.path))
+        for event in events[:1]:
+            refuse_newer(event, self.path)
+        return events
 
 
 @cache
@@ -77,7 +115,7 @@ def _since_1970(path: Path) -> float:
     The clock may be set while a search runs; its events stay in order, and last as long as they do.
     """
     lines = path.read_bytes().splitlines()[-2:] if path.exists() else []
-    before = [event["time"] for event in _parse(b"\n".join(lines))]
+    before = [event["time"] for event in _parse(b"\n".join(lines), path)]
     return max(time.time(), *before) - _uptime() if before else time.time() - _uptime()
 
 
@@ -94,9 +132,31 @@ def _ends_with_newline(path: Path) -> bool:
         return file.read() == b"\n"
 
 
-def _parse(data: bytes) -> Iterator[Event]:
+def _parse(data: bytes, path: Path) -> Iterator[Event]:
     for line in data.splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            continue  # a line that its writer did not finish
+        with reading(path, "event log", "restore it from a copy, or begin a new search"):
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # a line that its writer did not finish
+            _check(event)
+        yield event
+
+
+def _check(event: Any) -> None:
+    """Refuse what nothing here has written: types, names of trials, numbers that are none."""
+    if not isinstance(event, dict):
+        raise TypeError("a line of it is no event")
+    for name, value in event.items():
+        known = KINDS.get(name)
+        if known and (not isinstance(value, known) or isinstance(value, bool)):
+            raise TypeError(f"{name} of an event is {str(value)[:40]!r}")
+    if "event" not in event or "time" not in event:
+        raise TypeError("a line of it has no event or time")
+    if not NAME.fullmatch(event.get("trial", "0")):
+        raise ValueError(f"{event['trial'][:40]!r} names no trial")
+    numbers = [event[name] for name in NUMBERS if name in event]
+    if event["event"] == "report":
+        numbers += event.get("metrics", {}).values()
+    if not all(isinstance(x, (int, float)) and abs(x) < LARGEST for x in numbers):
+        raise ValueError("a number in it is none, or too large")

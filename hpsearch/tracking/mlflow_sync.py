@@ -1,10 +1,9 @@
 """Outbox relay: sends the event log to MLflow, exactly once, through outages."""
 
 import fcntl
-import json
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +12,11 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 from hpsearch.atomic_files import write_whole
-from hpsearch.tracking.connection import EXPERIMENT, Tracking, TrackingError, sentence
+from hpsearch.errors import UserError
+from hpsearch.schema import NewerSchema, from_json, to_json
+from hpsearch.tracking.connection import Tracking, TrackingError, sentence
 from hpsearch.tracking.event_log import Ledger
-from hpsearch.tracking.mlflow_tags import NOTE, SPACE
+from hpsearch.tracking.mlflow_tags import EXPERIMENT, NOTE, SPACE
 from hpsearch.tracking.mlflow_writer import Courier, Delivery, Mirror, Progress
 
 
@@ -34,6 +35,8 @@ class PositionFile:
     """Positions by server. It is a memory, not the truth: without it, all is found again."""
 
     path: Path
+    renamed: Callable[[str], str] = str
+    """What a server is called today, by what the file calls it."""
 
     def read(self, server: str) -> Position:
         """The position at one server; the beginning if nothing is known of it."""
@@ -44,7 +47,7 @@ class PositionFile:
         """Keep a position, those at other servers too; a reader sees all of it or nothing."""
         every = self._all()
         every[server] = {"offset": position.offset, "runs": position.runs}
-        write_whole(self.path, json.dumps(every, indent=1))
+        write_whole(self.path, to_json(every, indent=1))
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -55,10 +58,27 @@ class PositionFile:
 
     def _all(self) -> dict[str, Any]:
         try:
-            found = json.loads(self.path.read_text())
-            return {key: value for key, value in found.items() if {"offset", "runs"} <= set(value)}
-        except (OSError, ValueError, AttributeError, TypeError):
+            found = from_json(self.path.read_text(), self.path)
+            known = {key: value for key, value in found.items() if _is_position(value)}
+            return {self.renamed(key): value for key, value in known.items()}
+        except NewerSchema:
+            raise
+        except (
+            OSError,
+            ValueError,
+            AttributeError,
+            TypeError,
+            KeyError,
+            RecursionError,
+            UserError,
+        ):
             return {}
+
+
+def _is_position(value: Any) -> bool:
+    offset, runs = value["offset"], value["runs"]
+    texts = all(isinstance(text, str) for pair in runs.items() for text in pair)
+    return texts and type(offset) is int and 0 <= offset < 2**62
 
 
 __all__ = ["EXPERIMENT", "Delivery", "Publisher", "Tracking", "TrackingError"]
@@ -83,7 +103,7 @@ class Publisher:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._turn = threading.Lock()
-        self._file = PositionFile(self.position)
+        self._file = PositionFile(self.position, self.tracking.renamed)
         self._courier: Courier | None = None
         self._heard = 0
         self._all_sent = False
@@ -154,7 +174,8 @@ class Publisher:
 
     def describe(self, text: str, *, trial: str | None = None) -> None:
         """Set what MLflow shows first on the page of a trial, or of the search (Markdown)."""
-        self._open.mirror.client.set_tag(self._id(trial), NOTE, text)
+        note = text.replace("<", "&lt;")  # nothing of ours is HTML
+        self._open.mirror.client.set_tag(self._id(trial), NOTE, note)
 
     def _id(self, trial: str | None) -> str:
         return self.parent if trial is None else self.run_id(trial)
@@ -181,7 +202,7 @@ class Publisher:
 
     def _go_on(self) -> Courier:
         """Know what has been sent already, by an earlier process."""
-        known = self._file.read(self.tracking.shown)
+        known = self._file.read(self.tracking.recorded)
         courier = self._new_courier(known.runs)
         for event in self.ledger.events_until(known.offset):
             courier.told.hear(event)
@@ -195,16 +216,16 @@ class Publisher:
 
     def _forget(self) -> None:
         self._courier = None
-        self._file.write(self.tracking.shown, Position())
+        self._file.write(self.tracking.recorded, Position())
 
     def _keep(self) -> None:
         if self._courier is None:
             return
-        before = self._file.read(self.tracking.shown)
+        before = self._file.read(self.tracking.recorded)
         offset = self._heard if self._all_sent else before.offset
         now = Position(offset, self._courier.mirror.ids)
         if now != before:
-            self._file.write(self.tracking.shown, now)
+            self._file.write(self.tracking.recorded, now)
 
     @property
     def _open(self) -> Courier:

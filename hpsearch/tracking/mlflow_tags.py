@@ -22,6 +22,9 @@ SOURCE, SOURCE_TYPE = "mlflow.source.name", "mlflow.source.type"
 COMMIT = "mlflow.source.git.commit"
 VIEW = "mlflow.sharedViewState."
 """Tag of an experiment, before the view's name: a view of its runs that a link can open."""
+EXPERIMENT = "hpsearch"
+DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
+"""MLflow's files in a home."""
 SPACE = "space.py"
 """The space, in the search's folder and among the files of its run."""
 OBJECTIVE = "objective"
@@ -45,7 +48,7 @@ def view_name(identity: str) -> str:
 
 def default_uri(home: Path) -> str:
     """SQLite beside the searches: no server is needed on one machine."""
-    return f"sqlite:///{home.absolute() / 'mlflow.db'}"
+    return f"sqlite:///{home.absolute() / DATABASE}"
 
 
 def is_server(uri: str) -> bool:
@@ -55,4 +58,4 @@ def is_server(uri: str) -> bool:
 
 def artifact_location(uri: str, home: Path) -> str | None:
     """Where artifacts go; a tracking server decides for itself (None)."""
-    return None if is_server(uri) else (home.absolute() / "mlartifacts").as_uri()
+    return None if is_server(uri) else (home.absolute() / ARTIFACTS).as_uri()

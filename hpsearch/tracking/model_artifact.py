@@ -1,7 +1,6 @@
 """Model artifacts: logging and loading of models in MLflow."""
 
 import io
-import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,6 @@ from typing import Any
 
 import mlflow
 import numpy as np
-import yaml
 from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
@@ -23,10 +21,15 @@ import hpsearch
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.models.serialization import ServedPipeline, load_pipeline
-from hpsearch.tracking.connection import first_line, without_credentials
+from hpsearch.redaction import redacted
+from hpsearch.schema import to_json
+from hpsearch.tracking.connection import first_line
+from hpsearch.untrusted import reading
 
-LOADER = "hpsearch.models.serving"
+LOADER = "hpsearch.models.serialization"
 """The module that a registered model names as its loader."""
+KNOWN_LOADERS = (LOADER, "hpsearch.models.serving")
+"""With the former name that models registered by 0.1.0 carry."""
 
 
 def load_descriptor(model: str, uri: str) -> ServedPipeline:
@@ -54,7 +57,7 @@ def downloaded(model: str, uri: str) -> Iterator[Path]:
             folder = Path(download_artifacts(artifact_uri=model, dst_path=scratch))
         except (MlflowException, OSError) as error:
             raise UserError(
-                f"{model} cannot be loaded from {without_credentials(uri)}: "
+                f"{model} cannot be loaded from {redacted(uri)}: "
                 f"{first_line(error).rstrip('.')}; "
                 "`hpsearch ui` shows which models and aliases there are"
             ) from error
@@ -68,7 +71,7 @@ def pipeline_folder(folder: Path, *, name: str) -> Path:
         UserError: if it names another loader than ours, carries code, or points outside itself.
     """
     says = _flavour(folder, name)
-    if says.get("loader_module") != LOADER:
+    if says.get("loader_module") not in KNOWN_LOADERS:
         raise UserError(
             f"{name} asks to be loaded by {says.get('loader_module')!r}, so it was not registered "
             "by hpsearch and nothing of it was run; name a model that a search registered"
@@ -78,8 +81,9 @@ def pipeline_folder(folder: Path, *, name: str) -> Path:
             f"{name} carries code of its own in {says['code']!r}, which a model of hpsearch never "
             "does; nothing of it was run: register the model again"
         )
-    root = folder.resolve()
-    inside = (root / str(says.get("data", ""))).resolve()
+    with reading(folder / "MLmodel", "description of a model", "register the model again"):
+        root = folder.resolve()
+        inside = (root / str(says.get("data", ""))).resolve()
     if not inside.is_relative_to(root):
         raise UserError(f"{name} points outside its own folder; register the model again")
     return inside
@@ -89,9 +93,9 @@ def _flavour(folder: Path, name: str) -> dict[str, Any]:
     """What the artifact says of itself as a Python function; empty if it is none."""
     try:
         flavours = Model.load(os.fspath(folder)).flavors
-    except (MlflowException, OSError, TypeError, KeyError, ValueError, yaml.YAMLError) as error:
+        return dict(flavours.get("python_function") or {})
+    except Exception as error:  # a reader of crafted bytes may raise anything
         raise UserError(f"{name} has no readable MLmodel file; register the model again") from error
-    return flavours.get("python_function") or {}
 
 
 PATCHES = TensorSpec(np.dtype(object), (-1,), "patches (uint8 or float32, N×32×32, grey 0..255)")
@@ -107,7 +111,7 @@ class Candidate:
     """A trained pipeline with what it scored on test."""
 
     folder: Path
-    """A pipeline saved by ``models.serving``."""
+    """A pipeline saved by ``models.serialization``."""
     run_id: str
     search: str
     scores: Scores
@@ -142,14 +146,14 @@ def log_candidate(candidate: Candidate) -> ModelInfo:
     """Log pipeline, card and scores with the candidate's run, where MLflow points."""
     with _reopened(candidate.run_id), tempfile.TemporaryDirectory() as folder:
         scores = Path(folder) / SCORES
-        scores.write_text(json.dumps(candidate.scores.to_dict()))
+        scores.write_text(to_json(candidate.scores.to_dict()))
         mlflow.log_artifact(str(scores))
         if candidate.card:
             (candidate.folder / CARD).write_text(candidate.card)
             mlflow.log_text(candidate.card, "model_card.md")
         return mlflow.pyfunc.log_model(
             name="pipeline",
-            loader_module="hpsearch.models.serving",
+            loader_module=LOADER,
             data_path=str(candidate.folder),
             signature=_signature(candidate.dimensions),
             input_example=candidate.example,
@@ -171,7 +175,8 @@ def _reopened(run_id: str) -> Iterator[None]:
 
 
 def shortened(text: str) -> str:
-    """A description that fits into MLflow's database."""
+    """A description that fits into MLflow's database, without HTML: nothing of ours is."""
+    text = text.replace("<", "&lt;")
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 2]} …"
 
 

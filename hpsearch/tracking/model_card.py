@@ -10,6 +10,7 @@ from hpsearch.data.arrow_header import StoreMeta
 from hpsearch.evaluation import Scores
 from hpsearch.evaluation.bootstrap import HEADLINES, Interval, intervals
 from hpsearch.tracking.model_registry import Decision
+from hpsearch.untrusted import markdown_text
 
 LOADING = """\
 ```python
@@ -70,7 +71,7 @@ def card(facts: Facts, *, version: str = "VERSION") -> str:
     own = next(iter(facts.scores.values()))
     loading = how_to_load(facts.model, config.descriptor.dimensions, version=version)
     limits = LIMITS.format(seen=seen, sequences=len(own.names))
-    settings = f"{title(config)}\n\n```json\n{config.model_dump_json(indent=1)}\n```"
+    settings = f"{markdown_text(title(config))}\n\n```json\n{config.model_dump_json(indent=1)}\n```"
     parts = {
         "How to load it": loading,
         "Scores on test": f"{score_table(facts.scores)}\n\n{_how_scored(facts)}",
@@ -103,11 +104,12 @@ def page(facts: Facts, decision: Decision) -> str:
     """What MLflow shows of the version: the decision, both tables, links; it has to be short."""
     links = " · ".join(f"[{name}]({address})" for name, address in facts.links.items())
     parts = [
-        f"**{verdict(decision)}**: {decision.reason}.",
+        f"**{verdict(decision)}**: {markdown_text(decision.reason)}.",
         score_table(facts.scores),
         _chosen(facts),
-        f"Patches: {facts.patches.source}; licence: {facts.patches.licence}.",
-        f"`{title(facts.config)}`, from search {facts.search}.",
+        f"Patches: {markdown_text(facts.patches.source)}; "
+        f"licence: {markdown_text(facts.patches.licence)}.",
+        f"{markdown_text(title(facts.config))}, from search {markdown_text(facts.search)}.",
         links,
         "The model card lies with the model's files, in `data/pipeline/README.md`.",
     ]
@@ -129,7 +131,11 @@ def pipe_table(lines: Lines) -> str:
     """A Markdown table; the first column is text, all others numbers."""
     rule = (":--", *("--:" for _ in lines.header[1:]))
     rows = [lines.header, rule, *lines.rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)
+    return "\n".join(f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows)
+
+
+def _cell(words: str) -> str:
+    return words if words in (":--", "--:") else markdown_text(words)
 
 
 def _cells(found: Mapping[str, Interval]) -> tuple[str, ...]:
@@ -145,7 +151,7 @@ def _chosen(facts: Facts) -> str:
 
 def _how_scored(facts: Facts) -> str:
     given = facts.config.evaluate_on
-    names = ", ".join(facts.split.get("test", ()))
+    names = markdown_text(", ".join(facts.split.get("test", ())))
     return (
         f"Given {given} patches of sequences that neither training nor the search has read: "
         f"{names}. Intervals by bootstrap over sequences. A network is scored on test once; its "
@@ -155,11 +161,11 @@ def _how_scored(facts: Facts) -> str:
 
 def data_lines(patches: StoreMeta, fingerprint: str, split: Mapping[str, Sequence[str]]) -> str:
     """Where the patches come from, and which sequences were for what."""
-    parts = (f"- {part}: {', '.join(names)}" for part, names in split.items())
+    parts = (f"- {part}: {markdown_text(', '.join(names))}" for part, names in split.items())
     return "\n".join(
         [
-            f"- source: {patches.source}",
-            f"- licence: {patches.licence}",
+            f"- source: {markdown_text(patches.source)}",
+            f"- licence: {markdown_text(patches.licence)}",
             f"- fingerprint: `{fingerprint}`",
             *parts,
         ]

@@ -1,6 +1,5 @@
 """Model registry: versions, aliases, and the decision between champion and challenger."""
 
-import json
 import logging
 import math
 import os
@@ -18,8 +17,10 @@ from mlflow.exceptions import MlflowException
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.evaluation.bootstrap import Comparison
+from hpsearch.schema import from_json
 from hpsearch.tracking.connection import Refused, Tracking, absent, reached
 from hpsearch.tracking.model_artifact import SCORES, Candidate, log_candidate, shortened
+from hpsearch.untrusted import reading
 
 KEPT = 200
 """Versions that a line remembers."""
@@ -185,7 +186,9 @@ class Registry:
                 f"the test scores of {self.model} version {version.version} are gone with its "
                 "run; score it again with `hpsearch promote SEARCH --reevaluate`"
             ) from error
-        return Scores.from_dict(json.loads(Path(path).read_text()))
+        remedy = "score it again with `hpsearch promote SEARCH --reevaluate`"
+        with reading(path, "record of test scores", remedy):
+            return Scores.from_dict(from_json(Path(path).read_text(), path))
 
     def comparable(
         self, version: ModelVersion, terms: Mapping[str, str], names: Sequence[str]

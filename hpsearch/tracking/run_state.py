@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from hpsearch.config import TrialConfig
 from hpsearch.tracking.event_log import Event
+from hpsearch.untrusted import reading
 
 RunStatus = Literal[
     "running", "completed", "pruned", "collapsed", "diverged", "failed", "interrupted"
@@ -89,7 +90,19 @@ class Told:
     best: list[Best] = field(default_factory=list)
 
     def hear(self, event: Event) -> None:
-        """Take in one more event."""
+        """Take in one more event.
+
+        Raises:
+            UserError: if it is none of a search, or comes before the start of its trial.
+        """
+        with reading(
+            f"event {event['event']!r} in ledger.jsonl",
+            "event",
+            "restore the file from a copy, or begin a new search",
+        ):
+            self._hear(event)
+
+    def _hear(self, event: Event) -> None:
         match event["event"]:
             case "search":
                 self.search = event
@@ -119,7 +132,8 @@ class Told:
 def advance(run: Run | None, event: Event) -> Run:
     """The run after one more event."""
     if run is None:
-        assert event["event"] == "start", f"the first event of a trial is its start, not {event}"
+        if event["event"] != "start":
+            raise ValueError(f"trial {event['trial']} has not started before it")
         config = TrialConfig.model_validate(event["config"])
         kind = event.get("kind", "trial")
         return Run(event["trial"], event["number"], config, event["time"], kind=kind)
@@ -134,6 +148,8 @@ def advance(run: Run | None, event: Event) -> Run:
             return _reported(run, event)
         case "end":
             status, reason = event["status"], event.get("reason", "")
+            if status not in get_args(RunStatus):
+                raise ValueError(f"no trial ends as {status[:40]!r}")
             return replace(run, status=status, reason=reason, ended=event["time"])
     return run
 
@@ -141,6 +157,7 @@ def advance(run: Run | None, event: Event) -> Run:
 def _reported(run: Run, event: Event) -> Run:
     """One that goes on from its checkpoint first says its last report again: nothing is lost."""
     seen, reports = event["seen"], run.reports
+    _ = event["objective"], event["metrics"]
     goes_on = run.retries > 0 and run.at == 0 and seen >= run.seen
     goes_on = goes_on and run.retries not in run.anew
     lost = 0 if goes_on else max(0, min(seen, run.seen) - run.at)

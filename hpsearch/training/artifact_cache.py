@@ -8,7 +8,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
@@ -18,6 +18,7 @@ from pyarrow import fs
 
 from hpsearch.atomic_files import digest, unsealed
 from hpsearch.errors import UserError
+from hpsearch.untrusted import reading
 
 
 def artifact_key(**depends_on: Any) -> str:
@@ -64,7 +65,8 @@ class Artifacts:
         stored = self.get(key)
         if stored is not None:
             cost = self.get(f"{key}.seconds")
-            self.costs.spared += 0.0 if cost is None else float(bytes(cost))
+            with self.reading(f"{key}.seconds"):
+                self.costs.spared += 0.0 if cost is None else float(bytes(cost))
             return stored
         began = time.monotonic()
         payload = make()
@@ -86,6 +88,10 @@ class Artifacts:
         else:
             stored = filesystem.open_input_file(path).read_buffer()
         return unsealed(stored)
+
+    def reading(self, key: str) -> AbstractContextManager[None]:
+        """Make something of the bytes under ``key``; a UserError names the file if it cannot be."""
+        return reading(f"{self.root}/{key}", "shared result", "remove it to have it made again")
 
     def publish(self, key: str, payload: bytes) -> None:
         """Write the bytes so that a reader sees all of them or none.

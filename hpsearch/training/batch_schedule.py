@@ -96,6 +96,8 @@ class Stepper:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from ``state``."""
-        for name, value in state.items():
-            setattr(self, name, value)
+        for name in ("stage", "proven", "patches", "failed_at"):
+            setattr(self, name, state[name])
+        if self.stage not in range(len(self.settings.stages)):
+            raise ValueError(f"there is no stage {self.stage!r}")
         self.losses = [torch.tensor(loss) for loss in state["losses"]]

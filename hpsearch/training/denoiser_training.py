@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpsearch.config import VIEWS, DenoiserTrial
+from hpsearch.config import DenoiserTrial
 from hpsearch.data.patch_store import Patches
 from hpsearch.losses import (
     build_restoration,
@@ -17,6 +17,7 @@ from hpsearch.losses import (
     pooled_psnr,
 )
 from hpsearch.models import build_denoiser, denoise
+from hpsearch.patch_views import VIEWS
 from hpsearch.rng import stream
 from hpsearch.shapes import UInt8
 from hpsearch.training.artifact_cache import Artifacts, NotTrained, artifact_key
@@ -26,7 +27,7 @@ from hpsearch.training.optimization import build_optimiser, rate_factor, set_rat
 
 CODE = 2
 """Raise when the same settings would give other weights, so that old artifacts are left alone."""
-LEVELS = {"easy": slice(0, 6), "hard": slice(6, 11), "tough": slice(11, 16)}
+VIEWS_OF_LEVEL = {"easy": slice(0, 6), "hard": slice(6, 11), "tough": slice(11, 16)}
 """Views of a point by level of noise; easy has ``ref`` too."""
 MEANS = {"MAE": mean_absolute_error, "PSNR_per_patch": mean_patch_psnr, "SSIM": mean_ssim}
 """Measures that are means over patches."""
@@ -93,8 +94,9 @@ def trained_denoiser(
 
     key = artifact_key(kind="denoiser", **_depends(config, train))
     stored = artifacts.found_or_made(key, make)
-    state = torch.load(io.BytesIO(stored), map_location=device, weights_only=True)
-    network.load_state_dict(state)
+    with artifacts.reading(key):
+        state = torch.load(io.BytesIO(stored), map_location=device, weights_only=True)
+        network.load_state_dict(state)
     return network.eval()
 
 
@@ -127,7 +129,8 @@ def denoised_patches(
         return denoise(network, noisy, device=device).tobytes()
 
     stored = artifacts.found_or_made(key, make)
-    return np.frombuffer(stored, np.uint8).reshape(-1, 32, 32)
+    with artifacts.reading(key):
+        return np.frombuffer(stored, np.uint8).reshape(VIEWS * len(train), 32, 32)
 
 
 def restoration_metrics(
@@ -142,7 +145,7 @@ def restoration_metrics(
     """
     x, y = (torch.from_numpy(a).view(-1, VIEWS, 32, 32) for a in (seen, clean))
     out = {"val/PSNR": float(pooled_psnr(x, y))}
-    for level, views in LEVELS.items():
+    for level, views in VIEWS_OF_LEVEL.items():
         one, other = x[:, views].flatten(0, 1), y[:, views].flatten(0, 1)
         out[f"val/PSNR/{level}"] = float(pooled_psnr(one, other))
         for name, measure in MEANS.items():

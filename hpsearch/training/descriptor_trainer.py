@@ -58,7 +58,10 @@ def warm_weights(
 
     key = artifact_key(kind="warm start", **_depends(config, warm, train))
     stored = artifacts.found_or_made(key, make)
-    return torch.load(io.BytesIO(stored), map_location=compute.device, weights_only=True)
+    with artifacts.reading(key):
+        found = torch.load(io.BytesIO(stored), map_location=compute.device, weights_only=True)
+        build_descriptor(config.descriptor, seed=0).load_state_dict(found)
+    return found
 
 
 def _baseline(config: TrialConfig, warm: WarmStart) -> TrialConfig:

@@ -29,6 +29,18 @@ class Progress:
     checked: list[tuple[float, int]] = field(default_factory=list)
     """Sum and number of the losses of each check since the last report."""
 
+    def check(self) -> None:
+        """Make sure that these are counts and losses.
+
+        Raises:
+            TypeError, ValueError: if they are not.
+        """
+        if not all(type(count) is int and count >= 0 for count in (self.seen, self.step)):
+            raise ValueError("its counts are none")
+        if not all(isinstance(loss, Tensor) and loss.numel() == 1 for loss in self.losses):
+            raise ValueError("its losses are none")
+        self.checked = [(float(total), int(number)) for total, number in self.checked]
+
 
 @dataclass(frozen=True)
 class Report:

@@ -1,10 +1,11 @@
 """One trial, from its configuration to reports, on one machine, with no Ray."""
 
 import io
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -17,13 +18,15 @@ from hpsearch.data.splits import Split
 from hpsearch.errors import UserError
 from hpsearch.evaluation import VALIDATION
 from hpsearch.models import Pipeline, denoise, describe
+from hpsearch.schema import refuse_newer, stamped
 from hpsearch.training.artifact_cache import Artifacts, Costs
 from hpsearch.training.denoiser_training import restoration_metrics
 from hpsearch.training.descriptor_trainer import Learner, warm_weights
 from hpsearch.training.devices import Compute, keep_freed_memory
 from hpsearch.training.inputs import training_input
-from hpsearch.training.loop import Progress, Report, Verdict, fit
+from hpsearch.training.loop import Progress, Report, Status, Verdict, fit
 from hpsearch.training.validation import Scored, scored
+from hpsearch.untrusted import reading
 
 WORST = {"val/mAP": 0.0, "val/verification": 0.0, "val/matching": 0.0, "val/retrieval": 0.0}
 
@@ -167,27 +170,51 @@ class Trial:
         said = None if report is None else vars(report)
         task, progress = on_cpu(self.task.state()), on_cpu(vars(self.progress))
         content = io.BytesIO()  # a full disk is an OSError here, and nothing of the kind in torch
-        torch.save({"progress": progress, "task": task, "report": said}, content)
+        torch.save(stamped({"progress": progress, "task": task, "report": said}), content)
         write_sealed(folder / CHECKPOINT, content.getvalue())
 
     def load(self, folder: Path) -> Report | None:
         """Go on from a checkpoint; the report that was saved with it.
 
         Raises:
-            UserError: if the checkpoint is missing or damaged.
+            UserError: if the checkpoint is missing or damaged, the trial is then of no use; or if a
+                newer hpsearch wrote it.
             OSError: if the disk does not give it.
         """
         content = read_sealed(folder / CHECKPOINT)
         if content is None:
             raise UserError(f"the checkpoint in {folder} is damaged; start the trial again")
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        vars(self.progress).update(state["progress"])
-        self.task.restore(state["task"])
-        return None if state["report"] is None else Report(**state["report"])
+        path = folder / CHECKPOINT
+        with reading(path, "checkpoint of this trial", "remove it to start the trial again"):
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            refuse_newer(state, f"the checkpoint in {folder}")
+            progress, report = Progress(**state["progress"]), _report(state["report"])
+            self.task.restore(state["task"])
+            progress.check()
+            vars(self.progress).update(vars(progress))
+        return report
 
     def pipeline(self) -> Pipeline:
         """What is registered: noisy or clean patches in, descriptors out."""
         return Pipeline(denoiser=self.denoiser, descriptor=self.task.network).eval()
+
+
+def _report(said: dict[str, Any] | None) -> Report | None:
+    """What was saved of a report.
+
+    Raises:
+        TypeError, ValueError: if it is none.
+    """
+    if said is None:
+        return None
+    report = Report(**said)
+    if report.status not in get_args(Status) or not isinstance(report.reason, str):
+        raise ValueError("its report has no status")
+    if not all(isinstance(name, str) and math.isfinite(v) for name, v in report.metrics.items()):
+        raise ValueError("its report holds something other than numbers")
+    if type(report.seen) is not int:
+        raise TypeError("its report counts no patches")
+    return report
 
 
 def on_cpu(state: Any) -> Any:

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpsearch.config import VIEWS, MinedTriplets, RandomTriplets
+from hpsearch.config import MinedTriplets, RandomTriplets
 from hpsearch.data.samplers import Batch, sample
 from hpsearch.losses.distances import paired
+from hpsearch.patch_views import VIEWS
 from hpsearch.rng import stream
 from hpsearch.shapes import Float, Int
 

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from hpsearch.config import VIEWS
 from hpsearch.data.patch_store import Patches, PatchStore
 from hpsearch.data.splits import Split
 from hpsearch.evaluation import OFFICIAL, Scores, Sizes, Tasks, evaluate, make_tasks
 from hpsearch.models import describe
+from hpsearch.patch_views import VIEWS
 from hpsearch.rng import stream
 from hpsearch.shapes import Float, Int, UInt8
 

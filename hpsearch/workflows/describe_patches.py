@@ -2,30 +2,30 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from hpsearch.console.output import err
-from hpsearch.console.progress_bars import progress_bar
-from hpsearch.data.arrow_writer import SIDE, VIEWS
 from hpsearch.data.builtin_sets import RECIPES
+from hpsearch.data.decoding import decoding
 from hpsearch.data.hpatches_import import SequenceFolder, inspect, read_views, scan
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.resize import SOURCE_SIDE, shrink
+from hpsearch.defaults import HOME
 from hpsearch.errors import UserError
-from hpsearch.evaluation.descriptor_io import Keys, Table, descriptor_output
+from hpsearch.evaluation.descriptor_io import Keys, Table, descriptor_output, refuse_existing
 from hpsearch.models.ensemble import Ensemble, length
 from hpsearch.models.pipeline import Pipeline
 from hpsearch.models.serialization import checked, describe_any
+from hpsearch.patch_views import SIDE, VIEWS
+from hpsearch.promotion.model_evaluation import pipeline_of
 from hpsearch.search.workspace import Workspace
 from hpsearch.shapes import Num, UInt8
 from hpsearch.training.devices import choose_device
+from hpsearch.workflows.observer import Observer
 
 PART = 1024
 """Patches read and described at a time: whole points of 16 views."""
@@ -89,7 +89,7 @@ def from_array(path: Path) -> Source:
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a reader of crafted bytes may raise anything
         raise UserError(f"{path} is no readable .npy file; save patches with numpy.save") from error
     if not isinstance(array, np.ndarray):
         raise UserError(f"{path} holds several arrays; save one with numpy.save")
@@ -155,11 +155,11 @@ def _from_patches(folder: Path) -> Source:
 
 
 def _check_header(file: Path) -> None:
-    try:
-        with Image.open(file, formats=["PNG"]) as image:
-            mode, (width, height) = image.mode, image.size
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{file} is no readable PNG; take it out of the folder") from error
+    with (
+        decoding(file, "take it out of the folder"),
+        Image.open(file, formats=["PNG"]) as image,
+    ):
+        mode, (width, height) = image.mode, image.size
     if mode != "L" or width != height or width not in SIDES:
         raise UserError(
             f"{file} is {width}×{height} in mode {mode}; expected a patch of 32×32 or 65×65 in "
@@ -168,17 +168,14 @@ def _check_header(file: Path) -> None:
 
 
 def _read_patch(file: Path) -> UInt8[np.ndarray, "1 32 32"]:
-    try:
-        with Image.open(file, formats=["PNG"]) as image:
-            return small(np.asarray(image)[None])
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{file} cannot be decoded ({error}); expected a whole PNG") from error
+    with decoding(file, "expected a whole PNG"), Image.open(file, formats=["PNG"]) as image:
+        return small(np.asarray(image)[None])
 
 
 FILES = (".npy", ".parquet")
 
 
-def open_source(words: str, workspace: Workspace, *, clean: bool) -> Source:
+def open_source(words: str, workspace: Workspace, *, clean: bool, observer: Observer) -> Source:
     """Patches by a path or an embedded set's name.
 
     Raises:
@@ -191,7 +188,7 @@ def open_source(words: str, workspace: Workspace, *, clean: bool) -> Source:
         return from_array(path)
     if path.suffix.lower() in (".png", ".jpg", ".jpeg") and path.exists():
         raise UserError(f"{path} is one picture; give the folder with the strips or patches")
-    with progress_bar("building patches") as advance:
+    with observer.progress("building patches") as advance:
         return from_store(workspace.store(words, progress=advance), clean=clean)
 
 
@@ -214,13 +211,74 @@ def refuse_layout(source: Source, to: Path) -> None:
         )
 
 
-def describe_source(
-    pipeline: Pipeline | Ensemble, source: Source, to: Path, *, model: str, force: bool
-) -> str:
-    """Write the descriptors of all patches; what to say about it.
+@dataclass(frozen=True)
+class DescribeResult:
+    """Descriptors that were written."""
+
+    output: Path
+    count: int
+    """Number of descriptors."""
+    dimensions: int
+    patches_per_s: float
+
+    @property
+    def files(self) -> str:
+        """The file, or the pattern of the files in the official layout."""
+        suffix = self.output.suffix
+        return str(self.output) if suffix in FILES else f"{self.output}/SEQUENCE/VIEW.csv"
+
+
+def describe_patches(
+    model: str,
+    patches: str,
+    output: str | Path,
+    *,
+    clean: bool = False,
+    force: bool = False,
+    tracking_uri: str | None = None,
+    home: str | Path = HOME,
+    observer: Observer | None = None,
+) -> DescribeResult:
+    """Write descriptors of patches with a model, part by part.
+
+    Args:
+        model: ``models:/NAME@champion``, ``models:/NAME/VERSION``, a folder of ``hpsearch train``,
+            or ``SEARCH/TRIAL``.
+        patches: ``mini``, ``tiny``, a patch store, a folder of strips or of patches, or a ``.npy``
+            file.
+        output: a ``.npy`` file, a ``.parquet`` file, or a folder for the official layout.
+        clean: describe clean patches where there are noisy ones too.
+        force: replace an output that exists.
+        tracking_uri: address of MLflow; SQLite in ``home`` if None.
+        home: folder of data, searches and MLflow's files.
+        observer: receives progress.
 
     Raises:
-        UserError: if a patch is none, a descriptor is not finite, or the disk refuses.
+        UserError: if a patch is malformed, a descriptor is not finite, or the output cannot be
+            written.
+    """
+    observer, output = observer or Observer(), Path(output)
+    refuse_existing(output, force=force)
+    workspace = Workspace(Path(home))
+    pipeline = pipeline_of(model, workspace, uri=tracking_uri)
+    source = open_source(patches, workspace, clean=clean, observer=observer)
+    refuse_layout(source, output)
+    return describe_source(pipeline, source, output, model=model, force=force, observer=observer)
+
+
+def describe_source(
+    pipeline: Pipeline | Ensemble,
+    source: Source,
+    output: Path,
+    *,
+    model: str,
+    force: bool,
+    observer: Observer,
+) -> DescribeResult:
+    """Write the descriptors of all patches of a source.
+
+    Raises:
+        UserError: if a patch is malformed, or a descriptor is not finite.
     """
     device = choose_device("auto")
     dimensions = length(pipeline)
@@ -230,34 +288,16 @@ def describe_source(
         facts={"model": model, "patches": source.said},
     )
     pipeline.to(device)
-    begun, done = time.monotonic(), 0
-    with _bar(source.total) as advance, descriptor_output(to, table, force=force) as write:
+    started, done = time.monotonic(), 0
+    with (
+        observer.progress("describing") as advance,
+        descriptor_output(output, table, force=force) as write,
+    ):
         for keys, pixels in source.parts():
             found = describe_any(pipeline, pixels, device=device)
             if not np.isfinite(found).all():
                 raise UserError(f"{model} gives NaN for these patches; its weights are damaged")
             write(keys, found)
             done += len(found)
-            advance(done)
-    rate = done / max(time.monotonic() - begun, 1e-9)
-    where = to if to.suffix in FILES else f"{to}/SEQUENCE/VIEW.csv"
-    return f"{done:,} descriptors of {dimensions} numbers in {where}: {rate:,.0f} patches a second"
-
-
-@contextmanager
-def _bar(total: int) -> Iterator:
-    """A bar with patches a second on a terminal; nothing in a file."""
-    columns = (
-        TextColumn("describing"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f} of {task.total:,.0f} patches"),
-        TextColumn("{task.fields[rate]:,.0f}/s"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as bar:
-        shown = bar.add_task("describing", total=total, rate=0.0)
-
-        def advance(done: int) -> None:
-            bar.update(shown, completed=done, rate=bar.tasks[0].speed or 0.0)
-
-        yield advance
+            advance(done, source.total, "")
+    return DescribeResult(output, done, dimensions, done / max(time.monotonic() - started, 1e-9))

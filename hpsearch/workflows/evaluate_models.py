@@ -1,4 +1,4 @@
-"""One evaluation: which models on which patches, what is printed, and what is kept."""
+"""Evaluation of models on test patches, and its files."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpsearch.console.output import out, say
+from hpsearch.defaults import HOME
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores, evaluate
 from hpsearch.evaluation.bootstrap import compare, intervals
@@ -32,7 +32,7 @@ from hpsearch.reporting.evaluation_report import (
     score_tables,
 )
 from hpsearch.reporting.plot_style import png
-from hpsearch.reporting.text_tables import Table, plain
+from hpsearch.reporting.text_tables import Table
 from hpsearch.search.workspace import Workspace
 from hpsearch.training.validation import Scored
 
@@ -44,20 +44,24 @@ COLLAPSED = "The descriptors of {} have collapsed to one point; these scores mea
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """What the command was asked for."""
+class EvaluationRequest:
+    """What to evaluate, and on what."""
 
     models: tuple[str, ...]
     """The model, and the one it is compared with."""
-    data: str | None
-    split: str
-    tasks: Path | None
-    given: tuple[Input, ...]
-    yardsticks: bool
+    data: str | None = None
+    """``mini``, ``tiny``, or the path of a patch store; ``mini`` if None."""
+    split: str = "auto"
+    tasks: Path | None = None
+    """Folder of official task files; tasks are sampled if None."""
+    given: tuple[Input, ...] = ("noisy",)
+    """Which patches the models are given."""
+    yardsticks: bool = False
+    """Whether normalized pixels, SIFT and RootSIFT are evaluated too."""
 
 
 @dataclass
-class Found:
+class EvaluationResult:
     """Scores under the names of their rows, and what is needed to draw and compare them."""
 
     of: str
@@ -70,35 +74,39 @@ class Found:
     """Which patches the first row was given."""
 
 
-def run(asked: Request, workspace: Workspace, *, uri: str | None = None) -> Found:
-    """Score everything asked for on the same patches and the same lists.
+def evaluate_models(
+    request: EvaluationRequest, *, tracking_uri: str | None = None, home: str | Path = HOME
+) -> EvaluationResult:
+    """Score everything that is requested on the same patches and the same tasks.
+
+    Args:
+        request: models, patches, tasks.
+        tracking_uri: address of MLflow; SQLite in ``home`` if None.
+        home: folder of data, searches and MLflow's files.
 
     Raises:
-        UserError: if there is nothing to score, or anything is wrong with models, files or lists.
+        UserError: if there is nothing to score, or a model, file or task list is not usable.
     """
-    if not asked.models and not asked.yardsticks:
+    workspace = Workspace(Path(home))
+    if not request.models and not request.yardsticks:
         raise UserError("there is nothing to score; give a MODEL, or --yardsticks")
-    files = all(holds_descriptors(model) for model in asked.models) and not asked.yardsticks
-    if asked.tasks is not None and not asked.tasks.is_dir():
-        raise UserError(f"there is no folder of task files at {asked.tasks}; correct --tasks")
-    if files and asked.tasks is not None and asked.data is None:
-        return _score_files(asked, asked.tasks)
-    return _score_on_store(asked, workspace, uri)
+    files = all(holds_descriptors(model) for model in request.models) and not request.yardsticks
+    if request.tasks is not None and not request.tasks.is_dir():
+        raise UserError(f"there is no folder of task files at {request.tasks}; correct --tasks")
+    if files and request.tasks is not None and request.data is None:
+        return _score_files(request, request.tasks)
+    return _score_on_store(request, workspace, tracking_uri)
 
 
-def show(found: Found) -> None:
-    """Print the tables."""
-    for shown in score_tables(found.rows).values():
-        say(plain(shown))
-        out.print()
-    for title, (ours, theirs) in found.pairs.items():
-        out.print(f"{title}\n{plain(comparison_table(ours, theirs))}\n", markup=False)
-    for words in _sentences(found):
-        say(words)
+def save_evaluation(found: EvaluationResult, folder: Path) -> Path:
+    """Write ``scores.json``, the figures, and the page ``index.html`` with all of it.
 
+    Returns:
+        Path of the page.
 
-def keep(found: Found, folder: Path) -> None:
-    """Write ``scores.json`` with everything, the figures, and ``index.html`` with both."""
+    Raises:
+        UserError: if ``folder`` is a file.
+    """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; give --out a folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,14 +116,14 @@ def keep(found: Found, folder: Path) -> None:
         name.capitalize(): shown for name, shown in score_tables(found.rows).items()
     }
     tables |= {title: comparison_table(*pair) for title, pair in found.pairs.items()}
-    page = evaluation_page("Evaluation", lead=_sentences(found), tables=tables, pictures=pictures)
+    page = evaluation_page("Evaluation", lead=notes_on(found), tables=tables, pictures=pictures)
     (folder / "index.html").write_text(page)
-    out.print(f"\n{folder / 'index.html'}", soft_wrap=True)
+    return folder / "index.html"
 
 
-def _score_files(asked: Request, tasks: Path) -> Found:
+def _score_files(asked: EvaluationRequest, tasks: Path) -> EvaluationResult:
     split = _split_of(tasks) if asked.split == "auto" else asked.split
-    found = Found(of=f"official task lists of split {split} in {tasks}")
+    found = EvaluationResult(of=f"official task lists of split {split} in {tasks}")
     for name in asked.models:
         descriptors, lists = described(Path(name), tasks=tasks, split=split)
         found.rows[name] = evaluate(descriptors, lists)
@@ -125,12 +133,14 @@ def _score_files(asked: Request, tasks: Path) -> Found:
     return found
 
 
-def _score_on_store(asked: Request, workspace: Workspace, uri: str | None) -> Found:
+def _score_on_store(
+    asked: EvaluationRequest, workspace: Workspace, uri: str | None
+) -> EvaluationResult:
     store = workspace.store(asked.data or "mini")
     split = store.split(asked.split)
     test = exam(store, split, asked.tasks)
     lists = f"lists in {asked.tasks}" if asked.tasks else "lists drawn from a seed"
-    found = Found(
+    found = EvaluationResult(
         of=f"{store.path.name}, test part of split {split.name}, {lists}",
         test=test,
         noisy=asked.given[0] == "noisy",
@@ -150,7 +160,12 @@ def _score_on_store(asked: Request, workspace: Workspace, uri: str | None) -> Fo
 
 
 def _score_model(
-    name: str, asked: Request, test: Scored, found: Found, workspace: Workspace, uri: str | None
+    name: str,
+    asked: EvaluationRequest,
+    test: Scored,
+    found: EvaluationResult,
+    workspace: Workspace,
+    uri: str | None,
 ) -> dict[str, Scores]:
     """Add the rows of a model; its headline scores by which patches are given."""
     if holds_descriptors(name):
@@ -179,14 +194,15 @@ def _split_of(tasks: Path) -> str:
     return splits[0]
 
 
-def _sentences(found: Found) -> list[str]:
+def notes_on(found: EvaluationResult) -> list[str]:
+    """Sentences about what the scores are of."""
     words = [found.of, *about(next(iter(found.rows.values())))]
     if any("denoised" in name for name in found.rows):
         words.append(DENOISER)
     return words + [COLLAPSED.format(name) for name, s in found.rows.items() if s.collapsed]
 
 
-def _everything(found: Found) -> dict[str, object]:
+def _everything(found: EvaluationResult) -> dict[str, object]:
     rows = {
         name: scores.to_dict()
         | {"intervals": {task: asdict(bound) for task, bound in intervals(scores).items()}}
@@ -199,7 +215,7 @@ def _everything(found: Found) -> dict[str, object]:
     return {"of": found.of, "scores": rows, "comparisons": pairs}
 
 
-def _draw(found: Found, folder: Path) -> list[Shown]:
+def _draw(found: EvaluationResult, folder: Path) -> list[Shown]:
     first = next(iter(found.rows))
     figures = {
         Shown("precision_recall.png", "Precision and recall of verification, level by level."): (

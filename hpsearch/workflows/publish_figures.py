@@ -5,18 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from hpsearch.config import VIEWS
-from hpsearch.console.output import home_option
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.models import describe
+from hpsearch.patch_views import VIEWS
 from hpsearch.promotion.final_evaluation import BASELINE, PIXELS, load_scores, trained
 from hpsearch.reporting.leaderboard import Row, TaskScores, leaderboard, summary
 from hpsearch.reporting.mlflow_notes import search_note, trial_note, yardstick_note
 from hpsearch.reporting.plot_style import Figure, png
 from hpsearch.reporting.sample_plots import embedding, triptych
+from hpsearch.reporting.search_figures import Picture, search_pictures
 from hpsearch.reporting.search_plots import learning_curves
-from hpsearch.reporting.search_report import Command, Page, Picture, report_page, search_pictures
+from hpsearch.reporting.search_report import Command, Page, report_page
 from hpsearch.reporting.text_tables import configurations
 from hpsearch.search.study_plots import importances, optuna_page
 from hpsearch.search.workspace import SearchFolder
@@ -121,8 +121,8 @@ def page(folder: SearchFolder, pictures: list[Picture]) -> str:
             yardsticks=yardsticks(load_scores(folder)),
             pictures=pictures,
             commands=[
-                Command(f"hpsearch ui{home_option(folder)}", "browse the trials"),
-                Command(f"hpsearch promote {folder.name}{home_option(folder)}", "ask for champion"),
+                Command(f"hpsearch ui{folder.home_option}", "browse the trials"),
+                Command(folder.command("promote"), "retrain the best, compare with the champion"),
             ],
         )
     )

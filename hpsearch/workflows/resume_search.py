@@ -1,22 +1,102 @@
-"""Whether and how a search can go on."""
+"""Resuming and extending of searches."""
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hpsearch.atomic_files import write_whole
-from hpsearch.console.output import home_option, say
+from hpsearch.defaults import HOME
 from hpsearch.errors import UserError
-from hpsearch.execution.ray_runtime import LOCAL, start_ray
+from hpsearch.execution.ray_runtime import LOCAL
 from hpsearch.promotion.final_evaluation import SCORES
 from hpsearch.promotion.retraining_plan import refuse_promotion
+from hpsearch.redaction import refuse_password
 from hpsearch.search.search import load_search
-from hpsearch.search.stopping import Meter, runs_are_out_of_patience, telling
+from hpsearch.search.stopping import Limits, Meter, runs_are_out_of_patience, telling
 from hpsearch.search.warm_start import refuse_other_terms
 from hpsearch.search.workspace import SearchFolder, Workspace
 from hpsearch.tracking.run_state import Told
-from hpsearch.workflows.run_search import all_ended
+from hpsearch.workflows.observer import Observer
+from hpsearch.workflows.search_session import SearchResult, all_ended, run_session, start_ray
+
+
+def resume_search(
+    name: str,
+    *,
+    address: str | None = None,
+    changed_space: str | None = None,
+    limits: Mapping[str, Any] = MappingProxyType({}),
+    tracking_uri: str | None = None,
+    home: str | Path = HOME,
+    observer: Observer | None = None,
+    **changes: Any,
+) -> SearchResult:
+    """Resume a search that was interrupted or reached a limit; what has ended stays as it is.
+
+    Args:
+        name: name of the search.
+        address: another Ray cluster than before, or ``local`` for none.
+        changed_space: ``keep`` or ``take``, if the space's file has changed since the search began.
+        limits: fields of ``Limits`` that change.
+        tracking_uri: address of MLflow; the search's own if None.
+        home: folder of the search.
+        observer: receives messages and progress.
+        changes: ``concurrent``, ``cpus``, ``hang_after``: as in ``run_search``.
+
+    Raises:
+        UserError: if there is no such search, or it has nothing left to do.
+    """
+    observer = observer or Observer()
+    folder = open_again(name, Path(home), tracking_uri)
+    with folder.alone():
+        folder = settle_space(folder, changed_space, observer)
+        folder = folder.changed(limits=_merged(folder.record.limits, limits), **changes)
+        refuse_finished(folder)
+        return run_session(moved(folder, address, observer), observer)
+
+
+def extend_search(
+    name: str,
+    trials: int,
+    *,
+    address: str | None = None,
+    changed_space: str | None = None,
+    limits: Mapping[str, Any] = MappingProxyType({}),
+    tracking_uri: str | None = None,
+    home: str | Path = HOME,
+    observer: Observer | None = None,
+    **changes: Any,
+) -> SearchResult:
+    """Add trials to a search, finished or not, and run them; the winner is chosen again at the end.
+
+    Args:
+        name: name of the search.
+        trials: how many to add.
+        address: another Ray cluster than before, or ``local`` for none.
+        changed_space: ``keep`` or ``take``, if the space's file has changed since the search began.
+        limits: fields of ``Limits`` that change.
+        tracking_uri: address of MLflow; the search's own if None.
+        home: folder of the search.
+        observer: receives messages and progress.
+        changes: ``concurrent``, ``cpus``, ``hang_after``: as in ``run_search``.
+
+    Raises:
+        UserError: if there is no such search, or its space has no more points.
+    """
+    observer = observer or Observer()
+    folder = open_again(name, Path(home), tracking_uri)
+    with folder.alone():
+        folder = settle_space(folder, changed_space, observer)
+        new = _merged(folder.record.limits, limits)
+        folder = extended(moved(folder, address, observer), trials, limits=new, **changes)
+        return run_session(folder, observer)
+
+
+def _merged(before: Limits, changes: Mapping[str, Any]) -> Limits:
+    return Limits.model_validate({**before.model_dump(), **changes})
 
 
 def open_again(name: str, home: Path, tracking_uri: str | None = None) -> SearchFolder:
@@ -36,13 +116,13 @@ def refuse_finished(folder: SearchFolder) -> None:
     if all_ended(folder) and _finished(folder):
         raise UserError(
             f"search {folder.name!r} has finished; add trials with "
-            f"`hpsearch extend {folder.name} --trials 20{home_option(folder)}`"
+            f"`{folder.command('extend', '--trials', '20')}`"
         )
     if not all_ended(folder):
         _refuse_spent(folder)
 
 
-def moved(folder: SearchFolder, address: str | None) -> SearchFolder:
+def moved(folder: SearchFolder, address: str | None, observer: Observer) -> SearchFolder:
     """The search on another cluster, once that has answered; None leaves it where it was.
 
     Raises:
@@ -50,7 +130,8 @@ def moved(folder: SearchFolder, address: str | None) -> SearchFolder:
     """
     if address is None:
         return folder
-    start_ray(address=address, cpus=folder.record.cpus)
+    refuse_password(address, "--address")
+    start_ray(observer, address=address, cpus=folder.record.cpus)
     return folder.changed(address=None if address == LOCAL else address)
 
 
@@ -88,7 +169,7 @@ def _refuse_spent(folder: SearchFolder) -> None:
         )
 
 
-def settle_space(folder: SearchFolder, choice: str | None) -> SearchFolder:
+def settle_space(folder: SearchFolder, choice: str | None, observer: Observer) -> SearchFolder:
     """The search with the space that it goes on with, if the file has changed since it began.
 
     Raises:
@@ -107,10 +188,10 @@ def settle_space(folder: SearchFolder, choice: str | None) -> SearchFolder:
             refuse_other_terms(folder, load_search(origin))
             write_whole(folder.space, origin.read_bytes())
             return folder
-    say(_difference(folder.space, origin))
+    observer.message(_difference(folder.space, origin))
     raise UserError(
         f"{origin.name} has changed since search {folder.name!r} began (above); "
-        "--changed-space keep goes on as it began, --changed-space take with the new file"
+        "--changed-space keep resumes with it as it was, --changed-space take with the new file"
     )
 
 

@@ -1,18 +1,19 @@
-"""One trial on this machine, with a progress bar and a readable end."""
+"""Training of one trial on this machine, without Ray."""
 
 from pathlib import Path
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from pydantic import ValidationError
 
 from hpsearch.config import Computing, TrialConfig
 from hpsearch.config.formatting import title
-from hpsearch.console.output import err, out
 from hpsearch.errors import UserError
 from hpsearch.models.serialization import save_pipeline
 from hpsearch.promotion.final_evaluation import recipe
 from hpsearch.search.workspace import Workspace
 from hpsearch.training.loop import Report
-from hpsearch.training.trial import CHECKPOINT, Job, Trial, prepare_trial
+from hpsearch.training.trial import CHECKPOINT, Job, prepare_trial
+from hpsearch.untrusted import reading, validation_sentence
+from hpsearch.workflows.observer import Observer
 
 REPORTS = 10
 
@@ -45,49 +46,57 @@ def job_here(
     return job
 
 
-def train_here(config: TrialConfig, job: Job, to: Path) -> None:
-    """Train into the folder ``to``, from its checkpoint if it has one.
+def train_trial(
+    config: TrialConfig, job: Job, output: Path, *, observer: Observer | None = None
+) -> Report | None:
+    """Train a trial into the folder ``output``, from its checkpoint if there is one.
+
+    Args:
+        config: the trial.
+        job: data, split and everything else that it needs; see ``job_here``.
+        output: folder for the checkpoint and the trained model.
+        observer: receives a line for each report, and progress.
+
+    Returns:
+        The last report; None if the training in ``output`` had ended before.
 
     Raises:
         UserError: if the trial collapses or diverges.
     """
-    out.print(title(config))
+    observer = observer or Observer()
+    observer.message(title(config))
     running = prepare_trial(config, job)
-    if (to / CHECKPOINT).exists():
-        running.load(to)
-        out.print(f"going on from {running.progress.seen:,} patches")
-    last = _follow(running, to)
+    if (output / CHECKPOINT).exists():
+        running.load(output)
+        observer.message(f"resumed from {running.progress.seen:,} patches")
+    last = None
+    with observer.progress("training") as advance:
+        for last in running.reports():
+            running.save(output)
+            advance(last.seen, config.patches, "")
+            observer.message(f"{last.seen:>10,} patches{_numbers(last)}")
     if last is not None and last.status != "completed":
         raise UserError(f"the trial {last.status}: {last.reason}; try a smaller learning rate")
-    save_pipeline(running.pipeline(), recipe(config), to)
-    out.print(
-        f"saved {to}; score it with:  hpsearch evaluate {to} --data {job.store.path}",
-        soft_wrap=True,
-    )
+    save_pipeline(running.pipeline(), recipe(config), output)
+    return last
+
+
+def _numbers(report: Report) -> str:
+    loss, score = report.metrics.get("train/loss"), report.metrics.get("val/mAP", 0.0)
+    return "" if loss is None else f"  loss {loss:.3f}  mAP {score:.3f}"
 
 
 def read_config(path: Path) -> TrialConfig:
     """A TrialConfig from a JSON file.
 
     Raises:
-        UserError: if there is no such file.
-        ValidationError: if it is no TrialConfig.
+        UserError: if there is no such file, or it is no TrialConfig.
     """
     if not path.is_file():
         raise UserError(f"there is no trial at {path}; pass the path of a TrialConfig as JSON")
-    return TrialConfig.model_validate_json(path.read_text())
-
-
-def _follow(running: Trial, to: Path) -> Report | None:
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    last = None
-    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
-        budget = running.task.config.patches
-        task = bar.add_task("training", total=budget, completed=running.progress.seen)
-        for last in running.reports():
-            running.save(to)
-            bar.update(task, completed=last.seen)
-            loss, score = last.metrics.get("train/loss"), last.metrics.get("val/mAP", 0.0)
-            shown = "" if loss is None else f"  loss {loss:.3f}  mAP {score:.3f}"
-            out.print(f"{last.seen:>10,} patches{shown}")
-    return last
+    with reading(path, "TrialConfig", "give one as JSON, as every MLflow run of a trial holds"):
+        text = path.read_text()
+        try:
+            return TrialConfig.model_validate_json(text)
+        except ValidationError as error:
+            raise UserError(f"{path}: {validation_sentence(error)}") from error

@@ -24,7 +24,6 @@ from .searches import joined, wait_for
 
 RAY = str(Path(sys.executable).with_name("ray"))
 QUIET = {
-    "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "OMP_NUM_THREADS": "1",
     # a dead node is noticed after 3 s instead of 30

@@ -68,7 +68,7 @@ def test_trials_on_gpus_and_tpus_side_by_side_see_their_own_devices_alone(
 ) -> None:
     folder = plan(tmp_path, tiny, SPACE, trials=8, resources=Resources(gpus=1, tpus=2))
     ray_runtime.start_ray()
-    monkeypatch.setattr(ray_tune, "train", shown(tmp_path))
+    monkeypatch.setattr(tuner, "train", shown(tmp_path))
     assert tuner.run_session(folder).exhausted
     trials = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("0*.json"))]
     assert len(trials) == 8

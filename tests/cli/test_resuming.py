@@ -9,8 +9,9 @@ from hpsearch.promotion.final_evaluation import SCORES
 from hpsearch.search.stopping import Limits
 from hpsearch.search.study import open_study
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.workflows.observer import Observer
 from hpsearch.workflows.resume_search import extended, moved, refuse_finished, settle_space
-from hpsearch.workflows.run_search import all_ended
+from hpsearch.workflows.search_session import all_ended
 
 from ..servers import free_port
 
@@ -26,6 +27,16 @@ def suggest(trial):
 SEARCH = Search(suggest=suggest, budget=100, report_every=10, trials=2, sampler=Random(),
                 baseline=TrialConfig(patches=100))
 """
+
+
+class Recorder(Observer):
+    """Keeps the messages of a workflow."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
 
 
 @pytest.fixture
@@ -93,29 +104,27 @@ def test_a_search_runs_once_at_a_time(folder: SearchFolder) -> None:
 def test_a_space_that_has_not_changed_or_is_gone_is_no_matter(
     folder: SearchFolder, origin: Path
 ) -> None:
-    assert settle_space(folder, None) is folder
+    assert settle_space(folder, None, Observer()) is folder
     origin.unlink()
-    assert settle_space(folder, None) is folder
+    assert settle_space(folder, None, Observer()) is folder
 
 
-def test_a_changed_space_is_shown_and_kept_or_taken(
-    folder: SearchFolder, origin: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_changed_space_is_shown_and_kept_or_taken(folder: SearchFolder, origin: Path) -> None:
     origin.write_text(SPACE.replace("0.01, 1", "0.01, 0.5"))
-    before = folder.space.read_text()
+    before, observer = folder.space.read_text(), Recorder()
     with pytest.raises(UserError, match=r"mine\.py has changed since search 'mine' began"):
-        settle_space(folder, None)
-    lines = capsys.readouterr().out.splitlines()
+        settle_space(folder, None, observer)
+    lines = [line for text in observer.messages for line in text.splitlines()]
     assert [line[:1] for line in lines if "lr" in line] == ["-", "+"]
     assert folder.space.read_text() == before
-    kept = settle_space(folder, "keep")
+    kept = settle_space(folder, "keep", Observer())
     assert kept.space.read_text() == before
-    assert settle_space(kept, None) is kept, "and is not asked again"
-    taken = settle_space(folder, "take")
+    assert settle_space(kept, None, Observer()) is kept, "and is not asked again"
+    taken = settle_space(folder, "take", Observer())
     assert taken.space.read_text() == origin.read_text()
-    assert settle_space(taken, None) is taken
+    assert settle_space(taken, None, Observer()) is taken
     with pytest.raises(UserError, match="keep or take, not 'both'"):
-        settle_space(folder, "both")
+        settle_space(folder, "both", Observer())
 
 
 @pytest.mark.parametrize(
@@ -133,7 +142,7 @@ def test_what_cannot_be_mixed_is_not_taken(
     origin.write_text(SPACE.replace(before, now))
     kept = folder.space.read_text()
     with pytest.raises(UserError, match=words):
-        settle_space(folder, "take")
+        settle_space(folder, "take", Observer())
     assert folder.space.read_text() == kept
 
 
@@ -167,6 +176,6 @@ def test_a_cluster_that_does_not_answer_is_not_taken_down(folder: SearchFolder) 
         ("http://HEAD:8265", "is a dashboard.*HEAD:6379"),
     ):
         with pytest.raises(UserError, match=words):
-            moved(folder, address)
-    assert moved(folder, None) is folder
+            moved(folder, address, Observer())
+    assert moved(folder, None, Observer()) is folder
     assert folder.workspace.open("mine").record == folder.record

@@ -8,7 +8,8 @@ from hpsearch.execution.resumable_trial import Post
 from hpsearch.promotion.final_evaluation import best_run, trained
 from hpsearch.search.outcome import guarded
 from hpsearch.search.workspace import SearchRecord, Workspace
-from hpsearch.workflows.run_search import train_winner
+from hpsearch.workflows.observer import Observer
+from hpsearch.workflows.search_session import train_winner
 
 SPACE = """
 from hpsearch.config import L2Net, RandomTriplets, TrialConfig
@@ -37,7 +38,7 @@ def test_the_winner_of_a_search_in_folds_is_trained_on_the_whole_training_part(
         ledger.append("report", trial="000", **fields)
     ledger.append("end", trial="000", status="completed")
     for _ in range(2):  # the second finds it trained
-        train_winner(folder)
+        train_winner(folder, Observer())
         winner = trained(best_run(folder.runs(), folder.search().objective), folder)
         assert winner.progress.seen == 240
     assert [run.seen for run in folder.runs()] == [240], "the ledger keeps what the folds said"

@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from hpsearch.data.arrow_writer import VIEW_NAMES
 from hpsearch.evaluation.descriptor_io import read_descriptors
 from hpsearch.models import describe
+from hpsearch.patch_views import VIEW_NAMES
 from hpsearch.promotion.ensemble import side_by_side
 
 pytestmark = [

@@ -45,12 +45,24 @@ def complaints(text: str) -> list[str]:
     if not users or users[-1] in ("root", "0"):
         found.append("it ends as root")
     return found + [
-        f"without constraints: {command}"
+        f"without hashes: {command}"
         for each in instructions
         if each.word == "RUN"
         for command in each.rest.split("&&")
-        if "pip install" in command and not re.search("--constraint|--no-deps", command)
+        if "pip install" in command and not is_hashed(command)
     ]
+
+
+def is_hashed(command: str) -> bool:
+    """Whether pip installs nothing but what a hash names, our own package, or PyTorch's wheel."""
+    hashed = "--constraint constraints.hashed.txt --only-binary :all:" in command
+    own = re.search(r"--no-deps --no-index --no-build-isolation \.$", command.strip())
+    pytorch = re.search(
+        r"--no-deps --index-url https://download\.pytorch\.org/whl/cpu "
+        r"\"\$\(grep '\^torch==' [\w.]+\)(\+cpu)?\"$",
+        command.strip(),
+    )
+    return bool(hashed or "--require-hashes" in command or own or pytorch)
 
 
 def _unpinned(instructions: list[Instruction]) -> list[str]:
@@ -60,7 +72,9 @@ def _unpinned(instructions: list[Instruction]) -> list[str]:
         if each.word == "FROM":
             image, _, stage = each.rest.partition(" AS ")
             chosen = fnmatch.filter(stages, image.replace("${DEVICE}", "*"))
-            if not chosen and not re.fullmatch(r"[\w./-]+:\d+\.\d+\.\d+[-\w]*", image):
+            if not chosen and not re.fullmatch(
+                r"[\w./-]+:\d+\.\d+\.\d+[-\w]*(@sha256:[0-9a-f]{64})?", image
+            ):
                 found.append(f"not pinned: {image}")
             stages.add(stage)
     return found
@@ -93,9 +107,11 @@ def test_it_is_sound(text: str) -> None:
         (r":3\.11\.\d+-slim-bookworm", "", "not pinned"),
         (r"\nUSER \w+", "", "it ends as root"),
         (r"\nUSER \w+", "\nUSER root", "it ends as root"),
-        (r"COPY constraints.txt", "COPY constraint.txt", "not there"),
-        (r"COPY constraints.txt", "COPY tests", "ignored"),
-        (r"--constraint constraints.txt", "", "without constraints"),
+        (r"COPY constraints.*\b", "COPY constraint.txt ./", "not there"),
+        (r"COPY constraints.*\b", "COPY tests ./", "ignored"),
+        (r"constraints.hashed.txt --only-binary :all:", "constraints.txt", "without hashes"),
+        (r"--only-binary :all:", "", "without hashes"),
+        (r"--require-hashes", "", "without hashes"),
     ],
 )
 def test_a_mistake_is_noticed(text: str, old: str, new: str, complaint: str) -> None:

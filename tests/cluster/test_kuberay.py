@@ -120,8 +120,13 @@ def test_the_disk_is_a_claim_that_exists(
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
     for spec in (cluster_object["spec"], job_object["spec"]["rayClusterSpec"]):
         for group in groups(spec):
-            (volume,) = group["template"]["spec"]["volumes"]
-            assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+            volumes = group["template"]["spec"]["volumes"]
+            (name,) = (
+                volume["persistentVolumeClaim"]["claimName"]
+                for volume in volumes
+                if "persistentVolumeClaim" in volume
+            )
+            assert name == claim["metadata"]["name"]
 
 
 def test_ray_reads_the_groups_as_meant(cluster_object: dict[str, Any]) -> None:
@@ -155,6 +160,7 @@ def test_the_job_runs_on_the_same_nodes(
     whole, part = cluster_object["spec"], job_object["spec"]["rayClusterSpec"]
     # The job's cluster is of one size: a search takes the workers that are there when it begins.
     del whole["enableInTreeAutoscaling"], whole["autoscalerOptions"]
+    assert whole["headGroupSpec"]["template"]["spec"]["volumes"].pop()["name"] == "account"
     bounds = ("replicas", "minReplicas", "maxReplicas")
     assert len({part["workerGroupSpecs"][0][bound] for bound in bounds}) == 1
     for spec in (whole, part):

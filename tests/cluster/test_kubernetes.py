@@ -58,7 +58,7 @@ def secrets(container: dict[str, Any]) -> Iterator[str]:
 
 
 def test_kubernetes_accepts_it(objects: list[dict[str, Any]]) -> None:
-    assert len(objects) == 8
+    assert len(objects) == 10
     for each in objects:
         validate(each, KUBERNETES, strict=True)
 
@@ -118,5 +118,5 @@ def test_runs_and_artifacts_lie_on_volumes(objects: list[dict[str, Any]]) -> Non
     for each in objects:
         if each["kind"] == "StatefulSet":
             (claim,) = each["spec"]["volumeClaimTemplates"]
-            (mount,) = each["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
+            mount = each["spec"]["template"]["spec"]["containers"][0]["volumeMounts"][0]
             assert claim["metadata"]["name"] == mount["name"]

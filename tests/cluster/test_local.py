@@ -19,14 +19,14 @@ def test_the_shell_can_read_it(cluster: Path, name: str) -> None:
     assert "export RAY_AUTH_MODE=token" in script.read_text()
 
 
-def run_dry(script: Path, *arguments: str, folder: Path) -> list[list[str]]:
+def run_dry(script: Path, *arguments: str, folder: Path, **variables: str) -> list[list[str]]:
     """The calls of `ray` that a script makes, words apart."""
     stand_in = folder / "ray"
     stand_in.write_text(
         '#!/bin/sh\nprintf "%s\\t" "$RAY_AUTH_MODE" "$@" >> "$0.calls"; echo >> "$0.calls"\n'
     )
     stand_in.chmod(0o755)
-    path = {"PATH": f"{folder}:/usr/bin:/bin"}
+    path = {"PATH": f"{folder}:/usr/bin:/bin", **variables}
     subprocess.run([script, *arguments], check=True, env=path, capture_output=True)
     calls = (folder / "ray.calls").read_text().splitlines()
     return [line.rstrip("\t").split("\t") for line in calls]
@@ -90,3 +90,38 @@ def test_the_readme_names_files_that_are_there(cluster: Path) -> None:
     assert len(named) >= 8
     made = {"cluster/my-aws.yaml", "cluster/my-gcp.yaml"}
     assert [name for name in named - made if not (cluster.parent / name).exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("port", "dashboard", "workers"),
+    [
+        ("6379", "8265", (10002, 19999)),
+        ("10002", "8265", (20002, 29999)),
+        ("6379", "19999", (20002, 29999)),
+        ("15000", "25000", (30002, 39999)),
+    ],
+)
+def test_the_ports_of_workers_are_others_than_the_head_s(
+    cluster: Path, tmp_path: Path, port: str, dashboard: str, workers: tuple[int, int]
+) -> None:
+    variables = {"RAY_PORT": port, "RAY_DASHBOARD_PORT": dashboard}
+    start = run_dry(cluster / "local" / "head.sh", folder=tmp_path, **variables)[-1]
+    first, last = workers
+    assert {f"--min-worker-port={first}", f"--max-worker-port={last}"} <= set(start)
+
+
+@pytest.mark.parametrize("port", ["10001", "52365", "x", "-1", "123456"])
+def test_a_port_that_cannot_be_the_head_s_is_one_sentence(
+    cluster: Path, tmp_path: Path, port: str
+) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        run_dry(cluster / "local" / "head.sh", folder=tmp_path, RAY_PORT=port)
+    assert refused.value.returncode == 2
+    (said,) = refused.value.stderr.decode().splitlines()
+    assert f"the head cannot listen at port {port}: give a free one with RAY_PORT" in said
+
+
+def test_pages_without_a_token_stay_closed(cluster: Path) -> None:
+    for name in ("head.sh", "worker.sh"):
+        script = (cluster / "local" / name).read_text()
+        assert 'RAY_enable_metrics_collection="${RAY_enable_metrics_collection:-0}"' in script

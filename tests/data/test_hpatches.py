@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hpsearch.data.arrow_header import NoiseLevels, StoreMeta
-from hpsearch.data.arrow_writer import VIEW_NAMES, planned
+from hpsearch.data.arrow_writer import planned
 from hpsearch.data.hpatches_import import ImportSettings, import_tree
 from hpsearch.data.noise import add_noise
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.resize import shrink
 from hpsearch.errors import UserError
+from hpsearch.patch_views import VIEW_NAMES
 
 META = StoreMeta(source="test", licence="CC0")
 SKIP = ImportSettings(skip_bad=True)

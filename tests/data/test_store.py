@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpsearch.data.arrow_header import Digests, StoreMeta
-from hpsearch.data.arrow_writer import VIEW_NAMES, SequencePatches, planned
+from hpsearch.data.arrow_writer import SequencePatches, planned
 from hpsearch.data.patch_store import PatchStore, write_store
 from hpsearch.data.splits import Split
 from hpsearch.errors import UserError
+from hpsearch.patch_views import VIEW_NAMES
 
 META = StoreMeta(source="random numbers", licence="CC0", split="own one", test=("v_d",))
 COUNTS = {"i_a": 3, "i_b": 1, "v_c": 4, "v_d": 2}

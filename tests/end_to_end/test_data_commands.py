@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hpsearch.data.arrow_writer import VIEW_NAMES
 from hpsearch.data.patch_store import PatchStore
+from hpsearch.patch_views import VIEW_NAMES
 
 from .conftest import Home
 

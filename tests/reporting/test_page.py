@@ -7,14 +7,8 @@ import pytest
 
 from hpsearch.config import Clean
 from hpsearch.reporting.leaderboard import TaskScores, leaderboard, summary
-from hpsearch.reporting.search_report import (
-    SHOWN,
-    Command,
-    Page,
-    report_page,
-    search_pictures,
-    varying_columns,
-)
+from hpsearch.reporting.search_figures import search_pictures
+from hpsearch.reporting.search_report import SHOWN, Command, Page, report_page, varying_columns
 from hpsearch.reporting.text_tables import configurations
 from hpsearch.tracking.run_state import Run
 
@@ -135,8 +129,8 @@ def test_trials_that_began_anew_are_named(make_run: MakeRun):
     runs = [make_run(n, "completed", {10: 0.5}) for n in range(3)]
     runs[1] = replace(runs[1], anew=(1,))
     words = " ".join(read(report_page(page(runs))).text)
-    assert "Begun anew, because a checkpoint was damaged: 001." in words
-    assert "Begun anew" not in report_page(page(runs[:1]))
+    assert "Restarted from scratch, because a checkpoint was damaged: 001." in words
+    assert "Restarted" not in report_page(page(runs[:1]))
 
 
 def test_a_long_leaderboard_folds(make_run: MakeRun):

@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from hpsearch.config import SGD, TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.search.search import Search
-from hpsearch.search.study import check_free, open_journal, open_study, shown
+from hpsearch.search.study import check_free, open_journal, open_study
 
 
 def suggest(trial: optuna.Trial) -> TrialConfig:
@@ -59,12 +59,6 @@ def test_another_searchs_study_is_not_written_into(tmp_path: Path) -> None:
     open_study(tmp_path, search=SEARCH, url=url)
     with pytest.raises(UserError, match="choose another --name"):
         check_free(url, tmp_path.name)
-
-
-def test_a_password_is_not_shown() -> None:
-    assert shown("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
-    assert shown("postgresql://me@host/db") == "postgresql://me@host/db"
-    assert shown("journal:a/b") == "journal:a/b"
 
 
 def test_a_journal_whose_last_line_was_cut_off_goes_on(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from hpsearch.config import VIEWS, MinedTriplets, RandomTriplets
+from hpsearch.config import MinedTriplets, RandomTriplets
 from hpsearch.data.samplers import sample
+from hpsearch.patch_views import VIEWS
 from hpsearch.rng import stream
 from hpsearch.training import triplet_mining
 from hpsearch.training.triplet_mining import Miner
@@ -19,7 +20,7 @@ def miner(**settings: object) -> Miner:
 
 
 def test_the_hardest_candidates_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mining, "CHUNK", 64)
+    monkeypatch.setattr(triplet_mining, "CHUNK", 64)
     found = miner(candidates=200, keep=0.1)
     found.mine(lambda rows: TABLE[torch.from_numpy(rows)], seen=500)
     sizes = [64, 64, 64, 8]

@@ -1,0 +1,87 @@
+"""Short runs of every kind of training, to see whether two commits train alike.
+
+Run the list with each commit into a table of its own, with a ``--versions`` file that names both,
+and compare, to the last digit:
+
+    python benchmarks/long_runs.py benchmarks/alike_runs.py --table one.jsonl --versions both.txt
+    python benchmarks/long_runs.py --compare one.jsonl another.jsonl
+"""
+
+from hpsearch.config import (
+    SGD,
+    Adam,
+    AdamW,
+    Augmentation,
+    BatchHard,
+    Clean,
+    Cosine,
+    Denoised,
+    DenoiserTrial,
+    HardNet,
+    L2Net,
+    MinedTriplets,
+    Noisy,
+    Pairs,
+    RandomTriplets,
+    ShallowUNet,
+    SoftMargin,
+    Stepped,
+    SxK,
+    TrialConfig,
+    Triplet,
+    WarmStart,
+)
+
+DATA = "tiny"
+EVALUATION = {"reports": 3, "validation_points": 8, "test_points": 8}
+NET = L2Net(width=0.125, patch_norm=True, norm_momentum=0.1)
+STAGES = (SxK(groups=8, views=2), SxK(groups=8, views=3))
+RUNS = [
+    (
+        "stepped after baseline weights",
+        TrialConfig(
+            input=Clean(),
+            descriptor=NET,
+            loss=BatchHard(margin=SoftMargin()),
+            sampler=Stepped(stages=STAGES, retry_after=4096),
+            optimiser=Adam(lr=2e-3),
+            warm_start=WarmStart(patches=2000),
+            patches=24_000,
+            evaluate_on="clean",
+        ),
+    ),
+    (
+        "augmented noisy pairs, cosine",
+        TrialConfig(
+            input=Noisy(),
+            descriptor=NET.model_copy(update={"unit_norm": True}),
+            loss=HardNet(),
+            sampler=Pairs(batch=32),
+            optimiser=AdamW(lr=5e-3),
+            schedule=Cosine(),
+            augmentation=Augmentation(turns="point", crop=0.2, brightness=5, contrast=0.1),
+            patches=9000,
+        ),
+    ),
+    (
+        "denoised, curriculum of triplets",
+        TrialConfig(
+            input=Denoised(denoiser=DenoiserTrial(network=ShallowUNet(width=0.25), patches=2000)),
+            descriptor=NET,
+            sampler=RandomTriplets(tough_until=0.3, far_from=0.8),
+            patches=9000,
+        ),
+    ),
+    (
+        "mined triplets",
+        TrialConfig(
+            input=Clean(),
+            descriptor=NET,
+            loss=Triplet(distance="euclidean"),
+            sampler=MinedTriplets(candidates=600, start=0.3, every=3000),
+            optimiser=SGD(lr=0.1, momentum=0.9),
+            patches=9000,
+            evaluate_on="clean",
+        ),
+    ),
+]

@@ -1,0 +1,133 @@
+"""A descriptor task that writes down its loss and its batches while it trains."""
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hpsearch.shapes import Float, Int
+from hpsearch.training.descriptor_trainer import Learner
+from hpsearch.training.loop import Progress
+from hpsearch.training.trial import DescriptorTask
+
+WINDOW = 4096
+"""Patches seen over which the loss is averaged, as in the stepped schedule's default."""
+
+
+@dataclass
+class Trace:
+    """A value of each column a window, None if it is no number; the batch is the window's last."""
+
+    columns: dict[str, list[float | None]] = field(
+        default_factory=lambda: {
+            name: []
+            for name in ("seen", "loss", "stage", "ratio", "positive", "negative", "won", "norm")
+        }
+    )
+    total: float = 0.0
+    """Sum of the losses since the last window."""
+    steps: int = 0
+    patches: int = 0
+    earlier_seconds: float = 0.0
+    """CPU seconds before the latest resume."""
+    began: float = field(default_factory=time.process_time)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU seconds of this run, over all sessions."""
+        return self.earlier_seconds + time.process_time() - self.began
+
+    def add(self, loss: float, used: int, seen: int, learner: Learner) -> None:
+        """Take note of a step; ``seen`` counts its ``used`` patches too."""
+        self.total, self.steps, self.patches = (
+            self.total + loss,
+            self.steps + 1,
+            self.patches + used,
+        )
+        if self.patches < WINDOW:
+            return
+        found = {
+            "seen": float(seen),
+            "loss": self.total / self.steps,
+            "stage": float(learner.stepper.stage) if learner.stepper else 0.0,
+            **look(learner),
+        }
+        for name, value in found.items():
+            self.columns[name].append(float(f"{value:.5g}") if math.isfinite(value) else None)
+        self.total, self.steps, self.patches = 0.0, 0, 0
+
+    def state(self) -> dict[str, Any]:
+        """All that a resumed run goes on from."""
+        kept = {name: getattr(self, name) for name in ("total", "steps", "patches")}
+        columns = {name: list(values) for name, values in self.columns.items()}
+        return {**kept, "columns": columns, "earlier_seconds": self.cpu_seconds}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from ``state``."""
+        for name, value in state.items():
+            setattr(self, name, value)
+        self.began = time.process_time()
+
+
+@dataclass(eq=False)
+class TracedTask(DescriptorTask):
+    """As its base, and nothing that trains is changed; the trace is part of the checkpoint."""
+
+    trace: Trace = field(default_factory=Trace)
+    told: list[dict[str, Any]] = field(default_factory=list)
+    """All reports so far, as dictionaries."""
+
+    def step(self, progress: Progress) -> tuple[Tensor, int]:
+        """One batch."""
+        loss, used = super().step(progress)
+        self.trace.add(float(loss), used, progress.seen + used, self.learner)
+        return loss, used
+
+    def evaluate(self) -> dict[str, float]:
+        """As the base, with the ratio of the latest batch's negative to positive distances."""
+        return {**super().evaluate(), "train/ratio": self.learner.dispersion().ratio}
+
+    def state(self) -> dict[str, Any]:
+        """As the base, with the trace and the reports."""
+        return {**super().state(), "trace": self.trace.state(), "told": list(self.told)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from ``state``."""
+        super().restore(state)
+        self.trace.restore(state["trace"])
+        self.told[:] = state["told"]
+
+
+def look(learner: Learner) -> dict[str, float]:
+    """What the latest batch looks like to batch hard, whatever the loss.
+
+    Returns:
+        ``ratio``: root mean squared distance of negatives to that of positives; ``positive`` and
+        ``negative``: mean distance of the farthest positive and of the nearest negative;
+        ``won``: share of anchors whose farthest positive is nearer than any negative;
+        ``norm``: mean length of a descriptor.
+    """
+    assert learner._latest is not None, "a step comes first"
+    return {"ratio": learner.dispersion().ratio, **hardest(*learner._latest)}
+
+
+@torch.no_grad()
+def hardest(descriptors: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> dict[str, float]:
+    """Farthest positives and nearest negatives of every patch that has both."""
+    distances = torch.cdist(
+        descriptors.float(), descriptors.float(), compute_mode="donot_use_mm_for_euclid_dist"
+    )
+    same = labels[:, None] == labels[None, :]
+    positives = same & ~torch.eye(len(labels), dtype=torch.bool)
+    anchors = positives.any(1) & (~same).any(1)
+    farthest = distances.masked_fill(~positives, -1.0).amax(1)[anchors]
+    nearest = distances.masked_fill(same, torch.inf).amin(1)[anchors]
+    return {
+        "positive": float(farthest.mean()),
+        "negative": float(nearest.mean()),
+        "won": float((farthest < nearest).float().mean()),
+        "norm": float(descriptors.float().norm(dim=1).mean()),
+    }

@@ -1,0 +1,35 @@
+"""Observer that shows a workflow on the terminal."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hpsearch.console.live_progress import Watch
+from hpsearch.console.output import err, out
+from hpsearch.console.progress_bars import progress_bar
+from hpsearch.search.workspace import SearchFolder
+from hpsearch.workflows.observer import Advance, Observer
+
+
+class ConsoleObserver(Observer):
+    """Prints messages, warnings on standard error, a live table of trials and progress bars."""
+
+    def message(self, text: str) -> None:
+        """Print a line as it is, so that commands in it can be copied."""
+        out.print(text, markup=False, soft_wrap=True)
+        out.file.flush()
+
+    def warning(self, text: str) -> None:
+        """Print a line on standard error."""
+        err.print(text, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def training(self, folder: SearchFolder, *, kind: str = "trial") -> Iterator[None]:
+        """Show the runs in a live table, or line by line in a file."""
+        with Watch(folder.ledger, folder.search(), out, folder.record.trials, kind=kind):
+            yield
+
+    @contextmanager
+    def progress(self, task: str) -> Iterator[Advance]:
+        """Show a progress bar."""
+        with progress_bar(task) as advance:
+            yield advance

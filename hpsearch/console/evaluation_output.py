@@ -1,0 +1,17 @@
+"""Output of an evaluation: a table for each task, comparisons, and notes."""
+
+from hpsearch.console.output import out, say
+from hpsearch.reporting.evaluation_report import comparison_table, score_tables
+from hpsearch.reporting.text_tables import plain
+from hpsearch.workflows.evaluate_models import EvaluationResult, notes_on
+
+
+def print_evaluation(result: EvaluationResult) -> None:
+    """Print the tables and the notes."""
+    for table in score_tables(result.rows).values():
+        say(plain(table))
+        out.print()
+    for title, (first, second) in result.pairs.items():
+        out.print(f"{title}\n{plain(comparison_table(first, second))}\n", markup=False)
+    for note in notes_on(result):
+        say(note)

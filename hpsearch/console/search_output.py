@@ -1,0 +1,86 @@
+"""Output of a search: leaderboard, cost, test scores, registration, and the next commands."""
+
+from collections.abc import Iterator, Mapping
+
+from hpsearch.console.output import out, say
+from hpsearch.evaluation import Scores
+from hpsearch.reporting.leaderboard import leaderboard, summary
+from hpsearch.reporting.text_tables import (
+    configurations,
+    configurations_table,
+    leaderboard_table,
+    plain,
+    summary_lines,
+    yardstick_table,
+)
+from hpsearch.search.outcome import pareto_front
+from hpsearch.search.search import Search
+from hpsearch.search.workspace import SearchFolder
+from hpsearch.tracking.run_state import Run
+from hpsearch.workflows.publish_figures import yardsticks
+from hpsearch.workflows.search_session import SearchResult
+
+MAX_ROWS = 12
+"""Rows of the leaderboard."""
+
+
+def print_result(result: SearchResult) -> None:
+    """Print what a search found; nothing more about one that was interrupted."""
+    if result.status == "interrupted":
+        return
+    print_trials(result.folder)
+    if result.winner is not None:
+        print_scores(result.test_scores)
+        _print_registration(result)
+
+
+def print_trials(folder: SearchFolder) -> None:
+    """Print the leaderboard, and what the trials cost."""
+    search, runs = folder.search(), folder.runs()
+    direction = search.objective.direction
+    rows = leaderboard(runs, direction=direction, limit=MAX_ROWS)
+    out.print(f"\nLeaderboard of {folder.name} ({search.objective.metric} on validation)")
+    say(plain(leaderboard_table(rows)))
+    for line in _pareto_lines(runs, search):
+        say(line)
+    means = configurations(runs, direction=direction)[:MAX_ROWS]
+    if means:
+        out.print("\nConfigurations, by their mean over training seeds")
+        say(plain(configurations_table(means)))
+    out.print()
+    for line in summary_lines(summary(runs, budget=search.budget)):
+        say(line)
+
+
+def _pareto_lines(runs: list[Run], search: Search) -> Iterator[str]:
+    """With several objectives, the trials that no other beats in all of them."""
+    if not search.extra_objectives:
+        return
+    yield "\nTrials that no other beats in all objectives"
+    for run in pareto_front(runs, search.objectives):
+        values = (f"{o.metric} {run.last[o.metric]:.4g}" for o in search.objectives)
+        yield f"  {run.label}  {'  '.join(values)}"
+
+
+def print_scores(scores: Mapping[str, Scores]) -> None:
+    """Print the winner beside the baselines, on test."""
+    out.print("\nmAP on the test sequences, which the search never read")
+    say(plain(yardstick_table(yardsticks(scores))))
+
+
+def _print_registration(result: SearchResult) -> None:
+    folder, registered = result.folder, result.registration
+    if registered is not None:
+        say(f"\nRegistered {registered.model} version {registered.version} as {registered.alias}:")
+        say(f"  {registered.decision.reason}")
+    alias = registered.alias if registered else "champion"
+    model = f"models:/{folder.record.model}@{alias}"
+    home = folder.home_option
+    out.print("\nNext")
+    for command, purpose in (
+        (f"hpsearch ui{home}", "browse the trials"),
+        (folder.command("report"), "the report as a page"),
+        (folder.command("promote"), "retrain the best, compare with the champion"),
+        (f"hpsearch describe {model} mini --to descriptors{home}", "use the model"),
+    ):
+        say(f"  {command:<70}  {purpose}")

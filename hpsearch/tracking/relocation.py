@@ -1,0 +1,113 @@
+"""A home that was moved or copied: where it lay before, and MLflow's database put right.
+
+MLflow writes absolute addresses of artifacts into its database; a relative one it makes absolute at
+once. So in a home that now lies elsewhere the database would lead to the old place: to nothing, or
+to the original of a copy. Only the database inside the home is changed, and only addresses that led
+into the home.
+"""
+
+import fcntl
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from hpsearch.atomic_files import write_whole
+from hpsearch.schema import from_json, to_json
+from hpsearch.tracking.mlflow_tags import ARTIFACTS, DATABASE, EXPERIMENT
+
+MOVED, LOCK = "moved.json", "moved.lock"
+"""Files in a home that has been moved: where it lay before, and who is changing its database."""
+COLUMNS = (
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+    ("experiments", "artifact_location"),
+)
+"""Where MLflow 3 keeps addresses of artifacts."""
+PATIENCE = 60.0
+"""Seconds to wait for another process that writes to the database."""
+
+
+def former_homes(home: Path) -> tuple[Path, ...]:
+    """Where a home lay before it was moved or copied to where it is, the latest first."""
+    now = _former_home(home / DATABASE, home)
+    known = [Path(place) for place in _remembered(home)]
+    return tuple(dict.fromkeys([*([now] if now else []), *known]))
+
+
+def relocate(database: Path, home: Path) -> None:
+    """Make MLflow's database lead to the artifacts in ``home``, if the home was moved.
+
+    A home that cannot be written to stays as it is.
+    """
+    if _former_home(database, home) is None:
+        return
+    with suppress(PermissionError, sqlite3.OperationalError), _held(home):
+        before = _former_home(database, home)  # again: another process may have been first
+        if before is not None:
+            _remember(home, before)
+            _rewrite(database, before, home)
+
+
+def _former_home(database: Path, home: Path) -> Path | None:
+    """The home that a database's artifacts lie in, if that is another than the one it lies in."""
+    location = _artifact_location(database)
+    if location is None or not location.startswith("file:"):
+        return None
+    artifacts = Path(unquote(urlsplit(location).path))
+    if artifacts.name != ARTIFACTS or _same(artifacts.parent, home):
+        return None
+    return artifacts.parent
+
+
+def _artifact_location(database: Path) -> str | None:
+    """Where the artifacts of our experiment lie, in MLflow's words."""
+    if not database.is_file():
+        return None
+    question = "SELECT artifact_location FROM experiments WHERE name = ?"
+    try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True)) as found:
+            row = found.execute(question, (EXPERIMENT,)).fetchone()
+    except sqlite3.Error:
+        return None  # not MLflow's, or not yet
+    return row[0] if row else None
+
+
+def _same(place: Path, home: Path) -> bool:
+    here = home.absolute()
+    return place == here or (place.exists() and here.exists() and place.samefile(here))
+
+
+def _rewrite(database: Path, before: Path, home: Path) -> None:
+    """In one transaction, in which our experiment comes last."""
+    old, new = ((place / ARTIFACTS).as_uri() for place in (before, home.absolute()))
+    with closing(sqlite3.connect(database, timeout=PATIENCE)) as open_, open_:
+        open_.execute("BEGIN IMMEDIATE")
+        for table, column in COLUMNS:
+            if column not in {row[1] for row in open_.execute(f"PRAGMA table_info({table})")}:
+                continue
+            open_.execute(
+                f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1) "
+                f"WHERE {column} = :old OR substr({column}, 1, length(:old) + 1) = :old || '/'",
+                {"old": old, "new": new},
+            )
+
+
+def _remembered(home: Path) -> list[str]:
+    path = home / MOVED
+    return from_json(path.read_text(), path)["former"] if path.is_file() else []
+
+
+def _remember(home: Path, before: Path) -> None:
+    former = [str(before), *(place for place in _remembered(home) if place != str(before))]
+    write_whole(home / MOVED, to_json({"former": former}, indent=1))
+
+
+@contextmanager
+def _held(home: Path) -> Iterator[None]:
+    with (home / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,250 @@
+"""One session of a search: its trials, the baseline, test scores, and the registration."""
+
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field
+from typing import Literal, NoReturn
+
+from hpsearch.errors import INTERRUPTED, UserError
+from hpsearch.evaluation import Scores
+from hpsearch.execution import ray_runtime, tuner
+from hpsearch.execution.ray_runtime import head_watched, room
+from hpsearch.execution.resumable_trial import Post, checkpointed
+from hpsearch.execution.retry_policy import Halted
+from hpsearch.execution.shutdown import heed_sigterm
+from hpsearch.promotion.final_evaluation import best_run, judge_all, train_baseline
+from hpsearch.promotion.registration import Outcome, register_winner
+from hpsearch.promotion.score_cache import one_thread
+from hpsearch.search.stopping import runs_are_out_of_patience
+from hpsearch.search.warm_start import warm_start
+from hpsearch.search.workspace import SearchFolder
+from hpsearch.tracking.connection import Refused, TrackingError, first_line
+from hpsearch.tracking.mlflow_sync import Publisher
+from hpsearch.tracking.model_registry import quieten_mlflow
+from hpsearch.tracking.run_state import Run
+from hpsearch.workflows.observer import Observer
+from hpsearch.workflows.publish_figures import publish_figures, yardsticks
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    """How a session of a search ended."""
+
+    folder: SearchFolder
+    status: Literal["completed", "interrupted"]
+    """``interrupted`` if trials are left that ``resume`` trains."""
+    reason: str = ""
+    """Why it was interrupted, or why there is no winner; else empty."""
+    winner: Run | None = None
+    """The completed trial with the best objective on validation."""
+    test_scores: Mapping[str, Scores] = field(default_factory=dict)
+    """Scores on test of the winner and the baselines, by name; empty without a winner."""
+    registration: Outcome | None = None
+    """What became of the winner in the registry; None if it could not be registered."""
+
+    @property
+    def runs(self) -> list[Run]:
+        """Trials and baselines of the search, of all its sessions."""
+        return self.folder.runs()
+
+
+def run_session(folder: SearchFolder, observer: Observer) -> SearchResult:
+    """Train the trials that are left, then end the search; Ctrl-C and SIGTERM lose nothing.
+
+    Raises:
+        UserError: if the cluster cannot run the trials.
+        Halted: if a disk is full.
+        KeyboardInterrupt: if interrupted after the last trial; ``resume`` does the rest.
+    """
+    quieten_mlflow()
+    heed_sigterm()
+    publisher = folder.publisher()
+    publisher.start()
+    try:
+        interruption = None if all_ended(folder) else run_trials(folder, observer)
+        if interruption is not None:
+            return SearchResult(folder=folder, status="interrupted", reason=interruption)
+        if folder.search().num_folds and any(r.status == "completed" for r in folder.runs()):
+            train_winner(folder, observer)
+        return finish(folder, publisher, observer)
+    except KeyboardInterrupt:
+        _close_open_runs(folder)
+        folder.ledger.append("finish", status="interrupted")
+        raise
+    finally:
+        if not publisher.stop():
+            observer.warning(
+                f"MLflow has not received everything: {publisher.last_error or 'it is slow'}; "
+                f"send the rest later with:  {folder.command('sync')}"
+            )
+
+
+def finish(folder: SearchFolder, publisher: Publisher, observer: Observer) -> SearchResult:
+    """Train the baseline, evaluate on test, register the winner, and publish figures."""
+    try:
+        winner = best_run(folder.runs(), folder.search().objective)
+    except UserError as error:
+        folder.ledger.append("finish", status="completed")
+        return SearchResult(folder=folder, status="completed", reason=str(error))
+    observer.message(f"winner: trial {winner.label}; training the baseline for the same budget …")
+    with observer.training(folder, kind="yardstick"):
+        baseline = train_baseline(folder)
+    observer.message("evaluating on test …")
+    scores = judge_all(folder, winner, baseline)
+    folder.ledger.append("finish", status="completed", test=yardsticks(scores))
+    registration = _register(folder, publisher, winner, observer)
+    return SearchResult(
+        folder=folder,
+        status="completed",
+        winner=winner,
+        test_scores=scores,
+        registration=registration,
+    )
+
+
+def _register(
+    folder: SearchFolder, publisher: Publisher, winner: Run, observer: Observer
+) -> Outcome | None:
+    try:
+        publisher.stop()
+        publisher.sync()
+        registration = register_winner(folder, winner)
+        publish_figures(folder, publisher)
+    except (TrackingError, Refused, OSError) as error:
+        observer.warning(
+            f"The winner is not registered: {first_line(error)}. Retry with:  "
+            f"{folder.command('promote')}"
+        )
+        return None
+    return registration
+
+
+def run_trials(folder: SearchFolder, observer: Observer, *, command: str = "") -> str | None:
+    """Run the trials that are left with Ray.
+
+    Args:
+        folder: the search.
+        observer: receives messages, and follows the trials.
+        command: the command line that resumes after an interruption; ``hpsearch resume NAME`` if
+            empty.
+
+    Returns:
+        Why the search cannot end yet: an interruption, or a limit before any trial completed. None
+        if it can.
+
+    Raises:
+        Halted: if a disk is full.
+    """
+    search, record = folder.search(), folder.record
+    command = command or folder.command("resume")
+    if record.warm_from and not folder.runs():
+        known, there = warm_start(folder, folder.workspace.open(record.warm_from))
+        observer.message(f"the sampler knows {known} of {there} trials of {record.warm_from}")
+    start_ray(observer, address=record.address, cpus=record.cpus)
+    heed_sigterm()  # again: Ray takes the signal
+    try:
+        with (
+            _requested_nodes(folder, observer),
+            observer.training(folder),
+            head_watched(lambda: _exit_on_head_loss(folder, command, observer)),
+        ):
+            session = tuner.run_session(folder)
+    except Halted as error:
+        with suppress(OSError):  # if the disk has space for that
+            _close_open_runs(folder)
+            folder.ledger.append("finish", status="interrupted")
+        raise Halted(f"{error} with:  {command}") from error
+    finally:
+        ray_runtime.stop_ray()
+    open_runs = _close_open_runs(folder)
+    if not open_runs and (session.exhausted or all_ended(folder)):
+        if runs_are_out_of_patience(folder.runs(), search, forgiven=record.forgiven):
+            observer.message(
+                f"{search.patience} trials in a row improved nothing: the search ends here"
+            )
+        return None
+    if session.limit:
+        return _end_at_limit(folder, session.limit, open_runs, command, observer)
+    folder.ledger.append("finish", status="interrupted")
+    reason = f"Interrupted; nothing is lost. Resume with:  {command}"
+    observer.message(reason)
+    return reason
+
+
+def start_ray(observer: Observer, *, address: str | None, cpus: int | None) -> None:
+    """Join a cluster and report which, or start Ray on this machine.
+
+    Raises:
+        UserError: if there is no cluster at ``address``.
+    """
+    joined = ray_runtime.start_ray(address=address, cpus=cpus)
+    if joined:
+        observer.message(f"joined the Ray cluster at {joined}")
+
+
+def _requested_nodes(folder: SearchFolder, observer: Observer) -> AbstractContextManager[None]:
+    """Request the nodes that the trials need and wait for them, if the search was started so."""
+    if not folder.record.wait:
+        return nullcontext()
+    return room(folder.resources(), folder.record.concurrent, observer.message)
+
+
+def _exit_on_head_loss(folder: SearchFolder, command: str, observer: Observer) -> NoReturn:
+    """End this process: the thread that runs Ray waits forever for a head that is lost."""
+    _close_open_runs(folder)
+    folder.ledger.append("finish", status="interrupted")
+    observer.message(
+        f"The head node of the cluster at {folder.record.address or 'this machine'} does not "
+        "answer. Nothing is lost. Once a head runs again (elsewhere: with --address), resume "
+        f"with:  {command}"
+    )
+    with suppress(Exception):  # what MLflow lacks is sent when the search is resumed
+        folder.publisher().sync()
+    os._exit(INTERRUPTED)
+
+
+def _end_at_limit(
+    folder: SearchFolder, limit: str, open_runs: int, command: str, observer: Observer
+) -> str | None:
+    """Log that a limit is reached; the search ends as usual if a trial completed."""
+    folder.ledger.append("limit", reason=limit)
+    observer.message(
+        f"The limit of {limit} is reached (trials interrupted: {open_runs}). "
+        f"Resume with a larger limit:  {command}"
+    )
+    if any(run.status == "completed" for run in folder.runs()):
+        return None
+    folder.ledger.append("finish", status="interrupted")
+    reason = "No trial completed within the limit, so there is no winner yet."
+    observer.message(reason)
+    return reason
+
+
+def train_winner(folder: SearchFolder, observer: Observer) -> None:
+    """Train the winner once on the whole training part, since folds leave no network behind."""
+    winner = best_run(folder.runs(), folder.search().objective)
+    observer.message(f"winner: trial {winner.label}; training it on the whole training part …")
+    post = Post(
+        folder.trials / winner.id,
+        anew=lambda why: observer.message(f"restarted from scratch; {why}"),
+    )
+    with one_thread():
+        for _ in checkpointed(winner.config, folder.job(), post):
+            pass
+
+
+def all_ended(folder: SearchFolder) -> bool:
+    """Whether no trial is left to train."""
+    final = [run for run in folder.runs() if run.status not in ("running", "interrupted")]
+    enough = sum(run.kind == "trial" for run in final) >= folder.record.trials
+    forgiven = folder.record.forgiven
+    return enough or runs_are_out_of_patience(folder.runs(), folder.search(), forgiven=forgiven)
+
+
+def _close_open_runs(folder: SearchFolder) -> int:
+    """Mark trials that did not end as interrupted, and count them."""
+    open_runs = [run for run in folder.runs() if run.status == "running"]
+    for run in open_runs:
+        folder.ledger.append("end", trial=run.id, status="interrupted")
+    return len(open_runs)

@@ -1,0 +1,127 @@
+"""Chosen points for what reports R1, R2 and R3 say of descriptors, each with three seeds.
+
+Every arm differs from the one that it is compared with in what the claim is about; the arm that
+more claims share is listed once. L2-Net of width ¼, 100,000 patches seen. Rates that a report does
+not give are those that a pilot on ``mini`` found good at these budgets (LOG.md). Claims about
+denoisers have a list of their own, ``denoisers.py``.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from hpsearch.config import (
+    SGD,
+    Adam,
+    Augmentation,
+    BatchHard,
+    Clean,
+    HardMargin,
+    HardNet,
+    InBatchHard,
+    L2Net,
+    Loss,
+    MinedTriplets,
+    Noisy,
+    Pairs,
+    Percentile,
+    RandomTriplets,
+    SoftMargin,
+    SxK,
+    TrialConfig,
+    Triplet,
+    WarmStart,
+)
+
+DATA = "photographs"
+EVALUATION = {"reports": 10}
+WIDTH, PATCHES, SEEDS = 0.25, 100_000, (0, 1, 2)
+CLEAN: dict[str, Any] = {"input": Clean(), "evaluate_on": "clean"}
+NOISY: dict[str, Any] = {"input": Noisy(), "evaluate_on": "noisy"}
+
+
+def trial(*, unit: bool = False, **settings: Any) -> TrialConfig:
+    """A narrow L2-Net, clean patches unless told otherwise."""
+    network = L2Net(width=WIDTH, patch_norm=True, norm_momentum=0.1, unit_norm=unit)
+    return TrialConfig(**{"descriptor": network, "patches": PATCHES, **CLEAN, **settings})
+
+
+def triplets(**sampler: Any) -> TrialConfig:
+    """The coursework's baseline; R2's ways to draw its triplets."""
+    return trial(sampler=RandomTriplets(**sampler))
+
+
+def pairs(loss: Loss, **settings: Any) -> TrialConfig:
+    """R1's batches of 128 pairs of unit descriptors; 1e-2 is our rate, R1 gives none."""
+    return trial(
+        unit=True, loss=loss, sampler=Pairs(batch=128), **{"optimiser": Adam(lr=1e-2), **settings}
+    )
+
+
+def hard(groups: int, views: int, *, rate: float = 2e-4, **settings: Any) -> TrialConfig:
+    """R3's batch hard after baseline weights, with its Adam 2e-4 unless told otherwise."""
+    chosen = {"loss": BatchHard(), "optimiser": Adam(lr=rate), **settings}
+    warm = chosen.pop("warm_start", WarmStart(patches=100_000))
+    return trial(sampler=SxK(groups=groups, views=views), warm_start=warm, **chosen)
+
+
+def arms() -> dict[str, TrialConfig]:
+    """Settings of seed 0 by name; the report that says something of them comes first."""
+    soft, squared = BatchHard(margin=SoftMargin()), BatchHard(distance="squared")
+    mined = MinedTriplets(start=0.5, every=25_000)
+    adam, slow = Adam(lr=1e-5), {"rate": 1e-5, "warm_start": None}
+    return {
+        "R1 baseline, clean": triplets(),
+        "R1 in-batch hard, clean": pairs(InBatchHard()),
+        "R1 in-batch hard, noisy": pairs(InBatchHard(), **NOISY),
+        "R2 baseline, noisy": trial(**NOISY),
+        **{f"R1 percentile {q}": pairs(Percentile(q=q)) for q in (0, 2, 5, 10, 15)},
+        "R1 HardNet's minimum": pairs(HardNet(margin=HardMargin(alpha=0.01))),
+        "R2 tough positives": triplets(tough_until=1),
+        "R2 far negatives": triplets(far_from=0),
+        "R2 curriculum": triplets(tough_until=0.2, far_from=0.9),
+        "R3 baseline, soft margin": trial(loss=Triplet(margin=SoftMargin())),
+        "R3 baseline, Euclidean": trial(loss=Triplet(distance="euclidean")),
+        "R3 baseline, Euclidean, soft": trial(
+            loss=Triplet(distance="euclidean", margin=SoftMargin())
+        ),
+        "R3 mined triplets": trial(sampler=mined),
+        "R3 128": hard(32, 4),
+        "R3 1024": hard(128, 8),
+        "R3 128, soft": hard(32, 4, loss=soft),
+        "R3 1024, soft": hard(128, 8, loss=soft),
+        "R3 2048, K 8": hard(256, 8),
+        "R3 1024, K 16": hard(64, 16),
+        **{f"R3 128, turns by {t}": hard(32, 4, augmentation=Augmentation(turns=t))
+           for t in ("patch", "point")},
+        **{f"R3 random, 512, K {k}, Adam 1e-5": hard(512 // k, k, **slow) for k in (2, 4, 8)},
+        "R3 random, 24, K 4, Adam 1e-5": hard(6, 4, **slow),
+        "R3 random, 512, K 4, Adam 2e-3": hard(128, 4, warm_start=None, rate=2e-3),
+        "R3 random, 512, K 4, SGD 2e-3": hard(
+            128, 4, warm_start=None, optimiser=SGD(lr=2e-3, momentum=0.9)
+        ),
+        "R3 random, 512, K 4, squared": hard(
+            128, 4, warm_start=None, optimiser=adam, loss=squared
+        ),
+        "R3 random, 512, K 4, unit": hard(
+            128, 4, warm_start=None, optimiser=adam,
+            descriptor=L2Net(width=WIDTH, patch_norm=True, norm_momentum=0.1, unit_norm=True),
+        ),
+    }  # fmt: skip
+
+
+def seeded(config: TrialConfig, seed: int) -> TrialConfig:
+    """The same with another seed, that of the weights to begin with included."""
+    warm = config.warm_start
+    if warm is not None:
+        warm = warm.model_copy(update={"seed": seed})
+    return config.model_copy(update={"seed": seed, "warm_start": warm})
+
+
+def runs() -> Iterator[tuple[str, TrialConfig]]:
+    """All arms of a seed before the next seed."""
+    for seed in SEEDS:
+        for name, config in arms().items():
+            yield name, seeded(config, seed)
+
+
+RUNS = list(runs())

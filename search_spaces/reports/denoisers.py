@@ -1,0 +1,78 @@
+"""Chosen points for what reports R0, R1 and R2 say of denoisers, each with three seeds.
+
+The same descriptor stands behind all: R1's in-batch hard, trained on clean patches, which R2 found
+best, so that only the denoiser differs; three arms train it on denoised ones. ``val/MAE`` and
+``val/PSNR`` in a row's curve tell the denoiser's own error. A quarter of the published channels,
+100,000 patches for the denoiser and as many for the descriptor. R2's transfer from a DnCNN that
+others trained needs their weights and is not here.
+"""
+
+from collections.abc import Iterator
+
+from hpsearch.config import (
+    SGD,
+    Adam,
+    Denoised,
+    DenoiserTrial,
+    DnCNN,
+    InBatchHard,
+    L2Net,
+    Pairs,
+    ShallowUNet,
+    TrialConfig,
+    UNet,
+)
+
+DATA = "photographs"
+EVALUATION = {"reports": 10}
+WIDTH, PATCHES, SEEDS = 0.25, 100_000, (0, 1, 2)
+PUBLISHED = SGD(lr=1e-5, momentum=0.9, nesterov=True)
+"""The coursework's, with batches of 50."""
+SHALLOW, DEEP, DEEPER = ShallowUNet(width=WIDTH), UNet(channels=16), UNet(channels=16, levels=4)
+"""R1's baseline, its table 3, and one level more."""
+
+
+def denoisers() -> dict[str, DenoiserTrial]:
+    """By name; R0 and R3 tell of rates and batches, R1 of Adam and depth, R2 of DnCNN."""
+    return {
+        "shallow, SGD": DenoiserTrial(network=SHALLOW, optimiser=PUBLISHED, batch=50),
+        "shallow, Adam": DenoiserTrial(network=SHALLOW, optimiser=Adam(lr=1e-3), batch=50),
+        "deep, SGD": DenoiserTrial(network=DEEP, optimiser=PUBLISHED, batch=50),
+        "deep, Adam": DenoiserTrial(network=DEEP, optimiser=Adam(lr=1e-3), batch=50),
+        "deeper, Adam": DenoiserTrial(network=DEEPER, optimiser=Adam(lr=1e-3), batch=50),
+        "DnCNN 5, Adam": DenoiserTrial(network=DnCNN(depth=5, channels=16), batch=50),
+        "shallow, 16, 1e-3": DenoiserTrial(network=SHALLOW, optimiser=Adam(lr=1e-3), batch=16),
+        "shallow, 1024, 1e-3": DenoiserTrial(network=SHALLOW, optimiser=Adam(lr=1e-3), batch=1024),
+        "shallow, 1024, 1e-2": DenoiserTrial(network=SHALLOW, optimiser=Adam(lr=1e-2), batch=1024),
+    }
+
+
+def arms() -> Iterator[tuple[str, Denoised]]:
+    """All denoisers with clean training patches, two with denoised ones, one with clean first."""
+    for name, settings in denoisers().items():
+        yield name, Denoised(denoiser=settings, train_on="clean")
+    for name in ("shallow, Adam", "deep, Adam"):
+        yield f"{name}, trained on denoised", Denoised(denoiser=denoisers()[name])
+    yield (
+        "deep, Adam, clean then denoised",
+        Denoised(denoiser=denoisers()["deep, Adam"], clean_first=0.5),
+    )
+
+
+def run(name: str, given: Denoised, seed: int) -> tuple[str, TrialConfig]:
+    """One run; budgets and seeds of both networks are alike."""
+    both = {"patches": PATCHES, "seed": seed}
+    config = TrialConfig(
+        input=given.model_copy(update={"denoiser": given.denoiser.model_copy(update=both)}),
+        descriptor=L2Net(width=WIDTH, patch_norm=True, norm_momentum=0.1, unit_norm=True),
+        loss=InBatchHard(),
+        sampler=Pairs(batch=128),
+        optimiser=Adam(lr=1e-2),
+        evaluate_on="noisy",
+        patches=PATCHES,
+        seed=seed,
+    )
+    return name, config
+
+
+RUNS = [run(name, given, seed) for seed in SEEDS for name, given in arms()]

@@ -1,0 +1,108 @@
+"""What a newer hpsearch has written is refused in a sentence, and is not taken for damaged."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpsearch.atomic_files import read_sealed, write_sealed
+from hpsearch.errors import UserError
+from hpsearch.execution.resumable_trial import Post, checkpointed
+from hpsearch.models.serialization import load_pipeline
+from hpsearch.promotion.final_evaluation import load_scores, trained
+from hpsearch.promotion.retraining_plan import PLAN, refuse_promotion
+from hpsearch.promotion.score_cache import Gradebook
+from hpsearch.schema import KEY, SCHEMA_VERSION, NewerSchema
+from hpsearch.search.workspace import SearchFolder, Workspace
+from hpsearch.tracking.mlflow_sync import PositionFile
+
+from .conftest import unpack
+
+pytestmark = pytest.mark.filterwarnings("ignore::hpsearch.errors.OldSpellingWarning")
+
+
+def newer(path: Path) -> Path:
+    """A JSON file as the next version might write it; of a ledger the first line."""
+    first, _, rest = path.read_text().partition("\n")
+    ledger = path.suffix == ".jsonl"
+    content = json.loads(first if ledger else path.read_text())
+    text = json.dumps({**content, KEY: SCHEMA_VERSION + 1})
+    path.write_text(f"{text}\n{rest}" if ledger else text)
+    return path
+
+
+def newer_checkpoint(path: Path) -> Path:
+    content = read_sealed(path)
+    assert content is not None
+    state = torch.load(io.BytesIO(content), weights_only=True)
+    buffer = io.BytesIO()
+    torch.save({**state, KEY: SCHEMA_VERSION + 1}, buffer)
+    write_sealed(path, buffer.getvalue())
+    return path
+
+
+def scores_looked_up(folder: SearchFolder) -> None:
+    winner = next(run for run in folder.runs() if run.label == "006")
+    pipeline = trained(winner, folder).pipeline()
+    book = Gradebook.of(folder)
+    book.scores(pipeline, noisy=True, who="winner")  # written down by this version
+    newer(book._page(pipeline, noisy=True))
+    book.scores(pipeline, noisy=True, who="winner")
+
+
+READ: dict[str, tuple[str, Callable[[SearchFolder], object]]] = {
+    "record": ("search.json", lambda folder: folder.workspace.open(folder.name)),
+    "ledger": ("ledger.jsonl", lambda folder: folder.runs()),
+    "test scores": ("test_scores.json", load_scores),
+    "position": (
+        "published.json",
+        lambda folder: PositionFile(folder.path / "published.json").read("x"),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_a_newer_file_of_a_search_is_refused(tmp_path: Path, kind: str) -> None:
+    folder = Workspace(unpack(tmp_path)).open("finished")
+    name, read = READ[kind]
+    read(folder)
+    newer(folder.path / name)
+    with pytest.raises(
+        NewerSchema, match=rf"{name} was written by a newer hpsearch .*; update hpsearch"
+    ):
+        read(folder)
+
+
+def test_a_newer_plan_is_refused(tmp_path: Path) -> None:
+    folder = Workspace(unpack(tmp_path)).open("finished-promotion")
+    newer(folder.path / PLAN)
+    with pytest.raises(NewerSchema, match=PLAN):
+        refuse_promotion(folder)
+    with pytest.raises(UserError, match=f"{PLAN} was written by a newer hpsearch"):
+        folder.search()
+
+
+def test_a_newer_model_is_refused(tmp_path: Path) -> None:
+    settings = next(unpack(tmp_path).rglob("pipeline.json"))
+    load_pipeline(settings.parent)
+    newer(settings)
+    with pytest.raises(NewerSchema, match="update hpsearch"):
+        load_pipeline(settings.parent)
+
+
+def test_newer_scores_are_refused(tmp_path: Path) -> None:
+    folder = Workspace(unpack(tmp_path)).open("finished")
+    with pytest.raises(NewerSchema, match="update hpsearch"):
+        scores_looked_up(folder)
+
+
+def test_a_newer_checkpoint_is_refused_and_kept(tmp_path: Path) -> None:
+    folder = Workspace(unpack(tmp_path)).open("stopped")
+    cut = next(run for run in folder.runs() if run.status == "interrupted")
+    content = newer_checkpoint(folder.trials / cut.id / "trial.pt").read_bytes()
+    with pytest.raises(NewerSchema, match="update hpsearch"):
+        next(checkpointed(cut.config, folder.job(), Post(folder.trials / cut.id)))
+    assert (folder.trials / cut.id / "trial.pt").read_bytes() == content

@@ -1,0 +1,85 @@
+"""What may name a search, a model, a promotion and a sequence."""
+
+from pathlib import Path
+
+import pytest
+
+from hpsearch.data.arrow_header import check_sequence_name
+from hpsearch.errors import UserError
+from hpsearch.search.workspace import SearchFolder, Workspace
+from hpsearch.untrusted import NAME, check_name, name_from
+
+HOSTILE = {
+    "newline": "a\nb",
+    "escape": "a\x1b[31m",
+    "option": "-rf",
+    "formula": "=cmd|calc",
+    "long": "a" * 300,
+    "nul": "a\0b",
+    "slash": "a/../../b",
+    "hidden": ".a",
+    "quote": "a'b\"",
+    "html": "<img src=x onerror=alert(1)>",
+    "empty": "",
+    "right to left": "a\u202eb",
+}
+hostile = pytest.mark.parametrize("name", HOSTILE.values(), ids=list(HOSTILE))
+
+
+@hostile
+def test_it_names_no_search_and_no_model(name: str, tmp_path: Path) -> None:
+    for refuse in (Workspace(tmp_path).refuse_taken, lambda n: check_name(n, "a model")):
+        with pytest.raises(UserError, match=r"cannot name a (search|model); use") as refused:
+            refuse(name)
+        assert str(refused.value).isprintable()
+        assert len(str(refused.value)) < 300
+
+
+@hostile
+def test_commands_refuse_it_in_one_sentence(name: str, command, space: Path) -> None:
+    home = space.parent / "home"
+    command("search", space, "--home", home, f"--name={name}", "--data=tiny").is_one_sentence(
+        "cannot name a search"
+    )
+    command("report", "--home", home, "--", name).is_one_sentence("cannot name a search")
+    command("submit", space, "--address=http://127.0.0.1:1", f"--name={name}").is_one_sentence(
+        "cannot name a search"
+    )
+    command("ensemble", "a@1", "b@1", "--home", home, f"--name={name}").is_one_sentence(
+        "cannot name a model"
+    )
+
+
+@pytest.mark.parametrize("name", ["a", "quickstart-2", "a.b_c", "2026-11-27", "_x", "a" * 100])
+def test_plain_names_are_taken(name: str) -> None:
+    assert check_name(name, "a search") == name
+
+
+def test_a_file_s_name_becomes_one(tmp_path: Path) -> None:
+    assert [name_from(stem) for stem in ("my space", "=cmd", "ü", "a.b")] == [
+        "my-space", "cmd", "search", "a.b",
+    ]  # fmt: skip
+    assert all(NAME.fullmatch(name_from(stem)) for stem in HOSTILE.values())
+    assert Workspace(tmp_path).free_name("a b") == "a-b"
+
+
+def test_a_search_of_an_older_version_is_still_found(searched: SearchFolder) -> None:
+    searched.path.rename(searched.path.with_name("as it was"))
+    assert searched.workspace.open("as it was").name == "as it was"
+
+
+def test_a_promotion_runs_nothing_of_its_search_s_name() -> None:
+    from hpsearch.promotion.promotion_search import SPACE
+
+    name = '") or open("/tmp/canary", "w") or ("\n"""'
+    code = SPACE.format(parent=name, plan="plan.json")
+    assert compile(code, "space.py", "exec").co_consts.count(name) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x", "a\\b", "a\x1b[2J", "=HYPERLINK(1)", "+1", "-x", "@x", ""]
+)
+def test_it_names_no_sequence(name: str) -> None:
+    with pytest.raises(ValueError, match="cannot name a sequence"):
+        check_sequence_name(name)
+    check_sequence_name("i_[red]ünter den Linden")

@@ -1,0 +1,49 @@
+"""Hostile words in the notes, the card, the report and the files of descriptors."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpsearch.data.arrow_header import StoreMeta
+from hpsearch.reporting.leaderboard import leaderboard
+from hpsearch.reporting.mlflow_notes import trial_note
+from hpsearch.reporting.text_tables import Table, markdown
+from hpsearch.search.workspace import SearchFolder
+from hpsearch.tracking.model_artifact import shortened
+from hpsearch.tracking.model_card import data_lines
+from hpsearch.untrusted import markdown_text, printable
+
+HOSTILE = "<img src=x onerror=alert(1)>![](http://x/y)[a](javascript:b)|c`d\n# e\x1b[2J"
+
+
+def is_inert(text: str) -> None:
+    for live in ("<img", "![](", "[a](", "\n# e", "\x1b"):
+        assert live not in text.replace("\\[", "").replace("\\]", "").replace("\\!", "")
+
+
+def test_markdown_shows_words_as_they_are() -> None:
+    is_inert(markdown_text(HOSTILE))
+    is_inert(markdown(Table(("a",), ((HOSTILE,),))))
+    assert markdown_text("lr 0.1 · L2Net") == "lr 0.1 · L2Net"
+    assert printable("a\x1b[31m\nb") == "a [31m b"
+
+
+def test_a_note_and_a_card_hold_no_html_of_others(searched: SearchFolder) -> None:
+    searched.ledger.append("end", trial="000", status="failed", reason=HOSTILE)
+    (row,) = leaderboard(searched.runs(), direction="maximize")
+    is_inert(trial_note(row, of=1, metric="val/mAP", picture=None))
+    is_inert(data_lines(StoreMeta(source=HOSTILE, licence=HOSTILE), "f", {"test": [HOSTILE]}))
+    assert "<iframe" not in shortened("<iframe src=//x>")
+
+
+@pytest.mark.parametrize("first", "=+-@")
+def test_no_file_of_descriptors_can_begin_a_formula(first: str, tmp_path: Path) -> None:
+    from hpsearch.data.arrow_header import check_sequence_name
+    from hpsearch.evaluation.descriptor_io import write_descriptors
+
+    write_descriptors(tmp_path, {"v_a": np.zeros((1, 16, 2))})
+    cells = (tmp_path / "v_a" / "ref.csv").read_text().split(",")
+    assert [float(cell) for cell in cells] == [0, 0]
+    with pytest.raises(ValueError, match="cannot name a sequence"):
+        check_sequence_name(f"{first}cmd")

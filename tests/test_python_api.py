@@ -1,0 +1,95 @@
+"""The Python API: values in, values out, nothing printed, nothing imported before it is used."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import hpsearch as hp
+from hpsearch.data.patch_store import PatchStore
+
+HEAVY = ("torch", "ray", "mlflow", "optuna", "pyarrow", "pandas", "typer", "rich")
+
+SPACE = """
+from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
+from hpsearch.search.samplers import Random
+from hpsearch.search.search import Search
+
+SMALL = dict(descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=20), patches=240)
+
+def suggest(trial):
+    return TrialConfig(optimiser=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-3)), **SMALL)
+
+SEARCH = Search(suggest=suggest, budget=240, report_every=120, trials=1, sampler=Random(),
+                baseline=TrialConfig(**SMALL), validation_points=4)
+"""
+
+
+class Recorder(hp.Observer):
+    """Keeps what a workflow reports."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.kinds: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    @contextmanager
+    def training(self, folder: object, *, kind: str = "trial") -> Iterator[None]:
+        self.kinds.append(kind)
+        yield
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Path:
+    path = tmp_path / "one.py"
+    path.write_text(SPACE)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*Any type hint:UserWarning")  # MLflow, on our signature
+def test_a_search_returns_its_result_and_prints_nothing(
+    space: Path, tiny: PatchStore, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    observer, home = Recorder(), tmp_path / "home"
+    result = hp.run_search(space, data=str(tiny.path), cpus=1, home=home, observer=observer)
+    assert (result.status, result.reason) == ("completed", "")
+    assert [run.id for run in result.runs if run.kind == "trial"] == ["000"]
+    assert result.winner is not None
+    assert result.winner.seen >= 240
+    assert set(result.test_scores) == {"000", "baseline", "pixels 16×16"}
+    assert result.registration is not None
+    assert result.registration.alias == "champion"
+    assert observer.kinds == ["trial", "yardstick"]
+    assert observer.messages[0].startswith("search one: 1 trials of at most 240 patches")
+    assert capfd.readouterr().out == ""
+    with pytest.raises(hp.UserError, match="'one' has finished"):
+        hp.resume_search("one", home=home)
+    plan = hp.plan_promotion("one", top=1, seeds=2, home=home)
+    assert [one.trial for one in plan.plan.chosen] == ["000"]
+
+
+def test_a_mistake_raises_before_anything_is_written(space: Path, tmp_path: Path) -> None:
+    with pytest.raises(hp.UserError, match="no-such"):
+        hp.run_search(space, data="no-such", home=tmp_path / "home")
+    assert not (tmp_path / "home").exists()
+
+
+def test_every_name_of_the_api_is_there_and_documented() -> None:
+    for name in hp._EXPORTS:
+        assert getattr(hp, name).__doc__, name
+    assert hp.L2Net(width=0.5).width == 0.5
+    assert {"run_search", "TrialConfig", "L2Net"} <= set(dir(hp))
+    with pytest.raises(AttributeError, match="no attribute 'no_such_name'"):
+        hp.no_such_name  # noqa: B018
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = f"import hpsearch, sys; print(*({set(HEAVY)!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
