@@ -74,7 +74,8 @@ UNDISTURBED = """
 import sys
 from pathlib import Path
 from hpsearch.data.patch_store import PatchStore
-from hpsearch.execution.tuner import run_session, start_ray
+from hpsearch.execution.ray_runtime import start_ray
+from hpsearch.execution.tuner import run_session
 from hpsearch.search.workspace import SearchRecord, Workspace
 
 home, space, path = map(Path, sys.argv[1:])

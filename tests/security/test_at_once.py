@@ -8,7 +8,7 @@ import pytest
 
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.tracking.mlflow_tags import default_uri
-from hpsearch.workflows.run_search import write_down
+from hpsearch.workflows.run_search import log_search_started
 
 from ..plans import plan
 from ..processes import run
@@ -45,7 +45,7 @@ def twice(home: Path, *words: object) -> list[str]:
 def test_two_resumes_and_two_promotions_do_the_work_once(tmp_path: Path, tiny: PatchStore) -> None:
     home = tmp_path / "home"
     folder = plan(home, tiny, SPACE, trials=2, tracking_uri=default_uri(home))
-    write_down(folder, folder.search(), tiny)
+    log_search_started(folder, folder.search(), tiny)
     (said,) = twice(home, "resume", "far")
     assert "running in another process" in said
     events = folder.ledger.events()
