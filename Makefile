@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 
 XLA := .venv-xla
 
-.PHONY: install demo test chaos browser test-xla check format sbom ui clean
+.PHONY: install demo test chaos browser test-xla gpu check format sbom ui clean
 
 install: $(INSTALLED)
 
@@ -41,6 +41,12 @@ $(XLA)/.installed: pyproject.toml constraints.txt
 	grep -vE '^(torch|triton)==' constraints.txt > $(XLA)/constraints.txt
 	$(XLA)/bin/pip install --quiet --constraint $(XLA)/constraints.txt --editable '.[dev,tpu]'
 	touch $(XLA)/.installed
+
+# What a GPU does, in at most eight minutes: benchmarks/gpu.md and .json. It needs torch, numpy,
+# pyarrow and pydantic alone, of any Python that has them: make gpu GPU_PYTHON=/opt/torch/bin/python
+GPU_PYTHON ?= $(BIN)/python
+gpu:
+	PYTHONPATH=. $(GPU_PYTHON) benchmarks/gpu.py
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

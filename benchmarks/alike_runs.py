@@ -16,17 +16,17 @@ from hpsearch.config import (
     Clean,
     Cosine,
     Denoised,
-    DenoiserTrial,
+    DenoiserTraining,
     HardNet,
     L2Net,
     MinedTriplets,
     Noisy,
     Pairs,
+    PKSampler,
     RandomTriplets,
     ShallowUNet,
     SoftMargin,
     Stepped,
-    SxK,
     TrialConfig,
     Triplet,
     WarmStart,
@@ -35,7 +35,7 @@ from hpsearch.config import (
 DATA = "tiny"
 EVALUATION = {"reports": 3, "validation_points": 8, "test_points": 8}
 NET = L2Net(width=0.125, patch_norm=True, norm_momentum=0.1)
-STAGES = (SxK(groups=8, views=2), SxK(groups=8, views=3))
+STAGES = (PKSampler(groups=8, views=2), PKSampler(groups=8, views=3))
 RUNS = [
     (
         "stepped after baseline weights",
@@ -66,7 +66,9 @@ RUNS = [
     (
         "denoised, curriculum of triplets",
         TrialConfig(
-            input=Denoised(denoiser=DenoiserTrial(network=ShallowUNet(width=0.25), patches=2000)),
+            input=Denoised(
+                denoiser=DenoiserTraining(network=ShallowUNet(width=0.25), patches=2000)
+            ),
             descriptor=NET,
             sampler=RandomTriplets(tough_until=0.3, far_from=0.8),
             patches=9000,

@@ -27,14 +27,14 @@ from typing import Any
 import mlflow
 from ray.cluster_utils import Cluster
 
-from hpsearch.data.builtin_sets import embedded_store
+from hpsearch.data.builtin_sets import open_builtin
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.execution import checkpoint_store, ray_runtime, tuner, worker
 from hpsearch.search.resources import Resources
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
-from hpsearch.tracking.event_log import Event, Ledger
-from hpsearch.tracking.mlflow_sync import Publisher
-from hpsearch.tracking.model_registry import quieten_mlflow
+from hpsearch.tracking.event_log import Event, EventLog
+from hpsearch.tracking.mlflow_sync import MlflowSync
+from hpsearch.tracking.model_registry import configure_mlflow_logging
 
 BEGAN = "train/began"
 """Metric: when a trial's function began, seconds since 1970."""
@@ -86,12 +86,12 @@ def sleeper(seconds: float) -> Callable[..., None]:
 @contextmanager
 def asleep(seconds: float) -> Iterator[None]:
     """Trials sleep, and take no luggage with them."""
-    train, pack = worker.train, checkpoint_store.pack
-    worker.train, checkpoint_store.pack = sleeper(seconds), lambda *unused: None  # type: ignore
+    train, pack = worker.train_on_worker, checkpoint_store.create_payload
+    worker.train_on_worker, checkpoint_store.create_payload = sleeper(seconds), lambda *unused: None  # type: ignore
     try:
         yield
     finally:
-        worker.train, checkpoint_store.pack = train, pack
+        worker.train_on_worker, checkpoint_store.create_payload = train, pack
 
 
 def begin(home: Path, store: PatchStore, *, trials: int, cpus: float) -> SearchFolder:
@@ -116,8 +116,8 @@ def begin(home: Path, store: PatchStore, *, trials: int, cpus: float) -> SearchF
 class Meter:
     """What the driver pays, and how far MLflow lags behind the ledger, each second."""
 
-    ledger: Ledger
-    publisher: Publisher
+    event_log: EventLog
+    mlflow_sync: MlflowSync
     lags: list[float] = field(default_factory=list)
     megabytes: float = 0.0
 
@@ -144,11 +144,11 @@ class Meter:
     def waiting(self) -> list[Event]:
         """Events of the ledger that MLflow has not acknowledged."""
         try:
-            known = json.loads(self.publisher.position.read_text())
-            sent = max(place["offset"] for place in known.values())
+            known = json.loads(self.mlflow_sync.state_path.read_text())
+            sent = max(position["offset"] for position in known.values())
         except (OSError, ValueError):
             sent = 0
-        return self.ledger.read(sent)[0]
+        return self.event_log.read(sent)[0]
 
 
 def cpu_seconds() -> float:
@@ -171,12 +171,12 @@ class Steady:
     """Share of the places' time in which a trial trained."""
 
     @classmethod
-    def of(cls, events: Sequence[Event], *, places: int, length: float) -> "Steady":
+    def of(cls, events: Sequence[Event], *, allocations: int, length: float) -> "Steady":
         """From the ledger of trials that each train for ``length`` seconds."""
         began = sorted({e["trial"]: e["metrics"][BEGAN] for e in reports(events)}.values())
-        full, last = began[places - 1], began[-1]
+        full, last = began[allocations - 1], began[-1]
         trained = sum(max(0.0, min(b + length, last) - max(b, full)) for b in began)
-        return cls(last - full, trained / (places * (last - full)))
+        return cls(last - full, trained / (allocations * (last - full)))
 
 
 def reports(events: Sequence[Event]) -> list[Event]:
@@ -186,12 +186,12 @@ def reports(events: Sequence[Event]) -> list[Event]:
 
 def session(folder: SearchFolder, seconds: float) -> tuple[Meter, float]:
     """Run a search of sleeping trials; what it cost, and seconds until MLflow had the rest."""
-    publisher = folder.publisher()
-    publisher.start()
-    with Meter(folder.ledger, publisher) as meter, asleep(seconds):
+    mlflow_sync = folder.mlflow_sync()
+    mlflow_sync.start()
+    with Meter(folder.event_log, mlflow_sync) as meter, asleep(seconds):
         tuner.run_session(folder)
     began = time.perf_counter()
-    assert publisher.stop(patience=600), publisher.last_error
+    assert mlflow_sync.stop(timeout=600), mlflow_sync.last_error
     return meter, time.perf_counter() - began
 
 
@@ -214,7 +214,7 @@ def nodes(counts: Sequence[int], *, seconds: float, waves: int, home: Path) -> N
             cluster.wait_for_nodes()
             folder = begin(home / str(count), store, trials=count * waves, cpus=1)
             meter, _ = session(folder, seconds)
-            steady = Steady.of(folder.ledger.events(), places=count, length=seconds)
+            steady = Steady.of(folder.event_log.events(), allocations=count, length=seconds)
             row = f"| {count} | {count * waves} | {meter.wall:.0f} "
             row += f"| {steady.busy * count * 3600 / seconds:,.0f} | {steady.busy:.3f} "
             print(f"{row}| {meter.cpu:.1f} |", flush=True)
@@ -233,18 +233,18 @@ def driver(trials: int, *, at_once: int, seconds: float, home: Path) -> None:
         meter, drained = session(folder, seconds)
     finally:
         ray_runtime.stop_ray()
-    events = folder.ledger.events()
-    told = len(reports(events))
-    steady = Steady.of(events, places=at_once, length=seconds)
+    events = folder.event_log.events()
+    output = len(reports(events))
+    steady = Steady.of(events, allocations=at_once, length=seconds)
     lags = statistics.quantiles(meter.lags, n=20)
     print("| of the driver | |", "| :-- | --: |", sep="\n")
     for what, value in (
         ("trials, at once", f"{trials:,}, {at_once}"),
         ("seconds in all", f"{meter.wall:.0f}"),
-        ("reports, and a second", f"{told:,}, {told / meter.wall:.1f}"),
+        ("reports, and a second", f"{output:,}, {output / meter.wall:.1f}"),
         ("share of the places' time in which a trial trained", f"{steady.busy:.3f}"),
         ("CPU seconds, MLflow's sender among them", f"{meter.cpu:.1f}"),
-        ("CPU ms a report", f"{1000 * meter.cpu / told:.1f}"),
+        ("CPU ms a report", f"{1000 * meter.cpu / output:.1f}"),
         ("MB in memory before, most", f"{before:.0f}, {meter.megabytes:.0f}"),
         (
             "MLflow lags by, s: median, 95 %, most",
@@ -258,7 +258,7 @@ def driver(trials: int, *, at_once: int, seconds: float, home: Path) -> None:
 def tiny(home: Path) -> PatchStore:
     """Patches, because a search has some."""
     folder = Path(os.environ.get("HPSEARCH_TEST_DATA") or home)
-    return PatchStore.open(embedded_store("tiny", folder))
+    return PatchStore.open(open_builtin("tiny", folder))
 
 
 def main() -> None:
@@ -272,7 +272,7 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=64)
     asked = parser.parse_args()
     os.environ.update(RAY_AUTH_MODE="disabled", MLFLOW_DISABLE_TELEMETRY="true")
-    quieten_mlflow()
+    configure_mlflow_logging()
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)

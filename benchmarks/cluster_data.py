@@ -22,11 +22,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hpsearch.config import TrialConfig
 from hpsearch.execution import ray_runtime
-from hpsearch.execution.checkpoint_store import Keeper, TrialFolder
-from hpsearch.tracking.connection import Tracking
-from hpsearch.tracking.event_log import Ledger
-from hpsearch.tracking.mlflow_sync import Publisher
-from hpsearch.tracking.model_registry import quieten_mlflow
+from hpsearch.execution.checkpoint_store import CheckpointDir, CheckpointStore
+from hpsearch.tracking.connection import TrackingServer
+from hpsearch.tracking.event_log import EventLog
+from hpsearch.tracking.mlflow_sync import MlflowSync
+from hpsearch.tracking.model_registry import configure_mlflow_logging
 
 
 def store_bytes(workers: int, *, home: Path) -> None:
@@ -38,20 +38,20 @@ def store_bytes(workers: int, *, home: Path) -> None:
     hidden.mkdir()
     path = hidden / "patches"
     np.random.default_rng(0).integers(0, 256, 40_000_000, np.uint8).tofile(path)
-    fleet = Fleet()
+    allocator = Fleet()
     try:
-        fleet.start_head()
+        allocator.start_head()
         for number in range(workers):
-            fleet.start_worker(f"worker {number}", cpus=3, blind_to=hidden)
+            allocator.start_worker(f"worker {number}", cpus=3, blind_to=hidden)
         time.sleep(15)
-        ray_runtime.start_ray(address=fleet.address)
+        ray_runtime.start_ray(address=allocator.address)
         while ray.cluster_resources().get("CPU", 0) < 3 * workers:
             time.sleep(0.5)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor = ray.remote(Keeper).options(num_cpus=0, scheduling_strategy=here)
-        keeper = actor.remote(path, hidden)
+        actor = ray.remote(CheckpointStore).options(num_cpus=0, scheduling_strategy=here)
+        checkpoint_store = actor.remote(path, hidden)
         before = held()
-        read = [_reader.remote(keeper, str(path)) for _ in range(3 * workers)]
+        read = [_reader.remote(checkpoint_store, str(path)) for _ in range(3 * workers)]
         where = ray.get(read)
         print(f"store: {path.stat().st_size:,} bytes; readers on {len(set(where))} nodes")
         print(
@@ -63,11 +63,11 @@ def store_bytes(workers: int, *, home: Path) -> None:
             print(f"| {node[:6]} | {where.count(node)} | {more:,} | {stores:.2f} |")
     finally:
         ray_runtime.stop_ray()
-        fleet.stop()
+        allocator.stop()
 
 
 @ray.remote(num_cpus=1)
-def _reader(keeper: Any, path: str) -> str:
+def _reader(checkpoint_store: Any, path: str) -> str:
     """Reads the store as a trial does, and stays until the others have theirs."""
     import time
     from pathlib import Path
@@ -75,7 +75,7 @@ def _reader(keeper: Any, path: str) -> str:
     import ray
 
     assert not Path(path).exists(), "this node must not see the driver's disk"
-    content = ray.get(ray.get(keeper.store.remote())[0])
+    content = ray.get(ray.get(checkpoint_store.patch_store.remote())[0])
     assert content.sum() > 0
     time.sleep(5)
     return ray.get_runtime_context().get_node_id()
@@ -92,14 +92,18 @@ def held() -> dict[str, int]:
     return found
 
 
-def keeper(sizes: Sequence[float], *, senders: int, seconds: float, home: Path) -> None:
+def checkpoint_store(sizes: Sequence[float], *, senders: int, seconds: float, home: Path) -> None:
     """Checkpoints through one actor, sent as bytes and named as folders of a common disk."""
     ray_runtime.start_ray(cpus=2)
     print("| checkpoint, MB | way | checkpoints/s | MB/s |", "| --: | :-- | --: | --: |", sep="\n")
     try:
         for size in sizes:
             for seen in (False, True):
-                actor = ray.remote(Keeper).options(num_cpus=0).remote(home / "x", home / "trials")
+                actor = (
+                    ray.remote(CheckpointStore)
+                    .options(num_cpus=0)
+                    .remote(home / "x", home / "trials")
+                )
                 send = [
                     _sender.remote(actor, str(home), str(i), int(size * 1e6), seconds, seen)
                     for i in range(senders)
@@ -115,16 +119,16 @@ def keeper(sizes: Sequence[float], *, senders: int, seconds: float, home: Path) 
 @ray.remote(num_cpus=0)
 def _sender(actor: Any, home: str, trial: str, size: int, seconds: float, seen: bool) -> int:
     """Delivers a checkpoint again and again, as a trial does after each report; how often."""
-    start = ray.get(actor.start.remote(trial))
+    start = ray.get(actor.begin_attempt.remote(trial))
     content = np.random.default_rng(0).bytes(size)
     with tempfile.TemporaryDirectory(dir=home) as scratch:
-        place = TrialFolder(Path(scratch), trial, start, actor, seen)
+        position = CheckpointDir(Path(scratch), trial, start, actor, seen)
         end, sent = time.monotonic() + seconds, 0
         while time.monotonic() < end:
             draft = Path(scratch) / "checkpoint.part"
             draft.write_bytes(content)
             draft.replace(Path(scratch) / "checkpoint")
-            place.deliver()
+            position.upload()
             sent += 1
     return sent
 
@@ -134,22 +138,24 @@ def tracking(trials: int, *, home: Path) -> None:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "tracking"))
     from outages import KEYS, Server, begin  # type: ignore[import-not-found]
 
-    server, ledger = Server(home, f"sqlite:///{home}/mlflow.db"), Ledger(home / "ledger.jsonl")
+    server, event_log = Server(home, f"sqlite:///{home}/mlflow.db"), EventLog(home / "ledger.jsonl")
     server.start()
-    publisher = Publisher(ledger, Tracking(uri=server.uri), "many", home / "published.json")
+    mlflow_sync = MlflowSync(
+        event_log, TrackingServer(uri=server.uri), "many", home / "published.json"
+    )
     print("| sent | how many | s | a second |", "| :-- | --: | --: | --: |", sep="\n")
     try:
-        begin(ledger)
+        begin(event_log)
         config = TrialConfig().model_dump(mode="json")
         for number in range(trials):
-            ledger.append("start", trial=f"{number:03d}", number=number, config=config)
-        took = timed(publisher.sync)
+            event_log.append("start", trial=f"{number:03d}", number=number, config=config)
+        took = timed(mlflow_sync.sync)
         print(f"| trials | {trials} | {took:.1f} | {trials / took:.1f} |", flush=True)
         for turn in range(1, 4):
             fields = {"objective": 0.5, "metrics": dict.fromkeys(KEYS, 0.5), "seconds": 1.0}
             for number in range(trials):
-                ledger.append("report", trial=f"{number:03d}", seen=100 * turn, **fields)
-            took = timed(publisher.sync)
+                event_log.append("report", trial=f"{number:03d}", seen=100 * turn, **fields)
+            took = timed(mlflow_sync.sync)
             what = f"reports of {len(KEYS) + 3} points"
             print(f"| {what} | {trials} | {took:.1f} | {trials / took:.1f} |", flush=True)
     finally:
@@ -179,10 +185,12 @@ def main() -> None:
         if asked.what == "store":
             store_bytes(asked.workers, home=home)
         elif asked.what == "tracking":
-            quieten_mlflow()
+            configure_mlflow_logging()
             tracking(asked.trials, home=home)
         else:
-            keeper(asked.megabytes, senders=asked.senders, seconds=asked.seconds, home=home)
+            checkpoint_store(
+                asked.megabytes, senders=asked.senders, seconds=asked.seconds, home=home
+            )
 
 
 if __name__ == "__main__":

@@ -37,16 +37,16 @@ import torch
 from collapse_runs import grid
 from torch import Tensor
 
-from hpsearch.config import Computing, L2Net, TrialConfig
-from hpsearch.config.formatting import title
-from hpsearch.data.builtin_sets import embedded_store
+from hpsearch.config import ComputeConfig, L2Net, TrialConfig
+from hpsearch.config.formatting import summary
+from hpsearch.data.builtin_sets import open_builtin
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.models import Pipeline, describe
-from hpsearch.training.artifact_cache import Artifacts
-from hpsearch.training.collapse_detection import CollapseDetector, Dispersion
-from hpsearch.training.devices import keep_freed_memory
-from hpsearch.training.loop import Progress, Verdict, fit
-from hpsearch.training.trial import DescriptorTask, Job, prepare_trial
+from hpsearch.training.artifact_cache import ArtifactCache
+from hpsearch.training.collapse_detection import BatchDispersion, CollapseDetector
+from hpsearch.training.devices import tune_glibc_malloc
+from hpsearch.training.loop import Progress, StopReason, fit
+from hpsearch.training.trial import DescriptorTask, TrialEnvironment, build_trial
 
 REPORTS, CHECKS = 8, 16
 VERDICTS = ("right", "wrong early", "wrong late")
@@ -125,18 +125,18 @@ class Watched:
         self.now = progress.seen + used
         return loss, used
 
-    def check(self, loss: float) -> Verdict | None:
-        if self.task.learner.on_trial:
+    def check(self, loss: float) -> StopReason | None:
+        if self.task.trainer.stage_unconfirmed:
             return None
         self.looks.seen.append(self.now)
         self.looks.loss.append(loss)
-        self.looks.dispersion.append(list(self.task.learner.looked_at()))
+        self.looks.dispersion.append(list(self.task.trainer.dispersion_without_dropout()))
         return None
 
     def evaluate(self) -> dict[str, float]:
         return {}
 
-    def worst(self) -> dict[str, float]:
+    def failure_metrics(self) -> dict[str, float]:
         return {}
 
 
@@ -149,11 +149,11 @@ def main() -> None:
     parser.add_argument("--rows", default="0:", help="FROM:TO of the grid")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    keep_freed_memory()
+    tune_glibc_malloc()
     if options.load:
         runs = [looks for path in options.load for looks in read(path)]
     else:
-        runs = watch(PatchStore.open(embedded_store("mini", options.folder)), options)
+        runs = watch(PatchStore.open(open_builtin("mini", options.folder)), options)
     table(runs)
 
 
@@ -163,16 +163,16 @@ def watch(store: PatchStore, options: argparse.Namespace) -> list[Looks]:
     first, last = (int(part) if part else None for part in options.rows.split(":"))
     for row in grid()[first:last][len(runs) :]:
         config = row.model_copy(update={"seed": options.seed})
-        job = Job(
+        job = TrialEnvironment(
             store=store,
             split=store.split(),
-            artifacts=Artifacts(str((options.folder / "artifacts").absolute())),
+            artifacts=ArtifactCache(str((options.folder / "artifacts").absolute())),
             report_every=config.patches,
             validation_points=64,
-            computing=Computing(device="cpu"),
+            computing=ComputeConfig(device="cpu"),
         )
         runs.append(run(config, job))
-        say(line(runs[-1]))
+        log(line(runs[-1]))
         if options.save:
             options.save.write_text(json.dumps([asdict(looks) for looks in runs]))
     return runs
@@ -182,11 +182,11 @@ def read(path: Path) -> list[Looks]:
     return [Looks(**row) for row in json.loads(path.read_text())]
 
 
-def run(config: TrialConfig, job: Job) -> Looks:
+def run(config: TrialConfig, job: TrialEnvironment) -> Looks:
     """One configuration to the end."""
-    started, task = time.perf_counter(), prepare_trial(config, job).task
+    started, task = time.perf_counter(), build_trial(config, job).task
     ending = L2Net(unit_norm=config.descriptor.unit_norm, final_norm=config.descriptor.final_norm)
-    name = title(config.model_copy(update={"descriptor": ending, "seed": 0}))
+    name = summary(config.model_copy(update={"descriptor": ending, "seed": 0}))
     begins = validated(task, settle=30)
     looks = Looks(name, config.loss.collapse_value, config.patches, begins)
     every = config.patches // REPORTS
@@ -202,10 +202,10 @@ def validated(task: DescriptorTask, *, settle: int = 0) -> dict[str, float]:
     """Scores of validation patches, none if a weight is not finite; ``settle`` batches go first."""
     if not all(bool(p.isfinite().all()) for p in task.network.parameters()):
         return {}
-    points, rng = len(task.learner.sequence_of), np.random.default_rng(0)
+    points, rng = len(task.trainer.sequence_of), np.random.default_rng(0)
     with torch.no_grad():
         for _ in range(settle):
-            task.network.train()(task.learner.feed(rng.integers(16 * points, size=256), 0.0))
+            task.network.train()(task.trainer.input_fn(rng.integers(16 * points, size=256), 0.0))
     pipeline = Pipeline(denoiser=None, descriptor=task.network)
     scores = task.validation.score(describe(pipeline, task.seen_by_descriptor))
     found = {"matching": scores.matching, "mAP": scores.mean, **asdict(scores.dispersion)}
@@ -218,7 +218,7 @@ def verdict(looks: Looks, detector: CollapseDetector) -> tuple[str, int | None]:
         return "right", looks.seen[-1] if looks.seen else 0
     stopped = None
     for seen, loss, dispersed in zip(looks.seen, looks.loss, looks.dispersion, strict=True):
-        if detector.look(Dispersion(*dispersed), loss):
+        if detector.update(BatchDispersion(*dispersed), loss):
             stopped = seen
             break
     if looks.collapsed:
@@ -229,8 +229,8 @@ def verdict(looks: Looks, detector: CollapseDetector) -> tuple[str, int | None]:
 
 def table(runs: list[Looks]) -> None:
     """One row a run, and the sums."""
-    say("| run | truth | mAP untrained → end | loss ÷ value | spread | gone at | stop | |")
-    say("|---|---|---|---|---|---|---|---|")
+    log("| run | truth | mAP untrained → end | loss ÷ value | spread | gone at | stop | |")
+    log("|---|---|---|---|---|---|---|---|")
     verdicts = []
     for looks in runs:
         word, stopped = verdict(looks, CollapseDetector(looks.collapse_value))
@@ -238,7 +238,7 @@ def table(runs: list[Looks]) -> None:
         at = "–" if stopped is None else f"{stopped / looks.budget:.1%}"
         loss = statistics.mean(looks.loss[-CHECKS:]) / looks.collapse_value
         began = f"{looks.began / looks.budget:.0%}" if looks.collapsed else "–"
-        say(
+        log(
             f"| {looks.name} | {looks.truth} | "
             f"{looks.begins['mAP']:.3f} → {looks.ends.get('mAP', math.nan):.3f} | {loss:.3f} | "
             f"{looks.ends.get('relative', math.nan):.3f} | {began} | {at} | {word} |"
@@ -246,7 +246,7 @@ def table(runs: list[Looks]) -> None:
     for truth in ("all", *dict.fromkeys(looks.truth for looks in runs)):
         pairs = zip(runs, verdicts, strict=True)
         sums = Counter(word for looks, word in pairs if truth in ("all", looks.truth))
-        say(f"{truth}: {sums.total()} runs, " + ", ".join(f"{sums[w]} {w}" for w in VERDICTS))
+        log(f"{truth}: {sums.total()} runs, " + ", ".join(f"{sums[w]} {w}" for w in VERDICTS))
 
 
 def line(looks: Looks) -> str:
@@ -256,11 +256,11 @@ def line(looks: Looks) -> str:
         {name: round(value, 3) for name, value in found.items()}
         for found in (looks.begins, looks.ends)
     )
-    told = f"{looks.name}: {looks.truth}, {looks.seconds:.0f} s, {begins} → {ends}"
-    return f"{told}, loss ÷ collapse value {loss}"
+    output = f"{looks.name}: {looks.truth}, {looks.seconds:.0f} s, {begins} → {ends}"
+    return f"{output}, loss ÷ collapse value {loss}"
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

@@ -15,14 +15,14 @@ from hpsearch.config import (
     InBatchHard,
     L2Net,
     Loss,
-    Optimiser,
+    Optimizer,
     Pairs,
+    PKSampler,
     RandomTriplets,
     Sampling,
     Schedule,
     SoftMargin,
     StepDecay,
-    SxK,
     TrialConfig,
     Triplet,
 )
@@ -44,40 +44,45 @@ def grid() -> list[TrialConfig]:
     low_squared = BatchHard(distance="squared", margin=HardMargin(alpha=0.2))
     soft_all = BatchAll(margin=SoftMargin())
     rows = [
-        (unit, squared, SxK(groups=16, views=8), Adam(lr=0.3)),
-        (unit, squared, SxK(groups=64, views=8), Adam(lr=1e-2)),
-        (raw, squared, SxK(groups=64, views=8), Adam(lr=1e-2)),
-        (raw, BatchHard(), SxK(groups=64, views=8), Adam(lr=1e-2)),
-        (raw, BatchHard(), SxK(groups=128, views=4), Adam(lr=1e-2)),
-        (unit, BatchHard(), SxK(groups=16, views=16), Adam(lr=1e-2)),
-        (raw, soft_squared, SxK(groups=32, views=8), Adam(lr=3e-2)),
-        (raw, soft, SxK(groups=32, views=8), Adam(lr=0.1)),
-        (raw, squared, SxK(groups=16, views=16), Adam(lr=3e-2)),
-        (unit, soft, SxK(groups=16, views=16), Adam(lr=0.1)),
-        (raw, low_squared, SxK(groups=64), Adam(lr=1e-2)),
+        (unit, squared, PKSampler(groups=16, views=8), Adam(lr=0.3)),
+        (unit, squared, PKSampler(groups=64, views=8), Adam(lr=1e-2)),
+        (raw, squared, PKSampler(groups=64, views=8), Adam(lr=1e-2)),
+        (raw, BatchHard(), PKSampler(groups=64, views=8), Adam(lr=1e-2)),
+        (raw, BatchHard(), PKSampler(groups=128, views=4), Adam(lr=1e-2)),
+        (unit, BatchHard(), PKSampler(groups=16, views=16), Adam(lr=1e-2)),
+        (raw, soft_squared, PKSampler(groups=32, views=8), Adam(lr=3e-2)),
+        (raw, soft, PKSampler(groups=32, views=8), Adam(lr=0.1)),
+        (raw, squared, PKSampler(groups=16, views=16), Adam(lr=3e-2)),
+        (unit, soft, PKSampler(groups=16, views=16), Adam(lr=0.1)),
+        (raw, low_squared, PKSampler(groups=64), Adam(lr=1e-2)),
         (unit, HardNet(), Pairs(batch=128), Adam(lr=0.1)),
-        (raw, BatchAll(distance="squared"), SxK(groups=32, views=8), Adam(lr=0.1)),
+        (raw, BatchAll(distance="squared"), PKSampler(groups=32, views=8), Adam(lr=0.1)),
         (raw, Triplet(), RandomTriplets(batch=64), SGD(lr=10, momentum=0.9)),
-        (raw, BatchHard(), SxK(groups=32, views=4), SGD(lr=0.3, momentum=0.9)),
+        (raw, BatchHard(), PKSampler(groups=32, views=4), SGD(lr=0.3, momentum=0.9)),
         (raw, Triplet(distance="euclidean"), RandomTriplets(batch=64), Adam(lr=2e-3)),
         (raw, Triplet(), RandomTriplets(batch=50), SGD()),
         (raw, Triplet(), RandomTriplets(batch=50), SGD(lr=1e-3)),
-        (raw, soft_all, SxK(groups=24, views=8), Adam(lr=2e-3)),
-        (raw, soft_all, SxK(groups=24, views=8), SGD(lr=1e-4)),
-        (ended, BatchAll(margin=HardMargin(alpha=0.5)), SxK(groups=24, views=8), Adam(lr=2e-3)),
-        (ended, soft, SxK(groups=48, views=4), Adam(lr=2e-3)),
-        (ended, BatchHard(), SxK(groups=48, views=4), Adam(lr=2e-3)),
+        (raw, soft_all, PKSampler(groups=24, views=8), Adam(lr=2e-3)),
+        (raw, soft_all, PKSampler(groups=24, views=8), SGD(lr=1e-4)),
+        (
+            ended,
+            BatchAll(margin=HardMargin(alpha=0.5)),
+            PKSampler(groups=24, views=8),
+            Adam(lr=2e-3),
+        ),
+        (ended, soft, PKSampler(groups=48, views=4), Adam(lr=2e-3)),
+        (ended, BatchHard(), PKSampler(groups=48, views=4), Adam(lr=2e-3)),
         (ended, HardNet(), Pairs(batch=96), Adam(lr=2e-3)),
         (unit, HardNet(), Pairs(batch=96), Adam(lr=1e-3)),
-        (raw, BatchHard(), SxK(groups=32, views=2), Adam(lr=5e-4)),
-        (raw, BatchHard(), SxK(groups=32, views=4), Adam(lr=1e-4)),
-        (raw, soft, SxK(groups=16, views=4), Adam(lr=3e-5)),
-        (unit, BatchHard(), SxK(groups=16, views=2), SGD(lr=1e-3)),
-        (raw, soft, SxK(groups=32, views=2), Adam(lr=1e-2)),
+        (raw, BatchHard(), PKSampler(groups=32, views=2), Adam(lr=5e-4)),
+        (raw, BatchHard(), PKSampler(groups=32, views=4), Adam(lr=1e-4)),
+        (raw, soft, PKSampler(groups=16, views=4), Adam(lr=3e-5)),
+        (unit, BatchHard(), PKSampler(groups=16, views=2), SGD(lr=1e-3)),
+        (raw, soft, PKSampler(groups=32, views=2), Adam(lr=1e-2)),
         (unit, InBatchHard(), Pairs(batch=96), Adam(lr=1e-3)),
         (raw, Contrastive(), RandomTriplets(batch=64), Adam(lr=1e-3)),
         (raw, Triplet(distance="euclidean"), RandomTriplets(batch=64), SGD(lr=1.0, momentum=0.9)),
-        (raw, BatchAll(), SxK(groups=24, views=8), Adam(lr=1e-2)),
+        (raw, BatchAll(), PKSampler(groups=24, views=8), Adam(lr=1e-2)),
     ]
     return [run_of(*row) for row in rows] + coming_back()
 
@@ -93,12 +98,12 @@ def coming_back() -> list[TrialConfig]:
         BatchHard(margin=SoftMargin()),
         BatchHard(distance="squared"),
     )
-    small, large = SxK(groups=8, views=2), SxK(groups=16, views=8)
+    small, large = PKSampler(groups=8, views=2), PKSampler(groups=16, views=8)
     shrinking = FixedSteps(stages=(large, small), at=(0.2,))
     later = FixedSteps(stages=(large, small), at=(0.3,))
-    flatter = FixedSteps(stages=(SxK(groups=32, views=4), small), at=(0.2,))
+    flatter = FixedSteps(stages=(PKSampler(groups=32, views=4), small), at=(0.2,))
     tight = BatchHard(margin=HardMargin(alpha=0.5))
-    middle = SxK(groups=32, views=4)
+    middle = PKSampler(groups=32, views=4)
     down, late = StepDecay(at=(0.1,), factor=0.1), StepDecay(at=(0.4,), factor=0.01)
     back = [
         (unit, hard, shrinking, Adam(lr=1e-2), Constant()),
@@ -121,7 +126,7 @@ def coming_back() -> list[TrialConfig]:
         (raw, soft, middle, Adam(lr=0.1), Exponential(final=1e-4)),
         (unit, hard, middle, Adam(lr=1e-2), Cosine()),
         (raw, soft, middle, Adam(lr=1e-2), Cosine(warm_up=0.3)),
-        (raw, hard, SxK(groups=64, views=4), Adam(lr=1e-4), Constant()),
+        (raw, hard, PKSampler(groups=64, views=4), Adam(lr=1e-4), Constant()),
         (unit, soft, middle, Adam(lr=1e-4), Constant()),
         (ended, soft, middle, SGD(lr=1e-3), Constant()),
         (unit, squared, middle, Adam(lr=1e-3), Constant(warm_up=0.5)),
@@ -134,7 +139,7 @@ def run_of(
     descriptor: L2Net,
     loss: Loss,
     sampler: Sampling,
-    optimiser: Optimiser,
+    optimizer: Optimizer,
     schedule: Schedule = Constant(),  # noqa: B008 (frozen)
 ) -> TrialConfig:
     """With a budget of enough patches, or enough steps."""
@@ -142,7 +147,7 @@ def run_of(
         descriptor=descriptor,
         loss=loss,
         sampler=sampler,
-        optimiser=optimiser,
+        optimiser=optimizer,
         schedule=schedule,
         patches=max(PATCHES, STEPS * sampler.patches),
     )

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from scipy.spatial import distance as scipy_distance
 
-from hpsearch.evaluation import OFFICIAL, POOLS, Scores, Tasks, evaluate, make_tasks
+from hpsearch.evaluation import OFFICIAL_SIZES, POOL_SIZES, Scores, Tasks, evaluate, sample_tasks
 from hpsearch.evaluation.average_precision import average_precision, roc_auc
-from hpsearch.evaluation.descriptor_table import Bank
+from hpsearch.evaluation.descriptor_table import DescriptorTable
 from hpsearch.evaluation.matching import match
-from hpsearch.evaluation.protocol import BLOCK
+from hpsearch.evaluation.protocol import DEFAULT_BLOCK_BYTES
 from hpsearch.evaluation.retrieval import retrieve
 from hpsearch.evaluation.verification import verify
 from hpsearch.patch_views import view_of
@@ -44,21 +44,21 @@ def main() -> None:
     clock = time.process_time if asked.cpu_time else time.perf_counter
     names = [f"{'iv'[i % 2]}_{i:02}" for i in range(SEQUENCES)]
     descriptors = [draw(np.random.default_rng(i)) for i in range(SEQUENCES)]
-    tasks = make_tasks(names, [POINTS] * SEQUENCES, sizes=OFFICIAL, seed=0)
+    tasks = sample_tasks(names, [POINTS] * SEQUENCES, sizes=OFFICIAL_SIZES, seed=0)
     before = peak()
     ours = time_ours(descriptors, tasks, clock)
     memory = peak()
     reference = time_reference(descriptors, tasks, clock)
     limit = time_products(descriptors, clock)
-    say(f"seconds of {'CPU' if asked.cpu_time else 'wall'} time")
-    say(f"threads {torch.get_num_threads()}, torch {torch.__version__}, numpy {np.__version__}")
-    say(f"{'':14}{'straightforward':>16}{'ours':>9}{'ratio':>8}")
+    log(f"seconds of {'CPU' if asked.cpu_time else 'wall'} time")
+    log(f"threads {torch.get_num_threads()}, torch {torch.__version__}, numpy {np.__version__}")
+    log(f"{'':14}{'straightforward':>16}{'ours':>9}{'ratio':>8}")
     for task, seconds in reference.items():
-        say(f"{task:14}{seconds:14.0f} s{ours[task]:7.1f} s{seconds / ours[task]:7.0f}×")
+        log(f"{task:14}{seconds:14.0f} s{ours[task]:7.1f} s{seconds / ours[task]:7.0f}×")
     total, fast = sum(reference.values()), ours["evaluate"]
-    say(f"{'all':14}{total:14.0f} s{fast:7.1f} s{total / fast:7.0f}×")
-    say(f"matrix products alone: {limit:.1f} s; ours takes {fast / limit:.1f} times as long")
-    say(f"peak memory: {memory:.2f} GB, {before:.2f} GB of it before the evaluation")
+    log(f"{'all':14}{total:14.0f} s{fast:7.1f} s{total / fast:7.0f}×")
+    log(f"matrix products alone: {limit:.1f} s; ours takes {fast / limit:.1f} times as long")
+    log(f"peak memory: {memory:.2f} GB, {before:.2f} GB of it before the evaluation")
 
 
 def draw(rng: np.random.Generator) -> np.ndarray:
@@ -72,10 +72,14 @@ def draw(rng: np.random.Generator) -> np.ndarray:
 def time_ours(descriptors: list[np.ndarray], tasks: Tasks, clock: Clock) -> dict[str, float]:
     seconds = {"evaluate": timed(lambda: print_scores(evaluate(descriptors, tasks)), clock)}
     with torch.inference_mode():
-        bank = Bank.of(descriptors, names=tasks.names, device="cpu")
+        bank = DescriptorTable.from_arrays(descriptors, names=tasks.names, device="cpu")
         seconds["verification"] = timed(lambda: verify(bank, tasks, norm="l2"), clock)
-        seconds["matching"] = timed(lambda: match(bank, norm="l2", memory=BLOCK), clock)
-        seconds["retrieval"] = timed(lambda: retrieve(bank, tasks, norm="l2", memory=BLOCK), clock)
+        seconds["matching"] = timed(
+            lambda: match(bank, norm="l2", memory=DEFAULT_BLOCK_BYTES), clock
+        )
+        seconds["retrieval"] = timed(
+            lambda: retrieve(bank, tasks, norm="l2", memory=DEFAULT_BLOCK_BYTES), clock
+        )
     return seconds
 
 
@@ -132,7 +136,7 @@ def reference_retrieval(descriptors: list[np.ndarray], tasks: Tasks, clock: Cloc
                 near = scipy_distance.cdist(own[:1], same)[0]
                 both = np.concatenate([near, far])
                 labels = np.arange(len(both)) < len(near)
-                for pool in POOLS:
+                for pool in POOL_SIZES:
                     average_precision(both[:pool], labels[:pool])
 
     return timed(queries, clock) * len(tasks.queries) / QUERY_SAMPLE
@@ -162,10 +166,10 @@ def peak() -> float:
 
 def print_scores(scores: Scores) -> None:
     shown = (scores.verification, scores.matching, scores.retrieval)
-    say("verification {:.4f}, matching {:.4f}, retrieval {:.4f}".format(*shown))
+    log("verification {:.4f}, matching {:.4f}, retrieval {:.4f}".format(*shown))
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 

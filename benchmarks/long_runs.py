@@ -41,22 +41,22 @@ from run_table import (
 )
 from tracing import Trace, TracedTask
 
-from hpsearch.config import Computing, TrialConfig
-from hpsearch.data.builtin_sets import RECIPES, embedded_store
+from hpsearch.config import ComputeConfig, TrialConfig
+from hpsearch.data.builtin_sets import BUILTIN_SETS, open_builtin
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
-from hpsearch.evaluation import Sizes
+from hpsearch.evaluation import TaskSizes
 from hpsearch.models import Pipeline, describe
 from hpsearch.models.serialization import save_pipeline
-from hpsearch.promotion.final_evaluation import recipe
-from hpsearch.training.artifact_cache import Artifacts, NotTrained
-from hpsearch.training.devices import keep_freed_memory
+from hpsearch.promotion.final_evaluation import pipeline_spec
+from hpsearch.training.artifact_cache import ArtifactCache, DependencyFailedError
+from hpsearch.training.devices import tune_glibc_malloc
 from hpsearch.training.loop import Report
-from hpsearch.training.trial import CHECKPOINT, Job, Trial, prepare_trial
-from hpsearch.training.validation import scored
+from hpsearch.training.trial import CHECKPOINT_FILE, TrainingRun, TrialEnvironment, build_trial
+from hpsearch.training.validation import sample_evaluation_set
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-TEST = Sizes(pairs=20_000, queries=1_000, distractors=4_000)
+TEST = TaskSizes(pairs=20_000, queries=1_000, distractors=4_000)
 """Task lists of the test part, before they shrink to what it holds."""
 PAUSE = "pause"
 PAUSE_POLL_S = 5.0
@@ -75,7 +75,7 @@ class Runner:
     """Commit that last changed the package."""
     alike: Sequence[str]
     """Commits that train as this one does, this one included."""
-    say: Callable[[str], None] = print
+    log: Callable[[str], None] = print
     sleep: Callable[[float], None] = time.sleep
 
     def missing(self, runs: Sequence[Run]) -> list[Run]:
@@ -104,41 +104,41 @@ class Runner:
             )
         while wanted := self.missing(runs):
             if until and datetime.now().strftime("%H:%M") >= until:
-                self.say(f"it is past {until}; {len(wanted)} runs are missing")
+                self.log(f"it is past {until}; {len(wanted)} runs are missing")
                 return
             self._wait_while_paused()
             run = wanted[0]
-            self.say(f"{_now()} {run.block} {run.name} seed {run.config.seed}: begins")
+            self.log(f"{_now()} {run.block} {run.name} seed {run.config.seed}: begins")
             row = self.train(run)
             append_row(self.table, row)
             shutil.rmtree(self._folder(run) / "training", ignore_errors=True)
-            self.say(f"{_now()} {_summary(row)}, {len(wanted) - 1} to go")
+            self.log(f"{_now()} {_summary(row)}, {len(wanted) - 1} to go")
 
     def train(self, run: Run) -> Row:
         """Train one run to its end, from its checkpoint if it has one."""
         store, config = self._store(run), run.config
-        job = Job(
+        job = TrialEnvironment(
             store=store,
             split=store.split(),
-            artifacts=Artifacts(str((self.folder / "artifacts").absolute())),
+            artifacts=ArtifactCache(str((self.folder / "artifacts").absolute())),
             report_every=max(1, config.patches // run.evaluation.reports),
             validation_points=run.evaluation.validation_points,
-            computing=Computing(device="cpu"),
+            computing=ComputeConfig(device="cpu"),
         )
         try:
             trial = traced_trial(config, job)
-        except NotTrained as error:
+        except DependencyFailedError as error:
             return self._row_of(run, job, [Report(0, {}, "diverged", str(error))], Trace(), {})
         curve, scores = list(self._reports(trial, self._folder(run) / "training")), {}
         if curve[-1].status == "completed":
-            save_pipeline(trial.pipeline(), recipe(config), self._folder(run))
+            save_pipeline(trial.pipeline(), pipeline_spec(config), self._folder(run))
             scores = score_test_part(trial, run.evaluation)
         return self._row_of(run, job, curve, trial.traced.trace, scores)
 
     def _row_of(
         self,
         run: Run,
-        job: Job,
+        job: TrialEnvironment,
         curve: Sequence[Report],
         trace: Trace,
         scores: dict[str, dict[str, float]],
@@ -166,15 +166,15 @@ class Runner:
 
     def _reports(self, trial: "TracedTrial", checkpoints: Path) -> Iterator[Report]:
         """All reports of a trial from its first, those before its checkpoint included."""
-        if (checkpoints / CHECKPOINT).exists():
+        if (checkpoints / CHECKPOINT_FILE).exists():
             trial.load(checkpoints)
-            self.say(f"{_now()} resumes at {trial.progress.seen:,} patches")
-        told = trial.traced.told
-        yield from [Report(**report) for report in told]
-        if told and told[-1]["status"] != "running":
+            self.log(f"{_now()} resumes at {trial.progress.seen:,} patches")
+        output = trial.traced.output
+        yield from [Report(**report) for report in output]
+        if output and output[-1]["status"] != "running":
             return  # killed between its last checkpoint and its row
         for report in trial.reports():
-            told.append(vars(report))
+            output.append(vars(report))
             trial.save(checkpoints)
             yield report
             self._wait_while_paused()
@@ -182,7 +182,7 @@ class Runner:
     def _wait_while_paused(self) -> None:
         pause = self.folder / PAUSE
         if pause.exists():
-            self.say(f"{_now()} paused; remove {pause} to go on")
+            self.log(f"{_now()} paused; remove {pause} to go on")
         while pause.exists():
             self.sleep(PAUSE_POLL_S)
 
@@ -203,17 +203,17 @@ class Runner:
         return self.folder / run.data / digest_of(run.config)
 
 
-def traced_trial(config: TrialConfig, job: Job) -> "TracedTrial":
+def traced_trial(config: TrialConfig, job: TrialEnvironment) -> "TracedTrial":
     """A trial of the product whose task keeps a trace.
 
     Raises:
-        NotTrained: if the denoiser or the weights to begin with come to nothing.
+        DependencyFailedError: if the denoiser or the weights to begin with come to nothing.
     """
-    trial = prepare_trial(config, job)
+    trial = build_trial(config, job)
     return TracedTrial(**{**vars(trial), "task": TracedTask(**vars(trial.task))})
 
 
-class TracedTrial(Trial):
+class TracedTrial(TrainingRun):
     """A trial whose task is traced."""
 
     @property
@@ -223,10 +223,12 @@ class TracedTrial(Trial):
         return self.task
 
 
-def score_test_part(trial: Trial, evaluation: Evaluation) -> dict[str, dict[str, float]]:
+def score_test_part(trial: TrainingRun, evaluation: Evaluation) -> dict[str, dict[str, float]]:
     """Scores of the pipeline on the test part, by raw input."""
-    job = trial.job
-    test = scored(job.store.part(job.split, "test"), points=evaluation.test_points, sizes=TEST)
+    job = trial.env
+    test = sample_evaluation_set(
+        job.store.part(job.split, "test"), points=evaluation.test_points, sizes=TEST
+    )
     pipeline = Pipeline(denoiser=trial.denoiser, descriptor=trial.task.network).eval()
     return {
         name: _rounded(test.score(describe(pipeline, test.pixels(noisy=name == "noisy"))).flat())
@@ -268,10 +270,10 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         if options.compare:
             unlike = differences(*(read_rows(table) for table in options.compare))
-            say("\n".join(unlike) or "all runs are alike")
+            log("\n".join(unlike) or "all runs are alike")
             return int(bool(unlike))
         if options.show:
-            say(markdown(read_rows(options.table)))
+            log(markdown(read_rows(options.table)))
         else:
             _run(options)
     except UserError as error:
@@ -285,13 +287,13 @@ def _run(options: argparse.Namespace) -> None:
     code = code_version(Path(__file__).parents[1])
     versions = read_versions(options.versions)
     stores = _stores(options.data, {run.data for run in runs}, options.folder)
-    runner = Runner(options.folder, options.table, stores, code, versions, say=say)
+    runner = Runner(options.folder, options.table, stores, code, versions, log=log)
     if options.missing:
         for run in runner.missing(runs):
-            say(f"{run.block} {run.name} seed {run.config.seed}")
+            log(f"{run.block} {run.name} seed {run.config.seed}")
         return
     torch.set_num_threads(1)
-    keep_freed_memory()
+    tune_glibc_malloc()
     with alone(options.folder):
         runner.run_all(runs, until=options.until)
 
@@ -303,8 +305,8 @@ def _stores(given: Sequence[str], wanted: set[str], folder: Path) -> dict[str, P
         if not path:
             raise UserError(f"--data takes NAME=PATH, got {word!r}")
         stores[name] = PatchStore.open(path)
-    for name in wanted & RECIPES.keys() - stores.keys():
-        stores[name] = PatchStore.open(embedded_store(name, folder / "data"))
+    for name in wanted & BUILTIN_SETS.keys() - stores.keys():
+        stores[name] = PatchStore.open(open_builtin(name, folder / "data"))
     return stores
 
 
@@ -325,7 +327,7 @@ def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """Print at once, also into a file."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()

@@ -31,22 +31,22 @@ from hpsearch.config import (
     SGD,
     Adam,
     BatchHard,
-    Computing,
+    ComputeConfig,
     InBatchHard,
     L2Net,
     Pairs,
+    PKSampler,
     RandomTriplets,
     SoftMargin,
     Stepped,
-    SxK,
     TrialConfig,
     WarmStart,
 )
-from hpsearch.data.builtin_sets import embedded_store
+from hpsearch.data.builtin_sets import open_builtin
 from hpsearch.data.patch_store import PatchStore
-from hpsearch.training.artifact_cache import Artifacts
-from hpsearch.training.devices import keep_freed_memory
-from hpsearch.training.trial import Job, prepare_trial
+from hpsearch.training.artifact_cache import ArtifactCache
+from hpsearch.training.devices import tune_glibc_malloc
+from hpsearch.training.trial import TrialEnvironment, build_trial
 
 SCORES = ("mAP", "verification", "matching", "retrieval")
 REPORTS = 3
@@ -55,10 +55,10 @@ PILOT_SEED = 9
 WARM = 1 / 6
 """Share of the budget that the baseline weights of the stepped way have seen."""
 STAGES = (
-    SxK(groups=32, views=2),
-    SxK(groups=32, views=4),
-    SxK(groups=64, views=6),
-    SxK(groups=128, views=8),
+    PKSampler(groups=32, views=2),
+    PKSampler(groups=32, views=4),
+    PKSampler(groups=64, views=6),
+    PKSampler(groups=128, views=8),
 )
 """S·K = 64, 128, 384 and 1024 with K = 2, 4, 6, 8, as R3 reports (its 386 is no multiple of 6)."""
 
@@ -91,8 +91,8 @@ def main() -> None:
     parser.add_argument("--save", type=Path, default=None)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    keep_freed_memory()
-    store = PatchStore.open(embedded_store("mini", options.folder))
+    tune_glibc_malloc()
+    store = PatchStore.open(open_builtin("mini", options.folder))
     trained = Trained(store, options.save)
     chosen = {name: way for name, way in ways(options).items() if options.only in name}
     tuned = {name: tune(name, config, options, trained) for name, config in chosen.items()}
@@ -100,12 +100,12 @@ def main() -> None:
     for seed in range(options.seeds):
         for name, config in tuned.items():
             runs[name].append(trained.run(config, seed=seed))
-            say(f"seed {seed}: {row(name, runs[name][-1:])}")
-    say(f"{options.patches:,} patches, width {options.width}, {options.seeds} seeds")
-    say(f"| training | rate | seconds | {' | '.join(SCORES)} | ends |")
-    say("|---" * (len(SCORES) + 4) + "|")
+            log(f"seed {seed}: {row(name, runs[name][-1:])}")
+    log(f"{options.patches:,} patches, width {options.width}, {options.seeds} seeds")
+    log(f"| training | rate | seconds | {' | '.join(SCORES)} | ends |")
+    log("|---" * (len(SCORES) + 4) + "|")
     for name, config in tuned.items():
-        say(row(f"{name} | {config.optimiser.lr:g}", runs[name]))
+        log(row(f"{name} | {config.optimiser.lr:g}", runs[name]))
 
 
 def ways(options: argparse.Namespace) -> dict[str, TrialConfig]:
@@ -115,7 +115,7 @@ def ways(options: argparse.Namespace) -> dict[str, TrialConfig]:
     triplets = TrialConfig(
         descriptor=raw, sampler=RandomTriplets(batch=64), patches=options.patches
     )
-    soft, groups = BatchHard(margin=SoftMargin()), SxK(groups=48, views=4)
+    soft, groups = BatchHard(margin=SoftMargin()), PKSampler(groups=48, views=4)
     grown = Stepped(stages=STAGES, below=0.05, window=4096, retry_after=20_000)
     changed = {
         "baseline triplet, Adam": {"optimiser": Adam()},
@@ -143,7 +143,7 @@ def tune(
     runs = []
     for one in short:
         runs.append(trained.run(one, seed=PILOT_SEED))
-        say(f"pilot: {row(f'{name} | {one.optimiser.lr:g}', runs[-1:])}")
+        log(f"pilot: {row(f'{name} | {one.optimiser.lr:g}', runs[-1:])}")
     best = max(range(len(runs)), key=lambda n: runs[n].mean_average_precision)
     return tried[best]
 
@@ -181,15 +181,15 @@ def train(config: TrialConfig, store: PatchStore) -> Ended:
     """To the end of its budget, or until it fails."""
     ended, started = Ended(), time.process_time()
     with tempfile.TemporaryDirectory() as artifacts:
-        job = Job(
+        job = TrialEnvironment(
             store=store,
             split=store.split(),
-            artifacts=Artifacts(artifacts),
+            artifacts=ArtifactCache(artifacts),
             report_every=config.patches // REPORTS,
             validation_points=max(store.counts),
-            computing=Computing(device="cpu"),
+            computing=ComputeConfig(device="cpu"),
         )
-        for report in prepare_trial(config, job).reports():
+        for report in build_trial(config, job).reports():
             ended.status, ended.metrics = report.status, report.metrics
             if "train/stage" in report.metrics:
                 ended.stages.append(round(report.metrics["train/stage"]))
@@ -211,7 +211,7 @@ def row(name: str, runs: list[Ended]) -> str:
     return f"| {name} | {' | '.join(cells)} | {ends or 'completed'} |"
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

@@ -21,10 +21,10 @@ from mlflow import MlflowClient
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "tracking"))
 from outages import Proxy, Server, begin, expected, found, proxy_to, write_trials
 
-from hpsearch.tracking.connection import Tracking
-from hpsearch.tracking.event_log import Ledger
-from hpsearch.tracking.mlflow_sync import Publisher
-from hpsearch.tracking.model_registry import quieten_mlflow
+from hpsearch.tracking.connection import TrackingServer
+from hpsearch.tracking.event_log import EventLog
+from hpsearch.tracking.mlflow_sync import MlflowSync
+from hpsearch.tracking.model_registry import configure_mlflow_logging
 
 TRIALS, PAUSE = 8, 0.5
 """Trials side by side, and seconds between two reports of one."""
@@ -68,7 +68,7 @@ def refusing(server: Server, proxy: Proxy, seconds: float) -> None:
     time.sleep(seconds)
 
 
-def unauthorised(server: Server, proxy: Proxy, seconds: float) -> None:
+def unauthorized(server: Server, proxy: Proxy, seconds: float) -> None:
     """401 to everything, as with wrong credentials that somebody then mends."""
     proxy.refuse("401 Unauthorized")
     time.sleep(seconds)
@@ -82,24 +82,27 @@ def unanswered(server: Server, proxy: Proxy, seconds: float) -> None:
 
 FAULTS: tuple[Fault, ...] = (
     *(nothing, paused, killed, killed_thrice),
-    *(slow, refusing, unauthorised, unanswered),
+    *(slow, refusing, unauthorized, unanswered),
 )
 
 
 def measure(fault: Fault, seconds: float, server: Server, proxy: Proxy) -> str:
     """One search of eight trials with one fault; a row of the table."""
     with tempfile.TemporaryDirectory() as folder:
-        ledger = Ledger(Path(folder) / "ledger.jsonl")
-        begin(ledger)
-        feeding = Publisher(
-            ledger, Tracking(uri=proxy.uri), fault.__name__, Path(folder) / "published.json"
+        event_log = EventLog(Path(folder) / "ledger.jsonl")
+        begin(event_log)
+        feeding = MlflowSync(
+            event_log,
+            TrackingServer(uri=proxy.uri),
+            fault.__name__,
+            Path(folder) / "published.json",
         )
         feeding.start()
         waits: list[float] = []
         reports = round((seconds + 6) / PAUSE)
 
         def train() -> None:
-            waits.append(write_trials(ledger, trials=TRIALS, reports=reports, pause=PAUSE))
+            waits.append(write_trials(event_log, trials=TRIALS, reports=reports, pause=PAUSE))
 
         training = threading.Thread(target=train)
         training.start()
@@ -110,9 +113,9 @@ def measure(fault: Fault, seconds: float, server: Server, proxy: Proxy) -> str:
         proxy.behave()
         training.join()
         ended = time.monotonic()
-        whole = feeding.stop(patience=600)
+        whole = feeding.stop(timeout=600)
         lag = time.monotonic() - ended
-        want, have = expected(ledger), found(ledger, MlflowClient(server.database))
+        want, have = expected(event_log), found(event_log, MlflowClient(server.database))
     lost = len(set(want) - set(have))
     name = fault.__name__.replace("_", " ")
     print(f"{name}: whole {whole}, lost {lost}, same order {want == have}", file=sys.stderr)
@@ -127,7 +130,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--only", default="")
     asked = parser.parse_args()
-    quieten_mlflow()
+    configure_mlflow_logging()
     os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "5"
     with tempfile.TemporaryDirectory() as folder:
         server = Server(Path(folder), f"sqlite:///{folder}/mlflow.db")

@@ -17,9 +17,9 @@ from ray.tune.search.optuna import OptunaSearch
 
 from hpsearch.config import SGD, TrialConfig
 from hpsearch.execution import ray_runtime, tuner, worker
-from hpsearch.search.outcome import guarded
+from hpsearch.search.outcome import to_result
 from hpsearch.search.workspace import SearchRecord, Workspace
-from hpsearch.tracking.model_registry import quieten_mlflow
+from hpsearch.tracking.model_registry import configure_mlflow_logging
 from hpsearch.training.loop import Report
 
 SPACE = '''
@@ -63,14 +63,14 @@ def ours(home: Path, data: Path, trials: int) -> float:
 
     def report_once(config: dict[str, Any], *, objective: Any, **unused: Any) -> None:
         value = config["trial"]["optimiser"]["lr"]
-        tune.report(guarded(Report(100, {"val/mAP": value}, "completed"), objective))
+        tune.report(to_result(Report(100, {"val/mAP": value}, "completed"), objective))
 
-    worker.train = report_once  # the only thing that is not the product's
-    publisher = folder.publisher()
+    worker.train_on_worker = report_once  # the only thing that is not the product's
+    mlflow_sync = folder.mlflow_sync()
     began = time.perf_counter()
-    publisher.start()
+    mlflow_sync.start()
     tuner.run_session(folder)
-    assert publisher.stop(patience=600), publisher.last_error
+    assert mlflow_sync.stop(timeout=600), mlflow_sync.last_error
     seconds = time.perf_counter() - began
     check(uri, trials)
     return seconds
@@ -122,7 +122,7 @@ def check(uri: str, trials: int) -> None:
 
 def overhead(home: Path, data: Path, *, trials: int, rounds: int) -> list[tuple[float, float]]:
     """Seconds of ours and of the stock, by turns, in one Ray session of two CPUs."""
-    quieten_mlflow()
+    configure_mlflow_logging()
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     ray_runtime.start_ray(cpus=2)
     found = []

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hpsearch.data.patch_store import PatchStore, SequencePatches, StoreMeta, write_store
-from hpsearch.rng import stream
+from hpsearch.rng import rng_for
 
 SCENES = {
     "Notre-Dame": ("details_0000", "explore_monuments_0066"),
@@ -22,7 +22,7 @@ SCENES = {
 }
 """Photographs of one place, as found by looking at all of them."""
 TEST_SHARE = 0.3
-LICENCE = (
+LICENSE = (
     "Photographs of GCompris (Debian package gcompris-qt-data 3.1-2), each under its own licence, "
     "see the LICENSE and README files of its activities; not for redistribution with this project"
 )
@@ -36,7 +36,7 @@ def choose_test_part(names: Iterable[str], *, share: float) -> tuple[str, ...]:
         own = sorted(name for name in names if name.startswith(kind))
         fixed = [name for name in own if name[2:] in shared]
         others = [name for name in own if name[2:] not in shared]
-        lots = stream(0, f"scenes {kind}", 0).permutation(others).tolist()
+        lots = rng_for(0, f"scenes {kind}", 0).permutation(others).tolist()
         chosen += [*fixed, *lots[: max(0, round(share * len(own)) - len(fixed))]]
     return tuple(sorted(chosen))
 
@@ -45,7 +45,7 @@ def main() -> None:
     source, target = PatchStore.open(sys.argv[1]), Path(sys.argv[2])
     meta = StoreMeta(
         source="photographs of gcompris-qt-data 3.1-2",
-        licence=LICENCE,
+        licence=LICENSE,
         noise=source.meta.noise,
         split="scenes",
         test=choose_test_part(source.names, share=TEST_SHARE),

@@ -23,15 +23,15 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from hpsearch.config import Computing, TrialConfig
-from hpsearch.config.formatting import title
-from hpsearch.data.builtin_sets import embedded_store
+from hpsearch.config import ComputeConfig, TrialConfig
+from hpsearch.config.formatting import summary
+from hpsearch.data.builtin_sets import open_builtin
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.search.search import Search, load_search
-from hpsearch.training.artifact_cache import Artifacts
-from hpsearch.training.devices import keep_freed_memory
-from hpsearch.training.loop import Progress, Report, Verdict, fit
-from hpsearch.training.trial import DescriptorTask, Job, prepare_trial
+from hpsearch.training.artifact_cache import ArtifactCache
+from hpsearch.training.devices import tune_glibc_malloc
+from hpsearch.training.loop import Progress, Report, StopReason, fit
+from hpsearch.training.trial import DescriptorTask, TrialEnvironment, build_trial
 
 HERE = Path(__file__).parent
 SPACE = HERE / "replay_space.py"
@@ -42,7 +42,7 @@ class Watched:
     """A task that a collapse does not stop; the first verdict is kept."""
 
     task: DescriptorTask
-    verdict: Verdict | None = None
+    verdict: StopReason | None = None
     stopped_at: int | None = None
     seen: int = 0
     seconds: list[float] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Watched:
         self.seen = progress.seen + used
         return loss, used
 
-    def check(self, loss: float) -> Verdict | None:
+    def check(self, loss: float) -> StopReason | None:
         found = self.task.check(loss)
         if self.verdict is None and found is not None:
             self.verdict, self.stopped_at = found, self.seen
@@ -67,8 +67,8 @@ class Watched:
         self.seconds.append(time.process_time() - self._began)
         return metrics
 
-    def worst(self) -> dict[str, float]:
-        return self.task.worst()
+    def failure_metrics(self) -> dict[str, float]:
+        return self.task.failure_metrics()
 
 
 def main() -> None:
@@ -89,16 +89,16 @@ def main() -> None:
 def record(options: argparse.Namespace) -> None:
     """Draw configurations in a fixed order, and run those that are not there yet."""
     torch.set_num_threads(1)
-    keep_freed_memory()
+    tune_glibc_malloc()
     search = load_search(options.space)
-    store = PatchStore.open(embedded_store("mini", options.folder))
-    job = Job(
+    store = PatchStore.open(open_builtin("mini", options.folder))
+    job = TrialEnvironment(
         store=store,
         split=store.split(),
-        artifacts=Artifacts(str((options.folder / "artifacts").absolute())),
+        artifacts=ArtifactCache(str((options.folder / "artifacts").absolute())),
         report_every=search.report_every,
         validation_points=search.validation_points,
-        computing=Computing(device="cpu"),
+        computing=ComputeConfig(device="cpu"),
     )
     done = len(options.lines.read_text().splitlines()) if options.lines.exists() else 0
     for number, (params, config) in enumerate(drawn(search, options.runs)):
@@ -110,7 +110,9 @@ def record(options: argparse.Namespace) -> None:
         row = {**drawn_from, **run(config, job, search)}
         with options.lines.open("a") as lines:
             lines.write(json.dumps(row) + "\n")
-        say(f"{number} {title(config)}: {[round(v, 3) for v in row['objective']]} {row['status']}")
+        log(
+            f"{number} {summary(config)}: {[round(v, 3) for v in row['objective']]} {row['status']}"
+        )
 
 
 def drawn(search: Search, runs: int) -> list[tuple[dict[str, Any], TrialConfig]]:
@@ -124,14 +126,14 @@ def drawn(search: Search, runs: int) -> list[tuple[dict[str, Any], TrialConfig]]
     return [(trial.params, config) for trial, config in zip(trials, configs, strict=True)]
 
 
-def run(config: TrialConfig, job: Job, search: Search) -> dict[str, Any]:
+def run(config: TrialConfig, job: TrialEnvironment, search: Search) -> dict[str, Any]:
     """One configuration to the end of its budget, or to a loss that is no number."""
-    watched = Watched(prepare_trial(config, job).task)
+    watched = Watched(build_trial(config, job).task)
     reports = list(fit(watched, patches=config.patches, report_every=job.report_every))
     last = reports[-1]
     if last.status == "diverged":
         watched.seconds.append(time.process_time() - watched._began)
-    verdict = watched.verdict or Verdict(last.status, last.reason)
+    verdict = watched.verdict or StopReason(last.status, last.reason)
     return {
         "config": config.model_dump_json(),
         "status": verdict.status,
@@ -166,10 +168,10 @@ def write_table(lines: Path, table: Path) -> None:
         row["params"] = json.dumps(row["params"])
     rows = [row for row in before if row["space"] not in spaces] + rows
     pq.write_table(pa.Table.from_pylist(rows), table, compression="zstd")
-    say(f"{len(rows)} runs in {table}, {table.stat().st_size / 1e3:.0f} kB")
+    log(f"{len(rows)} runs in {table}, {table.stat().st_size / 1e3:.0f} kB")
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

@@ -118,7 +118,7 @@ class Replay:
             now, trial, index, number = heapq.heappop(queue)
             row, report = self.table.rows[index], self.table.rows[index].reports[number]
             self.patches += report["seen"] - (row.reports[number - 1]["seen"] if number else 0)
-            if self._told(trial, report):
+            if self._record(trial, report):
                 later = row.seconds[number + 1] - row.seconds[number]
                 heapq.heappush(queue, (now + later, trial, index, number + 1))
                 continue
@@ -138,7 +138,7 @@ class Replay:
             heapq.heappush(queue, (now + first, self.trials, index, 0))
             self.trials += 1
 
-    def _told(self, trial: int, report: Report) -> bool:
+    def _record(self, trial: int, report: Report) -> bool:
         """Whether the trial goes on; as Tune, which keeps a stopping report from the searcher."""
         name, value = str(trial), report["objective"]
         running = report["status"] == "running"

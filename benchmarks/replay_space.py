@@ -24,14 +24,14 @@ from hpsearch.config import (
     L2Net,
     Loss,
     Margin,
-    Optimiser,
+    Optimizer,
     Pairs,
     Percentile,
+    PKSampler,
     RandomTriplets,
     Sampling,
     SoftMargin,
     Stepped,
-    SxK,
     TrialConfig,
     Triplet,
 )
@@ -65,7 +65,7 @@ def suggest(trial: optuna.Trial, *, highest_adam: float = 3e-2) -> TrialConfig:
         ),
         loss=suggest_loss(trial, kind),
         sampler=suggest_sampler(trial, kind),
-        optimiser=suggest_optimiser(trial, highest_adam),
+        optimiser=suggest_optimizer(trial, highest_adam),
         schedule=Cosine() if trial.suggest_categorical("cosine", [False, True]) else Constant(),
         patches=BUDGET,
     )
@@ -112,7 +112,7 @@ def suggest_sampler(trial: optuna.Trial, kind: str) -> Sampling:
     if kind not in ("batch_all", "batch_hard"):
         return Pairs(batch=batch // 2)
     views = trial.suggest_categorical("views", [2, 4, 8])
-    last = SxK(groups=batch // views, views=views)
+    last = PKSampler(groups=batch // views, views=views)
     schedule = trial.suggest_categorical("steps", ["one", "fixed", "stepped"])
     if schedule == "one" or last.patches == 64:
         return last
@@ -124,13 +124,13 @@ def suggest_sampler(trial: optuna.Trial, kind: str) -> Sampling:
     return FixedSteps(stages=stages, at=tuple(n / len(stages) for n in range(1, len(stages))))
 
 
-def _smaller(stage: SxK, factor: int) -> SxK:
+def _smaller(stage: PKSampler, factor: int) -> PKSampler:
     """A batch of so many times fewer patches, with fewer views first: many views collapse."""
     views = max(2, stage.views // factor)
-    return SxK(groups=stage.patches // factor // views, views=views)
+    return PKSampler(groups=stage.patches // factor // views, views=views)
 
 
-def suggest_optimiser(trial: optuna.Trial, highest_adam: float) -> Optimiser:
+def suggest_optimizer(trial: optuna.Trial, highest_adam: float) -> Optimizer:
     if trial.suggest_categorical("optimiser", ["sgd", "adam"]) == "sgd":
         return SGD(lr=trial.suggest_float("sgd_lr", 1e-3, 3.0, log=True), momentum=0.9)
     return Adam(lr=trial.suggest_float("adam_lr", 1e-5, highest_adam, log=True))

@@ -11,7 +11,7 @@ from typing import Any
 
 from replay import Replay, Report, Table
 
-from hpsearch.execution.optuna_searcher import StudySearch
+from hpsearch.execution.optuna_searcher import OptunaSearcher
 from hpsearch.search.pruners import PrunerWithHistory, build_pruner
 from hpsearch.search.search import load_search
 
@@ -21,7 +21,7 @@ class Metered:
     """Our bridge with its study in a file; any row stands for any number of trials."""
 
     table: Table
-    bridge: StudySearch
+    bridge: OptunaSearcher
     every: int
     ended: int = 0
     marks: list[tuple[int, float, float, float]] = field(default_factory=list)
@@ -75,7 +75,7 @@ def scaled(
     pruner = build_pruner(
         search.active_pruner, grace_period=search.first_report, budget=search.budget
     )
-    bridge = StudySearch(folder, space=space, trials=trials)
+    bridge = OptunaSearcher(folder, space=space, trials=trials)
     metered = Metered(table, bridge, trials // marks)
     history = PrunerWithHistory(pruner, direction="maximize", name="scale")
     Replay(table, metered, history, workers=at_once).run()

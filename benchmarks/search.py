@@ -22,7 +22,7 @@ from replay import Replay, Searcher, Table, read_table
 from scale import Metered, scaled
 from searchers import Rows, ours, stock
 
-from hpsearch.data.builtin_sets import embedded_store
+from hpsearch.data.builtin_sets import open_builtin
 from hpsearch.search.pruners import (
     ASHA,
     Hyperband,
@@ -81,13 +81,13 @@ def drive(options: argparse.Namespace, folder: Path) -> None:
 
 def race(options: argparse.Namespace, folder: Path) -> None:
     """Trials a second, ours and the stock's."""
-    data, trials = embedded_store("tiny", options.folder), options.trials or 200
-    say("| round | hpsearch, trials a second | stock, trials a second | ratio |")
-    say("|---|---|---|---|")
+    data, trials = open_builtin("tiny", options.folder), options.trials or 200
+    log("| round | hpsearch, trials a second | stock, trials a second | ratio |")
+    log("|---|---|---|---|")
     for number, (own, other) in enumerate(
         overhead(folder, data, trials=trials, rounds=options.rounds)
     ):
-        say(f"| {number} | {trials / own:.2f} | {trials / other:.2f} | {other / own:.2f} |")
+        log(f"| {number} | {trials / own:.2f} | {trials / other:.2f} | {other / own:.2f} |")
 
 
 def replay(table: Table, space: Path, seeds: int, workers: int, *, pruners: bool) -> None:
@@ -120,10 +120,10 @@ def replay(table: Table, space: Path, seeds: int, workers: int, *, pruners: bool
         for name, (make, build) in arms.items()
     }
     compare(found, table, search.budget)
-    say("\ncollapsed or diverged, of the trials until the best was found, mean over seeds:")
+    log("\ncollapsed or diverged, of the trials until the best was found, mean over seeds:")
     for name, runs in found.items():
         lost = [sum(run.collapses) for run in runs]
-        say(f"{name}: {np.mean(lost):.1f} of {np.mean([run.trials for run in runs]):.1f}")
+        log(f"{name}: {np.mean(lost):.1f} of {np.mean([run.trials for run in runs]):.1f}")
 
 
 def built(search: Search, settings: Pruner) -> Build:
@@ -160,14 +160,14 @@ def compare(found: Mapping[str, list[Replay]], table: Table, budget: int) -> Non
         costs = {n: costs_to(runs, table.best * (1 - goal)) / budget for n, runs in found.items()}
         plain, pruned = list(costs.values())[:2]
         seeds = min(map(len, costs.values()))
-        say(f"\nwithin {goal:.0%} of the best, in full trainings:")
-        say("| search | median | quartiles | missed | median ÷ first | less than second, a seed |")
-        say("|---|---|---|---|---|---|")
+        log(f"\nwithin {goal:.0%} of the best, in full trainings:")
+        log("| search | median | quartiles | missed | median ÷ first | less than second, a seed |")
+        log("|---|---|---|---|---|---|")
         for name, cost in costs.items():
             low, middle, high = np.percentile(cost, [25, 50, 75], method="higher")
             saved = capped(pruned, costs)[:seeds] - capped(cost, costs)[:seeds]
             error = saved.std(ddof=1) / np.sqrt(len(saved))
-            say(
+            log(
                 f"| {name} | {middle:.1f} | {low:.1f} – {high:.1f} | {np.isinf(cost).mean():.0%} | "
                 f"{middle / np.percentile(plain, 50, method='higher'):.2f} | "
                 f"{saved.mean():.1f} ± {error:.1f}, in {(saved > 0).mean():.0%} |"
@@ -175,24 +175,24 @@ def compare(found: Mapping[str, list[Replay]], table: Table, budget: int) -> Non
         for name in [name for name in costs if name not in ("random, no pruning", "hpsearch")]:
             more = capped(costs[name], costs)[:seeds] - capped(costs["hpsearch"], costs)[:seeds]
             error = more.std(ddof=1) / np.sqrt(len(more))
-            say(f"{name} less hpsearch, a seed: {more.mean():.1f} ± {error:.1f}")
+            log(f"{name} less hpsearch, a seed: {more.mean():.1f} ± {error:.1f}")
 
 
 def bill(metered: Metered) -> None:
     """CPU, wall and memory a trial, by how many trials there were before."""
-    say("| trials | CPU ms a trial | wall ms a trial | kB a trial | MB |")
-    say("|---|---|---|---|---|")
+    log("| trials | CPU ms a trial | wall ms a trial | kB a trial | MB |")
+    log("|---|---|---|---|---|")
     for before, after in pairwise(metered.marks):
         count = after[0] - before[0]
         cpu, wall, megabytes = (
             1e3 * (b - a) / count for a, b in zip(before[1:], after[1:], strict=True)
         )
-        say(
+        log(
             f"| {before[0]} – {after[0]} | {cpu:.0f} | {wall:.0f} | {megabytes:.1f} | "
             f"{after[3]:.0f} |"
         )
     parts = ", ".join(f"{what} {s:.1f}" for what, s in metered.seconds.items())
-    say(f"CPU seconds in all: {parts}")
+    log(f"CPU seconds in all: {parts}")
 
 
 def costs_to(runs: list[Replay], target: float) -> np.ndarray:
@@ -210,13 +210,13 @@ def describe(table: Table) -> None:
     """What the table holds."""
     final = np.array([row.final for row in table.rows])
     near = {f"{goal:.0%}": int((final >= table.best * (1 - goal)).sum()) for goal in GOALS}
-    say(f"{len(final)} rows, best {table.best:.4f}, rows within: {near}")
-    say(f"final objective, quartiles: {np.percentile(final, [0, 25, 50, 75, 100]).round(3)}")
+    log(f"{len(final)} rows, best {table.best:.4f}, rows within: {near}")
+    log(f"final objective, quartiles: {np.percentile(final, [0, 25, 50, 75, 100]).round(3)}")
     ends = [row.reports[-1]["status"] for row in table.rows]
-    say(f"ends: { {end: ends.count(end) for end in set(ends)} }")
+    log(f"ends: { {end: ends.count(end) for end in set(ends)} }")
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

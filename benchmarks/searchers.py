@@ -21,10 +21,10 @@ from ray.tune.search import Searcher as RaySearcher
 from ray.tune.search.optuna import OptunaSearch
 from replay import Report, Table
 
-from hpsearch.execution.optuna_searcher import StudySearch
+from hpsearch.execution.optuna_searcher import OptunaSearcher
 from hpsearch.search.samplers import SubsetTPESampler
 from hpsearch.search.search import load_search
-from hpsearch.search.trial_queue import Places
+from hpsearch.search.trial_queue import TrialQueue
 
 CANDIDATES = 24
 """Optuna's default."""
@@ -165,7 +165,7 @@ class Bridged:
         self._bridge.on_trial_complete(trial_id=name, result=report)
 
 
-class InMemory(StudySearch):
+class InMemory(OptunaSearcher):
     """The product's bridge with its study in memory."""
 
     def __init__(self, space: Path, left: Left, *, seed: int, constrained: bool) -> None:
@@ -173,11 +173,11 @@ class InMemory(StudySearch):
         self._constrained = constrained
         search = load_search(space).with_changes(seed=seed, initial_points=())
         study = optuna.create_study(storage=InMemoryStorage(), direction=search.objective.direction)
-        places = Places(search.planned_points, search.seeds_per_point, search.is_finite)
-        self._opened, self._left = (search, study, places), left
+        allocations = TrialQueue(search.planned_points, search.seeds_per_point, search.is_finite)
+        self._opened, self._left = (search, study, allocations), left
 
     def _sampling(self, point: int) -> optuna.Study:
-        study = super()._sampling(point)
+        study = super()._sampler_for(point)
         assert isinstance(study.sampler, SubsetTPESampler), "the space asks for TPE"
         study.sampler = RowTPE(study.sampler.tpe, self._left, study.sampler)
         return study

@@ -31,7 +31,7 @@ from PIL import Image
 
 from hpsearch.data.hpatches_import import import_tree
 from hpsearch.data.patch_store import Patches, PatchStore
-from hpsearch.data.process_pool import in_order, usable_cores
+from hpsearch.data.process_pool import imap_ordered, usable_cores
 from hpsearch.patch_views import VIEW_NAMES
 
 BATCH, ROUNDS, READERS, KINDS = 4096, 60, 10, 2
@@ -49,7 +49,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         tree = make_tree(folder / "tree", options.sequences, options.points)
-        say(f"{usable_cores()} cores, {16 * options.sequences * options.points:,} patches")
+        log(f"{usable_cores()} cores, {16 * options.sequences * options.points:,} patches")
         importing(tree, folder / "s.arrow")
         opening(folder / "s.arrow")
         gathering(folder / "s.arrow")
@@ -78,7 +78,7 @@ def importing(tree: Path, out: Path) -> None:
     folders = sorted(p for p in tree.iterdir() if p.is_dir())
     sample = folders[:DECODED]
     started = processor()
-    bare = seconds(lambda: list(in_order(decode, sample, workers=usable_cores())))
+    bare = seconds(lambda: list(imap_ordered(decode, sample, workers=usable_cores())))
     between = processor()
     with ThreadPoolExecutor() as watcher:
         done = threading.Event()
@@ -89,7 +89,7 @@ def importing(tree: Path, out: Path) -> None:
     effort = (between - started) / share / (processor() - between)
     patches = 16 * sum(PatchStore.open(out).counts)
     bare /= share
-    say(
+    log(
         f"import     {patches / ours:,.0f} patches/s, bare decoding {patches / bare:,.0f}: "
         f"ratio {bare / ours:.2f} (at least 0.8), {effort:.2f} in processor time; "
         f"peak of all processes {peak.result() / 1e9:.2f} GB (at most 1)"
@@ -108,13 +108,13 @@ def opening(path: Path) -> None:
     for _ in range(5):
         times.append(seconds(lambda: stores.append(PatchStore.open(path))))
     grown = (resident() - before) / len(stores)
-    say(f"open       {1e3 * np.median(times):.1f} ms (at most 50), {grown / 1e6:.2f} MB resident")
+    log(f"open       {1e3 * np.median(times):.1f} ms (at most 50), {grown / 1e6:.2f} MB resident")
 
 
 def gathering(path: Path) -> None:
     store = PatchStore.open(path)
     patches = Patches(store, np.arange(sum(store.counts)), store.names)
-    memory = patches.all(noisy=True).reshape(-1, 32, 32)
+    memory = patches.load_all(noisy=True).reshape(-1, 32, 32)
     rng = np.random.default_rng(0)
     ours, peer = [], []
     for _ in range(ROUNDS):  # alternating, so that both meet the same load of the machine
@@ -123,7 +123,7 @@ def gathering(path: Path) -> None:
         rows = rng.integers(len(memory), size=BATCH)
         ours.append(seconds(lambda: patches.gather(rows, noisy=True)))  # noqa: B023
     ratio = np.median(peer) / np.median(ours)
-    say(
+    log(
         f"gather     {1e3 * np.median(ours):.2f} ms a batch of {BATCH}, numpy.take "
         f"{1e3 * np.median(peer):.2f} ms: ratio {ratio:.2f} (at least 0.5)"
     )
@@ -140,7 +140,7 @@ def sharing(path: Path) -> None:
     mapped, shared = np.array([queue.get(timeout=300) for _ in readers]).sum(axis=0) / 1e9
     for reader in readers:
         reader.join()
-    say(
+    log(
         f"share      {READERS} readers map {mapped:.1f} GB of a {path.stat().st_size / 1e9:.1f} GB "
         f"file together and hold {shared:.1f} GB"
     )
@@ -197,7 +197,7 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hpsearch.shapes import Float, Int
-from hpsearch.training.descriptor_trainer import Learner
+from hpsearch.training.descriptor_trainer import DescriptorTrainer
 from hpsearch.training.loop import Progress
 from hpsearch.training.trial import DescriptorTask
 
@@ -40,7 +40,7 @@ class Trace:
         """CPU seconds of this run, over all sessions."""
         return self.earlier_seconds + time.process_time() - self.began
 
-    def add(self, loss: float, used: int, seen: int, learner: Learner) -> None:
+    def add(self, loss: float, used: int, seen: int, learner: DescriptorTrainer) -> None:
         """Take note of a step; ``seen`` counts its ``used`` patches too."""
         self.total, self.steps, self.patches = (
             self.total + loss,
@@ -52,7 +52,7 @@ class Trace:
         found = {
             "seen": float(seen),
             "loss": self.total / self.steps,
-            "stage": float(learner.stepper.stage) if learner.stepper else 0.0,
+            "stage": float(learner.batch_schedule.stage) if learner.batch_schedule else 0.0,
             **look(learner),
         }
         for name, value in found.items():
@@ -77,31 +77,31 @@ class TracedTask(DescriptorTask):
     """As its base, and nothing that trains is changed; the trace is part of the checkpoint."""
 
     trace: Trace = field(default_factory=Trace)
-    told: list[dict[str, Any]] = field(default_factory=list)
+    output: list[dict[str, Any]] = field(default_factory=list)
     """All reports so far, as dictionaries."""
 
     def step(self, progress: Progress) -> tuple[Tensor, int]:
         """One batch."""
         loss, used = super().step(progress)
-        self.trace.add(float(loss), used, progress.seen + used, self.learner)
+        self.trace.add(float(loss), used, progress.seen + used, self.trainer)
         return loss, used
 
     def evaluate(self) -> dict[str, float]:
         """As the base, with the ratio of the latest batch's negative to positive distances."""
-        return {**super().evaluate(), "train/ratio": self.learner.dispersion().ratio}
+        return {**super().evaluate(), "train/ratio": self.trainer.dispersion().contrast}
 
     def state(self) -> dict[str, Any]:
         """As the base, with the trace and the reports."""
-        return {**super().state(), "trace": self.trace.state(), "told": list(self.told)}
+        return {**super().state(), "trace": self.trace.state(), "told": list(self.output)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from ``state``."""
         super().restore(state)
         self.trace.restore(state["trace"])
-        self.told[:] = state["told"]
+        self.output[:] = state["told"]
 
 
-def look(learner: Learner) -> dict[str, float]:
+def look(learner: DescriptorTrainer) -> dict[str, float]:
     """What the latest batch looks like to batch hard, whatever the loss.
 
     Returns:
@@ -110,8 +110,8 @@ def look(learner: Learner) -> dict[str, float]:
         ``won``: share of anchors whose farthest positive is nearer than any negative;
         ``norm``: mean length of a descriptor.
     """
-    assert learner._latest is not None, "a step comes first"
-    return {"ratio": learner.dispersion().ratio, **hardest(*learner._latest)}
+    assert learner._latest_descriptors is not None, "a step comes first"
+    return {"ratio": learner.dispersion().contrast, **hardest(*learner._latest_descriptors)}
 
 
 @torch.no_grad()

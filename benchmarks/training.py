@@ -28,18 +28,24 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hpsearch.config import Adam, BatchHard, DenoiserTrial, L2Net, Noisy, SxK, TrialConfig
-from hpsearch.data.builtin_sets import embedded_store
+from hpsearch.config import Adam, BatchHard, DenoiserTraining, L2Net, Noisy, PKSampler, TrialConfig
+from hpsearch.data.builtin_sets import open_builtin
 from hpsearch.data.patch_store import Patches, PatchStore
 from hpsearch.data.samplers import sample
 from hpsearch.losses import build_loss
 from hpsearch.models import build_denoiser, build_descriptor
 from hpsearch.patch_views import VIEWS
-from hpsearch.rng import stream
-from hpsearch.training.artifact_cache import Artifacts
+from hpsearch.rng import rng_for
+from hpsearch.training.artifact_cache import ArtifactCache
 from hpsearch.training.denoiser_training import DenoiserTask
-from hpsearch.training.descriptor_trainer import Learner
-from hpsearch.training.devices import Compute, Rows, choose_device, keep_freed_memory, resident
+from hpsearch.training.descriptor_trainer import DescriptorTrainer
+from hpsearch.training.devices import (
+    Compute,
+    LazyRows,
+    choose_device,
+    device_resident,
+    tune_glibc_malloc,
+)
 from hpsearch.training.inputs import training_input
 from hpsearch.training.loop import Progress
 
@@ -65,7 +71,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     train, device = patches(options), choose_device()
-    say(f"torch {torch.__version__}, {device}, {options.threads} threads, {len(train)} points")
+    log(f"torch {torch.__version__}, {device}, {options.threads} threads, {len(train)} points")
     descriptors(options)
     mining(options, device)
     denoisers(train, device)
@@ -89,16 +95,16 @@ def descriptors(options: argparse.Namespace) -> None:
         times = interleaved(
             {**steps, "product": product(choose_device())}, options.rounds, choose_device()
         )
-    say(f"L2-Net width {options.width}, batch hard, S·K = {options.batch}, Adam")
-    say("| way | s a step | patches/s | × plain |\n|---|---|---|---|")
+    log(f"L2-Net width {options.width}, batch hard, S·K = {options.batch}, Adam")
+    log("| way | s a step | patches/s | × plain |\n|---|---|---|---|")
     best_plain = min(seconds for way, seconds in times.items() if way.startswith("DataLoader"))
     rate = 2 * SIDE**3 / times.pop("product")
     for way, seconds in times.items():
         here = options.batch / seconds
-        say(f"| {way} | {seconds:.3f} | {here:.0f} | {best_plain / seconds:.2f} |")
+        log(f"| {way} | {seconds:.3f} | {here:.0f} | {best_plain / seconds:.2f} |")
     if options.width == 1:
         work = STEP * MEGAFLOP * 1e6 * options.batch / times["ours"]
-        say(f"matrix product {rate / 1e9:.0f} GFLOP/s, ours {work / rate:.0%} of it")
+        log(f"matrix product {rate / 1e9:.0f} GFLOP/s, ours {work / rate:.0%} of it")
 
 
 @contextmanager
@@ -137,7 +143,7 @@ def serve(make: Make, options: argparse.Namespace, pipe: Connection) -> None:
 
 def patches(options: argparse.Namespace) -> Patches:
     """The training part of the mini set."""
-    store = PatchStore.open(embedded_store("mini", options.folder))
+    store = PatchStore.open(open_builtin("mini", options.folder))
     return store.part(store.split(), "train")
 
 
@@ -147,7 +153,7 @@ def configuration(options: argparse.Namespace) -> TrialConfig:
         input=Noisy(),
         descriptor=L2Net(width=options.width),
         loss=BatchHard(),
-        sampler=SxK(groups=options.batch // 4, views=4),
+        sampler=PKSampler(groups=options.batch // 4, views=4),
         optimiser=Adam(lr=1e-3),
         patches=10**9,
     )
@@ -156,9 +162,11 @@ def configuration(options: argparse.Namespace) -> TrialConfig:
 def ours(config: TrialConfig, train: Patches, device: torch.device, *, compiled: bool) -> Step:
     """A step as trials take it."""
     if device.type == "cpu":
-        keep_freed_memory()
-    _, feed = training_input(config.input, train, Artifacts("/nowhere"), device)
-    learner = Learner(config, train.sequence_of, feed, Compute(device=device, compiled=compiled))
+        tune_glibc_malloc()
+    _, feed = training_input(config.input, train, ArtifactCache("/nowhere"), device)
+    learner = DescriptorTrainer(
+        config, train.sequence_of, feed, Compute(device=device, compiled=compiled)
+    )
 
     def step(number: int) -> None:
         learner.step(Progress(seen=number, step=number))
@@ -170,7 +178,7 @@ class InMemory(Dataset):
     """One patch and its point at a time."""
 
     def __init__(self, train: Patches) -> None:
-        self.pixels = train.all(noisy=True).reshape(-1, 1, 32, 32)
+        self.pixels = train.load_all(noisy=True).reshape(-1, 1, 32, 32)
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -182,29 +190,29 @@ class InMemory(Dataset):
 class Groups(Sampler):
     """S·K rows at a time."""
 
-    def __init__(self, sampler: SxK, train: Patches) -> None:
+    def __init__(self, sampler: PKSampler, train: Patches) -> None:
         self.sampler, self.train = sampler, train
 
     def __iter__(self) -> Iterator[list[int]]:
         number = 0
         while True:
-            rng = stream(0, "plain", number := number + 1)
+            rng = rng_for(0, "plain", number := number + 1)
             yield sample(self.sampler, self.train.sequence_of, rng).rows[0].tolist()
 
 
 def plain(config: TrialConfig, train: Patches, device: torch.device, *, workers: int) -> Step:
     """A step as a researcher would write it."""
-    assert isinstance(config.sampler, SxK)
+    assert isinstance(config.sampler, PKSampler)
     batches = Groups(config.sampler, train)
     loader = iter(DataLoader(InMemory(train), batch_sampler=batches, num_workers=workers))
     network = plain_network(config.descriptor.width).to(device)
-    optimiser, loss = torch.optim.Adam(network.parameters(), lr=1e-3), plain_loss()
+    optimizer, loss = torch.optim.Adam(network.parameters(), lr=1e-3), plain_loss()
 
     def step(number: int) -> None:
         given, labels = next(loader)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss(network(given.to(device)), labels.to(device)).backward()
-        optimiser.step()
+        optimizer.step()
 
     return step
 
@@ -249,8 +257,8 @@ def product(device: torch.device) -> Step:
 
 def mining(options: argparse.Namespace, device: torch.device) -> None:
     """What loss and mining cost beside the network."""
-    network = Compute(device=device).place(build_descriptor(L2Net(width=options.width), seed=0))
-    loss = build_loss(BatchHard(), SxK(groups=256, views=4))
+    network = Compute(device=device).to_device(build_descriptor(L2Net(width=options.width), seed=0))
+    loss = build_loss(BatchHard(), PKSampler(groups=256, views=4))
     given = torch.rand(1024, 1, 32, 32, device=device) * 255
     found = torch.rand(1, 1024, 128, device=device, requires_grad=True)
     ways: dict[str, Step] = {
@@ -259,20 +267,20 @@ def mining(options: argparse.Namespace, device: torch.device) -> None:
     }
     times = interleaved(ways, 3, device)
     share = times["loss"] / sum(times.values())
-    say(f"loss and mining of 1024 patches: {times['loss'] * 1e3:.1f} ms, {share:.1%} of the step")
+    log(f"loss and mining of 1024 patches: {times['loss'] * 1e3:.1f} ms, {share:.1%} of the step")
 
 
 def denoisers(train: Patches, device: torch.device) -> None:
     """Patches per second of training the shallow U-Net."""
-    say("| shallow U-Net, batch | patches/s |\n|---|---|")
-    noisy, clean = (resident(Rows(train, noisy=n), device) for n in (True, False))
+    log("| shallow U-Net, batch | patches/s |\n|---|---|")
+    noisy, clean = (device_resident(LazyRows(train, noisy=n), device) for n in (True, False))
     for batch in (64, 512, 1024, 4096) if device.type == "cuda" else (64, 512):
-        config = DenoiserTrial(batch=batch, patches=10**9)
+        config = DenoiserTraining(batch=batch, patches=10**9)
         network: nn.Module = build_denoiser(config.network, seed=0)
-        network = Compute(device=device).place(network)
-        task = DenoiserTask(config, network, noisy, clean, rows=VIEWS * len(train))
+        network = Compute(device=device).to_device(network)
+        task = DenoiserTask(config, network, noisy, clean, num_rows=VIEWS * len(train))
         seconds = interleaved({"": partial(denoise_step, task)}, 5, device)[""]
-        say(f"| {batch} | {batch / seconds:.0f} |")
+        log(f"| {batch} | {batch / seconds:.0f} |")
 
 
 def denoise_step(task: DenoiserTask, number: int) -> object:
@@ -292,7 +300,7 @@ def interleaved(ways: Mapping[str, Step], rounds: int, device: torch.device) -> 
     return {way: statistics.median(found[2:]) for way, found in times.items()}
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
-FULL_WORDS = ("No space left on device", "Disk quota exceeded")
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL_MESSAGES = ("No space left on device", "Disk quota exceeded")
 """What the system calls them, for whoever has the text alone."""
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A draft to write beside ``path``, which it replaces when the block ends.
 
     If the block raises, the draft is removed and what stood at ``path`` still does. A draft that a
@@ -30,14 +30,14 @@ def whole(path: Path) -> Iterator[Path]:
         raise
 
 
-def write_whole(path: Path, content: str | bytes, *, private: bool = False) -> None:
+def write_atomic(path: Path, content: str | bytes, *, private: bool = False) -> None:
     """Replace a file's content, and make its folder if need be.
 
     Args:
         private: whether only its owner may read it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as draft:
+    with atomic_write(path) as draft:
         draft.touch(mode=0o600 if private else 0o666)
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
 
@@ -48,57 +48,58 @@ def make_private(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-def is_full_disk(error: BaseException) -> bool:
+def is_disk_full(error: BaseException) -> bool:
     """Whether the cause, however far down, is a disk without room."""
     return any(
-        getattr(cause, "errno", None) in FULL or any(words in str(cause) for words in FULL_WORDS)
-        for cause in _causes(error)
+        getattr(cause, "errno", None) in DISK_FULL_ERRNOS
+        or any(words in str(cause) for words in DISK_FULL_MESSAGES)
+        for cause in _cause_chain(error)
     )
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def _cause_chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
-DIGEST = 32
+DIGEST_BYTES = 32
 """Bytes of the SHA-256 that end what is sealed."""
 
 
-def digest(payload: bytes | pa.Buffer) -> bytes:
+def checksum(payload: bytes | pa.Buffer) -> bytes:
     """What a payload is sealed with."""
     return hashlib.sha256(payload).digest()
 
 
-def unsealed(stored: pa.Buffer) -> pa.Buffer | None:
+def verify_checksum(stored: pa.Buffer) -> pa.Buffer | None:
     """The payload, without copying; None if it is not as it was when it was sealed."""
-    if stored.size < DIGEST:
+    if stored.size < DIGEST_BYTES:
         return None
-    payload = stored.slice(0, stored.size - DIGEST)
-    same = digest(payload) == stored.slice(stored.size - DIGEST).to_pybytes()
+    payload = stored.slice(0, stored.size - DIGEST_BYTES)
+    same = checksum(payload) == stored.slice(stored.size - DIGEST_BYTES).to_pybytes()
     return payload if same else None
 
 
-def write_sealed(path: Path, payload: bytes) -> None:
+def write_with_checksum(path: Path, payload: bytes) -> None:
     """Replace a file, which a reader sees as it was or as it is now.
 
     Raises:
         OSError: if it cannot be written; the file is then as it was, and no draft is left.
     """
-    with whole(path) as draft, draft.open("wb") as file:
+    with atomic_write(path) as draft, draft.open("wb") as file:
         file.write(payload)
-        file.write(digest(payload))
+        file.write(checksum(payload))
 
 
-def read_sealed(path: Path) -> bytes | None:
+def read_with_checksum(path: Path) -> bytes | None:
     """What was written; None if there is nothing, or it is damaged.
 
     Raises:
         OSError: if there is something that cannot be read.
     """
     try:
-        found = unsealed(pa.py_buffer(path.read_bytes()))
+        found = verify_checksum(pa.py_buffer(path.read_bytes()))
     except FileNotFoundError:
         return None
     return None if found is None else found.to_pybytes()

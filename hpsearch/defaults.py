@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-HOME = Path("runs")
+DEFAULT_HOME = Path("runs")
 """Folder for data, searches and MLflow's files."""
-MODEL = "patch-descriptor"
+DEFAULT_MODEL_NAME = "patch-descriptor"
 """Name of the model in the MLflow registry."""

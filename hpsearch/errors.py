@@ -1,6 +1,6 @@
 """What a user can mend, told apart from what is our bug."""
 
-INTERRUPTED = 130
+EXIT_INTERRUPTED = 130
 """Exit code of a command that was stopped and can go on, as a shell has it for Ctrl-C."""
 
 

@@ -10,10 +10,13 @@ SIDE = 32
 LEVELS = ("easy", "hard", "tough")
 """Levels of geometric jitter (and of noise): views e1..e5, h1..h5, t1..t5."""
 
-IMAGES = 5
+IMAGES_PER_LEVEL = 5
 """Target images of a sequence; image 0 is the reference."""
 
-VIEW_NAMES = ("ref", *(f"{level[0]}{image}" for level in LEVELS for image in range(1, IMAGES + 1)))
+VIEW_NAMES = (
+    "ref",
+    *(f"{level[0]}{image}" for level in LEVELS for image in range(1, IMAGES_PER_LEVEL + 1)),
+)
 """``ref, e1..e5, h1..h5, t1..t5``: names of the official strips and descriptor files."""
 
 VIEWS = len(VIEW_NAMES)
@@ -25,4 +28,4 @@ TASKS = ("verification", "matching", "retrieval")
 
 def view_of(image: Int[np.ndarray, " n"], *, level: int) -> Int[np.ndarray, " n"]:
     """Index into ``VIEW_NAMES`` of images 0..5 at a level 0..2; image 0 is always ``ref``."""
-    return np.where(image == 0, 0, IMAGES * level + image)
+    return np.where(image == 0, 0, IMAGES_PER_LEVEL * level + image)

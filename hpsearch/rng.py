@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def stream(seed: int, role: str, step: int) -> np.random.Generator:
+def rng_for(seed: int, role: str, step: int) -> np.random.Generator:
     """Generator that is a pure function of its three arguments.
 
     Batch number ``step`` comes from its own stream, so a resumed run needs no sampler state.

@@ -19,13 +19,13 @@ from hpsearch.config import (
     Cosine,
     Denoised,
     Denoiser,
-    DenoiserTrial,
+    DenoiserTraining,
     DnCNN,
     DnCNNTransfer,
     HardMargin,
     InBatchHard,
     L2Net,
-    Optimiser,
+    Optimizer,
     Pairs,
     ShallowUNet,
     TrialConfig,
@@ -44,10 +44,10 @@ KINDS = ["shallow", "unet", "dncnn", *(["dncnn_transfer"] if PRETRAINED else [])
 
 def suggest(trial: optuna.Trial) -> TrialConfig:
     """One descriptor for all, good enough to feel what a denoiser leaves."""
-    denoiser = DenoiserTrial(
+    denoiser = DenoiserTraining(
         network=suggest_network(trial),
         loss="mse" if trial.suggest_categorical("mse", [False, True]) else "mae",
-        optimiser=suggest_optimiser(trial),
+        optimiser=suggest_optimizer(trial),
         schedule=Cosine(),
         batch=trial.suggest_categorical("denoiser_batch", [16, 64, 256]),
         patches=DENOISER_BUDGET,
@@ -84,7 +84,7 @@ def suggest_network(trial: optuna.Trial) -> Denoiser:
             return DnCNNTransfer(weights=PRETRAINED, head=DnCNN(depth=5))
 
 
-def suggest_optimiser(trial: optuna.Trial) -> Optimiser:
+def suggest_optimizer(trial: optuna.Trial) -> Optimizer:
     """Errors are in grey levels, up to 255: SGD needs far smaller rates than Adam."""
     if trial.suggest_categorical("denoiser_optimiser", ["sgd", "adam"]) == "sgd":
         lr = trial.suggest_float("denoiser_sgd_lr", 1e-6, 1e-3, log=True)
@@ -117,7 +117,7 @@ SEARCH = Search(
     trials=24,
     initial_points=TABLES,
     baseline=TrialConfig(
-        input=Denoised(denoiser=DenoiserTrial(network=ShallowUNet(width=SCALE))),
+        input=Denoised(denoiser=DenoiserTraining(network=ShallowUNet(width=SCALE))),
         descriptor=L2Net(width=WIDTH),
         patches=BUDGET,
     ),

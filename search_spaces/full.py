@@ -43,7 +43,7 @@ def suggest(trial: optuna.Trial) -> c.TrialConfig:
         ),
         loss=suggest_loss(trial, kind),
         sampler=suggest_sampler(trial, kind),
-        optimiser=suggest_optimiser(trial),
+        optimiser=suggest_optimizer(trial),
         schedule=SCHEDULES[trial.suggest_categorical("schedule", list(SCHEDULES))],
         augmentation=TURNS[trial.suggest_categorical("turns", list(TURNS))],
         warm_start=c.WarmStart(patches=24_000) if warm else None,
@@ -58,7 +58,7 @@ def suggest_input(trial: optuna.Trial) -> c.Input:
             return c.Noisy()
         case "clean":
             return c.Clean()
-    denoiser = c.DenoiserTrial(
+    denoiser = c.DenoiserTraining(
         network=DENOISERS[trial.suggest_categorical("denoiser", list(DENOISERS))],
         optimiser=c.Adam(lr=trial.suggest_categorical("denoiser_lr", [1e-3, 3e-3])),
         batch=trial.suggest_categorical("denoiser_batch", [64, 256]),
@@ -125,16 +125,16 @@ def suggest_groups(trial: optuna.Trial, batch: int) -> c.Sampling:
     views = trial.suggest_categorical("views", [2, 4, 8])
     steps = trial.suggest_categorical("steps", ["one", "fixed", "stepped"])
     if steps == "one":
-        return c.SxK(groups=batch // views, views=views)
+        return c.PKSampler(groups=batch // views, views=views)
     count = (batch // 64).bit_length()
     growing = [(64 * 2**i, min(views, 2 * 2**i)) for i in range(count - 1)]
-    stages = tuple(c.SxK(groups=n // k, views=k) for n, k in [*growing, (batch, views)])
+    stages = tuple(c.PKSampler(groups=n // k, views=k) for n, k in [*growing, (batch, views)])
     if steps == "fixed":
         return c.FixedSteps(stages=stages, at=tuple(i / count for i in range(1, count)))
     return c.Stepped(stages=stages, below=trial.suggest_float("below", 0.02, 0.4))
 
 
-def suggest_optimiser(trial: optuna.Trial) -> c.Optimiser:
+def suggest_optimizer(trial: optuna.Trial) -> c.Optimizer:
     """Each with the learning rates at which it works at all."""
     decay = trial.suggest_float("weight_decay", 1e-6, 1e-2, log=True)
     kind = trial.suggest_categorical("optimiser", ["sgd", "adam", "adamw"])

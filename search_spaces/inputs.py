@@ -3,7 +3,7 @@
 The reports disagree. R2, with random triplets, found clean training patches best by far; R1, with
 in-batch hard negatives, found denoised ones slightly better, best of all after clean ones. So both
 losses are here. 5 inputs, 2 losses and 3 seeds, each to the end: 30 trials of about a minute of one
-core. On the whole of N-HPatches, with a GPU: ``WIDTH = 1``, ``DENOISER = DenoiserTrial(
+core. On the whole of N-HPatches, with a GPU: ``WIDTH = 1``, ``DENOISER = DenoiserTraining(
 patches=1_000_000)``, ``BUDGET = 1_280_000``, ``--data STORE``.
 """
 
@@ -14,7 +14,7 @@ from hpsearch.config import (
     Adam,
     Clean,
     Denoised,
-    DenoiserTrial,
+    DenoiserTraining,
     HardMargin,
     InBatchHard,
     Input,
@@ -32,7 +32,7 @@ from hpsearch.search.search import Search
 
 BUDGET = 96_000  # patches a trial
 WIDTH = 0.25
-DENOISER = DenoiserTrial(network=ShallowUNet(width=0.25))  # trained once for all trials
+DENOISER = DenoiserTraining(network=ShallowUNet(width=0.25))  # trained once for all trials
 INPUTS: dict[str, Input] = {
     "noisy": Noisy(),
     "clean": Clean(),  # scored on noisy patches all the same: what a denoiser is worth

@@ -21,13 +21,13 @@ from hpsearch.config import (
     L2Net,
     Loss,
     Margin,
-    Optimiser,
+    Optimizer,
     Pairs,
     Percentile,
+    PKSampler,
     RandomTriplets,
     Sampling,
     SoftMargin,
-    SxK,
     TrialConfig,
     Triplet,
 )
@@ -58,7 +58,7 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
         ),
         loss=suggest_loss(trial, kind),
         sampler=suggest_sampler(trial, kind),
-        optimiser=suggest_optimiser(trial),
+        optimiser=suggest_optimizer(trial),
         schedule=Cosine(),
         patches=BUDGET,
     )
@@ -110,10 +110,10 @@ def suggest_sampler(trial: optuna.Trial, kind: str) -> Sampling:
     if kind in ON_PAIRS:
         return Pairs(batch=batch // 2)
     views = trial.suggest_categorical("views", [2, 4, 8])
-    return SxK(groups=batch // views, views=views)
+    return PKSampler(groups=batch // views, views=views)
 
 
-def suggest_optimiser(trial: optuna.Trial) -> Optimiser:
+def suggest_optimizer(trial: optuna.Trial) -> Optimizer:
     """Each with the learning rates at which it works at all."""
     if trial.suggest_categorical("optimiser", ["sgd", "adam"]) == "sgd":
         return SGD(lr=trial.suggest_float("sgd_lr", 1e-2, 3.0, log=True), momentum=0.9)

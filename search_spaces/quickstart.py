@@ -10,20 +10,20 @@ from hpsearch.config import (
     Adam,
     BatchHard,
     Denoised,
-    DenoiserTrial,
+    DenoiserTraining,
     HardMargin,
     HardNet,
     Input,
     L2Net,
     Loss,
     Noisy,
-    Optimiser,
+    Optimizer,
     Pairs,
+    PKSampler,
     RandomTriplets,
     Sampler,
     ShallowUNet,
     SoftMargin,
-    SxK,
     TrialConfig,
     Triplet,
 )
@@ -32,7 +32,7 @@ from hpsearch.search.search import Search
 BUDGET = 48_000  # patches a trial
 BATCH = 192  # patches a step, whatever the sampler: trials then take the same number of steps
 WIDTH = 0.25  # a sixteenth of the multiplications of the published network
-DENOISER = DenoiserTrial(network=ShallowUNet(width=0.25), patches=12_000)  # one for all trials
+DENOISER = DenoiserTraining(network=ShallowUNet(width=0.25), patches=12_000)  # one for all trials
 
 
 def suggest(trial: optuna.Trial) -> TrialConfig:
@@ -54,7 +54,7 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
         ),
         loss=loss,
         sampler=sampler,
-        optimiser=suggest_optimiser(trial),
+        optimiser=suggest_optimizer(trial),
         patches=BUDGET,
     )
 
@@ -69,7 +69,7 @@ def suggest_loss(trial: optuna.Trial) -> tuple[Loss, Sampler]:
             views = trial.suggest_categorical("views", [2, 4, 8])
             return (
                 BatchHard(margin=SoftMargin() if margin == "soft" else HardMargin()),
-                SxK(groups=BATCH // views, views=views),
+                PKSampler(groups=BATCH // views, views=views),
             )
         case _:
             return HardNet(), Pairs(batch=BATCH // 2)
@@ -82,7 +82,7 @@ def suggest_input(trial: optuna.Trial) -> Input:
     return Denoised(denoiser=DENOISER)
 
 
-def suggest_optimiser(trial: optuna.Trial) -> Optimiser:
+def suggest_optimizer(trial: optuna.Trial) -> Optimizer:
     """Each with the learning rates at which it works at all."""
     if trial.suggest_categorical("optimiser", ["sgd", "adam"]) == "sgd":
         return SGD(lr=trial.suggest_float("sgd_lr", 1e-2, 1.0, log=True), momentum=0.9)

@@ -16,10 +16,10 @@ from hpsearch.config import (
     FixedSteps,
     HardMargin,
     L2Net,
+    PKSampler,
     Sampling,
     SoftMargin,
     Stepped,
-    SxK,
     TrialConfig,
     WarmStart,
 )
@@ -57,7 +57,7 @@ def suggest_sampler(trial: optuna.Trial) -> Sampling:
     views = trial.suggest_categorical("last_views", [2, 4, 8, 16])
     steps = trial.suggest_categorical("steps", ["one", "fixed", "stepped"])
     if steps == "one":
-        return SxK(groups=last // views, views=views)
+        return PKSampler(groups=last // views, views=views)
     first = trial.suggest_categorical("first_batch", [32, 64])
     stages = doubled(first, last, views)
     if steps == "fixed":
@@ -70,12 +70,12 @@ def suggest_sampler(trial: optuna.Trial) -> Sampling:
     )
 
 
-def doubled(first: int, last: int, views: int) -> tuple[SxK, ...]:
+def doubled(first: int, last: int, views: int) -> tuple[PKSampler, ...]:
     """From ``first`` to ``last`` patches a batch in doublings, and from 2 to ``views`` views."""
     steps = (last // first).bit_length() - 1
     growing = [(first * 2**i, min(views, 2 * 2**i)) for i in range(steps)]
     stages = [*growing, (last, views)]
-    return tuple(SxK(groups=patches // k, views=k) for patches, k in stages)
+    return tuple(PKSampler(groups=patches // k, views=k) for patches, k in stages)
 
 
 R3 = {"margin": "soft", "warm_start": True, "lr": 2e-4, "turns": "none", "last_batch": 1024,

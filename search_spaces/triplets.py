@@ -11,7 +11,7 @@ import optuna
 from hpsearch.config import (
     SGD,
     Denoised,
-    DenoiserTrial,
+    DenoiserTraining,
     L2Net,
     MinedTriplets,
     RandomTriplets,
@@ -42,7 +42,9 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
     """The coursework's baseline, but for the triplets."""
     return TrialConfig(
         # R2 found it best to train on clean patches and to test on denoised ones.
-        input=Denoised(denoiser=DenoiserTrial(network=ShallowUNet(width=WIDTH)), train_on="clean"),
+        input=Denoised(
+            denoiser=DenoiserTraining(network=ShallowUNet(width=WIDTH)), train_on="clean"
+        ),
         descriptor=L2Net(width=WIDTH, norm_momentum=0.1),
         loss=Triplet(),
         sampler=TRIPLETS[trial.suggest_categorical("triplets", list(TRIPLETS))],

@@ -15,10 +15,10 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import pytest
 
-from hpsearch.data.builtin_sets import embedded_store
+from hpsearch.data.builtin_sets import open_builtin
 from hpsearch.data.patch_store import PatchStore
-from hpsearch.training.artifact_cache import Artifacts
-from hpsearch.training.trial import Job
+from hpsearch.training.artifact_cache import ArtifactCache
+from hpsearch.training.trial import TrialEnvironment
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,13 +34,13 @@ def forget_servers() -> None:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> PatchStore:
     """Six photographs at half size, 32 points each."""
     folder = Path(os.environ.get("HPSEARCH_TEST_DATA") or tmp_path_factory.mktemp("data"))
-    return PatchStore.open(embedded_store("tiny", folder))
+    return PatchStore.open(open_builtin("tiny", folder))
 
 
 @pytest.fixture
-def job(tiny: PatchStore, tmp_path: Path) -> Job:
+def job(tiny: PatchStore, tmp_path: Path) -> TrialEnvironment:
     """What the trials of a small search on these have in common."""
-    return Job(
-        store=tiny, split=tiny.split(), artifacts=Artifacts(str(tmp_path / "artifacts")),
+    return TrialEnvironment(
+        store=tiny, split=tiny.split(), artifacts=ArtifactCache(str(tmp_path / "artifacts")),
         report_every=60, validation_points=8,
     )  # fmt: skip

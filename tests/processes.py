@@ -31,9 +31,9 @@ def begin(*words: object, log: Path, **variables: str) -> subprocess.Popen[bytes
 
     It heeds SIGINT even where these tests run in the background of a shell, which ignores it.
     """
-    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    handle = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with log.open("ab") as out:
         return subprocess.Popen(
             _call(words), env=environment(**variables), stdout=out, stderr=out,
-            start_new_session=True, preexec_fn=heed,
+            start_new_session=True, preexec_fn=handle,
         )  # fmt: skip

@@ -23,7 +23,7 @@ LAYERS = [
     {"console"},
     {"cli"},
 ]
-RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
+RANK = {package: rank for rank, packages in enumerate(LAYERS) for package in packages}
 SOLE_IMPORTER = {
     "ray": ("execution",),
     "mlflow": ("tracking",),
@@ -61,12 +61,12 @@ def imports_of(path: Path) -> set[str]:
     return found
 
 
-def room_of(path: Path) -> str:
-    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    return "cli" if room == "__main__" else room
+def package_of(path: Path) -> str:
+    package = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return "cli" if package == "__main__" else package
 
 
-def rooms_imported(path: Path) -> set[str]:
+def packages_imported(path: Path) -> set[str]:
     parts = [name.split(".") for name in imports_of(path)]
     return {p[1] for p in parts if p[0] == "hpsearch" and len(p) > 1 and p[1] in RANK}
 
@@ -77,16 +77,16 @@ def name_of(path: Path) -> str:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_arrows_point_to_lower_layers_only(path: Path) -> None:
-    room = room_of(path)
-    if room == "__init__":
-        assert not rooms_imported(path)
+    package = package_of(path)
+    if package == "__init__":
+        assert not packages_imported(path)
         return
-    wrong = {other for other in rooms_imported(path) - {room} if RANK[other] >= RANK[room]}
+    wrong = {other for other in packages_imported(path) - {package} if RANK[other] >= RANK[package]}
     assert not wrong, f"{name_of(path)} may not import {wrong}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_each_big_library_has_one_room(path: Path) -> None:
+def test_each_big_library_has_one_importer(path: Path) -> None:
     for library, allowed in SOLE_IMPORTER.items():
         if any(name.split(".")[0] == library for name in imports_of(path)):
             assert name_of(path).startswith(allowed), f"{name_of(path)} may not import {library}"

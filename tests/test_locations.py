@@ -6,7 +6,7 @@ import pytest
 
 from hpsearch.errors import UserError
 from hpsearch.locations import database_path, located, moved, recorded
-from hpsearch.tracking.connection import Tracking, tracking_at
+from hpsearch.tracking.connection import TrackingServer, resolve_tracking
 
 INSIDE = ("{}data/mini.arrow", "sqlite:///{}mlflow.db", "journal:{}searches/a/b.journal")
 ELSEWHERE = (
@@ -71,17 +71,17 @@ def test_only_sqlite_has_a_file() -> None:
 def test_no_folder_is_made_where_a_database_was(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     with pytest.raises(UserError, match=f"no folder {gone} for MLflow's database"):
-        tracking_at(f"sqlite:///{gone}/mlflow.db", tmp_path / "home")
+        resolve_tracking(f"sqlite:///{gone}/mlflow.db", tmp_path / "home")
     assert not gone.exists()
 
 
 def test_a_server_is_written_down_by_its_name(tmp_path: Path) -> None:
     for uri in ("databricks", "http://host:5000"):
-        assert Tracking(uri=uri, home=tmp_path).recorded == uri
+        assert TrackingServer(uri=uri, home=tmp_path).recorded == uri
 
 
 def test_a_database_of_a_home_keeps_one_name_in_its_files(tmp_path: Path) -> None:
-    tracking = Tracking(
+    tracking = TrackingServer(
         uri=f"sqlite:///{tmp_path}/mlflow.db", home=tmp_path, former=(Path("/old"),)
     )
     assert tracking.recorded == "sqlite:///mlflow.db"

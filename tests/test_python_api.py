@@ -71,7 +71,7 @@ def test_a_search_returns_its_result_and_prints_nothing(
     with pytest.raises(hp.UserError, match="'one' has finished"):
         hp.resume_search("one", home=home)
     plan = hp.plan_promotion("one", top=1, seeds=2, home=home)
-    assert [one.trial for one in plan.plan.chosen] == ["000"]
+    assert [one.trial for one in plan.plan.selected] == ["000"]
 
 
 def test_a_mistake_raises_before_anything_is_written(space: Path, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import typer
 from pydantic import ValidationError
 
 import hpsearch
-from hpsearch.atomic_files import FULL
+from hpsearch.atomic_files import DISK_FULL_ERRNOS
 from hpsearch.console.output import err, out
-from hpsearch.errors import INTERRUPTED, UserError
+from hpsearch.errors import EXIT_INTERRUPTED, UserError
 from hpsearch.redaction import redacted
 from hpsearch.untrusted import printable, validation_sentence
 
@@ -39,20 +39,20 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        _refuse(str(error))
+        _exit_with_error(str(error))
     except ValidationError as error:
-        _refuse(validation_sentence(error))
+        _exit_with_error(validation_sentence(error))
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in DISK_FULL_ERRNOS:
             raise
-        place = f" ({error.filename})" if error.filename else ""
-        _refuse(f"a disk is full{place}; make room and give the command again")
+        location = f" ({error.filename})" if error.filename else ""
+        _exit_with_error(f"a disk is full{location}; make room and give the command again")
     except KeyboardInterrupt:
         err.print("interrupted")
-        sys.exit(INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
 
 
-def _refuse(sentence: str) -> None:
+def _exit_with_error(sentence: str) -> None:
     err.print(f"error: {printable(redacted(sentence))}", style="red", markup=False, soft_wrap=True)
     sys.exit(2)
 

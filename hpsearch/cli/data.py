@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpsearch.cli.app import Home, app
-from hpsearch.console.output import out, say
+from hpsearch.console.output import out, print_plain
 from hpsearch.data.arrow_header import NoiseLevels
-from hpsearch.defaults import HOME
+from hpsearch.defaults import DEFAULT_HOME
 
 if TYPE_CHECKING:
     from hpsearch.data.patch_store import PatchStore
@@ -23,12 +23,12 @@ Seed = Annotated[int, typer.Option(min=0, help="Of noise, and of targets of phot
 Easy = Annotated[float, typer.Option(help="σ of the noise on ref and e1..e5, grey levels.")]
 Hard = Annotated[float, typer.Option(help="σ on h1..h5.")]
 Tough = Annotated[float, typer.Option(help="σ on t1..t5.")]
-DEFAULTS = NoiseLevels()
+DEFAULT_NOISE = NoiseLevels()
 
 
 @data.command("build")
 def build(
-    name: Annotated[str, typer.Argument(help="mini or tiny.")] = "mini", home: Home = HOME
+    name: Annotated[str, typer.Argument(help="mini or tiny.")] = "mini", home: Home = DEFAULT_HOME
 ) -> None:
     """Build an embedded patch set from real photographs.
 
@@ -48,9 +48,9 @@ def import_command(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out sequences with a bad strip.")
     ] = False,
-    easy: Easy = DEFAULTS.easy,
-    hard: Hard = DEFAULTS.hard,
-    tough: Tough = DEFAULTS.tough,
+    easy: Easy = DEFAULT_NOISE.easy,
+    hard: Hard = DEFAULT_NOISE.hard,
+    tough: Tough = DEFAULT_NOISE.tough,
     seed: Seed = 0,
     workers: Workers = None,
 ) -> None:
@@ -63,11 +63,11 @@ def import_command(
     from hpsearch.data.hpatches_import import ImportSettings, import_tree
 
     noise = NoiseLevels(easy=easy, hard=hard, tough=tough)
-    settings = ImportSettings(noise=noise, seed=seed, skip_bad=skip_bad)
+    settings = ImportSettings(noise=noise, seed=seed, skip_invalid=skip_bad)
     with progress_bar("importing") as advance:
         found = import_tree(path, to, settings=settings, workers=workers, progress=advance)
     print_facts(found.store)
-    _print_left_out(found.left_out)
+    _print_skipped(found.skipped)
 
 
 @data.command("photos")
@@ -75,9 +75,9 @@ def photos(
     folder: Annotated[Path, typer.Argument(help="A folder of JPEG, PNG or WebP photographs.")],
     to: Annotated[Path, typer.Option("--out", help="The store to write.")],
     points: Annotated[int, typer.Option(min=1, max=2000, help="Points a photograph.")] = 300,
-    easy: Easy = DEFAULTS.easy,
-    hard: Hard = DEFAULTS.hard,
-    tough: Tough = DEFAULTS.tough,
+    easy: Easy = DEFAULT_NOISE.easy,
+    hard: Hard = DEFAULT_NOISE.hard,
+    tough: Tough = DEFAULT_NOISE.tough,
     seed: Seed = 0,
     workers: Workers = None,
 ) -> None:
@@ -93,7 +93,7 @@ def photos(
     with progress_bar("building") as advance:
         found = import_photos(folder, to, settings=settings, workers=workers, progress=advance)
     print_facts(found.store)
-    _print_left_out(found.left_out)
+    _print_skipped(found.skipped)
 
 
 @data.command("info")
@@ -102,7 +102,7 @@ def info(
     verify: Annotated[
         bool, typer.Option("--verify", help="Read every patch and compare with the fingerprint.")
     ] = False,
-    home: Home = HOME,
+    home: Home = DEFAULT_HOME,
 ) -> None:
     """Say what a patch store holds.
 
@@ -122,7 +122,7 @@ def preview(
     to: Annotated[Path, typer.Option("--out", help="A PNG file.")] = Path("preview.png"),
     rows: Annotated[int, typer.Option(min=1, max=200, help="Points to show.")] = 12,
     seed: Annotated[int, typer.Option(min=0, help="Which points.")] = 0,
-    home: Home = HOME,
+    home: Home = DEFAULT_HOME,
 ) -> None:
     """Draw a contact sheet: a row a point, a column a view, clean above noisy.
 
@@ -137,15 +137,15 @@ def preview(
 
 def print_facts(store: "PatchStore") -> None:
     """What a store holds, a line a fact."""
-    from hpsearch.data.preview import describe
+    from hpsearch.data.preview import store_facts
 
     out.print(f"{store.path}", soft_wrap=True)
-    for name, value in describe(store).items():
-        say(f"  {name:<12} {value}")
+    for name, value in store_facts(store).items():
+        print_plain(f"  {name:<12} {value}")
 
 
-def _print_left_out(left_out: dict[str, str]) -> None:
-    if left_out:
-        out.print(f"left out: {len(left_out)}")
-    for name, why in left_out.items():
-        say(f"  {name}: {why}")
+def _print_skipped(skipped: dict[str, str]) -> None:
+    if skipped:
+        out.print(f"left out: {len(skipped)}")
+    for name, why in skipped.items():
+        print_plain(f"  {name}: {why}")

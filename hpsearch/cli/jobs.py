@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hpsearch.cli.app import TrackingUri, app
-from hpsearch.cli.options import as_words, given
-from hpsearch.console.output import out, say
+from hpsearch.cli.options import drop_none, to_cli_args
+from hpsearch.console.output import out, print_plain
 from hpsearch.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hpsearch.search.resources import Resources
     from hpsearch.search.search import Search
 
-PANEL = "Cluster"
+CLUSTER_PANEL = "Cluster"
 ADDRESS_VARIABLES = ["HPSEARCH_ADDRESS", "RAY_API_SERVER_ADDRESS"]
 Address = Annotated[
     str,
@@ -30,7 +30,7 @@ CLUSTER_HOME = "~/hpsearch"
 
 
 @app.command(
-    rich_help_panel=PANEL,
+    rich_help_panel=CLUSTER_PANEL,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
 def submit(
@@ -46,26 +46,26 @@ def submit(
     Example: hpsearch submit search_spaces/full.py --address http://HEAD:8265 --trials 200
     """
     from hpsearch.execution.job_checks import check_data
-    from hpsearch.execution.job_client import JobServer
+    from hpsearch.execution.job_client import JobClient
     from hpsearch.search.search import load_search
     from hpsearch.untrusted import check_name, name_from
 
     stated = load_search(space)
     stated.validate_space()
     chosen = check_name(name_from(space.stem) if name is None else name, "a search")
-    options = [*as_words(tracking_uri=tracking_uri), *context.args]
+    options = [*to_cli_args(tracking_uri=tracking_uri), *context.args]
     arguments = ["search", space.name, "--name", chosen, "--address", "auto", *options]
-    asked = _as_search(context, arguments)
+    asked = _check_search_arguments(context, arguments)
     check_data(asked["data"] or stated.data)
-    server = JobServer(address)
+    server = JobClient(address)
     server.check_versions()
     if not asked["wait"]:
-        server.check_room(_resources(stated, asked), asked["concurrent"])
+        server.check_capacity(_requested_resources(stated, asked), asked["concurrent"])
     server.submit(chosen, arguments, home=home, space=space)
-    _say_submitted(chosen, address)
+    _print_submitted(chosen, address)
 
 
-def _as_search(context: typer.Context, arguments: list[str]) -> dict[str, Any]:
+def _check_search_arguments(context: typer.Context, arguments: list[str]) -> dict[str, Any]:
     """What ``hpsearch search`` makes of its arguments: refused here, if it refuses them."""
     commands: Any = context.find_root().command
     parsed = commands.get_command(context, "search").make_context(
@@ -74,24 +74,24 @@ def _as_search(context: typer.Context, arguments: list[str]) -> dict[str, Any]:
     return parsed.params
 
 
-def _resources(stated: "Search", asked: dict[str, Any]) -> "Resources":
+def _requested_resources(stated: "Search", asked: dict[str, Any]) -> "Resources":
     from hpsearch.search.resources import Resources
 
-    wanted = given(
+    wanted = drop_none(
         cpus=asked["cpus_per_trial"], gpus=asked["gpus_per_trial"],
         tpus=asked["tpus_per_trial"], device=asked["device"],
     )  # fmt: skip
     found = Resources.model_validate({**stated.resources.model_dump(), **wanted})
-    return found.settled(stated.compute.device)
+    return found.with_default_device(stated.compute.device)
 
 
 def submit_resume(name: str, address: str, home: str | None, options: list[str]) -> None:
     """Queue the resumption of a search, in ``home`` if this cluster has not seen it yet."""
-    from hpsearch.execution.job_client import JobServer
+    from hpsearch.execution.job_client import JobClient
     from hpsearch.untrusted import check_name
 
     check_name(name, "a search")
-    server = JobServer(address)
+    server = JobClient(address)
     known = {job.search: job.home for job in server.jobs()}
     if name not in known and home is None:
         raise UserError(
@@ -101,28 +101,28 @@ def submit_resume(name: str, address: str, home: str | None, options: list[str])
     # wherever it began: the cluster that it is sent to is the one that it goes on with
     arguments = ["resume", name, "--address", "auto", *options]
     server.submit(name, arguments, home=known.get(name) or home or "")
-    _say_submitted(name, address)
+    _print_submitted(name, address)
 
 
-@app.command(rich_help_panel=PANEL)
+@app.command(rich_help_panel=CLUSTER_PANEL)
 def status(name: Name, address: Address) -> None:
     """How far a search on a cluster is, and why it failed if it did.
 
     Example: hpsearch status full --address http://HEAD:8265
     """
-    from hpsearch.execution.job_client import JobServer
+    from hpsearch.execution.job_client import JobClient
 
-    server = JobServer(address)
+    server = JobClient(address)
     job = server.job(name)
-    say(f"{name}: {job.state}{_duration(job)}")
+    print_plain(f"{name}: {job.state}{_format_duration(job)}")
     line = server.progress(job)
     if line:
-        say(f"  {line}")
+        print_plain(f"  {line}")
     if job.state == "stopped":
-        say(f"  go on with:  hpsearch resume {name} --address {address}")
+        print_plain(f"  go on with:  hpsearch resume {name} --address {address}")
 
 
-@app.command(rich_help_panel=PANEL)
+@app.command(rich_help_panel=CLUSTER_PANEL)
 def logs(
     name: Name,
     address: Address,
@@ -132,68 +132,72 @@ def logs(
 
     Example: hpsearch logs full -f --address http://HEAD:8265
     """
-    from hpsearch.execution.job_client import JobServer
+    from hpsearch.execution.job_client import JobClient
 
-    server = JobServer(address)
+    server = JobClient(address)
     job = server.job(name)
     for piece in server.follow(job) if follow else [server.logs(job)]:
         out.print(piece, end="", markup=False, soft_wrap=True)
 
 
-@app.command(rich_help_panel=PANEL)
+@app.command(rich_help_panel=CLUSTER_PANEL)
 def stop(name: Name, address: Address) -> None:
     """Stop a search on a cluster; its trials are saved, and it can be resumed.
 
     Example: hpsearch stop full --address http://HEAD:8265
     """
-    from hpsearch.execution.job_client import STOP_WAIT, JobServer
+    from hpsearch.execution.job_client import STOP_TIMEOUT_S, JobClient
 
-    server = JobServer(address)
+    server = JobClient(address)
     job = server.job(name)
-    if job.over:
+    if job.is_finished:
         raise UserError(f"search {name!r} is not running; it has {job.state}")
     server.stop(job)
-    deadline = time.monotonic() + STOP_WAIT
-    while not job.over and time.monotonic() < deadline:
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while not job.is_finished and time.monotonic() < deadline:
         time.sleep(1)
         job = server.job(name)
-    say(f"{name}: {job.state}{_duration(job)}")
-    if not job.over:
+    print_plain(f"{name}: {job.state}{_format_duration(job)}")
+    if not job.is_finished:
         raise UserError(
-            f"search {name!r} still runs {STOP_WAIT} s after it was asked to stop; look at "
+            f"search {name!r} still runs {STOP_TIMEOUT_S} s after it was asked to stop; look at "
             f"`hpsearch logs {name} --address {address}`, and stop it once more"
         )
     if job.state != "completed":
-        say(f"  go on with:  hpsearch resume {name} --address {address}")
+        print_plain(f"  go on with:  hpsearch resume {name} --address {address}")
 
 
-@app.command("list", rich_help_panel=PANEL)
+@app.command("list", rich_help_panel=CLUSTER_PANEL)
 def list_(address: Address) -> None:
     """The searches of a cluster.
 
     Example: hpsearch list --address http://HEAD:8265
     """
-    from hpsearch.execution.job_client import JobServer
+    from hpsearch.execution.job_client import JobClient
 
-    jobs = JobServer(address).jobs()
+    jobs = JobClient(address).jobs()
     if not jobs:
-        say(f"no search has been submitted to {address}")
+        print_plain(f"no search has been submitted to {address}")
     for job in {job.search: job for job in jobs}.values():
-        began = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.began)) if job.began else ""
-        say(f"{job.search:<24} {job.state:<10} {began:<17} {_duration(job).strip()}")
+        began = (
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(job.started_at))
+            if job.started_at
+            else ""
+        )
+        print_plain(f"{job.search:<24} {job.state:<10} {began:<17} {_format_duration(job).strip()}")
 
 
-def _say_submitted(name: str, address: str) -> None:
-    say(f"submitted search {name} to {address}")
+def _print_submitted(name: str, address: str) -> None:
+    print_plain(f"submitted search {name} to {address}")
     for verb, why in (
         (f"status {name}", "how far it is"),
         (f"logs {name} -f", "what it prints"),
         (f"stop {name}", "save its trials and stop"),
     ):
-        say(f"  {f'hpsearch {verb} --address {address}':<64}  {why}")
+        print_plain(f"  {f'hpsearch {verb} --address {address}':<64}  {why}")
 
 
-def _duration(job: "SearchJob") -> str:
+def _format_duration(job: "SearchJob") -> str:
     passed = job.duration
     if passed is None:
         return ""

@@ -11,11 +11,11 @@ import urllib.request
 from collections.abc import Sequence
 from typing import IO, NoReturn
 
-from hpsearch.console.output import out, say
+from hpsearch.console.output import out, print_plain
 from hpsearch.errors import UserError
-from hpsearch.tracking.connection import Tracking
+from hpsearch.tracking.connection import TrackingServer
 
-PATIENCE = 120.0
+UI_START_TIMEOUT_S = 120.0
 """Seconds for MLflow to come up; a busy machine takes half a minute."""
 GUARD = """
 import os, signal, subprocess, sys, threading
@@ -33,28 +33,28 @@ sys.exit(child.wait())
 """Program that runs MLflow, and ends it once the pipe that it reads is closed, as by our death."""
 
 
-def serve(tracking: Tracking, port: int, lines: Sequence[str]) -> None:
+def serve_ui(tracking: TrackingServer, port: int, lines: Sequence[str]) -> None:
     """Run MLflow's UI until Ctrl-C; once it answers, say where things are.
 
     Raises:
         UserError: if it ends by itself.
     """
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    signal.signal(signal.SIGTERM, _raise_keyboard_interrupt)
     with tempfile.TemporaryFile() as log:
-        say(f"starting MLflow on {tracking.shown} …")
-        child = _begin(tracking, port, log)
+        print_plain(f"starting MLflow on {tracking.display_uri} …")
+        child = _start(tracking, port, log)
         try:
-            _await(child, port, log)
-            say("\n".join([*lines, "Ctrl-C stops it."]))
+            _wait_ready(child, port, log)
+            print_plain("\n".join([*lines, "Ctrl-C stops it."]))
             child.wait()
-            _give_up(log)
+            _raise_failed(log)
         except KeyboardInterrupt:
             out.print("stopped")
         finally:
-            _end(child)
+            _terminate(child)
 
 
-def refuse_used_port(port: int) -> None:
+def check_port_free(port: int) -> None:
     """Make sure that a port on this machine is free.
 
     Raises:
@@ -68,12 +68,12 @@ def refuse_used_port(port: int) -> None:
             raise UserError(f"port {port} is in use; choose another with --port") from error
 
 
-def _begin(tracking: Tracking, port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start(tracking: TrackingServer, port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
     """In a session of its own, so that Ctrl-C reaches us alone and we end all of it."""
     command = [sys.executable, "-c", GUARD, "ui", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1"]
-    if tracking.artifacts:
-        command += ["--default-artifact-root", tracking.artifacts]
+    if tracking.artifact_root:
+        command += ["--default-artifact-root", tracking.artifact_root]
     settings = {
         "MLFLOW_BACKEND_STORE_URI": tracking.uri,  # not an argument: those are for all to see
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -84,30 +84,30 @@ def _begin(tracking: Tracking, port: int, log: IO[bytes]) -> subprocess.Popen[by
     )  # fmt: skip
 
 
-def _await(child: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> None:
-    until = time.monotonic() + PATIENCE
+def _wait_ready(child: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> None:
+    until = time.monotonic() + UI_START_TIMEOUT_S
     while time.monotonic() < until:
         if child.poll() is not None:
-            _give_up(log)
+            _raise_failed(log)
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
                 return
         except OSError:
             time.sleep(0.2)
-    raise UserError(f"MLflow has not come up in {PATIENCE:.0f} s; {_last_words(log)}")
+    raise UserError(f"MLflow has not come up in {UI_START_TIMEOUT_S:.0f} s; {_log_tail(log)}")
 
 
-def _give_up(log: IO[bytes]) -> NoReturn:
-    raise UserError(f"MLflow's UI has ended by itself: {_last_words(log)}")
+def _raise_failed(log: IO[bytes]) -> NoReturn:
+    raise UserError(f"MLflow's UI has ended by itself: {_log_tail(log)}")
 
 
-def _last_words(log: IO[bytes]) -> str:
+def _log_tail(log: IO[bytes]) -> str:
     log.seek(0)
     lines = log.read().decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else "it said nothing"
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def _terminate(child: subprocess.Popen[bytes]) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         if child.poll() is None:
             os.killpg(child.pid, number)
@@ -117,5 +117,5 @@ def _end(child: subprocess.Popen[bytes]) -> None:
             continue
 
 
-def _as_interrupt(number: int, frame: object) -> None:
+def _raise_keyboard_interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt

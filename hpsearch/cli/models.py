@@ -9,12 +9,12 @@ import typer
 
 from hpsearch.cli.app import Home, TrackingUri, app
 from hpsearch.cli.search import Cluster, console_observer
-from hpsearch.console.output import out, say
-from hpsearch.defaults import HOME
-from hpsearch.errors import INTERRUPTED, UserError
+from hpsearch.console.output import out, print_plain
+from hpsearch.defaults import DEFAULT_HOME
+from hpsearch.errors import EXIT_INTERRUPTED, UserError
 
 if TYPE_CHECKING:
-    from hpsearch.promotion.ensemble import Registered, Union
+    from hpsearch.promotion.ensemble import CombinedModel, RegistrationResult
 
 Model = Annotated[
     str,
@@ -44,7 +44,7 @@ def describe(
     ] = False,
     force: Force = False,
     tracking_uri: TrackingUri = None,
-    home: Home = HOME,
+    home: Home = DEFAULT_HOME,
 ) -> None:
     """Write descriptors of patches with a model.
 
@@ -54,9 +54,9 @@ def describe(
 
     Example: hpsearch describe models:/patch-descriptor@champion mini --to descriptors
     """
-    from hpsearch.evaluation.descriptor_io import refuse_existing
+    from hpsearch.evaluation.descriptor_io import check_can_write
 
-    refuse_existing(to, force=force)
+    check_can_write(to, force=force)
 
     from hpsearch.workflows.describe_patches import describe_patches
 
@@ -70,13 +70,13 @@ def describe(
         home=home,
         observer=console_observer(),
     )
-    say(
+    print_plain(
         f"{done.count:,} descriptors of {done.dimensions} numbers in {done.files}: "
         f"{done.patches_per_s:,.0f} patches a second"
     )
 
 
-class Given(StrEnum):
+class GivenPatches(StrEnum):
     """Which patches a model is given."""
 
     noisy = "noisy"
@@ -98,8 +98,8 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option(help="auto, a, b, c, illum, view, mini, seeded.")] = "auto",
     tasks: Annotated[Path | None, typer.Option(help="Folder of official task files.")] = None,
-    given: Annotated[Given, typer.Option("--input", help="Which patches it is given.")] = (
-        Given.noisy
+    given: Annotated[GivenPatches, typer.Option("--input", help="Which patches it is given.")] = (
+        GivenPatches.noisy
     ),
     against: Annotated[
         str | None, typer.Option(help="Another model: the difference, with its interval.")
@@ -114,7 +114,7 @@ def evaluate(
         Path | None, typer.Option("--to", help="The first row's scores alone, as JSON.")
     ] = None,
     tracking_uri: TrackingUri = None,
-    home: Home = HOME,
+    home: Home = DEFAULT_HOME,
 ) -> None:
     """Score a model on the test sequences: verification, matching, retrieval.
 
@@ -135,8 +135,8 @@ def evaluate(
         data=data,
         split=split,
         tasks=tasks,
-        given=("noisy", "clean") if given == Given.both else (given.value,),
-        yardsticks=yardsticks,
+        given=("noisy", "clean") if given == GivenPatches.both else (given.value,),
+        baselines=yardsticks,
     )
     found = evaluate_models(request, tracking_uri=tracking_uri, home=home)
     print_evaluation(found)
@@ -153,7 +153,7 @@ def export(
     onnx: Annotated[Path, typer.Option("--onnx", help="The ONNX file to write.")],
     force: Force = False,
     tracking_uri: TrackingUri = None,
-    home: Home = HOME,
+    home: Home = DEFAULT_HOME,
 ) -> None:
     """Write a model as ONNX, and compare the two before the file is handed out.
 
@@ -162,27 +162,28 @@ def export(
 
     Example: hpsearch export models:/patch-descriptor@champion --onnx descriptor.onnx
     """
-    from hpsearch.evaluation.descriptor_io import drafted, refuse_existing
-    from hpsearch.models.onnx_export import PARITY, export_onnx, refuse_without_onnx
+    from hpsearch.evaluation.descriptor_io import atomic_output, check_can_write
+    from hpsearch.models.onnx_export import MAX_PARITY_DIFFERENCE, export_onnx, require_onnx
 
     if onnx.suffix != ".onnx":
         raise UserError(f"{onnx} is no ONNX file; give --onnx a name that ends in .onnx")
-    refuse_existing(onnx, force=force)
-    refuse_without_onnx()
+    check_can_write(onnx, force=force)
+    require_onnx()
 
-    from hpsearch.promotion.model_evaluation import pipeline_of
+    from hpsearch.promotion.model_evaluation import load_pipeline_by_ref
     from hpsearch.search.workspace import Workspace
 
-    pipeline = pipeline_of(model, Workspace(home), uri=tracking_uri)
-    with drafted(onnx, force=force) as draft:
-        found = export_onnx(pipeline, draft, facts={"hpsearch.model": model})
+    pipeline = load_pipeline_by_ref(model, Workspace(home), uri=tracking_uri)
+    with atomic_output(onnx, force=force) as draft:
+        found = export_onnx(pipeline, draft, metadata={"hpsearch.model": model})
     out.print(
-        f"{onnx}: onnxruntime's descriptors differ by at most {found:.1e} (allowed {PARITY:g})",
+        f"{onnx}: onnxruntime's descriptors differ by at most {found:.1e} (allowed "
+        f"{MAX_PARITY_DIFFERENCE:g})",
         soft_wrap=True,
     )
 
 
-class How(StrEnum):
+class CombineMethod(StrEnum):
     """How the members' descriptors become one."""
 
     mean = "mean"
@@ -194,8 +195,9 @@ def ensemble(
     members: Annotated[list[str], typer.Argument(help="NAME@3, NAME@champion …; at least two.")],
     name: Annotated[str, typer.Option(help="What to register the ensemble as.")],
     combine: Annotated[
-        How, typer.Option(help="Project them side by side on what varies most, or average them.")
-    ] = How.concatenate,
+        CombineMethod,
+        typer.Option(help="Project them side by side on what varies most, or average them."),
+    ] = CombineMethod.concatenate,
     dimensions: Annotated[
         int | None, typer.Option(min=2, help="Of a projection; a member's if unset.")
     ] = None,
@@ -203,7 +205,7 @@ def ensemble(
         str | None, typer.Option(help="Their patch set; if unset, that of their search.")
     ] = None,
     tracking_uri: TrackingUri = None,
-    home: Home = HOME,
+    home: Home = DEFAULT_HOME,
 ) -> None:
     """Average several registered versions into one descriptor; score it on test, and register it.
 
@@ -212,36 +214,48 @@ def ensemble(
 
     Example: hpsearch ensemble patch-descriptor@1 patch-descriptor@3 --name two-of-them
     """
-    from hpsearch.promotion.ensemble import combined, load_members, patches_of, register
-    from hpsearch.promotion.score_cache import Gradebook
+    from hpsearch.promotion.ensemble import (
+        combine_models,
+        common_dataset,
+        load_members,
+        register_ensemble,
+    )
+    from hpsearch.promotion.score_cache import ScoreCache
     from hpsearch.search.workspace import Workspace
-    from hpsearch.tracking.model_registry import Registry, quieten_mlflow
+    from hpsearch.tracking.model_registry import Registry, configure_mlflow_logging
     from hpsearch.untrusted import check_name
 
-    if dimensions is not None and combine is How.mean:
+    if dimensions is not None and combine is CombineMethod.mean:
         raise UserError("--dimensions is for --combine concatenate; a mean has as many as a member")
     check_name(name, "a model")
-    quieten_mlflow()
+    configure_mlflow_logging()
     workspace = Workspace(home)
     tracking = workspace.tracking(tracking_uri)
     found = load_members(members, tracking)
-    store, split = patches_of(found, workspace, data)
-    union = combined(found, combine.value, store.part(split, "train"), dimensions=dimensions)
-    book = Gradebook(workspace.home, store, split)
-    show(union, register(union, Registry(tracking=tracking, model=name), book), name)
+    store, split = common_dataset(found, workspace, data)
+    union = combine_models(
+        found, combine.value, store.part(split, "train"), descriptor_dim=dimensions
+    )
+    score_cache = ScoreCache(workspace.home, store, split)
+    print_ensemble(
+        union, register_ensemble(union, Registry(tracking=tracking, model=name), score_cache), name
+    )
 
 
-def show(union: "Union", done: "Registered", name: str) -> None:
+def print_ensemble(combined: "CombinedModel", done: "RegistrationResult", name: str) -> None:
     """Scores, and what became of it."""
     scores = done.scores
-    if union.kept is not None:
-        say(f"the projection keeps {union.kept:.1%} of the variance on training patches")
-    say(
+    if combined.explained_variance is not None:
+        print_plain(
+            f"the projection keeps {combined.explained_variance:.1%} of the variance on training "
+            "patches"
+        )
+    print_plain(
         f"on test: verification {scores.verification:.3f}, matching {scores.matching:.3f}, "
         f"retrieval {scores.retrieval:.3f}, mean mAP {scores.mean:.4f}"
     )
-    say(f"Registered {name} version {done.version} as {done.alias}: {union.names}")
-    say(f"  {done.decision.reason}")
+    print_plain(f"Registered {name} version {done.version} as {done.alias}: {combined.names}")
+    print_plain(f"  {done.decision.reason}")
 
 
 @app.command(rich_help_panel="Models")
@@ -265,7 +279,7 @@ def promote(
     ] = False,
     address: Cluster = None,
     tracking_uri: TrackingUri = None,
-    home: Home = HOME,
+    home: Home = DEFAULT_HOME,
 ) -> None:
     """Train a search's best configurations again, score the best one on test, ask the champion.
 
@@ -277,11 +291,11 @@ def promote(
     Example: hpsearch promote quickstart --dry-run
     """
     from hpsearch.console.promotion_output import print_plan, print_promotion
-    from hpsearch.tracking.model_registry import quieten_mlflow
+    from hpsearch.tracking.model_registry import configure_mlflow_logging
     from hpsearch.workflows.promote_search import PromotionInterrupted, plan_promotion
     from hpsearch.workflows.promote_search import promote as run_promotion
 
-    quieten_mlflow()
+    configure_mlflow_logging()
     plan = plan_promotion(
         name,
         top=top,
@@ -299,7 +313,7 @@ def promote(
             plan, force=force, reevaluate=reevaluate, observer=console_observer()
         )
     except PromotionInterrupted:
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     print_promotion(result)
 
 
@@ -310,7 +324,7 @@ def rollback(
         int | None, typer.Option(min=1, help="This version; else the champion before.")
     ] = None,
     tracking_uri: TrackingUri = None,
-    home: Home = HOME,
+    home: Home = DEFAULT_HOME,
 ) -> None:
     """Give the alias `champion` back to the champion before; given again, to the one before that.
 
@@ -319,9 +333,9 @@ def rollback(
     Example: hpsearch rollback
     """
     from hpsearch.search.workspace import Workspace
-    from hpsearch.tracking.model_registry import Registry, quieten_mlflow
+    from hpsearch.tracking.model_registry import Registry, configure_mlflow_logging
 
-    quieten_mlflow()
+    configure_mlflow_logging()
     registry = Registry(tracking=Workspace(home).tracking(tracking_uri), model=model)
     now, before = registry.rollback(to)
     if now == before:

@@ -7,59 +7,59 @@ import typer
 if TYPE_CHECKING:
     pass
 
-LIMITS, TRIALS = "Limits", "What a trial asks for"
+LIMITS_PANEL, TRIALS_PANEL = "Limits", "What a trial asks for"
 
-Concurrent = Annotated[int | None, typer.Option(min=1, help="Trials at once.")]
+MaxConcurrent = Annotated[int | None, typer.Option(min=1, help="Trials at once.")]
 Cpus = Annotated[int | None, typer.Option(min=1, help="CPUs that Ray may use here.")]
 TimeLimit = Annotated[
     float | None,
-    typer.Option(min=0, help="Seconds, of this session.", rich_help_panel=LIMITS),
+    typer.Option(min=0, help="Seconds, of this session.", rich_help_panel=LIMITS_PANEL),
 ]
 Patches = Annotated[
-    int | None, typer.Option(min=1, help="Patches over all trials.", rich_help_panel=LIMITS)
+    int | None, typer.Option(min=1, help="Patches over all trials.", rich_help_panel=LIMITS_PANEL)
 ]
 GpuSeconds = Annotated[
-    float | None, typer.Option(min=0, help="Over all trials.", rich_help_panel=LIMITS)
+    float | None, typer.Option(min=0, help="Over all trials.", rich_help_panel=LIMITS_PANEL)
 ]
-HangAfter = Annotated[
+ReportTimeout = Annotated[
     float | None,
     typer.Option(
         min=1,
         help="Seconds without a report; if unset, 10 times the longest seen, at least 30 minutes "
         "(a day before the first report).",
-        rich_help_panel=LIMITS,
+        rich_help_panel=LIMITS_PANEL,
     ),
 ]
 CpusPerTrial = Annotated[
-    float | None, typer.Option(min=0, help="1 if unset.", rich_help_panel=TRIALS)
+    float | None, typer.Option(min=0, help="1 if unset.", rich_help_panel=TRIALS_PANEL)
 ]
 GpusPerTrial = Annotated[
     float | None,
     typer.Option(
         min=0,
         help="0.25: four share one; if unset, as many as its memory holds.",
-        rich_help_panel=TRIALS,
+        rich_help_panel=TRIALS_PANEL,
     ),
 ]
 TpusPerTrial = Annotated[
     int | None,
-    typer.Option(min=0, help="Chips; 1 if unset and there are any.", rich_help_panel=TRIALS),
+    typer.Option(min=0, help="Chips; 1 if unset and there are any.", rich_help_panel=TRIALS_PANEL),
 ]
 Device = Annotated[
     str | None,
     typer.Option(
-        help="cpu, cuda or xla; if unset, whatever the cluster has.", rich_help_panel=TRIALS
+        help="cpu, cuda or xla; if unset, whatever the cluster has.", rich_help_panel=TRIALS_PANEL
     ),
 ]
-Wait = Annotated[
+WaitForNodes = Annotated[
     bool,
     typer.Option(
         "--wait",
         help="Ask a cluster for nodes (--concurrent times what a trial asks for), and wait.",
-        rich_help_panel=TRIALS,
+        rich_help_panel=TRIALS_PANEL,
     ),
 ]
-ChangedSpace = Annotated[
+OnSpaceChange = Annotated[
     str | None,
     typer.Option(
         metavar="keep|take",
@@ -68,14 +68,14 @@ ChangedSpace = Annotated[
 ]
 
 
-def given(**options: Any) -> dict[str, Any]:
+def drop_none(**options: Any) -> dict[str, Any]:
     """Options that the user gave."""
     return {name: value for name, value in options.items() if value is not None}
 
 
-def as_words(**options: Any) -> list[str]:
+def to_cli_args(**options: Any) -> list[str]:
     """Options that the user gave, as words of a command."""
     named = (
-        (f"--{name.replace('_', '-')}", str(value)) for name, value in given(**options).items()
+        (f"--{name.replace('_', '-')}", str(value)) for name, value in drop_none(**options).items()
     )
     return [word for pair in named for word in pair]

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpsearch.cli.app import Home, TrackingUri, app
-from hpsearch.console.output import out, say
-from hpsearch.defaults import HOME
+from hpsearch.console.output import out, print_plain
+from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 
 if TYPE_CHECKING:
-    from hpsearch.tracking.connection import Tracking
-    from hpsearch.tracking.mlflow_writer import Delivery
+    from hpsearch.tracking.connection import TrackingServer
+    from hpsearch.tracking.mlflow_writer import SyncResult
 
 
 @app.command(rich_help_panel="Look")
 def report(
     name: Annotated[str | None, typer.Argument(help="A search; the latest, if unset.")] = None,
     to: Annotated[Path | None, typer.Option(help="The page; in the search's folder.")] = None,
-    home: Home = HOME,
+    home: Home = DEFAULT_HOME,
 ) -> None:
     """Print the leaderboard and write the report as one HTML page, also while the search runs.
 
@@ -28,7 +28,7 @@ def report(
     from hpsearch.console.search_output import print_scores, print_trials
     from hpsearch.promotion.final_evaluation import load_scores
     from hpsearch.search.workspace import Workspace
-    from hpsearch.workflows.publish_figures import page, search_figures
+    from hpsearch.workflows.publish_figures import draw_search_figures, render_search_report
 
     workspace = Workspace(home)
     known = workspace.searches()
@@ -40,7 +40,7 @@ def report(
     if scores:
         print_scores(scores)
     to = to or folder.path / "report.html"
-    to.write_text(page(folder, search_figures(folder)), encoding="utf-8")
+    to.write_text(render_search_report(folder, draw_search_figures(folder)), encoding="utf-8")
     out.print(f"\n{to}", soft_wrap=True)
 
 
@@ -49,57 +49,59 @@ def ui(
     name: Annotated[str | None, typer.Argument(help="A search to open; all, if unset.")] = None,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
     tracking_uri: TrackingUri = None,
-    home: Home = HOME,
+    home: Home = DEFAULT_HOME,
 ) -> None:
     """Serve the MLflow UI on this machine only; Ctrl-C stops it.
 
     Example: hpsearch ui quickstart --port 5001
     """
-    from hpsearch.cli.mlflow_ui import refuse_used_port, serve
+    from hpsearch.cli.mlflow_ui import check_port_free, serve_ui
     from hpsearch.search.workspace import Workspace
-    from hpsearch.tracking.connection import answering
+    from hpsearch.tracking.connection import translate_all_errors
     from hpsearch.tracking.mlflow_tags import is_server
-    from hpsearch.tracking.model_registry import quieten_mlflow
+    from hpsearch.tracking.model_registry import configure_mlflow_logging
 
     workspace = Workspace(home)
     folder = None if name is None else workspace.open(name, tracking_uri=tracking_uri)
     tracking = workspace.tracking(tracking_uri) if folder is None else folder.tracking()
     local = not is_server(tracking.uri)
     if local:
-        refuse_used_port(port)
-    quieten_mlflow()
-    with answering(tracking.uri):
-        pages = _pages(tracking, folder and folder.ledger.identity(), name)
-    base = f"http://127.0.0.1:{port}" if local else tracking.shown.rstrip("/")
+        check_port_free(port)
+    configure_mlflow_logging()
+    with translate_all_errors(tracking.uri):
+        pages = _ui_links(tracking, folder and folder.event_log.search_id(), name)
+    base = f"http://127.0.0.1:{port}" if local else tracking.display_uri.rstrip("/")
     lines = [f"{what:<24} {base}/{page}" for what, page in pages.items()]
     if local:
-        serve(tracking, port, lines)
+        serve_ui(tracking, port, lines)
     else:
-        say("\n".join(lines))
+        print_plain("\n".join(lines))
 
 
-def _pages(tracking: "Tracking", identity: str | None, name: str | None) -> dict[str, str]:
+def _ui_links(
+    tracking: "TrackingServer", search_id: str | None, name: str | None
+) -> dict[str, str]:
     """What there is to see, and where.
 
     Raises:
         UserError: if MLflow does not know the search.
     """
     from hpsearch.tracking.mlflow_links import (
-        run_page,
-        runs_page,
-        search_run,
-        trials_page,
-        view_page,
+        find_search_run,
+        run_url,
+        runs_url,
+        saved_view_url,
+        trials_url,
     )
-    from hpsearch.tracking.mlflow_tags import view_name
+    from hpsearch.tracking.mlflow_tags import saved_view_name
 
     if name is None:
-        return {"all searches": runs_page(tracking), "their best trials": trials_page(tracking)}
-    run, view = search_run(tracking, identity or "", name), view_name(identity or "")
+        return {"all searches": runs_url(tracking), "their best trials": trials_url(tracking)}
+    run, view = find_search_run(tracking, search_id or "", name), saved_view_name(search_id or "")
     return {
-        f"search {name}": run_page(tracking, run),
-        "its trials as a table": view_page(tracking, view),
-        "as charts": trials_page(tracking, search=name),
+        f"search {name}": run_url(tracking, run),
+        "its trials as a table": saved_view_url(tracking, view),
+        "as charts": trials_url(tracking, search=name),
     }
 
 
@@ -108,7 +110,7 @@ def sync(
     name: Annotated[str, typer.Argument(help="Name of the search.")],
     pictures: Annotated[bool, typer.Option(help="Also figures, report and descriptions.")] = True,
     tracking_uri: TrackingUri = None,
-    home: Home = HOME,
+    home: Home = DEFAULT_HOME,
 ) -> None:
     """Rebuild a search's MLflow runs from its folder; what is there already is left alone.
 
@@ -118,29 +120,31 @@ def sync(
     """
     from hpsearch.console.progress_bars import progress_bar
     from hpsearch.search.workspace import Workspace
-    from hpsearch.tracking.connection import answering
-    from hpsearch.tracking.model_registry import quieten_mlflow
+    from hpsearch.tracking.connection import translate_all_errors
+    from hpsearch.tracking.model_registry import configure_mlflow_logging
     from hpsearch.workflows.publish_figures import publish_figures
 
     folder = Workspace(home).open(name, tracking_uri=tracking_uri)
-    if not folder.ledger.events():
+    if not folder.event_log.events():
         raise UserError(f"search {name!r} is empty; begin it again with `hpsearch search`")
-    quieten_mlflow()
-    publisher = folder.publisher()
-    with answering(publisher.tracking.uri):
+    configure_mlflow_logging()
+    mlflow_sync = folder.mlflow_sync()
+    with translate_all_errors(mlflow_sync.tracking.uri):
         with progress_bar("sending trials") as advance:
-            delivery = publisher.sync(again=True, progress=lambda i, n: advance(i, n, ""))
-        out.print(f"{publisher.tracking.shown}: {_words(delivery)}", soft_wrap=True)
+            delivery = mlflow_sync.sync(full=True, progress=lambda i, n: advance(i, n, ""))
+        out.print(f"{mlflow_sync.tracking.display_uri}: {_sync_summary(delivery)}", soft_wrap=True)
         if pictures:
             with progress_bar("drawing") as advance:
-                count = publish_figures(folder, publisher, progress=lambda i, n: advance(i, n, ""))
+                count = publish_figures(
+                    folder, mlflow_sync, progress=lambda i, n: advance(i, n, "")
+                )
             out.print(f"{count} figures and pages")
-    say(f"look at them with:  {folder.command('ui')}")
+    print_plain(f"look at them with:  {folder.command('ui')}")
 
 
-def _words(delivery: "Delivery") -> str:
+def _sync_summary(result: "SyncResult") -> str:
     """A report is one point of every metric."""
     return (
-        f"{delivery.runs} runs ({delivery.created} new), "
-        f"{delivery.sent} reports sent, {delivery.there} already there"
+        f"{result.runs} runs ({result.created} new), "
+        f"{result.sent} reports sent, {result.already_present} already there"
     )

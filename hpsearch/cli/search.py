@@ -8,24 +8,24 @@ import typer
 from hpsearch.cli.app import Home, TrackingUri, app
 from hpsearch.cli.jobs import ADDRESS_VARIABLES, submit_resume
 from hpsearch.cli.options import (
-    ChangedSpace,
-    Concurrent,
     Cpus,
     CpusPerTrial,
     Device,
     GpuSeconds,
     GpusPerTrial,
-    HangAfter,
+    MaxConcurrent,
+    OnSpaceChange,
     Patches,
+    ReportTimeout,
     TimeLimit,
     TpusPerTrial,
-    Wait,
-    as_words,
-    given,
+    WaitForNodes,
+    drop_none,
+    to_cli_args,
 )
-from hpsearch.console.output import say
-from hpsearch.defaults import HOME
-from hpsearch.errors import INTERRUPTED, UserError
+from hpsearch.console.output import print_plain
+from hpsearch.defaults import DEFAULT_HOME
+from hpsearch.errors import EXIT_INTERRUPTED, UserError
 
 if TYPE_CHECKING:
     from hpsearch.workflows.observer import Observer
@@ -39,7 +39,7 @@ def search(
     data: Annotated[str | None, typer.Option(help="mini, tiny, or the path of a store.")] = None,
     split: Annotated[str, typer.Option(help="auto, a, b, c, illum, view, mini, seeded.")] = "auto",
     trials: Annotated[int | None, typer.Option(min=1, help="Instead of the space's.")] = None,
-    concurrent: Concurrent = None,
+    concurrent: MaxConcurrent = None,
     cpus: Cpus = None,
     address: Annotated[str | None, typer.Option(help="A running Ray cluster.")] = None,
     warm_from: Annotated[str | None, typer.Option(help="An earlier search to learn from.")] = None,
@@ -50,15 +50,15 @@ def search(
     time_limit: TimeLimit = None,
     patches: Patches = None,
     gpu_seconds: GpuSeconds = None,
-    hang_after: HangAfter = None,
+    hang_after: ReportTimeout = None,
     cpus_per_trial: CpusPerTrial = None,
     gpus_per_trial: GpusPerTrial = None,
     tpus_per_trial: TpusPerTrial = None,
     device: Device = None,
-    wait: Wait = False,
+    wait: WaitForNodes = False,
     model: Annotated[str | None, typer.Option(help="Name in the registry.")] = None,
     tracking_uri: TrackingUri = None,
-    home: Home = HOME,
+    home: Home = DEFAULT_HOME,
 ) -> None:
     """Search a space, judge the winner on test patches, and register it.
 
@@ -78,11 +78,11 @@ def search(
             address=address,
             warm_from=warm_from,
             study=study,
-            limits=given(seconds=time_limit, patches=patches, gpu_seconds=gpu_seconds),
-            resources=given(
+            limits=drop_none(seconds=time_limit, patches=patches, gpu_seconds=gpu_seconds),
+            resources=drop_none(
                 cpus=cpus_per_trial, gpus=gpus_per_trial, tpus=tpus_per_trial, device=device
             ),
-            hang_after=hang_after,
+            report_timeout=hang_after,
             wait=wait,
             model=model,
             tracking_uri=tracking_uri,
@@ -109,21 +109,23 @@ def finish(result: "SearchResult") -> None:
 
     print_result(result)
     if result.status == "interrupted":
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(EXIT_INTERRUPTED)
     if result.winner is None:
         raise UserError(result.reason)
 
 
-OTHER_CLUSTER = "another Ray cluster, HEAD:6379, than the search began on; local for none"
+OTHER_CLUSTER_HELP = "another Ray cluster, HEAD:6379, than the search began on; local for none"
 Address = Annotated[
     str | None,
     typer.Option(
         envvar=ADDRESS_VARIABLES,
         help=f"The dashboard of a Ray head, http://HEAD:8265, to go on as a job there; or "
-        f"{OTHER_CLUSTER}.",
+        f"{OTHER_CLUSTER_HELP}.",
     ),
 ]
-Cluster = Annotated[str | None, typer.Option("--address", help=OTHER_CLUSTER.capitalize() + ".")]
+Cluster = Annotated[
+    str | None, typer.Option("--address", help=OTHER_CLUSTER_HELP.capitalize() + ".")
+]
 Name = Annotated[str, typer.Argument(help="Name of the search.")]
 
 
@@ -131,27 +133,27 @@ Name = Annotated[str, typer.Argument(help="Name of the search.")]
 def resume(
     name: Name,
     address: Address = None,
-    changed_space: ChangedSpace = None,
-    concurrent: Concurrent = None,
+    changed_space: OnSpaceChange = None,
+    concurrent: MaxConcurrent = None,
     cpus: Cpus = None,
     time_limit: TimeLimit = None,
     patches: Patches = None,
     gpu_seconds: GpuSeconds = None,
-    hang_after: HangAfter = None,
+    hang_after: ReportTimeout = None,
     tracking_uri: TrackingUri = None,
-    home: Home = HOME,
+    home: Home = DEFAULT_HOME,
 ) -> None:
     """Go on with a search that was interrupted or hit a limit; what has ended stays as it is.
 
     Example: hpsearch resume quickstart
     """
     if address is not None and address.startswith(("http://", "https://")):
-        options = as_words(
+        options = to_cli_args(
             changed_space=changed_space, concurrent=concurrent, time_limit=time_limit,
             patches=patches, gpu_seconds=gpu_seconds, hang_after=hang_after,
             tracking_uri=tracking_uri,
         )  # fmt: skip
-        submit_resume(name, address, None if home == HOME else str(home), options)
+        submit_resume(name, address, None if home == DEFAULT_HOME else str(home), options)
         return
 
     from hpsearch.workflows.resume_search import resume_search
@@ -161,11 +163,11 @@ def resume(
             name,
             address=address,
             changed_space=changed_space,
-            limits=given(seconds=time_limit, patches=patches, gpu_seconds=gpu_seconds),
+            limits=drop_none(seconds=time_limit, patches=patches, gpu_seconds=gpu_seconds),
             tracking_uri=tracking_uri,
             home=home,
             observer=console_observer(),
-            **given(concurrent=concurrent, cpus=cpus, hang_after=hang_after),
+            **drop_none(concurrent=concurrent, cpus=cpus, hang_after=hang_after),
         )
     )
 
@@ -175,15 +177,15 @@ def extend(
     name: Name,
     trials: Annotated[int, typer.Option(min=1, help="How many to add.")],
     address: Cluster = None,
-    changed_space: ChangedSpace = None,
-    concurrent: Concurrent = None,
+    changed_space: OnSpaceChange = None,
+    concurrent: MaxConcurrent = None,
     cpus: Cpus = None,
     time_limit: TimeLimit = None,
     patches: Patches = None,
     gpu_seconds: GpuSeconds = None,
-    hang_after: HangAfter = None,
+    hang_after: ReportTimeout = None,
     tracking_uri: TrackingUri = None,
-    home: Home = HOME,
+    home: Home = DEFAULT_HOME,
 ) -> None:
     """Add trials to a search, finished or not, and go on; the winner is judged again at the end.
 
@@ -197,11 +199,11 @@ def extend(
             trials,
             address=address,
             changed_space=changed_space,
-            limits=given(seconds=time_limit, patches=patches, gpu_seconds=gpu_seconds),
+            limits=drop_none(seconds=time_limit, patches=patches, gpu_seconds=gpu_seconds),
             tracking_uri=tracking_uri,
             home=home,
             observer=console_observer(),
-            **given(concurrent=concurrent, cpus=cpus, hang_after=hang_after),
+            **drop_none(concurrent=concurrent, cpus=cpus, hang_after=hang_after),
         )
     )
 
@@ -223,7 +225,7 @@ def train(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Refuse operations that vary between runs.")
     ] = False,
-    home: Home = HOME,
+    home: Home = DEFAULT_HOME,
 ) -> None:
     """Train one trial on this machine, with no Ray; the same JSON stands in every MLflow run.
 
@@ -231,11 +233,11 @@ def train(
 
     Example: hpsearch train config.json --to runs/trained
     """
-    from hpsearch.config import Computing
+    from hpsearch.config import ComputeConfig
     from hpsearch.search.workspace import Workspace
-    from hpsearch.workflows.train_trial import job_here, read_config, train_trial
+    from hpsearch.workflows.train_trial import local_environment, read_config, train_trial
 
-    computing = Computing.model_validate(
+    compute_config = ComputeConfig.model_validate(
         {
             "device": device,
             "precision": precision,
@@ -246,7 +248,11 @@ def train(
     config = read_config(trial)
     workspace = Workspace(home)
     wanted = tuple(name for name in sequences.split(",") if name)
-    job = job_here(config, workspace, data=data, split=split, sequences=wanted, computing=computing)
+    job = local_environment(
+        config, workspace, data=data, split=split, sequences=wanted, compute_config=compute_config
+    )
     output = to or home / "trained" / trial.stem
     train_trial(config, job, output, observer=console_observer())
-    say(f"saved {output}; score it with:  hpsearch evaluate {output} --data {job.store.path}")
+    print_plain(
+        f"saved {output}; score it with:  hpsearch evaluate {output} --data {job.store.path}"
+    )

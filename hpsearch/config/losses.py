@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from hpsearch.config.base import Setting
+from hpsearch.config.base import FrozenConfig
 
 Distance = Literal["euclidean", "squared", "mean_squared"]
 """d, d², or d² divided by the number of dimensions (the coursework's baseline)."""
@@ -14,7 +14,7 @@ Restoration = Literal["mae", "mse"]
 """What a denoiser pays: mean absolute error or mean squared error, in grey levels."""
 
 
-class HardMargin(Setting):
+class HardMargin(FrozenConfig):
     """The hinge [α + z]₊."""
 
     kind: Literal["hard"] = "hard"
@@ -27,7 +27,7 @@ class HardMargin(Setting):
         return self.alpha
 
 
-class SoftMargin(Setting):
+class SoftMargin(FrozenConfig):
     """The soft hinge ln(1 + exp(z + α)) (Hermans et al. 2017)."""
 
     kind: Literal["soft"] = "soft"
@@ -43,7 +43,7 @@ class SoftMargin(Setting):
 Margin = Annotated[HardMargin | SoftMargin, Field(discriminator="kind")]
 
 
-class Triplet(Setting):
+class Triplet(FrozenConfig):
     """Random triplets pay m(d(a,p) − d(a,n)); the defaults are the coursework's baseline."""
 
     kind: Literal["triplet"] = "triplet"
@@ -56,7 +56,7 @@ class Triplet(Setting):
         return self.margin.collapse_value
 
 
-class FaceNet(Setting):
+class FaceNet(FrozenConfig):
     """The mean of [d²(a,p) − d²(a,n) + Δ]₊ on unit descriptors (Schroff et al. 2015)."""
 
     kind: Literal["facenet"] = "facenet"
@@ -68,7 +68,7 @@ class FaceNet(Setting):
         return self.margin.collapse_value
 
 
-class BatchAll(Setting):
+class BatchAll(FrozenConfig):
     """Every valid triplet of an S×K batch pays m(d(a,p) − d(a,n)) (Hermans et al. 2017)."""
 
     kind: Literal["batch_all"] = "batch_all"
@@ -79,7 +79,7 @@ class BatchAll(Setting):
     goes well, because triplets leave the mean."""
 
     @model_validator(mode="after")
-    def _some_pay_nothing(self) -> "BatchAll":
+    def _has_zero_loss_triplets(self) -> "BatchAll":
         if self.average == "nonzero" and isinstance(self.margin, SoftMargin):
             raise ValueError(
                 "a soft margin makes every triplet pay; use average 'all' or a hard margin"
@@ -92,7 +92,7 @@ class BatchAll(Setting):
         return self.margin.collapse_value
 
 
-class BatchHard(Setting):
+class BatchHard(FrozenConfig):
     """Every anchor of an S×K batch pays m(max d(a,p) − min d(a,n)) (Hermans et al. 2017)."""
 
     kind: Literal["batch_hard"] = "batch_hard"
@@ -105,7 +105,7 @@ class BatchHard(Setting):
         return self.margin.collapse_value
 
 
-class InBatchHard(Setting):
+class InBatchHard(FrozenConfig):
     """Pairs pay m(d_ii − (min_{j≠i} d_ij + min_{j≠i} d_ji) / 2) on unit descriptors (R1, eq. 6)."""
 
     kind: Literal["in_batch_hard"] = "in_batch_hard"
@@ -117,7 +117,7 @@ class InBatchHard(Setting):
         return self.margin.collapse_value
 
 
-class HardNet(Setting):
+class HardNet(FrozenConfig):
     """Pairs pay m(d_ii − min_{j≠i} min(d_ij, d_ji)) on unit descriptors (Mishchuk et al. 2017).
 
     Without the published code's mask on distances below 0.008, which makes collapse cost 0.
@@ -132,7 +132,7 @@ class HardNet(Setting):
         return self.margin.collapse_value
 
 
-class Percentile(Setting):
+class Percentile(FrozenConfig):
     """As in-batch hard, with the negative at percentile q of its row or column (R1, figure 3).
 
     q = 0 is ``InBatchHard`` when combined by the mean and ``HardNet`` by the minimum.
@@ -151,7 +151,7 @@ class Percentile(Setting):
         return self.margin.collapse_value
 
 
-class Contrastive(Setting):
+class Contrastive(FrozenConfig):
     """Positive pairs pay ½d², negative pairs ½[Δ − d]₊² (Chopra et al. 2005), weighted.
 
     Random triplets give a positive and a negative pair an anchor; batches of n pairs give

@@ -4,12 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from hpsearch.config.base import Setting
+from hpsearch.config.base import FrozenConfig
 from hpsearch.config.losses import Restoration
-from hpsearch.config.optimizers import Adam, Constant, Optimiser, Schedule
+from hpsearch.config.optimizers import Adam, Constant, Optimizer, Schedule
 
 
-class ShallowUNet(Setting):
+class ShallowUNet(FrozenConfig):
     """The baseline denoiser of N-HPatches; 59,777 parameters at width 1."""
 
     kind: Literal["shallow_unet"] = "shallow_unet"
@@ -17,7 +17,7 @@ class ShallowUNet(Setting):
     """Factor on every hidden channel count."""
 
 
-class UNet(Setting):
+class UNet(FrozenConfig):
     """A U-Net of 3×3 convolutions that doubles its channels at every level.
 
     The defaults are the deep U-Net that R1 prints in its table 3: 3,787,713 parameters, although
@@ -36,7 +36,7 @@ class UNet(Setting):
     """3×3 convolutions a level, on the way down and on the way up."""
 
 
-class DnCNN(Setting):
+class DnCNN(FrozenConfig):
     """A chain of 3×3 convolutions that predicts the noise (Zhang et al. 2017).
 
     556,096 trainable parameters at depth 17. R2 used it.
@@ -49,7 +49,7 @@ class DnCNN(Setting):
     """Feature maps between them."""
 
 
-class DnCNNTransfer(Setting):
+class DnCNNTransfer(FrozenConfig):
     """A trained DnCNN, frozen with its statistics, then a trainable one of a few layers (R2)."""
 
     kind: Literal["dncnn_transfer"] = "dncnn_transfer"
@@ -65,7 +65,7 @@ class DnCNNTransfer(Setting):
     """Shape of the trainable network."""
 
 
-class L2Net(Setting):
+class L2Net(FrozenConfig):
     """The baseline descriptor of N-HPatches; 1,336,032 trainable parameters at width 1.
 
     With ``final_norm`` and ``unit_norm`` it ends as the original L2-Net and HardNet do.
@@ -98,7 +98,7 @@ AnyDenoiser = Annotated[Denoiser, Field(discriminator="kind")]
 AnyDescriptor = Annotated[Descriptor, Field()]
 
 
-class DenoiserTrial(Setting):
+class DenoiserTraining(FrozenConfig):
     """How one denoiser is trained on (noisy, clean) pairs.
 
     A denoiser depends on this, the seed and the patches alone, so trials share it.
@@ -106,7 +106,7 @@ class DenoiserTrial(Setting):
 
     network: AnyDenoiser = ShallowUNet()
     loss: Restoration = "mae"
-    optimiser: Optimiser = Adam()
+    optimiser: Optimizer = Adam()
     schedule: Schedule = Constant()
     batch: int = Field(default=64, ge=1, le=8192)
     """Patches a step."""
@@ -115,23 +115,23 @@ class DenoiserTrial(Setting):
     seed: int = Field(default=0, ge=0)
 
 
-class Clean(Setting):
+class Clean(FrozenConfig):
     """Train the descriptor on clean patches, with no denoiser in front."""
 
     kind: Literal["clean"] = "clean"
 
 
-class Noisy(Setting):
+class Noisy(FrozenConfig):
     """Train the descriptor on noisy patches, with no denoiser in front."""
 
     kind: Literal["noisy"] = "noisy"
 
 
-class Denoised(Setting):
+class Denoised(FrozenConfig):
     """Put a denoiser in front of the descriptor."""
 
     kind: Literal["denoised"] = "denoised"
-    denoiser: DenoiserTrial = DenoiserTrial()
+    denoiser: DenoiserTraining = DenoiserTraining()
     train_on: Literal["denoised", "clean"] = "denoised"
     """What the descriptor sees in training; R2 found clean best, R1 denoised slightly better."""
     clean_first: float = Field(default=0.0, ge=0, lt=1)

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from hpsearch.config.base import Setting
+from hpsearch.config.base import FrozenConfig
 
 
-class SGD(Setting):
+class SGD(FrozenConfig):
     """Stochastic gradient descent; the defaults are the coursework's descriptor baseline."""
 
     kind: Literal["sgd"] = "sgd"
@@ -24,7 +24,7 @@ class SGD(Setting):
         return self
 
 
-class Adam(Setting):
+class Adam(FrozenConfig):
     """Adam (Kingma & Ba 2015) with torch's betas."""
 
     kind: Literal["adam"] = "adam"
@@ -32,7 +32,7 @@ class Adam(Setting):
     weight_decay: float = Field(default=0.0, ge=0, le=1)
 
 
-class AdamW(Setting):
+class AdamW(FrozenConfig):
     """Adam with a weight decay that its step sizes do not scale (Loshchilov & Hutter 2019)."""
 
     kind: Literal["adamw"] = "adamw"
@@ -40,31 +40,31 @@ class AdamW(Setting):
     weight_decay: float = Field(default=0.01, ge=0, le=1)
 
 
-Optimiser = Annotated[SGD | Adam | AdamW, Field(discriminator="kind")]
+Optimizer = Annotated[SGD | Adam | AdamW, Field(discriminator="kind")]
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
 """Share of the budget, in patches seen."""
 
-WarmUp = Annotated[float, Field(ge=0, le=0.5)]
+Warmup = Annotated[float, Field(ge=0, le=0.5)]
 """Share of the budget in which the rate rises from 0 in a straight line."""
 
 
-class Constant(Setting):
+class Constant(FrozenConfig):
     """The optimiser's rate throughout."""
 
     kind: Literal["constant"] = "constant"
-    warm_up: WarmUp = 0.0
+    warm_up: Warmup = 0.0
 
 
-class StepDecay(Setting):
+class StepDecay(FrozenConfig):
     """The rate is multiplied by a factor at each of some shares of the budget."""
 
     kind: Literal["step"] = "step"
     at: tuple[Share, ...] = Field(default=(0.5, 0.75), min_length=1)
     """Shares of the budget, in rising order."""
     factor: float = Field(default=0.1, gt=0, lt=1)
-    warm_up: WarmUp = 0.0
+    warm_up: Warmup = 0.0
 
     @model_validator(mode="after")
     def _rising(self) -> "StepDecay":
@@ -73,22 +73,22 @@ class StepDecay(Setting):
         return self
 
 
-class Cosine(Setting):
+class Cosine(FrozenConfig):
     """Half a cosine from the rate down to a share of it (Loshchilov & Hutter 2017, no restart)."""
 
     kind: Literal["cosine"] = "cosine"
     final: Share = 0.0
     """Share of the rate that is left at the end of the budget."""
-    warm_up: WarmUp = 0.0
+    warm_up: Warmup = 0.0
 
 
-class Exponential(Setting):
+class Exponential(FrozenConfig):
     """The same factor for every equal share of the budget."""
 
     kind: Literal["exponential"] = "exponential"
     final: float = Field(default=0.01, gt=0, le=1)
     """Share of the rate that is left at the end of the budget."""
-    warm_up: WarmUp = 0.0
+    warm_up: Warmup = 0.0
 
 
 Schedule = Annotated[Constant | StepDecay | Cosine | Exponential, Field(discriminator="kind")]
@@ -105,7 +105,7 @@ than a grey level. On a CPU without bfloat16 units bfloat16 is many times slower
 """
 
 
-class Computing(Setting):
+class ComputeConfig(FrozenConfig):
     """Where and in which numbers networks compute; the same for all trials of a search."""
 
     device: Device = "auto"
@@ -115,9 +115,12 @@ class Computing(Setting):
     """Compile the descriptor's training (``torch.compile``): tens of seconds for the first trial on
     a machine, fewer for the next, which find what was compiled in ``TORCHINDUCTOR_CACHE_DIR`` (by
     default a folder in the machine's temporary one). So it is for long budgets."""
+    graphed: bool | Literal["auto"] = "auto"
+    """Run a training step as one CUDA graph; ``auto`` does so on CUDA. Convolutions then take the
+    algorithm that is fastest there; with ``deterministic`` no number changes."""
     deterministic: bool = False
     """Refuse operations whose result varies from run to run on one machine."""
 
 
-AS_FOUND = Computing()
+DEFAULT_COMPUTE = ComputeConfig()
 """What suits the machine."""

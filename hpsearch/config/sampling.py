@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from hpsearch.config.base import Setting
+from hpsearch.config.base import FrozenConfig
 from hpsearch.config.optimizers import Share
 from hpsearch.patch_views import VIEWS
 
 
-class RandomTriplets(Setting):
+class RandomTriplets(FrozenConfig):
     """Anchor and positive are two views of one point, the negative any view of another.
 
     ``tough_until=1`` is R2's tough positive, ``far_from=0`` its far negative, and 0.2 with 0.9 its
@@ -31,7 +31,7 @@ class RandomTriplets(Setting):
         return 3 * self.batch
 
 
-class Pairs(Setting):
+class Pairs(FrozenConfig):
     """Two distinct views of each of n distinct points."""
 
     kind: Literal["pairs"] = "pairs"
@@ -44,7 +44,7 @@ class Pairs(Setting):
         return 2 * self.batch
 
 
-class SxK(Setting):
+class PKSampler(FrozenConfig):
     """S distinct points, K distinct views of each."""
 
     kind: Literal["sxk"] = "sxk"
@@ -59,13 +59,13 @@ class SxK(Setting):
         return self.groups * self.views
 
     @model_validator(mode="after")
-    def _fits(self) -> "SxK":
+    def _fits(self) -> "PKSampler":
         if self.patches > 4096:
             raise ValueError(f"S·K must be at most 4096 patches, got {self.patches}")
         return self
 
 
-class Stepped(Setting):
+class Stepped(FrozenConfig):
     """S×K batches that grow while training goes well, and shrink again when it does not (R3).
 
     A stage is left for the next when the smoothed loss lies below the collapse value by
@@ -75,12 +75,12 @@ class Stepped(Setting):
     """
 
     kind: Literal["stepped"] = "stepped"
-    stages: tuple[SxK, ...] = Field(
+    stages: tuple[PKSampler, ...] = Field(
         default=(
-            SxK(groups=32, views=2),
-            SxK(groups=64, views=2),
-            SxK(groups=64, views=4),
-            SxK(groups=128, views=4),
+            PKSampler(groups=32, views=2),
+            PKSampler(groups=64, views=2),
+            PKSampler(groups=64, views=4),
+            PKSampler(groups=128, views=4),
         ),
         min_length=1,
     )
@@ -97,12 +97,12 @@ class Stepped(Setting):
         return max(stage.patches for stage in self.stages)
 
 
-class FixedSteps(Setting):
+class FixedSteps(FrozenConfig):
     """S×K batches that change at set shares of the budget, whatever the loss does."""
 
     kind: Literal["fixed_steps"] = "fixed_steps"
-    stages: tuple[SxK, ...] = Field(
-        default=(SxK(groups=32, views=2), SxK(groups=64, views=4)), min_length=1
+    stages: tuple[PKSampler, ...] = Field(
+        default=(PKSampler(groups=32, views=2), PKSampler(groups=64, views=4)), min_length=1
     )
     at: tuple[Share, ...] = (0.5,)
     """Share of the budget at which each stage but the first begins, in rising order."""
@@ -124,7 +124,7 @@ class FixedSteps(Setting):
         return self
 
 
-class MinedTriplets(Setting):
+class MinedTriplets(FrozenConfig):
     """Offline hard mining: triplets that the descriptor itself found hard (R3).
 
     Random triplets are drawn and described, and those with the largest d(a,p) − d(a,n) are
@@ -149,11 +149,11 @@ class MinedTriplets(Setting):
         return 3 * self.batch
 
 
-Sampler = Annotated[RandomTriplets | Pairs | SxK, Field(discriminator="kind")]
+Sampler = Annotated[RandomTriplets | Pairs | PKSampler, Field(discriminator="kind")]
 """Batches that are all alike: what a batch is drawn with and what a loss reads."""
 
 Sampling = Annotated[
-    RandomTriplets | Pairs | SxK | Stepped | FixedSteps | MinedTriplets,
+    RandomTriplets | Pairs | PKSampler | Stepped | FixedSteps | MinedTriplets,
     Field(discriminator="kind"),
 ]
 """Where a trial's batches come from."""

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from hpsearch.config.base import Setting
+from hpsearch.config.base import FrozenConfig
 from hpsearch.config.losses import (
     BatchAll,
     BatchHard,
@@ -18,19 +18,19 @@ from hpsearch.config.losses import (
     Triplet,
 )
 from hpsearch.config.networks import AnyDescriptor, Input, L2Net, Noisy
-from hpsearch.config.optimizers import SGD, Constant, Optimiser, Schedule
+from hpsearch.config.optimizers import SGD, Constant, Optimizer, Schedule
 from hpsearch.config.sampling import (
     FixedSteps,
     MinedTriplets,
     Pairs,
+    PKSampler,
     RandomTriplets,
     Sampling,
     Stepped,
-    SxK,
 )
 
 
-class WarmStart(Setting):
+class WarmStart(FrozenConfig):
     """Weights of a descriptor trained on random triplets first, as R3 starts batch hard.
 
     They depend on this, the descriptor's shape, its input and the patches alone, so trials share
@@ -41,11 +41,11 @@ class WarmStart(Setting):
     """Budget of the first training, in patches seen."""
     loss: Triplet = Triplet(distance="euclidean", margin=HardMargin())
     sampler: RandomTriplets = RandomTriplets()
-    optimiser: Optimiser = SGD()
+    optimiser: Optimizer = SGD()
     seed: int = Field(default=0, ge=0)
 
 
-class Augmentation(Setting):
+class Augmentation(FrozenConfig):
     """Random changes of training patches; the default changes nothing."""
 
     turns: Literal["none", "patch", "point"] = "none"
@@ -61,32 +61,32 @@ class Augmentation(Setting):
     """Largest |log| of the factor on the deviation from the patch's mean."""
 
 
-TRIPLETS, GROUPS = (RandomTriplets, MinedTriplets), (SxK, Stepped, FixedSteps)
+TRIPLET_SAMPLERS, GROUP_SAMPLERS = (RandomTriplets, MinedTriplets), (PKSampler, Stepped, FixedSteps)
 
-ACCEPTS: dict[type, tuple[type, ...]] = {
-    Triplet: TRIPLETS,
-    FaceNet: TRIPLETS,
-    BatchAll: GROUPS,
-    BatchHard: GROUPS,
+SAMPLERS_OF_LOSS: dict[type, tuple[type, ...]] = {
+    Triplet: TRIPLET_SAMPLERS,
+    FaceNet: TRIPLET_SAMPLERS,
+    BatchAll: GROUP_SAMPLERS,
+    BatchHard: GROUP_SAMPLERS,
     InBatchHard: (Pairs,),
     HardNet: (Pairs,),
     Percentile: (Pairs,),
-    Contrastive: (*TRIPLETS, Pairs),
+    Contrastive: (*TRIPLET_SAMPLERS, Pairs),
 }
 """Which samplers make batches that a loss can read."""
 
-NEEDS_UNIT_NORM = (FaceNet, InBatchHard, HardNet, Percentile)
+UNIT_NORM_LOSSES = (FaceNet, InBatchHard, HardNet, Percentile)
 """Losses that are defined for unit descriptors."""
 
 
-class TrialConfig(Setting):
+class TrialConfig(FrozenConfig):
     """Everything that decides what a trial computes; the defaults are the coursework's baseline."""
 
     input: Input = Noisy()
     descriptor: AnyDescriptor = L2Net()
     loss: Loss = Triplet()
     sampler: Sampling = RandomTriplets()
-    optimiser: Optimiser = SGD()
+    optimiser: Optimizer = SGD()
     schedule: Schedule = Constant()
     """How the optimiser's rate changes over the budget."""
     augmentation: Augmentation = Augmentation()
@@ -100,7 +100,7 @@ class TrialConfig(Setting):
 
     @model_validator(mode="after")
     def _loss_reads_batches(self) -> "TrialConfig":
-        accepted = ACCEPTS[type(self.loss)]
+        accepted = SAMPLERS_OF_LOSS[type(self.loss)]
         if not isinstance(self.sampler, accepted):
             names = " or ".join(kind.__name__ for kind in accepted)
             raise ValueError(
@@ -111,7 +111,7 @@ class TrialConfig(Setting):
 
     @model_validator(mode="after")
     def _loss_has_the_descriptors_it_is_defined_for(self) -> "TrialConfig":
-        if isinstance(self.loss, NEEDS_UNIT_NORM) and not self.descriptor.unit_norm:
+        if isinstance(self.loss, UNIT_NORM_LOSSES) and not self.descriptor.unit_norm:
             raise ValueError(
                 f"loss {self.loss.kind!r} is defined for unit descriptors; "
                 "set the descriptor's unit_norm to true"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hpsearch.console.live_progress import Watch
+from hpsearch.console.live_progress import LiveProgress
 from hpsearch.console.output import err, out
 from hpsearch.console.progress_bars import progress_bar
 from hpsearch.search.workspace import SearchFolder
@@ -25,7 +25,7 @@ class ConsoleObserver(Observer):
     @contextmanager
     def training(self, folder: SearchFolder, *, kind: str = "trial") -> Iterator[None]:
         """Show the runs in a live table, or line by line in a file."""
-        with Watch(folder.ledger, folder.search(), out, folder.record.trials, kind=kind):
+        with LiveProgress(folder.event_log, folder.search(), out, folder.record.trials, kind=kind):
             yield
 
     @contextmanager

@@ -1,17 +1,17 @@
 """Output of an evaluation: a table for each task, comparisons, and notes."""
 
-from hpsearch.console.output import out, say
+from hpsearch.console.output import out, print_plain
 from hpsearch.reporting.evaluation_report import comparison_table, score_tables
-from hpsearch.reporting.text_tables import plain
+from hpsearch.reporting.text_tables import to_text
 from hpsearch.workflows.evaluate_models import EvaluationResult, notes_on
 
 
 def print_evaluation(result: EvaluationResult) -> None:
     """Print the tables and the notes."""
     for table in score_tables(result.rows).values():
-        say(plain(table))
+        print_plain(to_text(table))
         out.print()
     for title, (first, second) in result.pairs.items():
-        out.print(f"{title}\n{plain(comparison_table(first, second))}\n", markup=False)
+        out.print(f"{title}\n{to_text(comparison_table(first, second))}\n", markup=False)
     for note in notes_on(result):
-        say(note)
+        print_plain(note)

@@ -8,14 +8,14 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from hpsearch.config.formatting import title
+from hpsearch.config.formatting import summary
 from hpsearch.search.search import Search
-from hpsearch.tracking.event_log import Event, Ledger
-from hpsearch.tracking.run_state import Run, advance
+from hpsearch.tracking.event_log import Event, EventLog
+from hpsearch.tracking.run_state import Run, apply_event
 
-ROWS = 14
+MAX_TABLE_ROWS = 14
 """Trials in the live table: all that run, then the latest that ended."""
-STYLES = {
+STATUS_STYLES = {
     "running": "bold",
     "completed": "green",
     "pruned": "dim",
@@ -27,10 +27,10 @@ STYLES = {
 
 
 @dataclass
-class Watch:
+class LiveProgress:
     """Follows the ledger of a search in a thread of its own."""
 
-    ledger: Ledger
+    event_log: EventLog
     search: Search
     console: Console
     trials: int
@@ -38,12 +38,12 @@ class Watch:
     """Which runs to show: trials, or yardsticks."""
     _offset: int = 0
     _runs: dict[str, Run] = field(default_factory=dict)
-    _began: float = field(default_factory=time.monotonic)
-    _before: int = 0
+    _started_at: float = field(default_factory=time.monotonic)
+    _patches_before: int = 0
 
-    def __enter__(self) -> "Watch":
-        self._take(self._new_events(), say=False)
-        self._before = self._patches()
+    def __enter__(self) -> "LiveProgress":
+        self._apply(self._new_events(), announce=False)
+        self._patches_before = self._total_patches()
         self._stop = threading.Event()
         self._live = None
         if self.console.is_terminal:
@@ -64,61 +64,63 @@ class Watch:
         stopping = False
         while not stopping:
             stopping = self._stop.wait(0.5)
-            self._take(self._new_events(), say=self._live is None)
+            self._apply(self._new_events(), announce=self._live is None)
             if self._live is not None:
                 self._live.update(self._table())
 
     def _new_events(self) -> list[Event]:
-        events, self._offset = self.ledger.read(self._offset)
+        events, self._offset = self.event_log.read(self._offset)
         return [event for event in events if "trial" in event]
 
-    def _take(self, events: list[Event], *, say: bool) -> None:
+    def _apply(self, events: list[Event], *, announce: bool) -> None:
         for event in events:
-            run = advance(self._runs.get(event["trial"]), event)
+            run = apply_event(self._runs.get(event["trial"]), event)
             self._runs[event["trial"]] = run
-            line = self._line(event, run) if say and run.kind == self.kind else None
+            line = self._event_line(event, run) if announce and run.kind == self.kind else None
             if line:
                 self.console.print(line, highlight=False, soft_wrap=True, markup=False)
 
-    def _line(self, event: Event, run: Run) -> str | None:
+    def _event_line(self, event: Event, run: Run) -> str | None:
         clock = time.strftime("%H:%M:%S", time.localtime(event["time"]))
         head = f"{clock} {run.label:>8}"
         match event["event"]:
             case "start":
-                return f"{head} started    {title(run.config)}"
+                return f"{head} started    {summary(run.config)}"
             case "report":
-                return f"{head} {run.seen:>9,} patches  {_numbers(run)}  {self._outlook()}"
+                return f"{head} {run.seen:>9,} patches  {_run_numbers(run)}  {self._eta()}"
             case "crash":
                 return f"{head} goes on    from {run.seen:,} patches; {event['reason']}"
             case "anew":
                 return f"{head} begins anew; {event['reason']}"
             case "end":
                 reason = f"  ({run.reason})" if run.reason else ""
-                return f"{head} {run.status:<10} {run.seen:>9,} patches  {_numbers(run)}{reason}"
+                return (
+                    f"{head} {run.status:<10} {run.seen:>9,} patches  {_run_numbers(run)}{reason}"
+                )
         return None
 
     def _table(self) -> Table:
-        table = Table(title=self._outlook(), title_justify="left", expand=True, box=None)
+        table = Table(title=self._eta(), title_justify="left", expand=True, box=None)
         for name, justify in (("trial", "right"), ("status", "left"), ("patches", "right")):
             table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
         table.add_column("loss", justify="right", no_wrap=True)
         table.add_column("mAP", justify="right", no_wrap=True)
         table.add_column("configuration", no_wrap=True, overflow="ellipsis", ratio=1)
-        for run in self._shown():
+        for run in self._visible_trials():
             loss, score = run.metric("train/loss"), run.metric("val/mAP")
             cells = [f"{run.seen:,}", "" if loss is None else f"{loss:.3f}"]
-            cells += ["" if score is None else f"{score:.3f}", title(run.config)]
-            table.add_row(run.label, run.status, *cells, style=STYLES[run.status])
+            cells += ["" if score is None else f"{score:.3f}", summary(run.config)]
+            table.add_row(run.label, run.status, *cells, style=STATUS_STYLES[run.status])
         return table
 
-    def _shown(self) -> list[Run]:
+    def _visible_trials(self) -> list[Run]:
         shown = [run for run in self._runs.values() if run.kind == self.kind]
         running = [run for run in shown if run.status == "running"]
         ended = [run for run in shown if run.status != "running"]
         ended.sort(key=lambda run: run.ended or 0.0)
-        return [*ended[-(ROWS - len(running)) :], *running]
+        return [*ended[-(MAX_TABLE_ROWS - len(running)) :], *running]
 
-    def _outlook(self) -> str:
+    def _eta(self) -> str:
         if self.kind != "trial":
             return ""
         trials = [run for run in self._runs.values() if run.kind == "trial"]
@@ -132,21 +134,21 @@ class Watch:
 
     def _time_left(self, ended: list[Run]) -> str:
         """From the patches that an average trial took, and the rate since the start."""
-        trained = self._patches() - self._before
+        trained = self._total_patches() - self._patches_before
         if not ended or trained <= 0:
             return "time left unknown"
-        rate = trained / (time.monotonic() - self._began)
+        rate = trained / (time.monotonic() - self._started_at)
         total = sum(run.seen for run in ended) / len(ended) * self.trials
-        seconds = max(0.0, (total - self._patches()) / rate)
+        seconds = max(0.0, (total - self._total_patches()) / rate)
         return (
             f"about {seconds / 60:.0f} min left" if seconds > 90 else f"about {seconds:.0f} s left"
         )
 
-    def _patches(self) -> int:
+    def _total_patches(self) -> int:
         return sum(run.seen for run in self._runs.values())
 
 
-def _numbers(run: Run) -> str:
+def _run_numbers(run: Run) -> str:
     names = {"loss": "train/loss", "mAP": "val/mAP"}
     found = {short: run.metric(name) for short, name in names.items()}
     return "  ".join(f"{short} {value:.3f}" for short, value in found.items() if value is not None)

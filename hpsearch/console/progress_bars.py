@@ -8,14 +8,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from hpsearch.console.output import err
-from hpsearch.data.arrow_header import Progress
+from hpsearch.data.arrow_header import StoreProgress
 
 if TYPE_CHECKING:
     pass
 
 
 @contextmanager
-def progress_bar(task: str) -> Iterator[Progress]:
+def progress_bar(task: str) -> Iterator[StoreProgress]:
     """A bar over sequences on a terminal; nothing in a file."""
     columns = (
         TextColumn("{task.description}", markup=False),  # it may be anybody's words

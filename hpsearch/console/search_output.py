@@ -2,22 +2,22 @@
 
 from collections.abc import Iterator, Mapping
 
-from hpsearch.console.output import out, say
+from hpsearch.console.output import out, print_plain
 from hpsearch.evaluation import Scores
-from hpsearch.reporting.leaderboard import leaderboard, summary
+from hpsearch.reporting.leaderboard import leaderboard, summarize
 from hpsearch.reporting.text_tables import (
-    configurations,
+    baseline_table,
     configurations_table,
+    group_configurations,
     leaderboard_table,
-    plain,
     summary_lines,
-    yardstick_table,
+    to_text,
 )
 from hpsearch.search.outcome import pareto_front
 from hpsearch.search.search import Search
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.run_state import Run
-from hpsearch.workflows.publish_figures import yardsticks
+from hpsearch.workflows.publish_figures import named_scores
 from hpsearch.workflows.search_session import SearchResult
 
 MAX_ROWS = 12
@@ -40,16 +40,16 @@ def print_trials(folder: SearchFolder) -> None:
     direction = search.objective.direction
     rows = leaderboard(runs, direction=direction, limit=MAX_ROWS)
     out.print(f"\nLeaderboard of {folder.name} ({search.objective.metric} on validation)")
-    say(plain(leaderboard_table(rows)))
+    print_plain(to_text(leaderboard_table(rows)))
     for line in _pareto_lines(runs, search):
-        say(line)
-    means = configurations(runs, direction=direction)[:MAX_ROWS]
+        print_plain(line)
+    means = group_configurations(runs, direction=direction)[:MAX_ROWS]
     if means:
         out.print("\nConfigurations, by their mean over training seeds")
-        say(plain(configurations_table(means)))
+        print_plain(to_text(configurations_table(means)))
     out.print()
-    for line in summary_lines(summary(runs, budget=search.budget)):
-        say(line)
+    for line in summary_lines(summarize(runs, budget=search.budget)):
+        print_plain(line)
 
 
 def _pareto_lines(runs: list[Run], search: Search) -> Iterator[str]:
@@ -65,14 +65,16 @@ def _pareto_lines(runs: list[Run], search: Search) -> Iterator[str]:
 def print_scores(scores: Mapping[str, Scores]) -> None:
     """Print the winner beside the baselines, on test."""
     out.print("\nmAP on the test sequences, which the search never read")
-    say(plain(yardstick_table(yardsticks(scores))))
+    print_plain(to_text(baseline_table(named_scores(scores))))
 
 
 def _print_registration(result: SearchResult) -> None:
     folder, registered = result.folder, result.registration
     if registered is not None:
-        say(f"\nRegistered {registered.model} version {registered.version} as {registered.alias}:")
-        say(f"  {registered.decision.reason}")
+        print_plain(
+            f"\nRegistered {registered.model} version {registered.version} as {registered.alias}:"
+        )
+        print_plain(f"  {registered.decision.reason}")
     alias = registered.alias if registered else "champion"
     model = f"models:/{folder.record.model}@{alias}"
     home = folder.home_option
@@ -83,4 +85,4 @@ def _print_registration(result: SearchResult) -> None:
         (folder.command("promote"), "retrain the best, compare with the champion"),
         (f"hpsearch describe {model} mini --to descriptors{home}", "use the model"),
     ):
-        say(f"  {command:<70}  {purpose}")
+        print_plain(f"  {command:<70}  {purpose}")

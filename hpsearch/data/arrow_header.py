@@ -8,14 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import Field
 
-from hpsearch.config.base import Setting
+from hpsearch.config.base import FrozenConfig
 from hpsearch.shapes import UInt8
 
-Progress = Callable[[int, int, str], None]
+StoreProgress = Callable[[int, int, str], None]
 """Called with how many sequences are done, of how many, and the name of the latest."""
 
 
-class NoiseLevels(Setting):
+class NoiseLevels(FrozenConfig):
     """Standard deviation of the white Gaussian noise by view, in grey levels.
 
     With the defaults a small U-Net reaches the error that was published for N-HPatches.
@@ -27,7 +27,7 @@ class NoiseLevels(Setting):
     tough: float = Field(default=30.0, ge=0, le=128)
 
 
-class StoreMeta(Setting):
+class StoreMeta(FrozenConfig):
     """Where the patches of a store come from and how they may be used."""
 
     source: str
@@ -41,33 +41,35 @@ class StoreMeta(Setting):
 
 
 SCHEMA_VERSION = "1"
-VERSION_KEY, HEADER_KEY, SUM_KEY = "hpsearch.version", "hpsearch.header", "hpsearch.sum"
-UNSEALED = "0" * 64
+VERSION_KEY, HEADER_KEY, CHECKSUM_KEY = "hpsearch.version", "hpsearch.header", "hpsearch.sum"
+NO_FINGERPRINT = "0" * 64
 
 
-class Header(Setting):
+class Header(FrozenConfig):
     """Which sequences a store holds, and what their pixels hash to."""
 
     names: tuple[str, ...]
     counts: tuple[int, ...]
     """Points a sequence."""
     meta: StoreMeta
-    fingerprint: str = UNSEALED
+    fingerprint: str = NO_FINGERPRINT
     """Always of the same length, so that sealing a file moves nothing in it."""
 
 
-class Digests(NamedTuple):
+class SequenceDigests(NamedTuple):
     """What one sequence adds to the fingerprint of its store: SHA-256 of its pixels."""
 
     clean: str
     noisy: str
 
 
-def digest(pixels: UInt8[np.ndarray, "n 16 32 32"]) -> str:
+def pixel_digest(pixels: UInt8[np.ndarray, "n 16 32 32"]) -> str:
     return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
 
 
-def fingerprint(names: Sequence[str], counts: Sequence[int], parts: Sequence[Digests]) -> str:
+def store_fingerprint(
+    names: Sequence[str], counts: Sequence[int], parts: Sequence[SequenceDigests]
+) -> str:
     """SHA-256 over names, counts and pixels; hashing by sequence lets processes share the work."""
     rows = [[n, int(c), *d] for n, c, d in zip(names, counts, parts, strict=True)]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
@@ -76,7 +78,11 @@ def fingerprint(names: Sequence[str], counts: Sequence[int], parts: Sequence[Dig
 def to_metadata(header: Header) -> dict[str, str]:
     """Metadata for the schema; a checksum stands beside the header."""
     text = header.model_dump_json()
-    return {VERSION_KEY: SCHEMA_VERSION, HEADER_KEY: text, SUM_KEY: _sum(text.encode())}
+    return {
+        VERSION_KEY: SCHEMA_VERSION,
+        HEADER_KEY: text,
+        CHECKSUM_KEY: _header_checksum(text.encode()),
+    }
 
 
 def version_of(metadata: Mapping[bytes, bytes]) -> str | None:
@@ -92,7 +98,7 @@ def from_metadata(metadata: Mapping[bytes, bytes]) -> Header:
         ValueError: if it is damaged.
     """
     text = metadata.get(HEADER_KEY.encode(), b"")
-    if metadata.get(SUM_KEY.encode(), b"") != _sum(text).encode():
+    if metadata.get(CHECKSUM_KEY.encode(), b"") != _header_checksum(text).encode():
         raise ValueError("its header is damaged")
     header = Header.model_validate_json(text)
     if len(header.names) != len(header.counts) or not header.names:
@@ -118,5 +124,5 @@ def check_sequence_name(name: str) -> None:
         )
 
 
-def _sum(text: bytes) -> str:
+def _header_checksum(text: bytes) -> str:
     return hashlib.sha256(text).hexdigest()

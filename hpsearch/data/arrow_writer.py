@@ -15,14 +15,21 @@ from typing import IO, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from hpsearch.data.arrow_header import Digests, Header, StoreMeta, digest, fingerprint, to_metadata
+from hpsearch.data.arrow_header import (
+    Header,
+    SequenceDigests,
+    StoreMeta,
+    pixel_digest,
+    store_fingerprint,
+    to_metadata,
+)
 from hpsearch.errors import UserError
 from hpsearch.patch_views import SIDE, VIEWS
 from hpsearch.shapes import UInt8
 
-PIXELS = SIDE * SIDE
-POINT_BYTES = VIEWS * PIXELS
-REFUSALS = {
+PIXELS_PER_PATCH = SIDE * SIDE
+BYTES_PER_POINT = VIEWS * PIXELS_PER_PATCH
+USER_ERRNOS = {
     getattr(errno, name)
     for name in "ENOSPC EDQUOT EFBIG EACCES EPERM EROFS EEXIST ENOTDIR EISDIR".split()  # noqa: SIM905
 }
@@ -37,7 +44,7 @@ class SequencePatches(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Layout:
+class StoreLayout:
     """Where the pixels of each sequence lie in a file that is not yet sealed."""
 
     file: Path
@@ -52,15 +59,15 @@ class Layout:
         """
         assert pixels.shape == (self.header.counts[position], VIEWS, SIDE, SIDE)
         with self.file.open("r+b") as f:
-            f.seek(self.offsets[noisy] + POINT_BYTES * sum(self.header.counts[:position]))
+            f.seek(self.offsets[noisy] + BYTES_PER_POINT * sum(self.header.counts[:position]))
             f.write(np.ascontiguousarray(pixels).data)
-        return digest(pixels)
+        return pixel_digest(pixels)
 
-    def seal(self, path: Path, parts: Sequence[Digests]) -> str:
+    def finalize(self, path: Path, parts: Sequence[SequenceDigests]) -> str:
         """Write the fingerprint, flush to disk, and move the file to its final name."""
-        content = fingerprint(self.header.names, self.header.counts, parts)
+        content = store_fingerprint(self.header.names, self.header.counts, parts)
         with self.file.open("r+b") as f:
-            offsets = _skeleton(f, self.header.model_copy(update={"fingerprint": content}))
+            offsets = _write_metadata(f, self.header.model_copy(update={"fingerprint": content}))
             assert offsets == self.offsets, "a fingerprint never changes the layout"
             f.flush()
             os.fsync(f.fileno())
@@ -70,53 +77,53 @@ class Layout:
 
 
 @contextlib.contextmanager
-def planned(
+def preallocated(
     path: Path, *, names: Sequence[str], counts: Sequence[int], meta: StoreMeta
-) -> Iterator[Layout]:
+) -> Iterator[StoreLayout]:
     """A file beside ``path`` with room for all; it is gone afterwards unless it was sealed."""
     header = Header(names=tuple(names), counts=tuple(map(int, counts)), meta=meta)
-    with writing(path):
+    with create_parent(path):
         _remove_leftovers(path)
-        _check_room(path, 2 * POINT_BYTES * sum(counts))
-        part = path.with_name(f"{_unfinished(path)}{os.getpid()}.{secrets.token_hex(4)}.part")
+        _check_disk_space(path, 2 * BYTES_PER_POINT * sum(counts))
+        part = path.with_name(f"{_draft_prefix(path)}{os.getpid()}.{secrets.token_hex(4)}.part")
         try:
             with part.open("wb") as f:
-                offsets = _skeleton(f, header)
-            yield Layout(part, header, offsets)
+                offsets = _write_metadata(f, header)
+            yield StoreLayout(part, header, offsets)
         finally:
             part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
+def create_parent(path: Path) -> Iterator[None]:
     """Make the folder of ``path`` and tell the user what the disk refuses."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as e:
-        if e.errno not in REFUSALS:
+        if e.errno not in USER_ERRNOS:
             raise
         raise UserError(
             f"cannot write {path} ({e.strerror}); make room or choose another folder"
         ) from e
 
 
-def _unfinished(path: Path) -> str:
+def _draft_prefix(path: Path) -> str:
     """How the names of this machine's unfinished files for ``path`` begin."""
     return f".{path.name}.{platform.node()}."
 
 
 def _remove_leftovers(path: Path) -> None:
     """Delete what earlier processes of this machine left when they were killed."""
-    begin = _unfinished(path)
+    begin = _draft_prefix(path)
     for part in path.parent.iterdir():
         pid, _, end = part.name.removeprefix(begin).partition(".")
         ours = part.name.startswith(begin) and end.endswith(".part")
-        if ours and pid.isdigit() and not _alive(int(pid)):
+        if ours and pid.isdigit() and not _is_alive(int(pid)):
             part.unlink(missing_ok=True)
 
 
-def _alive(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -126,7 +133,7 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _check_room(path: Path, needed: int) -> None:
+def _check_disk_space(path: Path, needed: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise UserError(
@@ -135,7 +142,7 @@ def _check_room(path: Path, needed: int) -> None:
         )
 
 
-class _SparseSink:
+class _OffsetRecorder:
     """A file that skips over the pixel buffers instead of writing them."""
 
     closed = False
@@ -162,17 +169,19 @@ class _SparseSink:
         self.closed = True
 
 
-def _skeleton(file, header: Header) -> tuple[int, int]:
+def _write_metadata(file, header: Header) -> tuple[int, int]:
     """Write everything but the pixels; returns where clean and noisy pixels begin."""
     points = sum(header.counts)
     # Never touched, so it costs address space and no memory.
-    pixels = pa.py_buffer(np.zeros(points * POINT_BYTES, np.uint8))
-    patch = pa.FixedSizeBinaryArray.from_buffers(pa.binary(PIXELS), points * VIEWS, [None, pixels])
+    pixels = pa.py_buffer(np.zeros(points * BYTES_PER_POINT, np.uint8))
+    patch = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(PIXELS_PER_PATCH), points * VIEWS, [None, pixels]
+    )
     columns = {"clean": patch, "noisy": patch, **side_columns(header.names, header.counts)}
     batch = pa.RecordBatch.from_arrays(
         list(columns.values()), names=list(columns), metadata=to_metadata(header)
     )
-    sink = _SparseSink(file, pixels.size)
+    sink = _OffsetRecorder(file, pixels.size)
     with pa.PythonFile(sink, mode="w") as out, pa.ipc.new_file(out, batch.schema) as writer:
         writer.write_batch(batch)
     clean, noisy = sink.offsets
@@ -201,17 +210,19 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def spool_sequences(path: Path, sequences: Iterable[SequencePatches], meta: StoreMeta) -> None:
+def write_streaming(path: Path, sequences: Iterable[SequencePatches], meta: StoreMeta) -> None:
     """Write ``sequences`` to a store at ``path``."""
     # Offsets depend on how many points there are, so sequences wait in a spool until all are known.
-    with writing(path), tempfile.TemporaryFile(dir=path.parent) as spool:
-        names, counts = _fill(spool, sequences)
-        with planned(path, names=names, counts=counts, meta=meta) as layout:
+    with create_parent(path), tempfile.TemporaryFile(dir=path.parent) as spool:
+        names, counts = _fill_spool(spool, sequences)
+        with preallocated(path, names=names, counts=counts, meta=meta) as layout:
             spool.seek(0)
-            layout.seal(path, [_copy(spool, layout, i) for i in range(len(names))])
+            layout.finalize(path, [_copy_sequence(spool, layout, i) for i in range(len(names))])
 
 
-def _fill(spool: IO[bytes], sequences: Iterable[SequencePatches]) -> tuple[list[str], list[int]]:
+def _fill_spool(
+    spool: IO[bytes], sequences: Iterable[SequencePatches]
+) -> tuple[list[str], list[int]]:
     names, counts = [], []
     for patches in sequences:
         if len(patches.clean) == 0:
@@ -229,11 +240,11 @@ def _fill(spool: IO[bytes], sequences: Iterable[SequencePatches]) -> tuple[list[
     return names, counts
 
 
-def _copy(spool, layout: Layout, position: int) -> Digests:
+def _copy_sequence(spool, layout: StoreLayout, position: int) -> SequenceDigests:
     """The next sequence of the spool, into its place."""
     pixels = np.empty((layout.header.counts[position], VIEWS, SIDE, SIDE), np.uint8)
     sums = []
     for noisy in (False, True):
         spool.readinto(pixels.data)
         sums.append(layout.write(position, pixels, noisy=noisy))
-    return Digests(*sums)
+    return SequenceDigests(*sums)

@@ -1,5 +1,6 @@
 """Random changes of training patches, drawn as small arrays and applied on the patches' device."""
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -10,12 +11,12 @@ from torch.nn import functional
 from hpsearch.config import Augmentation
 from hpsearch.shapes import Float, Int
 
-TURNS = 8
+NUM_ORIENTATIONS = 8
 """Four rotations, each as it is or mirrored."""
-WHITE = 255.0
+MAX_GRAY = 255.0
 
 
-class Changes(NamedTuple):
+class AugmentationParams(NamedTuple):
     """What happens to each patch of a call, or of several calls."""
 
     turn: Int[np.ndarray, "..."]
@@ -29,9 +30,19 @@ class Changes(NamedTuple):
     gain: Float[np.ndarray, "..."]
 
 
-def draw(
+class Prepared(NamedTuple):
+    """Changes as tensors; a CUDA graph can take them as inputs."""
+
+    turn: Int[Tensor, "..."]
+    theta: Float[Tensor, "... 2 3"]
+    """The crop as an affine map."""
+    shift: Float[Tensor, "..."]
+    gain: Float[Tensor, "..."]
+
+
+def sample_params(
     settings: Augmentation, labels: Int[np.ndarray, "calls n"], rng: np.random.Generator
-) -> list[Changes]:
+) -> list[AugmentationParams]:
     """Changes for each call of a batch; ``labels`` name the point of each patch.
 
     Turns by point agree between the calls, so an anchor turns with its positive.
@@ -40,60 +51,67 @@ def draw(
         case "none":
             turn = np.zeros(labels.shape, np.int64)
         case "patch":
-            turn = rng.integers(TURNS, size=labels.shape)
+            turn = rng.integers(NUM_ORIENTATIONS, size=labels.shape)
         case "point":
             points, where = np.unique(labels, return_inverse=True)
-            turn = rng.integers(TURNS, size=len(points))[where].reshape(labels.shape)
+            turn = rng.integers(NUM_ORIENTATIONS, size=len(points))[where].reshape(labels.shape)
     side = 1 - settings.crop * rng.random(labels.shape)
     corner = rng.random((*labels.shape, 2))
     shift = settings.brightness * rng.uniform(-1, 1, labels.shape)
     gain = np.exp(settings.contrast * rng.uniform(-1, 1, labels.shape))
-    return [Changes(*call) for call in zip(turn, side, corner, shift, gain, strict=True)]
+    return [AugmentationParams(*call) for call in zip(turn, side, corner, shift, gain, strict=True)]
 
 
-def apply(
-    settings: Augmentation, patches: Float[Tensor, "n 1 s s"], changes: Changes
+def prepare(changes: AugmentationParams) -> Prepared:
+    """Changes of one call on the host, in the numbers that the patches' device computes in."""
+    theta = np.zeros((len(changes.side), 2, 3), np.float32)
+    theta[:, 0, 0] = theta[:, 1, 1] = changes.side
+    theta[:, :, 2] = (1 - changes.side[:, None]) * (2 * changes.corner - 1)
+    shift, gain = (a.astype(np.float32) for a in (changes.shift, changes.gain))
+    return Prepared(*(torch.from_numpy(a) for a in (changes.turn, theta, shift, gain)))
+
+
+def apply_augmentation(
+    settings: Augmentation, patches: Float[Tensor, "n 1 s s"], params: AugmentationParams | Prepared
 ) -> Float[Tensor, "n 1 s s"]:
     """The changed patches, in 0..255; what the settings leave alone costs nothing.
 
     Shapes never depend on what was drawn, so an XLA device compiles this once.
     """
+    if settings == Augmentation():
+        return patches
+    prepared = prepare(params) if isinstance(params, AugmentationParams) else params
+    turn, theta, shift, gain = (a.to(patches.device) for a in prepared)
     if settings.turns != "none":
-        patches = _turn(patches, changes.turn)
+        patches = _apply_turn(patches, turn)
     if settings.crop:
-        patches = _crop(patches, changes)
+        patches = _crop(patches, theta)
     if settings.brightness or settings.contrast:
         mean = patches.mean(dim=(2, 3), keepdim=True)
-        gain, shift = (_column(a, patches) for a in (changes.gain, changes.shift))
-        patches = ((patches - mean) * gain + mean + shift).clamp(0, WHITE)
+        gain, shift = (a[:, None, None, None] for a in (gain, shift))
+        patches = ((patches - mean) * gain + mean + shift).clamp(0, MAX_GRAY)
     return patches
 
 
-def _turn(
-    patches: Float[Tensor, "n 1 s s"], turn: Int[np.ndarray, " n"]
+def _apply_turn(
+    patches: Float[Tensor, "n 1 s s"], turn: Int[Tensor, " n"]
 ) -> Float[Tensor, "n 1 s s"]:
     """Exact, by moving pixels: one gather with the pixel order of each turn."""
-    orders = torch.from_numpy(_orders(patches.shape[-1])[turn]).to(patches.device)
+    orders = _turn_orders(patches.shape[-1], patches.device)[turn]
     return patches.flatten(1).gather(1, orders).view_as(patches)
 
 
-def _orders(side: int) -> Int[np.ndarray, "8 pixels"]:
+@cache
+def _turn_orders(side: int, device: torch.device) -> Int[Tensor, "8 pixels"]:
     """Which old pixel each new one takes, by turn."""
     pixels = np.arange(side * side).reshape(side, side)
     turned = [np.rot90(p, k) for p in (pixels, pixels[:, ::-1]) for k in range(4)]
-    return np.stack([t.ravel() for t in turned])
+    return torch.from_numpy(np.stack([t.ravel() for t in turned])).to(device)
 
 
-def _crop(patches: Float[Tensor, "n 1 s s"], changes: Changes) -> Float[Tensor, "n 1 s s"]:
+def _crop(
+    patches: Float[Tensor, "n 1 s s"], theta: Float[Tensor, "n 2 3"]
+) -> Float[Tensor, "n 1 s s"]:
     """Scale a square part up to the whole, bilinear."""
-    theta = np.zeros((len(patches), 2, 3), np.float32)
-    theta[:, 0, 0] = theta[:, 1, 1] = changes.side
-    theta[:, :, 2] = (1 - changes.side[:, None]) * (2 * changes.corner - 1)
-    grid = functional.affine_grid(
-        torch.from_numpy(theta).to(patches.device), list(patches.shape), align_corners=False
-    )
+    grid = functional.affine_grid(theta, list(patches.shape), align_corners=False)
     return functional.grid_sample(patches, grid, padding_mode="border", align_corners=False)
-
-
-def _column(values: Float[np.ndarray, " n"], like: Tensor) -> Float[Tensor, "n 1 1 1"]:
-    return torch.from_numpy(values.astype(np.float32)).to(like.device)[:, None, None, None]

@@ -12,17 +12,17 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from hpsearch.data.arrow_header import Progress, StoreMeta
+from hpsearch.data.arrow_header import StoreMeta, StoreProgress
 from hpsearch.data.arrow_writer import SequencePatches
 from hpsearch.data.patch_store import write_store
 from hpsearch.data.photo_synthesis import PhotoSettings, photo_sequence
-from hpsearch.data.process_pool import in_order, usable_cores
+from hpsearch.data.process_pool import imap_ordered, usable_cores
 from hpsearch.errors import UserError
 from hpsearch.shapes import UInt8
 
 CODE_VERSION = 3
 """To be raised with every change of the pixels that the same photograph gives."""
-LICENCE = (
+PHOTOGRAPHS_LICENSE = (
     "Photographs as shipped with scikit-image: astronaut (NASA), rocket and text public domain; "
     "camera, chelsea, coffee, grass and gravel CC0; coins and ihc no known copyright restrictions"
 )
@@ -40,21 +40,21 @@ PHOTOGRAPHS: Mapping[str, str] = {
     "rocket": "a085ff3db7e5c7be0845abf3f2296d0c79d053f3f3d54065904408ad34c72424",
     "text": "6705caed21e6281799a52591c27498da5526cace39f2b6af3141b2ff11e2e517",
 }
-LOADERS = {"ihc": "immunohistochemistry"}
+LOADER_NAMES = {"ihc": "immunohistochemistry"}
 
 
-class Recipe(NamedTuple):
+class BuiltinSet(NamedTuple):
     """Which photographs make a set, and how."""
 
     sequences: tuple[str, ...]
     test: tuple[str, ...]
     settings: PhotoSettings
-    shrink: int
+    downscale: int
     """Factor by which the photographs are made smaller first."""
 
 
-RECIPES: Mapping[str, Recipe] = {
-    "mini": Recipe(
+BUILTIN_SETS: Mapping[str, BuiltinSet] = {
+    "mini": BuiltinSet(
         sequences=(
             "i_astronaut",
             "i_chelsea",
@@ -69,31 +69,31 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         test=("i_astronaut", "i_ihc", "v_coffee", "v_gravel"),
         settings=PhotoSettings(points=300),
-        shrink=1,
+        downscale=1,
     ),
     # Two photographs a part, because retrieval takes its distractors from other sequences.
-    "tiny": Recipe(
+    "tiny": BuiltinSet(
         sequences=("i_astronaut", "i_chelsea", "i_ihc", "v_camera", "v_coffee", "v_rocket"),
         test=("i_astronaut", "v_coffee"),
         settings=PhotoSettings(points=32),
-        shrink=2,
+        downscale=2,
     ),
 }
 
 
-def refuse_absent(data: str) -> None:
+def check_exists(data: str) -> None:
     """Make sure that there is an embedded set of this name, or a file.
 
     Raises:
         UserError: if there is neither.
     """
-    if data not in RECIPES and not Path(data).exists():
-        sets = " or ".join(RECIPES)
+    if data not in BUILTIN_SETS and not Path(data).exists():
+        sets = " or ".join(BUILTIN_SETS)
         raise UserError(f"there is no patch store {data!r}; give a path, or {sets}")
 
 
-def embedded_store(
-    name: str, folder: Path, *, progress: Progress | None = None, workers: int | None = None
+def open_builtin(
+    name: str, folder: Path, *, progress: StoreProgress | None = None, workers: int | None = None
 ) -> Path:
     """The store ``name`` (``mini`` or ``tiny``) in ``folder``, built if it is not there yet.
 
@@ -102,20 +102,20 @@ def embedded_store(
     Raises:
         UserError: for another name, or when a photograph is missing or not the known one.
     """
-    if name not in RECIPES:
-        raise UserError(f"no embedded set {name!r}; choose one of {', '.join(RECIPES)}")
-    recipe = RECIPES[name]
+    if name not in BUILTIN_SETS:
+        raise UserError(f"no embedded set {name!r}; choose one of {', '.join(BUILTIN_SETS)}")
+    recipe = BUILTIN_SETS[name]
     path = Path(folder) / f"{name}-{_cache_key(recipe)}.arrow"
     if not path.exists():
         meta = StoreMeta(
             source=f"photographs of scikit-image, set {name!r}",
-            licence=LICENCE,
+            licence=PHOTOGRAPHS_LICENSE,
             noise=recipe.settings.noise,
             split=name,
             test=recipe.test,
         )
         workers = min(workers or usable_cores(), len(recipe.sequences))
-        write_store(path, _sequences(recipe, progress, workers), meta=meta)
+        write_store(path, _synthesize_sequences(recipe, progress, workers), meta=meta)
     return path
 
 
@@ -129,35 +129,41 @@ def photograph(name: str, *, known: Mapping[str, str] = PHOTOGRAPHS) -> UInt8[np
 
     advice = "install scikit-image 0.26, whose photographs the embedded sets are made of"
     try:
-        pixels = getattr(data, LOADERS.get(name, name))()
+        pixels = getattr(data, LOADER_NAMES.get(name, name))()
     except (AttributeError, OSError, ModuleNotFoundError) as e:
         raise UserError(f"scikit-image has no photograph {name!r} here; {advice}") from e
-    grey = np.asarray(Image.fromarray(pixels).convert("L"))
-    if hashlib.sha256(grey.tobytes()).hexdigest() != known[name]:
+    gray = np.asarray(Image.fromarray(pixels).convert("L"))
+    if hashlib.sha256(gray.tobytes()).hexdigest() != known[name]:
         raise UserError(f"the photograph {name!r} of scikit-image is not the known one; {advice}")
-    return grey
+    return gray
 
 
-def _cache_key(recipe: Recipe) -> str:
-    hashes = [PHOTOGRAPHS[n[2:]] for n in recipe.sequences]
-    what = [CODE_VERSION, recipe.settings.model_dump(), recipe.shrink, recipe.sequences, hashes]
+def _cache_key(builtin: BuiltinSet) -> str:
+    hashes = [PHOTOGRAPHS[n[2:]] for n in builtin.sequences]
+    what = [
+        CODE_VERSION,
+        builtin.settings.model_dump(),
+        builtin.downscale,
+        builtin.sequences,
+        hashes,
+    ]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
 
 
-def _sequences(
-    recipe: Recipe, progress: Progress | None, workers: int
+def _synthesize_sequences(
+    builtin: BuiltinSet, progress: StoreProgress | None, workers: int
 ) -> Iterator[SequencePatches]:
-    jobs = [(name, recipe.settings, recipe.shrink) for name in recipe.sequences]
-    built = in_order(_build, jobs, workers=workers)
+    jobs = [(name, builtin.settings, builtin.downscale) for name in builtin.sequences]
+    built = imap_ordered(_build_sequence, jobs, workers=workers)
     for done, patches in enumerate(built, start=1):
         if progress:
             progress(done, len(jobs), patches.name)
         yield patches
 
 
-def _build(job: tuple[str, PhotoSettings, int]) -> SequencePatches:
+def _build_sequence(job: tuple[str, PhotoSettings, int]) -> SequencePatches:
     name, settings, factor = job
-    grey = photograph(name.partition("_")[2])
+    gray = photograph(name.partition("_")[2])
     if factor > 1:
-        grey = np.asarray(Image.fromarray(grey).reduce(factor))
-    return photo_sequence(grey, name=name, settings=settings)
+        gray = np.asarray(Image.fromarray(gray).reduce(factor))
+    return photo_sequence(gray, name=name, settings=settings)

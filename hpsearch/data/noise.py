@@ -7,10 +7,10 @@ import numpy as np
 
 from hpsearch.data.arrow_header import NoiseLevels
 from hpsearch.patch_views import VIEW_NAMES
-from hpsearch.rng import stream
+from hpsearch.rng import rng_for
 from hpsearch.shapes import Int, UInt8
 
-QUANTILES = 1 << 16
+NUM_QUANTILES = 1 << 16
 
 
 def add_noise(
@@ -28,10 +28,10 @@ def add_noise(
     """
     noisy = np.empty_like(clean) if out is None else out
     for view, view_name in enumerate(VIEW_NAMES):
-        rng = stream(seed, f"noise {name}", view)
-        grey = _draw(deviation(levels, view_name), clean[:, view].shape, rng)
-        grey += clean[:, view]
-        noisy[:, view] = grey.clip(0, 255, out=grey)
+        rng = rng_for(seed, f"noise {name}", view)
+        gray = _sample_noise(deviation(levels, view_name), clean[:, view].shape, rng)
+        gray += clean[:, view]
+        noisy[:, view] = gray.clip(0, 255, out=gray)
     return noisy
 
 
@@ -40,16 +40,18 @@ def deviation(levels: NoiseLevels, view_name: str) -> float:
     return {"h": levels.hard, "t": levels.tough}.get(view_name[0], levels.easy)
 
 
-def _draw(sigma: float, shape: tuple[int, ...], rng: np.random.Generator) -> Int[np.ndarray, "..."]:
+def _sample_noise(
+    sigma: float, shape: tuple[int, ...], rng: np.random.Generator
+) -> Int[np.ndarray, "..."]:
     """Gaussian noise rounded to whole grey levels; pixels are whole, so the sum rounds alike."""
     count = int(np.prod(shape))
     raw = rng.bit_generator.random_raw(-(-count // 4)).view(np.uint16)[:count]
-    return _quantiles(sigma).take(raw).reshape(shape)
+    return _noise_quantiles(sigma).take(raw).reshape(shape)
 
 
 @cache
-def _quantiles(sigma: float) -> Int[np.ndarray, " quantiles"]:
+def _noise_quantiles(sigma: float) -> Int[np.ndarray, " quantiles"]:
     """Rounded Gaussian quantiles: four times faster than drawing normals, exact within 2^-17."""
     half = NormalDist().inv_cdf
-    upper = np.array([half(0.5 + (i + 0.5) / QUANTILES) for i in range(QUANTILES // 2)])
+    upper = np.array([half(0.5 + (i + 0.5) / NUM_QUANTILES) for i in range(NUM_QUANTILES // 2)])
     return np.rint(sigma * np.concatenate([-upper[::-1], upper])).astype(np.int16)

@@ -12,23 +12,23 @@ import pyarrow as pa
 
 from hpsearch.data.arrow_header import (
     SCHEMA_VERSION,
-    Digests,
     Header,
+    SequenceDigests,
     StoreMeta,
-    digest,
-    fingerprint,
     from_metadata,
+    pixel_digest,
+    store_fingerprint,
     version_of,
 )
-from hpsearch.data.arrow_writer import SequencePatches, side_columns, spool_sequences
-from hpsearch.data.splits import VALIDATION_SHARE, Part, Split, split_for
+from hpsearch.data.arrow_writer import SequencePatches, side_columns, write_streaming
+from hpsearch.data.splits import VALIDATION_SHARE, Part, TrialSplit, split_for
 from hpsearch.errors import UserError
 from hpsearch.patch_views import SIDE, VIEW_NAMES, VIEWS
 from hpsearch.shapes import Int, UInt8
 from hpsearch.untrusted import reason
 
 
-class Mapped(NamedTuple):
+class MappedStore(NamedTuple):
     """A store as it lies on the disk; the arrays are read-only views on the file."""
 
     header: Header
@@ -36,7 +36,7 @@ class Mapped(NamedTuple):
     noisy: UInt8[np.ndarray, "points 16 32 32"]
 
 
-def map_store(path: Path, content: pa.Buffer | None = None) -> Mapped:
+def map_store(path: Path, content: pa.Buffer | None = None) -> MappedStore:
     """Map the file; no pixel is read.
 
     Args:
@@ -50,15 +50,15 @@ def map_store(path: Path, content: pa.Buffer | None = None) -> Mapped:
         raise UserError(
             f"no patch store at {path}; make one with `hpsearch data import` or `data photos`"
         )
-    with _telling(path):
-        header, batch = _read(path, content)
+    with _translate_errors(path):
+        header, batch = _read_batch(path, content)
         _check_sizes(header, batch)
         shape = (sum(header.counts), VIEWS, SIDE, SIDE)
         clean, noisy = (
             np.frombuffer(batch.column(name).buffers()[1], np.uint8).reshape(shape)
             for name in ("clean", "noisy")
         )
-    return Mapped(header, clean, noisy)
+    return MappedStore(header, clean, noisy)
 
 
 def check_columns(path: Path) -> None:
@@ -67,29 +67,29 @@ def check_columns(path: Path) -> None:
     Raises:
         UserError: if they differ.
     """
-    with _telling(path):
-        header, batch = _read(path)
+    with _translate_errors(path):
+        header, batch = _read_batch(path)
         batch.validate(full=True)
         for name, column in side_columns(header.names, header.counts).items():
             if not batch.column(name).equals(column):
                 raise ValueError(f"its column {name!r} has changed")
 
 
-def damaged(path: Path, why: str) -> UserError:
+def corrupt_store_error(path: Path, why: str) -> UserError:
     return UserError(
         f"{path} is not a usable patch store ({why}); delete it and build or import it again"
     )
 
 
 @contextlib.contextmanager
-def _telling(path: Path) -> Iterator[None]:
+def _translate_errors(path: Path) -> Iterator[None]:
     """Whatever a damaged file makes Arrow, JSON or us stumble over is told as damage."""
     try:
         yield
     except UserError:
         raise
     except Exception as e:  # a reader of crafted bytes may raise anything
-        raise damaged(path, reason(e)) from e
+        raise corrupt_store_error(path, reason(e)) from e
 
 
 def _check_sizes(header: Header, batch: pa.RecordBatch) -> None:
@@ -106,7 +106,7 @@ def _check_sizes(header: Header, batch: pa.RecordBatch) -> None:
             raise ValueError(f"its column {name!r} does not hold the {rows:,} patches it should")
 
 
-def _read(path: Path, content: pa.Buffer | None = None) -> tuple[Header, pa.RecordBatch]:
+def _read_batch(path: Path, content: pa.Buffer | None = None) -> tuple[Header, pa.RecordBatch]:
     reader = pa.ipc.open_file(pa.memory_map(str(path)) if content is None else content)
     metadata = reader.schema.metadata or {}
     version = version_of(metadata)
@@ -169,7 +169,7 @@ class PatchStore:
         )
 
     def __reduce__(self) -> tuple[Callable, tuple]:
-        return _reopen, (self.path.absolute(), self.fingerprint)
+        return _reopen_checked, (self.path.absolute(), self.fingerprint)
 
     @cached_property
     def sequence_of(self) -> Int[np.ndarray, " points"]:
@@ -183,23 +183,23 @@ class PatchStore:
 
     def split(
         self, name: str = "auto", *, validation_share: float = VALIDATION_SHARE, seed: int = 0
-    ) -> Split:
+    ) -> TrialSplit:
         """The split ``name`` of this store's sequences; see ``split_for``."""
         split = split_for(
             self.names, name=name, test=self.meta.test, validation_share=validation_share, seed=seed
         )
         return replace(split, name=self.meta.split or "own") if split.name == "own" else split
 
-    def part(self, split: Split, part: Part) -> "Patches":
+    def part(self, split: TrialSplit, part: Part) -> "Patches":
         """All patches of one part of a split.
 
         Raises:
             UserError: if that part is empty, or names a sequence that is not in the store.
 
         """
-        return self._take(split.part(part))
+        return self._subset(split.part(part))
 
-    def only(self, names: Sequence[str], split: Split) -> "Patches":
+    def select(self, names: Sequence[str], split: TrialSplit) -> "Patches":
         """Patches of chosen sequences, to train on.
 
         Raises:
@@ -212,7 +212,7 @@ class PatchStore:
                     f"{name!r} is a test sequence of split {split.name!r} and cannot be trained "
                     "on; leave it out"
                 )
-        return self._take(tuple(names))
+        return self._subset(tuple(names))
 
     def verify(self) -> None:
         """Read everything and compare with the fingerprint.
@@ -224,13 +224,15 @@ class PatchStore:
         check_columns(self.path)
         stops = np.cumsum(self.counts)
         parts = [
-            Digests(digest(self.clean[a:b]), digest(self.noisy[a:b]))
+            SequenceDigests(pixel_digest(self.clean[a:b]), pixel_digest(self.noisy[a:b]))
             for a, b in zip(self.starts, stops, strict=True)
         ]
-        if fingerprint(self.names, self.counts, parts) != self.fingerprint:
-            raise damaged(self.path, f"it differs from its fingerprint {self.fingerprint[:16]}")
+        if store_fingerprint(self.names, self.counts, parts) != self.fingerprint:
+            raise corrupt_store_error(
+                self.path, f"it differs from its fingerprint {self.fingerprint[:16]}"
+            )
 
-    def _take(self, names: tuple[str, ...]) -> "Patches":
+    def _subset(self, names: tuple[str, ...]) -> "Patches":
         missing = sorted(set(names) - set(self.names))
         if missing:
             raise UserError(
@@ -276,7 +278,7 @@ class Patches:
         """Copies of the patches at local rows, writable."""
         return self._pixels(noisy).reshape(-1, SIDE, SIDE).take(self.rows(rows), axis=0)
 
-    def all(self, *, noisy: bool) -> UInt8[np.ndarray, "points 16 32 32"]:
+    def load_all(self, *, noisy: bool) -> UInt8[np.ndarray, "points 16 32 32"]:
         """A writable copy of every patch; 16 KiB a point."""
         return self._pixels(noisy).take(self.points, axis=0)
 
@@ -291,11 +293,11 @@ def write_store(path: Path, sequences: Iterable[SequencePatches], *, meta: Store
         UserError: if there is no sequence, one is empty, two have the same name, or the disk
             refuses.
     """
-    spool_sequences(Path(path), sequences, meta)
+    write_streaming(Path(path), sequences, meta)
     return PatchStore.open(path)
 
 
-def _reopen(path: Path, expected: str) -> PatchStore:
+def _reopen_checked(path: Path, expected: str) -> PatchStore:
     store = PatchStore.open(path)
     if store.fingerprint != expected:
         raise UserError(

@@ -14,18 +14,18 @@ from hpsearch.shapes import Float, Int
 
 BASE_SIGMA = 1.6
 INPUT_BLUR = 0.5  # what a camera's pixel grid is assumed to have blurred already (Lowe 2004)
-PER_OCTAVE = 3
+LEVELS_PER_OCTAVE = 3
 EDGE_RATIO = 10.0
 HARRIS_K = 0.05
 HARRIS_WINDOW = 1.4
-HALF_SIDE = 5.0
+HALF_SIDE_SIGMAS = 5.0
 """Half the side of a patch, in σ of its keypoint; measured on genuine HPatches strips."""
-LARGEST_SIDE = 0.8
+MAX_SIDE_SHARE = 0.8
 """Largest side of a patch, as a share of the photograph's shorter side."""
-INSIDE = 1.5
+BORDER_SCALE = 1.5
 """The neighbourhood that has to lie inside the photograph, in half-sides of the patch."""
 MAX_OVERLAP = 0.5
-STRONGEST = 3000
+MAX_CANDIDATES = 3000
 """Candidates kept of each detector; many more than the patches that are asked for."""
 
 
@@ -62,25 +62,25 @@ def detect(image: Float[np.ndarray, "h w"], *, limit: int) -> Keypoints:
     pixel = np.array([o.pixel for o in octaves])[ranked.octave]
     xy = ranked.yx[:, ::-1] * pixel[:, None] + 0.5
     sigma = ranked.sigma * pixel
-    kept = drop_overlaps(xy, HALF_SIDE * sigma, limit=limit)
+    kept = drop_overlaps(xy, HALF_SIDE_SIGMAS * sigma, limit=limit)
     angle = _orientations(octaves, _Candidates(*(a[kept] for a in ranked)))
     return Keypoints(xy[kept], sigma[kept], angle)
 
 
 def scale_space(image: Float[np.ndarray, "h w"]) -> list[Octave]:
     """Octaves of blurred levels, as many as the largest patch asks for."""
-    largest = LARGEST_SIDE * min(image.shape) / (2 * HALF_SIDE)
-    first = BASE_SIGMA * 2 ** (-1 / PER_OCTAVE)
+    largest = MAX_SIDE_SHARE * min(image.shape) / (2 * HALF_SIDE_SIGMAS)
+    first = BASE_SIGMA * 2 ** (-1 / LEVELS_PER_OCTAVE)
     base = _blur(image.astype(np.float32), np.sqrt(first**2 - INPUT_BLUR**2))
     octaves, pixel = [], 1
     while pixel * BASE_SIGMA <= largest and min(base.shape) >= 16:
         levels = [base]
-        for k in range(PER_OCTAVE + 1):
-            sigma = BASE_SIGMA * 2 ** (k / PER_OCTAVE)
+        for k in range(LEVELS_PER_OCTAVE + 1):
+            sigma = BASE_SIGMA * 2 ** (k / LEVELS_PER_OCTAVE)
             levels.append(_blur(base, np.sqrt(sigma**2 - first**2)))
         octaves.append(Octave(np.stack(levels), pixel))
         # Level 3 has twice the blur of level 0, so every second pixel of it is the next octave.
-        base, pixel = levels[PER_OCTAVE][::2, ::2], pixel * 2
+        base, pixel = levels[LEVELS_PER_OCTAVE][::2, ::2], pixel * 2
     return octaves
 
 
@@ -118,7 +118,7 @@ def _blur(image: Float[np.ndarray, "h w"], sigma: float) -> Float[np.ndarray, "h
 def _strongest(octaves: list[Octave], kind: int, shape: tuple[int, ...]) -> _Candidates:
     found = [_maxima(o, i, kind, shape) for i, o in enumerate(octaves)]
     merged = _Candidates(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
-    order = np.argsort(-merged.strength, kind="stable")[:STRONGEST]
+    order = np.argsort(-merged.strength, kind="stable")[:MAX_CANDIDATES]
     return _Candidates(*(a[order] for a in merged))
 
 
@@ -131,26 +131,26 @@ def _interleave(kinds: list[_Candidates]) -> _Candidates:
 
 def _maxima(octave: Octave, number: int, kind: int, shape: tuple[int, ...]) -> _Candidates:
     """Local maxima over place and scale whose neighbourhood lies inside the photograph."""
-    sigmas = BASE_SIGMA * 2 ** (np.arange(-1, PER_OCTAVE + 1) / PER_OCTAVE)
+    sigmas = BASE_SIGMA * 2 ** (np.arange(-1, LEVELS_PER_OCTAVE + 1) / LEVELS_PER_OCTAVE)
     response = np.stack(
         [RESPONSES[kind](im, s) for im, s in zip(octave.levels, sigmas, strict=True)]
     )
     peak = (response == ndimage.maximum_filter(response, size=3)) & (response > 1e-7)
     level, y, x = np.nonzero(peak[1:-1, 1:-1, 1:-1])
     at = np.stack([level, y, x]) + 1
-    shift = np.stack([_vertex(response, at, axis) for axis in range(3)])
-    sigma = sigmas[at[0]] * 2 ** (shift[0] / PER_OCTAVE)
+    shift = np.stack([_parabola_vertex(response, at, axis) for axis in range(3)])
+    sigma = sigmas[at[0]] * 2 ** (shift[0] / LEVELS_PER_OCTAVE)
     yx = (at[1:] + shift[1:]).T
-    reach = INSIDE * HALF_SIDE * sigma * octave.pixel
-    place = yx * octave.pixel + 0.5
-    inside = (place >= reach[:, None]).all(1) & (place + reach[:, None] <= shape).all(1)
-    inside &= 2 * HALF_SIDE * sigma * octave.pixel <= LARGEST_SIDE * min(shape)
+    reach = BORDER_SCALE * HALF_SIDE_SIGMAS * sigma * octave.pixel
+    position = yx * octave.pixel + 0.5
+    inside = (position >= reach[:, None]).all(1) & (position + reach[:, None] <= shape).all(1)
+    inside &= 2 * HALF_SIDE_SIGMAS * sigma * octave.pixel <= MAX_SIDE_SHARE * min(shape)
     strength = response[tuple(at)]
     numbers = np.full(len(sigma), number)
     return _Candidates(*(a[inside] for a in (numbers, at[0], yx, sigma, strength)))
 
 
-def _vertex(
+def _parabola_vertex(
     response: Float[np.ndarray, "5 h w"], at: Int[np.ndarray, "3 n"], axis: int
 ) -> Float[np.ndarray, " n"]:
     """Where a parabola through the neighbours on one axis has its top, within half a step."""
@@ -211,11 +211,11 @@ def _dominant_angle(
     gy, gx = np.gradient(image)
     reach = int(np.ceil(3 * window.max()))
     offsets = np.indices((2 * reach + 1, 2 * reach + 1)).reshape(2, -1).T - reach
-    centre = np.rint(yx).astype(int)
-    place = centre[:, None] + offsets
-    apart = ((place - yx[:, None]) ** 2).sum(-1)
+    center = np.rint(yx).astype(int)
+    position = center[:, None] + offsets
+    apart = ((position - yx[:, None]) ** 2).sum(-1)
     weight = np.exp(-apart / (2 * window[:, None] ** 2)) * (apart <= (3 * window[:, None]) ** 2)
-    y, x = np.moveaxis(np.clip(place, 0, np.array(image.shape) - 1), -1, 0)
+    y, x = np.moveaxis(np.clip(position, 0, np.array(image.shape) - 1), -1, 0)
     dy, dx = gy[y, x], gx[y, x]
     direction = np.floor(np.arctan2(dy, dx) / (2 * np.pi) * bins).astype(int) % bins
     rows = np.arange(len(yx))[:, None] * bins

@@ -8,19 +8,19 @@ from PIL import Image
 from pydantic import Field
 from scipy import ndimage
 
-from hpsearch.config.base import Setting
+from hpsearch.config.base import FrozenConfig
 from hpsearch.data.arrow_header import NoiseLevels
 from hpsearch.data.arrow_writer import SequencePatches
 from hpsearch.data.noise import add_noise
-from hpsearch.data.photo_keypoints import HALF_SIDE, Keypoints, detect
-from hpsearch.data.resize import SOURCE_SIDE, shrink
+from hpsearch.data.photo_keypoints import HALF_SIDE_SIGMAS, Keypoints, detect
+from hpsearch.data.resize import SOURCE_SIDE, area_downsample
 from hpsearch.errors import UserError
 from hpsearch.patch_views import SIDE, VIEW_NAMES, VIEWS
-from hpsearch.rng import stream
+from hpsearch.rng import rng_for
 from hpsearch.shapes import Bool, Float, UInt8
 
-SQUARE = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]], float)
-MAX_TILT = 55.0
+UNIT_SQUARE = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]], float)
+MAX_TILT_DEGREES = 55.0
 """Degrees between the photograph and the camera of the hardest viewpoint target."""
 CAMERA_DISTANCE = 2.0
 """In longer sides of the photograph; nearer would bend the perspective more."""
@@ -41,7 +41,7 @@ class Jitter(NamedTuple):
 
 # Calibrated: median overlap 0.86 / 0.73 / 0.62 (HPatches documents 0.85 and 0.72), and RootSIFT's
 # matching score on genuine HPatches pictures meets the published one.
-JITTER = {
+JITTER_OF_LEVEL = {
     "e": Jitter(18, 0.08, 0.055, 0.055),
     "h": Jitter(27, 0.15, 0.10, 0.13),
     "t": Jitter(35, 0.23, 0.15, 0.20),
@@ -56,7 +56,7 @@ def rotations(angle: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 2 2"]:
 
 def squares(points: Keypoints) -> Float[np.ndarray, "n 3 3"]:
     """Maps from [-1, 1]² to the upright patches of the keypoints."""
-    linear = HALF_SIDE * points.sigma[:, None, None] * rotations(points.angle)
+    linear = HALF_SIDE_SIGMAS * points.sigma[:, None, None] * rotations(points.angle)
     return _affine(linear, points.xy)
 
 
@@ -76,7 +76,7 @@ def inside(
     maps: Float[np.ndarray, "... 3 3"], width: int, height: int, *, margin: float
 ) -> Bool[np.ndarray, "..."]:
     """Whether the patches of affine maps keep their corners off the border of a picture."""
-    corners = np.einsum("...ij,kj->...ki", maps, SQUARE)[..., :2]
+    corners = np.einsum("...ij,kj->...ki", maps, UNIT_SQUARE)[..., :2]
     low, high = corners.min(-2), corners.max(-2)
     return (low >= margin).all(-1) & (high <= np.array([width, height]) - margin).all(-1)
 
@@ -88,7 +88,7 @@ def viewpoint(
 
     ``severity`` in (0, 1]. The canvas is as large as it takes to lose nothing.
     """
-    tilt = np.deg2rad(MAX_TILT * severity * rng.uniform(0.4, 1))
+    tilt = np.deg2rad(MAX_TILT_DEGREES * severity * rng.uniform(0.4, 1))
     roll = np.deg2rad((12 * severity + 3) * rng.standard_normal())
     zoom = 2 ** (severity * rng.uniform(-0.7, 0.5))
     side, up = rotations(np.array([rng.uniform(0, 2 * np.pi), roll]))
@@ -98,11 +98,11 @@ def viewpoint(
     camera = np.diag([zoom * distance, zoom * distance, 1]) @ np.column_stack(
         [plane, [0, 0, distance]]
     )
-    h = camera @ _shift(-width / 2, -height / 2)
+    h = camera @ _translation(-width / 2, -height / 2)
     corners = project(h, np.array([[0, 0], [width, 0], [width, height], [0, height]], float))
     low, high = corners.min(0), corners.max(0)
     size = np.ceil(high - low).astype(int)
-    h = _shift(*-low) @ h
+    h = _translation(*-low) @ h
     return h / h[2, 2], (int(size[0]), int(size[1]))
 
 
@@ -124,7 +124,7 @@ def _affine(linear: Float[np.ndarray, "n 2 2"], xy: Float[np.ndarray, "n 2"]) ->
     return maps
 
 
-def _shift(x: float, y: float) -> Float[np.ndarray, "3 3"]:
+def _translation(x: float, y: float) -> Float[np.ndarray, "3 3"]:
     return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], float)
 
 
@@ -140,10 +140,10 @@ def viewpoint_target(
     moved = Image.fromarray(photo).transform(
         size, Image.Transform.PERSPECTIVE, _coefficients(h), Image.Resampling.BICUBIC
     )
-    grey = 255 * (np.asarray(moved, np.float32) / 255) ** (2 ** rng.uniform(-0.3, 0.3))
-    grey = rng.uniform(0.85, 1.15) * ndimage.gaussian_filter(grey, rng.uniform(0.2, 0.8))
-    grey += rng.uniform(1, 3) * rng.standard_normal(grey.shape, np.float32)
-    return _to_uint8(grey), h
+    gray = 255 * (np.asarray(moved, np.float32) / 255) ** (2 ** rng.uniform(-0.3, 0.3))
+    gray = rng.uniform(0.85, 1.15) * ndimage.gaussian_filter(gray, rng.uniform(0.2, 0.8))
+    gray += rng.uniform(1, 3) * rng.standard_normal(gray.shape, np.float32)
+    return _to_uint8(gray), h
 
 
 def illumination_target(
@@ -164,7 +164,7 @@ def illumination_target(
     return _to_uint8(255 * light + spread * rng.standard_normal(light.shape, np.float32))
 
 
-def cut(
+def extract_patches(
     picture: UInt8[np.ndarray, "h w"], maps: Float[np.ndarray, "n 3 3"]
 ) -> UInt8[np.ndarray, "n 65 65"]:
     """Patches of a picture, given the maps from [-1, 1]² to its pixels.
@@ -225,18 +225,18 @@ def _shadow(
     return 1 - depth / (1 + np.exp(np.clip((np.abs(across) - width) / soft, -30, 30)))
 
 
-def _to_uint8(grey: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-    return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+def _to_uint8(gray: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+    return np.clip(np.rint(gray), 0, 255).astype(np.uint8)
 
 
-TARGETS = 5
-MARGIN = 3.0
+NUM_PHOTO_TARGETS = 5
+BORDER_PIXELS = 3.0
 """Pixels that a patch keeps from the border, where warps and blurs see beyond the photograph."""
-EASIEST = 0.35
+MIN_SEVERITY = 0.35
 """Severity of the first target; the last has 1."""
 
 
-class PhotoSettings(Setting):
+class PhotoSettings(FrozenConfig):
     """How patches are made from photographs."""
 
     points: int = Field(default=300, ge=1, le=2000)
@@ -257,15 +257,15 @@ def photo_sequence(
     found = detect(photo.astype(np.float32), limit=2 * settings.points)
     maps = _view_maps(found, name, settings.seed)
     height, width = photo.shape
-    fits = inside(maps, width, height, margin=MARGIN).all(1)
+    fits = inside(maps, width, height, margin=BORDER_PIXELS).all(1)
     maps = maps[fits][: settings.points]
     if not len(maps):
         raise UserError(f"no patch fits into {name!r} ({width}×{height}); give a larger picture")
     clean = np.empty((len(maps), VIEWS, SIDE, SIDE), np.uint8)
-    clean[:, 0] = shrink(cut(photo, maps[:, 0]))
-    for k, (target, homography) in enumerate(_targets(photo, name, settings.seed), start=1):
-        for view in (VIEW_NAMES.index(f"{level}{k}") for level in JITTER):
-            clean[:, view] = shrink(cut(target, homography @ maps[:, view]))
+    clean[:, 0] = area_downsample(extract_patches(photo, maps[:, 0]))
+    for k, (target, homography) in enumerate(_target_images(photo, name, settings.seed), start=1):
+        for view in (VIEW_NAMES.index(f"{level}{k}") for level in JITTER_OF_LEVEL):
+            clean[:, view] = area_downsample(extract_patches(target, homography @ maps[:, view]))
     noisy = add_noise(clean, name=name, levels=settings.noise, seed=settings.seed)
     return SequencePatches(name, clean, noisy)
 
@@ -276,16 +276,16 @@ def _view_maps(points: Keypoints, name: str, seed: int) -> Float[np.ndarray, "n 
     upright = squares(points)
     maps = [upright]
     for view, view_name in enumerate(VIEW_NAMES[1:], start=1):
-        rng = stream(seed, f"jitter {name}", view)
-        maps.append(upright @ jitters(n, JITTER[view_name[0]], rng))
+        rng = rng_for(seed, f"jitter {name}", view)
+        maps.append(upright @ jitters(n, JITTER_OF_LEVEL[view_name[0]], rng))
     return np.stack(maps, axis=1)
 
 
-def _targets(
+def _target_images(
     photo: UInt8[np.ndarray, "h w"], name: str, seed: int
 ) -> Iterator[tuple[UInt8[np.ndarray, "h2 w2"], Float[np.ndarray, "3 3"]]]:
-    for k, severity in enumerate(np.linspace(EASIEST, 1, TARGETS), start=1):
-        rng = stream(seed, f"target {name}", k)
+    for k, severity in enumerate(np.linspace(MIN_SEVERITY, 1, NUM_PHOTO_TARGETS), start=1):
+        rng = rng_for(seed, f"target {name}", k)
         if name.startswith("v_"):
             yield viewpoint_target(photo, severity=float(severity), rng=rng)
         else:

@@ -9,14 +9,18 @@ from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.splits import SPLIT_NAMES
 from hpsearch.errors import UserError
 from hpsearch.patch_views import SIDE, VIEW_NAMES, VIEWS
-from hpsearch.rng import stream
+from hpsearch.rng import rng_for
 from hpsearch.shapes import Int, UInt8
 
-ZOOM = 2
-LEFT, TOP, GAP = 110, 16, 4  # room for sequence names, view names, and between points
+ZOOM_FACTOR = 2
+LEFT_PIXELS, TOP_PIXELS, GAP_PIXELS = (
+    110,
+    16,
+    4,
+)  # room for sequence names, view names, and between points
 
 
-def describe(store: PatchStore) -> dict[str, str]:
+def store_facts(store: PatchStore) -> dict[str, str]:
     """Facts by heading, in the order in which to print them."""
     noise = store.meta.noise
     kinds = [n[:2] for n in store.names]
@@ -32,7 +36,7 @@ def describe(store: PatchStore) -> dict[str, str]:
         else f"σ {noise.easy:g} (ref, easy), {noise.hard:g} (hard), {noise.tough:g} (tough)",
         "fingerprint": store.fingerprint[:16],
         "size": f"{store.path.stat().st_size / 1e6:,.1f} MB",
-        "splits": "; ".join(_splits(store)),
+        "splits": "; ".join(_split_facts(store)),
     }
 
 
@@ -41,17 +45,22 @@ def contact_sheet(store: PatchStore, *, rows: int = 12, seed: int = 0) -> Image.
 
     Sequences take turns, so that few rows show many of them.
     """
-    points = _choose(store, rows, seed)
-    height = 2 * SIDE * ZOOM + GAP
-    sheet = Image.new("L", (LEFT + VIEWS * SIDE * ZOOM, TOP + len(points) * height), 255)
+    points = _choose_points(store, rows, seed)
+    height = 2 * SIDE * ZOOM_FACTOR + GAP_PIXELS
+    sheet = Image.new(
+        "L", (LEFT_PIXELS + VIEWS * SIDE * ZOOM_FACTOR, TOP_PIXELS + len(points) * height), 255
+    )
     draw = ImageDraw.Draw(sheet)
     for view, name in enumerate(VIEW_NAMES):
-        draw.text((LEFT + view * SIDE * ZOOM + 4, 2), name, fill=0)
+        draw.text((LEFT_PIXELS + view * SIDE * ZOOM_FACTOR + 4, 2), name, fill=0)
     for row, point in enumerate(points):
-        y = TOP + row * height
+        y = TOP_PIXELS + row * height
         draw.text((4, y + 4), store.names[store.sequence_of[point]], fill=0)
-        tiles = Image.fromarray(_tiles(store, point))
-        sheet.paste(tiles.resize((ZOOM * tiles.width, ZOOM * tiles.height), 0), (LEFT, y))
+        tiles = Image.fromarray(_point_tiles(store, point))
+        sheet.paste(
+            tiles.resize((ZOOM_FACTOR * tiles.width, ZOOM_FACTOR * tiles.height), 0),
+            (LEFT_PIXELS, y),
+        )
     return sheet
 
 
@@ -68,7 +77,7 @@ def save_contact_sheet(store: PatchStore, out: Path, *, rows: int = 12, seed: in
     return Path(out)
 
 
-def _splits(store: PatchStore) -> list[str]:
+def _split_facts(store: PatchStore) -> list[str]:
     found = []
     for name in SPLIT_NAMES:
         try:
@@ -80,14 +89,14 @@ def _splits(store: PatchStore) -> list[str]:
     return found
 
 
-def _choose(store: PatchStore, rows: int, seed: int) -> Int[np.ndarray, " rows"]:
-    rng = stream(seed, "preview", 0)
+def _choose_points(store: PatchStore, rows: int, seed: int) -> Int[np.ndarray, " rows"]:
+    rng = rng_for(seed, "preview", 0)
     order = rng.permutation(len(store.names))
     shuffled = [store.starts[s] + rng.permutation(store.counts[s]) for s in order]
     turns = [p[k] for k in range(max(store.counts)) for p in shuffled if k < len(p)]
     return np.array(turns[:rows])
 
 
-def _tiles(store: PatchStore, point: int) -> UInt8[np.ndarray, "64 512"]:
+def _point_tiles(store: PatchStore, point: int) -> UInt8[np.ndarray, "64 512"]:
     pair = np.stack([store.clean[point], store.noisy[point]])
     return pair.transpose(0, 2, 1, 3).reshape(2 * SIDE, VIEWS * SIDE)

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from hpsearch.errors import UserError
 
-Job = TypeVar("Job")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -23,8 +23,8 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def in_order(
-    work: Callable[[Job], Result], jobs: Iterable[Job], *, workers: int
+def imap_ordered(
+    work: Callable[[Item], Result], items: Iterable[Item], *, workers: int
 ) -> Iterator[Result]:
     """Results of ``work``, a module-level function, job by job; one worker needs no process.
 
@@ -34,14 +34,14 @@ def in_order(
         UserError: if a process is killed; what ``work`` raises, as it is.
     """
     if workers <= 1:
-        yield from map(work, jobs)
+        yield from map(work, items)
         return
     # Forking a process that has threads (torch starts some) may deadlock, so workers start afresh.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, _prepare_worker) as pool:
         ahead: deque = deque()
         try:
-            for job in jobs:
+            for job in items:
                 ahead.append(pool.submit(work, job))
                 if len(ahead) > 2 * workers:
                     yield ahead.popleft().result()

@@ -8,15 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hpsearch.config import Pairs, RandomTriplets, Sampler, SxK
+from hpsearch.config import Pairs, PKSampler, RandomTriplets, Sampler
 from hpsearch.errors import UserError
 from hpsearch.patch_views import VIEW_NAMES, VIEWS
-from hpsearch.rng import stream
+from hpsearch.rng import rng_for
 from hpsearch.shapes import Int
 
-__all__ = ["Batch", "sample", "stream"]
+__all__ = ["Batch", "rng_for", "sample"]
 
-FIRST_TOUGH = VIEW_NAMES.index("t1")
+FIRST_TOUGH_VIEW = VIEW_NAMES.index("t1")
 
 
 class Batch(NamedTuple):
@@ -50,14 +50,14 @@ def sample(
     """
     match sampler:
         case RandomTriplets():
-            return _triplets(sampler, sequence_of, rng, progress)
+            return _sample_triplets(sampler, sequence_of, rng, progress)
         case Pairs(batch=n):
-            return _pairs(n, len(sequence_of), rng)
-        case SxK(groups=s, views=k):
-            return _groups(s, k, len(sequence_of), rng)
+            return _sample_pairs(n, len(sequence_of), rng)
+        case PKSampler(groups=s, views=k):
+            return _sample_groups(s, k, len(sequence_of), rng)
 
 
-def _triplets(
+def _sample_triplets(
     sampler: RandomTriplets,
     sequence_of: Int[np.ndarray, " points"],
     rng: np.random.Generator,
@@ -68,18 +68,22 @@ def _triplets(
         raise UserError(
             f"triplets need at least 2 points, the patches have {points}; add sequences"
         )
-    tough, far = _stage(sampler, progress)
+    tough, far = _difficulty(sampler, progress)
     anchors = rng.integers(points, size=n)
-    negatives = _far(anchors, sequence_of, rng) if far else _others(anchors, points, rng)
-    positive_views = rng.integers(FIRST_TOUGH if tough else 0, VIEWS, size=n)
+    negatives = (
+        _from_other_sequences(anchors, sequence_of, rng)
+        if far
+        else _random_others(anchors, points, rng)
+    )
+    positive_views = rng.integers(FIRST_TOUGH_VIEW if tough else 0, VIEWS, size=n)
     labels = np.stack([anchors, anchors, negatives])
     views = np.stack(
-        [_others(positive_views, VIEWS, rng), positive_views, rng.integers(VIEWS, size=n)]
+        [_random_others(positive_views, VIEWS, rng), positive_views, rng.integers(VIEWS, size=n)]
     )
     return Batch(VIEWS * labels + views, labels)
 
 
-def _stage(sampler: RandomTriplets, progress: float | None) -> tuple[bool, bool]:
+def _difficulty(sampler: RandomTriplets, progress: float | None) -> tuple[bool, bool]:
     """Whether positives are tough and negatives far at this share of the budget."""
     if progress is None:
         assert {sampler.tough_until, sampler.far_from} <= {0.0, 1.0}, "a curriculum needs progress"
@@ -87,14 +91,14 @@ def _stage(sampler: RandomTriplets, progress: float | None) -> tuple[bool, bool]
     return progress < sampler.tough_until, sampler.far_from <= progress < 1
 
 
-def _others(
+def _random_others(
     chosen: Int[np.ndarray, " n"], of: int, rng: np.random.Generator
 ) -> Int[np.ndarray, " n"]:
     """For each, uniformly any other of 0..of-1."""
     return (chosen + rng.integers(1, of, size=len(chosen))) % of
 
 
-def _far(
+def _from_other_sequences(
     anchors: Int[np.ndarray, " n"],
     sequence_of: Int[np.ndarray, " points"],
     rng: np.random.Generator,
@@ -110,20 +114,20 @@ def _far(
     return drawn + size * (drawn >= start)  # steps over the anchor's own sequence
 
 
-def _pairs(n: int, points: int, rng: np.random.Generator) -> Batch:
-    labels = _distinct(n, points, rng)
+def _sample_pairs(n: int, points: int, rng: np.random.Generator) -> Batch:
+    labels = _sample_distinct(n, points, rng)
     anchor_views = rng.integers(VIEWS, size=n)
-    views = np.stack([anchor_views, _others(anchor_views, VIEWS, rng)])
+    views = np.stack([anchor_views, _random_others(anchor_views, VIEWS, rng)])
     return Batch(VIEWS * labels + views, np.stack([labels, labels]))
 
 
-def _groups(s: int, k: int, points: int, rng: np.random.Generator) -> Batch:
+def _sample_groups(s: int, k: int, points: int, rng: np.random.Generator) -> Batch:
     views = rng.random((s, VIEWS)).argsort(axis=1)[:, :k]
-    labels = np.repeat(_distinct(s, points, rng), k)
+    labels = np.repeat(_sample_distinct(s, points, rng), k)
     return Batch((VIEWS * labels + views.ravel())[None], labels[None])
 
 
-def _distinct(n: int, points: int, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
+def _sample_distinct(n: int, points: int, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
     """Points without replacement: one drawn twice would be its own false negative."""
     if n > points:
         raise UserError(

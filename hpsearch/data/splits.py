@@ -7,23 +7,23 @@ from typing import Literal
 import numpy as np
 
 from hpsearch.errors import UserError
-from hpsearch.rng import stream
+from hpsearch.rng import rng_for
 
-_A = """
+_TEST_A = """
     i_ajuntament i_autannes i_bologna i_books i_bridger i_brooklyn i_fog i_fruits i_kurhaus
     i_lionnight i_nijmegen i_porta i_resort i_salon i_santuario i_table i_tools i_troulos
     i_whitebuilding i_zion v_abstract v_azzola v_bees v_birdwoman v_busstop v_coffeehouse
     v_courses v_eastsouth v_feast v_fest v_man v_pomegranate v_soldiers v_strand v_tabletop
     v_talent v_underground v_woman v_yard v_yuri
 """.split()  # noqa: SIM905
-_B = """
+_TEST_B = """
     i_autannes i_bridger i_castle i_chestnuts i_dome i_duda i_fog i_fruits i_greenhouse
     i_kions i_kurhaus i_lionday i_melon i_partyfood i_pencils i_porta i_resort i_school
     i_ski i_village v_adam v_apprentices v_astronautis v_bees v_bip v_birdwoman v_charing
     v_churchill v_colors v_feast v_graffiti v_laptop v_london v_posters v_sunseason v_there
     v_underground v_war v_woman v_yard
 """.split()  # noqa: SIM905
-_C = """
+_TEST_C = """
     i_bologna i_boutique i_castle i_crownnight i_dc i_fog i_kions i_leuven i_londonbridge
     i_melon i_nijmegen i_parking i_partyfood i_pool i_ski i_smurf i_steps i_table i_tools
     i_troulos v_adam v_artisans v_azzola v_bees v_blueprint v_busstop v_coffeehouse
@@ -37,29 +37,29 @@ _ONLY_TRAINING = """
     v_vitro v_wall v_wapping v_wormhole
 """.split()  # noqa: SIM905
 
-HPATCHES = tuple(sorted({*_A, *_B, *_C, *_ONLY_TRAINING}))
+HPATCHES_SEQUENCES = tuple(sorted({*_TEST_A, *_TEST_B, *_TEST_C, *_ONLY_TRAINING}))
 """57 illumination (``i_``) and 59 viewpoint (``v_``) sequences; "i_contruction" is spelt so."""
 
-TESTS: dict[str, tuple[str, ...]] = {
-    "a": tuple(_A),
-    "b": tuple(_B),
-    "c": tuple(_C),
-    "illum": tuple(n for n in HPATCHES if n.startswith("i_")),
-    "view": tuple(n for n in HPATCHES if n.startswith("v_")),
-    "full": HPATCHES,
+TEST_SEQUENCES: dict[str, tuple[str, ...]] = {
+    "a": tuple(_TEST_A),
+    "b": tuple(_TEST_B),
+    "c": tuple(_TEST_C),
+    "illum": tuple(n for n in HPATCHES_SEQUENCES if n.startswith("i_")),
+    "view": tuple(n for n in HPATCHES_SEQUENCES if n.startswith("v_")),
+    "full": HPATCHES_SEQUENCES,
     "mini": ("i_astronaut", "i_ihc", "v_coffee", "v_gravel"),
 }
 """Test sequences by split; ``mini`` is the embedded set's."""
 
 
 Part = Literal["train", "validation", "test"]
-SPLIT_NAMES = ("auto", *TESTS, "seeded")
+SPLIT_NAMES = ("auto", *TEST_SEQUENCES, "seeded")
 TEST_SHARE = 0.3
 VALIDATION_SHARE = 0.2
 
 
 @dataclass(frozen=True)
-class Split:
+class TrialSplit:
     """Sequence names by part; no name is in two parts."""
 
     name: str
@@ -94,7 +94,7 @@ def split_for(
     test: Sequence[str] = (),
     validation_share: float = VALIDATION_SHARE,
     seed: int = 0,
-) -> Split:
+) -> TrialSplit:
     """The split of the sequences ``names``, validation cut out of the training sequences.
 
     ``name`` is an official name, ``mini``, ``seeded``, or ``auto``: the set's own split ``test`` if
@@ -113,12 +113,12 @@ def split_for(
     if label == "own":
         chosen = [n for n in test if n in names]
     elif label == "seeded":
-        chosen = _draw(names, TEST_SHARE, stream(seed, "test split", 0))
+        chosen = _draw_share(names, TEST_SHARE, rng_for(seed, "test split", 0))
     else:
-        chosen = _official(names, label)
+        chosen = _official_split(names, label)
     rest = [n for n in sorted(names) if n not in chosen]
-    validation = _draw(rest, validation_share, stream(seed, "validation", 0))
-    return Split(
+    validation = _draw_share(rest, validation_share, rng_for(seed, "validation", 0))
+    return TrialSplit(
         label,
         train=tuple(n for n in rest if n not in validation),
         validation=tuple(validation),
@@ -126,7 +126,7 @@ def split_for(
     )
 
 
-def folds(split: Split, k: int, seed: int = 0) -> list[Split]:
+def folds(split: TrialSplit, k: int, seed: int = 0) -> list[TrialSplit]:
     """K splits that validate on each training or validation sequence once; test stays as it is.
 
     Raises:
@@ -136,7 +136,7 @@ def folds(split: Split, k: int, seed: int = 0) -> list[Split]:
     names = sorted((*split.train, *split.validation))
     if not 2 <= k <= len(names):
         raise UserError(f"k must lie in 2..{len(names)} for split {split.name!r}, got {k}")
-    rng = stream(seed, "folds", k)
+    rng = rng_for(seed, "folds", k)
     order = [n for kind in _by_kind(names).values() for n in rng.permutation(kind).tolist()]
     # Dealing the kinds one after the other like cards spreads each evenly over the folds.
     parts = [tuple(sorted(order[i::k])) for i in range(k)]
@@ -151,23 +151,23 @@ def _resolve(names: Sequence[str], name: str, test: Sequence[str]) -> str:
         return name
     if test:
         return "own"
-    if set(names) <= set(HPATCHES) and _leaves_both(names, TESTS["a"]):
+    if set(names) <= set(HPATCHES_SEQUENCES) and _has_both_parts(names, TEST_SEQUENCES["a"]):
         return "a"
-    return "mini" if set(TESTS["mini"]) < set(names) else "seeded"
+    return "mini" if set(TEST_SEQUENCES["mini"]) < set(names) else "seeded"
 
 
-def _leaves_both(names: Sequence[str], test: Sequence[str]) -> bool:
+def _has_both_parts(names: Sequence[str], test: Sequence[str]) -> bool:
     """Whether there is something to train on and something to test on."""
     return bool(set(names) & set(test)) and bool(set(names) - set(test))
 
 
-def _official(names: Sequence[str], name: str) -> list[str]:
-    strange = sorted(set(names) - set(HPATCHES)) if name != "mini" else []
+def _official_split(names: Sequence[str], name: str) -> list[str]:
+    strange = sorted(set(names) - set(HPATCHES_SEQUENCES)) if name != "mini" else []
     if strange:
         raise UserError(
             f"split {name!r} is for HPatches sequences and {strange[0]!r} is none; use 'auto'"
         )
-    chosen = [n for n in TESTS[name] if n in names]
+    chosen = [n for n in TEST_SEQUENCES[name] if n in names]
     if not chosen:
         raise UserError(
             f"none of these sequences is in the test part of split {name!r}; use 'auto'"
@@ -175,7 +175,7 @@ def _official(names: Sequence[str], name: str) -> list[str]:
     return chosen
 
 
-def _draw(names: Iterable[str], share: float, rng: np.random.Generator) -> list[str]:
+def _draw_share(names: Iterable[str], share: float, rng: np.random.Generator) -> list[str]:
     """A share of each kind, at least one of a kind where that leaves one behind."""
     chosen: list[str] = []
     for members in _by_kind(names).values():

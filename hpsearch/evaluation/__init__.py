@@ -5,24 +5,30 @@ scores.verification, scores.matching, scores.retrieval, scores.objective, scores
 """
 
 from hpsearch.evaluation.protocol import evaluate
-from hpsearch.evaluation.scores import KINDS, POOLS, Dispersion, Scores
+from hpsearch.evaluation.scores import PAIR_KINDS, POOL_SIZES, Dispersion, Scores
 from hpsearch.evaluation.task_io import read_tasks, write_tasks
-from hpsearch.evaluation.tasks import OFFICIAL, VALIDATION, Sizes, Tasks, make_tasks
+from hpsearch.evaluation.tasks import (
+    OFFICIAL_SIZES,
+    VALIDATION_SIZES,
+    Tasks,
+    TaskSizes,
+    sample_tasks,
+)
 from hpsearch.patch_views import LEVELS, VIEW_NAMES
 
 __all__ = [
-    "KINDS",
     "LEVELS",
-    "OFFICIAL",
-    "POOLS",
-    "VALIDATION",
+    "OFFICIAL_SIZES",
+    "PAIR_KINDS",
+    "POOL_SIZES",
+    "VALIDATION_SIZES",
     "VIEW_NAMES",
     "Dispersion",
     "Scores",
-    "Sizes",
+    "TaskSizes",
     "Tasks",
     "evaluate",
-    "make_tasks",
     "read_tasks",
+    "sample_tasks",
     "write_tasks",
 ]

@@ -12,7 +12,7 @@ import numpy as np
 from hpsearch.errors import UserError
 from hpsearch.shapes import Bool, Float, Num
 
-FLOOR = 1e-10
+MIN_DENOMINATOR = 1e-10
 """The official code floors true positives and retrieved counts by this before dividing."""
 
 
@@ -69,7 +69,7 @@ def area_from_counts(
     rank = np.arange(1, ahead.shape[-1] + 1, dtype=np.float64)
     here = rank / (rank + ahead)
     listed_before = rank - 1 + ahead
-    before = np.maximum(rank - 1, FLOOR) / np.maximum(listed_before, FLOOR)
+    before = np.maximum(rank - 1, MIN_DENOMINATOR) / np.maximum(listed_before, MIN_DENOMINATOR)
     return (here + before).sum(axis=-1) / (2 * n_positive)
 
 

@@ -9,10 +9,10 @@ from torch.nn.functional import adaptive_avg_pool2d
 from hpsearch.errors import UserError
 from hpsearch.shapes import Float, UInt8
 
-GRID = 16
+SIFT_GRID = 16
 """Patches a side of the picture that is described in one call."""
 
-MARGIN = 8
+SIFT_MARGIN = 8
 """Pixels of repeated edge round each patch, so that smoothing does not mix neighbours."""
 
 
@@ -29,8 +29,8 @@ def sift(patches: UInt8[np.ndarray, "n h h"]) -> UInt8[np.ndarray, "n 128"]:
         raise UserError(f"patches must be (n, side, side), got {patches.shape}")
     if not len(patches):
         return np.empty((0, 128), np.uint8)
-    chunks = (patches[i : i + GRID**2] for i in range(0, len(patches), GRID**2))
-    return np.concatenate([_describe(chunk) for chunk in chunks])
+    chunks = (patches[i : i + SIFT_GRID**2] for i in range(0, len(patches), SIFT_GRID**2))
+    return np.concatenate([_compute_sift(chunk) for chunk in chunks])
 
 
 def root_sift(patches: UInt8[np.ndarray, "n h h"]) -> Float[np.ndarray, "n 128"]:
@@ -39,17 +39,17 @@ def root_sift(patches: UInt8[np.ndarray, "n h h"]) -> Float[np.ndarray, "n 128"]
     return np.sqrt(described / np.maximum(described.sum(axis=1, keepdims=True), 1))
 
 
-def _describe(patches: UInt8[np.ndarray, "n h h"]) -> UInt8[np.ndarray, "n 128"]:
+def _compute_sift(patches: UInt8[np.ndarray, "n h h"]) -> UInt8[np.ndarray, "n 128"]:
     side = patches.shape[1]
-    cell = side + 2 * MARGIN
-    row, column = np.divmod(np.arange(len(patches)), GRID)
-    picture = np.zeros(((row[-1] + 1) * cell, GRID * cell), np.float32)
-    around = ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN))
+    cell = side + 2 * SIFT_MARGIN
+    row, column = np.divmod(np.arange(len(patches)), SIFT_GRID)
+    picture = np.zeros(((row[-1] + 1) * cell, SIFT_GRID * cell), np.float32)
+    around = ((0, 0), (SIFT_MARGIN, SIFT_MARGIN), (SIFT_MARGIN, SIFT_MARGIN))
     for patch, r, c in zip(np.pad(patches, around, mode="edge"), row, column, strict=True):
         picture[r * cell : (r + 1) * cell, c * cell : (c + 1) * cell] = patch / np.float32(255)
     extractor = SIFT(upsampling=1, n_octaves=1, n_scales=1)
-    centre = MARGIN + (side - 1) / 2
-    extractor.positions = np.stack([row * cell + centre, column * cell + centre], axis=1)
+    center = SIFT_MARGIN + (side - 1) / 2
+    extractor.positions = np.stack([row * cell + center, column * cell + center], axis=1)
     # SIFT's window reaches λ (1 + 1/n_hist) σ to each side of the keypoint
     sigma = side / 2 / (extractor.lambda_descr * (1 + 1 / extractor.n_hist))
     extractor.sigmas = np.full(len(patches), sigma)
@@ -63,14 +63,14 @@ def _describe(patches: UInt8[np.ndarray, "n h h"]) -> UInt8[np.ndarray, "n 128"]
     return np.where(flat[:, None], 0, extractor.descriptors).astype(np.uint8)
 
 
-SIDE = 16
-FLOOR = 1.0
+BASELINE_SIDE = 16
+MIN_GRAY_STD = 1.0
 """Grey levels; the least standard deviation, so that a flat patch is not blown up."""
 
-CHUNK = 8192
+PIXEL_CHUNK = 8192
 
 
-def normalised_pixels(patches: UInt8[Tensor, "n h w"]) -> Float[Tensor, "n 256"]:
+def pixel_descriptor(patches: UInt8[Tensor, "n h w"]) -> Float[Tensor, "n 256"]:
     """Patches shrunk to 16×16 by averaging areas, then (x - mean) / max(std, 1 grey level).
 
     Mean and (population) standard deviation are those of the 256 values of each patch. From 32×32
@@ -79,13 +79,13 @@ def normalised_pixels(patches: UInt8[Tensor, "n h w"]) -> Float[Tensor, "n 256"]
     Raises:
         UserError: if the patches are not at least 16×16.
     """
-    if patches.ndim != 3 or min(patches.shape[1:]) < SIDE:
+    if patches.ndim != 3 or min(patches.shape[1:]) < BASELINE_SIDE:
         raise UserError(f"patches must be (n, h, w), at least 16×16, got {tuple(patches.shape)}")
-    return torch.cat([_normalised(chunk) for chunk in patches.split(CHUNK)])
+    return torch.cat([_normalized(chunk) for chunk in patches.split(PIXEL_CHUNK)])
 
 
-def _normalised(patches: UInt8[Tensor, "n h w"]) -> Float[Tensor, "n 256"]:
-    small = adaptive_avg_pool2d(patches.float()[:, None], SIDE).flatten(1)
-    centred = small - small.mean(dim=1, keepdim=True)
-    deviation = centred.square().mean(dim=1, keepdim=True).sqrt()
-    return centred / deviation.clamp_min(FLOOR)
+def _normalized(patches: UInt8[Tensor, "n h w"]) -> Float[Tensor, "n 256"]:
+    small = adaptive_avg_pool2d(patches.float()[:, None], BASELINE_SIDE).flatten(1)
+    centered = small - small.mean(dim=1, keepdim=True)
+    deviation = centered.square().mean(dim=1, keepdim=True).sqrt()
+    return centered / deviation.clamp_min(MIN_GRAY_STD)

@@ -64,13 +64,13 @@ def intervals(
     Raises:
         UserError: if there are fewer than two sequences.
     """
-    drawn = _resample(scores, _weights(len(scores.names), seed=seed, samples=samples))
-    values = _values(scores)
+    drawn = _resample(scores, _resample_weights(len(scores.names), seed=seed, samples=samples))
+    values = _headline_values(scores)
     bounds = _bounds(drawn, confidence=confidence)
     return {name: Interval(value=values[name], low=low, high=high) for name, low, high in bounds}
 
 
-def headlines_of(scores: Scores, chosen: Sequence[bool]) -> dict[str, float]:
+def headline_scores(scores: Scores, chosen: Sequence[bool]) -> dict[str, float]:
     """``HEADLINES`` over some of the sequences alone, as if the drawing had been those.
 
     Verification takes the pairs whose first patch lies in them, from the binned distances.
@@ -98,9 +98,9 @@ def compare(
         scores.retrieved.sequence, other.retrieved.sequence
     ):
         raise UserError("the two scores are of different sequences or queries: evaluate both alike")
-    weights = _weights(len(scores.names), seed=seed, samples=samples)
+    weights = _resample_weights(len(scores.names), seed=seed, samples=samples)
     ours, theirs = _resample(scores, weights), _resample(other, weights)
-    values, others = _values(scores), _values(other)
+    values, others = _headline_values(scores), _headline_values(other)
     won = _share_won(scores, other)
     differences = {name: ours[name] - theirs[name] for name in HEADLINES}
     return {
@@ -111,7 +111,7 @@ def compare(
     }
 
 
-def _weights(sequences: int, *, seed: int, samples: int) -> Float[np.ndarray, "r s"]:
+def _resample_weights(sequences: int, *, seed: int, samples: int) -> Float[np.ndarray, "r s"]:
     if sequences < 2:
         raise UserError("resampling needs at least two sequences")
     rng = np.random.default_rng([seed, *b"bootstrap"])
@@ -119,7 +119,7 @@ def _weights(sequences: int, *, seed: int, samples: int) -> Float[np.ndarray, "r
     return rng.multinomial(sequences, even, size=samples).astype(np.float64)
 
 
-def _values(scores: Scores) -> dict[str, float]:
+def _headline_values(scores: Scores) -> dict[str, float]:
     flat = scores.flat()
     return {name: flat[name] for name in HEADLINES}
 

@@ -86,7 +86,7 @@ def _read_sequence(folder: Path) -> Float[np.ndarray, "n 16 d"]:
 
 
 def _read_view(path: Path) -> Float[np.ndarray, "n d"]:
-    separator, dimension = _form(path)
+    separator, dimension = _csv_format(path)
     columns = [str(i) for i in range(dimension)]
     try:
         table = csv.read_csv(
@@ -106,7 +106,7 @@ def _read_view(path: Path) -> Float[np.ndarray, "n d"]:
     return rows
 
 
-def _form(path: Path) -> tuple[str, int]:
+def _csv_format(path: Path) -> tuple[str, int]:
     """Separator and number of values of the first row."""
     if not path.is_file():
         raise UserError(f"{path} is missing: a sequence needs all {len(VIEW_NAMES)} views")
@@ -120,11 +120,11 @@ def _form(path: Path) -> tuple[str, int]:
     return separators[0], first.count(separators[0]) + 1
 
 
-ROW_GROUP = 16_384
+ROWS_PER_GROUP = 16_384
 """Rows; 8 MB of descriptors of 128 numbers."""
 
 
-class Keys(NamedTuple):
+class PatchKeys(NamedTuple):
     """Which patches some descriptors are of."""
 
     sequence: Sequence[str] | None
@@ -134,98 +134,107 @@ class Keys(NamedTuple):
     """Into ``VIEW_NAMES``."""
 
 
-Write = Callable[[Keys, Float[np.ndarray, "n d"]], None]
+WriteFn = Callable[[PatchKeys, Float[np.ndarray, "n d"]], None]
 """Takes the next rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class DescriptorTableSpec:
     """What is to be written."""
 
     rows: int
-    dimensions: int
-    facts: Mapping[str, str]
+    descriptor_dim: int
+    metadata: Mapping[str, str]
     """Kept in the metadata of a Parquet file."""
 
 
 @contextmanager
-def descriptor_output(to: Path, table: Table, *, force: bool = False) -> Iterator[Write]:
+def descriptor_output(
+    output: Path, spec: DescriptorTableSpec, *, force: bool = False
+) -> Iterator[WriteFn]:
     """Open an output by its name: ``.npy``, ``.parquet``, else a folder ``TO/SEQUENCE/VIEW.csv``.
 
     Args:
-        to: its folder is made if it is missing.
-        table: what is to be written; rows that come must add up to it.
+        output: its folder is made if it is missing.
+        spec: what is to be written; rows that come must add up to it.
         force: whether an output that is there is replaced.
 
     Raises:
         UserError: if it is there already, or the disk refuses.
     """
-    kinds = {".npy": _npy, ".parquet": _parquet}
-    with drafted(to, force=force) as draft, kinds.get(to.suffix, _official)(draft, table) as write:
+    kinds = {".npy": _npy_writer, ".parquet": _parquet_writer}
+    with (
+        atomic_output(output, force=force) as draft,
+        kinds.get(output.suffix, _csv_writer)(draft, spec) as write,
+    ):
         yield write
 
 
-def refuse_existing(to: Path, *, force: bool) -> None:
+def check_can_write(output: Path, *, force: bool) -> None:
     """Make sure that an output may be written.
 
     Raises:
         UserError: if there is something that must not be replaced.
     """
-    if to.is_dir() and not any(to.iterdir()):
+    if output.is_dir() and not any(output.iterdir()):
         return
-    if to.exists() and not force:
-        raise UserError(f"{to} exists already; choose another --to, or replace it with --force")
-    if to.is_dir() and not (_holds_descriptors(to) and to.suffix not in (".npy", ".parquet")):
-        raise UserError(f"{to} holds more than descriptors, so --force leaves it; choose another")
+    if output.exists() and not force:
+        raise UserError(f"{output} exists already; choose another --to, or replace it with --force")
+    if output.is_dir() and not (
+        _holds_descriptors(output) and output.suffix not in (".npy", ".parquet")
+    ):
+        raise UserError(
+            f"{output} holds more than descriptors, so --force leaves it; choose another"
+        )
 
 
 @contextmanager
-def drafted(to: Path, *, force: bool) -> Iterator[Path]:
-    """A path beside ``to`` whose file or folder takes its place at the end, or is removed.
+def atomic_output(output: Path, *, force: bool) -> Iterator[Path]:
+    """A path beside ``output`` whose file or folder takes its place at the end, or is removed.
 
     Raises:
-        UserError: as ``refuse_existing``, or if the disk refuses.
+        UserError: as ``check_can_write``, or if the disk refuses.
     """
-    refuse_existing(to, force=force)
-    draft = to.with_name(f".{to.name}.{uuid4().hex[:8]}.part")
+    check_can_write(output, force=force)
+    draft = output.with_name(f".{output.name}.{uuid4().hex[:8]}.part")
     try:
-        to.parent.mkdir(parents=True, exist_ok=True)
+        output.parent.mkdir(parents=True, exist_ok=True)
         yield draft
-        if to.is_dir():
-            old = to.rename(draft.with_suffix(".old"))
-            draft.rename(to)
-            _remove(old)
+        if output.is_dir():
+            old = output.rename(draft.with_suffix(".old"))
+            draft.rename(output)
+            _remove_path(old)
         else:
-            draft.rename(to)
+            draft.rename(output)
     except OSError as error:
         why = error.strerror or str(error)
-        raise UserError(f"{to} cannot be written ({why}); choose another place") from error
+        raise UserError(f"{output} cannot be written ({why}); choose another place") from error
     finally:
-        _remove(draft)
+        _remove_path(draft)
 
 
 @contextmanager
-def _npy(draft: Path, table: Table) -> Iterator[Write]:
-    header = {"descr": "<f4", "fortran_order": False, "shape": (table.rows, table.dimensions)}
+def _npy_writer(draft: Path, spec: DescriptorTableSpec) -> Iterator[WriteFn]:
+    header = {"descr": "<f4", "fortran_order": False, "shape": (spec.rows, spec.descriptor_dim)}
     with draft.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
 
-        def write(keys: Keys, found: Float[np.ndarray, "n d"]) -> None:
+        def write(keys: PatchKeys, found: Float[np.ndarray, "n d"]) -> None:
             file.write(found.astype("<f4").tobytes())
 
         yield write
 
 
 @contextmanager
-def _parquet(draft: Path, table: Table) -> Iterator[Write]:
+def _parquet_writer(draft: Path, spec: DescriptorTableSpec) -> Iterator[WriteFn]:
     schema = pa.schema(
         [
             ("sequence", pa.dictionary(pa.int32(), pa.string())),
             ("point", pa.int64()),
             ("view", pa.dictionary(pa.int32(), pa.string())),
-            ("descriptor", pa.list_(pa.float32(), table.dimensions)),
+            ("descriptor", pa.list_(pa.float32(), spec.descriptor_dim)),
         ],
-        metadata={f"hpsearch.{name}": value for name, value in table.facts.items()},
+        metadata={f"hpsearch.{name}": value for name, value in spec.metadata.items()},
     )
     waiting: list[pa.Table] = []
     # Descriptors neither repeat nor compress: trying to would only take time.
@@ -236,9 +245,9 @@ def _parquet(draft: Path, table: Table) -> Iterator[Write]:
         use_dictionary=["sequence", "view"],  # type: ignore[arg-type]  the stubs want a bool
     ) as writer:
 
-        def write(keys: Keys, found: Float[np.ndarray, "n d"]) -> None:
+        def write(keys: PatchKeys, found: Float[np.ndarray, "n d"]) -> None:
             waiting.append(pa.Table.from_arrays(_columns(keys, found), schema=schema))
-            if sum(len(part) for part in waiting) >= ROW_GROUP:
+            if sum(len(part) for part in waiting) >= ROWS_PER_GROUP:
                 writer.write_table(pa.concat_tables(waiting).unify_dictionaries())
                 waiting.clear()
 
@@ -247,25 +256,25 @@ def _parquet(draft: Path, table: Table) -> Iterator[Write]:
             writer.write_table(pa.concat_tables(waiting).unify_dictionaries())
 
 
-def _columns(keys: Keys, found: Float[np.ndarray, "n d"]) -> list[pa.Array]:
+def _columns(keys: PatchKeys, found: Float[np.ndarray, "n d"]) -> list[pa.Array]:
     views = None if keys.view is None else np.array(VIEW_NAMES)[keys.view].tolist()
     return [
-        _names(keys.sequence, len(found)),
+        _name_array(keys.sequence, len(found)),
         pa.array(keys.point, pa.int64()),
-        _names(views, len(found)),
+        _name_array(views, len(found)),
         pa.FixedSizeListArray.from_arrays(pa.array(found.ravel(), pa.float32()), found.shape[1]),
     ]
 
 
-def _names(names: Sequence[str] | None, count: int) -> pa.Array:
+def _name_array(names: Sequence[str] | None, count: int) -> pa.Array:
     return pa.array([None] * count if names is None else names, pa.string()).dictionary_encode()
 
 
 @contextmanager
-def _official(draft: Path, table: Table) -> Iterator[Write]:
+def _csv_writer(draft: Path, spec: DescriptorTableSpec) -> Iterator[WriteFn]:
     draft.mkdir()
 
-    def write(keys: Keys, found: Float[np.ndarray, "n d"]) -> None:
+    def write(keys: PatchKeys, found: Float[np.ndarray, "n d"]) -> None:
         assert keys.sequence is not None, "the caller asks for a layout that the input has"
         names = np.array(keys.sequence)
         for name in dict.fromkeys(keys.sequence):
@@ -282,7 +291,7 @@ def _holds_descriptors(folder: Path) -> bool:
     )
 
 
-def _remove(path: Path) -> None:
+def _remove_path(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
     elif path.exists():

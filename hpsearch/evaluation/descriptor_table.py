@@ -13,7 +13,7 @@ from hpsearch.shapes import Float, Num
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Bank:
+class DescriptorTable:
     """All descriptors in float32; point p of sequence s is row ``starts[s] + p``."""
 
     names: tuple[str, ...]
@@ -31,14 +31,14 @@ class Bank:
         return self.table[start : start + self.counts[index]]
 
     @classmethod
-    def of(
+    def from_arrays(
         cls,
         descriptors: Mapping[str, Num[np.ndarray | Tensor, "n 16 d"]]
         | Sequence[Num[np.ndarray | Tensor, "n 16 d"]],
         *,
         names: Sequence[str],
         device: str | torch.device,
-    ) -> "Bank":
+    ) -> "DescriptorTable":
         """Gather and check; raises UserError naming sequence, row and view."""
         given = _in_order(descriptors, names)
         dimension = given[0].shape[-1] if given[0].ndim == 3 else 0
@@ -51,13 +51,13 @@ class Bank:
         start = 0
         for name, array in zip(names, given, strict=True):
             rows = table[start : start + len(array)]
-            _fill(rows, array)
+            _copy_rows(rows, array)
             _check_finite(name, rows)
             start += len(array)
         return cls(names=tuple(names), counts=counts, table=table)
 
 
-def _fill(rows: Float[Tensor, "n 16 d"], array: Num[np.ndarray | Tensor, "n 16 d"]) -> None:
+def _copy_rows(rows: Float[Tensor, "n 16 d"], array: Num[np.ndarray | Tensor, "n 16 d"]) -> None:
     """Copy into float32 rows in one pass."""
     if isinstance(array, Tensor):
         rows.copy_(array.detach())

@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def on_cores(
+def parallel_map(
     work: Callable[[Item], Result], items: Sequence[Item], *, device: torch.device
 ) -> list[Result]:
     """``work`` on every item, in order, in as many threads as torch may use on a CPU.
@@ -31,7 +31,7 @@ def on_cores(
 
     inference = torch.is_inference_mode_enabled()
 
-    def alone(item: Item) -> Result:
+    def single_threaded(item: Item) -> Result:
         with torch.inference_mode(inference):  # a thread begins with the mode off
             return work(item)
 
@@ -39,14 +39,14 @@ def on_cores(
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(alone, items))
+            return list(pool.map(single_threaded, items))
     finally:
         torch.set_num_threads(before)
 
 
 Norm = Literal["l2", "l1"]
 
-ROWS = 4096
+ROWS_PER_STEP = 4096
 """Pairs a step: small enough for the cache, large enough to hide the cost of a call."""
 
 
@@ -74,8 +74,8 @@ def indexed_distance(
 ) -> Float[Tensor, " p"]:
     """``scipy_distance`` of ``a[rows]`` to ``b[columns]`` in steps of bounded memory."""
     result = torch.empty(len(rows), dtype=torch.float64, device=a.device)
-    for start in range(0, len(rows), ROWS):
-        step = slice(start, start + ROWS)
+    for start in range(0, len(rows), ROWS_PER_STEP):
+        step = slice(start, start + ROWS_PER_STEP)
         result[step] = scipy_distance(
             a.index_select(0, rows[step]), b.index_select(0, columns[step]), norm=norm
         )
@@ -92,38 +92,40 @@ def product_dtype(device: torch.device) -> torch.dtype:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Frame:
+class CenteredCoordinates:
     """Coordinates in which rounding does least harm: centred, and scaled by a power of two.
 
     Centring makes the error follow the spread of the descriptors instead of their common offset.
     Integers stay integers, so that their products are exact and need no second look.
     """
 
-    centre: Float[Tensor, " d"]
+    center: Float[Tensor, " d"]
     scale: float
     norm: Norm
     dtype: torch.dtype
 
     @classmethod
-    def around(cls, points: Float[Tensor, "n d"], *, norm: Norm, dtype: torch.dtype) -> "Frame":
+    def fit(
+        cls, points: Float[Tensor, "n d"], *, norm: Norm, dtype: torch.dtype
+    ) -> "CenteredCoordinates":
         """The frame of these points; others may be placed in it too."""
         # any centre near the points will do; float32, so that equal ones come out as exact zeros
         some = points[:: max(len(points) // 256, 1)]
-        centre = some.mean(dim=0, dtype=torch.float64).float()
+        center = some.mean(dim=0, dtype=torch.float64).float()
         if integral(points):
-            return cls(centre=centre.round(), scale=1.0, norm=norm, dtype=dtype)
-        exponent = math.frexp(float((points / 2 - centre / 2).abs().max()))[1] + 1
-        return cls(centre=centre, scale=2.0 ** min(-exponent, 100), norm=norm, dtype=dtype)
+            return cls(center=center.round(), scale=1.0, norm=norm, dtype=dtype)
+        exponent = math.frexp(float((points / 2 - center / 2).abs().max()))[1] + 1
+        return cls(center=center, scale=2.0 ** min(-exponent, 100), norm=norm, dtype=dtype)
 
-    def place(self, points: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+    def transform(self, points: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         """Coordinates of points in this frame."""
         # halved first, because the difference of two large float32 may overflow
-        halves = points.to(self.dtype) / 2 - self.centre.to(self.dtype) / 2
+        halves = points.to(self.dtype) / 2 - self.center.to(self.dtype) / 2
         return halves * (2 * self.scale)
 
-    def weight(self, placed: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:
+    def squared_norms(self, transformed: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:
         """Squared L2 norm (or L1 norm) of placed points."""
-        return (placed.square() if self.norm == "l2" else placed.abs()).sum(dim=-1)
+        return (transformed.square() if self.norm == "l2" else transformed.abs()).sum(dim=-1)
 
     def approximate(
         self,
@@ -138,7 +140,7 @@ class Frame:
         Along a row both rise with the distance, which is all that ranking needs.
 
         Args:
-            weight: of b's points.
+            squared_norms: of b's points.
             out: at least n rows to write to; memory fresh from the system would cost a quarter of
                 the product.
         """
@@ -158,7 +160,7 @@ class Frame:
         """How far ``approximate`` may lie from the truth, by row; 0 where nothing is rounded.
 
         Args:
-            weight: of the rows.
+            squared_norms: of the rows.
             largest: weight of a column.
             exact: whether all placed points are integers; they are exact unless too large.
 

@@ -5,29 +5,29 @@ import torch
 from torch import Tensor
 
 from hpsearch.evaluation.average_precision import average_precision
-from hpsearch.evaluation.descriptor_table import Bank
+from hpsearch.evaluation.descriptor_table import DescriptorTable
 from hpsearch.evaluation.distances import (
-    Frame,
+    CenteredCoordinates,
     Norm,
     indexed_distance,
     integral,
-    on_cores,
+    parallel_map,
     product_dtype,
 )
 from hpsearch.evaluation.scores import MatchingScores
-from hpsearch.patch_views import IMAGES, LEVELS, VIEW_NAMES
+from hpsearch.patch_views import IMAGES_PER_LEVEL, LEVELS, VIEW_NAMES
 from hpsearch.shapes import Float, Int
 
-TARGETS = len(VIEW_NAMES) - 1
+NUM_TARGETS = len(VIEW_NAMES) - 1
 
-CACHE = 2**20
+L2_CACHE_BYTES = 2**20
 """Bytes of a block of distances on a CPU: it is read three times, so it must stay near."""
 
-BYTES = 64
+BYTES_PER_ENTRY = 64
 """Bytes of working memory for one candidate, indices and distance, rounded up."""
 
 
-def match(bank: Bank, *, norm: Norm, memory: int) -> MatchingScores:
+def match(bank: DescriptorTable, *, norm: Norm, memory: int) -> MatchingScores:
     """AP and success rate of every reference-target pair of views.
 
     The list holds one match a reference patch, its nearest neighbour (the first on ties), in the
@@ -39,13 +39,13 @@ def match(bank: Bank, *, norm: Norm, memory: int) -> MatchingScores:
         correct = index == np.arange(len(index))[:, None]
         areas = [
             average_precision(distance[:, view], correct[:, view], n_positive=len(index))
-            for view in range(TARGETS)
+            for view in range(NUM_TARGETS)
         ]
         return np.array(areas), correct.mean(axis=0)
 
-    found = on_cores(of_sequence, range(len(bank.counts)), device=bank.table.device)
+    found = parallel_map(of_sequence, range(len(bank.counts)), device=bank.table.device)
     ap, success = (np.stack(part) for part in zip(*found, strict=True))
-    shape = (len(bank.counts), len(LEVELS), IMAGES)
+    shape = (len(bank.counts), len(LEVELS), IMAGES_PER_LEVEL)
     return MatchingScores(ap=ap.reshape(shape), success_rate=success.reshape(shape))
 
 
@@ -58,31 +58,39 @@ def nearest(
         memory: bytes for a block of distances.
     """
     points, _, dimension = views.shape
-    frame = Frame.around(views.flatten(0, 1), norm=norm, dtype=product_dtype(views.device))
+    frame = CenteredCoordinates.fit(
+        views.flatten(0, 1), norm=norm, dtype=product_dtype(views.device)
+    )
     reference, targets = views[:, 0].contiguous(), views[:, 1:].transpose(0, 1).contiguous()
-    a, b = frame.place(reference), frame.place(targets)
-    weight = frame.weight(b)
+    a, b = frame.transform(reference), frame.transform(targets)
+    weight = frame.squared_norms(b)
     exact = integral(a) and integral(b.flatten(0, 1))
-    tolerance = frame.tolerance(frame.weight(a), weight.max(), dimension=dimension, exact=exact)
+    tolerance = frame.tolerance(
+        frame.squared_norms(a), weight.max(), dimension=dimension, exact=exact
+    )
     rows = _rows_of_block(memory, row_bytes=points * a.element_size(), device=views.device)
     block = b.new_empty((min(rows, points), points))
     found: list[tuple[Tensor, Tensor]] = []
-    waiting = Waiting(reference, targets.flatten(0, 1), norm=norm, limit=memory // BYTES)
-    for view in range(TARGETS):
+    waiting = CandidateBuffer(
+        reference, targets.flatten(0, 1), norm=norm, limit=memory // BYTES_PER_ENTRY
+    )
+    for view in range(NUM_TARGETS):
         for start in range(0, points, rows):
             step = slice(start, start + rows)
             filled = frame.approximate(a[step], b[view], weight=weight[view], out=block)
             row, column = _candidates(filled, tolerance[step], exact=exact)
             found += waiting.add(view, start, row, column, groups=len(filled))
-    found += waiting.settle()
-    index, distance = (torch.cat(part).view(TARGETS, points).T for part in zip(*found, strict=True))
+    found += waiting.resolve()
+    index, distance = (
+        torch.cat(part).view(NUM_TARGETS, points).T for part in zip(*found, strict=True)
+    )
     return index.cpu().numpy(), distance.cpu().numpy()
 
 
 def _rows_of_block(memory: int, *, row_bytes: int, device: torch.device) -> int:
     """Rows of a block: as many as stay in a core's cache, or as memory allows."""
     if device.type == "cpu":
-        memory = min(memory, 2 * CACHE)
+        memory = min(memory, 2 * L2_CACHE_BYTES)
     return max(memory // (2 * row_bytes), 1)
 
 
@@ -108,7 +116,7 @@ def _candidates(
     return row, flat - row * block.shape[1]
 
 
-class Waiting:
+class CandidateBuffer:
     """Candidates of several blocks, settled together: a call for few of them costs as much.
 
     Never more than ``limit`` and one block wait, however many distances are equal.
@@ -135,9 +143,9 @@ class Waiting:
         self.parts.append((row + self.groups, row + start, column + view * len(self.reference)))
         self.groups += groups
         self.candidates += len(row)
-        return self.settle() if self.candidates > self.limit else []
+        return self.resolve() if self.candidates > self.limit else []
 
-    def settle(self) -> list[tuple[Tensor, Tensor]]:
+    def resolve(self) -> list[tuple[Tensor, Tensor]]:
         """Index and distance of the first closest of every group that waits; then none waits."""
         if not self.parts:
             return []

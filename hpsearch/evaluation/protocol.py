@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpsearch.evaluation.descriptor_table import Bank
+from hpsearch.evaluation.descriptor_table import DescriptorTable
 from hpsearch.evaluation.matching import match
 from hpsearch.evaluation.retrieval import retrieve
 from hpsearch.evaluation.scores import Dispersion, Scores
@@ -15,11 +15,11 @@ from hpsearch.evaluation.tasks import Tasks
 from hpsearch.evaluation.verification import verify
 from hpsearch.shapes import Num
 
-SAMPLE = 4096
+MAX_DISPERSION_POINTS = 4096
 """Points looked at, evenly spaced over the whole set."""
 
 
-def dispersion(bank: Bank) -> Dispersion:
+def point_dispersion(bank: DescriptorTable) -> Dispersion:
     """Spread of descriptors between points.
 
     - ``relative``: mean distance between the reference descriptors of different points, divided by
@@ -33,7 +33,9 @@ def dispersion(bank: Bank) -> Dispersion:
     any other direction in ``resultant``.
     """
     points = len(bank.table)
-    chosen = torch.arange(0, points, max(points // SAMPLE, 1), device=bank.table.device)
+    chosen = torch.arange(
+        0, points, max(points // MAX_DISPERSION_POINTS, 1), device=bank.table.device
+    )
     views = bank.table[chosen].double()
     ref = views[:, 0]
     other = views.roll(max(len(chosen) // 2, 1), dims=0)
@@ -44,19 +46,19 @@ def dispersion(bank: Bank) -> Dispersion:
     unit = ref / norm.clamp_min(torch.finfo(torch.float64).tiny)[:, None]
     zero = (norm == 0).double().mean()
     return Dispersion(
-        relative=_ratio(apart, norm.mean(), otherwise=0.0),
+        relative=_safe_ratio(apart, norm.mean(), otherwise=0.0),
         resultant=float(unit.mean(dim=0).norm() + zero),
-        contrast=_ratio(
+        contrast=_safe_ratio(
             negative, positive, otherwise=1.0 if float(negative) == 0 else float("1e9")
         ),
     )
 
 
-def _ratio(numerator: torch.Tensor, denominator: torch.Tensor, *, otherwise: float) -> float:
+def _safe_ratio(numerator: torch.Tensor, denominator: torch.Tensor, *, otherwise: float) -> float:
     return float(numerator / denominator) if float(denominator) > 0 else otherwise
 
 
-BLOCK = 2**25
+DEFAULT_BLOCK_BYTES = 2**25
 """Bytes of working memory for one block of distances; larger ones are no faster on a CPU."""
 
 
@@ -68,7 +70,7 @@ def evaluate(
     *,
     norm: Literal["l2", "l1"] = "l2",
     device: str | torch.device = "cpu",
-    memory: int = BLOCK,
+    memory: int = DEFAULT_BLOCK_BYTES,
 ) -> Scores:
     """Verification, matching and retrieval by the official protocol, equal distances included.
 
@@ -89,7 +91,7 @@ def evaluate(
 
     Source: Balntas et al., HPatches, CVPR 2017; hpatches-benchmark, Python evaluation.
     """
-    bank = Bank.of(descriptors, names=tasks.names, device=device)
+    bank = DescriptorTable.from_arrays(descriptors, names=tasks.names, device=device)
     tasks.check(bank.counts)
     return Scores(
         names=tasks.names,
@@ -97,5 +99,5 @@ def evaluate(
         verified=verify(bank, tasks, norm=norm),
         matched=match(bank, norm=norm, memory=memory),
         retrieved=retrieve(bank, tasks, norm=norm, memory=memory),
-        dispersion=dispersion(bank),
+        dispersion=point_dispersion(bank),
     )

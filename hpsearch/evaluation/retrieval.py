@@ -7,17 +7,23 @@ import torch
 from torch import Tensor
 
 from hpsearch.evaluation.average_precision import area_from_counts
-from hpsearch.evaluation.descriptor_table import Bank
-from hpsearch.evaluation.distances import Frame, Norm, indexed_distance, integral, on_cores
-from hpsearch.evaluation.scores import POOLS, RetrievalScores
+from hpsearch.evaluation.descriptor_table import DescriptorTable
+from hpsearch.evaluation.distances import (
+    CenteredCoordinates,
+    Norm,
+    indexed_distance,
+    integral,
+    parallel_map,
+)
+from hpsearch.evaluation.scores import POOL_SIZES, RetrievalScores
 from hpsearch.evaluation.tasks import Tasks
-from hpsearch.patch_views import IMAGES, LEVELS, VIEW_NAMES
+from hpsearch.patch_views import IMAGES_PER_LEVEL, LEVELS, VIEW_NAMES
 from hpsearch.shapes import Bool, Float, Int
 
-POSITIVES = len(VIEW_NAMES) - 1
+NUM_POSITIVES = len(VIEW_NAMES) - 1
 
 
-def retrieve(bank: Bank, tasks: Tasks, *, norm: Norm, memory: int) -> RetrievalScores:
+def retrieve(bank: DescriptorTable, tasks: Tasks, *, norm: Norm, memory: int) -> RetrievalScores:
     """AP of every query by level and pool size.
 
     The list of a query holds the five views of its level first, so a tie counts for the descriptor,
@@ -25,38 +31,40 @@ def retrieve(bank: Bank, tasks: Tasks, *, norm: Norm, memory: int) -> RetrievalS
     pool is the front of the list. AP needs no more than the number of distractors in the pool that
     are closer than each positive, and one sorted row gives that for every level and pool.
     """
-    ap = np.empty((len(LEVELS), len(POOLS), len(tasks.queries)))
+    ap = np.empty((len(LEVELS), len(POOL_SIZES), len(tasks.queries)))
     neutral = np.empty((len(LEVELS), len(tasks.queries)))
-    whole = Pool.of(bank.table[_rows(bank, tasks.distractors), 0], norm=norm)
+    whole = DistractorPool.from_points(
+        bank.table[_row_indices(bank, tasks.distractors), 0], norm=norm
+    )
     threads = torch.get_num_threads() if bank.table.device.type == "cpu" else 1
 
     def of_sequence(sequence: int) -> None:
         own = np.flatnonzero(tasks.queries[:, 0] == sequence)
         pool = whole.without(tasks.distractors[:, 0] == sequence)
-        views = bank.table[_rows(bank, tasks.queries[own])]
+        views = bank.table[_row_indices(bank, tasks.queries[own])]
         closer, as_close = pool.counts(views, memory=memory // threads)
-        ap[:, :, own] = _ap(closer)
-        neutral[:, own] = _ap((closer + as_close)[..., -1:] / 2)[:, 0]
+        ap[:, :, own] = _positives_ap(closer)
+        neutral[:, own] = _positives_ap((closer + as_close)[..., -1:] / 2)[:, 0]
 
     sequences = np.unique(tasks.queries[:, 0]).tolist()
-    on_cores(of_sequence, sequences, device=bank.table.device)
+    parallel_map(of_sequence, sequences, device=bank.table.device)
     return RetrievalScores(
         ap=ap, tie_neutral_ap=neutral, sequence=tasks.queries[:, 0].astype(np.int64)
     )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Pool:
+class DistractorPool:
     """Distractors, of which some are ignored for the queries of one sequence.
 
     Products are float64 here: with thousands of distractors many lie within float32's error of a
     positive, and looking at those again would cost more than it saves.
     """
 
-    frame: Frame
+    coordinates: CenteredCoordinates
     points: Float[Tensor, "m d"]
-    placed: Float[Tensor, "m d"]
-    weight: Float[Tensor, " m"]
+    transformed: Float[Tensor, "m d"]
+    squared_norms: Float[Tensor, " m"]
     exact: bool
     """Whether all placed points are integers."""
     ignored: Int[Tensor, " i"]
@@ -64,24 +72,24 @@ class Pool:
     """Columns up to which each pool size reaches; ignored columns do not count towards it."""
 
     @classmethod
-    def of(cls, points: Float[Tensor, "m d"], *, norm: Norm) -> "Pool":
+    def from_points(cls, points: Float[Tensor, "m d"], *, norm: Norm) -> "DistractorPool":
         """All the distractors, none ignored."""
-        frame = Frame.around(points, norm=norm, dtype=torch.float64)
-        placed = frame.place(points)
+        frame = CenteredCoordinates.fit(points, norm=norm, dtype=torch.float64)
+        transformed = frame.transform(points)
         return cls(
-            frame=frame,
+            coordinates=frame,
             points=points,
-            placed=placed,
-            weight=frame.weight(placed),
-            exact=integral(placed),
+            transformed=transformed,
+            squared_norms=frame.squared_norms(transformed),
+            exact=integral(transformed),
             ignored=torch.empty(0, dtype=torch.int64, device=points.device),
-            ends=tuple(min(size - IMAGES, len(points)) for size in POOLS),
+            ends=tuple(min(size - IMAGES_PER_LEVEL, len(points)) for size in POOL_SIZES),
         )
 
-    def without(self, ignored: Bool[np.ndarray, " m"]) -> "Pool":
+    def without(self, ignored: Bool[np.ndarray, " m"]) -> "DistractorPool":
         """The pool as the queries of a sequence see it."""
         kept = np.flatnonzero(~ignored)
-        sizes = [min(size - IMAGES, len(kept)) for size in POOLS]
+        sizes = [min(size - IMAGES_PER_LEVEL, len(kept)) for size in POOL_SIZES]
         return replace(
             self,
             ignored=torch.from_numpy(np.flatnonzero(ignored)).to(self.points.device),
@@ -92,8 +100,8 @@ class Pool:
         self, views: Float[Tensor, "q 16 d"], *, memory: int
     ) -> tuple[Int[np.ndarray, "q 15 7"], Int[np.ndarray, "q 15 7"]]:
         """Distractors closer than each positive, and closer or as close, in each pool."""
-        rows = max(memory // (self.weight.nbytes * 2 + 1), 1)
-        block = self.placed.new_empty((min(rows, len(views)), len(self.placed)))
+        rows = max(memory // (self.squared_norms.nbytes * 2 + 1), 1)
+        block = self.transformed.new_empty((min(rows, len(views)), len(self.transformed)))
         parts = [self._counts_of(part, block=block) for part in views.split(rows)]
         closer, as_close = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
         return closer, as_close
@@ -101,38 +109,40 @@ class Pool:
     def _counts_of(
         self, views: Float[Tensor, "q 16 d"], *, block: Float[Tensor, "k m"]
     ) -> tuple[Int[Tensor, "q 15 7"], Int[Tensor, "q 15 7"]]:
-        placed = self.frame.place(views)
-        weight = self.frame.weight(placed)
-        threshold = self._threshold(placed, weight)
-        largest = torch.cat([weight.flatten(), self.weight]).max()
-        exact = self.exact and integral(placed.flatten(0, 1))
-        slack = 2 * self.frame.tolerance(
+        transformed = self.coordinates.transform(views)
+        weight = self.coordinates.squared_norms(transformed)
+        threshold = self._threshold(transformed, weight)
+        largest = torch.cat([weight.flatten(), self.squared_norms]).max()
+        exact = self.exact and integral(transformed.flatten(0, 1))
+        slack = 2 * self.coordinates.tolerance(
             weight[:, :1], largest, dimension=views.shape[2], exact=exact
         )
         rows = len(block)
-        block = self.frame.approximate(placed[:, 0], self.placed, weight=self.weight, out=block)
+        block = self.coordinates.approximate(
+            transformed[:, 0], self.transformed, weight=self.squared_norms, out=block
+        )
         block.index_fill_(1, self.ignored, torch.inf)
         low, high = threshold - slack, threshold + slack
-        closer, as_close = self._between(block, low, high)
+        closer, as_close = self._count_between(block, low, high)
         unsure = (closer[..., -1] != as_close[..., -1]) & (slack > 0)
         for pairs in unsure.nonzero().split(rows):
             row, view = pairs.unbind(1)
             entries = block[row]
             near = (entries >= low[row, view, None]) & (entries <= high[row, view, None])
-            below, equal = self._look_again(views[row], view, near)
+            below, equal = self._recheck_near_ties(views[row], view, near)
             as_close[row, view] = closer[row, view] + below + equal
             closer[row, view] += below
         return closer, as_close
 
     def _threshold(
-        self, placed: Float[Tensor, "q 16 d"], weight: Float[Tensor, "q 16"]
+        self, transformed: Float[Tensor, "q 16 d"], weight: Float[Tensor, "q 16"]
     ) -> Float[Tensor, "q 15"]:
         """Approximate distance of each query to its positives, on the scale of the block."""
-        if self.frame.norm == "l1":
-            return (placed[:, :1] - placed[:, 1:]).abs().sum(dim=2)
-        return weight[:, 1:] - 2 * (placed[:, :1] * placed[:, 1:]).sum(dim=2)
+        if self.coordinates.norm == "l1":
+            return (transformed[:, :1] - transformed[:, 1:]).abs().sum(dim=2)
+        return weight[:, 1:] - 2 * (transformed[:, :1] * transformed[:, 1:]).sum(dim=2)
 
-    def _between(
+    def _count_between(
         self, block: Float[Tensor, "q m"], low: Float[Tensor, "q 15"], high: Float[Tensor, "q 15"]
     ) -> tuple[Int[Tensor, "q 15 7"], Int[Tensor, "q 15 7"]]:
         """How many entries lie below ``low`` and how many at or below ``high``, in each pool."""
@@ -145,7 +155,7 @@ class Pool:
         below, upto = torch.stack(counts, dim=2).cumsum(dim=2).chunk(2, dim=1)
         return below.clone(), upto.clone()
 
-    def _look_again(
+    def _recheck_near_ties(
         self, views: Float[Tensor, "p 16 d"], view: Int[Tensor, " p"], near: Tensor
     ) -> tuple[Int[Tensor, "p 7"], Int[Tensor, "p 7"]]:
         """Near entries truly closer than the positive, and those as close, in each pool."""
@@ -155,10 +165,12 @@ class Pool:
             pair,
             views.flatten(0, 1),
             pair * len(VIEW_NAMES) + view + 1,
-            norm=self.frame.norm,
+            norm=self.coordinates.norm,
         )
         row, column = near.nonzero(as_tuple=True)
-        distance = indexed_distance(views[:, 0], row, self.points, column, norm=self.frame.norm)
+        distance = indexed_distance(
+            views[:, 0], row, self.points, column, norm=self.coordinates.norm
+        )
         ends = torch.tensor(self.ends, device=views.device)
         inside = column[:, None] < ends
         zero = torch.zeros((len(views), len(self.ends)), dtype=torch.int64, device=views.device)
@@ -174,12 +186,14 @@ def sort_rows(values: Float[Tensor, "q m"]) -> Float[Tensor, "q m"]:
     return torch.from_numpy(np.sort(values.numpy(), axis=1))
 
 
-def _rows(bank: Bank, points: Int[np.ndarray, "n 2"]) -> Tensor:
+def _row_indices(bank: DescriptorTable, points: Int[np.ndarray, "n 2"]) -> Tensor:
     rows = bank.starts[points[:, 0]] + points[:, 1]
     return torch.from_numpy(rows).to(bank.table.device)
 
 
-def _ap(ahead: Float[np.ndarray, "q 15 k"]) -> Float[np.ndarray, "3 k q"]:
+def _positives_ap(ahead: Float[np.ndarray, "q 15 k"]) -> Float[np.ndarray, "3 k q"]:
     """AP from the distractors ahead of each positive; the closest positive has the fewest."""
-    levels = ahead.reshape(len(ahead), len(LEVELS), IMAGES, -1)
-    return area_from_counts(np.sort(levels, axis=2).transpose(1, 3, 0, 2), n_positive=IMAGES)
+    levels = ahead.reshape(len(ahead), len(LEVELS), IMAGES_PER_LEVEL, -1)
+    return area_from_counts(
+        np.sort(levels, axis=2).transpose(1, 3, 0, 2), n_positive=IMAGES_PER_LEVEL
+    )

@@ -8,8 +8,8 @@ import numpy as np
 from hpsearch.patch_views import LEVELS
 from hpsearch.shapes import Float, Int
 
-KINDS = ("inter", "intra")
-POOLS = (100, 500, 1_000, 5_000, 10_000, 15_000, 20_000)
+PAIR_KINDS = ("inter", "intra")
+POOL_SIZES = (100, 500, 1_000, 5_000, 10_000, 15_000, 20_000)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -45,7 +45,7 @@ class MatchingScores:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RetrievalScores:
-    """Axes: level (easy, hard, tough), pool size (``POOLS``), query q."""
+    """Axes: level (easy, hard, tough), pool size (``POOL_SIZES``), query q."""
 
     ap: Float[np.ndarray, "3 7 q"]
     tie_neutral_ap: Float[np.ndarray, "3 q"]
@@ -175,7 +175,7 @@ class Scores:
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON values: arrays as nested lists, NaN as None."""
         headlines = self.flat() | {"collapsed": self.collapsed}
-        return {"headline": headlines} | _plain(asdict(self))
+        return {"headline": headlines} | _to_json_value(asdict(self))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Scores":
@@ -183,16 +183,16 @@ class Scores:
         return cls(
             names=tuple(values["names"]),
             points=tuple(values["points"]),
-            verified=_arrays(VerificationScores, values["verified"]),
-            matched=_arrays(MatchingScores, values["matched"]),
-            retrieved=_arrays(RetrievalScores, values["retrieved"]),
+            verified=_from_json_values(VerificationScores, values["verified"]),
+            matched=_from_json_values(MatchingScores, values["matched"]),
+            retrieved=_from_json_values(RetrievalScores, values["retrieved"]),
             dispersion=Dispersion(**values["dispersion"]),
         )
 
 
-def _plain(value: Any) -> Any:
+def _to_json_value(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _to_json_value(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
         floating = np.issubdtype(value.dtype, np.floating)
         missing = np.isnan(value) if floating else np.zeros(value.shape, bool)
@@ -202,7 +202,7 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _arrays(kind: type, values: dict[str, Any]) -> Any:
+def _from_json_values(kind: type, values: dict[str, Any]) -> Any:
     integer = ("histogram", "sequence")
     return kind(
         **{

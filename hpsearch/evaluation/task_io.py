@@ -16,7 +16,7 @@ from hpsearch.errors import UserError
 from hpsearch.evaluation.tasks import PAIR_COLUMNS, POINT_COLUMNS, Tasks, first_outside
 from hpsearch.shapes import Int
 
-FILES = {
+TASK_FILES = {
     "positives": "verif_pos_split-{}.csv",
     "inter": "verif_neg_inter_split-{}.csv",
     "intra": "verif_neg_intra_split-{}.csv",
@@ -24,7 +24,7 @@ FILES = {
     "distractors": "retr_distractors_split-{}.csv",
 }
 
-FIRST_LINE = 2
+FIRST_DATA_LINE = 2
 """Line number of the first row, the header being line 1."""
 
 
@@ -40,13 +40,13 @@ def read_tasks(folder: Path, split: str, *, names: Sequence[str], counts: Sequen
             sequence, an index that is not a number or points outside its sequence.
     """
     lists = {}
-    for role, pattern in FILES.items():
+    for role, pattern in TASK_FILES.items():
         path = Path(folder) / pattern.format(split)
         columns = PAIR_COLUMNS if role in ("positives", "inter", "intra") else POINT_COLUMNS
-        lists[role] = _read_rows(path, columns, names=names)
+        lists[role] = _read_task_rows(path, columns, names=names)
         problem = first_outside(lists[role], columns, names=names, counts=counts)
         if problem:
-            raise UserError(f"{path}, line {problem[0] + FIRST_LINE}: {problem[1]}")
+            raise UserError(f"{path}, line {problem[0] + FIRST_DATA_LINE}: {problem[1]}")
     tasks = Tasks(names=tuple(names), **lists)
     tasks.check(counts)
     return tasks
@@ -67,15 +67,15 @@ def write_tasks(tasks: Tasks, folder: Path, split: str) -> None:
             }
         )
         lines = csv.WriteOptions(include_header=False, quoting_style="none")
-        with (folder / FILES[role].format(split)).open("wb") as file:
+        with (folder / TASK_FILES[role].format(split)).open("wb") as file:
             file.write((",".join(columns) + "\n").encode())
             csv.write_csv(table, file, lines)
 
 
-def _read_rows(
+def _read_task_rows(
     path: Path, columns: Sequence[str], *, names: Sequence[str]
 ) -> Int[np.ndarray, "n c"]:
-    _check_header(path, columns)
+    _check_csv_header(path, columns)
     try:
         table = csv.read_csv(
             path,
@@ -90,13 +90,13 @@ def _read_rows(
     rows = np.empty((table.num_rows, len(columns)), np.int32)
     for i, column in enumerate(columns):
         known = of_name if column.startswith("s") else None
-        rows[:, i] = _indices(
+        rows[:, i] = _parse_indices(
             table[column].combine_chunks(), known=known, where=f"{path}, {column}"
         )
     return rows
 
 
-def _check_header(path: Path, columns: Sequence[str]) -> None:
+def _check_csv_header(path: Path, columns: Sequence[str]) -> None:
     if not path.is_file():
         raise UserError(
             f"task file {path} is missing: give the folder with the five files of the split"
@@ -111,22 +111,24 @@ def _check_header(path: Path, columns: Sequence[str]) -> None:
         )
 
 
-def _indices(
+def _parse_indices(
     column: pa.StringArray, *, known: dict[str, int] | None, where: str
 ) -> Int[np.ndarray, " n"]:
     """Each distinct value is looked up (or parsed) once, the million rows by an array index."""
     encoded = column.dictionary_encode()
     rows = encoded.indices.to_numpy()
     values = encoded.dictionary.to_pylist()
-    indices = [known.get(value, -1) if known is not None else _index(value) for value in values]
+    indices = [
+        known.get(value, -1) if known is not None else _parse_index(value) for value in values
+    ]
     wrong = np.flatnonzero(np.array(indices, np.int64)[rows] < 0)
     if len(wrong):
         what = "an index (0, 1, 2, …)" if known is None else "one of the sequences given"
         value = values[rows[wrong[0]]]
-        raise UserError(f"{where}, line {wrong[0] + FIRST_LINE}: {value!r} is not {what}")
+        raise UserError(f"{where}, line {wrong[0] + FIRST_DATA_LINE}: {value!r} is not {what}")
     return np.array(indices, np.int32)[rows]
 
 
-def _index(text: str) -> int:
+def _parse_index(text: str) -> int:
     text = text.strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hpsearch.errors import UserError
-from hpsearch.patch_views import IMAGES
+from hpsearch.patch_views import IMAGES_PER_LEVEL
 from hpsearch.shapes import Float, Int
 
 PAIR_COLUMNS = ("s1", "t1", "idx1", "s2", "t2", "idx2")
 POINT_COLUMNS = ("s", "idx")
 
-MIN_PAIRS = 5
+MIN_PAIR_COUNT = 5
 """The imbalanced list takes the first fifth of the positives, which must not be empty."""
 
 
@@ -55,10 +55,11 @@ class Tasks:
             problem = first_outside(rows, columns, names=self.names, counts=counts)
             if problem:
                 raise UserError(f"{name}, row {problem[0]} (0-based): {problem[1]}")
-        if not len(self.inter) == len(self.intra) == len(self.positives) >= MIN_PAIRS:
+        if not len(self.inter) == len(self.intra) == len(self.positives) >= MIN_PAIR_COUNT:
             raise UserError(
                 "positives, inter and intra must be equally long, at least "
-                f"{MIN_PAIRS} rows, got {len(self.positives)}, {len(self.inter)}, {len(self.intra)}"
+                f"{MIN_PAIR_COUNT} rows, got {len(self.positives)}, {len(self.inter)}, "
+                f"{len(self.intra)}"
             )
         if not len(self.queries) or not len(self.distractors):
             raise UserError("queries and distractors must hold at least one row each")
@@ -78,7 +79,7 @@ def first_outside(
         if name.startswith("s"):
             limits[:, column] = len(names)
         elif name.startswith("t"):
-            limits[:, column] = IMAGES + 1
+            limits[:, column] = IMAGES_PER_LEVEL + 1
         else:
             sequence = rows[:, 0 if column < 3 else 3]
             limits[:, column] = sizes[np.clip(sequence, 0, len(names) - 1)]
@@ -93,12 +94,12 @@ def first_outside(
     return row, f"{columns[column]} is {rows[row, column]}, allowed is {allowed}{of}"
 
 
-MIN_STD = 10.0
+MIN_PATCH_STD = 10.0
 """Reference patches of at most this standard deviation (grey levels) stay out of retrieval."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sizes:
+class TaskSizes:
     """Lengths of the task lists."""
 
     pairs: int
@@ -108,7 +109,7 @@ class Sizes:
     shrinks: bool = False
     """Whether fewer eligible points shorten queries and distractors alike, instead of a refusal."""
 
-    def within(self, points: int) -> "Sizes":
+    def clamped(self, points: int) -> "TaskSizes":
         """Shrunk for a set of ``points``: at most a quarter as queries, half as distractors.
 
         Flat patches, which only the drawing sees, may shrink them further.
@@ -120,7 +121,7 @@ class Sizes:
             shrinks=True,
         )
 
-    def cut(self, eligible: int) -> "Sizes":
+    def scaled(self, eligible: int) -> "TaskSizes":
         """Queries and distractors for so many eligible points, in the same proportion.
 
         Raises:
@@ -137,22 +138,22 @@ class Sizes:
         if eligible < 2:
             raise UserError(
                 f"retrieval needs two points with some texture, but only {eligible} have a "
-                f"standard deviation above {MIN_STD:g} grey levels: add sequences or points"
+                f"standard deviation above {MIN_PATCH_STD:g} grey levels: add sequences or points"
             )
         queries = max(eligible * self.queries // asked, 1)
         return replace(self, queries=queries, distractors=eligible - queries)
 
 
-OFFICIAL = Sizes(pairs=1_000_000, queries=10_000, distractors=20_000)
-VALIDATION = Sizes(pairs=5_000, queries=250, distractors=2_000)
+OFFICIAL_SIZES = TaskSizes(pairs=1_000_000, queries=10_000, distractors=20_000)
+VALIDATION_SIZES = TaskSizes(pairs=5_000, queries=250, distractors=2_000)
 """A cheap fixed subset for reports inside trials."""
 
 
-def make_tasks(
+def sample_tasks(
     names: Sequence[str],
     counts: Sequence[int],
     *,
-    sizes: Sizes,
+    sizes: TaskSizes,
     seed: int,
     std: Sequence[Float[np.ndarray, " n"]] | None = None,
 ) -> Tasks:
@@ -177,13 +178,13 @@ def make_tasks(
         raise UserError(
             "tasks need at least two sequences, none empty, one of them with at least two points"
         )
-    pairs = _draw_pairs(np.random.default_rng([seed, 0]), sizes_of, n=sizes.pairs)
+    pairs = _sample_pairs(np.random.default_rng([seed, 0]), sizes_of, n=sizes.pairs)
     eligible = [
-        np.arange(n) if std is None else np.flatnonzero(np.asarray(std[s])[:n] > MIN_STD)
+        np.arange(n) if std is None else np.flatnonzero(np.asarray(std[s])[:n] > MIN_PATCH_STD)
         for s, n in enumerate(sizes_of)
     ]
-    sizes = sizes.cut(sum(map(len, eligible)))
-    points = _draw_points(
+    sizes = sizes.scaled(sum(map(len, eligible)))
+    points = _sample_points(
         np.random.default_rng([seed, 1]), eligible, n=sizes.queries + sizes.distractors
     )
     tasks = Tasks(
@@ -196,16 +197,16 @@ def make_tasks(
     return tasks
 
 
-def _draw_pairs(
+def _sample_pairs(
     rng: np.random.Generator, counts: Int[np.ndarray, " s"], *, n: int
 ) -> dict[str, Int[np.ndarray, "n 6"]]:
     several = np.flatnonzero(counts > 1)  # an intra negative needs a second point
     sequence = rng.choice(several, n)
     point = rng.integers(counts[sequence])
-    image = rng.integers(IMAGES + 1, size=n)
-    image2 = _another(rng, image, of=np.full(n, IMAGES + 1))
-    intra_point = _another(rng, point, of=counts[sequence])
-    other = _another(rng, sequence, of=np.full(n, len(counts)))
+    image = rng.integers(IMAGES_PER_LEVEL + 1, size=n)
+    image2 = _random_other(rng, image, of=np.full(n, IMAGES_PER_LEVEL + 1))
+    intra_point = _random_other(rng, point, of=counts[sequence])
+    other = _random_other(rng, sequence, of=np.full(n, len(counts)))
     other_point = rng.integers(counts[other])
     first = [sequence, image, point]
     second = {
@@ -216,7 +217,7 @@ def _draw_pairs(
     return {k: np.stack(first + rest, axis=1).astype(np.int32) for k, rest in second.items()}
 
 
-def _another(
+def _random_other(
     rng: np.random.Generator, value: Int[np.ndarray, " n"], *, of: Int[np.ndarray, " n"]
 ) -> Int[np.ndarray, " n"]:
     """Uniform in 0..of-1 without ``value``."""
@@ -224,7 +225,7 @@ def _another(
     return drawn + (drawn >= value)
 
 
-def _draw_points(
+def _sample_points(
     rng: np.random.Generator, eligible: Sequence[Int[np.ndarray, " e"]], *, n: int
 ) -> Int[np.ndarray, "n 2"]:
     waiting = [list(rng.permutation(points)) for points in eligible]

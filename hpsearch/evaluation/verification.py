@@ -6,39 +6,41 @@ import numpy as np
 import torch
 
 from hpsearch.evaluation.average_precision import area_from_counts
-from hpsearch.evaluation.descriptor_table import Bank
-from hpsearch.evaluation.distances import Norm, on_cores
+from hpsearch.evaluation.descriptor_table import DescriptorTable
+from hpsearch.evaluation.distances import Norm, parallel_map
 from hpsearch.evaluation.scores import VerificationScores
 from hpsearch.evaluation.tasks import Tasks
 from hpsearch.patch_views import LEVELS, VIEW_NAMES, view_of
 from hpsearch.shapes import Float, Int
 
-IMBALANCE = 5
+NEGATIVES_PER_POSITIVE = 5
 """The imbalanced list holds all negatives and the first fifth of the positives."""
 
-ROWS = 2048
+PAIRS_PER_CHUNK = 2048
 """Pairs a step: both sides and their difference stay in a core's cache."""
 
-BINS = 256
+NUM_BINS = 256
 """Bins of equally many positives that the bootstrap resamples."""
 
 
-def verify(bank: Bank, tasks: Tasks, *, norm: Norm) -> VerificationScores:
+def verify(bank: DescriptorTable, tasks: Tasks, *, norm: Norm) -> VerificationScores:
     """Balanced AUC and imbalanced AP by level and kind of negative.
 
     The list holds the negatives first, so a tie counts against the descriptor. Distances are
     float32.
     """
-    few = len(tasks.positives) // IMBALANCE
+    few = len(tasks.positives) // NEGATIVES_PER_POSITIVE
     lists = (tasks.positives[:few], tasks.positives[few:], tasks.inter, tasks.intra)
     device = bank.table.device
-    ordered = on_cores(partial(_in_memory_order, bank), lists, device=device)
+    ordered = parallel_map(partial(_in_memory_order, bank), lists, device=device)
     parts = [(pairs, level) for level in range(len(LEVELS)) for pairs in ordered]
-    sorted_parts = on_cores(
-        lambda part: _by_sequence(bank, part[0], level=part[1], norm=norm), parts, device=device
+    sorted_parts = parallel_map(
+        lambda part: _distances_by_sequence(bank, part[0], level=part[1], norm=norm),
+        parts,
+        device=device,
     )
     of_levels = [sorted_parts[i : i + len(lists)] for i in range(0, len(parts), len(lists))]
-    found = on_cores(lambda level: _verify_level(*level), of_levels, device=device)
+    found = parallel_map(lambda level: _verify_level(*level), of_levels, device=device)
     auc, ap, sequence_ap, histogram = (np.stack(part) for part in zip(*found, strict=True))
     return VerificationScores(
         balanced_auc=auc, imbalanced_ap=ap, sequence_ap=sequence_ap, histogram=histogram
@@ -56,17 +58,19 @@ def _verify_level(
     """
     positives = np.sort(np.concatenate(few))
     everything = np.sort(np.concatenate([positives, *rest]))
-    edges = positives[(np.arange(1, BINS + 1) * len(positives) + BINS - 1) // BINS - 1]
+    edges = positives[(np.arange(1, NUM_BINS + 1) * len(positives) + NUM_BINS - 1) // NUM_BINS - 1]
     negatives = [np.sort(np.concatenate(own)) for own in kinds]
     return (
-        np.array([_auc(everything, others) for others in negatives]),
-        np.array([_ap(positives, others) for others in negatives]),
-        np.array([[_ap(p, n) for p, n in zip(few, own, strict=True)] for own in kinds]),
-        np.stack([_histogram(own, edges) for own in (few, *kinds)]),
+        np.array([_sorted_auc(everything, others) for others in negatives]),
+        np.array([_sorted_ap(positives, others) for others in negatives]),
+        np.array([[_sorted_ap(p, n) for p, n in zip(few, own, strict=True)] for own in kinds]),
+        np.stack([_distance_histogram(own, edges) for own in (few, *kinds)]),
     )
 
 
-def _in_memory_order(bank: Bank, pairs: Int[np.ndarray, "n 6"]) -> Int[np.ndarray, "n 6"]:
+def _in_memory_order(
+    bank: DescriptorTable, pairs: Int[np.ndarray, "n 6"]
+) -> Int[np.ndarray, "n 6"]:
     """Pairs by the place of their first patch, so that reading runs through memory.
 
     Pairs of one list may change places, because only how many lie ahead of a positive counts.
@@ -74,8 +78,8 @@ def _in_memory_order(bank: Bank, pairs: Int[np.ndarray, "n 6"]) -> Int[np.ndarra
     return pairs[np.argsort(bank.starts[pairs[:, 0]] + pairs[:, 2])]
 
 
-def _by_sequence(
-    bank: Bank, pairs: Int[np.ndarray, "n 6"], *, level: int, norm: Norm
+def _distances_by_sequence(
+    bank: DescriptorTable, pairs: Int[np.ndarray, "n 6"], *, level: int, norm: Norm
 ) -> list[Float[np.ndarray, " m"]]:
     """Sorted distances of the pairs whose first patch lies in each sequence."""
     first, second = (
@@ -83,20 +87,24 @@ def _by_sequence(
         + view_of(pairs[:, i + 1], level=level)
         for i in (0, 3)
     )
-    distances = _distances(bank, first, second, norm=norm)
+    distances = _pair_distances(bank, first, second, norm=norm)
     ends = np.searchsorted(pairs[:, 0], np.arange(1, len(bank.counts)))
     return [np.sort(part) for part in np.split(distances, ends)]
 
 
-def _distances(
-    bank: Bank, first: Int[np.ndarray, " n"], second: Int[np.ndarray, " n"], *, norm: Norm
+def _pair_distances(
+    bank: DescriptorTable,
+    first: Int[np.ndarray, " n"],
+    second: Int[np.ndarray, " n"],
+    *,
+    norm: Norm,
 ) -> Float[np.ndarray, " n"]:
     """Distances in float32, rounded where SciPy rounds: the difference, then the norm."""
     rows = bank.table.flatten(0, 1)
     left, right = (torch.from_numpy(index).to(rows.device) for index in (first, second))
     result = np.empty(len(first), np.float32)
-    for start in range(0, len(first), ROWS):
-        step = slice(start, start + ROWS)
+    for start in range(0, len(first), PAIRS_PER_CHUNK):
+        step = slice(start, start + PAIRS_PER_CHUNK)
         difference = rows.index_select(0, left[step]).sub_(rows.index_select(0, right[step]))
         if norm == "l2":
             length = torch.linalg.vector_norm(difference, dim=1, dtype=torch.float64)
@@ -106,7 +114,7 @@ def _distances(
     return result
 
 
-def _ap(positives: Float[np.ndarray, " p"], negatives: Float[np.ndarray, " n"]) -> float:
+def _sorted_ap(positives: Float[np.ndarray, " p"], negatives: Float[np.ndarray, " n"]) -> float:
     """AP of sorted distances with the negatives listed first; NaN if either are missing."""
     if not len(positives) or not len(negatives):
         return float("nan")
@@ -114,13 +122,13 @@ def _ap(positives: Float[np.ndarray, " p"], negatives: Float[np.ndarray, " n"]) 
     return float(area_from_counts(ahead, n_positive=len(positives)))
 
 
-def _auc(positives: Float[np.ndarray, " p"], negatives: Float[np.ndarray, " n"]) -> float:
+def _sorted_auc(positives: Float[np.ndarray, " p"], negatives: Float[np.ndarray, " n"]) -> float:
     """Share of (positive, negative) pairs with the positive strictly closer."""
     closer = np.searchsorted(positives, negatives, side="left")
     return float(closer.sum() / (len(positives) * len(negatives)))
 
 
-def _histogram(
+def _distance_histogram(
     own: list[Float[np.ndarray, " m"]], edges: Float[np.ndarray, " b"]
 ) -> Int[np.ndarray, "s b"]:
     """Count of sorted distances up to each edge and above the one before, by sequence."""

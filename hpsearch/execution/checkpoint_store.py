@@ -17,47 +17,47 @@ import ray
 from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from hpsearch.atomic_files import whole, write_whole
+from hpsearch.atomic_files import atomic_write, write_atomic
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
-from hpsearch.training.trial import Job
+from hpsearch.training.trial import TrialEnvironment
 
-Files = dict[str, bytes]
+FileContents = dict[str, bytes]
 """A trial's files by their path in its folder."""
 
 
-def read_files(folder: Path) -> Files:
+def read_files(folder: Path) -> FileContents:
     """All files of a folder; none if there is no folder."""
-    return {name: (folder / name).read_bytes() for name in _names(folder)}
+    return {name: (folder / name).read_bytes() for name in _relative_names(folder)}
 
 
-def write_files(folder: Path, files: Files) -> None:
+def write_files(folder: Path, files: FileContents) -> None:
     """Write files, each whole or not at all, and remove those that are no longer there."""
     for name, content in files.items():
-        write_whole(folder / name, content)
-    _remove(folder, _names(folder) - files.keys())
+        write_atomic(folder / name, content)
+    _remove(folder, _relative_names(folder) - files.keys())
 
 
-def link_files(source: Path, folder: Path) -> None:
+def hardlink_files(source: Path, folder: Path) -> None:
     """As ``write_files``, with the files of another folder; nothing is copied if it need not be.
 
     Nobody changes a file in place, so two folders can hold the same one.
     """
-    names = _names(source)
+    names = _relative_names(source)
     for name in names:
-        place = folder / name
-        if place.exists() and place.samefile(source / name):
+        target = folder / name
+        if target.exists() and target.samefile(source / name):
             continue
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with whole(place) as draft:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(target) as draft:
             try:
                 os.link(source / name, draft)
             except OSError:  # a disk that cannot
                 shutil.copyfile(source / name, draft)
-    _remove(folder, _names(folder) - names)
+    _remove(folder, _relative_names(folder) - names)
 
 
-def _names(folder: Path) -> set[str]:
+def _relative_names(folder: Path) -> set[str]:
     return {
         str(path.relative_to(folder))
         for path in folder.rglob("*")
@@ -70,151 +70,154 @@ def _remove(folder: Path, names: set[str]) -> None:
         (folder / name).unlink()
 
 
-ATTEMPTS = "attempts"
+ATTEMPTS_DIR = "attempts"
 """Beside the folder of the trials: what those that run have written, each start by itself."""
-LATEST, OVER = ".latest", "over"
+ATTEMPT_MARKER, SHUTDOWN_MARKER = ".latest", "over"
 """There: the latest start of a trial, by its name, and that the session is about to end."""
 
 
-class SupersededError(ConnectionError):
+class StaleAttemptError(ConnectionError):
     """A trial has been started once more, elsewhere; what this one does is of no interest."""
 
 
-class Keeper:
+class CheckpointStore:
     """Lives beside the driver; the only one that writes to the folders of trials."""
 
     def __init__(self, store: Path, trials: Path) -> None:
-        self._store, self._trials = store, trials
-        self._attempts = trials.with_name(ATTEMPTS)
-        self._put: Any = None
+        self._store_path, self._trials = store, trials
+        self._attempts = trials.with_name(ATTEMPTS_DIR)
+        self._store_ref: Any = None
         # what this session has done so far, if it is another process that did it
-        self._latest = {p.stem: p.read_text() for p in self._attempts.glob(f"*{LATEST}")}
-        self._over = (self._attempts / OVER).exists()
+        self._attempt_ids = {
+            p.stem: p.read_text() for p in self._attempts.glob(f"*{ATTEMPT_MARKER}")
+        }
+        self._shutting_down = (self._attempts / SHUTDOWN_MARKER).exists()
 
-    def store(self) -> list[Any]:
+    def patch_store(self) -> list[Any]:
         """A reference, in a list so that Ray does not resolve it, to the bytes of the store."""
-        if self._put is None:
-            self._put = ray.put(np.fromfile(self._store, np.uint8))
-        return [self._put]
+        if self._store_ref is None:
+            self._store_ref = ray.put(np.fromfile(self._store_path, np.uint8))
+        return [self._store_ref]
 
-    def start(self, trial: str) -> str:
+    def begin_attempt(self, trial: str) -> str:
         """A name for a trial's new start; from now on nothing is taken from earlier ones."""
-        self._latest[trial] = uuid.uuid4().hex
-        write_whole(self._attempts / f"{trial}{LATEST}", self._latest[trial])
-        return self._latest[trial]
+        self._attempt_ids[trial] = uuid.uuid4().hex
+        write_atomic(self._attempts / f"{trial}{ATTEMPT_MARKER}", self._attempt_ids[trial])
+        return self._attempt_ids[trial]
 
-    def end(self) -> None:
+    def announce_shutdown(self) -> None:
         """Trials that run are to save and leave: the session ends."""
-        self._over = True
-        write_whole(self._attempts / OVER, "")
+        self._shutting_down = True
+        write_atomic(self._attempts / SHUTDOWN_MARKER, "")
 
-    def ended(self) -> bool:
+    def is_shutting_down(self) -> bool:
         """Whether they are."""
-        return self._over
+        return self._shutting_down
 
-    def fetch(self, trial: str) -> Files:
+    def load_files(self, trial: str) -> FileContents:
         """What a trial wrote when it was last heard of."""
         return read_files(self._trials / trial)
 
-    def keep(self, trial: str, start: str, files: Files | Path) -> None:
+    def save_files(self, trial: str, attempt_id: str, files: FileContents | Path) -> None:
         """Replace a trial's files with those that were sent, or that lie in a folder.
 
         Raises:
-            SupersededError: if they are not of its latest start.
+            StaleAttemptError: if they are not of its latest start.
         """
-        if start != self._latest.get(trial):
-            raise SupersededError(f"trial {trial} goes on elsewhere; this start of it is over")
+        if attempt_id != self._attempt_ids.get(trial):
+            raise StaleAttemptError(f"trial {trial} goes on elsewhere; this start of it is over")
         if isinstance(files, Path):
-            link_files(files, self._trials / trial)
+            hardlink_files(files, self._trials / trial)
         else:
             write_files(self._trials / trial, files)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Luggage:
+class TrialPayload:
     """A job as it is sent to workers, which may lie on machines without the driver's disk."""
 
-    store: Path
+    store_path: Path
     fingerprint: str
-    rest: dict[str, Any]
+    job_fields: dict[str, Any]
     """What else a job consists of."""
-    trials: Path
+    checkpoints_dir: Path
     """Folder of the checkpoints, on the driver's machine."""
-    beside: str
+    record_digest: str
     """Digest of the search's record, which tells whether a machine sees the driver's folder."""
-    keeper: Any
+    store_actor: Any
     """Handle of the actor."""
 
-    def job(self) -> Job:
+    def environment(self) -> TrialEnvironment:
         """The job, with its patch store mapped from disk or from Ray's object store.
 
         Raises:
             UserError: if the file at the store's path holds other patches than the driver's.
         """
-        return Job(store=self._open(), **self.rest)
+        return TrialEnvironment(store=self._open_store(), **self.job_fields)
 
     @contextmanager
-    def folder(self, trial: str) -> Iterator["TrialFolder"]:
+    def checkpoint_dir(self, trial: str) -> Iterator["CheckpointDir"]:
         """Where a trial keeps its checkpoints while it runs here; it begins with those it has."""
-        start = _answer(self.keeper.start.remote(trial))
-        seen = record_digest(self.trials.parent) == self.beside
-        attempts = self.trials.with_name(ATTEMPTS) if seen else None
+        start = _ray_get(self.store_actor.begin_attempt.remote(trial))
+        seen = digest_of_record(self.checkpoints_dir.parent) == self.record_digest
+        attempts = self.checkpoints_dir.with_name(ATTEMPTS_DIR) if seen else None
         if attempts is not None:
             attempts.mkdir(exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f"hpsearch-{trial}-", dir=attempts))
         try:
             if seen:
-                link_files(self.trials / trial, scratch)
+                hardlink_files(self.checkpoints_dir / trial, scratch)
             else:
-                write_files(scratch, _answer(self.keeper.fetch.remote(trial)))
-            yield TrialFolder(scratch, trial, start, self.keeper, seen)
+                write_files(scratch, _ray_get(self.store_actor.load_files.remote(trial)))
+            yield CheckpointDir(scratch, trial, start, self.store_actor, seen)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
-    def ended(self) -> bool:
+    def is_shutting_down(self) -> bool:
         """Whether the session that sent this is about to end; False if nobody answers."""
         try:
-            return _answer(self.keeper.ended.remote())
+            return _ray_get(self.store_actor.is_shutting_down.remote())
         except (ConnectionError, RayError):
             return False
 
-    def _open(self) -> PatchStore:
-        if self.store.is_file():
-            store = PatchStore.open(self.store)
+    def _open_store(self) -> PatchStore:
+        if self.store_path.is_file():
+            store = PatchStore.open(self.store_path)
         else:
-            content = ray.get(_answer(self.keeper.store.remote())[0])
-            store = PatchStore.open(self.store, pa.py_buffer(content))
+            content = ray.get(_ray_get(self.store_actor.patch_store.remote())[0])
+            store = PatchStore.open(self.store_path, pa.py_buffer(content))
         if store.fingerprint != self.fingerprint:
             raise UserError(
-                f"{self.store} holds other patches here than on the driver's machine; give every "
+                f"{self.store_path} holds other patches here than on the driver's machine; give "
+                "every "
                 "machine the same store, or none"
             )
         return store
 
 
 @dataclass(frozen=True)
-class TrialFolder:
+class CheckpointDir:
     """A trial's folder on this machine, for one start of it."""
 
     path: Path
     trial: str
-    start: str
-    keeper: Any
-    seen: bool
+    attempt_id: str
+    store_actor: Any
+    on_shared_filesystem: bool
     """Whether the driver's machine sees it too."""
 
-    def deliver(self) -> None:
+    def upload(self) -> None:
         """Put what has been written where a later start of the trial finds it.
 
         Raises:
-            SupersededError: if there has been a later start already.
+            StaleAttemptError: if there has been a later start already.
             ConnectionError: if the driver's machine does not answer.
         """
-        files = self.path if self.seen else read_files(self.path)
-        _answer(self.keeper.keep.remote(self.trial, self.start, files))
+        files = self.path if self.on_shared_filesystem else read_files(self.path)
+        _ray_get(self.store_actor.save_files.remote(self.trial, self.attempt_id, files))
 
 
-def _answer(reference: Any) -> Any:
+def _ray_get(reference: Any) -> Any:
     """What the actor says; that it cannot be reached may pass, as any network's fault."""
     try:
         return ray.get(reference)
@@ -222,25 +225,25 @@ def _answer(reference: Any) -> Any:
         raise ConnectionError("the driver's machine does not answer") from error
 
 
-def pack(job: Job, folder: Path, trials: Path) -> Luggage:
+def create_payload(job: TrialEnvironment, folder: Path, trials: Path) -> TrialPayload:
     """Make a job ready to travel, and start the actor beside this driver."""
-    shutil.rmtree(trials.with_name(ATTEMPTS), ignore_errors=True)  # of a driver that died
+    shutil.rmtree(trials.with_name(ATTEMPTS_DIR), ignore_errors=True)  # of a driver that died
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor = ray.remote(Keeper).options(
+    actor = ray.remote(CheckpointStore).options(
         num_cpus=0, scheduling_strategy=here, max_restarts=-1, max_task_retries=-1
     )
     rest = {f.name: getattr(job, f.name) for f in fields(job) if f.name != "store"}
-    return Luggage(
-        store=job.store.path.absolute(),
+    return TrialPayload(
+        store_path=job.store.path.absolute(),
         fingerprint=job.store.fingerprint,
-        rest=rest,
-        trials=trials.absolute(),
-        beside=record_digest(folder),
-        keeper=actor.remote(job.store.path.absolute(), trials.absolute()),
+        job_fields=rest,
+        checkpoints_dir=trials.absolute(),
+        record_digest=digest_of_record(folder),
+        store_actor=actor.remote(job.store.path.absolute(), trials.absolute()),
     )
 
 
-def record_digest(folder: Path) -> str:
+def digest_of_record(folder: Path) -> str:
     """Of the record that a search's folder begins with; empty where there is none."""
     path = folder / "search.json"
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""

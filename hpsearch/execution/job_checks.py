@@ -18,23 +18,23 @@ import ray
 from ray.job_submission import JobSubmissionClient
 from ray.util.state import list_nodes
 
-from hpsearch.data.builtin_sets import RECIPES
+from hpsearch.data.builtin_sets import BUILTIN_SETS
 from hpsearch.errors import UserError
-from hpsearch.execution.placement import Fleet
+from hpsearch.execution.placement import ResourceAllocator
 from hpsearch.redaction import filled_in, holds_password, redacted, refuse_password
 from hpsearch.search.resources import Node, Resources
 
-PATIENCE = 10.0
+JOB_SERVER_TIMEOUT_S = 10.0
 """Seconds that a server has to say who it is."""
 OVERRIDING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """Variables that Ray's clients obey even where they are given an address."""
-IN_PATH = re.compile(r"/lib/python(\d+\.\d+)/")
+PYTHON_IN_PATH = re.compile(r"/lib/python(\d+\.\d+)/")
 """Version of Python in the path of a library."""
-TOKEN = (
+TOKEN_HINT = (
     "{address} wants a token, or another one; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or "
     "RAY_AUTH_TOKEN_PATH, as on the head"
 )
-START = (
+START_HINT = (
     "give the dashboard's address, by default port 8265, and start the head with "
     "`ray start --head` and ray[default] installed"
 )
@@ -66,19 +66,21 @@ def address_as_given() -> Iterator[None]:
         os.environ.update(before)
 
 
-def refusal(address: str, error: Exception) -> str:
+def explain_connection_error(address: str, error: Exception) -> str:
     """Why there is no job server at an address, where Ray only says that there is none."""
-    said = f"{type(error).__name__} {error}"
-    if re.search(r"\b(401|403)\b|uthenticat", said):
-        return TOKEN.format(address=address)
+    message = f"{type(error).__name__} {error}"
+    if re.search(r"\b(401|403)\b|uthenticat", message):
+        return TOKEN_HINT.format(address=address)
     try:
         request = urllib.request.Request(f"{filled_in(address).rstrip('/')}/api/version")
-        with urllib.request.urlopen(request, timeout=PATIENCE):
-            return f"what answers at {address} is not the job server of a Ray head; {START}"
+        with urllib.request.urlopen(request, timeout=JOB_SERVER_TIMEOUT_S):
+            return f"what answers at {address} is not the job server of a Ray head; {START_HINT}"
     except urllib.error.HTTPError as answer:
         if answer.code in (401, 403):
-            return TOKEN.format(address=address)
-        return f"what answers at {address} is not a Ray head (it knows no /api/version); {START}"
+            return TOKEN_HINT.format(address=address)
+        return (
+            f"what answers at {address} is not a Ray head (it knows no /api/version); {START_HINT}"
+        )
     except urllib.error.URLError as silence:
         if isinstance(silence.reason, ssl.SSLError):
             return (
@@ -86,24 +88,24 @@ def refusal(address: str, error: Exception) -> str:
                 f"here; a head itself speaks http://, and https:// needs a proxy before it"
             )
     except (OSError, ValueError, HTTPException):
-        return f"what answers at {address} does not speak HTTP; {START}"
-    return f"no Ray head answers at {address}; {START}"
+        return f"what answers at {address} does not speak HTTP; {START_HINT}"
+    return f"no Ray head answers at {address}; {START_HINT}"
 
 
-def check_versions(address: str, *, ray_there: str, python_there: str | None) -> None:
+def check_versions(address: str, *, head_ray: str, head_python: str | None) -> None:
     """Make sure that what is sent can run on the head.
 
     Args:
-        ray_there: as the head says it, ``2.60.0``.
-        python_there: major and minor, ``3.11``; None if it is not known.
+        head_ray: as the head says it, ``2.60.0``.
+        head_python: major and minor, ``3.11``; None if it is not known.
 
     Raises:
         UserError: if minor versions of Ray or Python differ.
     """
     python = ".".join(platform.python_version_tuple()[:2])
     for what, here, there in (
-        ("Ray", ray.__version__, ray_there),
-        ("Python", python, python_there or python),
+        ("Ray", ray.__version__, head_ray),
+        ("Python", python, head_python or python),
     ):
         if here.split(".")[:2] != there.split(".")[:2]:
             raise UserError(
@@ -139,7 +141,7 @@ def check_data(data: str) -> None:
     Raises:
         UserError: if it is a path that cannot be one of the head's.
     """
-    if data in RECIPES:
+    if data in BUILTIN_SETS:
         return
     if not Path(data).is_absolute() and not data.startswith("~/"):
         raise UserError(
@@ -148,14 +150,14 @@ def check_data(data: str) -> None:
         )
 
 
-def check_fit(nodes: Sequence[Node], asked: Resources, at_once: int | None) -> None:
+def check_capacity(nodes: Sequence[Node], asked: Resources, max_concurrent: int | None) -> None:
     """Make sure that the cluster has room for a trial, and for so many at once.
 
     Raises:
         UserError: saying what there is.
     """
     try:
-        Fleet(asked, nodes, at_once)
+        ResourceAllocator(asked, nodes, max_concurrent)
     except UserError as error:
         raise UserError(
             f"{error}, or pass --wait: the search then asks the cluster for nodes, and waits"
@@ -164,10 +166,10 @@ def check_fit(nodes: Sequence[Node], asked: Resources, at_once: int | None) -> N
 
 def cluster_nodes(address: str) -> list[Node]:
     """What each node has now, by Ray's names."""
-    return [node.resources_total or {} for node in _nodes(address)]
+    return [node.resources_total or {} for node in _describe_nodes(address)]
 
 
-def _nodes(address: str) -> list[Any]:
+def _describe_nodes(address: str) -> list[Any]:
     """As Ray describes them."""
     with address_as_given():
         found: list[Any] = list_nodes(address=filled_in(address), raise_on_missing_output=False)
@@ -175,7 +177,7 @@ def _nodes(address: str) -> list[Any]:
 
 
 @dataclass(frozen=True)
-class Head:
+class HeadVersions:
     """What a head runs."""
 
     ray: str
@@ -184,12 +186,12 @@ class Head:
     """Major and minor version, by where its libraries lie; None if that does not say."""
 
 
-def head(client: JobSubmissionClient, address: str) -> Head:
+def head_versions(client: JobSubmissionClient, address: str) -> HeadVersions:
     """Versions of Ray and Python on the head."""
     version = client._do_request("GET", "/api/version").json()["ray_version"]
-    for node in _nodes(address):
+    for node in _describe_nodes(address):
         if node.is_head_node:
             answer = client._do_request("GET", f"/nodes/{node.node_id}")
-            found = IN_PATH.search(answer.text) if answer.ok else None
-            return Head(version, found and found[1])
-    return Head(version, None)
+            found = PYTHON_IN_PATH.search(answer.text) if answer.ok else None
+            return HeadVersions(version, found and found[1])
+    return HeadVersions(version, None)

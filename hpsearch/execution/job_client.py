@@ -16,15 +16,15 @@ from ray.job_submission import JobDetails, JobSubmissionClient
 from ray.job_submission import JobStatus as RayStatus
 
 import hpsearch
-from hpsearch.errors import INTERRUPTED, UserError
+from hpsearch.errors import EXIT_INTERRUPTED, UserError
 from hpsearch.execution import job_checks
 from hpsearch.execution.job_status import failure_line, printable, progress_line
 from hpsearch.redaction import filled_in
 from hpsearch.search.resources import Resources
 
-SEARCH, HOME = "hpsearch", "home"
+SEARCH_KEY, HOME_KEY = "hpsearch", "home"
 """Metadata of a job: the name of its search, and its home folder on the cluster."""
-STATES = {
+JOB_STATES = {
     RayStatus.PENDING: "queued",
     RayStatus.RUNNING: "running",
     RayStatus.SUCCEEDED: "completed",
@@ -42,51 +42,51 @@ class SearchJob:
     home: str
     state: str
     """queued, running, completed, stopped or failed."""
-    began: float | None
-    """Seconds since 1970, as ``ended``."""
-    ended: float | None
+    started_at: float | None
+    """Seconds since 1970, as ``ended_at``."""
+    ended_at: float | None
     message: str
 
     @classmethod
-    def of(cls, details: JobDetails) -> "SearchJob":
+    def from_details(cls, details: JobDetails) -> "SearchJob":
         """From a job that this package has submitted."""
         metadata = details.metadata or {}
-        state = STATES.get(details.status, str(details.status).lower())
-        if state == "failed" and details.driver_exit_code == INTERRUPTED:
+        state = JOB_STATES.get(details.status, str(details.status).lower())
+        if state == "failed" and details.driver_exit_code == EXIT_INTERRUPTED:
             state = "stopped"
         return cls(
             id=details.submission_id or "",
-            search=printable(metadata[SEARCH]),
-            home=metadata.get(HOME, ""),
+            search=printable(metadata[SEARCH_KEY]),
+            home=metadata.get(HOME_KEY, ""),
             state=state,
-            began=_seconds(details.start_time),
-            ended=_seconds(details.end_time),
+            started_at=_to_seconds(details.start_time),
+            ended_at=_to_seconds(details.end_time),
             message="\n".join(map(printable, (details.message or "").splitlines())),
         )
 
     @property
-    def over(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether it will change no more."""
         return self.state in ("completed", "stopped", "failed")
 
     @property
     def duration(self) -> float | None:
         """Seconds that it has run, if it has begun; the clocks of head and user may differ."""
-        if self.began is None:
+        if self.started_at is None:
             return None
-        return max(0.0, (self.ended or time.time()) - self.began)
+        return max(0.0, (self.ended_at or time.time()) - self.started_at)
 
 
-def _seconds(milliseconds: int | None) -> float | None:
+def _to_seconds(milliseconds: int | None) -> float | None:
     return milliseconds / 1000 if milliseconds else None
 
 
-SETTLING = 30.0
+STARTUP_TIMEOUT_S = 30.0
 """Seconds that a head which answers may take until it can run jobs."""
-STOP_WAIT = 120
+STOP_TIMEOUT_S = 120
 """Seconds that a stopped search has to save its trials."""
-OURS = ("__pycache__", "*.pyc")
-TALKATIVE = (
+UPLOAD_EXCLUDES = ("__pycache__", "*.pyc")
+NOISY_LOGGERS = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
@@ -95,7 +95,7 @@ TALKATIVE = (
 
 
 @dataclass(frozen=True)
-class JobServer:
+class JobClient:
     """The job server of a Ray head, ``http://HEAD:8265``.
 
     Where the head asks for a token, Ray reads it from RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, with
@@ -112,13 +112,13 @@ class JobServer:
             UserError: if nobody, or nobody of Ray, answers at the address, or it wants a token.
         """
         job_checks.check_address(self.address)
-        for name in TALKATIVE:
+        for name in NOISY_LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
         try:
             with job_checks.address_as_given():
                 return JobSubmissionClient(filled_in(self.address))
         except Exception as error:  # Ray raises bare RuntimeError, ConnectionError and its own
-            raise UserError(job_checks.refusal(self.address, error)) from error
+            raise UserError(job_checks.explain_connection_error(self.address, error)) from error
 
     def check_versions(self) -> None:
         """Make sure that the head runs what is sent.
@@ -126,16 +126,16 @@ class JobServer:
         Raises:
             UserError: if versions of Ray or Python differ.
         """
-        there = job_checks.head(self.client, self.address)
-        job_checks.check_versions(self.address, ray_there=there.ray, python_there=there.python)
+        there = job_checks.head_versions(self.client, self.address)
+        job_checks.check_versions(self.address, head_ray=there.ray, head_python=there.python)
 
-    def check_room(self, asked: Resources, at_once: int | None) -> None:
+    def check_capacity(self, asked: Resources, max_concurrent: int | None) -> None:
         """Make sure that the cluster has room now for a trial, and for so many at once.
 
         Raises:
             UserError: saying what there is.
         """
-        job_checks.check_fit(job_checks.cluster_nodes(self.address), asked, at_once)
+        job_checks.check_capacity(job_checks.cluster_nodes(self.address), asked, max_concurrent)
 
     def submit(
         self, search: str, arguments: Sequence[str], *, home: str, space: Path | None = None
@@ -155,21 +155,21 @@ class JobServer:
         job_checks.check_arguments([*arguments, "--home", home])
         before = self._attempts(search)
         if before:
-            self._refuse_twice(before[-1], new=space is not None)
+            self._check_not_running(before[-1], new=space is not None)
         number = len(before) + 1
         with tempfile.TemporaryDirectory() as folder:
             if space is not None:
                 shutil.copyfile(space, Path(folder) / space.name)
-            return self._queue(
-                entrypoint=f"python -m hpsearch {shell_line([*arguments, '--home', home])}",
+            return self._submit_when_ready(
+                entrypoint=f"python -m hpsearch {quote_command([*arguments, '--home', home])}",
                 submission_id=search if number == 1 else f"{search}--{number}",
-                metadata={SEARCH: search, HOME: home},
-                runtime_env=_environment(Path(folder)),
+                metadata={SEARCH_KEY: search, HOME_KEY: home},
+                runtime_env=_runtime_env(Path(folder)),
             )
 
-    def _queue(self, **job: Any) -> str:
+    def _submit_when_ready(self, **job: Any) -> str:
         """A head that has just started answers before it can take jobs."""
-        deadline = time.monotonic() + SETTLING
+        deadline = time.monotonic() + STARTUP_TIMEOUT_S
         while True:
             try:
                 return self.client.submit_job(**job)
@@ -184,8 +184,10 @@ class JobServer:
     def jobs(self) -> list[SearchJob]:
         """All searches of this cluster, oldest first."""
         listed = self.client.list_jobs()
-        found = [SearchJob.of(job) for job in listed if SEARCH in (job.metadata or {})]
-        return sorted(found, key=lambda job: (job.began or float("inf"), job.id))
+        found = [
+            SearchJob.from_details(job) for job in listed if SEARCH_KEY in (job.metadata or {})
+        ]
+        return sorted(found, key=lambda job: (job.started_at or float("inf"), job.id))
 
     def job(self, search: str) -> SearchJob:
         """The latest attempt at a search.
@@ -230,8 +232,8 @@ class JobServer:
     def _attempts(self, search: str) -> list[SearchJob]:
         return [job for job in self.jobs() if job.search == search]
 
-    def _refuse_twice(self, job: SearchJob, *, new: bool) -> None:
-        if not job.over:
+    def _check_not_running(self, job: SearchJob, *, new: bool) -> None:
+        if not job.is_finished:
             raise UserError(
                 f"search {job.search!r} is running on {self.address}; follow it with `hpsearch "
                 f"logs {job.search} -f --address {self.address}`, or choose another --name"
@@ -243,7 +245,7 @@ class JobServer:
             )
 
 
-def shell_line(words: Sequence[str]) -> str:
+def quote_command(words: Sequence[str]) -> str:
     """Words for the head's shell, where a leading ``~/`` is the home folder there."""
     return " ".join(
         "~/" + shlex.quote(word[2:]) if word.startswith("~/") else shlex.quote(word)
@@ -251,15 +253,15 @@ def shell_line(words: Sequence[str]) -> str:
     )
 
 
-def _environment(folder: Path) -> dict:
+def _runtime_env(folder: Path) -> dict:
     return {
         "working_dir": str(folder),
         "py_modules": [str(Path(hpsearch.__file__).parent)],
-        "excludes": list(OURS),
+        "excludes": list(UPLOAD_EXCLUDES),
         "env_vars": {
             # Ray sends SIGTERM, and would wait 3 s. Not SIGINT: a head that was started in a
             # shell's background hands down that it is ignored.
-            "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT),
+            "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_TIMEOUT_S),
             "PYTHONUNBUFFERED": "1",
         },
     }

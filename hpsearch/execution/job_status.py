@@ -3,23 +3,25 @@
 import re
 from pathlib import Path
 
-PROGRESS = re.compile(r"\d+ of \d+ trials · .*")
-SUMMARY = re.compile(r"^\d+ trials: .+$", re.MULTILINE)
+PROGRESS_LINE = re.compile(r"\d+ of \d+ trials · .*")
+SUMMARY_LINE = re.compile(r"^\d+ trials: .+$", re.MULTILINE)
 """What a search says of its trials at its end."""
-REFUSED = re.compile(r"^error: (.+)$", re.MULTILINE)
+USER_ERROR = re.compile(r"^error: (.+)$", re.MULTILINE)
 """How every command says what its user can mend."""
-LACKS = re.compile(r"(?:ModuleNotFoundError|ImportError)\S*:? *No module named '([\w.]+)'")
-NO_STORE = re.compile(r"there is no patch store '([^']+)'")
-OLD_PYTHON = re.compile(r"SyntaxError: |cannot import name '\w+' from '(?:typing|enum|datetime)'")
-KILLED = re.compile(r"exit code (?:-9|137)\b")
-LOST = re.compile(
+MISSING_MODULE = re.compile(r"(?:ModuleNotFoundError|ImportError)\S*:? *No module named '([\w.]+)'")
+STORE_NOT_FOUND = re.compile(r"there is no patch store '([^']+)'")
+PYTHON_TOO_OLD = re.compile(
+    r"SyntaxError: |cannot import name '\w+' from '(?:typing|enum|datetime)'"
+)
+OOM_KILLED = re.compile(r"exit code (?:-9|137)\b")
+NODE_LOST = re.compile(
     r"(?i)supervisor actor (?:died|failed|was killed)|node (?:has )?died|node failure"
 )
-RAYS_OWN = re.compile(
+RAY_LOG_LINE = re.compile(
     r"job_manager\.py:|^Running entrypoint for job |^(?:\x1b\[\d+m)?\((?:raylet|autoscaler|gcs)"
 )
 """Lines that Ray prints, before the search does and between."""
-NOT_UNPACKED = re.compile(r"(?i)runtime[_ ]env(?:ironment)?\b.*\b(?:fail|error)")
+RUNTIME_ENV_FAILED = re.compile(r"(?i)runtime[_ ]env(?:ironment)?\b.*\b(?:fail|error)")
 
 
 def printable(text: str) -> str:
@@ -29,7 +31,7 @@ def printable(text: str) -> str:
 
 def progress_line(text: str) -> str:
     """How its trials ended, else how far a search is, else the last line that it printed."""
-    found = SUMMARY.findall(text) or PROGRESS.findall(text)
+    found = SUMMARY_LINE.findall(text) or PROGRESS_LINE.findall(text)
     return found[-1] if found else _last_line(text) or "starting"
 
 
@@ -40,27 +42,27 @@ def failure_line(text: str, message: str) -> str:
         text: all that it printed.
         message: what Ray says of it.
     """
-    if lacking := LACKS.findall(text):
+    if lacking := MISSING_MODULE.findall(text):
         return (
             f"the cluster lacks the Python module {lacking[-1]!r}, which the search imports; "
             "install it on every node, or build it into their image"
         )
-    if absent := NO_STORE.findall(text):
-        return _no_store(absent[-1])
-    if refused := REFUSED.findall(text):
+    if absent := STORE_NOT_FOUND.findall(text):
+        return _store_not_found(absent[-1])
+    if refused := USER_ERROR.findall(text):
         return refused[-1]
-    if OLD_PYTHON.search(text):
+    if PYTHON_TOO_OLD.search(text):
         return "the head's Python is too old for what was sent; it needs 3.11, as here"
-    if KILLED.search(message):
+    if OOM_KILLED.search(message):
         return "the driver was killed, by hand or because the head ran out of memory; resume it"
-    if LOST.search(message):
+    if NODE_LOST.search(message):
         return "the node of the driver was lost; resume the search"
-    if NOT_UNPACKED.search(message):
+    if RUNTIME_ENV_FAILED.search(message):
         return f"the cluster could not unpack what was sent: {_last_line(message)}"
     return _last_line(text) or _last_line(message)
 
 
-def _no_store(path: str) -> str:
+def _store_not_found(path: str) -> str:
     here = " (it is on this machine)" if Path(path).expanduser().exists() else ""
     return (
         f"the head sees no patch store at {path}{here}; copy it to a disk of the cluster, with "
@@ -70,5 +72,5 @@ def _no_store(path: str) -> str:
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    own = [line for line in lines if not RAYS_OWN.search(line)]
+    own = [line for line in lines if not RAY_LOG_LINE.search(line)]
     return own[-1] if own else ""

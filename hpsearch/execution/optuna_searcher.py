@@ -8,19 +8,26 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
-from hpsearch.search.outcome import FAILURES, outcome
+from hpsearch.search.outcome import COLLAPSE_STATUSES, final_status
 from hpsearch.search.samplers import build_sampler
 from hpsearch.search.search import Search, load_search
-from hpsearch.search.stopping import ENDED, study_is_out_of_patience
+from hpsearch.search.stopping import FINISH_ORDER_ATTR, study_is_out_of_patience
 from hpsearch.search.study import open_study
-from hpsearch.search.trial_queue import POINT, REPEAT, WARM, Places, Turn, begun
+from hpsearch.search.trial_queue import (
+    POINT_ATTR,
+    REPEAT_ATTR,
+    WARM_START_ATTR,
+    PlannedTrial,
+    TrialQueue,
+    started_trials,
+)
 from hpsearch.search.workspace import SearchFolder
 
-OUTCOME = "outcome"
+OUTCOME_ATTR = "outcome"
 """User attribute of an Optuna trial: how it ended, in our words."""
 
 
-class StudySearch(Searcher):
+class OptunaSearcher(Searcher):
     """Ray's view of an Optuna study; it keeps nothing that the study's storage does not know.
 
     Args:
@@ -32,29 +39,35 @@ class StudySearch(Searcher):
     """
 
     def __init__(
-        self, folder: Path, *, space: Path, trials: int, url: str | None = None, forgiven: int = 0
+        self,
+        folder: Path,
+        *,
+        space: Path,
+        trials: int,
+        url: str | None = None,
+        patience_offset: int = 0,
     ) -> None:
         self._folder, self._space, self._trials, self._url = folder, space, trials, url
-        self._forgiven = forgiven
+        self._patience_offset = patience_offset
         self._running: dict[str, optuna.Trial] = {}
         self._unfinished: list[int] = []
-        self._warm = 0
-        self._opened: tuple[Search, optuna.Study, Places] | None = None
+        self._num_imported = 0
+        self._opened: tuple[Search, optuna.Study, TrialQueue] | None = None
         objective = load_search(space).objective
         super().__init__(metric="objective", mode=objective.mode)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None, "_running": {}}
 
-    def _open(self) -> tuple[Search, optuna.Study, Places]:
+    def _open(self) -> tuple[Search, optuna.Study, TrialQueue]:
         if self._opened is None:
             search = load_search(self._space)
             study = open_study(self._folder, search=search, url=self._url)
             trials = study.get_trials(deepcopy=False)
             self._unfinished = [t.number for t in trials if t.state == TrialState.RUNNING]
-            self._warm = sum(WARM in trial.user_attrs for trial in trials)
-            places = Places(search.planned_points, search.seeds_per_point, search.is_finite)
-            self._opened = (search, study, places)
+            self._num_imported = sum(WARM_START_ATTR in trial.user_attrs for trial in trials)
+            queue = TrialQueue(search.planned_points, search.seeds_per_point, search.is_finite)
+            self._opened = (search, study, queue)
         return self._opened
 
     def suggest(self, trial_id: str) -> Any:
@@ -63,48 +76,50 @@ class StudySearch(Searcher):
         First come the trials of an earlier session that did not end. None, for Tune to ask again
         later, if one that still runs decides whether the search is out of patience.
         """
-        search, study, places = self._open()
+        search, study, queue = self._open()
         if self._unfinished:
-            trial = self._again(self._unfinished.pop(0))
+            trial = self._resume_trial(self._unfinished.pop(0))
         else:
             trials = study.get_trials(deepcopy=False)
-            places.note(trials)
-            turn = places.turn() if places.begun < self._trials else None
+            queue.observe(trials)
+            turn = queue.next() if queue.num_started < self._trials else None
             if turn is None:
                 return Searcher.FINISHED
-            if study_is_out_of_patience(trials, search, forgiven=self._forgiven):
+            if study_is_out_of_patience(trials, search, patience_offset=self._patience_offset):
                 return None if self._running else Searcher.FINISHED
-            trial = self._ask(turn, queued=trials[-1:])
+            trial = self._ask_study(turn, queued=trials[-1:])
         self._running[trial_id] = trial
-        config, number = self._config(trial), trial.number - self._warm
-        return {"trial": config, "number": number, "id": trial_name(number)}
+        config, number = self._config_of(trial), trial.number - self._num_imported
+        return {"trial": config, "number": number, "id": format_trial_id(number)}
 
-    def _ask(self, turn: Turn, *, queued: Sequence[FrozenTrial]) -> optuna.Trial:
+    def _ask_study(self, turn: PlannedTrial, *, queued: Sequence[FrozenTrial]) -> optuna.Trial:
         """By the queue, so that the storage knows a trial's place from its first moment on."""
-        study = self._sampling(turn.point)
+        study = self._sampler_for(turn.point)
         if not any(trial.state == TrialState.WAITING for trial in queued):
             study.enqueue_trial(dict(turn.params), user_attrs=turn.attributes)
         trial = study.ask()
-        if POINT not in trial.user_attrs:  # queued by the user
+        if POINT_ATTR not in trial.user_attrs:  # queued by the user
             for name, value in turn.attributes.items():
                 trial.set_user_attr(name, value)
         return trial
 
-    def _again(self, number: int) -> optuna.Trial:
+    def _resume_trial(self, number: int) -> optuna.Trial:
         frozen = self._open()[1].get_trials(deepcopy=False)[number]
-        return optuna.Trial(self._sampling(frozen.user_attrs.get(POINT, number)), frozen._trial_id)
+        return optuna.Trial(
+            self._sampler_for(frozen.user_attrs.get(POINT_ATTR, number)), frozen._trial_id
+        )
 
-    def _sampling(self, point: int) -> optuna.Study:
+    def _sampler_for(self, point: int) -> optuna.Study:
         search, study, _ = self._open()
         study.sampler = build_sampler(search.sampler, seed=search.seed, point=point)
         return study
 
-    def _config(self, trial: optuna.Trial) -> dict[str, Any]:
+    def _config_of(self, trial: optuna.Trial) -> dict[str, Any]:
         """What a trial was drawn as; a driver that died while it drew has not written it."""
         known = trial.user_attrs
         if "config" in known:
             return known["config"]
-        drawn = self._open()[0].suggest_config(trial, repeat=known.get(REPEAT, 0))
+        drawn = self._open()[0].suggest_config(trial, repeat=known.get(REPEAT_ATTR, 0))
         config = drawn.model_dump(mode="json")
         trial.set_user_attr("seed", drawn.seed)
         trial.set_user_attr("config", config)
@@ -120,7 +135,7 @@ class StudySearch(Searcher):
         if latest is None or seen > latest:
             trial.report(float(result["objective"]), seen)
 
-    def put_back(self, trial_id: str) -> None:
+    def requeue(self, trial_id: str) -> None:
         """A trial that has not ended will be suggested again."""
         self._unfinished.append(self._running.pop(trial_id).number)
 
@@ -133,18 +148,22 @@ class StudySearch(Searcher):
         search, study, _ = self._open()
         trial = self._running[trial_id]
         before = study.get_trials(deepcopy=False)
-        trial.set_user_attr(ENDED, 1 + sum(other.state.is_finished() for other in before))
-        values = None if error or not result else _values(result, search)
+        trial.set_user_attr(
+            FINISH_ORDER_ATTR, 1 + sum(other.state.is_finished() for other in before)
+        )
+        values = None if error or not result else _objective_values(result, search)
         if values is None or result is None:
-            trial.set_user_attr(OUTCOME, "failed")
+            trial.set_user_attr(OUTCOME_ATTR, "failed")
             trial.set_user_attr("reason", (result or {}).get("reason", ""))
             study.tell(trial, state=TrialState.FAIL)
         else:
             self.on_trial_result(trial_id, result)  # Tune withholds the one that stopped a trial
-            status, reason = outcome(result)
-            trial.set_user_attr(OUTCOME, status)
+            status, reason = final_status(result)
+            trial.set_user_attr(OUTCOME_ATTR, status)
             trial.set_user_attr("reason", reason)
-            trial.set_constraint("collapsed", 1.0 if status in FAILURES else 0.0)  # > 0 violates
+            trial.set_constraint(
+                "collapsed", 1.0 if status in COLLAPSE_STATUSES else 0.0
+            )  # > 0 violates
             if status == "pruned":
                 study.tell(trial, state=TrialState.PRUNED)
             else:
@@ -158,10 +177,10 @@ class StudySearch(Searcher):
         """Nothing: the storage has it all."""
 
 
-def _values(result: Mapping[str, Any], search: Search) -> list[float] | None:
+def _objective_values(result: Mapping[str, Any], search: Search) -> list[float] | None:
     """One value for each objective; None if the result lacks one."""
     metrics, collapsed = result.get("metrics", {}), result.get("collapsed", False)
-    collapsed = collapsed or result.get("status") in FAILURES
+    collapsed = collapsed or result.get("status") in COLLAPSE_STATUSES
     if "objective" not in result:
         return None
     if not collapsed and any(also.metric not in metrics for also in search.extra_objectives):
@@ -170,7 +189,7 @@ def _values(result: Mapping[str, Any], search: Search) -> list[float] | None:
     return [float(result["objective"]), *further]
 
 
-def trial_name(number: int) -> str:
+def format_trial_id(number: int) -> str:
     """What a trial is called in the ledger and on disk."""
     return f"{number:03d}"
 
@@ -183,15 +202,15 @@ def reconcile(folder: SearchFolder) -> None:
     runs = {run.id: run for run in folder.runs()}
     study = open_study(folder.path, search=folder.search(), url=folder.record.study)
     trials = study.get_trials(deepcopy=False)
-    first = sum(WARM in trial.user_attrs for trial in trials)
-    for trial in begun(trials):
-        run = runs.get(trial_name(trial.number - first))
+    first = sum(WARM_START_ATTR in trial.user_attrs for trial in trials)
+    for trial in started_trials(trials):
+        run = runs.get(format_trial_id(trial.number - first))
         if run and trial.state.is_finished() and run.status in ("running", "interrupted"):
-            folder.ledger.append("end", trial=run.id, **_ending(trial))
+            folder.event_log.append("end", trial=run.id, **_end_event(trial))
 
 
-def _ending(trial: FrozenTrial) -> dict[str, str]:
+def _end_event(trial: FrozenTrial) -> dict[str, str]:
     if trial.state == TrialState.FAIL:
         return {"status": "failed", "reason": "the driver died before it could say why"}
     attributes = trial.user_attrs
-    return {"status": attributes[OUTCOME], "reason": attributes.get("reason", "")}
+    return {"status": attributes[OUTCOME_ATTR], "reason": attributes.get("reason", "")}

@@ -11,133 +11,147 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from hpsearch.errors import UserError
-from hpsearch.execution.optuna_searcher import StudySearch
-from hpsearch.execution.retry_policy import Lives
-from hpsearch.execution.shutdown import Farewell
+from hpsearch.execution.optuna_searcher import OptunaSearcher
+from hpsearch.execution.retry_policy import RetryPolicy
+from hpsearch.execution.shutdown import GracefulShutdown
 from hpsearch.search.resources import (
-    MARGIN,
-    MEMORY_SHARE,
-    MOST_ON_ONE,
+    MAX_TRIALS_PER_GPU,
+    MEMORY_SAFETY_MARGIN,
+    MEMORY_SHARE_METRIC,
     Node,
-    Place,
+    ResourceAllocation,
     Resources,
-    _cluster,
-    _room,
-    places,
+    _capacity,
+    _total_resources,
+    candidate_placements,
 )
 
 
 @dataclass
-class Fleet:
+class ResourceAllocator:
     """Who runs where. Trials share a GPU as soon as the first has said how much memory it holds."""
 
     asked: Resources
     nodes: Sequence[Node]
-    at_once: int | None = None
+    max_concurrent: int | None = None
     """Most trials at once; None for as many as fit."""
-    _running: dict[str, Place] = field(default_factory=dict)
-    _share: float = 0.0
-    _crowd: int | None = None
+    _running: dict[str, ResourceAllocation] = field(default_factory=dict)
+    _memory_share: float = 0.0
+    _concurrency_cap: int | None = None
     """Most trials at once by the memory of the machines; None where it has never run out."""
 
     def __post_init__(self) -> None:
-        self._places = places(self.asked, self.nodes)
-        room = self.room() if not self.packs else self._packed_room()
-        if self.at_once is not None and self.at_once > room:
-            asks = " or ".join(place.words() for place in self._places)
+        self._placements = candidate_placements(self.asked, self.nodes)
+        room = self.available_slots() if not self.shares_gpus else self._packed_capacity()
+        if self.max_concurrent is not None and self.max_concurrent > room:
+            asks = " or ".join(allocation.describe() for allocation in self._placements)
             raise UserError(
-                f"{self.at_once} trials at once do not fit: each asks for {asks}, and the cluster "
-                f"has {_cluster(self.nodes)}, which is room for {room}; lower --concurrent, or "
+                f"{self.max_concurrent} trials at once do not fit: each asks for {asks}, and the "
+                "cluster "
+                f"has {_total_resources(self.nodes)}, which is room for {room}; lower "
+                "--concurrent, or "
                 "add workers"
             )
 
-    def see(self, nodes: Sequence[Node]) -> None:
+    def update_nodes(self, nodes: Sequence[Node]) -> None:
         """Nodes have joined or left; what has no room now waits for its node to come back."""
         self.nodes = nodes
         with suppress(UserError):
-            self._places = places(self.asked, nodes)
-        self.learn(self._share)
+            self._placements = candidate_placements(self.asked, nodes)
+        self.record_memory(self._memory_share)
 
     @property
-    def packs(self) -> bool:
+    def shares_gpus(self) -> bool:
         """Whether trials will share GPUs as their memory allows."""
-        return self.asked.gpus is None and any(place.kind == "gpu" for place in self._places)
+        return self.asked.gpus is None and any(
+            allocation.kind == "gpu" for allocation in self._placements
+        )
 
     @property
-    def busy(self) -> bool:
+    def has_running(self) -> bool:
         """Whether any trial holds a place."""
         return bool(self._running)
 
-    def room(self) -> int:
+    def available_slots(self) -> int:
         """Trials that fit now."""
-        return sum(_room(place, self.nodes) for place in self._places)
+        return sum(_capacity(allocation, self.nodes) for allocation in self._placements)
 
-    def take(self, trial: str) -> Place | None:
+    def acquire(self, trial: str) -> ResourceAllocation | None:
         """A place for a trial, of the kind that has most left; None while there is none."""
-        most = [limit for limit in (self.at_once, self._crowd) if limit is not None]
+        most = [
+            limit for limit in (self.max_concurrent, self._concurrency_cap) if limit is not None
+        ]
         if most and len(self._running) >= min(most):
             return None
-        left = {place.kind: self._left(place) for place in self._places}
-        place = max(self._places, key=lambda place: left[place.kind])
-        if left[place.kind] < 1 or not self._has_cpus(place):
+        left = {allocation.kind: self._free(allocation) for allocation in self._placements}
+        allocation = max(self._placements, key=lambda allocation: left[allocation.kind])
+        if left[allocation.kind] < 1 or not self._has_cpus(allocation):
             return None
-        self._running[trial] = place
-        return place
+        self._running[trial] = allocation
+        return allocation
 
-    def give_back(self, trial: str) -> Place | None:
+    def release(self, trial: str) -> ResourceAllocation | None:
         """A trial has ended; the place that it held. Once more does no harm."""
         return self._running.pop(trial, None)
 
-    def spread(self, place: Place) -> bool:
+    def reduce_gpu_sharing(self, allocation: ResourceAllocation) -> bool:
         """A trial found no memory here: later ones get twice as much, if the GPU was shared."""
-        together = round(1 / place.gpus) if self.packs and place.gpus else 1
+        together = round(1 / allocation.gpus) if self.shares_gpus and allocation.gpus else 1
         if together > 1:
-            self.learn((1 - 1e-9) / (MARGIN * (together // 2)))
+            self.record_memory((1 - 1e-9) / (MEMORY_SAFETY_MARGIN * (together // 2)))
         return together > 1
 
-    def thin_out(self) -> bool:
+    def limit_concurrency(self) -> bool:
         """A machine ran out of memory: no more at once than run now, if any do.
 
         One that ran alone needs too much by itself; the others may then have all places again.
         """
-        self._crowd = len(self._running) or None
-        return self.busy
+        self._concurrency_cap = len(self._running) or None
+        return self.has_running
 
-    def learn(self, share: float) -> None:
+    def record_memory(self, share: float) -> None:
         """Note the share of a GPU's memory that a trial holds; later trials are packed by it."""
-        self._share = max(self._share, share)
-        if self.packs and self._share > 0:
-            together = min(MOST_ON_ONE, max(1, math.floor(1 / (MARGIN * self._share))))
-            self._places = [
-                place.model_copy(update={"gpus": 1 / together}) if place.kind == "gpu" else place
-                for place in self._places
+        self._memory_share = max(self._memory_share, share)
+        if self.shares_gpus and self._memory_share > 0:
+            together = min(
+                MAX_TRIALS_PER_GPU,
+                max(1, math.floor(1 / (MEMORY_SAFETY_MARGIN * self._memory_share))),
+            )
+            self._placements = [
+                allocation.model_copy(update={"gpus": 1 / together})
+                if allocation.kind == "gpu"
+                else allocation
+                for allocation in self._placements
             ]
 
-    def _left(self, place: Place) -> int:
-        held = [running for running in self._running.values() if running.kind == place.kind]
+    def _free(self, allocation: ResourceAllocation) -> int:
+        held = [running for running in self._running.values() if running.kind == allocation.kind]
         units = sum(
-            max(1, round(running.gpus / place.gpus)) if place.gpus else 1 for running in held
+            max(1, round(running.gpus / allocation.gpus)) if allocation.gpus else 1
+            for running in held
         )
-        return _room(place, self.nodes) - units
+        return _capacity(allocation, self.nodes) - units
 
-    def _has_cpus(self, place: Place) -> bool:
+    def _has_cpus(self, allocation: ResourceAllocation) -> bool:
         used = sum(running.cpus for running in self._running.values())
-        return used + place.cpus <= sum(node.get("CPU", 0) for node in self.nodes) + 1e-9
+        return used + allocation.cpus <= sum(node.get("CPU", 0) for node in self.nodes) + 1e-9
 
-    def _packed_room(self) -> int:
+    def _packed_capacity(self) -> int:
         packed = (
-            place.model_copy(update={"gpus": 1 / MOST_ON_ONE}) if place.kind == "gpu" else place
-            for place in self._places
+            allocation.model_copy(update={"gpus": 1 / MAX_TRIALS_PER_GPU})
+            if allocation.kind == "gpu"
+            else allocation
+            for allocation in self._placements
         )
-        return sum(_room(place, self.nodes) for place in packed)
+        return sum(_capacity(allocation, self.nodes) for allocation in packed)
 
 
-INSIDE = "metrics/"
-PAUSE = 5.0
+METRIC_PREFIX = "metrics/"
+NODE_POLL_S = 5.0
 """Seconds between two looks at which nodes there are."""
 
 
-class PlacedSearch(Searcher):
+class ResourceAwareSearcher(Searcher):
     """Asks the study for a trial only when there is a place for it, and writes down which.
 
     Tune fixes what a trial holds when it is made and knows no "a GPU or a TPU"; so the place is
@@ -146,65 +160,74 @@ class PlacedSearch(Searcher):
 
     def __init__(
         self,
-        study: StudySearch,
-        fleet: Fleet,
-        lives: Lives,
-        farewell: Farewell,
-        look: Callable[[], Sequence[Node]] | None = None,
+        searcher: OptunaSearcher,
+        allocator: ResourceAllocator,
+        retry_policy: RetryPolicy,
+        shutdown: GracefulShutdown,
+        list_nodes: Callable[[], Sequence[Node]] | None = None,
     ) -> None:
-        """Trials go where ``look`` says that there are nodes; None for where there were some."""
-        super().__init__(metric=study.metric, mode=study.mode)
-        self._study, self._fleet, self._lives, self._look = study, fleet, lives, look
-        self._farewell = farewell
-        self._looked = time.monotonic()
+        """Trials go to the nodes of ``list_nodes``; None for those that there were at first."""
+        super().__init__(metric=searcher.metric, mode=searcher.mode)
+        self._searcher, self._allocator, self._retry_policy, self._list_nodes = (
+            searcher,
+            allocator,
+            retry_policy,
+            list_nodes,
+        )
+        self._shutdown = shutdown
+        self._polled_at = time.monotonic()
         self.exhausted = False
         """Whether the study has no more trials to begin."""
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial with its place; None while there is no place."""
-        if self._look is not None and time.monotonic() - self._looked > PAUSE:
-            self._fleet.see(self._look())
-            self._looked = time.monotonic()
-        place = None if self._farewell.begun else self._fleet.take(trial_id)
-        if place is None:
+        if self._list_nodes is not None and time.monotonic() - self._polled_at > NODE_POLL_S:
+            self._allocator.update_nodes(self._list_nodes())
+            self._polled_at = time.monotonic()
+        allocation = None if self._shutdown.in_progress else self._allocator.acquire(trial_id)
+        if allocation is None:
             return None
-        found = self._study.suggest(trial_id)
+        found = self._searcher.suggest(trial_id)
         if isinstance(found, dict):
-            return {**found, "place": place.model_dump()}
-        self._fleet.give_back(trial_id)
-        if found == Searcher.FINISHED and self._fleet.busy:
+            return {**found, "place": allocation.model_dump()}
+        self._allocator.release(trial_id)
+        if found == Searcher.FINISHED and self._allocator.has_running:
             return None  # one of those that run may have to begin again
         self.exhausted = found == Searcher.FINISHED
         return found
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass it on; the first report also says how much memory a trial holds."""
-        result = _whole(result)
-        share = result.get("metrics", {}).get(MEMORY_SHARE)
+        result = _unflatten(result)
+        share = result.get("metrics", {}).get(MEMORY_SHARE_METRIC)
         if share:
-            self._fleet.learn(share)
+            self._allocator.record_memory(share)
         if "objective" in result:
-            self._study.on_trial_result(trial_id, result)
+            self._searcher.on_trial_result(trial_id, result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """The place is free; pass it on, unless the trial goes on from its checkpoint."""
-        place = self._fleet.give_back(trial_id)
-        if error and place and self._goes_on(trial_id, place):
-            self._lives.begin_again(trial_id)
-            self._study.put_back(trial_id)
+        allocation = self._allocator.release(trial_id)
+        if error and allocation and self._should_retry(trial_id, allocation):
+            self._retry_policy.mark_retry(trial_id)
+            self._searcher.requeue(trial_id)
             return
-        whole = {"reason": self._lives.reason(trial_id)} if error else _whole(result or {})
-        self._study.on_trial_complete(trial_id, result=whole, error=error)
+        whole = (
+            {"reason": self._retry_policy.failure_reason(trial_id)}
+            if error
+            else _unflatten(result or {})
+        )
+        self._searcher.on_trial_complete(trial_id, result=whole, error=error)
 
-    def _goes_on(self, trial_id: str, place: Place) -> bool:
+    def _should_retry(self, trial_id: str, allocation: ResourceAllocation) -> bool:
         """Where there was no memory, with more room; else wherever there is a place."""
-        if self._lives.squeezed(trial_id):
-            return self._fleet.spread(place)
-        if self._lives.crowded(trial_id):
-            return self._fleet.thin_out()
-        return not self._lives.hopeless(trial_id)
+        if self._retry_policy.out_of_gpu_memory(trial_id):
+            return self._allocator.reduce_gpu_sharing(allocation)
+        if self._retry_policy.out_of_node_memory(trial_id):
+            return self._allocator.limit_concurrency()
+        return not self._retry_policy.should_not_retry(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study's storage has it all."""
@@ -213,12 +236,16 @@ class PlacedSearch(Searcher):
         """Nothing: the study's storage has it all."""
 
 
-def bundles(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+def placement_group(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     """What Tune reserves for a trial."""
-    return tune.PlacementGroupFactory([Place.model_validate(config["place"]).bundle()])
+    return tune.PlacementGroupFactory(
+        [ResourceAllocation.model_validate(config["place"]).ray_bundle()]
+    )
 
 
-def _whole(result: Mapping[str, Any]) -> dict[str, Any]:
+def _unflatten(result: Mapping[str, Any]) -> dict[str, Any]:
     """A result as the worker said it: Tune flattens what lies inside."""
-    metrics = {k.removeprefix(INSIDE): v for k, v in result.items() if k.startswith(INSIDE)}
+    metrics = {
+        k.removeprefix(METRIC_PREFIX): v for k, v in result.items() if k.startswith(METRIC_PREFIX)
+    }
     return {**{k: v for k, v in result.items() if k not in metrics}, "metrics": metrics}

@@ -13,34 +13,34 @@ import ray
 from ray._private import state
 from ray.exceptions import RayError
 
-EVERY = 2.0
+PREEMPTION_POLL_S = 2.0
 """Seconds between two questions; the head answers thousands a second."""
 
 
 @contextmanager
-def watched(ended: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
+def stop_requested(is_shutting_down: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
     """Whether to leave; a thread asks, so the answer costs nothing.
 
     Args:
-        ended: whether the session is about to end.
+        is_shutting_down: whether the session is about to end.
     """
     given, over = threading.Event(), threading.Event()
     here = ray.get_runtime_context().get_node_id()
 
-    def ask() -> None:
+    def poll() -> None:
         while not over.is_set() and not given.is_set():
-            if here in draining() or ended():
+            if here in draining_node_ids() or is_shutting_down():
                 given.set()
-            over.wait(EVERY)
+            over.wait(PREEMPTION_POLL_S)
 
-    threading.Thread(target=ask, name="notice", daemon=True).start()
+    threading.Thread(target=poll, name="notice", daemon=True).start()
     try:
         yield given.is_set
     finally:
         over.set()
 
 
-def draining() -> set[str]:
+def draining_node_ids() -> set[str]:
     """Ids of the nodes that are about to go; none if the head does not answer."""
     try:  # there is no public way; Ray's own trainers ask in this one
         return set(state.state.get_draining_nodes())

@@ -24,17 +24,17 @@ from ray.exceptions import RayError
 
 from hpsearch.data.process_pool import end_with_parent
 
-METADATA = "http://169.254.169.254"
+METADATA_URL = "http://169.254.169.254"
 """Where both clouds tell a machine about itself; no name, so that no name server is needed."""
-PATIENCE = 10.0
+METADATA_TIMEOUT_S = 10.0
 """Seconds that the metadata server may take for an answer."""
-PREEMPTION = 30.0
+GCP_NOTICE_S = 30.0
 """Seconds from Google Cloud's notice to its end of the machine, at best."""
-HANGING = 5
+GCP_LONG_POLL_S = 5
 """Seconds after which Google Cloud's server answers even if nothing has changed."""
 
 
-def aws(metadata: str) -> float | None:
+def aws_seconds_until_interruption(metadata: str) -> float | None:
     """Seconds until EC2 interrupts this spot instance; nothing as long as it has not said so.
 
     EC2 tells two minutes ahead, and asks to be asked every 5 s (EC2 User Guide, "Spot Instance
@@ -46,15 +46,15 @@ def aws(metadata: str) -> float | None:
             that says so.
     """
     key = "X-aws-ec2-metadata-token"
-    _, token = _ask(metadata, "/latest/api/token", {f"{key}-ttl-seconds": "60"}, method="PUT")
+    _, token = _get(metadata, "/latest/api/token", {f"{key}-ttl-seconds": "60"}, method="PUT")
     page = "/latest/meta-data/spot/instance-action"
-    status, said = _ask(metadata, page, {key: token}, fine=(200, 404))
+    status, answer = _get(metadata, page, {key: token}, ok_statuses=(200, 404))
     if status == 404:
         return None
-    return (datetime.fromisoformat(json.loads(said)["time"]) - datetime.now(UTC)).total_seconds()
+    return (datetime.fromisoformat(json.loads(answer)["time"]) - datetime.now(UTC)).total_seconds()
 
 
-def gcp(metadata: str) -> float | None:
+def gcp_seconds_until_preemption(metadata: str) -> float | None:
     """Seconds until Google Cloud ends this machine; nothing as long as it is not preempted.
 
     The question hangs until something changes (Compute Engine, "Create and use Spot VMs").
@@ -63,46 +63,50 @@ def gcp(metadata: str) -> float | None:
     Raises:
         OSError, HTTPException: if there is no answer.
     """
-    path = f"/computeMetadata/v1/instance/preempted?wait_for_change=true&timeout_sec={HANGING}"
-    _, said = _ask(metadata, path, {"Metadata-Flavor": "Google"})
-    return PREEMPTION if said.strip() == "TRUE" else None
+    path = (
+        f"/computeMetadata/v1/instance/preempted?wait_for_change=true&timeout_sec={GCP_LONG_POLL_S}"
+    )
+    _, answer = _get(metadata, path, {"Metadata-Flavor": "Google"})
+    return GCP_NOTICE_S if answer.strip() == "TRUE" else None
 
 
-def _ask(
+def _get(
     metadata: str,
     path: str,
     headers: dict[str, str],
     *,
     method: str = "GET",
-    fine: Sequence[int] = (200,),
+    ok_statuses: Sequence[int] = (200,),
 ) -> tuple[int, str]:
     """Status and words of an answer; never through a proxy."""
-    with closing(HTTPConnection(urlsplit(metadata).netloc, timeout=PATIENCE)) as connection:
+    with closing(
+        HTTPConnection(urlsplit(metadata).netloc, timeout=METADATA_TIMEOUT_S)
+    ) as connection:
         connection.request(method, path, headers=headers)
         answer = connection.getresponse()
-        if answer.status not in fine:
+        if answer.status not in ok_statuses:
             raise OSError(f"it answers {answer.status}")
         return answer.status, answer.read().decode()
 
 
-CLOUDS: dict[str, tuple[Callable[[str], float | None], float]] = {
-    "aws": (aws, 5.0),
-    "gcp": (gcp, 1.0),
+PROVIDERS: dict[str, tuple[Callable[[str], float | None], float]] = {
+    "aws": (aws_seconds_until_interruption, 5.0),
+    "gcp": (gcp_seconds_until_preemption, 1.0),
 }
 """How to ask, and seconds between two questions."""
 
 
 @dataclass(frozen=True)
-class Worker:
+class RayletProcess:
     """A raylet: its process, its node's id, and the address of its head."""
 
     pid: int
-    node: str
-    head: str
-    folder: str | None
+    node_id: str
+    head_address: str
+    session_dir: str | None
 
 
-def workers(folder: str | None = None) -> list[Worker]:
+def local_raylets(folder: str | None = None) -> list[RayletProcess]:
     """The workers that this user runs on this machine, or in this container; never a head.
 
     Ray starts a raylet with its node's id and the head's address as arguments, so that neither
@@ -111,11 +115,11 @@ def workers(folder: str | None = None) -> list[Worker]:
     Args:
         folder: only the one with this ``--temp-dir``, of several on one machine.
     """
-    found = [_worker(process) for process in Path("/proc").glob("[0-9]*")]
-    return [one for one in found if one and folder in (None, one.folder)]
+    found = [_parse_raylet(process) for process in Path("/proc").glob("[0-9]*")]
+    return [one for one in found if one and folder in (None, one.session_dir)]
 
 
-def _worker(process: Path) -> Worker | None:
+def _parse_raylet(process: Path) -> RayletProcess | None:
     try:
         words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
         foreign = process.stat().st_uid != os.getuid()
@@ -123,116 +127,122 @@ def _worker(process: Path) -> Worker | None:
         return None
     if foreign or Path(words[0]).name != "raylet" or "--head" in words:
         return None
-    told = dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
-    node, head = told.get("--node_id"), told.get("--gcs-address")
-    return Worker(int(process.name), node, head, told.get("--temp_dir")) if node and head else None
+    drained = dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
+    node, head = drained.get("--node_id"), drained.get("--gcs-address")
+    return (
+        RayletProcess(int(process.name), node, head, drained.get("--temp_dir"))
+        if node and head
+        else None
+    )
 
 
-HEAD_PATIENCE = 20.0
+HEAD_TIMEOUT_S = 20.0
 """Seconds that the head may take before it is told again."""
-log = logging.getLogger("leave")
+logger = logging.getLogger("leave")
 
 
-def tell(worker: Worker, seconds: float) -> bool:
+def request_drain(raylet: RayletProcess, seconds: float) -> bool:
     """Tell a worker's head that its machine goes in so many seconds; whether the head knows now.
 
     A process of its own does it, since Ray ends one whose head does not answer; a fork, since to
     start another Python with Ray takes seconds, on a busy machine ten.
     """
-    teller = multiprocessing.get_context("fork").Process(target=_drain, args=(worker, seconds))
+    teller = multiprocessing.get_context("fork").Process(target=_drain_node, args=(raylet, seconds))
     teller.start()
-    teller.join(min(max(seconds, 2), HEAD_PATIENCE))  # a clock may be wrong
+    teller.join(min(max(seconds, 2), HEAD_TIMEOUT_S))  # a clock may be wrong
     if teller.is_alive():
         teller.kill()
         teller.join()
-        log.warning("the head %s does not answer", worker.head)
+        logger.warning("the head %s does not answer", raylet.head_address)
     return teller.exitcode == 0
 
 
-def _drain(worker: Worker, seconds: float) -> None:
+def _drain_node(raylet: RayletProcess, seconds: float) -> None:
     """As ``ray drain-node`` does; the token is found where all of Ray's commands find it."""
     end_with_parent()
     deadline = int(1000 * (time.time() + max(seconds, 1)))
     reason = DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION
     try:
-        client = GcsClient(address=worker.head)
+        client = GcsClient(address=raylet.head_address)
         # a head says yes to whatever node it is told of, and forgets those it does not know
-        (taken,), why = client.check_alive([NodeID.from_hex(worker.node)]), "it is not there yet"
+        (taken,), why = client.check_alive([NodeID.from_hex(raylet.node_id)]), "it is not there yet"
         if taken:
-            taken, why = client.drain_node(worker.node, reason, "it is taken away", deadline)
+            taken, why = client.drain_node(raylet.node_id, reason, "it is taken away", deadline)
     except RayError as error:
         taken, why = False, str(error)
     if not taken:
-        log.warning("the head %s was not told: %s", worker.head, why)
+        logger.warning("the head %s was not told: %s", raylet.head_address, why)
         sys.exit(1)
-    log.warning("this machine goes in %.0f s, and its head %s knows", seconds, worker.head)
+    logger.warning(
+        "this machine goes in %.0f s, and its head %s knows", seconds, raylet.head_address
+    )
 
 
 @dataclass
-class Watch:
+class PreemptionWatcher:
     """Asks a cloud, and tells every worker's head once."""
 
-    ask: Callable[[], float | None]
-    tell: Callable[[Worker, float], bool] = tell
-    folder: str | None = None
-    told: set[str] = field(default_factory=set)
+    seconds_until_preemption: Callable[[], float | None]
+    request_drain: Callable[[RayletProcess, float], bool] = request_drain
+    session_dir: str | None = None
+    notified: set[str] = field(default_factory=set)
     """Ids of their nodes."""
-    _deaf: bool = False
+    _unreachable: bool = False
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Ask once; whatever the answer is, and if there is none, it may be asked again."""
         try:
-            left = self.ask()
+            left = self.seconds_until_preemption()
         except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
-            if not self._deaf:
-                log.warning("the metadata server does not answer (%s); it is asked again", error)
-            self._deaf = True
+            if not self._unreachable:
+                logger.warning("the metadata server does not answer (%s); it is asked again", error)
+            self._unreachable = True
             return
-        if self._deaf:
-            log.warning("the metadata server answers again")
-        self._deaf = False
+        if self._unreachable:
+            logger.warning("the metadata server answers again")
+        self._unreachable = False
         if left is not None:
-            self._tell_all(left)
+            self._drain_all(left)
 
-    def _tell_all(self, left: float) -> None:
-        for worker in workers(self.folder):
-            if worker.node not in self.told and self.tell(worker, left):
-                self.told.add(worker.node)
+    def _drain_all(self, left: float) -> None:
+        for worker in local_raylets(self.session_dir):
+            if worker.node_id not in self.notified and self.request_drain(worker, left):
+                self.notified.add(worker.node_id)
 
 
-def leave(seconds: float, folder: str | None = None) -> bool:
+def drain_and_wait(seconds: float, folder: str | None = None) -> bool:
     """Tell the head at once, and wait as long until the workers here have ended; whether it knows.
 
     A worker ends by itself as soon as no trial is left on it.
     """
-    there = {worker.node for worker in workers(folder)}
+    there = {worker.node_id for worker in local_raylets(folder)}
     if not there:
-        log.warning("no worker runs here")
+        logger.warning("no worker runs here")
     end = time.monotonic() + seconds
-    watch = Watch(lambda: end - time.monotonic(), folder=folder)
-    while workers(folder) and time.monotonic() < end:
-        watch.look()
+    watch = PreemptionWatcher(lambda: end - time.monotonic(), session_dir=folder)
+    while local_raylets(folder) and time.monotonic() < end:
+        watch.poll()
         time.sleep(1)
-    return there <= watch.told
+    return there <= watch.notified
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run as a program; it ends for ``now`` alone."""
     assert __doc__
     parser = argparse.ArgumentParser("leave", description=__doc__.splitlines()[0])
-    parser.add_argument("mode", choices=["now", *CLOUDS])
+    parser.add_argument("mode", choices=["now", *PROVIDERS])
     parser.add_argument("--seconds", type=float, default=25, help="of `now`: how long there is")
     parser.add_argument("--temp-dir", help="of the worker, if several run on this machine")
-    parser.add_argument("--metadata", default=METADATA, help="where the cloud's server is")
-    told = parser.parse_args(arguments)
+    parser.add_argument("--metadata", default=METADATA_URL, help="where the cloud's server is")
+    drained = parser.parse_args(arguments)
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
-    if told.mode == "now":
-        return 0 if leave(told.seconds, told.temp_dir) else 1
-    cloud, pause = CLOUDS[told.mode]
-    log.warning("asks %s whether this machine is about to be taken away", told.metadata)
-    watch = Watch(lambda: cloud(told.metadata), folder=told.temp_dir)
+    if drained.mode == "now":
+        return 0 if drain_and_wait(drained.seconds, drained.temp_dir) else 1
+    cloud, pause = PROVIDERS[drained.mode]
+    logger.warning("asks %s whether this machine is about to be taken away", drained.metadata)
+    watch = PreemptionWatcher(lambda: cloud(drained.metadata), session_dir=drained.temp_dir)
     while True:
-        watch.look()
+        watch.poll()
         time.sleep(pause)
 
 

@@ -11,7 +11,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.execution import tune_controller
 
 
-class _Manager(RayActorManager):
+class _PatchedActorManager(RayActorManager):
     """Tune's own, but for one error."""
 
     def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
@@ -21,18 +21,18 @@ class _Manager(RayActorManager):
 
 
 @contextmanager
-def evictions_are_deaths() -> Iterator[None]:
+def treat_oom_kill_as_actor_death() -> Iterator[None]:
     """While Tune runs, an evicted worker has died, as one whose machine went away."""
     before = tune_controller.RayActorManager  # pyright: ignore[reportPrivateImportUsage]
     # there is no public way to hand one in
-    tune_controller.RayActorManager = _Manager  # pyright: ignore
+    tune_controller.RayActorManager = _PatchedActorManager  # pyright: ignore
     try:
         yield
     finally:
         tune_controller.RayActorManager = before  # pyright: ignore
 
 
-TOLD_ALREADY = re.compile(
+SUPPRESSED = re.compile(
     r"A worker died or was killed"
     r"|\d+ worker\(s\) were killed due to the node running low on memory"
     r"|\d+ Workers \(tasks / actors\) killed due to memory pressure"
@@ -41,17 +41,17 @@ TOLD_ALREADY = re.compile(
 
 
 @contextmanager
-def deaths_told_once() -> Iterator[None]:
+def suppress_worker_death_logs() -> Iterator[None]:
     """While inside, Ray prints nothing of workers that died."""
     before: Callable[..., None] = worker.print_to_stdstream  # pyright: ignore
 
-    def tell(data: dict[str, Any], *how: Any, **also: Any) -> None:
-        lines = [line for line in data["lines"] if not TOLD_ALREADY.match(line)]
+    def print_unless_suppressed(data: dict[str, Any], *how: Any, **also: Any) -> None:
+        lines = [line for line in data["lines"] if not SUPPRESSED.match(line)]
         if lines:
             before({**data, "lines": lines}, *how, **also)
 
     # there is no public way; `log_to_driver` is for what workers print
-    worker.print_to_stdstream = tell  # pyright: ignore[reportPrivateImportUsage]
+    worker.print_to_stdstream = print_unless_suppressed  # pyright: ignore[reportPrivateImportUsage]
     try:
         yield
     finally:

@@ -14,56 +14,56 @@ from ray.autoscaler.sdk import request_resources
 
 from hpsearch.errors import UserError
 from hpsearch.execution.local_session_patches import leave_private_session, private_session
-from hpsearch.execution.placement import Fleet
-from hpsearch.execution.preemption import draining
-from hpsearch.search.resources import Resources, wishes
+from hpsearch.execution.placement import ResourceAllocator
+from hpsearch.execution.preemption import draining_node_ids
+from hpsearch.search.resources import Resources, requested_placements
 
-EVERY = 1.0
+POLL_INTERVAL_S = 1.0
 """Seconds between two looks."""
-RAY_WAITS = "RAY_gcs_rpc_server_reconnect_timeout_s"
+RAY_RECONNECT_TIMEOUT_ENV = "RAY_gcs_rpc_server_reconnect_timeout_s"
 """Ray's setting: seconds without a head after which it ends a process; 60 if unset."""
 
 
 @contextmanager
-def head_watched(gone: Callable[[], None]) -> Iterator[None]:
-    """Call ``gone`` from another thread once the head has not answered for too long.
+def monitor_head(on_lost: Callable[[], None]) -> Iterator[None]:
+    """Call ``on_lost`` from another thread once the head has not answered for too long.
 
     That is half the time that Ray waits, so that there is time for a last word.
     """
-    over, patience = threading.Event(), float(os.environ.get(RAY_WAITS, "60")) / 2
+    over, patience = threading.Event(), float(os.environ.get(RAY_RECONNECT_TIMEOUT_ENV, "60")) / 2
     address = ray.get_runtime_context().gcs_address
 
-    def look() -> None:
-        heard = time.monotonic()
-        while not over.wait(EVERY):
-            if answers(address):
-                heard = time.monotonic()
-            elif time.monotonic() - heard > patience:
-                gone()
+    def poll() -> None:
+        answered_at = time.monotonic()
+        while not over.wait(POLL_INTERVAL_S):
+            if is_port_open(address):
+                answered_at = time.monotonic()
+            elif time.monotonic() - answered_at > patience:
+                on_lost()
                 return
 
-    threading.Thread(target=look, name="head", daemon=True).start()
+    threading.Thread(target=poll, name="head", daemon=True).start()
     try:
         yield
     finally:
         over.set()
 
 
-def answers(address: str, *, patience: float = 2.0) -> bool:
+def is_port_open(address: str, *, timeout: float = 2.0) -> bool:
     """Whether somebody listens at ``HOST:PORT``, within so many seconds."""
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=patience).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=timeout).close()
     except (OSError, OverflowError):  # the latter of a port that there cannot be
         return False
     return True
 
 
-LOCAL = "local"
+LOCAL_ADDRESS = "local"
 """Address of a Ray of one's own, on this machine."""
-PATIENCE = 10.0
+HEAD_CONNECT_TIMEOUT_S = 10.0
 """Seconds that the head of a cluster has to answer."""
-SETTINGS = {
+RAY_ENV = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "600",  # nothing is ever read from what Tune writes down
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -71,7 +71,7 @@ SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would end its trials without a word
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of a trial that was stopped while it raised
-    "THP_MEM_ALLOC_ENABLE": "1",  # workers train in a thread; see keep_freed_memory
+    "THP_MEM_ALLOC_ENABLE": "1",  # workers train in a thread; see tune_glibc_malloc
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a bad report ends its trial, not the search
 }
 
@@ -90,36 +90,36 @@ def start_ray(*, address: str | None = None, cpus: int | None = None) -> str | N
             f"{address} is a dashboard, and a search joins the cluster itself: give HEAD:6379, or "
             "send the search there with `hpsearch submit`"
         )
-    for name, value in SETTINGS.items():
+    for name, value in RAY_ENV.items():
         os.environ.setdefault(name, value)
     if ray.is_initialized():
         return None
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the ledger says why trials fail
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address in (None, LOCAL):
+    if address in (None, LOCAL_ADDRESS):
         with private_session() as temp:
             quiet["_temp_dir"] = temp
-            ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **quiet)
+            ray.init(address=LOCAL_ADDRESS, num_cpus=cpus, include_dashboard=False, **quiet)
         return None
     leave_private_session()  # should somebody else have ended it
-    _knock(address)
+    _check_reachable(address)
     try:
         ray.init(address=address, **quiet)
     except (ConnectionError, ValueError) as error:
-        raise _nobody(address) from error
+        raise _unreachable_error(address) from error
     return ray.get_runtime_context().gcs_address
 
 
-def _knock(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Ray itself would try for minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host or not port.isdigit():
         return  # auto, or something that Ray refuses at once
-    if not answers(f"{host}:{port}", patience=PATIENCE):
-        raise _nobody(address)
+    if not is_port_open(f"{host}:{port}", timeout=HEAD_CONNECT_TIMEOUT_S):
+        raise _unreachable_error(address)
 
 
-def _nobody(address: str) -> UserError:
+def _unreachable_error(address: str) -> UserError:
     return UserError(
         f"no Ray cluster answers at {address}; start one, or give another with --address (`local` "
         "for this machine alone)"
@@ -132,28 +132,30 @@ def stop_ray() -> None:
     leave_private_session()
 
 
-def check_room(resources: Resources, at_once: int | None) -> None:
+def check_capacity_now(resources: Resources, max_concurrent: int | None) -> None:
     """Make sure that the cluster can hold a trial, and so many at once.
 
     Raises:
         UserError: saying what is missing.
     """
-    Fleet(resources, nodes(), at_once)
+    ResourceAllocator(resources, node_resources(), max_concurrent)
 
 
-def nodes() -> list[dict[str, float]]:
+def node_resources() -> list[dict[str, float]]:
     """What each node of the cluster has that is not about to be taken away."""
-    going = draining()
+    going = draining_node_ids()
     there = (n for n in ray.nodes() if n["Alive"] and n["NodeID"] not in going)
     return [node["Resources"] for node in there]
 
 
-PAUSE = 5.0
+SCALING_POLL_S = 5.0
 """Seconds between two looks."""
 
 
 @contextmanager
-def room(asked: Resources, at_once: int | None, say: Callable[[str], None]) -> Iterator[None]:
+def requested_nodes(
+    asked: Resources, max_concurrent: int | None, report: Callable[[str], None]
+) -> Iterator[None]:
     """Nodes for so many trials at once, while inside; afterwards none is kept idle.
 
     Where no autoscaler listens, this waits until somebody starts the nodes.
@@ -162,25 +164,27 @@ def room(asked: Resources, at_once: int | None, say: Callable[[str], None]) -> I
 
     Args:
         asked: by each trial.
-        at_once: trials; None for one, and whatever else there is.
-        say: told once, if there is something to wait for.
+        max_concurrent: trials; None for one, and whatever else there is.
+        report: told once, if there is something to wait for.
     """
-    wish = wishes(asked, ())[0]
-    request_resources(bundles=[wish.bundle()] * (at_once or 1))
+    wish = requested_placements(asked, ())[0]
+    request_resources(bundles=[wish.ray_bundle()] * (max_concurrent or 1))
     try:
-        _wait(asked, at_once, say)
+        _wait_for_nodes(asked, max_concurrent, report)
         yield
     finally:
         request_resources(bundles=[])
 
 
-def _wait(asked: Resources, at_once: int | None, say: Callable[[str], None]) -> None:
-    said = False
+def _wait_for_nodes(
+    asked: Resources, max_concurrent: int | None, report: Callable[[str], None]
+) -> None:
+    reported = False
     while True:
         try:
-            return check_room(asked, at_once)
+            return check_capacity_now(asked, max_concurrent)
         except UserError as error:
-            if not said:
-                say(f"waiting for nodes: {str(error).partition(';')[0]}")
-                said = True
-        time.sleep(PAUSE)
+            if not reported:
+                report(f"waiting for nodes: {str(error).partition(';')[0]}")
+                reported = True
+        time.sleep(SCALING_POLL_S)

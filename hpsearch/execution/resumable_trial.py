@@ -9,37 +9,49 @@ import torch
 
 from hpsearch.config import TrialConfig
 from hpsearch.errors import UserError
-from hpsearch.execution.shutdown import Preempted
+from hpsearch.execution.shutdown import TrialInterrupted
 from hpsearch.schema import NewerSchema
-from hpsearch.search.resources import MEMORY_SHARE
-from hpsearch.training.artifact_cache import MADE, SPARED, NotTrained
+from hpsearch.search.resources import MEMORY_SHARE_METRIC
+from hpsearch.training.artifact_cache import (
+    COMPUTED_SECONDS_METRIC,
+    SAVED_SECONDS_METRIC,
+    DependencyFailedError,
+)
 from hpsearch.training.loop import Report
-from hpsearch.training.trial import CHECKPOINT, WORST, Job, Trial, prepare_trial
+from hpsearch.training.trial import (
+    CHECKPOINT_FILE,
+    FAILURE_METRICS,
+    TrainingRun,
+    TrialEnvironment,
+    build_trial,
+)
 
-SECONDS = "train/seconds"
+SECONDS_METRIC = "train/seconds"
 """Metric: seconds of training and validation, over all sessions."""
-CONTEXT = 0.6 * 2**30
+CUDA_CONTEXT_BYTES = 0.6 * 2**30
 """Bytes that CUDA itself takes of a GPU for a process, beside the tensors."""
 
 
 @dataclass(frozen=True)
-class Post:
+class CheckpointHooks:
     """Where a trial is trained: a folder for its checkpoints, and who is told of them."""
 
-    folder: Path
-    saved: Callable[[], None] = lambda: None
+    checkpoint_dir: Path
+    on_checkpoint: Callable[[], None] = lambda: None
     """Called when something new lies in the folder, and before anything is said of it."""
-    leave: Callable[[], bool] = lambda: False
+    should_stop: Callable[[], bool] = lambda: False
     """Asked after each training step whether to save at once and go."""
-    anew: Callable[[str], None] = lambda why: None
+    on_restart: Callable[[str], None] = lambda why: None
     """Told why training begins again, if what lies in the folder cannot be gone on from."""
 
-    def within(self, name: str) -> "Post":
+    def subdirectory(self, name: str) -> "CheckpointHooks":
         """A folder inside this one."""
-        return replace(self, folder=self.folder / name)
+        return replace(self, checkpoint_dir=self.checkpoint_dir / name)
 
 
-def checkpointed(config: TrialConfig, job: Job, post: Post) -> Iterator[Report]:
+def run_with_checkpoints(
+    config: TrialConfig, env: TrialEnvironment, hooks: CheckpointHooks
+) -> Iterator[Report]:
     """Reports of a trial that goes on from its latest checkpoint, if it has one.
 
     Checkpoints are ours and not Tune's: after the driver died, Tune knows what its last snapshot
@@ -49,60 +61,67 @@ def checkpointed(config: TrialConfig, job: Job, post: Post) -> Iterator[Report]:
     A trial whose denoiser or first weights come to nothing has diverged before its first patch.
 
     Raises:
-        Preempted: once it has been saved, when it was told to leave.
+        TrialInterrupted: once it has been saved, when it was told to leave.
     """
     try:
-        trial = prepare_trial(config, job)
-    except NotTrained as error:
-        yield Report(0, {**WORST, SECONDS: 0.0}, "diverged", str(error))
+        trial = build_trial(config, env)
+    except DependencyFailedError as error:
+        yield Report(0, {**FAILURE_METRICS, SECONDS_METRIC: 0.0}, "diverged", str(error))
         return
     try:
-        said = _go_on(trial, post)
+        last_report = _restore(trial, hooks)
     except NewerSchema:
         raise  # it is whole, and training again would replace it
     except UserError:
-        post.anew("its checkpoint was damaged")
-        trial, said = prepare_trial(config, job), None  # half of it may have been taken over
-    before, shared = 0.0, trial.costs.metrics()
-    if said is not None:
-        before = said.metrics.get(SECONDS, 0.0)
-        shared = {name: said.metrics[name] for name in (MADE, SPARED) if name in said.metrics}
-        yield said
-    _count_memory_anew(trial.task.device)
+        hooks.on_restart("its checkpoint was damaged")
+        trial, last_report = build_trial(config, env), None  # half of it may have been taken over
+    before, shared = 0.0, trial.cache_stats.metrics()
+    if last_report is not None:
+        before = last_report.metrics.get(SECONDS_METRIC, 0.0)
+        shared = {
+            name: last_report.metrics[name]
+            for name in (COMPUTED_SECONDS_METRIC, SAVED_SECONDS_METRIC)
+            if name in last_report.metrics
+        }
+        yield last_report
+    _reset_peak_memory(trial.task.device)
     began = time.monotonic()
 
     def save() -> None:
-        trial.save(post.folder, said)
-        post.saved()
+        trial.save(hooks.checkpoint_dir, last_report)
+        hooks.on_checkpoint()
 
     def between() -> None:
-        if post.leave():
+        if hooks.should_stop():
             save()
-            raise Preempted("saved, and left")
+            raise TrialInterrupted("saved, and left")
 
-    for report in trial.reports(between=between):
-        cost = {SECONDS: before + time.monotonic() - began, **_memory(trial.task.device)}
-        said = replace(report, metrics={**report.metrics, **cost, **shared})
+    for report in trial.reports(on_step=between):
+        cost = {
+            SECONDS_METRIC: before + time.monotonic() - began,
+            **_gpu_memory_share(trial.task.device),
+        }
+        last_report = replace(report, metrics={**report.metrics, **cost, **shared})
         save()
-        yield said
+        yield last_report
 
 
-def _go_on(trial: Trial, post: Post) -> Report | None:
-    if not (post.folder / CHECKPOINT).exists():
+def _restore(trial: TrainingRun, hooks: CheckpointHooks) -> Report | None:
+    if not (hooks.checkpoint_dir / CHECKPOINT_FILE).exists():
         return None
-    return trial.load(post.folder)
+    return trial.load(hooks.checkpoint_dir)
 
 
-def _count_memory_anew(device: torch.device) -> None:
+def _reset_peak_memory(device: torch.device) -> None:
     """A process runs trial after trial; what the last one held is not this one's."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def _memory(device: torch.device) -> dict[str, float]:
+def _gpu_memory_share(device: torch.device) -> dict[str, float]:
     """What this process holds of its GPU; other trials share what is left."""
     if device.type != "cuda":
         return {}
-    held = torch.cuda.max_memory_reserved(device) + CONTEXT
-    return {MEMORY_SHARE: held / torch.cuda.get_device_properties(device).total_memory}
+    held = torch.cuda.max_memory_reserved(device) + CUDA_CONTEXT_BYTES
+    return {MEMORY_SHARE_METRIC: held / torch.cuda.get_device_properties(device).total_memory}

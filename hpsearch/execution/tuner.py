@@ -7,30 +7,30 @@ from typing import Any
 
 from ray import tune
 
-from hpsearch.atomic_files import is_full_disk
-from hpsearch.execution.checkpoint_store import Luggage, pack
-from hpsearch.execution.hang_detector import Silence, Watchdog
-from hpsearch.execution.optuna_searcher import StudySearch, reconcile
-from hpsearch.execution.placement import Fleet, PlacedSearch, bundles
-from hpsearch.execution.ray_patches import deaths_told_once, evictions_are_deaths
-from hpsearch.execution.ray_runtime import nodes
-from hpsearch.execution.retry_policy import Halted, Lives, full_disk
-from hpsearch.execution.shutdown import Farewell
-from hpsearch.execution.tune_callbacks import LedgerCallback, LimitStopper, PruningScheduler
-from hpsearch.execution.worker import train
+from hpsearch.atomic_files import is_disk_full
+from hpsearch.execution.checkpoint_store import TrialPayload, create_payload
+from hpsearch.execution.hang_detector import HangDetector, ReportTimeouts
+from hpsearch.execution.optuna_searcher import OptunaSearcher, reconcile
+from hpsearch.execution.placement import ResourceAllocator, ResourceAwareSearcher, placement_group
+from hpsearch.execution.ray_patches import suppress_worker_death_logs, treat_oom_kill_as_actor_death
+from hpsearch.execution.ray_runtime import node_resources
+from hpsearch.execution.retry_policy import DiskFullError, RetryPolicy, describe_fullest_disk
+from hpsearch.execution.shutdown import GracefulShutdown
+from hpsearch.execution.tune_callbacks import EventLogCallback, PruningScheduler, SearchStopper
+from hpsearch.execution.worker import train_on_worker
 from hpsearch.search.pruners import PrunerWithHistory, build_pruner
 from hpsearch.search.search import Search
-from hpsearch.search.stopping import Meter
+from hpsearch.search.stopping import UsageTracker
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.event_log import Event
 
-TUNE_FOLDER = "tune"
-MANY = 10_000
+TUNE_DIR = "tune"
+UNLIMITED_TRIALS = 10_000
 """Trials at once, for Tune: how many there are is for the fleet to say."""
 
 
 @dataclass(frozen=True)
-class Session:
+class SessionResult:
     """How a session of a search ended."""
 
     exhausted: bool
@@ -39,7 +39,7 @@ class Session:
     """The limit that was reached, in words; empty if none was."""
 
 
-def run_session(folder: SearchFolder) -> Session:
+def run_session(folder: SearchFolder) -> SessionResult:
     """Run the trials of a search that is new or goes on, until none is left, a limit, or Ctrl-C.
 
     Tune begins afresh each time: the study knows which trials there are, the ledger what they have
@@ -47,64 +47,74 @@ def run_session(folder: SearchFolder) -> Session:
 
     Raises:
         UserError: if the cluster cannot hold a trial, or not so many at once.
-        Halted: if a disk is full.
+        DiskFullError: if a disk is full.
     """
     try:
-        return _run(folder)
-    except Halted:
+        return _run_tuner(folder)
+    except DiskFullError:
         raise
     except Exception as error:
-        if is_full_disk(error):
-            raise _stopped(folder, full_disk([folder.path])) from error
+        if is_disk_full(error):
+            raise _disk_full_error(folder, describe_fullest_disk([folder.path])) from error
         raise
 
 
-def _run(folder: SearchFolder) -> Session:
+def _run_tuner(folder: SearchFolder) -> SessionResult:
     search, record = folder.search(), folder.record
     reconcile(folder)
-    fleet = Fleet(folder.resources(), nodes(), record.concurrent)
-    lives, silence, events = Lives(), Silence(record.hang_after), folder.ledger.events()
-    lives.hear(events)
-    silence.learn(events)
-    study = StudySearch(
+    allocator = ResourceAllocator(folder.resources(), node_resources(), record.concurrent)
+    retry_policy, silence, events = (
+        RetryPolicy(),
+        ReportTimeouts(record.hang_after),
+        folder.event_log.events(),
+    )
+    retry_policy.load_history(events)
+    silence.load_history(events)
+    study = OptunaSearcher(
         folder.path,
         space=folder.space,
         trials=record.trials,
         url=record.study,
-        forgiven=record.forgiven,
+        patience_offset=record.forgiven,
     )
-    luggage = _luggage(folder)
-    farewell = Farewell(tell=lambda: luggage.keeper.end.remote(), busy=lambda: fleet.busy)
-    placed = PlacedSearch(study, fleet, lives, farewell, nodes)
-    stopper = LimitStopper(Meter(record.limits, folder.ledger), farewell)
+    payload = _create_payload(folder)
+    shutdown = GracefulShutdown(
+        notify_workers=lambda: payload.store_actor.announce_shutdown.remote(),
+        has_running_trials=lambda: allocator.has_running,
+    )
+    searcher = ResourceAwareSearcher(study, allocator, retry_policy, shutdown, node_resources)
+    stopper = SearchStopper(UsageTracker(record.limits, folder.event_log), shutdown)
     tuner = tune.Tuner(
-        _trainable(search, luggage),
+        _trainable(search, payload),
         tune_config=tune.TuneConfig(
-            search_alg=placed,
-            scheduler=PruningScheduler(_build_pruner(search, folder.name, events), lives),
+            search_alg=searcher,
+            scheduler=PruningScheduler(_build_pruner(search, folder.name, events), retry_policy),
             num_samples=-1,  # the study says when there are enough
-            max_concurrent_trials=MANY,
+            max_concurrent_trials=UNLIMITED_TRIALS,
             reuse_actors=True,  # a fresh worker costs two seconds and a torch import
-            trial_dirname_creator=_dirname,
+            trial_dirname_creator=_trial_dirname,
         ),
         run_config=tune.RunConfig(
-            name=TUNE_FOLDER,
+            name=TUNE_DIR,
             storage_path=str(folder.path.absolute()),
-            callbacks=[LedgerCallback(folder.ledger, lives, farewell), Watchdog(silence, lives)],
+            callbacks=[
+                EventLogCallback(folder.event_log, retry_policy, shutdown),
+                HangDetector(silence, retry_policy),
+            ],
             stop=stopper,
             failure_config=tune.FailureConfig(max_failures=0),  # who goes on is for us to say
             verbose=0,
         ),
     )
-    with evictions_are_deaths(), deaths_told_once(), farewell.on_ctrl_c():
+    with treat_oom_kill_as_actor_death(), suppress_worker_death_logs(), shutdown.handle_sigint():
         tuner.fit()
     if stopper.full_disk:
-        raise _stopped(folder, stopper.full_disk)
-    return Session(placed.exhausted, stopper.reached)
+        raise _disk_full_error(folder, stopper.full_disk)
+    return SessionResult(searcher.exhausted, stopper.limit_reached)
 
 
-def _stopped(folder: SearchFolder, full: str) -> Halted:
-    return Halted(
+def _disk_full_error(folder: SearchFolder, full: str) -> DiskFullError:
+    return DiskFullError(
         f"{full}, so search {folder.name!r} has stopped; nothing is lost: make room there and go on"
     )
 
@@ -117,16 +127,18 @@ def _build_pruner(search: Search, name: str, events: list[Event]) -> PrunerWithH
     return PrunerWithHistory(pruner, direction=direction, name=name, events=events)
 
 
-def _luggage(folder: SearchFolder) -> Luggage:
-    job = folder.job()
-    computing = job.computing.model_copy(update={"device": folder.resources().device})
-    return pack(replace(job, computing=computing), folder.path, folder.trials)
+def _create_payload(folder: SearchFolder) -> TrialPayload:
+    job = folder.environment()
+    compute_config = job.computing.model_copy(update={"device": folder.resources().device})
+    return create_payload(replace(job, computing=compute_config), folder.path, folder.trials)
 
 
-def _trainable(search: Search, luggage: Luggage) -> Callable[[dict], None]:
-    function = partial(train, luggage=luggage, objective=search.objective, folds=search.num_folds)
-    return tune.with_resources(function, bundles)
+def _trainable(search: Search, payload: TrialPayload) -> Callable[[dict], None]:
+    function = partial(
+        train_on_worker, payload=payload, objective=search.objective, folds=search.num_folds
+    )
+    return tune.with_resources(function, placement_group)
 
 
-def _dirname(trial: Any) -> str:
+def _trial_dirname(trial: Any) -> str:
     return f"{trial.config['id']}-{trial.trial_id}"

@@ -8,22 +8,27 @@ from typing import Any
 
 from ray import tune
 
-from hpsearch.atomic_files import is_full_disk
+from hpsearch.atomic_files import is_disk_full
 from hpsearch.config import TrialConfig
-from hpsearch.execution.checkpoint_store import Luggage
-from hpsearch.execution.cross_validation import folded
-from hpsearch.execution.preemption import watched
-from hpsearch.execution.resumable_trial import Post, checkpointed
-from hpsearch.execution.retry_policy import full_disk, lacks_memory, may_pass, words
+from hpsearch.execution.checkpoint_store import TrialPayload
+from hpsearch.execution.cross_validation import run_cross_validation
+from hpsearch.execution.preemption import stop_requested
+from hpsearch.execution.resumable_trial import CheckpointHooks, run_with_checkpoints
+from hpsearch.execution.retry_policy import (
+    describe_fullest_disk,
+    format_trial_error,
+    is_out_of_memory,
+    is_transient,
+)
 from hpsearch.search.objective import Objective
-from hpsearch.search.outcome import guarded
+from hpsearch.search.outcome import to_result
 from hpsearch.training.loop import Report
 
-DEVICES = {"cpu": "cpu", "gpu": "cuda", "tpu": "xla"}
+DEVICE_OF_KIND = {"cpu": "cpu", "gpu": "cuda", "tpu": "xla"}
 
 
-def train(
-    config: dict[str, Any], *, luggage: Luggage, objective: Objective, folds: int | None
+def train_on_worker(
+    config: dict[str, Any], *, payload: TrialPayload, objective: Objective, folds: int | None
 ) -> None:
     """Train one trial, from its checkpoint if it has one; every report is finite.
 
@@ -32,35 +37,48 @@ def train(
     begin anew, says why in a report without an objective.
     """
     try:
-        with luggage.folder(config["id"]) as folder, watched(luggage.ended) as leave:
-            post = Post(folder.path, folder.deliver, leave, lambda why: tune.report({"anew": why}))
-            for report in _reports(config, luggage, post, folds):
-                tune.report(guarded(report, objective))
+        with (
+            payload.checkpoint_dir(config["id"]) as folder,
+            stop_requested(payload.is_shutting_down) as leave,
+        ):
+            post = CheckpointHooks(
+                folder.path, folder.upload, leave, lambda why: tune.report({"anew": why})
+            )
+            for report in _iter_reports(config, payload, post, folds):
+                tune.report(to_result(report, objective))
     except Exception as error:
-        said = _last_words(error, luggage)
-        if said:
-            tune.report(said)
+        reported = _failure_report(error, payload)
+        if reported:
+            tune.report(reported)
         raise
 
 
-def _reports(
-    config: dict[str, Any], luggage: Luggage, post: Post, folds: int | None
+def _iter_reports(
+    config: dict[str, Any], payload: TrialPayload, hooks: CheckpointHooks, folds: int | None
 ) -> Iterator[Report]:
-    job = luggage.job()
+    job = payload.environment()
     device = job.computing.device
     if device == "auto":
-        device = DEVICES[config["place"]["kind"]]
+        device = DEVICE_OF_KIND[config["place"]["kind"]]
     job = replace(job, computing=job.computing.model_copy(update={"device": device}))
     trial = TrialConfig.model_validate(config["trial"])
-    return folded(trial, job, post, k=folds) if folds else checkpointed(trial, job, post)
+    return (
+        run_cross_validation(trial, job, hooks, k=folds)
+        if folds
+        else run_with_checkpoints(trial, job, hooks)
+    )
 
 
-def _last_words(error: Exception, luggage: Luggage) -> dict[str, Any]:
+def _failure_report(error: Exception, payload: TrialPayload) -> dict[str, Any]:
     """What the driver must know; nothing, if another try may do."""
-    if is_full_disk(error):
-        root = Path(luggage.rest["artifacts"].root)
-        places = (luggage.trials, root, Path(tempfile.gettempdir()))
-        return {"status": "interrupted", "full_disk": full_disk(places)}
-    if may_pass(error):
+    if is_disk_full(error):
+        root = Path(payload.job_fields["artifacts"].root)
+        paths = (payload.checkpoints_dir, root, Path(tempfile.gettempdir()))
+        return {"status": "interrupted", "full_disk": describe_fullest_disk(paths)}
+    if is_transient(error):
         return {}
-    return {"status": "failed", "reason": words(error), "memory": lacks_memory(error)}
+    return {
+        "status": "failed",
+        "reason": format_trial_error(error),
+        "memory": is_out_of_memory(error),
+    }

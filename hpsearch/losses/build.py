@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from hpsearch import config
-from hpsearch.losses.distances import widened
+from hpsearch.losses.distances import to_float32
 from hpsearch.losses.metric_losses import (
-    batch_all,
-    batch_hard,
-    contrastive_pairs,
-    contrastive_triplets,
-    pair_triplets,
-    triplet,
+    batch_all_loss,
+    batch_hard_loss,
+    contrastive_pair_loss,
+    contrastive_triplet_loss,
+    in_batch_triplet_loss,
+    triplet_loss,
 )
 from hpsearch.losses.restoration import mean_absolute_error, mean_squared_error
 
@@ -31,7 +31,7 @@ def build_loss(settings: config.Loss, sampler: config.Sampler) -> BatchLoss:
     Raises:
         ValueError: if the loss cannot read the sampler's batches.
     """
-    return partial(_in_full_precision, _choose(settings, sampler))
+    return partial(_in_full_precision, _loss_function(settings, sampler))
 
 
 def build_restoration(kind: config.Restoration) -> Callable[[Tensor, Tensor], Tensor]:
@@ -43,37 +43,37 @@ def build_restoration(kind: config.Restoration) -> Callable[[Tensor, Tensor], Te
             return mean_squared_error
 
 
-def _choose(settings: config.Loss, sampler: config.Sampler) -> BatchLoss:
+def _loss_function(settings: config.Loss, sampler: config.Sampler) -> BatchLoss:
     match sampler:
         case config.RandomTriplets():
-            loss = _of_triplets(settings)
-        case config.SxK():
-            loss = _of_groups(settings, sampler)
+            loss = _triplet_function(settings)
+        case config.PKSampler():
+            loss = _group_function(settings, sampler)
         case config.Pairs():
-            loss = _of_pairs(settings)
+            loss = _pair_function(settings)
     if loss is None:
         raise ValueError(f"loss {settings.kind!r} cannot read batches of {sampler.kind!r}")
     return loss
 
 
-def _of_triplets(settings: config.Loss) -> BatchLoss | None:
+def _triplet_function(settings: config.Loss) -> BatchLoss | None:
     match settings:
         case config.Triplet(distance=distance, margin=margin):
-            return partial(triplet, distance=distance, margin=margin)
+            return partial(triplet_loss, distance=distance, margin=margin)
         case config.FaceNet(margin=margin):
-            return partial(triplet, distance="squared", margin=margin)
+            return partial(triplet_loss, distance="squared", margin=margin)
         case config.Contrastive(radius=radius, negative_share=share):
-            return partial(contrastive_triplets, radius=radius, negative_share=share)
+            return partial(contrastive_triplet_loss, margin=radius, negative_share=share)
     return None
 
 
-def _of_groups(settings: config.Loss, sampler: config.SxK) -> BatchLoss | None:
+def _group_function(settings: config.Loss, sampler: config.PKSampler) -> BatchLoss | None:
     match settings:
         case config.BatchHard(distance=distance, margin=margin):
-            return partial(batch_hard, views=sampler.views, distance=distance, margin=margin)
+            return partial(batch_hard_loss, views=sampler.views, distance=distance, margin=margin)
         case config.BatchAll(distance=distance, margin=margin, average=average):
             return partial(
-                batch_all,
+                batch_all_loss,
                 views=sampler.views,
                 distance=distance,
                 margin=margin,
@@ -82,20 +82,20 @@ def _of_groups(settings: config.Loss, sampler: config.SxK) -> BatchLoss | None:
     return None
 
 
-def _of_pairs(settings: config.Loss) -> BatchLoss | None:
+def _pair_function(settings: config.Loss) -> BatchLoss | None:
     match settings:
         case config.InBatchHard(margin=margin):
-            return partial(pair_triplets, q=0.0, combine="mean", margin=margin)
+            return partial(in_batch_triplet_loss, quantile=0.0, combine="mean", margin=margin)
         case config.HardNet(margin=margin):
-            return partial(pair_triplets, q=0.0, combine="min", margin=margin)
+            return partial(in_batch_triplet_loss, quantile=0.0, combine="min", margin=margin)
         case config.Percentile(q=q, combine=combine, margin=margin):
-            return partial(pair_triplets, q=q, combine=combine, margin=margin)
+            return partial(in_batch_triplet_loss, quantile=q, combine=combine, margin=margin)
         case config.Contrastive(radius=radius, negative_share=share):
-            return partial(contrastive_pairs, radius=radius, negative_share=share)
+            return partial(contrastive_pair_loss, margin=radius, negative_share=share)
     return None
 
 
 def _in_full_precision(loss: BatchLoss, descriptors: Tensor) -> Tensor:
     # Distances are differences of near-equal numbers; autocast would take them in bfloat16.
     with torch.autocast(descriptors.device.type, enabled=False):
-        return loss(widened(descriptors))
+        return loss(to_float32(descriptors))

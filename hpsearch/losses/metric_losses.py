@@ -7,15 +7,20 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from hpsearch.config import Distance, Margin
-from hpsearch.losses.distances import paired, pairwise, pay
-from hpsearch.losses.miners import all_columns, hardest, negatives_at, same_group
+from hpsearch.losses.distances import margin_loss, paired_distance, pairwise_distance
+from hpsearch.losses.miners import (
+    all_pair_indices,
+    batch_hard_indices,
+    percentile_negatives,
+    positive_mask,
+)
 from hpsearch.shapes import Float
 
-CHUNK = 2**22
+MAX_TRIPLETS_PER_CHUNK = 2**22
 """Triplets that batch all holds at a time, 16 MiB in float32."""
 
 
-def triplet(
+def triplet_loss(
     descriptors: Float[Tensor, "3 n d"], *, distance: Distance, margin: Margin
 ) -> Float[Tensor, ""]:
     """Mean over triplets; ``descriptors`` are anchors, positives, negatives, row by row.
@@ -23,11 +28,13 @@ def triplet(
     Source: MatchLab-Imperial/keras_triplet_descriptor, with ``mean_squared`` and α = 1.
     """
     anchor, positive, negative = descriptors
-    excess = paired(anchor, positive, distance) - paired(anchor, negative, distance)
-    return pay(excess, margin).mean()
+    excess = paired_distance(anchor, positive, distance) - paired_distance(
+        anchor, negative, distance
+    )
+    return margin_loss(excess, margin).mean()
 
 
-def batch_hard(
+def batch_hard_loss(
     descriptors: Float[Tensor, "1 n d"],
     *,
     views: int,
@@ -46,13 +53,15 @@ def batch_hard(
     """
     x = descriptors[0]
     # Every distance grows with the squared one, so it mines the same triplets without a root.
-    distances = pairwise(x.detach(), x.detach(), "squared")
-    mined = hardest(distances, same_group(len(x), views=views, device=x.device))
-    excess = paired(x, x[mined.positive], distance) - paired(x, x[mined.negative], distance)
-    return pay(excess, margin).mean()
+    distances = pairwise_distance(x.detach(), x.detach(), "squared")
+    mined = batch_hard_indices(distances, positive_mask(len(x), views=views, device=x.device))
+    excess = paired_distance(x, x[mined.positive], distance) - paired_distance(
+        x, x[mined.negative], distance
+    )
+    return margin_loss(excess, margin).mean()
 
 
-def batch_all(
+def batch_all_loss(
     descriptors: Float[Tensor, "1 n d"],
     *,
     views: int,
@@ -76,40 +85,42 @@ def batch_all(
     """
     x = descriptors[0]
     n = len(x)
-    distances = pairwise(x, x, distance)
-    columns = all_columns(n, views=views, device=x.device)
+    distances = pairwise_distance(x, x, distance)
+    columns = all_pair_indices(n, views=views, device=x.device)
     near, far = distances.gather(1, columns.positive), distances.gather(1, columns.negative)
-    rows = max(1, CHUNK // ((views - 1) * (n - views)))
+    rows = max(1, MAX_TRIPLETS_PER_CHUNK // ((views - 1) * (n - views)))
     total, paying = x.new_zeros(()), x.new_zeros(())
     for a, b in zip(near.split(rows), far.split(rows), strict=True):
-        part, count = checkpoint(_paid_by_all, a, b, margin, use_reentrant=False)
+        part, count = checkpoint(
+            _sum_violations, a, b, margin, use_reentrant=False, preserve_rng_state=False
+        )
         total, paying = total + part, paying + count
     return total / (paying.clamp_min(1) if nonzero else n * (views - 1) * (n - views))
 
 
-def _paid_by_all(
+def _sum_violations(
     near: Float[Tensor, "a p"], far: Float[Tensor, "a m"], margin: Margin
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """What all triplets of some anchors pay together, and how many of them pay at all."""
-    paid = pay(near[:, :, None] - far[:, None, :], margin)
-    return paid.sum(), (paid.detach() > 0).sum().to(paid.dtype)
+    loss_values = margin_loss(near[:, :, None] - far[:, None, :], margin)
+    return loss_values.sum(), (loss_values.detach() > 0).sum().to(loss_values.dtype)
 
 
-def pair_triplets(
+def in_batch_triplet_loss(
     descriptors: Float[Tensor, "2 n d"],
     *,
-    q: float,
+    quantile: float,
     combine: Literal["mean", "min"],
     margin: Margin,
 ) -> Float[Tensor, ""]:
     """Mean over pairs i of m(d_ii − c(d of row i at q, d of column i at q)), d Euclidean.
 
-    On unit descriptors d is the reports' √(2(1 − y·y′)). With ``q`` = 0 and the mean this is R1's
-    equation 6, with the minimum HardNet's loss.
+    On unit descriptors d is the reports' √(2(1 − y·y′)). With ``quantile`` = 0 and the mean this
+    is R1's equation 6, with the minimum HardNet's loss.
 
     Args:
         descriptors: anchors and positives, row by row, n at least 2.
-        q: percentile of the n − 1 negatives, 0 = the nearest.
+        quantile: percentile of the n − 1 negatives, 0 = the nearest.
         combine: c, "mean" or "min".
         margin: how an excess is paid.
 
@@ -117,36 +128,42 @@ def pair_triplets(
     """
     anchor, positive = descriptors
     # Every distance grows with the squared one, so it mines the same negatives without a root.
-    mined = negatives_at(pairwise(anchor.detach(), positive.detach(), "squared"), q=q)
-    row = paired(anchor, positive[mined.positive], "euclidean")
-    column = paired(anchor[mined.anchor], positive, "euclidean")
+    mined = percentile_negatives(
+        pairwise_distance(anchor.detach(), positive.detach(), "squared"), quantile=quantile
+    )
+    row = paired_distance(anchor, positive[mined.positive], "euclidean")
+    column = paired_distance(anchor[mined.anchor], positive, "euclidean")
     negative = torch.minimum(row, column) if combine == "min" else (row + column) / 2
-    return pay(paired(anchor, positive, "euclidean") - negative, margin).mean()
+    return margin_loss(paired_distance(anchor, positive, "euclidean") - negative, margin).mean()
 
 
-def contrastive_pairs(
-    descriptors: Float[Tensor, "2 n d"], *, radius: float, negative_share: float
+def contrastive_pair_loss(
+    descriptors: Float[Tensor, "2 n d"], *, margin: float, negative_share: float
 ) -> Float[Tensor, ""]:
     """Contrastive loss of n positive pairs (i, i) and n(n − 1) negative pairs (i, j), n ≥ 2."""
     anchor, positive = descriptors
-    distances = pairwise(anchor, positive, "euclidean")
+    distances = pairwise_distance(anchor, positive, "euclidean")
     others = ~torch.eye(len(anchor), dtype=torch.bool, device=anchor.device)
     # The diagonal pays 0: a mask keeps the shape fixed, an index list would not.
-    apart = torch.relu(radius - distances).square() * others
+    apart = torch.relu(margin - distances).square() * others
     negative = apart.sum() / (len(anchor) * (len(anchor) - 1))
-    return _weighted(paired(anchor, positive, "squared").mean(), negative, negative_share)
+    return _weighted_mean(
+        paired_distance(anchor, positive, "squared").mean(), negative, negative_share
+    )
 
 
-def contrastive_triplets(
-    descriptors: Float[Tensor, "3 n d"], *, radius: float, negative_share: float
+def contrastive_triplet_loss(
+    descriptors: Float[Tensor, "3 n d"], *, margin: float, negative_share: float
 ) -> Float[Tensor, ""]:
     """Contrastive loss of pairs (anchor, positive) and pairs (anchor, negative)."""
     anchor, positive, negative = descriptors
-    apart = torch.relu(radius - paired(anchor, negative, "euclidean")).square()
-    return _weighted(paired(anchor, positive, "squared").mean(), apart.mean(), negative_share)
+    apart = torch.relu(margin - paired_distance(anchor, negative, "euclidean")).square()
+    return _weighted_mean(
+        paired_distance(anchor, positive, "squared").mean(), apart.mean(), negative_share
+    )
 
 
-def _weighted(
+def _weighted_mean(
     positive: Float[Tensor, ""], negative: Float[Tensor, ""], negative_share: float
 ) -> Float[Tensor, ""]:
     """Source: Chopra et al., CVPR 2005; equal shares are the mean over balanced pairs."""

@@ -9,21 +9,21 @@ from torch import Tensor
 from hpsearch.shapes import Bool, Float, Int
 
 
-class Mined(NamedTuple):
+class HardIndices(NamedTuple):
     """Columns chosen for each anchor (row)."""
 
     positive: Int[Tensor, " n"]
     negative: Int[Tensor, " n"]
 
 
-def same_group(n: int, *, views: int, device: torch.device | str = "cpu") -> Bool[Tensor, "n n"]:
+def positive_mask(n: int, *, views: int, device: torch.device | str = "cpu") -> Bool[Tensor, "n n"]:
     """Which of the n = S·K patches of a group-major batch show the same point, K ``views`` each."""
     group = torch.arange(n, device=device) // views
     return group[:, None] == group
 
 
 @torch.no_grad()
-def hardest(distances: Float[Tensor, "n n"], same: Bool[Tensor, "n n"]) -> Mined:
+def batch_hard_indices(distances: Float[Tensor, "n n"], same: Bool[Tensor, "n n"]) -> HardIndices:
     """The farthest positive and the nearest negative of each anchor; the first one where tied.
 
     A patch is its own nearest positive, so it is chosen only where all positives coincide with it.
@@ -32,17 +32,17 @@ def hardest(distances: Float[Tensor, "n n"], same: Bool[Tensor, "n n"]) -> Mined
     """
     positive = distances.masked_fill(~same, -torch.inf).argmax(dim=1)
     negative = distances.masked_fill(same, torch.inf).argmin(dim=1)
-    return Mined(positive, negative)
+    return HardIndices(positive, negative)
 
 
-class Columns(NamedTuple):
+class AllPairIndices(NamedTuple):
     """All positives and all negatives of each anchor (row)."""
 
     positive: Int[Tensor, "n p"]
     negative: Int[Tensor, "n m"]
 
 
-def all_columns(n: int, *, views: int, device: torch.device | str = "cpu") -> Columns:
+def all_pair_indices(n: int, *, views: int, device: torch.device | str = "cpu") -> AllPairIndices:
     """Where a group-major batch of n = S·K patches has its positives and negatives.
 
     Each anchor has K − 1 positives and n − K negatives, so a valid triplet is any of the one with
@@ -52,10 +52,10 @@ def all_columns(n: int, *, views: int, device: torch.device | str = "cpu") -> Co
     start = anchor // views * views
     positive = start + (anchor - start + torch.arange(1, views, device=device)) % views
     negative = (start + torch.arange(views, n, device=device)) % n
-    return Columns(positive, negative)
+    return AllPairIndices(positive, negative)
 
 
-class Negatives(NamedTuple):
+class PercentileIndices(NamedTuple):
     """For each pair i of anchor and positive, another pair's patch on either side."""
 
     positive: Int[Tensor, " n"]
@@ -65,20 +65,20 @@ class Negatives(NamedTuple):
 
 
 @torch.no_grad()
-def negatives_at(distances: Float[Tensor, "n n"], *, q: float) -> Negatives:
-    """The negative at percentile ``q`` of each row and of each column without the diagonal.
+def percentile_negatives(distances: Float[Tensor, "n n"], *, quantile: float) -> PercentileIndices:
+    """The negative at percentile ``quantile`` of each row and of each column without the diagonal.
 
     Args:
         distances: of anchor i to positive j; the diagonal holds the pairs; n at least 2.
-        q: percent of the n − 1 negatives that are nearer, rounded down; 0 = the nearest.
+        quantile: percent of the n − 1 negatives that are nearer, rounded down; 0 = the nearest.
 
     Source: R1, figure 3; the nearest are Mishchuk et al., NeurIPS 2017.
     """
     n = len(distances)
-    rank = math.floor(q * (n - 2) / 100)
+    rank = math.floor(quantile * (n - 2) / 100)
     others = distances.clone().fill_diagonal_(torch.inf)
     if rank == 0:
-        return Negatives(others.argmin(dim=1), others.argmin(dim=0))
+        return PercentileIndices(others.argmin(dim=1), others.argmin(dim=0))
     row = others.kthvalue(rank + 1, dim=1).indices
     column = others.T.contiguous().kthvalue(rank + 1, dim=1).indices
-    return Negatives(row, column)
+    return PercentileIndices(row, column)

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from hpsearch.shapes import Float, Num
 
-PEAK = 255.0
+PEAK_VALUE = 255.0
 
 
 def mean_absolute_error(
@@ -47,23 +47,23 @@ def mean_ssim(restored: Num[Tensor, "n h w"], clean: Num[Tensor, "n h w"]) -> Fl
     Source: Wang et al., IEEE TIP 2004: Gaussian window of 11×11 with σ = 1.5, K = (0.01, 0.03).
     """
     x, y = restored.float().unsqueeze(1), clean.float().unsqueeze(1)
-    window = _gaussian(x.device)
+    window = _gaussian_window(x.device)
     # Second moments of grey levels minus 128 lose fewer digits to the difference below.
     u, v = x - 128, y - 128
     mean_u, mean_v, uu, vv, uv = (functional.conv2d(z, window) for z in (u, v, u * u, v * v, u * v))
     variance = uu - mean_u.square() + vv - mean_v.square()
     covariance = uv - mean_u * mean_v
     mean_x, mean_y = mean_u + 128, mean_v + 128
-    c1, c2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
+    c1, c2 = (0.01 * PEAK_VALUE) ** 2, (0.03 * PEAK_VALUE) ** 2
     light = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
     return (light * (2 * covariance + c2) / (variance + c2)).mean()
 
 
-def _gaussian(device: torch.device) -> Float[Tensor, "1 1 11 11"]:
+def _gaussian_window(device: torch.device) -> Float[Tensor, "1 1 11 11"]:
     line = torch.exp(-torch.arange(-5.0, 6.0, device=device).square() / (2 * 1.5**2))
     window = line[:, None] * line
     return (window / window.sum())[None, None]
 
 
 def _decibels(squared_error: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    return 10 * torch.log10(PEAK**2 / squared_error)
+    return 10 * torch.log10(PEAK_VALUE**2 / squared_error)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from hpsearch import config
-from hpsearch.models.denoisers import DnCNN, FrozenFront, ShallowUNet, UNet, load_weights
+from hpsearch.models.denoisers import DnCNN, FrozenBackbone, ShallowUNet, UNet, load_weights
 from hpsearch.models.descriptors import L2Net
 from hpsearch.models.layers import he_normal_
 
@@ -25,16 +25,18 @@ def build_denoiser(settings: config.Denoiser, *, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):  # torch initialises every layer before we do
         match settings:
             case config.ShallowUNet(width=width):
-                return _initialised(ShallowUNet(width), seed)
+                return _initialized(ShallowUNet(width), seed)
             case config.UNet(levels=levels, channels=channels, convolutions=count):
                 network = UNet(levels=levels, channels=channels, convolutions=count)
-                return _initialised(network, seed)
+                return _initialized(network, seed)
             case config.DnCNN():
-                return _dncnn(settings, seed).predict_nothing_()
+                return _build_dncnn(settings, seed).zero_init_output_()
             case config.DnCNNTransfer(front=shape, weights=path, sha256=sha256, head=head):
-                front = _dncnn(shape, seed)
+                front = _build_dncnn(shape, seed)
                 load_weights(front, path, sha256=sha256)
-                return FrozenFront(front=front, head=_dncnn(head, seed).predict_nothing_())
+                return FrozenBackbone(
+                    front=front, head=_build_dncnn(head, seed).zero_init_output_()
+                )
 
 
 def build_descriptor(settings: config.Descriptor, *, seed: int) -> nn.Module:
@@ -45,13 +47,13 @@ def build_descriptor(settings: config.Descriptor, *, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         match settings:
             case config.L2Net():
-                return _initialised(L2Net(settings), seed)
+                return _initialized(L2Net(settings), seed)
 
 
-def _dncnn(settings: config.DnCNN, seed: int) -> DnCNN:
-    return _initialised(DnCNN(depth=settings.depth, channels=settings.channels), seed)
+def _build_dncnn(settings: config.DnCNN, seed: int) -> DnCNN:
+    return _initialized(DnCNN(depth=settings.depth, channels=settings.channels), seed)
 
 
-def _initialised(network: Network, seed: int) -> Network:
+def _initialized(network: Network, seed: int) -> Network:
     he_normal_(network, generator=torch.Generator().manual_seed(seed))
     return network

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hpsearch.errors import UserError
-from hpsearch.models.layers import pad_after, scaled
+from hpsearch.models.layers import pad_after, scale_channels
 from hpsearch.shapes import Float
 
-GREY = 255.0
+MAX_GRAY = 255.0
 """Grey levels per unit that a network computes in."""
 
 
@@ -30,7 +30,7 @@ class ShallowUNet(nn.Module):
 
     def __init__(self, width: float = 1.0) -> None:
         super().__init__()
-        c1, c2, c3 = (scaled(channels, width=width) for channels in (16, 32, 64))
+        c1, c2, c3 = (scale_channels(channels, width=width) for channels in (16, 32, 64))
         self.first = nn.Conv2d(1, c1, 3, padding=1)
         self.down = nn.Conv2d(c1, c2, 3, padding=1)
         self.up = nn.Conv2d(c2, c3, 2)
@@ -38,12 +38,12 @@ class ShallowUNet(nn.Module):
         self.last = nn.Conv2d(c3, 1, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
-        skip = functional.relu(self.first(x / GREY))
+        skip = functional.relu(self.first(x / MAX_GRAY))
         low = functional.relu(self.down(functional.max_pool2d(skip, 2)))
         high = functional.interpolate(low, scale_factor=2, mode="nearest")
         high = functional.relu(self.up(pad_after(high)))
         high = functional.relu(self.merge(torch.cat([skip, high], dim=1)))
-        return self.last(high) * GREY
+        return self.last(high) * MAX_GRAY
 
 
 class UNet(nn.Module):
@@ -66,16 +66,16 @@ class UNet(nn.Module):
         widths = [channels * 2**level for level in range(levels + 1)]
         inputs = [1, *widths[:-1]]
         self.down = nn.ModuleList(
-            _convolutions(i, o, convolutions) for i, o in zip(inputs, widths, strict=True)
+            _conv_layers(i, o, convolutions) for i, o in zip(inputs, widths, strict=True)
         )
         self.up = nn.ModuleList(nn.Conv2d(2 * width, width, 2) for width in widths[-2::-1])
         self.merge = nn.ModuleList(
-            _convolutions(2 * width, width, convolutions) for width in widths[-2::-1]
+            _conv_layers(2 * width, width, convolutions) for width in widths[-2::-1]
         )
         self.last = nn.Conv2d(channels, 1, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
-        y = self.down[0](x / GREY)
+        y = self.down[0](x / MAX_GRAY)
         skips = []
         for down in self.down[1:]:
             skips.append(y)
@@ -84,10 +84,10 @@ class UNet(nn.Module):
             y = functional.interpolate(y, scale_factor=2, mode="nearest")
             y = functional.relu(up(pad_after(y)))
             y = merge(torch.cat([skips.pop(), y], dim=1))
-        return self.last(y) * GREY
+        return self.last(y) * MAX_GRAY
 
 
-def _convolutions(inputs: int, outputs: int, count: int) -> nn.Sequential:
+def _conv_layers(inputs: int, outputs: int, count: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for number in range(count):
         layers += [nn.Conv2d(outputs if number else inputs, outputs, 3, padding=1), nn.ReLU()]
@@ -120,16 +120,16 @@ class DnCNN(nn.Module):
         self.body = nn.Sequential(first, nn.ReLU(), *middle)
 
     def forward(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
-        return x - GREY * self.last(self.body(x / GREY))
+        return x - MAX_GRAY * self.last(self.body(x / MAX_GRAY))
 
     @torch.no_grad()
-    def predict_nothing_(self) -> "DnCNN":
+    def zero_init_output_(self) -> "DnCNN":
         """Let the network start as the identity: the last weights are 0."""
         self.last.weight.zero_()
         return self
 
 
-class FrozenFront(nn.Module):
+class FrozenBackbone(nn.Module):
     """A trained network whose weights and statistics stay, then one that is trained.
 
     The front stays in evaluation mode whatever mode is set, or its batch normalisation would
@@ -141,7 +141,7 @@ class FrozenFront(nn.Module):
         self.front = front.requires_grad_(False).eval()
         self.head = head
 
-    def train(self, mode: bool = True) -> "FrozenFront":
+    def train(self, mode: bool = True) -> "FrozenBackbone":
         """Set the mode of the head alone."""
         super().train(mode)
         self.front.eval()

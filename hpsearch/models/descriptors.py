@@ -5,25 +5,25 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hpsearch import config
-from hpsearch.models.layers import Dropout, scaled
+from hpsearch.models.layers import Dropout, scale_channels
 from hpsearch.shapes import Float
 
-EPSILON = 1e-3
+BATCH_NORM_EPSILON = 1e-3
 """Of batch normalisation, as in Keras."""
-FLAT = 1e-2
+MIN_PATCH_STD = 1e-2
 """Grey levels added to a patch's standard deviation: without it the rounding of a constant
 patch's mean would be blown up to full contrast; real patches have a deviation above 1."""
-SHORT = 1e-10
+MIN_NORM = 1e-10
 """Added to a squared norm, so that a zero descriptor has a gradient (HardNet's value)."""
 
 
-class Block(nn.Module):
+class ConvBlock(nn.Module):
     """3×3 convolution, batch normalisation, ReLU."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, momentum: float) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
-        self.norm = nn.BatchNorm2d(outputs, eps=EPSILON, momentum=momentum)
+        self.norm = nn.BatchNorm2d(outputs, eps=BATCH_NORM_EPSILON, momentum=momentum)
 
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o g v"]:
         return torch.relu(self.norm(self.conv(x)))
@@ -49,16 +49,18 @@ class L2Net(nn.Module):
 
     def __init__(self, settings: config.L2Net) -> None:
         super().__init__()
-        a, b, c = (scaled(channels, width=settings.width) for channels in (32, 64, 128))
+        a, b, c = (scale_channels(channels, width=settings.width) for channels in (32, 64, 128))
         layers = [(1, a, 1), (a, a, 1), (a, b, 2), (b, b, 1), (b, c, 2), (c, c, 1)]
         momentum = settings.norm_momentum
         self.blocks = nn.Sequential(
-            *(Block(i, o, stride=stride, momentum=momentum) for i, o, stride in layers)
+            *(ConvBlock(i, o, stride=stride, momentum=momentum) for i, o, stride in layers)
         )
         self.dropout = Dropout(settings.dropout)
         self.last = nn.Conv2d(c, settings.dimensions, 8)
         self.final_norm = (
-            nn.BatchNorm1d(settings.dimensions, eps=EPSILON, momentum=momentum, affine=False)
+            nn.BatchNorm1d(
+                settings.dimensions, eps=BATCH_NORM_EPSILON, momentum=momentum, affine=False
+            )
             if settings.final_norm
             else nn.Identity()
         )
@@ -66,10 +68,10 @@ class L2Net(nn.Module):
         self.patch_norm = settings.patch_norm
 
     def forward(self, x: Float[Tensor, "b 1 32 32"]) -> Float[Tensor, "b d"]:
-        x = standardised(x) if self.patch_norm else x
+        x = standardize(x) if self.patch_norm else x
         rows = channels_last_rows(self.blocks(x.flip(2, 3)))
         y = self.final_norm(self._covered(self.dropout(rows)))
-        return normalised(y) if self.unit_norm else y
+        return l2_normalize(y) if self.unit_norm else y
 
     def _covered(self, rows: Float[Tensor, "b n"]) -> Float[Tensor, "b d"]:
         """The last convolution; its kernel covers the map, so it is one product, and faster."""
@@ -77,17 +79,17 @@ class L2Net(nn.Module):
 
 
 def channels_last_rows(maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b hwc"]:
-    """Each map as a row, in the layout that ``Compute.place`` gives, so that nothing is copied."""
+    """Each map as a row, in the layout of ``Compute.to_device``, so that nothing is copied."""
     return maps.permute(0, 2, 3, 1).flatten(1)
 
 
-def standardised(x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+def standardize(x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
     """Each patch minus its mean, divided by its standard deviation; a constant patch gives 0."""
     std, mean = torch.std_mean(x, dim=(2, 3), keepdim=True)
-    return (x - mean) / (std + FLAT)
+    return (x - mean) / (std + MIN_PATCH_STD)
 
 
-def normalised(y: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+def l2_normalize(y: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
     """Each row divided by its Euclidean norm, in float32 or better; a zero row stays 0."""
     wide = y.float() if y.dtype in (torch.bfloat16, torch.float16) else y
-    return wide * torch.rsqrt(wide.square().sum(dim=1, keepdim=True) + SHORT)
+    return wide * torch.rsqrt(wide.square().sum(dim=1, keepdim=True) + MIN_NORM)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hpsearch.errors import UserError
-from hpsearch.models.descriptors import normalised
+from hpsearch.models.descriptors import l2_normalize
 from hpsearch.models.pipeline import Pipeline
 from hpsearch.shapes import Float, Num
 
@@ -31,21 +31,23 @@ class Ensemble(nn.Module):
         unit_norm: whether the result is scaled to unit length again.
     """
 
-    def __init__(self, members: Sequence[Pipeline], *, dimensions: int, unit_norm: bool) -> None:
+    def __init__(
+        self, members: Sequence[Pipeline], *, descriptor_dim: int, unit_norm: bool
+    ) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
-        width = sum(length(member) for member in members)
+        width = sum(output_dim(member) for member in members)
         with torch.random.fork_rng(devices=[]):  # its weights are replaced
-            self.combine = nn.Linear(width, dimensions)
+            self.combine = nn.Linear(width, descriptor_dim)
         self.unit_norm = unit_norm
 
     def forward(self, patches: Num[Tensor, "n 32 32"]) -> Float[Tensor, "n d"]:
-        y = self.combine(self.side_by_side(patches))
-        return normalised(y) if self.unit_norm else y
+        y = self.combine(self.concat_descriptors(patches))
+        return l2_normalize(y) if self.unit_norm else y
 
-    def side_by_side(self, patches: Num[Tensor, "n 32 32"]) -> Float[Tensor, "n w"]:
+    def concat_descriptors(self, patches: Num[Tensor, "n 32 32"]) -> Float[Tensor, "n w"]:
         """The members' unit descriptors as one row of unit length."""
-        rows = [normalised(member(patches)) for member in self.members]
+        rows = [l2_normalize(member(patches)) for member in self.members]
         return torch.cat(rows, dim=1) * len(rows) ** -0.5
 
 
@@ -54,7 +56,7 @@ class Projection(NamedTuple):
 
     directions: Float[np.ndarray, "d w"]
     offset: Float[np.ndarray, " d"]
-    kept: float
+    explained_variance: float
     """Share of the variance that is kept, in (0, 1]."""
 
 
@@ -64,65 +66,65 @@ def mean_of(members: Sequence[Pipeline]) -> Ensemble:
     Raises:
         UserError: if their lengths differ.
     """
-    lengths = [length(member) for member in members]
+    lengths = [output_dim(member) for member in members]
     if len(set(lengths)) > 1:
         shown = ", ".join(map(str, lengths))
         raise UserError(f"descriptors of {shown} numbers have no mean; use --combine concatenate")
-    ensemble = Ensemble(members, dimensions=lengths[0], unit_norm=True)
+    ensemble = Ensemble(members, descriptor_dim=lengths[0], unit_norm=True)
     every = torch.eye(lengths[0]).repeat(1, len(members)) * len(members) ** -0.5
-    return _filled(ensemble, every, torch.zeros(lengths[0]))
+    return _with_projection(ensemble, every, torch.zeros(lengths[0]))
 
 
-def projected(
-    members: Sequence[Pipeline], rows: Float[np.ndarray, "n w"], *, dimensions: int
+def pca_ensemble(
+    members: Sequence[Pipeline], rows: Float[np.ndarray, "n w"], *, descriptor_dim: int
 ) -> tuple[Ensemble, float]:
     """The members side by side, on the directions in which ``rows`` vary most; the share kept.
 
     Args:
         members: the pipelines that ``rows`` are of.
-        rows: what ``Ensemble.side_by_side`` gives for training patches.
-        dimensions: of the result, at most the rows' width.
+        rows: what ``Ensemble.concat_descriptors`` gives for training patches.
+        descriptor_dim: of the result, at most the rows' width.
     """
-    found = principal_directions(rows, dimensions=dimensions)
-    ensemble = Ensemble(members, dimensions=dimensions, unit_norm=False)
+    found = principal_directions(rows, descriptor_dim=descriptor_dim)
+    ensemble = Ensemble(members, descriptor_dim=descriptor_dim, unit_norm=False)
     directions, offset = (torch.from_numpy(x.astype(np.float32)) for x in found[:2])
-    return _filled(ensemble, directions, offset), found.kept
+    return _with_projection(ensemble, directions, offset), found.explained_variance
 
 
-def principal_directions(rows: Float[np.ndarray, "n w"], *, dimensions: int) -> Projection:
+def principal_directions(rows: Float[np.ndarray, "n w"], *, descriptor_dim: int) -> Projection:
     """Principal component analysis by the covariance, in float64.
 
     Raises:
         UserError: if there are more dimensions than numbers in a row, or fewer rows than that.
     """
-    if not dimensions <= rows.shape[1]:
+    if not descriptor_dim <= rows.shape[1]:
         raise UserError(
-            f"{rows.shape[1]} numbers cannot be projected on {dimensions}; lower --dimensions"
+            f"{rows.shape[1]} numbers cannot be projected on {descriptor_dim}; lower --dimensions"
         )
-    if len(rows) <= dimensions:
+    if len(rows) <= descriptor_dim:
         raise UserError(
-            f"{len(rows)} training patches do not say {dimensions} directions; give more data"
+            f"{len(rows)} training patches do not say {descriptor_dim} directions; give more data"
         )
     wide = rows.astype(np.float64)
     mean = wide.mean(axis=0)
     covariance = np.cov(wide, rowvar=False)
     variance, vectors = np.linalg.eigh(covariance)  # ascending
-    directions = vectors[:, ::-1][:, :dimensions].T
+    directions = vectors[:, ::-1][:, :descriptor_dim].T
     # The sign of an eigenvector is arbitrary: without a rule it could change with the library.
-    directions *= np.sign(directions[np.arange(dimensions), np.abs(directions).argmax(axis=1)])[
+    directions *= np.sign(directions[np.arange(descriptor_dim), np.abs(directions).argmax(axis=1)])[
         :, None
     ]
-    kept = float(variance[::-1][:dimensions].sum() / variance.sum())
+    kept = float(variance[::-1][:descriptor_dim].sum() / variance.sum())
     return Projection(directions, -directions @ mean, kept)
 
 
-def length(member: nn.Module) -> int:
+def output_dim(member: nn.Module) -> int:
     """Numbers in a pipeline's descriptor."""
     with torch.no_grad():
         return member.eval()(torch.zeros(1, 32, 32)).shape[1]
 
 
-def _filled(
+def _with_projection(
     ensemble: Ensemble, directions: Float[Tensor, "d w"], offset: Float[Tensor, " d"]
 ) -> Ensemble:
     with torch.no_grad():

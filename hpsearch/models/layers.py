@@ -17,7 +17,7 @@ DROPOUT_RESOLUTION = 2**16
 """Of the uniform numbers that a dropout mask on a CPU is drawn from."""
 
 
-def scaled(channels: int, *, width: float) -> int:
+def scale_channels(channels: int, *, width: float) -> int:
     """``channels`` times a width factor, at least 1."""
     return max(1, round(channels * width))
 

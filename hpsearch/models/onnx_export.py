@@ -15,27 +15,27 @@ from hpsearch.errors import UserError
 from hpsearch.models.serialization import SIDE
 from hpsearch.shapes import Float
 
-PARITY = 1e-4
+MAX_PARITY_DIFFERENCE = 1e-4
 """Largest difference from the pipeline that any number of a descriptor may have."""
-NEEDED = ("onnx", "onnxruntime", "onnxscript")
-BATCHES = (1, 2, 65)
+REQUIRED_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+PARITY_BATCHES = (1, 2, 65)
 """Of what the two are compared on: one, the exported one, more than a block."""
 
 
-def refuse_without_onnx() -> None:
+def require_onnx() -> None:
     """Make sure that what exporting needs is installed.
 
     Raises:
         UserError: if it is not.
     """
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    missing = [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
             f"exporting needs {', '.join(missing)}; install with: pip install 'hpsearch[onnx]'"
         )
 
 
-def export_onnx(pipeline: nn.Module, path: Path, *, facts: dict[str, str]) -> float:
+def export_onnx(pipeline: nn.Module, path: Path, *, metadata: dict[str, str]) -> float:
     """Write a pipeline to ``path``; the largest difference that onnxruntime's descriptors have.
 
     The file takes ``patches``, float32 (n, 32, 32) in grey levels 0…255, n any number, and gives
@@ -44,12 +44,12 @@ def export_onnx(pipeline: nn.Module, path: Path, *, facts: dict[str, str]) -> fl
     Args:
         pipeline: on the CPU.
         path: the file to write.
-        facts: kept in the file's metadata.
+        metadata: kept in the file's metadata.
 
     Raises:
-        UserError: if the two differ by more than ``PARITY``.
+        UserError: if the two differ by more than ``MAX_PARITY_DIFFERENCE``.
     """
-    with _quiet():
+    with _suppress_exporter_warnings():
         program = torch.onnx.export(
             pipeline.eval(),
             (torch.zeros(2, SIDE, SIDE),),
@@ -63,25 +63,26 @@ def export_onnx(pipeline: nn.Module, path: Path, *, facts: dict[str, str]) -> fl
             verbose=False,
         )
         assert program is not None, "the exporter that returns a program was asked for"
-        program.model.metadata_props.update(facts)
+        program.model.metadata_props.update(metadata)
         program.save(path, external_data=False)
-    found = difference(pipeline, path)
-    if not found <= PARITY:  # NaN is no parity either
+    found = max_difference(pipeline, path)
+    if not found <= MAX_PARITY_DIFFERENCE:  # NaN is no parity either
         raise UserError(
-            f"the exported network differs from the pipeline by {found:.1e}, more than {PARITY:g}, "
+            f"the exported network differs from the pipeline by {found:.1e}, more than "
+            f"{MAX_PARITY_DIFFERENCE:g}, "
             "and is not kept; use the model through hpsearch or MLflow"
         )
     return found
 
 
-def difference(pipeline: nn.Module, path: Path) -> float:
+def max_difference(pipeline: nn.Module, path: Path) -> float:
     """Largest absolute difference between an ONNX file and a pipeline, over several batches."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     found = []
-    for number in BATCHES:
-        patches = trial_patches(number)
+    for number in PARITY_BATCHES:
+        patches = parity_patches(number)
         with torch.inference_mode():
             expected = pipeline(torch.from_numpy(patches)).numpy()
         (given,) = session.run(["descriptors"], {"patches": patches})
@@ -89,7 +90,7 @@ def difference(pipeline: nn.Module, path: Path) -> float:
     return float(np.max(found))
 
 
-def trial_patches(number: int) -> Float[np.ndarray, "n 32 32"]:
+def parity_patches(number: int) -> Float[np.ndarray, "n 32 32"]:
     """Patches of every kind, in whole grey levels: noise, ramps, edges, and flat ones, black first.
 
     The mean of a flat patch between two levels is rounded, and what is left of the patch without it
@@ -109,7 +110,7 @@ def trial_patches(number: int) -> Float[np.ndarray, "n 32 32"]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _suppress_exporter_warnings() -> Iterator[None]:
     """Without the exporter's remarks on its own deprecations and on packages nobody asked for."""
     log = logging.getLogger("torch.onnx")
     level = log.level

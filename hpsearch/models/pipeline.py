@@ -57,9 +57,9 @@ def describe(
     """
     if not len(patches):
         raise ValueError("there are no patches to describe; give at least one")
-    with _evaluating(pipeline):
+    with _eval_mode(pipeline):
         return torch.cat(
-            [pipeline(x).float().cpu() for x in _parts(patches, batch, device)]
+            [pipeline(x).float().cpu() for x in _batches(patches, batch, device)]
         ).numpy()
 
 
@@ -85,9 +85,9 @@ def denoise(
     if not len(patches):
         raise ValueError("there are no patches to denoise; give at least one")
     out = np.empty_like(patches)
-    with _evaluating(denoiser):
+    with _eval_mode(denoiser):
         start = 0
-        for x in _parts(patches, batch, device):
+        for x in _batches(patches, batch, device):
             clean = denoiser(x.to(torch.float32).unsqueeze(1)).squeeze(1)
             stop = start + len(x)
             out[start:stop] = clean.float().round().clamp(0, 255).to(torch.uint8).cpu().numpy()
@@ -95,7 +95,7 @@ def denoise(
     return out
 
 
-def _parts(
+def _batches(
     patches: UInt8[np.ndarray, "n 32 32"], batch: int, device: torch.device | str
 ) -> Iterator[UInt8[Tensor, "b 32 32"]]:
     for start in range(0, len(patches), batch):
@@ -104,7 +104,7 @@ def _parts(
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def _eval_mode(network: nn.Module) -> Iterator[None]:
     """Evaluation mode inside; afterwards every module's own mode, frozen parts included."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()

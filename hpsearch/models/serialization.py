@@ -12,7 +12,7 @@ import torch
 from pydantic import Field, TypeAdapter
 from torch import nn
 
-from hpsearch.config.base import Setting
+from hpsearch.config.base import FrozenConfig
 from hpsearch.config.networks import AnyDenoiser, AnyDescriptor, Denoiser, DnCNNTransfer
 from hpsearch.errors import UserError
 from hpsearch.models import denoisers
@@ -23,12 +23,12 @@ from hpsearch.patch_views import SIDE
 from hpsearch.schema import NewerSchema, from_json, to_json
 from hpsearch.shapes import Float, Num
 
-SETTINGS, WEIGHTS = "pipeline.json", "weights.pt"
-ON_A_CORE = 64
+SPEC_FILE, WEIGHTS_FILE = "pipeline.json", "weights.pt"
+CPU_BATCH = 64
 """Patches a forward pass on a CPU: the maps of more of them leave a core's cache."""
 
 
-class Recipe(Setting):
+class PipelineSpec(FrozenConfig):
     """Which networks a saved pipeline consists of."""
 
     version: Literal[1] = Field(default=1, exclude=True)
@@ -37,25 +37,25 @@ class Recipe(Setting):
     descriptor: AnyDescriptor
 
 
-class EnsembleRecipe(Setting):
+class EnsembleSpec(FrozenConfig):
     """Which pipelines a saved ensemble consists of, and how they are combined."""
 
     version: Literal[1] = Field(default=1, exclude=True)
-    """As of ``Recipe``."""
-    members: tuple[Recipe, ...] = Field(min_length=2)
+    """As of ``PipelineSpec``."""
+    members: tuple[PipelineSpec, ...] = Field(min_length=2)
     combine: Combine
     dimensions: int = Field(ge=2)
 
 
-AnyRecipe = Recipe | EnsembleRecipe
-RECIPES: TypeAdapter[AnyRecipe] = TypeAdapter(AnyRecipe)
+AnySpec = PipelineSpec | EnsembleSpec
+SPEC_ADAPTER: TypeAdapter[AnySpec] = TypeAdapter(AnySpec)
 
 
-def save_pipeline(pipeline: nn.Module, recipe: AnyRecipe, folder: Path) -> None:
+def save_pipeline(pipeline: nn.Module, spec: AnySpec, folder: Path) -> None:
     """Write settings and weights into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SETTINGS).write_text(to_json(recipe.model_dump(mode="json"), indent=1))
-    torch.save({name: x.cpu() for name, x in pipeline.state_dict().items()}, folder / WEIGHTS)
+    (folder / SPEC_FILE).write_text(to_json(spec.model_dump(mode="json"), indent=1))
+    torch.save({name: x.cpu() for name, x in pipeline.state_dict().items()}, folder / WEIGHTS_FILE)
 
 
 def load_pipeline(folder: Path) -> Pipeline | Ensemble:
@@ -65,8 +65,8 @@ def load_pipeline(folder: Path) -> Pipeline | Ensemble:
         UserError: if it was written by another version, is damaged, or holds anything but weights.
     """
     try:
-        pipeline = _blank(read_recipe(folder))
-        weights = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
+        pipeline = _uninitialized(read_spec(folder))
+        weights = torch.load(folder / WEIGHTS_FILE, map_location="cpu", weights_only=True)
         pipeline.load_state_dict(weights)
     except NewerSchema:
         raise
@@ -79,17 +79,17 @@ def load_pipeline(folder: Path) -> Pipeline | Ensemble:
     return pipeline.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def read_recipe(folder: Path) -> AnyRecipe:
+def read_spec(folder: Path) -> AnySpec:
     """Which networks the pipeline in ``folder`` consists of.
 
     Raises:
         OSError, ValueError: if there is none.
     """
-    path = folder / SETTINGS
-    return RECIPES.validate_python(from_json(path.read_text(), path))
+    path = folder / SPEC_FILE
+    return SPEC_ADAPTER.validate_python(from_json(path.read_text(), path))
 
 
-class ServedPipeline:
+class PyfuncModel:
     """What ``mlflow.pyfunc`` calls."""
 
     def __init__(self, pipeline: Pipeline | Ensemble) -> None:
@@ -103,7 +103,7 @@ class ServedPipeline:
         """
         if isinstance(model_input, dict) and len(model_input) == 1:
             (model_input,) = model_input.values()
-        return describe_any(self.pipeline, checked(as_array(model_input)))
+        return describe_any(self.pipeline, validate_patches(as_array(model_input)))
 
 
 def describe_any(
@@ -113,7 +113,7 @@ def describe_any(
     if not len(patches):
         one = describe(pipeline, np.zeros((1, SIDE, SIDE), np.uint8), device=device or "cpu")
         return one[:0]
-    batch = ON_A_CORE if device is None or device.type == "cpu" else 1024
+    batch = CPU_BATCH if device is None or device.type == "cpu" else 1024
     return describe(pipeline, patches, batch=batch, device=device or "cpu")
 
 
@@ -132,7 +132,9 @@ def as_array(numbers: Any) -> Num[np.ndarray, "..."]:
         ) from error
 
 
-def checked(patches: Num[np.ndarray, "..."], *, first: int = 0) -> Num[np.ndarray, "n 32 32"]:
+def validate_patches(
+    patches: Num[np.ndarray, "..."], *, first: int = 0
+) -> Num[np.ndarray, "n 32 32"]:
     """Patches as uint8 or float32.
 
     Args:
@@ -151,7 +153,7 @@ def checked(patches: Num[np.ndarray, "..."], *, first: int = 0) -> Num[np.ndarra
     low, high = float(numbers.min()), float(numbers.max())  # NaN if there is any
     if not (low >= 0 and high <= 255):
         raise UserError(
-            f"patches must be grey levels 0…255, but hold {_wrong(numbers, first)}; "
+            f"patches must be grey levels 0…255, but hold {_first_invalid(numbers, first)}; "
             "scale them first"
         )
     if 0 < high <= 1 and not np.array_equal(numbers, numbers.round()):
@@ -170,40 +172,40 @@ def _as_float32(patches: np.ndarray) -> Float[np.ndarray, "n 32 32"]:
         raise UserError("patches must be numbers, got something else; mend the rows") from error
 
 
-def _wrong(numbers: Float[np.ndarray, "n 32 32"], first: int) -> str:
+def _first_invalid(numbers: Float[np.ndarray, "n 32 32"], first: int) -> str:
     """The first value that is no grey level, and where."""
     bad = ~((numbers >= 0) & (numbers <= 255))
     patch, row, column = (int(i[0]) for i in bad.nonzero())
     return f"{numbers[patch, row, column]:g} in patch {first + patch}, row {row}, column {column}"
 
 
-def _blank(recipe: AnyRecipe) -> Pipeline | Ensemble:
+def _uninitialized(spec: AnySpec) -> Pipeline | Ensemble:
     """The networks with weights that are still to be filled in; no file is read."""
-    if isinstance(recipe, EnsembleRecipe):
+    if isinstance(spec, EnsembleSpec):
         return Ensemble(
-            [_pipeline(member) for member in recipe.members],
-            dimensions=recipe.dimensions,
-            unit_norm=recipe.combine == "mean",
+            [_build_pipeline(member) for member in spec.members],
+            descriptor_dim=spec.dimensions,
+            unit_norm=spec.combine == "mean",
         )
-    return _pipeline(recipe)
+    return _build_pipeline(spec)
 
 
-def _pipeline(recipe: Recipe) -> Pipeline:
-    denoiser = None if recipe.denoiser is None else _denoiser(recipe.denoiser)
-    return Pipeline(denoiser=denoiser, descriptor=build_descriptor(recipe.descriptor, seed=0))
+def _build_pipeline(spec: PipelineSpec) -> Pipeline:
+    denoiser = None if spec.denoiser is None else _build_denoiser(spec.denoiser)
+    return Pipeline(denoiser=denoiser, descriptor=build_descriptor(spec.descriptor, seed=0))
 
 
-def _denoiser(settings: Denoiser) -> nn.Module:
+def _build_denoiser(settings: Denoiser) -> nn.Module:
     """A denoiser; the front of a transferred one comes with the other weights, not from its file.
 
     That file lay where the model was trained, and need not exist here.
     """
     if isinstance(settings, DnCNNTransfer):
         front = build_denoiser(settings.front, seed=0)
-        return denoisers.FrozenFront(front=front, head=build_denoiser(settings.head, seed=0))
+        return denoisers.FrozenBackbone(front=front, head=build_denoiser(settings.head, seed=0))
     return build_denoiser(settings, seed=0)
 
 
-def _load_pyfunc(data_path: str) -> ServedPipeline:
+def _load_pyfunc(data_path: str) -> PyfuncModel:
     """Entry point that MLflow looks for in a loader module."""
-    return ServedPipeline(load_pipeline(Path(data_path)))
+    return PyfuncModel(load_pipeline(Path(data_path)))

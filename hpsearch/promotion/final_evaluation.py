@@ -5,30 +5,30 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from hpsearch.atomic_files import write_whole
+from hpsearch.atomic_files import write_atomic
 from hpsearch.config import Denoised, TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
-from hpsearch.evaluation.baselines import normalised_pixels
-from hpsearch.execution.resumable_trial import Post, checkpointed
-from hpsearch.models.serialization import Recipe
-from hpsearch.promotion.score_cache import Gradebook, one_thread
+from hpsearch.evaluation.baselines import pixel_descriptor
+from hpsearch.execution.resumable_trial import CheckpointHooks, run_with_checkpoints
+from hpsearch.models.serialization import PipelineSpec
+from hpsearch.promotion.score_cache import ScoreCache, single_threaded
 from hpsearch.schema import from_json, to_json
 from hpsearch.search.objective import Objective
-from hpsearch.search.outcome import guarded, outcome
+from hpsearch.search.outcome import final_status, to_result
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.run_state import Run
-from hpsearch.training.trial import Trial, prepare_trial
-from hpsearch.training.validation import judge_function
+from hpsearch.training.trial import TrainingRun, build_trial
+from hpsearch.training.validation import evaluate_function
 from hpsearch.untrusted import reading
 
-BASELINE, PIXELS = "baseline", "pixels 16×16"
-SCORES = "test_scores.json"
+BASELINE_NAME, PIXELS_NAME = "baseline", "pixels 16×16"
+SCORES_FILE = "test_scores.json"
 
 
-def pixels(patches: np.ndarray) -> np.ndarray:
+def pixel_baseline(patches: np.ndarray) -> np.ndarray:
     """The classical yardstick: normalised 16×16 pixels of patches (uint8, n×32×32)."""
-    return normalised_pixels(torch.from_numpy(patches)).numpy()
+    return pixel_descriptor(torch.from_numpy(patches)).numpy()
 
 
 def best_run(runs: list[Run], objective: Objective) -> Run:
@@ -46,13 +46,13 @@ def best_run(runs: list[Run], objective: Objective) -> Run:
     return pick(completed, key=lambda run: run.reports[-1]["objective"])
 
 
-def trained(run: Run, folder: SearchFolder) -> Trial:
+def load_trained(run: Run, folder: SearchFolder) -> TrainingRun:
     """A run's networks as they were at its last checkpoint.
 
     Raises:
         UserError: if the checkpoint is gone.
     """
-    trial = prepare_trial(run.config, folder.job())
+    trial = build_trial(run.config, folder.environment())
     trial.load(folder.trials / run.id)
     return trial
 
@@ -62,37 +62,37 @@ def train_baseline(folder: SearchFolder) -> Run:
 
     One that was killed goes on from its checkpoint; one that is done is not trained again.
     """
-    done = [run for run in folder.runs() if run.id == BASELINE and run.status == "completed"]
+    done = [run for run in folder.runs() if run.id == BASELINE_NAME and run.status == "completed"]
     if done:
         return done[0]
-    search, ledger = folder.search(), folder.ledger
+    search, event_log = folder.search(), folder.event_log
     config = search.baseline.model_dump(mode="json")
-    ledger.append("start", trial=BASELINE, number=-1, kind="yardstick", config=config)
-    with one_thread():
-        post = Post(
-            folder.trials / BASELINE,
-            anew=lambda why: ledger.append("anew", trial=BASELINE, reason=why),
+    event_log.append("start", trial=BASELINE_NAME, number=-1, kind="yardstick", config=config)
+    with single_threaded():
+        post = CheckpointHooks(
+            folder.trials / BASELINE_NAME,
+            on_restart=lambda why: event_log.append("anew", trial=BASELINE_NAME, reason=why),
         )
-        for report in checkpointed(search.baseline, folder.job(), post):
-            result = guarded(report, search.objective)
-            said = {key: result[key] for key in ("seen", "objective", "metrics")}
-            ledger.append("report", trial=BASELINE, **said)
+        for report in run_with_checkpoints(search.baseline, folder.environment(), post):
+            result = to_result(report, search.objective)
+            last_report = {key: result[key] for key in ("seen", "objective", "metrics")}
+            event_log.append("report", trial=BASELINE_NAME, **last_report)
             if report.status != "running":
-                status, reason = outcome(result)
-                ledger.append("end", trial=BASELINE, status=status, reason=reason)
-    return next(run for run in folder.runs() if run.id == BASELINE)
+                status, reason = final_status(result)
+                event_log.append("end", trial=BASELINE_NAME, status=status, reason=reason)
+    return next(run for run in folder.runs() if run.id == BASELINE_NAME)
 
 
-def judge_all(folder: SearchFolder, winner: Run, baseline: Run) -> dict[str, Scores]:
+def evaluate_on_test(folder: SearchFolder, winner: Run, baseline: Run) -> dict[str, Scores]:
     """Test scores of the winner, the baseline and normalised pixels, on the same patches."""
-    book, noisy = Gradebook.of(folder), winner.config.evaluate_on == "noisy"
+    score_cache, noisy = ScoreCache.for_search(folder), winner.config.evaluate_on == "noisy"
     scores = {
-        run.label: book.scores(
-            trained(run, folder).pipeline(), noisy=noisy, who=f"{folder.name}/{run.label}"
+        run.label: score_cache.scores(
+            load_trained(run, folder).pipeline(), noisy=noisy, name=f"{folder.name}/{run.label}"
         )
         for run in (winner, baseline)
     }
-    scores[PIXELS] = judge_function(pixels, book.test, noisy=noisy)
+    scores[PIXELS_NAME] = evaluate_function(pixel_baseline, score_cache.test_set, noisy=noisy)
     save_scores(folder, scores)
     return scores
 
@@ -100,12 +100,12 @@ def judge_all(folder: SearchFolder, winner: Run, baseline: Run) -> dict[str, Sco
 def save_scores(folder: SearchFolder, scores: Mapping[str, Scores]) -> None:
     """Write down what was scored on test, by name."""
     text = to_json({name: found.to_dict() for name, found in scores.items()})
-    write_whole(folder.path / SCORES, text)
+    write_atomic(folder.path / SCORES_FILE, text)
 
 
 def load_scores(folder: SearchFolder) -> dict[str, Scores]:
     """Test scores that a finished search wrote down; empty if it has not finished."""
-    path = folder.path / SCORES
+    path = folder.path / SCORES_FILE
     if not path.exists():
         return {}
     with reading(path, "record of test scores", "restore it from a copy"):
@@ -113,7 +113,7 @@ def load_scores(folder: SearchFolder) -> dict[str, Scores]:
         return {name: Scores.from_dict(values) for name, values in found.items()}
 
 
-def recipe(config: TrialConfig) -> Recipe:
+def pipeline_spec(config: TrialConfig) -> PipelineSpec:
     """Which networks a trial's pipeline consists of."""
     denoiser = config.input.denoiser.network if isinstance(config.input, Denoised) else None
-    return Recipe(denoiser=denoiser, descriptor=config.descriptor)
+    return PipelineSpec(denoiser=denoiser, descriptor=config.descriptor)

@@ -10,138 +10,148 @@ import numpy as np
 from torch import nn
 
 from hpsearch.data.patch_store import PatchStore
-from hpsearch.data.splits import TESTS, Split
+from hpsearch.data.splits import TEST_SEQUENCES, TrialSplit
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores, Tasks, evaluate, read_tasks
 from hpsearch.evaluation.descriptor_io import read_descriptors
 from hpsearch.models import Pipeline
 from hpsearch.models.ensemble import Ensemble
-from hpsearch.models.serialization import SETTINGS, describe_any, load_pipeline
-from hpsearch.promotion.final_evaluation import pixels, trained
+from hpsearch.models.serialization import SPEC_FILE, describe_any, load_pipeline
+from hpsearch.promotion.final_evaluation import load_trained, pixel_baseline
 from hpsearch.search.workspace import Workspace
 from hpsearch.shapes import Float, UInt8
 from hpsearch.tracking.model_artifact import load_descriptor
-from hpsearch.tracking.model_registry import quieten_mlflow
+from hpsearch.tracking.model_registry import configure_mlflow_logging
 from hpsearch.tracking.run_state import Run
 from hpsearch.training.devices import choose_device
-from hpsearch.training.trial import CHECKPOINT
-from hpsearch.training.validation import Scored, judged_part
+from hpsearch.training.trial import CHECKPOINT_FILE
+from hpsearch.training.validation import EvaluationSet, build_test_set
 
-Input = Literal["noisy", "clean"]
+InputKind = Literal["noisy", "clean"]
 Describe = Callable[[UInt8[np.ndarray, "n 32 32"]], Float[np.ndarray, "n d"]]
 
 
 @dataclass(frozen=True, eq=False)
-class Examinee:
+class EvaluatedModel:
     """A model, as functions of patches."""
 
     name: str
-    whole: Describe
-    alone: Describe | None = None
+    pipeline: Describe
+    without_denoiser: Describe | None = None
     """The descriptor without the denoiser in front of it, if there is one."""
 
-    def ways(self, given: Input) -> Iterator[tuple[str, Describe]]:
+    def variants(self, input_kind: InputKind) -> Iterator[tuple[str, Describe]]:
         """What the descriptor sees when patches are given, and the function that goes with it.
 
         The descriptor sees ``denoised`` for noisy patches, ``clean, denoised`` for clean ones (what
         the denoiser costs where there is no noise), and without a denoiser the patches as given.
         """
-        if self.alone is None:
-            yield given, self.whole
+        if self.without_denoiser is None:
+            yield input_kind, self.pipeline
             return
-        yield "denoised" if given == "noisy" else "clean, denoised", self.whole
-        yield given, self.alone
+        yield "denoised" if input_kind == "noisy" else "clean, denoised", self.pipeline
+        yield input_kind, self.without_denoiser
 
 
-def examinee(words: str, workspace: Workspace, *, uri: str | None = None) -> Examinee:
-    """What ``pipeline_of`` finds, as functions of patches.
+def load_model_functions(
+    ref: str, workspace: Workspace, *, uri: str | None = None
+) -> EvaluatedModel:
+    """What ``load_pipeline_by_ref`` finds, as functions of patches.
 
     Raises:
         UserError: if it finds nothing, or it cannot be loaded.
     """
-    return of_pipeline(words, pipeline_of(words, workspace, uri=uri))
+    return from_pipeline(ref, load_pipeline_by_ref(ref, workspace, uri=uri))
 
 
-def pipeline_of(words: str, workspace: Workspace, *, uri: str | None = None) -> Pipeline | Ensemble:
+def load_pipeline_by_ref(
+    ref: str, workspace: Workspace, *, uri: str | None = None
+) -> Pipeline | Ensemble:
     """``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, a folder, or ``SEARCH/TRIAL``.
 
     Raises:
         UserError: if it is none of these, or cannot be loaded.
     """
-    if words.startswith("models:/"):
-        quieten_mlflow()
-        return load_descriptor(words, workspace.tracking(uri).uri).pipeline
-    if (Path(words) / SETTINGS).is_file():
-        return load_pipeline(Path(words))
-    name, _, trial = words.partition("/")
+    if ref.startswith("models:/"):
+        configure_mlflow_logging()
+        return load_descriptor(ref, workspace.tracking(uri).uri).pipeline
+    if (Path(ref) / SPEC_FILE).is_file():
+        return load_pipeline(Path(ref))
+    name, _, trial = ref.partition("/")
     if trial and name in workspace.searches():
         folder = workspace.open(name)
-        run = _run(folder.runs(), trial, search=name)
-        if not (folder.trials / run.id / CHECKPOINT).exists():
+        run = _find_run(folder.runs(), trial, search=name)
+        if not (folder.trials / run.id / CHECKPOINT_FILE).exists():
             raise UserError(
                 f"trial {trial} of search {name!r} has no checkpoint in {folder.trials}; train it "
                 "again with `hpsearch train`, whose JSON stands in its MLflow run"
             )
-        return trained(run, folder).pipeline()
+        return load_trained(run, folder).pipeline()
     known = ", ".join(workspace.searches()[-3:]) or "none yet"
     raise UserError(
-        f"{words!r} is no model: give models:/NAME@ALIAS, a folder that `hpsearch train` made, "
+        f"{ref!r} is no model: give models:/NAME@ALIAS, a folder that `hpsearch train` made, "
         f"SEARCH/TRIAL of a search in {workspace.home} (there are: {known}), or a folder of "
         "descriptors DESC/SEQUENCE/VIEW.csv"
     )
 
 
-def of_pipeline(name: str, pipeline: Pipeline | Ensemble) -> Examinee:
+def from_pipeline(name: str, pipeline: Pipeline | Ensemble) -> EvaluatedModel:
     """A pipeline, with its descriptor alone if it has a denoiser."""
     bare = None
     if isinstance(pipeline, Pipeline) and pipeline.denoiser is not None:
         bare = Pipeline(denoiser=None, descriptor=pipeline.descriptor)
-    return Examinee(name, _function(pipeline), None if bare is None else _function(bare))
+    return EvaluatedModel(
+        name, _as_function(pipeline), None if bare is None else _as_function(bare)
+    )
 
 
-def yardsticks() -> Iterator[Examinee]:
+def classical_baselines() -> Iterator[EvaluatedModel]:
     """Normalised pixels, SIFT and RootSIFT."""
     from hpsearch.evaluation.baselines import root_sift, sift  # not on a bare worker
 
-    yield Examinee("pixels 16×16", pixels)
-    yield Examinee("SIFT", sift)
-    yield Examinee("RootSIFT", root_sift)
+    yield EvaluatedModel("pixels 16×16", pixel_baseline)
+    yield EvaluatedModel("SIFT", sift)
+    yield EvaluatedModel("RootSIFT", root_sift)
 
 
-def exam(store: PatchStore, split: Split, tasks: Path | None) -> Scored:
+def load_test_set(store: PatchStore, split: TrialSplit, tasks: Path | None) -> EvaluationSet:
     """The test sequences, with the official task lists or with lists drawn from the store.
 
     Raises:
         UserError: naming file and line, if a list points outside these sequences.
     """
     if tasks is None:
-        return judged_part(store, split)
+        return build_test_set(store, split)
     patches = store.part(split, "test")
     lists = read_tasks(tasks, split.name, names=patches.names, counts=patches.counts)
-    return Scored(patches, np.arange(len(patches)), lists)
+    return EvaluationSet(patches, np.arange(len(patches)), lists)
 
 
-def examine(who: Examinee, test: Scored, given: Iterable[Input]) -> dict[str, Scores]:
+def evaluate_model(
+    model: EvaluatedModel, test: EvaluationSet, input_kind: Iterable[InputKind]
+) -> dict[str, Scores]:
     """Scores by what the descriptor sees."""
     return {
         seen: test.score(function(test.pixels(noisy=patches == "noisy")))
-        for patches in given
-        for seen, function in who.ways(patches)
+        for patches in input_kind
+        for seen, function in model.variants(patches)
     }
 
 
-def described(folder: Path, *, tasks: Path, split: str) -> tuple[dict[str, np.ndarray], Tasks]:
+def load_descriptors(
+    folder: Path, *, tasks: Path, split: str
+) -> tuple[dict[str, np.ndarray], Tasks]:
     """Descriptors in the official layout, with the benchmark's own lists of a split.
 
     Raises:
         UserError: naming file and row.
     """
-    found = _descriptors(folder, TESTS.get(split))
+    found = _read_descriptors(folder, TEST_SEQUENCES.get(split))
     counts = [len(views) for views in found.values()]
     return found, read_tasks(tasks, split, names=tuple(found), counts=counts)
 
 
-def score_files(folder: Path, test: Scored) -> Scores:
+def evaluate_descriptors(folder: Path, test: EvaluationSet) -> Scores:
     """Scores of descriptors in the official layout, on the test sequences of a store.
 
     Raises:
@@ -158,20 +168,20 @@ def score_files(folder: Path, test: Scored) -> Scores:
     return evaluate(found, test.tasks)
 
 
-def holds_descriptors(words: str) -> bool:
+def is_descriptor_folder(ref: str) -> bool:
     """Whether a path is a folder in the official layout, or is meant to be one."""
-    path = Path(words)
-    return path.is_dir() and not (path / SETTINGS).is_file()
+    path = Path(ref)
+    return path.is_dir() and not (path / SPEC_FILE).is_file()
 
 
-def _descriptors(folder: Path, wanted: tuple[str, ...] | None) -> dict[str, np.ndarray]:
+def _read_descriptors(folder: Path, wanted: tuple[str, ...] | None) -> dict[str, np.ndarray]:
     """All sequences of the folder, or those of the official split that it holds."""
     there = sorted(path.name for path in folder.iterdir() if path.is_dir())
     chosen = [name for name in there if wanted is None or name in wanted]
     return read_descriptors(folder, chosen or None)
 
 
-def _run(runs: list[Run], trial: str, *, search: str) -> Run:
+def _find_run(runs: list[Run], trial: str, *, search: str) -> Run:
     number = int(trial) if re.fullmatch(r"\d{1,9}", trial) else None
     found = [
         run for run in runs if trial == run.label or (run.kind == "trial" and run.number == number)
@@ -182,7 +192,7 @@ def _run(runs: list[Run], trial: str, *, search: str) -> Run:
     return found[0]
 
 
-def _function(pipeline: nn.Module) -> Describe:
+def _as_function(pipeline: nn.Module) -> Describe:
     where = choose_device("auto")
     pipeline.to(where)
     return lambda patches: describe_any(pipeline, patches, device=where)

@@ -7,28 +7,40 @@ from pathlib import Path
 
 import numpy as np
 
-from hpsearch.data.splits import Split
+from hpsearch.data.splits import TrialSplit
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.evaluation.bootstrap import Comparison, compare
 from hpsearch.models.serialization import save_pipeline
-from hpsearch.promotion.final_evaluation import BASELINE, PIXELS, load_scores, recipe, trained
-from hpsearch.promotion.score_cache import Gradebook
+from hpsearch.promotion.final_evaluation import (
+    BASELINE_NAME,
+    PIXELS_NAME,
+    load_scores,
+    load_trained,
+    pipeline_spec,
+)
+from hpsearch.promotion.score_cache import ScoreCache
 from hpsearch.search.workspace import SearchFolder
-from hpsearch.tracking.connection import TrackingError, absent, reached
-from hpsearch.tracking.mlflow_links import run_pages
-from hpsearch.tracking.mlflow_sync import Publisher
-from hpsearch.tracking.model_artifact import FINGERPRINT, GIVEN, SPLIT, Candidate, load_descriptor
-from hpsearch.tracking.model_card import Facts, Lines, card, page
+from hpsearch.tracking.connection import TrackingError, is_not_found, translate_mlflow_errors
+from hpsearch.tracking.mlflow_links import run_links
+from hpsearch.tracking.mlflow_sync import MlflowSync
+from hpsearch.tracking.model_artifact import (
+    FINGERPRINT_TAG,
+    INPUT_KIND_TAG,
+    SPLIT_TAG,
+    ModelArtifact,
+    load_descriptor,
+)
+from hpsearch.tracking.model_card import CardTable, ModelCardData, render_card, version_description
 from hpsearch.tracking.model_registry import Decision, Registry, decide
 from hpsearch.tracking.run_state import Run
 
-LINKED = 24
+MAX_LINKED_RUNS = 24
 """Trainings that a version links to, all or only its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class RegistrationRequest:
     """A trained network that is put up for the registry."""
 
     folder: SearchFolder
@@ -36,27 +48,27 @@ class Entry:
     run: Run
     scores: Scores
     """On test."""
-    beside: Mapping[str, Scores] = field(default_factory=dict)
+    baselines: Mapping[str, Scores] = field(default_factory=dict)
     """Yardsticks on the same patches, by name."""
     chosen_by: str
     """How it was chosen, in a sentence."""
-    trainings: Lines | None = None
+    trainings_table: CardTable | None = None
     """Configurations that were trained again; None if it was trained once, as a trial."""
-    parent: SearchFolder | None = None
+    promoted_from: SearchFolder | None = None
     """The search that its configuration comes from, if that is another."""
 
     @property
     def terms(self) -> dict[str, str]:
         """What it was scored on."""
         return {
-            FINGERPRINT: self.folder.record.fingerprint,
-            SPLIT: self.folder.split().name,
-            GIVEN: self.run.config.evaluate_on,
+            FINGERPRINT_TAG: self.folder.record.fingerprint,
+            SPLIT_TAG: self.folder.split().name,
+            INPUT_KIND_TAG: self.run.config.evaluate_on,
         }
 
 
 @dataclass(frozen=True)
-class Rival:
+class ChampionInfo:
     """The present champion."""
 
     version: int
@@ -65,89 +77,100 @@ class Rival:
     """None if it was scored on other patches."""
 
 
-def facts_of(entry: Entry, rival: Rival | None, publisher: Publisher) -> Facts:
+def build_card_data(
+    request: RegistrationRequest, champion: ChampionInfo | None, mlflow_sync: MlflowSync
+) -> ModelCardData:
     """Everything that a version's card and description say.
 
     Args:
-        publisher: of the entry's search, with everything sent.
+        mlflow_sync: of the entry's search, with everything sent.
     """
-    folder, store = entry.folder, entry.folder.store()
-    scores = {f"{folder.name}/{entry.run.label}": entry.scores}
-    if rival is not None and rival.scores is not None:
-        scores[f"champion, version {rival.version}"] = rival.scores
-    return Facts(
+    folder, store = request.folder, request.folder.store()
+    scores = {f"{folder.name}/{request.run.label}": request.scores}
+    if champion is not None and champion.scores is not None:
+        scores[f"champion, version {champion.version}"] = champion.scores
+    return ModelCardData(
         model=folder.record.model,
-        search=folder.name if entry.parent is None else entry.parent.name,
-        config=entry.run.config,
+        search=folder.name if request.promoted_from is None else request.promoted_from.name,
+        config=request.run.config,
         patches=store.meta,
         fingerprint=store.fingerprint,
-        split=_parts(folder.split()),
-        scores={**scores, **entry.beside},
-        chosen_by=entry.chosen_by,
-        trainings=entry.trainings,
-        links=_links(entry, publisher),
+        split=_split_parts(folder.split()),
+        scores={**scores, **request.baselines},
+        chosen_by=request.chosen_by,
+        trainings_table=request.trainings_table,
+        links=_run_links(request, mlflow_sync),
     )
 
 
-def _parts(split: Split) -> dict[str, tuple[str, ...]]:
+def _split_parts(split: TrialSplit) -> dict[str, tuple[str, ...]]:
     return {"train": split.train, "validation": split.validation, "test": split.test}
 
 
-def _links(entry: Entry, publisher: Publisher) -> dict[str, str]:
+def _run_links(request: RegistrationRequest, mlflow_sync: MlflowSync) -> dict[str, str]:
     """Addresses of the runs behind a version."""
-    if entry.parent is None:
-        runs = {"search": publisher.parent}
-        runs[f"trial {entry.run.label}"] = publisher.run_id(entry.run.id)
+    if request.promoted_from is None:
+        runs = {"search": mlflow_sync.search_run_id}
+        runs[f"trial {request.run.label}"] = mlflow_sync.run_id(request.run.id)
     else:
-        runs = {"search": synced(entry.parent).parent, "promotion": publisher.parent}
-        trainings = [run for run in entry.folder.runs() if run.kind == "trial"]
-        if len(trainings) > LINKED:  # a description has to be short
-            trainings = [entry.run]
-        runs |= {f"training {run.label}": publisher.run_id(run.id) for run in trainings}
-    return run_pages(publisher.tracking, runs)
+        runs = {
+            "search": sync_runs(request.promoted_from).search_run_id,
+            "promotion": mlflow_sync.search_run_id,
+        }
+        trainings = [run for run in request.folder.runs() if run.kind == "trial"]
+        if len(trainings) > MAX_LINKED_RUNS:  # a description has to be short
+            trainings = [request.run]
+        runs |= {f"training {run.label}": mlflow_sync.run_id(run.id) for run in trainings}
+    return run_links(mlflow_sync.tracking, runs)
 
 
-def synced(folder: SearchFolder, run: Run | None = None) -> Publisher:
+def sync_runs(folder: SearchFolder, run: Run | None = None) -> MlflowSync:
     """A publisher that has sent everything; runs that somebody deleted are made again."""
-    publisher = folder.publisher()
-    publisher.sync()
-    if _gone(folder, publisher.parent if run is None else publisher.run_id(run.id)):
-        publisher.sync(again=True)
-    return publisher
+    mlflow_sync = folder.mlflow_sync()
+    mlflow_sync.sync()
+    if _was_deleted(
+        folder, mlflow_sync.search_run_id if run is None else mlflow_sync.run_id(run.id)
+    ):
+        mlflow_sync.sync(full=True)
+    return mlflow_sync
 
 
-def _gone(folder: SearchFolder, run_id: str) -> bool:
+def _was_deleted(folder: SearchFolder, run_id: str) -> bool:
     try:
         return folder.tracking().client().get_run(run_id).info.lifecycle_stage == "deleted"
     except TrackingError as error:
-        if absent(error):
+        if is_not_found(error):
             return True
         raise
 
 
-def tags_of(entry: Entry) -> dict[str, str]:
+def version_tags(request: RegistrationRequest) -> dict[str, str]:
     """Tags of its version."""
-    tags = {"trial": entry.run.label, "seed": str(entry.run.config.seed)}
-    return tags if entry.parent is None else {**tags, "promoted_from": entry.parent.name}
+    tags = {"trial": request.run.label, "seed": str(request.run.config.seed)}
+    return (
+        tags
+        if request.promoted_from is None
+        else {**tags, "promoted_from": request.promoted_from.name}
+    )
 
 
-ALREADY = "it is the champion already"
+ALREADY_REGISTERED = "it is the champion already"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RegistrationOutcome:
     """What became of a network in the registry."""
 
     model: str
     version: int
     alias: str
     decision: Decision
-    rival: Rival | None = None
+    champion: ChampionInfo | None = None
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
     """With the champion, by headline; empty if there was nothing to compare with."""
 
 
-def register_winner(folder: SearchFolder, winner: Run) -> Outcome:
+def register_winner(folder: SearchFolder, winner: Run) -> RegistrationOutcome:
     """Put the best trial of a search up, unless that has been done.
 
     It was picked for its luck, so it becomes champion only where there is none.
@@ -163,22 +186,24 @@ def register_winner(folder: SearchFolder, winner: Run) -> Outcome:
     registry = registry_of(folder)
     known = registry.decision_on(folder.name, winner.label)
     if known is not None:
-        return Outcome(registry.model, *known)
+        return RegistrationOutcome(registry.model, *known)
     sentence = (
         f"The best of {folder.record.trials} trials by {folder.search().objective.metric} on "
         "validation, trained once: the luckiest of them, perhaps."
     )
-    entry = Entry(
+    request = RegistrationRequest(
         folder=folder,
         run=winner,
         scores=scores[winner.label],
-        beside=yardsticks_of(folder),
+        baselines=baseline_scores(folder),
         chosen_by=sentence,
     )
-    return register(entry)
+    return register_model(request)
 
 
-def register(entry: Entry, *, force: bool = False, reevaluate: bool = False) -> Outcome:
+def register_model(
+    request: RegistrationRequest, *, force: bool = False, reevaluate: bool = False
+) -> RegistrationOutcome:
     """Compare with the champion, add a version unless there is one, move the alias.
 
     Args:
@@ -189,33 +214,45 @@ def register(entry: Entry, *, force: bool = False, reevaluate: bool = False) -> 
     Raises:
         UserError: if the registry refuses or does not answer; the same call then goes on.
     """
-    registry = registry_of(entry.folder)
-    own = registry.version_of(entry.folder.name, entry.run.label)
-    rival = champion_of(registry, entry, reevaluate=reevaluate)
-    if own is not None and rival is not None and rival.version == int(own.version):
-        rival = Rival(rival.version, rival.search, entry.scores)
-        return Outcome(registry.model, rival.version, "champion", Decision(True, ALREADY), rival)
-    found = {} if rival is None or rival.scores is None else compare(entry.scores, rival.scores)
+    registry = registry_of(request.folder)
+    own = registry.version_of(request.folder.name, request.run.label)
+    champion = champion_of(registry, request, reevaluate=reevaluate)
+    if own is not None and champion is not None and champion.version == int(own.version):
+        champion = ChampionInfo(champion.version, champion.search, request.scores)
+        return RegistrationOutcome(
+            registry.model,
+            champion.version,
+            "champion",
+            Decision(True, ALREADY_REGISTERED),
+            champion,
+        )
+    found = (
+        {}
+        if champion is None or champion.scores is None
+        else compare(request.scores, champion.scores)
+    )
     decision = decide(
         found.get("mAP"),
-        same_patches=rival is None or rival.scores is not None,
-        collapsed=entry.scores.collapsed,
-        retrained=entry.trainings is not None,
+        same_patches=champion is None or champion.scores is not None,
+        collapsed=request.scores.collapsed,
+        retrained=request.trainings_table is not None,
         force=force,
     )
-    with reached(registry.tracking.uri):
-        publisher = synced(entry.folder, entry.run)
-        facts = facts_of(entry, rival, publisher)
+    with translate_mlflow_errors(registry.tracking.uri):
+        mlflow_sync = sync_runs(request.folder, request.run)
+        facts = build_card_data(request, champion, mlflow_sync)
         version = None if own is None else int(own.version)
         if version is None:
-            version = _add(entry, facts, decision, registry, publisher.run_id(entry.run.id))
-    alias = registry.apply(version, decision, description=page(facts, decision))
-    return Outcome(registry.model, version, alias, decision, rival, found)
+            version = _add_version(
+                request, facts, decision, registry, mlflow_sync.run_id(request.run.id)
+            )
+    alias = registry.apply(version, decision, description=version_description(facts, decision))
+    return RegistrationOutcome(registry.model, version, alias, decision, champion, found)
 
 
-def yardsticks_of(folder: SearchFolder) -> dict[str, Scores]:
+def baseline_scores(folder: SearchFolder) -> dict[str, Scores]:
     """Test scores of what a finished search compares its winner with, by what people call it."""
-    names = {BASELINE: "baseline triplet", PIXELS: PIXELS}
+    names = {BASELINE_NAME: "baseline triplet", PIXELS_NAME: PIXELS_NAME}
     return {names[name]: found for name, found in load_scores(folder).items() if name in names}
 
 
@@ -224,46 +261,56 @@ def registry_of(folder: SearchFolder) -> Registry:
     return Registry(tracking=folder.tracking(), model=folder.record.model)
 
 
-def champion_of(registry: Registry, entry: Entry, *, reevaluate: bool) -> Rival | None:
+def champion_of(
+    registry: Registry, request: RegistrationRequest, *, reevaluate: bool
+) -> ChampionInfo | None:
     """The present champion, with scores if they are of the patches that the entry was scored on."""
     version = registry.champion()
     if version is None:
         return None
     number, search = int(version.version), version.tags.get("search", "")
-    if search == entry.folder.name and version.tags.get("trial") == entry.run.label:
-        return Rival(number, search, entry.scores)
+    if search == request.folder.name and version.tags.get("trial") == request.run.label:
+        return ChampionInfo(number, search, request.scores)
     if reevaluate:
         words = f"models:/{registry.model}/{number}"
         pipeline = load_descriptor(words, registry.tracking.uri).pipeline
-        noisy = entry.run.config.evaluate_on == "noisy"
-        found = Gradebook.of(entry.folder).scores(pipeline, noisy=noisy, who=words)
-        return Rival(number, search, found)
-    return Rival(number, search, registry.comparable(version, entry.terms, entry.scores.names))
+        noisy = request.run.config.evaluate_on == "noisy"
+        found = ScoreCache.for_search(request.folder).scores(pipeline, noisy=noisy, name=words)
+        return ChampionInfo(number, search, found)
+    return ChampionInfo(
+        number, search, registry.scores_if_comparable(version, request.terms, request.scores.names)
+    )
 
 
-def _add(entry: Entry, facts: Facts, decision: Decision, registry: Registry, run_id: str) -> int:
+def _add_version(
+    request: RegistrationRequest,
+    card_data: ModelCardData,
+    decision: Decision,
+    registry: Registry,
+    run_id: str,
+) -> int:
     """A new version, with all that is said of it."""
-    folder, run = entry.folder, entry.run
+    folder, run = request.folder, request.run
     with tempfile.TemporaryDirectory() as temporary:
         to = Path(temporary) / "pipeline"  # what it is called among the model's files
-        save_pipeline(trained(run, folder).pipeline(), recipe(run.config), to)
-        candidate = Candidate(
+        save_pipeline(load_trained(run, folder).pipeline(), pipeline_spec(run.config), to)
+        candidate = ModelArtifact(
             folder=to,
             run_id=run_id,
             search=folder.name,
-            scores=entry.scores,
+            scores=request.scores,
             fingerprint=folder.record.fingerprint,
-            example=_example(folder),
-            dimensions=run.config.descriptor.dimensions,
-            split=entry.terms[SPLIT],
-            given=entry.terms[GIVEN],
-            card=card(facts),
-            tags=tags_of(entry),
+            example=_input_example(folder),
+            descriptor_dim=run.config.descriptor.dimensions,
+            split=request.terms[SPLIT_TAG],
+            input_kind=request.terms[INPUT_KIND_TAG],
+            card=render_card(card_data),
+            tags=version_tags(request),
         )
-        return registry.register(candidate, description=page(facts, decision))
+        return registry.register(candidate, description=version_description(card_data, decision))
 
 
-def _example(folder: SearchFolder) -> np.ndarray:
+def _input_example(folder: SearchFolder) -> np.ndarray:
     """Four noisy reference patches of the test part, as an input example."""
     test = folder.store().part(folder.split(), "test")
     return test.gather(np.arange(0, 64, 16), noisy=True)

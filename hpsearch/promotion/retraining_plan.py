@@ -13,10 +13,10 @@ from statistics import fmean, stdev
 
 import optuna
 
-from hpsearch.atomic_files import write_whole
+from hpsearch.atomic_files import write_atomic
 from hpsearch.config import TrialConfig
-from hpsearch.config.base import Setting
-from hpsearch.config.formatting import differences
+from hpsearch.config.base import FrozenConfig
+from hpsearch.config.formatting import diff_summaries
 from hpsearch.errors import UserError
 from hpsearch.schema import from_json, to_json
 from hpsearch.search.objective import Objective
@@ -24,14 +24,14 @@ from hpsearch.search.pruners import NoPruner
 from hpsearch.search.samplers import Fixed
 from hpsearch.search.search import Search, load_search
 from hpsearch.search.workspace import SearchFolder
-from hpsearch.tracking.model_card import Lines
+from hpsearch.tracking.model_card import CardTable
 from hpsearch.tracking.run_state import Run
 from hpsearch.untrusted import reading
 
-PLAN = "plan.json"
+PLAN_FILE = "plan.json"
 
 
-class Chosen(Setting):
+class SelectedConfig(FrozenConfig):
     """A configuration that did well in a search."""
 
     trial: str
@@ -42,7 +42,7 @@ class Chosen(Setting):
     """With the highest seed that it was trained with."""
 
 
-class Plan(Setting):
+class RetrainingPlan(FrozenConfig):
     """What a promotion trains."""
 
     parent: str
@@ -50,7 +50,7 @@ class Plan(Setting):
     top: int
     """How many configurations were asked for; there may be fewer."""
     seeds: int
-    chosen: tuple[Chosen, ...]
+    chosen: tuple[SelectedConfig, ...]
     """Best first."""
 
     @property
@@ -63,7 +63,7 @@ class Plan(Setting):
         ]
 
     @classmethod
-    def read(cls, path: Path) -> "Plan":
+    def read(cls, path: Path) -> "RetrainingPlan":
         """As it was written.
 
         Raises:
@@ -75,14 +75,14 @@ class Plan(Setting):
 
     def write(self, path: Path) -> None:
         """Whole or not at all."""
-        write_whole(path, to_json(self.model_dump(mode="json"), indent=1))
+        write_atomic(path, to_json(self.model_dump(mode="json"), indent=1))
 
 
 @dataclass(frozen=True)
-class Standing:
+class RetrainingResult:
     """How a configuration did, trained again."""
 
-    chosen: Chosen
+    selected: SelectedConfig
     runs: tuple[Run, ...]
     """By seed."""
     values: tuple[float, ...]
@@ -94,12 +94,14 @@ class Standing:
         return fmean(self.values)
 
     @property
-    def spread(self) -> float:
+    def standard_deviation(self) -> float:
         """Standard deviation over seeds; 0 for a single one."""
         return stdev(self.values) if len(self.values) > 1 else 0.0
 
 
-def plan(search: str, runs: Sequence[Run], objective: Objective, *, top: int, seeds: int) -> Plan:
+def make_plan(
+    search: str, runs: Sequence[Run], objective: Objective, *, top: int, seeds: int
+) -> RetrainingPlan:
     """The best configurations of a search that completed a trial.
 
     Args:
@@ -118,12 +120,12 @@ def plan(search: str, runs: Sequence[Run], objective: Objective, *, top: int, se
             f"no trial of search {search!r} completed, so there is nothing to promote; go on with "
             f"`hpsearch resume {search}`, or try a wider search space"
         )
-    chosen = [_chosen(trials, objective) for trials in groups.values()]
+    chosen = [_select(trials, objective) for trials in groups.values()]
     chosen.sort(key=lambda one: one.objective, reverse=objective.direction == "maximize")
-    return Plan(parent=search, top=top, seeds=seeds, chosen=tuple(chosen[:top]))
+    return RetrainingPlan(parent=search, top=top, seeds=seeds, chosen=tuple(chosen[:top]))
 
 
-def standings(found: Plan, runs: Sequence[Run], objective: Objective) -> list[Standing]:
+def rank(plan: RetrainingPlan, runs: Sequence[Run], objective: Objective) -> list[RetrainingResult]:
     """The chosen configurations by mean objective, best first; of equals the better in the search.
 
     Args:
@@ -133,25 +135,25 @@ def standings(found: Plan, runs: Sequence[Run], objective: Objective) -> list[St
         run.config: run for run in runs if run.kind == "trial" and run.status != "interrupted"
     }
     table = []
-    for one in found.chosen:
-        seeds = range(one.config.seed + 1, one.config.seed + 1 + found.seeds)
+    for one in plan.chosen:
+        seeds = range(one.config.seed + 1, one.config.seed + 1 + plan.seeds)
         own = tuple(by_config[one.config.model_copy(update={"seed": seed})] for seed in seeds)
-        table.append(Standing(one, own, tuple(_value(run, objective) for run in own)))
+        table.append(RetrainingResult(one, own, tuple(_value(run, objective) for run in own)))
     table.sort(key=lambda standing: standing.mean, reverse=objective.direction == "maximize")
     return table
 
 
-def typical(standing: Standing, objective: Objective) -> Run:
+def median_run(result: RetrainingResult, objective: Objective) -> Run:
     """The training with the median objective; of an even number, the worse of the middle two.
 
     Raises:
         UserError: if that one did not complete: the configuration is not to be relied on.
     """
     order = sorted(
-        zip(standing.values, range(len(standing.runs)), strict=True),
+        zip(result.values, range(len(result.runs)), strict=True),
         reverse=objective.direction == "minimize",
     )
-    run = standing.runs[order[(len(order) - 1) // 2][1]]
+    run = result.runs[order[(len(order) - 1) // 2][1]]
     if run.status != "completed":
         raise UserError(
             f"most trainings of the best configuration did not complete (seed {run.config.seed} "
@@ -161,32 +163,35 @@ def typical(standing: Standing, objective: Objective) -> Run:
     return run
 
 
-def table(standings: Sequence[Standing]) -> Lines:
+def retraining_table(results: Sequence[RetrainingResult]) -> CardTable:
     """The configurations with each seed's objective, their mean and their standard deviation."""
-    seeds = [f"seed {number}" for number in range(1, len(standings[0].values) + 1)]
-    names = differences([standing.chosen.config for standing in standings])
+    seeds = [f"seed {number}" for number in range(1, len(results[0].values) + 1)]
+    names = diff_summaries([result.selected.config for result in results])
     rows = [
         (
-            standing.chosen.trial,
-            f"{standing.chosen.objective:.4f}",
-            *map(_cell, standing.runs, standing.values),
-            f"{standing.mean:.4f}",
-            f"{standing.spread:.4f}",
+            result.selected.trial,
+            f"{result.selected.objective:.4f}",
+            *map(_cell, result.runs, result.values),
+            f"{result.mean:.4f}",
+            f"{result.standard_deviation:.4f}",
             name,
         )
-        for standing, name in zip(standings, names, strict=True)
+        for result, name in zip(results, names, strict=True)
     ]
-    return Lines(("trial", "in search", *seeds, "mean", "± sd", "settings"), rows)
+    return CardTable(("trial", "in search", *seeds, "mean", "± sd", "settings"), rows)
 
 
-def reasons(standings: Sequence[Standing], taken: Run, objective: Objective) -> str:
+def explain_selection(
+    results: Sequence[RetrainingResult], selected_run: Run, objective: Objective
+) -> str:
     """How the network was chosen, in a sentence."""
-    best, count = standings[0], len(standings[0].values)
-    among = f"the best of {len(standings)} configurations" if len(standings) > 1 else "one"
+    best, count = results[0], len(results[0].values)
+    among = f"the best of {len(results)} configurations" if len(results) > 1 else "one"
     return (
-        f"The configuration of trial {best.chosen.trial}, {among} by mean {objective.metric} on "
+        f"The configuration of trial {best.selected.trial}, {among} by mean {objective.metric} on "
         f"validation over {count} {'seeds' if count > 1 else 'seed'}; of its trainings the one "
-        f"with the median, seed {taken.config.seed}. Collapsed, diverged and failed trainings "
+        f"with the median, seed {selected_run.config.seed}. Collapsed, diverged and failed "
+        "trainings "
         "count with the worst value."
     )
 
@@ -197,7 +202,7 @@ def chosen_search(parent: Path, plan_file: Path) -> Search:
     Args:
         parent: the space file of the search that the plan is of.
     """
-    configs = Plan.read(plan_file).configs
+    configs = RetrainingPlan.read(plan_file).configs
 
     def suggest(trial: optuna.Trial) -> TrialConfig:
         return configs[trial.suggest_int("training", 0, len(configs) - 1)]
@@ -217,27 +222,27 @@ def chosen_search(parent: Path, plan_file: Path) -> Search:
     )
 
 
-def refuse_promotion(folder: SearchFolder) -> None:
+def check_not_promotion(folder: SearchFolder) -> None:
     """Make sure that a search is none that a promotion made.
 
     Raises:
         UserError: if it is: it has another end.
     """
-    if (folder.path / PLAN).exists():
-        name = Plan.read(folder.path / PLAN).parent
+    if (folder.path / PLAN_FILE).exists():
+        name = RetrainingPlan.read(folder.path / PLAN_FILE).parent
         raise UserError(
             f"{folder.name!r} is the promotion of search {name!r}; go on with "
             f"`hpsearch promote {name}`"
         )
 
 
-def _chosen(trials: list[Run], objective: Objective) -> Chosen:
+def _select(trials: list[Run], objective: Objective) -> SelectedConfig:
     values = [_value(run, objective) for run in trials]
     pick = max if objective.direction == "maximize" else min
     best = trials[values.index(pick(values))]
     seed = max(run.config.seed for run in trials)
     config = best.config.model_copy(update={"seed": seed})
-    return Chosen(trial=best.label, objective=fmean(values), config=config)
+    return SelectedConfig(trial=best.label, objective=fmean(values), config=config)
 
 
 def _value(run: Run, objective: Objective) -> float:

@@ -17,68 +17,70 @@ import torch
 from torch import nn
 
 import hpsearch
-from hpsearch.atomic_files import write_whole
+from hpsearch.atomic_files import write_atomic
 from hpsearch.data.patch_store import PatchStore
-from hpsearch.data.splits import Split
+from hpsearch.data.splits import TrialSplit
 from hpsearch.evaluation import Scores
 from hpsearch.schema import from_json, to_json
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.training.devices import choose_device
-from hpsearch.training.validation import Scored, judge, judged_part
+from hpsearch.training.validation import EvaluationSet, build_test_set, evaluate_on_test_set
 from hpsearch.untrusted import reading
 
-FOLDER = "judged"
+SCORES_DIR = "judged"
 """In the workspace: one file for each network and each set of test patches."""
 
 
 @dataclass(frozen=True)
-class Gradebook:
+class ScoreCache:
     """What has been scored on the test patches of a split, in one workspace."""
 
     home: Path
     """The workspace."""
     store: PatchStore
-    split: Split
+    split: TrialSplit
 
     @classmethod
-    def of(cls, folder: SearchFolder) -> "Gradebook":
+    def for_search(cls, folder: SearchFolder) -> "ScoreCache":
         """The book of the patches that a search is judged on."""
         return cls(folder.workspace.home, folder.store(), folder.split())
 
-    def scores(self, pipeline: nn.Module, *, noisy: bool, who: str) -> Scores:
+    def scores(self, pipeline: nn.Module, *, noisy: bool, name: str) -> Scores:
         """Test scores of a network: looked up, or measured and written down.
 
         Args:
             noisy: which of the test patches it is given.
-            who: what to call it in the book.
+            name: what to call it in the book.
         """
-        path = self._page(pipeline, noisy=noisy)
+        path = self._path(pipeline, noisy=noisy)
         if path.exists():
             with reading(path, "record of test scores", "remove it to have them measured again"):
                 return Scores.from_dict(from_json(path.read_text(), path)["scores"])
-        with one_thread():
-            found = judge(pipeline, self.test, noisy=noisy, device=choose_device("auto"))
-        text = to_json({"who": who, "time": time.time(), "scores": found.to_dict()})
-        write_whole(path, text)
+        with single_threaded():
+            found = evaluate_on_test_set(
+                pipeline, self.test_set, noisy=noisy, device=choose_device("auto")
+            )
+        text = to_json({"who": name, "time": time.time(), "scores": found.to_dict()})
+        write_atomic(path, text)
         return found
 
-    def known(self, pipeline: nn.Module, *, noisy: bool) -> bool:
+    def is_cached(self, pipeline: nn.Module, *, noisy: bool) -> bool:
         """Whether a network has been scored."""
-        return self._page(pipeline, noisy=noisy).exists()
+        return self._path(pipeline, noisy=noisy).exists()
 
     @cached_property
-    def test(self) -> Scored:
+    def test_set(self) -> EvaluationSet:
         """The test sequences with their task lists."""
-        return judged_part(self.store, self.split)
+        return build_test_set(self.store, self.split)
 
-    def _page(self, pipeline: nn.Module, *, noisy: bool) -> Path:
+    def _path(self, pipeline: nn.Module, *, noisy: bool) -> Path:
         split = self.split
         about = [hpsearch.__version__, self.store.fingerprint, split.name, *split.test]
-        seen = hashlib.sha256(json.dumps([*about, noisy, fingerprint(pipeline)]).encode())
-        return self.home / FOLDER / f"{seen.hexdigest()[:32]}.json"
+        seen = hashlib.sha256(json.dumps([*about, noisy, model_fingerprint(pipeline)]).encode())
+        return self.home / SCORES_DIR / f"{seen.hexdigest()[:32]}.json"
 
 
-def fingerprint(pipeline: nn.Module) -> str:
+def model_fingerprint(pipeline: nn.Module) -> str:
     """SHA-256 of the networks' layout and weights, in hex."""
     digest = hashlib.sha256(str(pipeline).encode())
     for name, values in pipeline.state_dict().items():
@@ -88,7 +90,7 @@ def fingerprint(pipeline: nn.Module) -> str:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def single_threaded() -> Iterator[None]:
     """As trials train: threads that wait for each other cost small networks more than they gain."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -8,8 +8,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from hpsearch.reporting.plot_style import COLOURS, svg_uri
-from hpsearch.reporting.text_tables import Table
+from hpsearch.reporting.plot_style import STATUS_COLORS, svg_uri
+from hpsearch.reporting.text_tables import TextTable
 
 PIXELS_PER_INCH = 116
 """Pixels of a page for an inch of a figure."""
@@ -39,7 +39,7 @@ class HtmlTable:
     rows: tuple[tuple[Cell, ...], ...]
 
     @classmethod
-    def of(cls, label: str, table: Table, *, wide: Iterable[str] = ()) -> "HtmlTable":
+    def of(cls, label: str, table: TextTable, *, wide: Iterable[str] = ()) -> "HtmlTable":
         """A table of text as HTML, with the columns named in ``wide`` allowed to wrap."""
         wide = frozenset(wide)
         return cls(
@@ -57,7 +57,7 @@ class HtmlTable:
 
 def render(template: str, **values: Any) -> str:
     """A page from a template of ``reporting/templates``; every value is escaped."""
-    return _environment().get_template(template).render(colors=COLOURS, **values)
+    return _environment().get_template(template).render(colors=STATUS_COLORS, **values)
 
 
 def _environment() -> Environment:

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from hpsearch.config.formatting import differences
+from hpsearch.config.formatting import diff_summaries
 from hpsearch.tracking.run_state import Run, RunStatus
-from hpsearch.training.artifact_cache import MADE, SPARED
+from hpsearch.training.artifact_cache import COMPUTED_SECONDS_METRIC, SAVED_SECONDS_METRIC
 
 Direction = Literal["maximize", "minimize"]
 
-ORDER: tuple[RunStatus, ...] = (
+STATUS_ORDER: tuple[RunStatus, ...] = (
     "completed",
     "running",
     "interrupted",
@@ -26,13 +26,13 @@ ORDER: tuple[RunStatus, ...] = (
 class Row(NamedTuple):
     """One line of the leaderboard."""
 
-    place: int
+    rank: int
     """From 1."""
     run: Run
     status: RunStatus
     objective: float | None
     """At the last report; None if there was none."""
-    differs: str
+    diff: str
     """The configuration in words, without what all trials share."""
 
 
@@ -68,13 +68,13 @@ class Summary:
     """Patches seen by trials that then failed."""
     restarts: int
     """How often a trial went on after its worker or the driver died."""
-    anew: int
+    restarts_from_scratch: int
     """How often one began from nothing, because its checkpoint was damaged."""
-    trained_again: int
+    retrained_patches: int
     """Patches trained a second time after that; beyond those trained."""
-    seconds_sharing: float
+    cache_seconds_computed: float
     """Summed over trials: time in making denoisers and first weights that trials share."""
-    seconds_spared: float
+    cache_seconds_saved: float
     """Summed over trials: what making them again would have taken."""
     seconds: float
     """From the start of the first trial to the last sign of life."""
@@ -84,7 +84,7 @@ class Summary:
     @property
     def trials(self) -> int:
         """All of them, however they ended."""
-        return sum(getattr(self, status) for status in ORDER)
+        return sum(getattr(self, status) for status in STATUS_ORDER)
 
     @property
     def share_saved(self) -> float:
@@ -105,13 +105,13 @@ class Summary:
         return patches / self.budget if self.budget else 0.0
 
 
-def outcome(run: Run) -> RunStatus:
+def shown_status(run: Run) -> RunStatus:
     """How a run ended, where a constant encoder counts as collapsed however it was stopped."""
     constant = run.last.get("val/collapsed", 0.0) > 0
     return "collapsed" if constant and run.status in ("completed", "pruned") else run.status
 
 
-def objective(run: Run) -> float | None:
+def last_objective(run: Run) -> float | None:
     """The guarded objective at the last report."""
     return run.reports[-1]["objective"] if run.reports else None
 
@@ -124,7 +124,7 @@ def trials_of(runs: Iterable[Run]) -> list[Run]:
 def leaderboard(
     runs: Sequence[Run], *, direction: Direction, limit: int | None = None
 ) -> list[Row]:
-    """Trials by how they ended (see ``ORDER``), then by objective, then by number.
+    """Trials by how they ended (see ``STATUS_ORDER``), then by objective, then by number.
 
     Yardsticks do not compete. What differs is judged over all trials, also those beyond ``limit``.
     """
@@ -133,19 +133,19 @@ def leaderboard(
 
     def key(pair: tuple[Run, str]) -> tuple[int, bool, float, int]:
         run, _ = pair
-        value = objective(run)
+        value = last_objective(run)
         worth = 0.0 if value is None else sign * value
-        return ORDER.index(outcome(run)), value is None, worth, run.number
+        return STATUS_ORDER.index(shown_status(run)), value is None, worth, run.number
 
-    words = differences([run.config for run in trials])
+    words = diff_summaries([run.config for run in trials])
     ranked = sorted(zip(trials, words, strict=True), key=key)
     return [
-        Row(place, run, outcome(run), objective(run), differs)
-        for place, (run, differs) in enumerate(ranked[:limit], 1)
+        Row(rank, run, shown_status(run), last_objective(run), differs)
+        for rank, (run, differs) in enumerate(ranked[:limit], 1)
     ]
 
 
-def summary(runs: Sequence[Run], *, budget: int) -> Summary:
+def summarize(runs: Sequence[Run], *, budget: int) -> Summary:
     """Count and add up the trials of a search.
 
     Args:
@@ -153,25 +153,29 @@ def summary(runs: Sequence[Run], *, budget: int) -> Summary:
         budget: patches that a full trial sees.
     """
     trials = trials_of(runs)
-    counts = Counter(outcome(run) for run in trials)
+    counts = Counter(shown_status(run) for run in trials)
     return Summary(
-        **{status: counts[status] for status in ORDER},
+        **{status: counts[status] for status in STATUS_ORDER},
         budget=budget * len(trials),
         trained=sum(run.seen for run in trials),
-        saved_by_pruning=_unspent(trials, ("pruned",), budget),
-        saved_by_detection=_unspent(trials, ("collapsed", "diverged"), budget),
+        saved_by_pruning=_unused_budget(trials, ("pruned",), budget),
+        saved_by_detection=_unused_budget(trials, ("collapsed", "diverged"), budget),
         lost_to_failures=sum(run.seen for run in trials if run.status == "failed"),
         restarts=sum(run.retries for run in trials),
-        anew=sum(len(run.anew) for run in trials),
-        trained_again=sum(run.again for run in trials),
-        seconds_sharing=sum((_said(run, MADE) for run in trials), 0.0),
-        seconds_spared=sum((_said(run, SPARED) for run in trials), 0.0),
+        restarts_from_scratch=sum(len(run.restarted_attempts) for run in trials),
+        retrained_patches=sum(run.retrained_patches for run in trials),
+        cache_seconds_computed=sum(
+            (_constant_metric(run, COMPUTED_SECONDS_METRIC) for run in trials), 0.0
+        ),
+        cache_seconds_saved=sum(
+            (_constant_metric(run, SAVED_SECONDS_METRIC) for run in trials), 0.0
+        ),
         seconds=_wall_seconds(trials),
-        trial_seconds=sum((seconds(run) for run in trials), 0.0),
+        trial_seconds=sum((trial_seconds(run) for run in trials), 0.0),
     )
 
 
-def seconds(run: Run) -> float:
+def trial_seconds(run: Run) -> float:
     """Time that a trial spent in training and validation, as far as its reports say."""
     return float(run.reports[-1].get("seconds", 0.0)) if run.reports else 0.0
 
@@ -184,22 +188,22 @@ def task_scores(metrics: Mapping[str, float], *, prefix: str = "val/") -> TaskSc
     return TaskScores(*(metrics[name] for name in names))
 
 
-def _said(run: Run, name: str) -> float:
+def _constant_metric(run: Run, name: str) -> float:
     """A metric that is the same in all reports but that of a failure, which lacks it."""
     return max((report["metrics"].get(name, 0.0) for report in run.reports), default=0.0)
 
 
-def _unspent(trials: list[Run], statuses: tuple[str, ...], budget: int) -> int:
+def _unused_budget(trials: list[Run], statuses: tuple[str, ...], budget: int) -> int:
     return sum(max(0, budget - run.seen) for run in trials if run.status in statuses)
 
 
 def _wall_seconds(trials: list[Run]) -> float:
     if not trials:
         return 0.0
-    return max(_last_sign(run) for run in trials) - min(run.started for run in trials)
+    return max(_last_event_time(run) for run in trials) - min(run.started for run in trials)
 
 
-def _last_sign(run: Run) -> float:
+def _last_event_time(run: Run) -> float:
     if run.ended is not None:
         return run.ended
     return run.reports[-1].get("time", run.started) if run.reports else run.started

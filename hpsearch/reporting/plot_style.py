@@ -12,15 +12,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from sklearn.isotonic import isotonic_regression
 
-from hpsearch.reporting.leaderboard import ORDER
-from hpsearch.reporting.text_tables import patches
+from hpsearch.reporting.leaderboard import STATUS_ORDER
+from hpsearch.reporting.text_tables import format_patches
 from hpsearch.tracking.run_state import RunStatus
 
 INK = "#1f2329"
 MUTED = "#69717a"
 GRID = "#e3e6ea"
 
-COLOURS: dict[RunStatus, str] = {
+STATUS_COLORS: dict[RunStatus, str] = {
     "completed": "#2a7fc9",
     "running": "#2f9e77",
     "interrupted": "#9a7bd0",
@@ -29,7 +29,7 @@ COLOURS: dict[RunStatus, str] = {
     "diverged": "#c24a95",
     "collapsed": "#dd5a2b",
 }
-MARKERS: dict[RunStatus, str] = {
+STATUS_MARKERS: dict[RunStatus, str] = {
     "completed": "o",
     "running": ">",
     "interrupted": "D",
@@ -38,37 +38,37 @@ MARKERS: dict[RunStatus, str] = {
     "diverged": "^",
     "collapsed": "X",
 }
-TASKS = {
+TASK_COLORS = {
     "verification": "#2a7fc9",
     "matching": "#dd5a2b",
     "retrieval": "#2f9e77",
 }
-GROUPS = (
+GROUP_COLORS = (
     *("#2a7fc9", "#dd5a2b", "#2f9e77", "#9a7bd0", "#c08a12", "#c24a95"),
     *("#3fb0c4", "#7d8f2a", "#a0603c", "#6b78d6"),
 )
 DPI = 150
-LINE = 0.16
+LINE_INCHES = 0.16
 """Inches between two lines of small text."""
 SMALL, NORMAL, LARGE = 8.5, 9.5, 11.0
-HEADING: dict[str, Any] = {"fontsize": LARGE, "color": INK, "fontweight": "bold"}
+HEADING_STYLE: dict[str, Any] = {"fontsize": LARGE, "color": INK, "fontweight": "bold"}
 
 
-def blank(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """An empty figure of so many inches, laid out so that nothing overlaps."""
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
 
 
-def panels(width: float, height: float, *, columns: int = 1) -> tuple[Figure, list[Axes]]:
+def new_axes(width: float, height: float, *, columns: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure with dressed axes side by side."""
-    figure = blank(width, height)
+    figure = new_figure(width, height)
     every = [figure.add_subplot(1, columns, column + 1) for column in range(columns)]
     for axes in every:
-        dress(axes)
+        style_axes(axes)
     return figure, every
 
 
-def dress(axes: Axes) -> None:
+def style_axes(axes: Axes) -> None:
     """Quiet axes: horizontal grid lines, no box, small muted ticks."""
     axes.set_facecolor("none")
     for side in ("top", "right", "left"):
@@ -79,9 +79,9 @@ def dress(axes: Axes) -> None:
     axes.tick_params(which="both", colors=MUTED, labelsize=SMALL, length=0, pad=4)
 
 
-def entitle(axes: Axes, heading: str, *, x: str = "", y: str = "") -> None:
+def set_title(axes: Axes, heading: str, *, x: str = "", y: str = "") -> None:
     """Heading at the left, and what the axes measure, in which unit."""
-    axes.set_title(heading, loc="left", pad=10, **HEADING)
+    axes.set_title(heading, loc="left", pad=10, **HEADING_STYLE)
     axes.set_xlabel(x, fontsize=NORMAL, color=MUTED)
     axes.set_ylabel(y, fontsize=NORMAL, color=MUTED)
 
@@ -91,24 +91,24 @@ def count_patches(axes: Axes) -> None:
     axes.margins(x=0.015)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: patches(round(value))))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_patches(round(value))))
 
 
 def end_labels(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
     """Name lines at the right edge (height, words, colour), moved apart where they overlap."""
     low, high = axes.get_ylim()
     ordered = sorted(labels)
-    apart = LINE * DPI / axes.get_window_extent().height * (high - low)
-    heights = spread([y for y, _, _ in ordered], apart=apart)
-    for (_, words, colour), y in zip(ordered, heights, strict=True):
+    apart = LINE_INCHES * DPI / axes.get_window_extent().height * (high - low)
+    heights = spread_labels([y for y, _, _ in ordered], apart=apart)
+    for (_, words, color), y in zip(ordered, heights, strict=True):
         axes.annotate(
             words, (1, y), xycoords=("axes fraction", "data"), xytext=(5, 0),
-            textcoords="offset points", fontsize=SMALL, color=colour, va="center",
+            textcoords="offset points", fontsize=SMALL, color=color, va="center",
             annotation_clip=False,
         )  # fmt: skip
 
 
-def spread(heights: Sequence[float], *, apart: float) -> list[float]:
+def spread_labels(heights: Sequence[float], *, apart: float) -> list[float]:
     """Ascending heights, moved as little as keeps neighbours ``apart`` (least squares)."""
     if not heights:
         return []
@@ -116,11 +116,21 @@ def spread(heights: Sequence[float], *, apart: float) -> list[float]:
     return (isotonic_regression(np.asarray(heights, float) - steps) + steps).tolist()
 
 
-def status_key(axes: Axes, statuses: Sequence[RunStatus], *, more: Sequence[Line2D] = ()) -> None:
+def status_legend(
+    axes: Axes, statuses: Sequence[RunStatus], *, more: Sequence[Line2D] = ()
+) -> None:
     """Each status with its colour and marker in one line between heading and data."""
     marks = [
-        Line2D([], [], color=COLOURS[s], marker=MARKERS[s], linestyle="none", label=s, markersize=5)
-        for s in ORDER
+        Line2D(
+            [],
+            [],
+            color=STATUS_COLORS[s],
+            marker=STATUS_MARKERS[s],
+            linestyle="none",
+            label=s,
+            markersize=5,
+        )
+        for s in STATUS_ORDER
         if s in statuses
     ]
     axes.legend(
@@ -128,27 +138,28 @@ def status_key(axes: Axes, statuses: Sequence[RunStatus], *, more: Sequence[Line
         frameon=False, fontsize=SMALL, labelcolor=MUTED, handletextpad=0.4, columnspacing=1.2,
         borderaxespad=0.1,
     )  # fmt: skip
-    axes.set_title(axes.get_title(loc="left"), loc="left", pad=26, **HEADING)
+    axes.set_title(axes.get_title(loc="left"), loc="left", pad=26, **HEADING_STYLE)
 
 
-def at_the_edge(axes: Axes, x: int, status: RunStatus) -> None:
+def mark_stopped(axes: Axes, x: int, status: RunStatus) -> None:
     """Mark on the x axis where a trial was stopped whose guarded objective would tell nothing."""
     axes.plot(
-        x, 0.03, MARKERS[status], color=COLOURS[status], markersize=6.5, markeredgewidth=0,
+        x, 0.03, STATUS_MARKERS[status], color=STATUS_COLORS[status], markersize=6.5,
+        markeredgewidth=0,
         transform=axes.get_xaxis_transform(), clip_on=False,
     )  # fmt: skip
 
 
-def say(axes: Axes, words: str) -> None:
+def annotate_empty(axes: Axes, text: str) -> None:
     """Words in place of data that is not there."""
     axes.grid(visible=False)
     axes.set_xticks([])
     axes.set_yticks([])
     middle = {"transform": axes.transAxes, "ha": "center", "va": "center"}
-    axes.text(0.5, 0.5, words, color=MUTED, fontsize=NORMAL, **middle)
+    axes.text(0.5, 0.5, text, color=MUTED, fontsize=NORMAL, **middle)
 
 
-DARK = {INK: "#e8eaed", MUTED: "#9aa3ad", GRID: "#2b3138"}
+DARK_INKS = {INK: "#e8eaed", MUTED: "#9aa3ad", GRID: "#2b3138"}
 """What stands for ink, muted text and grid lines on a dark page."""
 
 
@@ -164,9 +175,9 @@ def svg(figure: Figure) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     drawn = buffer.getvalue()
-    for number, light in enumerate(DARK):
+    for number, light in enumerate(DARK_INKS):
         drawn = drawn.replace(light, f"var(--c{number})")
-    return drawn.replace("<defs>", f"<style>{_scheme()}</style><defs>", 1)
+    return drawn.replace("<defs>", f"<style>{_dark_scheme_css()}</style><defs>", 1)
 
 
 def svg_uri(figure: Figure) -> str:
@@ -174,7 +185,7 @@ def svg_uri(figure: Figure) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg(figure).encode()).decode()
 
 
-def _scheme() -> str:
-    light = "".join(f"--c{number}:{colour};" for number, colour in enumerate(DARK))
-    dark = "".join(f"--c{number}:{colour};" for number, colour in enumerate(DARK.values()))
+def _dark_scheme_css() -> str:
+    light = "".join(f"--c{number}:{color};" for number, color in enumerate(DARK_INKS))
+    dark = "".join(f"--c{number}:{color};" for number, color in enumerate(DARK_INKS.values()))
     return f":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"

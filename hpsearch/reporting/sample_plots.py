@@ -8,27 +8,27 @@ from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 
 from hpsearch.reporting.plot_style import (
-    GROUPS,
+    GROUP_COLORS,
     INK,
     MUTED,
     NORMAL,
     SMALL,
-    blank,
-    entitle,
-    panels,
-    say,
+    annotate_empty,
+    new_axes,
+    new_figure,
+    set_title,
 )
 from hpsearch.shapes import Float, Int, UInt8
 
-COLUMNS = 12
+MAX_COLUMNS = 12
 """Patches that a triptych shows at most."""
-COLOURED = len(GROUPS)
+NUM_COLORED = len(GROUP_COLORS)
 """Groups of an embedding that get a colour of their own; the others stay grey."""
-GAP, ROOM = 4, 11
+PATCH_GAP_PIXELS, LABEL_HEIGHT_PIXELS = 4, 11
 """Pixels between columns, and below a row for a number."""
 
 
-def triptych(
+def plot_denoising_grid(
     noisy: UInt8[np.ndarray, "n 32 32"],
     seen: UInt8[np.ndarray, "n 32 32"],
     clean: UInt8[np.ndarray, "n 32 32"],
@@ -38,27 +38,37 @@ def triptych(
     Args:
         seen: what the descriptor sees, that is after the denoiser.
     """
-    rows = {"noisy": noisy[:COLUMNS], "denoised": seen[:COLUMNS], "clean": clean[:COLUMNS]}
-    count = min(COLUMNS, len(clean))
-    figure = blank(9.6, 2.95)
+    rows = {
+        "noisy": noisy[:MAX_COLUMNS],
+        "denoised": seen[:MAX_COLUMNS],
+        "clean": clean[:MAX_COLUMNS],
+    }
+    count = min(MAX_COLUMNS, len(clean))
+    figure = new_figure(9.6, 2.95)
     axes = figure.add_subplot()
-    entitle(axes, "What the descriptor sees; mean absolute error in grey levels")
+    set_title(axes, "What the descriptor sees; mean absolute error in grey levels")
     axes.set_axis_off()
     if not count:
-        say(axes, "no patches")
+        annotate_empty(axes, "no patches")
         return figure
-    canvas = np.full((3 * (32 + ROOM) - ROOM, COLUMNS * (32 + GAP) - GAP), np.nan)
+    canvas = np.full(
+        (
+            3 * (32 + LABEL_HEIGHT_PIXELS) - LABEL_HEIGHT_PIXELS,
+            MAX_COLUMNS * (32 + PATCH_GAP_PIXELS) - PATCH_GAP_PIXELS,
+        ),
+        np.nan,
+    )
     for row, (name, images) in enumerate(rows.items()):
-        top = row * (32 + ROOM)
+        top = row * (32 + LABEL_HEIGHT_PIXELS)
         for column, image in enumerate(images):
-            left = column * (32 + GAP)
+            left = column * (32 + PATCH_GAP_PIXELS)
             canvas[top : top + 32, left : left + 32] = image
-        _label_row(axes, name, _errors(images, rows["clean"]), top=top)
+        _label_row(axes, name, _mean_errors(images, rows["clean"]), top=top)
     axes.imshow(canvas, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     return figure
 
 
-def embedding(
+def plot_embedding(
     descriptors: Float[np.ndarray, "n d"], labels: Int[np.ndarray, " n"], *, seed: int = 0
 ) -> Figure:
     """t-SNE (van der Maaten & Hinton 2008) of one S×K batch; spokes join the views of a point.
@@ -66,26 +76,28 @@ def embedding(
     Args:
         labels: which point each descriptor shows.
     """
-    figure, (axes,) = panels(6.4, 5.6)
+    figure, (axes,) = new_axes(6.4, 5.6)
     groups, sizes = np.unique(labels, return_counts=True)
     heading = f"{len(labels)} descriptors of {len(groups)} points, t-SNE"
-    entitle(axes, heading)
+    set_title(axes, heading)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines["bottom"].set_visible(False)
     axes.set_aspect("equal", adjustable="datalim")
     if not len(labels):
-        say(axes, "no descriptors")
+        annotate_empty(axes, "no descriptors")
         return figure
-    placed = project(descriptors, seed=seed)
-    chosen = groups[np.argsort(-sizes, kind="stable")][:COLOURED]
-    colours = dict(zip(chosen.tolist(), GROUPS, strict=False))
-    for group in sorted(groups.tolist(), key=lambda g: g in colours):
-        _spokes(axes, placed[labels == group], colours.get(group, MUTED), bold=group in colours)
+    placed = project_tsne(descriptors, seed=seed)
+    chosen = groups[np.argsort(-sizes, kind="stable")][:NUM_COLORED]
+    colors = dict(zip(chosen.tolist(), GROUP_COLORS, strict=False))
+    for group in sorted(groups.tolist(), key=lambda g: g in colors):
+        _connect_views(
+            axes, placed[labels == group], colors.get(group, MUTED), bold=group in colors
+        )
     return figure
 
 
-def project(descriptors: Float[np.ndarray, "n d"], *, seed: int) -> Float[np.ndarray, "n 2"]:
+def project_tsne(descriptors: Float[np.ndarray, "n d"], *, seed: int) -> Float[np.ndarray, "n 2"]:
     """t-SNE in two dimensions, the same for the same seed; fewer than four fall back to PCA.
 
     It starts from the two principal directions plus a little noise, so that identical descriptors
@@ -107,7 +119,7 @@ def project(descriptors: Float[np.ndarray, "n d"], *, seed: int) -> Float[np.nda
     return tsne.fit_transform(x.astype(np.float32))
 
 
-def _errors(images: np.ndarray, clean: np.ndarray) -> Float[np.ndarray, " n"]:
+def _mean_errors(images: np.ndarray, clean: np.ndarray) -> Float[np.ndarray, " n"]:
     return np.abs(images.astype(float) - clean.astype(float)).mean(axis=(1, 2))
 
 
@@ -116,21 +128,23 @@ def _label_row(axes: Axes, name: str, errors: Float[np.ndarray, " n"], *, top: i
     if name == "clean":
         return
     axes.text(
-        -4, top + 32 + ROOM / 2, f"mean {errors.mean():.1f}", ha="right", va="center",
+        -4, top + 32 + LABEL_HEIGHT_PIXELS / 2, f"mean {errors.mean():.1f}", ha="right",
+        va="center",
         fontsize=SMALL, color=MUTED,
     )  # fmt: skip
     for column, error in enumerate(errors):
-        x = column * (32 + GAP) + 16
+        x = column * (32 + PATCH_GAP_PIXELS) + 16
         axes.text(
-            x, top + 32 + ROOM / 2, f"{error:.1f}", ha="center", va="center", fontsize=SMALL,
+            x, top + 32 + LABEL_HEIGHT_PIXELS / 2, f"{error:.1f}", ha="center", va="center",
+            fontsize=SMALL,
             color=MUTED,
         )  # fmt: skip
 
 
-def _spokes(axes: Axes, points: Float[np.ndarray, "k 2"], colour: str, *, bold: bool) -> None:
+def _connect_views(axes: Axes, points: Float[np.ndarray, "k 2"], color: str, *, bold: bool) -> None:
     middle = points.mean(axis=0)
     strength = 0.9 if bold else 0.35
     for point in points:
         ends = np.stack([middle, point])
-        axes.plot(ends[:, 0], ends[:, 1], color=colour, linewidth=0.8, alpha=0.6 * strength)
-    axes.plot(points[:, 0], points[:, 1], "o", color=colour, markersize=4.5, alpha=strength)
+        axes.plot(ends[:, 0], ends[:, 1], color=color, linewidth=0.8, alpha=0.6 * strength)
+    axes.plot(points[:, 0], points[:, 1], "o", color=color, markersize=4.5, alpha=strength)

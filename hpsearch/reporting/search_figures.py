@@ -6,12 +6,12 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from hpsearch.reporting import search_plots
-from hpsearch.reporting.leaderboard import Direction, Summary, leaderboard, summary
-from hpsearch.reporting.text_tables import duration
+from hpsearch.reporting.leaderboard import Direction, Summary, leaderboard, summarize
+from hpsearch.reporting.text_tables import format_duration
 from hpsearch.tracking.run_state import Run
 
 
-class Picture(NamedTuple):
+class ReportFigure(NamedTuple):
     """A figure with the words for those who do not see it and for those who do."""
 
     name: str
@@ -32,14 +32,14 @@ def search_pictures(
     budget: int,
     metric: str = "val/mAP",
     importances: Mapping[str, float] | None = None,
-) -> list[Picture]:
+) -> list[ReportFigure]:
     """All figures that follow from the runs of a search, in the order of the report.
 
     Args:
         budget: patches that a full trial sees.
         importances: share of the objective's spread that each setting explains, if it is known.
     """
-    totals = summary(runs, budget=budget)
+    totals = summarize(runs, budget=budget)
     pictures = [
         _curves(runs, direction=direction, metric=metric),
         _history(runs, direction=direction, metric=metric),
@@ -54,23 +54,23 @@ def search_pictures(
     return pictures
 
 
-def _curves(runs: Sequence[Run], *, direction: Direction, metric: str) -> Picture:
-    return Picture(
+def _curves(runs: Sequence[Run], *, direction: Direction, metric: str) -> ReportFigure:
+    return ReportFigure(
         "learning-curves",
-        search_plots.search_curves(runs, direction=direction, metric=metric),
+        search_plots.plot_intermediate_values(runs, direction=direction, metric=metric),
         f"Line chart of {metric} over patches seen, one line a trial.",
         "The ten best trials against those that were stopped. Trials that collapsed or diverged "
         "are marked on the axis where they were stopped.",
     )
 
 
-def _winning_run(run: Run) -> Picture:
+def _winning_run(run: Run) -> ReportFigure:
     last = ", ".join(
         f"{k.removeprefix('val/')} {v:.3f}" for k, v in run.last.items() if k in MAX_SHOWN
     )
-    return Picture(
+    return ReportFigure(
         "best-trial",
-        search_plots.learning_curves(run),
+        search_plots.plot_learning_curves(run),
         f"Two line charts of trial {run.label} over patches seen: training loss and validation "
         f"mAP. At the last report: {last or 'no score'}.",
         f"Trial {run.label}. An encoder that maps every patch to one point pays the collapse "
@@ -78,31 +78,31 @@ def _winning_run(run: Run) -> Picture:
     )
 
 
-def _history(runs: Sequence[Run], *, direction: Direction, metric: str) -> Picture:
-    return Picture(
+def _history(runs: Sequence[Run], *, direction: Direction, metric: str) -> ReportFigure:
+    return ReportFigure(
         "trial-by-trial",
-        search_plots.history(runs, direction=direction, metric=metric),
+        search_plots.plot_optimization_history(runs, direction=direction, metric=metric),
         f"Scatter chart of the last {metric} of each trial in the order of their start.",
         "The last report of every trial. Marks of pruned trials are lower also because they were "
         "trained on fewer patches.",
     )
 
 
-def _importance(importances: Mapping[str, float]) -> Picture:
+def _importance(importances: Mapping[str, float]) -> ReportFigure:
     ranked = sorted(importances.items(), key=lambda item: -item[1])[:3]
     words = ", ".join(f"{name} {100 * share:.0f} %" for name, share in ranked)
-    return Picture(
+    return ReportFigure(
         "importance",
-        search_plots.importance(importances),
+        search_plots.plot_importance(importances),
         f"Bar chart of the importance of settings. The first: {words}.",
         "Which settings the objective depended on, within the ranges that were searched.",
     )
 
 
-def _collapse(runs: Sequence[Run], totals: Summary) -> Picture:
-    return Picture(
+def _collapse(runs: Sequence[Run], totals: Summary) -> ReportFigure:
+    return ReportFigure(
         "collapse-map",
-        search_plots.collapse_map(runs),
+        search_plots.plot_collapse_map(runs),
         "Scatter chart of patches a batch against learning rate, marked by how each trial ended; "
         f"{totals.collapsed} of {totals.trials} collapsed.",
         f"Where trials collapsed{'' if totals.collapsed else ': none did'}. The number beside a "
@@ -110,13 +110,13 @@ def _collapse(runs: Sequence[Run], totals: Summary) -> Picture:
     )
 
 
-def _compute(totals: Summary) -> Picture:
-    return Picture(
+def _compute(totals: Summary) -> ReportFigure:
+    return ReportFigure(
         "compute",
-        search_plots.compute(totals),
+        search_plots.plot_compute_usage(totals),
         f"Bar chart: {totals.trained} patches trained, {totals.saved_by_pruning} saved by pruning, "
         f"{totals.saved_by_detection} saved by stopping collapsed and diverged trials, "
-        f"{totals.lost_to_failures} lost to failures, {totals.trained_again} trained again, of "
+        f"{totals.lost_to_failures} lost to failures, {totals.retrained_patches} trained again, of "
         f"{totals.budget}.",
         "Patches trained, lost and saved, as shares of what all trials would take to the end. "
         + _sharing(totals),
@@ -124,10 +124,11 @@ def _compute(totals: Summary) -> Picture:
 
 
 def _sharing(totals: Summary) -> str:
-    if not totals.seconds_sharing and not totals.seconds_spared:
+    if not totals.cache_seconds_computed and not totals.cache_seconds_saved:
         return ""
     return (
-        f"Denoisers and first weights that trials share took {duration(totals.seconds_sharing)} to "
+        "Denoisers and first weights that trials share took "
+        f"{format_duration(totals.cache_seconds_computed)} to "
         f"make, beside this; making them for each trial would have taken "
-        f"{duration(totals.seconds_spared)} more."
+        f"{format_duration(totals.cache_seconds_saved)} more."
     )

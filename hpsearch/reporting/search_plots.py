@@ -9,148 +9,162 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from hpsearch.config.formatting import flatten, readable
-from hpsearch.reporting.leaderboard import Direction, Summary, leaderboard, outcome, trials_of
+from hpsearch.config.formatting import flatten, format_value
+from hpsearch.reporting.leaderboard import Direction, Summary, leaderboard, shown_status, trials_of
 from hpsearch.reporting.plot_style import (
-    COLOURS,
     INK,
-    MARKERS,
     MUTED,
     NORMAL,
     SMALL,
-    TASKS,
-    at_the_edge,
-    blank,
+    STATUS_COLORS,
+    STATUS_MARKERS,
+    TASK_COLORS,
+    annotate_empty,
     count_patches,
-    dress,
     end_labels,
-    entitle,
-    panels,
-    say,
-    status_key,
+    mark_stopped,
+    new_axes,
+    new_figure,
+    set_title,
+    status_legend,
+    style_axes,
 )
-from hpsearch.reporting.text_tables import patches, percent
+from hpsearch.reporting.text_tables import format_patches, format_percent
 from hpsearch.tracking.event_log import Event
 from hpsearch.tracking.run_state import Run
 
-NAMED = 3
+NUM_LABELLED = 3
 """Trials of the top ten that get their number at the end of their curve."""
 
 
-def learning_curves(run: Run) -> Figure:
+def plot_learning_curves(run: Run) -> Figure:
     """Training loss beside its collapse value, and the three validation mAPs with their mean."""
-    figure, (left, right) = panels(9.6, 3.4, columns=2)
-    entitle(left, f"Training loss of {run.label}", x="patches seen")
-    entitle(right, "Validation mAP", x="patches seen")
+    figure, (left, right) = new_axes(9.6, 3.4, columns=2)
+    set_title(left, f"Training loss of {run.label}", x="patches seen")
+    set_title(right, "Validation mAP", x="patches seen")
     if not run.reports:
-        say(left, "no report yet")
-        say(right, "no report yet")
+        annotate_empty(left, "no report yet")
+        annotate_empty(right, "no report yet")
         return figure
-    _loss(left, run)
-    _scores(right, run)
+    _draw_loss(left, run)
+    _draw_scores(right, run)
     return figure
 
 
-def search_curves(runs: Sequence[Run], *, direction: Direction, metric: str = "val/mAP") -> Figure:
+def plot_intermediate_values(
+    runs: Sequence[Run], *, direction: Direction, metric: str = "val/mAP"
+) -> Figure:
     """Objective over patches seen: the ten best against all others.
 
     A collapsed or diverged trial is marked on the axis where it was stopped, because its guarded
     objective there is the worst there is and says nothing of how it was doing.
     """
-    figure, (axes,) = panels(9.6, 4.4)
-    entitle(axes, "Learning curves", x="patches seen", y=metric)
+    figure, (axes,) = new_axes(9.6, 4.4)
+    set_title(axes, "Learning curves", x="patches seen", y=metric)
     rows = [row for row in leaderboard(runs, direction=direction) if row.run.reports]
     if not rows:
-        say(axes, "no report yet")
+        annotate_empty(axes, "no report yet")
         return figure
     best = [row.run for row in rows[:10] if row.status in ("completed", "running")]
     for row in reversed(rows):
-        _search_curve(axes, row.run, strong=row.run in best)
+        _draw_search_curve(axes, row.run, strong=row.run in best)
     count_patches(axes)
-    named = [(run.reports[-1]["objective"], run.label, INK) for run in best[:NAMED]]
+    named = [(run.reports[-1]["objective"], run.label, INK) for run in best[:NUM_LABELLED]]
     end_labels(axes, named)
-    strong = [Line2D([], [], color=COLOURS["completed"], linewidth=2.2, label="the ten best")]
-    status_key(axes, [row.status for row in rows], more=strong if best else ())
+    strong = [Line2D([], [], color=STATUS_COLORS["completed"], linewidth=2.2, label="the ten best")]
+    status_legend(axes, [row.status for row in rows], more=strong if best else ())
     return figure
 
 
-def history(runs: Sequence[Run], *, direction: Direction, metric: str = "val/mAP") -> Figure:
+def plot_optimization_history(
+    runs: Sequence[Run], *, direction: Direction, metric: str = "val/mAP"
+) -> Figure:
     """Objective of every trial in the order they started, and the best completed so far."""
-    figure, (axes,) = panels(9.6, 3.4)
-    entitle(axes, "Trial by trial", x="trial", y=metric)
+    figure, (axes,) = new_axes(9.6, 3.4)
+    set_title(axes, "Trial by trial", x="trial", y=metric)
     trials = [run for run in trials_of(runs) if run.reports]
     if not trials:
-        say(axes, "no report yet")
+        annotate_empty(axes, "no report yet")
         return figure
     for run in trials:
-        _mark(axes, run)
+        _mark_end(axes, run)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(x=0.015)
-    line = _best_so_far(axes, trials, better=max if direction == "maximize" else min)
-    status_key(axes, [outcome(run) for run in trials], more=line)
+    line = _draw_best_so_far(axes, trials, better=max if direction == "maximize" else min)
+    status_legend(axes, [shown_status(run) for run in trials], more=line)
     return figure
 
 
-def _loss(axes: Axes, run: Run) -> None:
+def _draw_loss(axes: Axes, run: Run) -> None:
     seen, values = run.curve("train/loss")
-    colour = COLOURS[outcome(run)]
-    axes.plot(seen, values, "-o", color=colour, markersize=3, linewidth=1.8)
+    color = STATUS_COLORS[shown_status(run)]
+    axes.plot(seen, values, "-o", color=color, markersize=3, linewidth=1.8)
     collapse = run.config.loss.collapse_value
-    axes.axhline(collapse, color=COLOURS["collapsed"], linewidth=1.2, linestyle=(0, (4, 3)))
+    axes.axhline(collapse, color=STATUS_COLORS["collapsed"], linewidth=1.2, linestyle=(0, (4, 3)))
     axes.margins(y=0.12)
     count_patches(axes)
-    labels = [(collapse, f"collapse value {collapse:.3g}", COLOURS["collapsed"])]
+    labels = [(collapse, f"collapse value {collapse:.3g}", STATUS_COLORS["collapsed"])]
     if values:
-        labels.append((values[-1], f"loss {values[-1]:.3g}", colour))
+        labels.append((values[-1], f"loss {values[-1]:.3g}", color))
     end_labels(axes, labels)
 
 
-def _scores(axes: Axes, run: Run) -> None:
+def _draw_scores(axes: Axes, run: Run) -> None:
     labels = []
-    for task, colour in [*TASKS.items(), ("mAP", INK)]:
+    for task, color in [*TASK_COLORS.items(), ("mAP", INK)]:
         name = f"val/{task}"
-        points = [(r["seen"], r["metrics"][name]) for r in _told(run) if name in r["metrics"]]
+        points = [
+            (r["seen"], r["metrics"][name])
+            for r in _informative_reports(run)
+            if name in r["metrics"]
+        ]
         if not points:
             continue
         width = 2.4 if task == "mAP" else 1.4
-        axes.plot(*np.transpose(points), "-o", color=colour, markersize=3, linewidth=width)
+        axes.plot(*np.transpose(points), "-o", color=color, markersize=3, linewidth=width)
         word, value = "mean" if task == "mAP" else task, points[-1][1]
-        labels.append((value, f"{word} {value:.3f}", colour))
-    if _stopped(run):
-        at_the_edge(axes, run.seen, outcome(run))
+        labels.append((value, f"{word} {value:.3f}", color))
+    if _is_stopped(run):
+        mark_stopped(axes, run.seen, shown_status(run))
     count_patches(axes)
     axes.set_ylim(bottom=0)
     end_labels(axes, labels)
 
 
-def _search_curve(axes: Axes, run: Run, *, strong: bool) -> None:
-    status = outcome(run)
-    points = [(report["seen"], report["objective"]) for report in _told(run)]
-    colour = COLOURS[status]
+def _draw_search_curve(axes: Axes, run: Run, *, strong: bool) -> None:
+    status = shown_status(run)
+    points = [(report["seen"], report["objective"]) for report in _informative_reports(run)]
+    color = STATUS_COLORS[status]
     width, alpha = (2.0, 0.95) if strong else (1.0, 0.5)
     if points:
-        axes.plot(*np.transpose(points), color=colour, linewidth=width, alpha=alpha)
-    if _stopped(run):
-        at_the_edge(axes, run.seen, status)
+        axes.plot(*np.transpose(points), color=color, linewidth=width, alpha=alpha)
+    if _is_stopped(run):
+        mark_stopped(axes, run.seen, status)
     else:
         size = 5 if strong else 4
-        axes.plot(*points[-1], MARKERS[status], color=colour, markersize=size, markeredgewidth=0)
+        axes.plot(
+            *points[-1], STATUS_MARKERS[status], color=color, markersize=size, markeredgewidth=0
+        )
 
 
-def _mark(axes: Axes, run: Run) -> None:
-    status = outcome(run)
-    if _stopped(run):
-        at_the_edge(axes, run.number, status)
+def _mark_end(axes: Axes, run: Run) -> None:
+    status = shown_status(run)
+    if _is_stopped(run):
+        mark_stopped(axes, run.number, status)
         return
-    value, colour = run.reports[-1]["objective"], COLOURS[status]
-    axes.plot(run.number, value, MARKERS[status], color=colour, markersize=6, markeredgewidth=0)
+    value, color = run.reports[-1]["objective"], STATUS_COLORS[status]
+    axes.plot(
+        run.number, value, STATUS_MARKERS[status], color=color, markersize=6, markeredgewidth=0
+    )
 
 
-def _best_so_far(axes: Axes, trials: list[Run], *, better: Callable[..., float]) -> list[Line2D]:
+def _draw_best_so_far(
+    axes: Axes, trials: list[Run], *, better: Callable[..., float]
+) -> list[Line2D]:
     """Draw the steps; the line for the key, or none if nothing has completed."""
     best: list[tuple[int, float]] = []
     for run in trials:
-        if outcome(run) == "completed":
+        if shown_status(run) == "completed":
             value = run.reports[-1]["objective"]
             best.append((run.number, better(value, best[-1][1]) if best else value))
     if not best:
@@ -162,20 +176,20 @@ def _best_so_far(axes: Axes, trials: list[Run], *, better: Callable[..., float])
     return [Line2D([], [], color=INK, linewidth=1.4, label="best completed so far")]
 
 
-def _stopped(run: Run) -> bool:
-    return outcome(run) in ("collapsed", "diverged")
+def _is_stopped(run: Run) -> bool:
+    return shown_status(run) in ("collapsed", "diverged")
 
 
-def _told(run: Run) -> Sequence[Event]:
+def _informative_reports(run: Run) -> Sequence[Event]:
     """Reports that say how a run was doing: not the guarded last one of a run that failed."""
-    return run.reports[:-1] if _stopped(run) else run.reports
+    return run.reports[:-1] if _is_stopped(run) else run.reports
 
 
-CROWDED = 60
+MAX_LABELLED = 60
 """With more trials than this, only those that failed are annotated."""
 
 
-def collapse_map(runs: Sequence[Run]) -> Figure:
+def plot_collapse_map(runs: Sequence[Run]) -> Figure:
     """How every trial ended, over patches a batch and learning rate; one panel an optimiser.
 
     Learning rates of different optimisers cannot be compared, hence the panels. Where the sampler
@@ -183,55 +197,62 @@ def collapse_map(runs: Sequence[Run]) -> Figure:
     """
     trials = trials_of(runs)
     kinds = sorted({run.config.optimiser.kind for run in trials}) or ["no trial yet"]
-    figure, every = panels(4.8 * max(2, len(kinds)), 4.2, columns=len(kinds))
+    figure, every = new_axes(4.8 * max(2, len(kinds)), 4.2, columns=len(kinds))
     for axes, kind in zip(every, kinds, strict=True):
         own = [run for run in trials if run.config.optimiser.kind == kind]
-        entitle(axes, readable(kind), x="patches a batch (beside a mark: K)", y="learning rate")
+        set_title(
+            axes, format_value(kind), x="patches a batch (beside a mark: K)", y="learning rate"
+        )
         if own:
-            _map(axes, own, crowded=len(trials) > CROWDED)
+            _draw_map(axes, own, dense=len(trials) > MAX_LABELLED)
         else:
-            say(axes, "nothing to show")
+            annotate_empty(axes, "nothing to show")
     return figure
 
 
-def importance(shares: Mapping[str, float]) -> Figure:
+def plot_importance(shares: Mapping[str, float]) -> Figure:
     """How much of the spread of the objective each setting explains; shares in [0, 1]."""
     ranked = sorted(shares.items(), key=lambda item: item[1])[-12:]
-    labels = [percent(share) for _, share in ranked]
+    labels = [format_percent(share) for _, share in ranked]
     names = [name for name, _ in ranked]
     heading = "What mattered: share of the objective's spread"
-    return _bars(
-        heading, names, [s for _, s in ranked], labels, [COLOURS["completed"]] * len(ranked)
+    return _draw_bars(
+        heading, names, [s for _, s in ranked], labels, [STATUS_COLORS["completed"]] * len(ranked)
     )
 
 
-def compute(totals: Summary) -> Figure:
+def plot_compute_usage(totals: Summary) -> Figure:
     """Patches trained to use, lost to failures, saved by pruning and by detecting collapse.
 
     What did not happen has no bar.
     """
     parts = [
-        ("trained", totals.trained - totals.lost_to_failures, COLOURS["completed"]),
-        ("lost to failed trials", totals.lost_to_failures, COLOURS["failed"]),
-        ("trained again after a crash", totals.trained_again, COLOURS["interrupted"]),
-        ("saved by pruning", totals.saved_by_pruning, COLOURS["pruned"]),
-        ("saved by stopping collapse", totals.saved_by_detection, COLOURS["collapsed"]),
+        ("trained", totals.trained - totals.lost_to_failures, STATUS_COLORS["completed"]),
+        ("lost to failed trials", totals.lost_to_failures, STATUS_COLORS["failed"]),
+        ("trained again after a crash", totals.retrained_patches, STATUS_COLORS["interrupted"]),
+        ("saved by pruning", totals.saved_by_pruning, STATUS_COLORS["pruned"]),
+        ("saved by stopping collapse", totals.saved_by_detection, STATUS_COLORS["collapsed"]),
     ]
     parts = [part for number, part in enumerate(parts) if number == 0 or part[1]][::-1]
     whole = totals.budget or 1
-    labels = [f"{percent(count / whole)} · {patches(count)}" for _, count, _ in parts]
-    heading = f"Compute: {patches(totals.budget)} patches if every trial ran to the end"
+    labels = [f"{format_percent(count / whole)} · {format_patches(count)}" for _, count, _ in parts]
+    heading = f"Compute: {format_patches(totals.budget)} patches if every trial ran to the end"
     sizes = [float(count) for _, count, _ in parts]
-    return _bars(heading, [n for n, _, _ in parts], sizes, labels, [c for *_, c in parts])
+    return _draw_bars(heading, [n for n, _, _ in parts], sizes, labels, [c for *_, c in parts])
 
 
-def _map(axes: Axes, runs: list[Run], *, crowded: bool) -> None:
+def _draw_map(axes: Axes, runs: list[Run], *, dense: bool) -> None:
     for run in runs:
-        flat, status = flatten(run.config), outcome(run)
+        flat, status = flatten(run.config), shown_status(run)
         x, y = run.config.sampler.patches, run.config.optimiser.lr
-        look = {"color": COLOURS[status], "markersize": 8, "markeredgewidth": 0, "alpha": 0.85}
-        axes.plot(x, y, MARKERS[status], **look)
-        if "sampler.views" in flat and (not crowded or status in ("collapsed", "diverged")):
+        look = {
+            "color": STATUS_COLORS[status],
+            "markersize": 8,
+            "markeredgewidth": 0,
+            "alpha": 0.85,
+        }
+        axes.plot(x, y, STATUS_MARKERS[status], **look)
+        if "sampler.views" in flat and (not dense or status in ("collapsed", "diverged")):
             offset = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
             axes.annotate(f"{flat['sampler.views']}", (x, y), color=MUTED, fontsize=7, **offset)
     axes.set_xscale("log", base=2)
@@ -239,9 +260,9 @@ def _map(axes: Axes, runs: list[Run], *, crowded: bool) -> None:
     axes.margins(y=0.08)
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: readable(float(value))))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_value(float(value))))
     _few_ticks(axes, sorted({run.config.sampler.patches for run in runs}))
-    status_key(axes, [outcome(run) for run in runs])
+    status_legend(axes, [shown_status(run) for run in runs])
 
 
 def _few_ticks(axes: Axes, sizes: list[int]) -> None:
@@ -255,21 +276,21 @@ def _few_ticks(axes: Axes, sizes: list[int]) -> None:
     axes.set_xlim(sizes[0] / 1.5, sizes[-1] * 1.5)
 
 
-def _bars(
+def _draw_bars(
     heading: str,
     names: Sequence[str],
     sizes: Sequence[float],
     labels: Sequence[str],
-    colours: Sequence[str],
+    colors: Sequence[str],
 ) -> Figure:
-    figure = blank(9.6, 0.9 + 0.36 * max(2, len(names)))
+    figure = new_figure(9.6, 0.9 + 0.36 * max(2, len(names)))
     axes = figure.add_subplot()
-    dress(axes)
-    entitle(axes, heading)
+    style_axes(axes)
+    set_title(axes, heading)
     if not names:
-        say(axes, "not enough completed trials yet")
+        annotate_empty(axes, "not enough completed trials yet")
         return figure
-    axes.barh(range(len(names)), sizes, color=colours, height=0.62)
+    axes.barh(range(len(names)), sizes, color=colors, height=0.62)
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)
     axes.set_xticks([])

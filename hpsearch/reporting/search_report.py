@@ -4,37 +4,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from hpsearch.config.formatting import ALWAYS, flatten, readable, title
+from hpsearch.config.formatting import ALWAYS_SHOWN, flatten, format_value, summary
 from hpsearch.reporting.html_tables import Cell, HtmlTable, render
-from hpsearch.reporting.leaderboard import ORDER, Row, Summary, TaskScores
-from hpsearch.reporting.search_figures import Picture
+from hpsearch.reporting.leaderboard import STATUS_ORDER, Row, Summary, TaskScores
+from hpsearch.reporting.search_figures import ReportFigure
 from hpsearch.reporting.text_tables import (
-    MISSING,
+    MISSING_VALUE,
     Configuration,
+    baseline_table,
     configurations_table,
-    duration,
-    patches,
-    percent,
-    three_scores,
-    yardstick_table,
+    format_duration,
+    format_patches,
+    format_percent,
+    task_columns,
 )
 
-SHOWN = 15
+MAX_REPORT_ROWS = 15
 """Rows of a table before the fold."""
-UNFOLDED = 5
+OPEN_UP_TO = 5
 """So many failures are shown without a click."""
 FAILED = ("collapsed", "diverged", "failed")
 
 
-class Command(NamedTuple):
+class NextCommand(NamedTuple):
     """What to type next, and what it does."""
 
-    line: str
-    does: str
+    command_line: str
+    description: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Page:
+class SearchReport:
     """Everything that the report says."""
 
     name: str
@@ -48,10 +48,10 @@ class Page:
     """What became of the winner."""
     configurations: Sequence[Configuration] = ()
     """Means over training seeds, if any was trained with more than one."""
-    yardsticks: Mapping[str, TaskScores] = field(default_factory=dict)
+    baselines: Mapping[str, TaskScores] = field(default_factory=dict)
     """Test scores by name, the winner first."""
-    pictures: Sequence[Picture] = ()
-    commands: Sequence[Command] = ()
+    figures: Sequence[ReportFigure] = ()
+    commands: Sequence[NextCommand] = ()
 
     @property
     def winner(self) -> Row | None:
@@ -70,36 +70,36 @@ class Tile(NamedTuple):
     more: str
 
 
-def report_page(page: Page) -> str:
+def render_report(report: SearchReport) -> str:
     """The page as HTML that needs nothing beside it; every value is escaped."""
     return render(
         "search_report.html.j2",
-        page=page,
-        tiles=_tiles(page),
-        winner_title=title(page.winner.run.config) if page.winner else "",
-        test_scores=_test_scores(page.yardsticks),
-        leaderboard=_leaderboard(page.rows),
-        restarted=[row.run.label for row in page.rows if row.run.anew],
+        page=report,
+        tiles=_tiles_html(report),
+        winner_title=summary(report.winner.run.config) if report.winner else "",
+        test_scores=_test_scores(report.baselines),
+        leaderboard=_leaderboard(report.rows),
+        restarted=[row.run.label for row in report.rows if row.run.restarted_attempts],
         configurations=HtmlTable.of(
             "Means over training seeds",
-            configurations_table(page.configurations),
+            configurations_table(report.configurations),
             wide={"settings"},
         ),
-        failures=_failures(page.rows),
-        max_rows=SHOWN,
-        max_open_failures=UNFOLDED,
+        failures=_failures(report.rows),
+        max_rows=MAX_REPORT_ROWS,
+        max_open_failures=OPEN_UP_TO,
     )
 
 
-def _tiles(page: Page) -> list[Tile]:
+def _tiles_html(page: SearchReport) -> list[Tile]:
     totals, best = page.totals, page.winner
-    ended = ", ".join(f"{n} {status}" for status in ORDER if (n := getattr(totals, status)))
-    pruning, detection = percent(totals.share_saved), percent(totals.share_detected)
-    saved = percent(totals.share_saved + totals.share_detected)
-    value = f"{best.objective:.4f}" if best else MISSING
-    spent = f"{patches(totals.trained)} patches trained"
-    if totals.seconds_spared:
-        spent += f", {duration(totals.seconds_spared)} spared by sharing"
+    ended = ", ".join(f"{n} {status}" for status in STATUS_ORDER if (n := getattr(totals, status)))
+    pruning, detection = format_percent(totals.share_saved), format_percent(totals.share_detected)
+    saved = format_percent(totals.share_saved + totals.share_detected)
+    value = f"{best.objective:.4f}" if best else MISSING_VALUE
+    spent = f"{format_patches(totals.trained)} patches trained"
+    if totals.cache_seconds_saved:
+        spent += f", {format_duration(totals.cache_seconds_saved)} spared by sharing"
     return [
         Tile(
             "Best objective",
@@ -108,7 +108,7 @@ def _tiles(page: Page) -> list[Tile]:
         ),
         Tile("Trials", str(totals.trials), ended or "none started"),
         Tile("Compute saved", saved, f"{pruning} by pruning, {detection} by stopping collapse"),
-        Tile("Time", duration(totals.seconds), spent),
+        Tile("Time", format_duration(totals.seconds), spent),
     ]
 
 
@@ -122,7 +122,7 @@ def varying_columns(rows: Sequence[Row]) -> list[str]:
         for name, value in flatten(row.run.config).items():
             values.setdefault(name, set()).add(value)
     names = [name for name, seen in values.items() if len(seen) > 1]
-    order = [*ALWAYS, *(name.split(".")[0] for name in names)]
+    order = [*ALWAYS_SHOWN, *(name.split(".")[0] for name in names)]
     return sorted(names, key=lambda name: order.index(name.split(".")[0]))
 
 
@@ -137,16 +137,16 @@ def _leaderboard(rows: Sequence[Row]) -> HtmlTable:
         *map(Cell, numbers),
         *(Cell(name, text=True) for name in columns),
     )
-    return HtmlTable("Leaderboard", head, tuple(_line(row, columns) for row in rows))
+    return HtmlTable("Leaderboard", head, tuple(_row_cells(row, columns) for row in rows))
 
 
-def _line(row: Row, columns: Sequence[str]) -> tuple[Cell, ...]:
+def _row_cells(row: Row, columns: Sequence[str]) -> tuple[Cell, ...]:
     flat = flatten(row.run.config)
-    value = MISSING if row.objective is None else f"{row.objective:.4f}"
-    numbers = (value, *three_scores(row), patches(row.run.seen))
-    settings = [readable(flat[name]) if name in flat else "" for name in columns]
+    value = MISSING_VALUE if row.objective is None else f"{row.objective:.4f}"
+    numbers = (value, *task_columns(row), format_patches(row.run.seen))
+    settings = [format_value(flat[name]) if name in flat else "" for name in columns]
     return (
-        Cell(str(row.place)),
+        Cell(str(row.rank)),
         Cell(row.run.label, header=True),
         Cell(row.status, status=row.status),
         *map(Cell, numbers),
@@ -161,10 +161,10 @@ def _failures(rows: Sequence[Row]) -> HtmlTable:
     lines = tuple(
         (
             Cell(row.run.label, header=True),
-            Cell(patches(row.run.seen)),
+            Cell(format_patches(row.run.seen)),
             Cell(row.status, status=row.status),
-            Cell(row.differs, text=True, wide=True),
-            Cell(row.run.reason or MISSING, text=True, wide=True),
+            Cell(row.diff, text=True, wide=True),
+            Cell(row.run.reason or MISSING_VALUE, text=True, wide=True),
         )
         for row in rows
         if row.status in FAILED
@@ -174,7 +174,7 @@ def _failures(rows: Sequence[Row]) -> HtmlTable:
 
 def _test_scores(scores: Mapping[str, TaskScores]) -> HtmlTable:
     """Scores on test by name, the winner first."""
-    head = tuple(Cell(name, text=not name) for name in yardstick_table(scores).header)
+    head = tuple(Cell(name, text=not name) for name in baseline_table(scores).header)
     rows = tuple(
         (Cell(name, text=True, header=True), *(Cell(f"{value:.3f}") for value in values))
         for name, values in scores.items()

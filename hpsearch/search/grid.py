@@ -14,13 +14,13 @@ from optuna.distributions import (
 
 from hpsearch.errors import UserError
 
-LIMIT = 10_000
+MAX_GRID_POINTS = 10_000
 """A grid with more combinations than this is taken for a mistake."""
 
 Suggest = Callable[[optuna.Trial], object]
 
 
-def enumerate_grid(suggest: Suggest, *, limit: int = LIMIT) -> list[dict[str, Any]]:
+def enumerate_grid(suggest: Suggest, *, limit: int = MAX_GRID_POINTS) -> list[dict[str, Any]]:
     """List the parameter values of every combination, by the names that ``suggest`` uses.
 
     Conditions are followed: what is suggested in one branch only varies there only. The last name
@@ -104,7 +104,7 @@ class _GridSampler(_IndependentSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         if self._depth == len(self._path):
-            self._path.append((_values(param_name, param_distribution, self._limit), 0))
+            self._path.append((_choices(param_name, param_distribution, self._limit), 0))
         values, index = self._path[self._depth]
         self._depth += 1
         return values[index]
@@ -157,7 +157,7 @@ class _FixedPointSampler(_IndependentSampler):
         raise AssertionError(f"Optuna has no other distribution than {param_distribution}")
 
 
-def _values(name: str, distribution: BaseDistribution, limit: int) -> Sequence[Any]:
+def _choices(name: str, distribution: BaseDistribution, limit: int) -> Sequence[Any]:
     match distribution:
         case CategoricalDistribution(choices=values):
             pass

@@ -8,7 +8,7 @@ from typing import Literal
 from hpsearch.errors import UserError
 from hpsearch.patch_views import LEVELS, TASKS
 
-MEASURED = (
+EVALUATION_METRICS = (
     "val/mAP",
     *(f"val/{task}" for task in TASKS),
     *(f"val/{task}/{level}" for task in TASKS for level in LEVELS),
@@ -16,7 +16,7 @@ MEASURED = (
     *("train/loss", "train/dispersion", "train/resultant", "train/seconds"),
 )
 """What every report of a trial has."""
-RESTORED = tuple(
+RESTORATION_METRICS = tuple(
     f"val/{measure}{level}"
     for measure in ("PSNR", "PSNR_per_patch", "MAE", "SSIM")
     for level in ("", *(f"/{level}" for level in LEVELS))
@@ -41,7 +41,7 @@ class Objective:
     worst: float = 0.0
 
     def __post_init__(self) -> None:
-        known = (*MEASURED, *RESTORED)
+        known = (*EVALUATION_METRICS, *RESTORATION_METRICS)
         if self.metric not in known:
             raise UserError(
                 f"no report has the metric {self.metric!r}; choose one of: {', '.join(known)}"
@@ -77,7 +77,7 @@ class Objective:
             )
         return metrics[self.metric]
 
-    def better(self, one: float, other: float) -> bool:
+    def is_better(self, one: float, other: float) -> bool:
         """Whether ``one`` is strictly better than ``other``."""
         return one > other if self.direction == "maximize" else one < other
 

@@ -68,21 +68,21 @@ def _sampler(name: str, values: dict[str, Any]) -> Sampler:
 
 def _pruner(values: dict[str, Any]) -> Pruner | None:
     """Pruner of the old settings, which are taken out; None for the default one."""
-    name, grace = values.pop("scheduler", None), values.pop("grace", None)
-    reduction = values.pop("reduction", 3)
+    name, grace_period = values.pop("scheduler", None), values.pop("grace", None)
+    reduction_factor = values.pop("reduction", 3)
     if "pruner" in values:
         raise UserError("scheduler, grace and reduction are parts of pruner; leave them out")
     if name is None:
-        if values.get("extra_objectives") or (grace is None and _one_report(values)):
+        if values.get("extra_objectives") or (grace_period is None and _one_report(values)):
             return None
-        name = "none" if grace == values.get("budget") else "asha"
+        name = "none" if grace_period == values.get("budget") else "asha"
     match name:
         case "asha":
-            return ASHA(grace_period=grace, reduction_factor=reduction)
+            return ASHA(grace_period=grace_period, reduction_factor=reduction_factor)
         case "hyperband":
-            return Hyperband(grace_period=grace, reduction_factor=reduction)
+            return Hyperband(grace_period=grace_period, reduction_factor=reduction_factor)
         case "median":
-            return Median(grace_period=grace)
+            return Median(grace_period=grace_period)
         case "none":
             return NoPruner()
     raise UserError(f"there is no scheduler {name!r}; choose one of {', '.join(SCHEDULERS)}")

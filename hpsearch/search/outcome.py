@@ -7,16 +7,16 @@ from hpsearch.search.objective import Objective
 from hpsearch.tracking.run_state import Run
 from hpsearch.training.loop import Report
 
-FAILURES = ("collapsed", "diverged")
+COLLAPSE_STATUSES = ("collapsed", "diverged")
 
 
-def guarded(report: Report, objective: Objective) -> dict[str, Any]:
+def to_result(report: Report, objective: Objective) -> dict[str, Any]:
     """A report with the objective that counts: the worst, if the trial failed or has collapsed.
 
     A validation in which all descriptors lie in one point counts as a collapse, also where the
     detector of the training loop has not spoken.
     """
-    lost = report.status in FAILURES or report.metrics.get("val/collapsed", 0.0) > 0
+    lost = report.status in COLLAPSE_STATUSES or report.metrics.get("val/collapsed", 0.0) > 0
     return {
         "seen": report.seen,
         "objective": objective.value(report.metrics, collapsed=lost),
@@ -27,7 +27,7 @@ def guarded(report: Report, objective: Objective) -> dict[str, Any]:
     }
 
 
-def outcome(result: Mapping[str, Any]) -> tuple[str, str]:
+def final_status(result: Mapping[str, Any]) -> tuple[str, str]:
     """Status and reason of a trial, from its last guarded report.
 
     One that still says ``running`` belongs to a trial that was stopped. One that ended, or was
@@ -35,7 +35,7 @@ def outcome(result: Mapping[str, Any]) -> tuple[str, str]:
     worst objective.
     """
     status = result["status"]
-    if status not in FAILURES and result.get("collapsed"):
+    if status not in COLLAPSE_STATUSES and result.get("collapsed"):
         return "collapsed", "the descriptors of the validation patches lie in one point"
     if status != "running":
         return status, result.get("reason", "")
@@ -45,10 +45,10 @@ def outcome(result: Mapping[str, Any]) -> tuple[str, str]:
 Values = tuple[float, ...]
 
 
-def covers(one: Values, other: Values, objectives: Sequence[Objective]) -> bool:
+def weakly_dominates(one: Values, other: Values, objectives: Sequence[Objective]) -> bool:
     """Whether ``one`` is at least as good as ``other`` in every objective."""
     pairs = zip(objectives, one, other, strict=True)
-    return not any(objective.better(theirs, ours) for objective, ours, theirs in pairs)
+    return not any(objective.is_better(theirs, ours) for objective, ours, theirs in pairs)
 
 
 def run_values(run: Run, objectives: Sequence[Objective]) -> Values | None:
@@ -69,7 +69,9 @@ def pareto_front(runs: Sequence[Run], objectives: Sequence[Objective]) -> list[R
     front = [
         (run, values)
         for run, values in known
-        if not any(other != values and covers(other, values, objectives) for _, other in known)
+        if not any(
+            other != values and weakly_dominates(other, values, objectives) for _, other in known
+        )
     ]
     best_first = objectives[0].direction == "maximize"
     return [run for run, _ in sorted(front, key=lambda pair: pair[1][0], reverse=best_first)]

@@ -16,13 +16,13 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 
-from hpsearch.config.base import Setting
+from hpsearch.config.base import FrozenConfig
 
 MIN_PEERS = 3
 """Trials that must have come as far before the median rule stops one."""
 
 
-class ASHA(Setting):
+class ASHA(FrozenConfig):
     """Asynchronous successive halving: at each rung the best 1/reduction_factor of trials go on.
 
     Example:
@@ -36,7 +36,7 @@ class ASHA(Setting):
     reduction_factor: float = Field(default=3, gt=1)
 
 
-class Hyperband(Setting):
+class Hyperband(FrozenConfig):
     """Optuna's Hyperband: brackets of successive halving that begin to stop later and later."""
 
     kind: Literal["hyperband"] = "hyperband"
@@ -45,7 +45,7 @@ class Hyperband(Setting):
     reduction_factor: int = Field(default=3, ge=2)
 
 
-class Median(Setting):
+class Median(FrozenConfig):
     """Median stopping rule: trials below the median of those that have come as far are stopped."""
 
     kind: Literal["median"] = "median"
@@ -53,7 +53,7 @@ class Median(Setting):
     """Patches that every trial may see before it may be stopped; the first report, if None."""
 
 
-class NoPruner(Setting):
+class NoPruner(FrozenConfig):
     """No pruning: every trial is trained to the end."""
 
     kind: Literal["none"] = "none"

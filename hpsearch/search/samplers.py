@@ -14,40 +14,40 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 
-from hpsearch.config.base import Setting
+from hpsearch.config.base import FrozenConfig
 
 
-class TPE(Setting):
+class TPE(FrozenConfig):
     """Tree-structured Parzen estimator, also for several objectives and conditional spaces."""
 
     kind: Literal["tpe"] = "tpe"
 
 
-class Random(Setting):
+class Random(FrozenConfig):
     """Random search."""
 
     kind: Literal["random"] = "random"
 
 
-class GP(Setting):
+class GP(FrozenConfig):
     """Gaussian process; slow above a few hundred trials."""
 
     kind: Literal["gp"] = "gp"
 
 
-class NSGA2(Setting):
+class NSGA2(FrozenConfig):
     """NSGA-II, an evolutionary algorithm for several objectives."""
 
     kind: Literal["nsga2"] = "nsga2"
 
 
-class Grid(Setting):
+class Grid(FrozenConfig):
     """Every combination of the space once; no parameter may be continuous."""
 
     kind: Literal["grid"] = "grid"
 
 
-class Fixed(Setting):
+class Fixed(FrozenConfig):
     """Given points and no other.
 
     Example:

@@ -13,8 +13,8 @@ from typing import Any
 import optuna
 from pydantic import Field, ValidationError, model_validator
 
-from hpsearch.config import AS_FOUND, Computing, TrialConfig
-from hpsearch.config.base import Setting
+from hpsearch.config import DEFAULT_COMPUTE, ComputeConfig, TrialConfig
+from hpsearch.config.base import FrozenConfig
 from hpsearch.config.formatting import Flat, flatten
 from hpsearch.errors import OldSpellingWarning, UserError
 from hpsearch.search.grid import enumerate_grid, validate_point
@@ -28,7 +28,7 @@ from hpsearch.untrusted import validation_sentence
 NUM_DRAWS = 64
 
 
-class Search(Setting):
+class Search(FrozenConfig):
     """Description of a search, which a file in ``search_spaces/`` exports as ``SEARCH``.
 
     Example:
@@ -84,7 +84,7 @@ class Search(Setting):
     """Points of each validation sequence that a report is scored on."""
     time_limit: float | None = None
     """Seconds after which all trials are interrupted; None for no limit."""
-    compute: Computing = AS_FOUND
+    compute: ComputeConfig = DEFAULT_COMPUTE
     """Device, precision, compilation and determinism of every trial."""
     seed: int = 0
     """Seed of the sampler."""

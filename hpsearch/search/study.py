@@ -20,7 +20,7 @@ from hpsearch.errors import UserError
 from hpsearch.redaction import filled_in, redacted
 from hpsearch.search.samplers import build_sampler
 from hpsearch.search.search import Search
-from hpsearch.search.trial_queue import begun
+from hpsearch.search.trial_queue import started_trials
 from hpsearch.untrusted import reading, reason
 
 
@@ -71,12 +71,12 @@ def _truncate_partial_line(file: BinaryIO) -> None:
     file.truncate(file.read().rfind(b"\n") + 1)
 
 
-JOURNAL, FILE = "journal:", "study.journal"
+JOURNAL_PREFIX, JOURNAL_FILE = "journal:", "study.journal"
 
 
 def study_address(folder: Path, url: str | None = None) -> str:
     """A database's URL, or ``journal:PATH`` for a file that a shared disk can hold."""
-    return url or f"{JOURNAL}{folder / FILE}"
+    return url or f"{JOURNAL_PREFIX}{folder / JOURNAL_FILE}"
 
 
 def open_study(folder: Path, *, search: Search, url: str | None = None) -> optuna.Study:
@@ -86,7 +86,7 @@ def open_study(folder: Path, *, search: Search, url: str | None = None) -> optun
         UserError: if its storage does not open.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = _storage(study_address(folder, url))
+    storage = _open_storage(study_address(folder, url))
     return optuna.create_study(
         storage=storage,
         study_name=folder.name,
@@ -97,30 +97,30 @@ def open_study(folder: Path, *, search: Search, url: str | None = None) -> optun
     )
 
 
-def own_study(study: optuna.Study) -> optuna.Study:
+def study_without_imports(study: optuna.Study) -> optuna.Study:
     """The same study with the trials of this search alone, in memory, to look at."""
     own = optuna.create_study(study_name=study.study_name, directions=study.directions)
-    own.add_trials(begun(study.get_trials(deepcopy=False)))
+    own.add_trials(started_trials(study.get_trials(deepcopy=False)))
     return own
 
 
-def check_free(url: str, name: str) -> None:
+def check_study_name_available(url: str, name: str) -> None:
     """Make sure that a storage opens and has no study of this name yet.
 
     Raises:
         UserError: if it does not, or has.
     """
-    if name in optuna.get_all_study_names(_storage(url)):
+    if name in optuna.get_all_study_names(_open_storage(url)):
         raise UserError(
             f"there is a study {name!r} at {redacted(url)} already; choose another --name"
         )
 
 
-def _storage(url: str) -> optuna.storages.BaseStorage:
+def _open_storage(url: str) -> optuna.storages.BaseStorage:
     try:
-        if not url.startswith(JOURNAL):
+        if not url.startswith(JOURNAL_PREFIX):
             return RDBStorage(filled_in(url))
-        path = Path(filled_in(url.removeprefix(JOURNAL)))
+        path = Path(filled_in(url.removeprefix(JOURNAL_PREFIX)))
         if not path.parent.is_dir():
             raise UserError(f"there is no folder {path.parent} for the study's journal; make it")
         return open_journal(path)

@@ -7,9 +7,9 @@ import optuna
 from optuna.trial import TrialState
 
 from hpsearch.search.search import Search
-from hpsearch.search.study import open_study, own_study
+from hpsearch.search.study import open_study, study_without_imports
 
-PLOTS = (
+OPTUNA_PLOTS = (
     optuna.visualization.plot_optimization_history,
     optuna.visualization.plot_intermediate_values,
     optuna.visualization.plot_param_importances,
@@ -25,7 +25,7 @@ def importances(folder: Path, search: Search, url: str | None = None) -> dict[st
     Args:
         url: the study's storage, if it is not the search's own file.
     """
-    study = own_study(open_study(folder, search=search, url=url))
+    study = study_without_imports(open_study(folder, search=search, url=url))
     completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(completed) < 4:
         return {}
@@ -38,15 +38,15 @@ def importances(folder: Path, search: Search, url: str | None = None) -> dict[st
             return {}  # nothing in common between the trials, or no variance
 
 
-def optuna_page(folder: Path, search: Search, url: str | None = None) -> str:
+def render_optuna_plots(folder: Path, search: Search, url: str | None = None) -> str:
     """Optuna's interactive plots as one HTML page that needs nothing beside it.
 
     Args:
         url: the study's storage, if it is not the search's own file.
     """
-    study = own_study(open_study(folder, search=search, url=url))
+    study = study_without_imports(open_study(folder, search=search, url=url))
     parts: list[str] = []
-    for plot in PLOTS:
+    for plot in OPTUNA_PLOTS:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Optuna calls some of these experimental
             try:

@@ -9,13 +9,13 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-POINT, REPEAT, WARM = "point", "repeat", "warm_from"
+POINT_ATTR, REPEAT_ATTR, WARM_START_ATTR = "point", "repeat", "warm_from"
 """User attributes of a trial in the study: which point of the search it is, and which repeat of
 it; and which earlier search it comes from, if it is not of this one."""
 
 
 @dataclass(frozen=True)
-class Turn:
+class PlannedTrial:
     """What to try next."""
 
     point: int
@@ -28,16 +28,18 @@ class Turn:
     @property
     def attributes(self) -> dict[str, Any]:
         """What the trial in the study remembers."""
-        return {POINT: self.point, REPEAT: self.repeat}
+        return {POINT_ATTR: self.point, REPEAT_ATTR: self.repeat}
 
 
-def begun(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+def started_trials(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     """Trials of this search itself that do not wait."""
-    return [t for t in trials if t.state != TrialState.WAITING and WARM not in t.user_attrs]
+    return [
+        t for t in trials if t.state != TrialState.WAITING and WARM_START_ATTR not in t.user_attrs
+    ]
 
 
 @dataclass
-class Places:
+class TrialQueue:
     """Which trials a search has room for, and which of them are taken.
 
     It reads each trial once, so that a search of thousands costs no more a trial than a short one.
@@ -53,40 +55,43 @@ class Places:
     planned: Sequence[Mapping[str, Any]]
     seeds: int
     is_finite: bool
-    begun: int = 0
+    num_started: int = 0
     """Trials of this search that do not wait."""
-    _noted: int = 0
-    _taken: set[tuple[int, int]] = field(default_factory=set)
-    _known: dict[int, Mapping[str, Any]] = field(default_factory=dict)
-    _next: int = 0
+    _num_observed: int = 0
+    _assigned: set[tuple[int, int]] = field(default_factory=set)
+    _params_of_point: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    _cursor: int = 0
 
-    def note(self, trials: Sequence[FrozenTrial]) -> None:
+    def observe(self, trials: Sequence[FrozenTrial]) -> None:
         """Take note of what the study has now; what waits stands behind all that has begun."""
-        while self._noted < len(trials) and trials[self._noted].state != TrialState.WAITING:
-            trial = trials[self._noted]
-            self._noted += 1
-            if WARM not in trial.user_attrs:
-                self.begun += 1
-                self._note(trial.user_attrs, trial.params)
+        while (
+            self._num_observed < len(trials)
+            and trials[self._num_observed].state != TrialState.WAITING
+        ):
+            trial = trials[self._num_observed]
+            self._num_observed += 1
+            if WARM_START_ATTR not in trial.user_attrs:
+                self.num_started += 1
+                self._assign(trial.user_attrs, trial.params)
 
-    def _note(self, attributes: Mapping[str, Any], params: Mapping[str, Any]) -> None:
-        if POINT in attributes:
-            self._taken.add((attributes[POINT], attributes[REPEAT]))
-            self._known[attributes[POINT]] = params
+    def _assign(self, attributes: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+        if POINT_ATTR in attributes:
+            self._assigned.add((attributes[POINT_ATTR], attributes[REPEAT_ATTR]))
+            self._params_of_point[attributes[POINT_ATTR]] = params
 
-    def turn(self) -> Turn | None:
+    def next(self) -> PlannedTrial | None:
         """The first place that no trial has taken; None if the points are listed and all are."""
-        while self._place() in self._taken:
-            self._next += 1
-        point, repeat = self._place()
-        if point in self._known and not self.is_finite:
-            return Turn(point, repeat, self._known[point])
+        while self._slot() in self._assigned:
+            self._cursor += 1
+        point, repeat = self._slot()
+        if point in self._params_of_point and not self.is_finite:
+            return PlannedTrial(point, repeat, self._params_of_point[point])
         if point < len(self.planned) and repeat < self.seeds:
-            return Turn(point, repeat, self.planned[point])
-        return None if self.is_finite else Turn(point, repeat, {})
+            return PlannedTrial(point, repeat, self.planned[point])
+        return None if self.is_finite else PlannedTrial(point, repeat, {})
 
-    def _place(self) -> tuple[int, int]:
+    def _slot(self) -> tuple[int, int]:
         if self.is_finite:
-            repeat, point = divmod(self._next, len(self.planned))
+            repeat, point = divmod(self._cursor, len(self.planned))
             return point, repeat
-        return divmod(self._next, self.seeds)
+        return divmod(self._cursor, self.seeds)

@@ -10,7 +10,7 @@ from hpsearch.errors import UserError
 from hpsearch.search.grid import validate_point
 from hpsearch.search.search import Search
 from hpsearch.search.study import open_study
-from hpsearch.search.trial_queue import WARM, begun
+from hpsearch.search.trial_queue import WARM_START_ATTR, started_trials
 from hpsearch.search.workspace import SearchFolder
 
 NUM_DRAWS = 32
@@ -21,7 +21,7 @@ COMPARED_FIELDS = (
 """What must stay, or trials before and after could not be compared."""
 
 
-def refuse_other_terms(folder: SearchFolder, new: Search) -> None:
+def check_same_terms(folder: SearchFolder, new: Search) -> None:
     """Make sure that the trials of a search can be compared with those of a changed space.
 
     Raises:
@@ -99,15 +99,17 @@ def warm_start(folder: SearchFolder, earlier: SearchFolder) -> tuple[int, int]:
     search = folder.search()
     study = open_study(folder.path, search=search, url=folder.record.study)
     source = open_study(earlier.path, search=earlier.search(), url=earlier.record.study)
-    learnt = [t for t in begun(source.get_trials(deepcopy=False)) if t.state in IMPORTED_STATES]
-    fitting = list(fitting_trials(learnt, search, earlier.name, budget=earlier.search().budget))
+    learnt = [
+        t for t in started_trials(source.get_trials(deepcopy=False)) if t.state in IMPORTED_STATES
+    ]
+    fitting = list(compatible_trials(learnt, search, earlier.name, budget=earlier.search().budget))
     trials = study.get_trials(deepcopy=False)
-    if not begun(trials):
-        study.add_trials(fitting[sum(WARM in trial.user_attrs for trial in trials) :])
+    if not started_trials(trials):
+        study.add_trials(fitting[sum(WARM_START_ATTR in trial.user_attrs for trial in trials) :])
     return len(fitting), len(learnt)
 
 
-def fitting_trials(
+def compatible_trials(
     trials: Iterable[FrozenTrial], search: Search, name: str, *, budget: int
 ) -> Iterable[FrozenTrial]:
     """Finished trials whose every value the space of ``search`` could have drawn.
@@ -130,7 +132,7 @@ def fitting_trials(
             values=trial.values,
             params=trial.params,
             distributions=distributions,
-            user_attrs=kept | {WARM: f"{name}/{trial.number}"},
+            user_attrs=kept | {WARM_START_ATTR: f"{name}/{trial.number}"},
             intermediate_values=trial.intermediate_values,
             constraints=trial.constraints,
         )

@@ -12,13 +12,13 @@ from typing import Any
 
 from pydantic import Field
 
-from hpsearch.atomic_files import make_private, write_whole
-from hpsearch.config.base import Setting
-from hpsearch.data.arrow_header import Progress
-from hpsearch.data.builtin_sets import RECIPES, embedded_store, refuse_absent
+from hpsearch.atomic_files import make_private, write_atomic
+from hpsearch.config.base import FrozenConfig
+from hpsearch.data.arrow_header import StoreProgress
+from hpsearch.data.builtin_sets import BUILTIN_SETS, check_exists, open_builtin
 from hpsearch.data.patch_store import PatchStore
-from hpsearch.data.splits import Split
-from hpsearch.defaults import HOME, MODEL
+from hpsearch.data.splits import TrialSplit
+from hpsearch.defaults import DEFAULT_HOME, DEFAULT_MODEL_NAME
 from hpsearch.errors import UserError
 from hpsearch.locations import located, moved, recorded
 from hpsearch.redaction import redacted, refuse_password
@@ -26,22 +26,22 @@ from hpsearch.schema import KEY, parsed, to_json, unstamped
 from hpsearch.search.resources import Resources
 from hpsearch.search.search import Search, load_search
 from hpsearch.search.stopping import Limits
-from hpsearch.tracking.connection import Tracking, tracking_at
-from hpsearch.tracking.event_log import Ledger
-from hpsearch.tracking.mlflow_sync import Publisher
-from hpsearch.tracking.mlflow_tags import SPACE, default_uri, is_server
+from hpsearch.tracking.connection import TrackingServer, resolve_tracking
+from hpsearch.tracking.event_log import EventLog
+from hpsearch.tracking.mlflow_sync import MlflowSync
+from hpsearch.tracking.mlflow_tags import SPACE_NAME, default_uri, is_server
 from hpsearch.tracking.relocation import former_homes
 from hpsearch.tracking.run_state import Run, runs_from
-from hpsearch.training.artifact_cache import Artifacts
-from hpsearch.training.trial import Job
+from hpsearch.training.artifact_cache import ArtifactCache
+from hpsearch.training.trial import TrialEnvironment
 from hpsearch.untrusted import check_name, name_from, reading
 
-FILE = "search.json"
+RECORD_FILE = "search.json"
 ADDRESSES = ("store", "tracking_uri", "study", "origin")
 """What is written down relative to the home, where it lies inside."""
 
 
-class SearchRecord(Setting):
+class SearchRecord(FrozenConfig):
     """What a search was started with, beside its space."""
 
     space: str
@@ -50,7 +50,7 @@ class SearchRecord(Setting):
     fingerprint: str
     split: str
     tracking_uri: str
-    model: str = MODEL
+    model: str = DEFAULT_MODEL_NAME
     trials: int
     concurrent: int | None = None
     cpus: int | None = None
@@ -87,7 +87,7 @@ class SearchRecord(Setting):
         Raises:
             UserError: if it is damaged, or a newer hpsearch wrote it.
         """
-        path = folder / FILE
+        path = folder / RECORD_FILE
         with reading(path, "record of a search", "restore it from a copy"):
             content = parsed(path.read_text(), path)
             record = cls.model_validate(unstamped(content, path))
@@ -105,7 +105,9 @@ class SearchRecord(Setting):
         kept = self.model_copy(update={"tracking_uri": redacted(self.tracking_uri)})
         home = folder.absolute().parents[1]
         kept = kept._with_addresses(lambda address: recorded(address, home))
-        write_whole(folder / FILE, to_json(kept.model_dump(mode="json"), indent=1), private=True)
+        write_atomic(
+            folder / RECORD_FILE, to_json(kept.model_dump(mode="json"), indent=1), private=True
+        )
 
     def _with_addresses(self, change: Callable[[str], str]) -> "SearchRecord":
         addresses = {name: getattr(self, name) for name in ADDRESSES}
@@ -125,7 +127,7 @@ class SearchRecord(Setting):
         return (*former_homes(home), *((data.parent,) if says else ()))
 
 
-URI = "MLFLOW_TRACKING_URI"
+TRACKING_URI_ENV = "MLFLOW_TRACKING_URI"
 
 
 @dataclass(frozen=True)
@@ -134,26 +136,28 @@ class Workspace:
 
     home: Path
 
-    def tracking(self, uri: str | None = None) -> Tracking:
+    def tracking(self, uri: str | None = None) -> TrackingServer:
         """MLflow at ``uri``, at MLFLOW_TRACKING_URI, or in SQLite in this folder."""
-        return tracking_at(uri or os.environ.get(URI) or default_uri(self.home), self.home)
+        return resolve_tracking(
+            uri or os.environ.get(TRACKING_URI_ENV) or default_uri(self.home), self.home
+        )
 
-    def store(self, data: str, *, progress: Progress | None = None) -> PatchStore:
+    def store(self, data: str, *, progress: StoreProgress | None = None) -> PatchStore:
         """An embedded set by name, built once, or a store by path.
 
         Raises:
             UserError: if there is no such set or store.
         """
-        if data in RECIPES:
+        if data in BUILTIN_SETS:
             make_private(self.home)
-            return PatchStore.open(embedded_store(data, self.home / "data", progress=progress))
-        refuse_absent(data)
+            return PatchStore.open(open_builtin(data, self.home / "data", progress=progress))
+        check_exists(data)
         return PatchStore.open(data)
 
     @property
-    def artifacts(self) -> Artifacts:
+    def artifacts(self) -> ArtifactCache:
         """Denoisers and other results that trials share."""
-        return Artifacts(str((self.home / "artifacts").absolute()))
+        return ArtifactCache(str((self.home / "artifacts").absolute()))
 
     def searches(self) -> list[str]:
         """Names of all searches, oldest first."""
@@ -184,7 +188,7 @@ class Workspace:
             known = ", ".join(self.searches()[-5:]) or "none yet"
             raise UserError(f"there is no search {name!r} in {self.home}; there are: {known}")
         record = SearchRecord.read(folder)
-        uri = tracking_uri or os.environ.get(URI)
+        uri = tracking_uri or os.environ.get(TRACKING_URI_ENV)
         if uri:
             record = record.model_copy(update={"tracking_uri": self.tracking(uri).given})
         return SearchFolder(self, folder, record)
@@ -197,18 +201,18 @@ class Workspace:
         """
         for option, kept in record.addresses().items():
             refuse_password(kept, option)
-        self.refuse_taken(name)
+        self.check_name_available(name)
         make_private(self.home)
         folder = self.folder(name)
         draft = folder.with_name(f".{name}.draft")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        shutil.copyfile(space, draft / SPACE)
+        shutil.copyfile(space, draft / SPACE_NAME)
         record.write(draft)
         draft.rename(folder)
         return SearchFolder(self, folder, record)
 
-    def refuse_taken(self, name: str) -> None:
+    def check_name_available(self, name: str) -> None:
         """Make sure that a name is free.
 
         Raises:
@@ -220,7 +224,7 @@ class Workspace:
                 "or choose another --name"
             )
 
-    def free_name(self, stem: str) -> str:
+    def unique_name(self, stem: str) -> str:
         """``stem``, or ``stem-2``, ``stem-3`` … if that is taken; without what no name may hold."""
         stem = name_from(stem)
         name, number = stem, 1
@@ -247,7 +251,7 @@ class SearchFolder:
     def home_option(self) -> str:
         """The option that makes a command find this search; empty for the default home."""
         home = self.workspace.home
-        return "" if home == HOME else f" --home {shlex.quote(str(home))}"
+        return "" if home == DEFAULT_HOME else f" --home {shlex.quote(str(home))}"
 
     def command(self, verb: str, *options: str) -> str:
         """The command line that does something to this search, to be copied by a user."""
@@ -256,7 +260,7 @@ class SearchFolder:
     @property
     def space(self) -> Path:
         """The copy of the space that the search runs."""
-        return self.path / SPACE
+        return self.path / SPACE_NAME
 
     @property
     def trials(self) -> Path:
@@ -264,12 +268,12 @@ class SearchFolder:
         return self.path / "trials"
 
     @property
-    def ledger(self) -> Ledger:
+    def event_log(self) -> EventLog:
         """What has happened."""
-        return Ledger(self.path / "ledger.jsonl")
+        return EventLog(self.path / "ledger.jsonl")
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Hold the search while it runs; the system lets go of it when this process dies.
 
         Raises:
@@ -285,7 +289,7 @@ class SearchFolder:
                 ) from error
             yield
 
-    def changed(self, **fields: Any) -> "SearchFolder":
+    def with_record(self, **fields: Any) -> "SearchFolder":
         """The search with another record, which is written down."""
         record = self.record.model_copy(update=fields)
         record.write(self.path)
@@ -293,7 +297,7 @@ class SearchFolder:
 
     def runs(self) -> list[Run]:
         """Trials and yardsticks so far."""
-        return runs_from(self.ledger.events())
+        return runs_from(self.event_log.events())
 
     def search(self) -> Search:
         """The search that its space states."""
@@ -313,14 +317,14 @@ class SearchFolder:
             )
         return store
 
-    def split(self) -> Split:
+    def split(self) -> TrialSplit:
         """Which sequences train, validate and test."""
         return self.store().split(self.record.split)
 
-    def job(self) -> Job:
+    def environment(self) -> TrialEnvironment:
         """What all its trials share."""
         search = self.search()
-        return Job(
+        return TrialEnvironment(
             store=self.store(),
             split=self.split(),
             artifacts=self.workspace.artifacts,
@@ -331,12 +335,12 @@ class SearchFolder:
 
     def resources(self) -> Resources:
         """What each of its trials asks for."""
-        return self.record.resources.settled(self.search().compute.device)
+        return self.record.resources.with_default_device(self.search().compute.device)
 
-    def tracking(self) -> Tracking:
+    def tracking(self) -> TrackingServer:
         """Where its runs go."""
         return self.workspace.tracking(self.record.tracking_uri)
 
-    def publisher(self) -> Publisher:
+    def mlflow_sync(self) -> MlflowSync:
         """What feeds MLflow from the ledger."""
-        return Publisher(self.ledger, self.tracking(), self.name, self.path / "published.json")
+        return MlflowSync(self.event_log, self.tracking(), self.name, self.path / "published.json")

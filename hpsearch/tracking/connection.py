@@ -11,25 +11,25 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from hpsearch.atomic_files import FULL_WORDS, make_private
+from hpsearch.atomic_files import DISK_FULL_MESSAGES, make_private
 from hpsearch.errors import UserError
 from hpsearch.locations import database_path, inside_of, located, moved, recorded
 from hpsearch.redaction import filled_in, redacted
 from hpsearch.tracking.mlflow_tags import EXPERIMENT, artifact_location, is_server
 from hpsearch.tracking.relocation import former_homes, relocate
 
-MLFLOW = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
-POSTGRESQL = ("PGUSER", "PGPASSWORD")
+MLFLOW_VARIABLES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+POSTGRESQL_VARIABLES = ("PGUSER", "PGPASSWORD")
 
 
-def take_credentials(uri: str) -> str:
+def move_credentials_to_env(uri: str) -> str:
     """The address without user and password, which go where MLflow's clients look for them.
 
     A database that has no such place keeps them, and so they must never be written:
     ``redacted`` before that.
     """
     parts = urlsplit(uri)
-    names = _places(parts)
+    names = _credential_variables(parts)
     if names is None or not (parts.username or parts.password):
         return uri
     for name, value in zip(names, (parts.username, parts.password), strict=True):
@@ -39,110 +39,118 @@ def take_credentials(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=bare))
 
 
-def _places(parts: SplitResult) -> tuple[str, str] | None:
+def _credential_variables(parts: SplitResult) -> tuple[str, str] | None:
     """Names of the variables that the client of such an address reads."""
     if is_server(f"{parts.scheme}://"):
-        return MLFLOW
-    return POSTGRESQL if parts.scheme.startswith("postgres") else None
+        return MLFLOW_VARIABLES
+    return POSTGRESQL_VARIABLES if parts.scheme.startswith("postgres") else None
 
 
 TrackingError = MlflowException
 """What a tracking server that refuses or does not answer raises."""
-ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """How MLflow says that there is no such model, version or alias."""
-REFUSING = ("PERMISSION_DENIED", "UNAUTHENTICATED")
-UNAUTHORISED = re.compile(r"\b(401|403)\b|UNAUTHENTICATED|PERMISSION_DENIED|password authentic")
-SILENT = re.compile(r"Connection|Max retries|timed out|resolve|Failed to establish")
-TROUBLED = re.compile(r"too many (5\d\d) error responses|failed with error code (5\d\d)")
-STRANGER = re.compile(r"failed with error code 4\d\d|Expecting value|JSONDecode|not.*valid JSON")
-FULL = re.compile("|".join(("disk is full", *FULL_WORDS)))
-DATABASE = re.compile(r"^\((?:sqlite3|psycopg2?)\.\S+\) ")
-MENDING = "correct --tracking-uri or MLFLOW_TRACKING_URI"
+ACCESS_DENIED_CODES = ("PERMISSION_DENIED", "UNAUTHENTICATED")
+UNAUTHORIZED = re.compile(r"\b(401|403)\b|UNAUTHENTICATED|PERMISSION_DENIED|password authentic")
+UNREACHABLE = re.compile(r"Connection|Max retries|timed out|resolve|Failed to establish")
+SERVER_ERROR = re.compile(r"too many (5\d\d) error responses|failed with error code (5\d\d)")
+NOT_MLFLOW = re.compile(r"failed with error code 4\d\d|Expecting value|JSONDecode|not.*valid JSON")
+DISK_FULL = re.compile("|".join(("disk is full", *DISK_FULL_MESSAGES)))
+DATABASE_ERROR = re.compile(r"^\((?:sqlite3|psycopg2?)\.\S+\) ")
+ADDRESS_HINT = "correct --tracking-uri or MLFLOW_TRACKING_URI"
 
 
-class Refused(UserError):
+class MlflowUnavailableError(UserError):
     """MLflow refuses, or does not answer."""
 
 
 @contextmanager
-def reached(uri: str) -> Iterator[None]:
+def translate_mlflow_errors(uri: str) -> Iterator[None]:
     """Talk to MLflow at ``uri``, in the middle of other work.
 
     Raises:
-        Refused: if it refuses or does not answer.
+        MlflowUnavailableError: if it refuses or does not answer.
     """
     try:
         yield
     except (MlflowException, OSError, ImportError) as error:
-        raise Refused(sentence(error, uri)) from error
+        raise MlflowUnavailableError(format_error(error, uri)) from error
 
 
 @contextmanager
-def answering(uri: str) -> Iterator[None]:
+def translate_all_errors(uri: str) -> Iterator[None]:
     """Talk to MLflow at ``uri``, and do nothing else: whatever goes wrong is its fault.
 
     Raises:
-        Refused: if it refuses, does not answer, or is not MLflow.
+        MlflowUnavailableError: if it refuses, does not answer, or is not MLflow.
     """
     try:
-        with reached(uri):
+        with translate_mlflow_errors(uri):
             yield
     except UserError:
         raise
     except (ValueError, KeyError) as error:
-        raise Refused(sentence(error, uri)) from error
+        raise MlflowUnavailableError(format_error(error, uri)) from error
 
 
-def sentence(error: Exception, uri: str) -> str:
+def format_error(error: Exception, uri: str) -> str:
     """What is wrong with MLflow at ``uri``, and how to mend it."""
-    said = redacted(" ".join(str(error).split()))
+    message = redacted(" ".join(str(error).split()))
     where, code = redacted(uri), getattr(error, "error_code", "")
-    if UNAUTHORISED.search(said):
+    if UNAUTHORIZED.search(message):
         return (
             f"MLflow at {where} refuses these credentials; set MLFLOW_TRACKING_USERNAME "
             "and MLFLOW_TRACKING_PASSWORD, or ask for permission"
         )
-    if code in REFUSING or "readonly database" in said or isinstance(error, PermissionError):
-        return f"MLflow at {where} refuses you ({first_line(error)}); ask for permission"
-    if FULL.search(said):
+    if (
+        code in ACCESS_DENIED_CODES
+        or "readonly database" in message
+        or isinstance(error, PermissionError)
+    ):
+        return f"MLflow at {where} refuses you ({first_error_line(error)}); ask for permission"
+    if DISK_FULL.search(message):
         return f"MLflow at {where} finds its disk full; make room there"
     if isinstance(error, ImportError):
-        return f"{where} needs a database driver: {said}; install it, or {MENDING}"
-    if troubled := TROUBLED.search(said):
+        return f"{where} needs a database driver: {message}; install it, or {ADDRESS_HINT}"
+    if troubled := SERVER_ERROR.search(message):
         code = troubled[1] or troubled[2]
         return f"MLflow at {where} answers {code} and nothing else; look into its log"
-    if STRANGER.search(said) or isinstance(error, (KeyError, AttributeError, TypeError)):
-        return f"what answers at {where} is not MLflow; {MENDING}"
-    if code in ABSENT:
-        return f"MLflow at {where} has no such thing ({first_line(error)}); look: `hpsearch ui`"
-    if SILENT.search(said):
-        return f"MLflow at {where} does not answer; start it, or {MENDING}"
-    return f"MLflow at {where} says: {said[:300].rstrip('. ')}; {MENDING}"
+    if NOT_MLFLOW.search(message) or isinstance(error, (KeyError, AttributeError, TypeError)):
+        return f"what answers at {where} is not MLflow; {ADDRESS_HINT}"
+    if code in NOT_FOUND_CODES:
+        return (
+            f"MLflow at {where} has no such thing ({first_error_line(error)}); look: `hpsearch ui`"
+        )
+    if UNREACHABLE.search(message):
+        return f"MLflow at {where} does not answer; start it, or {ADDRESS_HINT}"
+    return f"MLflow at {where} says: {message[:300].rstrip('. ')}; {ADDRESS_HINT}"
 
 
-def absent(error: MlflowException) -> bool:
+def is_not_found(error: MlflowException) -> bool:
     """Whether there is no such model, version or alias."""
-    return error.error_code in ABSENT
+    return error.error_code in NOT_FOUND_CODES
 
 
-def first_line(error: Exception) -> str:
+def first_error_line(error: Exception) -> str:
     """What MLflow says, without the SQL or the stack that follows; the database's own words."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = next((line for line in lines if DATABASE.match(line)), lines[0] if lines else "")
-    return redacted(DATABASE.sub("", said))[:200] or type(error).__name__
+    message = next(
+        (line for line in lines if DATABASE_ERROR.match(line)), lines[0] if lines else ""
+    )
+    return redacted(DATABASE_ERROR.sub("", message))[:200] or type(error).__name__
 
 
-DATABASES = ("sqlite:", "postgres", "mysql", "mssql")
+DATABASE_SCHEMES = ("sqlite:", "postgres", "mysql", "mssql")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tracking:
+class TrackingServer:
     """Where runs go."""
 
     uri: str = field(repr=False)
     given: str = field(default="", repr=False)
     """The address as it may be kept: with the names of environment variables that stand in it."""
-    artifacts: str | None = None
+    artifact_root: str | None = None
     """Artifact location for a new experiment; None lets the server decide."""
     experiment: str = EXPERIMENT
     home: Path | None = None
@@ -151,7 +159,7 @@ class Tracking:
     """Where that home lay before it was moved."""
 
     @property
-    def shown(self) -> str:
+    def display_uri(self) -> str:
         """The address as it may be printed and written."""
         return redacted(self.uri)
 
@@ -159,8 +167,8 @@ class Tracking:
     def recorded(self) -> str:
         """The address as it is written down in its home."""
         if self.home is None or is_server(self.uri):
-            return self.shown
-        return recorded(self.shown, self.home)
+            return self.display_uri
+        return recorded(self.display_uri, self.home)
 
     def renamed(self, address: str) -> str:
         """What an address that was written down in this home is called today.
@@ -182,7 +190,7 @@ class Tracking:
         if found is not None:
             return found.experiment_id
         try:
-            return client.create_experiment(self.experiment, artifact_location=self.artifacts)
+            return client.create_experiment(self.experiment, artifact_location=self.artifact_root)
         except MlflowException:
             made = client.get_experiment_by_name(self.experiment)
             if made is None:
@@ -190,7 +198,7 @@ class Tracking:
             return made.experiment_id  # somebody else was first
 
 
-def tracking_at(uri: str, home: Path) -> Tracking:
+def resolve_tracking(uri: str, home: Path) -> TrackingServer:
     """MLflow at an address, with files in the home folder if it is a database.
 
     Raises:
@@ -198,7 +206,7 @@ def tracking_at(uri: str, home: Path) -> Tracking:
             that is not set, or is one of SQLite in a folder that does not exist.
     """
     given, uri = uri, filled_in(uri)
-    if not (is_server(uri) or uri.startswith(DATABASES)):
+    if not (is_server(uri) or uri.startswith(DATABASE_SCHEMES)):
         raise UserError(
             f"{redacted(uri)!r} is no tracking URI; write http://HOST:PORT, "
             "or a database such as sqlite:////PATH/mlflow.db"
@@ -206,11 +214,11 @@ def tracking_at(uri: str, home: Path) -> Tracking:
     if uri.startswith("sqlite:"):
         make_private(home)
         _settle(uri, home)
-    bare = take_credentials(uri)
-    return Tracking(
+    bare = move_credentials_to_env(uri)
+    return TrackingServer(
         uri=bare,
         given=bare if given == uri else given,
-        artifacts=artifact_location(uri, home),
+        artifact_root=artifact_location(uri, home),
         home=home,
         former=former_homes(home),
     )

@@ -39,7 +39,7 @@ LARGEST = 1e300
 
 
 @dataclass(frozen=True)
-class Ledger:
+class EventLog:
     """An append-only file of events."""
 
     path: Path
@@ -50,7 +50,7 @@ class Ledger:
         Raises:
             OSError: if the disk is full; what has been written by then counts for nothing.
         """
-        moment = _since_1970(self.path) + _uptime()
+        moment = _boot_time(self.path) + _monotonic_uptime()
         said = {"event": event, "time": moment}
         kept = {k: redacted(v) if isinstance(v, str) else v for k, v in fields.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ class Ledger:
         whole = data[: data.rfind(b"\n") + 1]
         return self._known(whole), offset + len(whole)
 
-    def identity(self) -> str:
+    def search_id(self) -> str:
         """What tells this search from any other: a digest of the first event, with its time."""
         if not self.path.exists():
             return ""
@@ -102,24 +102,28 @@ class Ledger:
         Raises:
             NewerSchema: if a newer hpsearch began the ledger.
         """
-        events = list(_parse(data, self.path))
+        events = list(_parse_events(data, self.path))
         for event in events[:1]:
             refuse_newer(event, self.path)
         return events
 
 
 @cache
-def _since_1970(path: Path) -> float:
+def _boot_time(path: Path) -> float:
     """The time of day at uptime zero, by the clock when this process first wrote to a ledger.
 
     The clock may be set while a search runs; its events stay in order, and last as long as they do.
     """
     lines = path.read_bytes().splitlines()[-2:] if path.exists() else []
-    before = [event["time"] for event in _parse(b"\n".join(lines), path)]
-    return max(time.time(), *before) - _uptime() if before else time.time() - _uptime()
+    before = [event["time"] for event in _parse_events(b"\n".join(lines), path)]
+    return (
+        max(time.time(), *before) - _monotonic_uptime()
+        if before
+        else time.time() - _monotonic_uptime()
+    )
 
 
-def _uptime() -> float:
+def _monotonic_uptime() -> float:
     """Seconds that the machine has been up, asleep or not; nobody can set it."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -132,7 +136,7 @@ def _ends_with_newline(path: Path) -> bool:
         return file.read() == b"\n"
 
 
-def _parse(data: bytes, path: Path) -> Iterator[Event]:
+def _parse_events(data: bytes, path: Path) -> Iterator[Event]:
     for line in data.splitlines():
         with reading(path, "event log", "restore it from a copy, or begin a new search"):
             try:

@@ -15,26 +15,26 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from hpsearch.config import TrialConfig
-from hpsearch.config.formatting import ALWAYS, Flat, flatten, title
+from hpsearch.config.formatting import ALWAYS_SHOWN, Flat, flatten, summary
 from hpsearch.tracking.event_log import Event
 from hpsearch.tracking.mlflow_tags import (
-    COMMIT,
-    IDENTITY,
-    KIND,
-    OBJECTIVE,
-    SOURCE,
+    OBJECTIVE_METRIC,
+    RUN_KIND,
+    SEARCH_ID,
+    SOURCE_COMMIT,
+    SOURCE_NAME,
     SOURCE_TYPE,
-    STATUS,
+    STATUS_TAG,
 )
-from hpsearch.tracking.run_state import Run, Told
+from hpsearch.tracking.run_state import Run, SearchState
 
-PACKAGES = ("hpsearch", "torch", "ray", "optuna", "mlflow", "numpy")
+RECORDED_PACKAGES = ("hpsearch", "torch", "ray", "optuna", "mlflow", "numpy")
 
 
-def versions() -> dict[str, str]:
+def software_versions() -> dict[str, str]:
     """By name: the code's commit, Python, and the packages that results depend on."""
-    found = {"git.commit": commit(), "version.python": sys.version.split()[0]}
-    for package in PACKAGES:
+    found = {"git.commit": code_commit(), "version.python": sys.version.split()[0]}
+    for package in RECORDED_PACKAGES:
         try:
             found[f"version.{package}"] = version(package)
         except PackageNotFoundError:
@@ -42,7 +42,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def commit() -> str:
+def code_commit() -> str:
     """The commit of the code, or ``unknown`` for an installed package."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
@@ -52,11 +52,17 @@ def commit() -> str:
     return found.stdout.strip() or os.environ.get("HPSEARCH_COMMIT", "unknown")
 
 
-SHOWN_METRICS = (OBJECTIVE, "val/verification", "val/matching", "val/retrieval", "train/loss")
-MOST_COLUMNS = 40
-LARGEST_BATCH = 900
+SHOWN_METRICS = (
+    OBJECTIVE_METRIC,
+    "val/verification",
+    "val/matching",
+    "val/retrieval",
+    "train/loss",
+)
+MAX_COLUMNS = 40
+MAX_BATCH_METRICS = 900
 """Points in one request, with room for the tags; MLflow takes 1,000 of all together."""
-LONGEST_VALUE, LONGEST_NAME = 6000, 250
+MAX_VALUE_CHARS, MAX_NAME_CHARS = 6000, 250
 """Characters of a parameter, and of a run's name, that MLflow keeps."""
 
 
@@ -65,67 +71,69 @@ def search_params(event: Event) -> list[Param]:
     return [Param(key, str(value)) for key, value in event["params"].items()]
 
 
-def trial_params(run: Run, constants: Mapping[str, Flat]) -> list[Param]:
+def trial_params(run: Run, fixed: Mapping[str, Flat]) -> list[Param]:
     """Settings that are not the same in every trial of the space: the columns worth comparing."""
     flat = flatten(run.config).items()
     return [
-        Param(key, str(value)[:LONGEST_VALUE])
+        Param(key, str(value)[:MAX_VALUE_CHARS])
         for key, value in flat
-        if key not in constants or constants[key] != value
+        if key not in fixed or fixed[key] != value
     ]
 
 
-def run_name(run: Run, constants: Mapping[str, Flat]) -> str:
+def run_name(run: Run, fixed: Mapping[str, Flat]) -> str:
     """Number, loss, sampler, optimiser, and what else is not the same in every trial."""
-    own = _without(run.config, _shared(run.config, constants))
-    return f"{run.label} {title(own)}"[:LONGEST_NAME]
+    own = _strip_shared(run.config, _shared_names(run.config, fixed))
+    return f"{run.label} {summary(own)}"[:MAX_NAME_CHARS]
 
 
 def search_tags(event: Event) -> list[RunTag]:
     """Versions of the code and its libraries, and where the search was defined."""
     tags = {key: str(value) for key, value in event.get("tags", {}).items()}
-    return _tags({**tags, **_source(event)})
+    return _run_tags({**tags, **_source_of(event)})
 
 
 def trial_tags(run: Run, search: Event) -> list[RunTag]:
     """Where the trial came from, and its seed."""
-    return _tags({"seed": str(run.config.seed), **_source(search)})
+    return _run_tags({"seed": str(run.config.seed), **_source_of(search)})
 
 
 def state_tags(run: Run) -> list[RunTag]:
     """How the trial stands, or ended and why, and how often it went on or began anew."""
-    anew = {"anew": str(len(run.anew))} if run.anew else {}
-    return _tags({STATUS: run.status, "reason": run.reason, "retries": str(run.retries), **anew})
+    restarts = {"anew": str(len(run.restarted_attempts))} if run.restarted_attempts else {}
+    return _run_tags(
+        {STATUS_TAG: run.status, "reason": run.reason, "retries": str(run.retries), **restarts}
+    )
 
 
-def view(told: Told, identity: str) -> str:
+def saved_view(search_state: SearchState, search_id: str) -> str:
     """The trials of a search as a table: the best first, with the columns worth sorting by."""
-    search = told.search or {}
+    search = search_state.search_event or {}
     params: dict[str, None] = {}
-    for run in told.runs.values():
+    for run in search_state.runs.values():
         if run.kind == "trial":
             own = trial_params(run, search.get("constants", {}))
             params |= dict.fromkeys(param.key for param in own)
     columns = [
         "attributes.`Duration`",
         *(f"metrics.`{name}`" for name in SHOWN_METRICS),
-        *(f"params.`{name}`" for name in list(params)[:MOST_COLUMNS]),
-        f"tags.`{STATUS}`",
+        *(f"params.`{name}`" for name in list(params)[:MAX_COLUMNS]),
+        f"tags.`{STATUS_TAG}`",
     ]
     facets = {
-        "searchFilter": f"tags.`{IDENTITY}` = '{identity}' and tags.`{KIND}` = 'trial'",
-        "orderByKey": f"metrics.`{OBJECTIVE}`",
+        "searchFilter": f"tags.`{SEARCH_ID}` = '{search_id}' and tags.`{RUN_KIND}` = 'trial'",
+        "orderByKey": f"metrics.`{OBJECTIVE_METRIC}`",
         "orderByAsc": search.get("direction") == "minimize",
     }
     return json.dumps({**facets, "selectedColumns": columns})
 
 
-def points(report: Event) -> list[Metric]:
+def report_metrics(report: Event) -> list[Metric]:
     """Metrics of one report over patches seen; the objective first, where MLflow shows it first.
 
     Names with ``system/`` in front stand on MLflow's page of system metrics.
     """
-    values = {OBJECTIVE: report["objective"], **report["metrics"], **_pace(report)}
+    values = {OBJECTIVE_METRIC: report["objective"], **report["metrics"], **_throughput(report)}
     moment, seen = milliseconds(report["time"]), report["seen"]
     return [Metric(metric_name(key), value, moment, seen) for key, value in values.items()]
 
@@ -134,28 +142,33 @@ def batches(reports: Sequence[Event]) -> Iterator[list[Metric]]:
     """Points of whole reports, as many as MLflow stores at once: all of a report or nothing."""
     batch: list[Metric] = []
     for report in reports:
-        more = points(report)
-        if batch and len(batch) + len(more) > LARGEST_BATCH:
+        more = report_metrics(report)
+        if batch and len(batch) + len(more) > MAX_BATCH_METRICS:
             yield batch
             batch = []
         batch += more
     yield batch
 
 
-def parent_points(told: Told) -> list[Metric]:
+def search_metrics(search_state: SearchState) -> list[Metric]:
     """The best completed trial after each trial that ended: the search's own chart."""
     return [
-        Metric(f"best/{OBJECTIVE}", best.value, milliseconds(best.time), best.ended)
-        for best in told.best
+        Metric(f"best/{OBJECTIVE_METRIC}", best.value, milliseconds(best.time), best.ended)
+        for best in search_state.best
     ]
 
 
-def test_points(told: Told) -> list[Metric]:
+def final_metrics(search_state: SearchState) -> list[Metric]:
     """Scores on test of the winner and what it is compared with, once the search has finished."""
-    finish = told.finish or {}
+    finish = search_state.finish_event or {}
     tasks = ("verification", "matching", "retrieval", "mAP")
     return [
-        Metric(metric_name(f"test/{task}/{_who(name)}"), value, milliseconds(finish["time"]), 0)
+        Metric(
+            metric_name(f"test/{task}/{_display_name(name)}"),
+            value,
+            milliseconds(finish["time"]),
+            0,
+        )
         for name, scores in finish.get("test", {}).items()
         for task, value in zip(tasks, scores, strict=True)
     ]
@@ -184,32 +197,32 @@ def milliseconds(seconds: float) -> int:
     return round(1000 * seconds)
 
 
-def _pace(report: Event) -> dict[str, float]:
+def _throughput(report: Event) -> dict[str, float]:
     seconds = report.get("seconds", 0.0)
     if seconds <= 0:
         return {}
     return {"system/seconds": seconds, "system/patches_per_second": report["seen"] / seconds}
 
 
-def _without(config: BaseModel, shared: frozenset[str], path: str = "") -> Any:
+def _strip_shared(config: BaseModel, shared: frozenset[str], path: str = "") -> Any:
     """Defaults in place of what all trials share, so that a title leaves it out."""
     changes = {}
     for name, field in type(config).model_fields.items():
         value, key = getattr(config, name), f"{path}{name}"
         default = field.get_default(call_default_factory=True)
-        if key in ALWAYS:
+        if key in ALWAYS_SHOWN:
             continue
         if key in shared and default is not PydanticUndefined:
             changes[name] = default
         elif isinstance(value, BaseModel):
-            changes[name] = _without(value, shared, f"{key}.")
+            changes[name] = _strip_shared(value, shared, f"{key}.")
     return config.model_copy(update=changes)
 
 
-def _shared(config: TrialConfig, constants: Mapping[str, Flat]) -> frozenset[str]:
+def _shared_names(config: TrialConfig, fixed: Mapping[str, Flat]) -> frozenset[str]:
     """Names of settings, and of groups of them, that have the same values in all trials."""
     flat = flatten(config)
-    varying = [name for name, value in flat.items() if constants.get(name) != value]
+    varying = [name for name, value in flat.items() if fixed.get(name) != value]
     names = {name.rsplit(".", depth)[0] for name in flat for depth in range(name.count(".") + 1)}
     return frozenset(
         name
@@ -218,15 +231,15 @@ def _shared(config: TrialConfig, constants: Mapping[str, Flat]) -> frozenset[str
     )
 
 
-def _source(search: Event) -> dict[str, str]:
+def _source_of(search: Event) -> dict[str, str]:
     space, commit = search["params"].get("space"), search.get("tags", {}).get("git.commit")
-    found = {SOURCE: space, SOURCE_TYPE: space and "LOCAL", COMMIT: commit}
+    found = {SOURCE_NAME: space, SOURCE_TYPE: space and "LOCAL", SOURCE_COMMIT: commit}
     return {key: str(value) for key, value in found.items() if value}
 
 
-def _who(name: str) -> str:
+def _display_name(name: str) -> str:
     return "winner" if name.startswith("winner") else name
 
 
-def _tags(tags: Mapping[str, str]) -> list[RunTag]:
+def _run_tags(tags: Mapping[str, str]) -> list[RunTag]:
     return [RunTag(key, value) for key, value in tags.items()]

@@ -11,17 +11,17 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 
-from hpsearch.atomic_files import write_whole
+from hpsearch.atomic_files import write_atomic
 from hpsearch.errors import UserError
 from hpsearch.schema import NewerSchema, from_json, to_json
-from hpsearch.tracking.connection import Tracking, TrackingError, sentence
-from hpsearch.tracking.event_log import Ledger
-from hpsearch.tracking.mlflow_tags import EXPERIMENT, NOTE, SPACE
-from hpsearch.tracking.mlflow_writer import Courier, Delivery, Mirror, Progress
+from hpsearch.tracking.connection import TrackingError, TrackingServer, format_error
+from hpsearch.tracking.event_log import EventLog
+from hpsearch.tracking.mlflow_tags import EXPERIMENT, NOTE_TAG, SPACE_NAME
+from hpsearch.tracking.mlflow_writer import MlflowRunIndex, MlflowWriter, SyncProgress, SyncResult
 
 
 @dataclass
-class Position:
+class SyncState:
     """What one server is known to have."""
 
     offset: int = 0
@@ -31,32 +31,32 @@ class Position:
 
 
 @dataclass(frozen=True)
-class PositionFile:
+class SyncStateFile:
     """Positions by server. It is a memory, not the truth: without it, all is found again."""
 
     path: Path
     renamed: Callable[[str], str] = str
     """What a server is called today, by what the file calls it."""
 
-    def read(self, server: str) -> Position:
+    def read(self, server: str) -> SyncState:
         """The position at one server; the beginning if nothing is known of it."""
-        known = self._all().get(server)
-        return Position(known["offset"], dict(known["runs"])) if known else Position()
+        known = self._read_all().get(server)
+        return SyncState(known["offset"], dict(known["runs"])) if known else SyncState()
 
-    def write(self, server: str, position: Position) -> None:
+    def write(self, server: str, state: SyncState) -> None:
         """Keep a position, those at other servers too; a reader sees all of it or nothing."""
-        every = self._all()
-        every[server] = {"offset": position.offset, "runs": position.runs}
-        write_whole(self.path, to_json(every, indent=1))
+        every = self._read_all()
+        every[server] = {"offset": state.offset, "runs": state.runs}
+        write_atomic(self.path, to_json(every, indent=1))
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """One process at a time sends, so that no two make the same run."""
         with self.path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _all(self) -> dict[str, Any]:
+    def _read_all(self) -> dict[str, Any]:
         try:
             found = from_json(self.path.read_text(), self.path)
             known = {key: value for key, value in found.items() if _is_position(value)}
@@ -81,20 +81,20 @@ def _is_position(value: Any) -> bool:
     return texts and type(offset) is int and 0 <= offset < 2**62
 
 
-__all__ = ["EXPERIMENT", "Delivery", "Publisher", "Tracking", "TrackingError"]
+__all__ = ["EXPERIMENT", "MlflowSync", "SyncResult", "TrackingError", "TrackingServer"]
 
-LONGEST_WAIT = 10.0
+MAX_RETRY_WAIT_S = 10.0
 """Seconds between two tries while the server does not answer."""
 
 
 @dataclass
-class Publisher:
+class MlflowSync:
     """Sends what the ledger says to MLflow; ``sync`` does it now, ``start`` does it in a thread."""
 
-    ledger: Ledger
-    tracking: Tracking
+    event_log: EventLog
+    tracking: TrackingServer
     search: str
-    position: Path
+    state_path: Path
     """File that remembers how far the ledger has been sent."""
     last_error: str = ""
     """Why not everything has been sent, in one sentence."""
@@ -102,40 +102,40 @@ class Publisher:
     def __post_init__(self) -> None:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._turn = threading.Lock()
-        self._file = PositionFile(self.position, self.tracking.renamed)
-        self._courier: Courier | None = None
-        self._heard = 0
-        self._all_sent = False
+        self._sync_lock = threading.Lock()
+        self._state_file = SyncStateFile(self.state_path, self.tracking.renamed)
+        self._writer: MlflowWriter | None = None
+        self._offset = 0
+        self._synced = False
 
-    def sync(self, *, again: bool = False, progress: Progress | None = None) -> Delivery:
+    def sync(self, *, full: bool = False, progress: SyncProgress | None = None) -> SyncResult:
         """Send everything that has not been sent.
 
         Args:
-            again: compare with what MLflow has and send what is missing, to a server that has
+            full: compare with what MLflow has and send what is missing, to a server that has
                 lost something or from which a run was deleted.
             progress: called after each trial.
 
         Raises:
             MlflowException: if the tracking server refuses or does not answer.
         """
-        with self._turn, self._file.held():
-            self._all_sent = False
-            if again or self._courier is None:
-                self._courier = None
-                self._courier = self._begin_again() if again else self._go_on()
-            events, self._heard = self.ledger.read(self._heard)
+        with self._sync_lock, self._state_file.lock():
+            self._synced = False
+            if full or self._writer is None:
+                self._writer = None
+                self._writer = self._open_full() if full else self._load_state()
+            events, self._offset = self.event_log.read(self._offset)
             for event in events:
-                self._courier.told.hear(event)
+                self._writer.search_state.apply(event)
             try:
-                delivery = self._courier.deliver(progress)
-                self._all_sent = True
+                delivery = self._writer.flush(progress)
+                self._synced = True
             except MlflowException as error:
-                if error.error_code == "RESOURCE_DOES_NOT_EXIST" and not again:
-                    self._forget()  # the server has lost our runs: the next try makes them again
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST" and not full:
+                    self._reset()  # the server has lost our runs: the next try makes them again
                 raise
             finally:
-                self._keep()
+                self._save_state()
             return delivery
 
     def start(self) -> None:
@@ -143,25 +143,25 @@ class Publisher:
         self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
         self._thread.start()
 
-    def stop(self, *, patience: float = 30.0) -> bool:
-        """Send what is left, for at most ``patience`` seconds; whether everything has been sent."""
+    def stop(self, *, timeout: float = 30.0) -> bool:
+        """Send what is left, for at most ``timeout`` seconds; whether everything has been sent."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join(patience)
+            self._thread.join(timeout)
             if self._thread.is_alive():
                 return False
-        return self._all_sent and not self.ledger.read(self._heard)[0]
+        return self._synced and not self.event_log.read(self._offset)[0]
 
     @property
-    def parent(self) -> str:
+    def search_run_id(self) -> str:
         """Run id of the search."""
-        return self._open.mirror.run_id(None)
+        return self._opened.run_index.run_id(None)
 
     def run_id(self, trial: str) -> str:
         """Run id of a trial that the ledger knows."""
-        return self._open.mirror.run_id(self._open.told.runs[trial])
+        return self._opened.run_index.run_id(self._opened.search_state.runs[trial])
 
-    def attach(self, trial: str | None, files: Mapping[str, bytes]) -> None:
+    def log_files(self, trial: str | None, files: Mapping[str, bytes]) -> None:
         """Store files with a trial's run, or with the search's (None), by their paths there."""
         if not files:
             return
@@ -170,15 +170,15 @@ class Publisher:
                 path = Path(folder) / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-            self._open.mirror.client.log_artifacts(self._id(trial), folder)
+            self._opened.run_index.client.log_artifacts(self._run_id(trial), folder)
 
-    def describe(self, text: str, *, trial: str | None = None) -> None:
+    def set_description(self, text: str, *, trial: str | None = None) -> None:
         """Set what MLflow shows first on the page of a trial, or of the search (Markdown)."""
         note = text.replace("<", "&lt;")  # nothing of ours is HTML
-        self._open.mirror.client.set_tag(self._id(trial), NOTE, note)
+        self._opened.run_index.client.set_tag(self._run_id(trial), NOTE_TAG, note)
 
-    def _id(self, trial: str | None) -> str:
-        return self.parent if trial is None else self.run_id(trial)
+    def _run_id(self, trial: str | None) -> str:
+        return self.search_run_id if trial is None else self.run_id(trial)
 
     def _follow(self) -> None:
         wait = 0.5
@@ -188,46 +188,48 @@ class Publisher:
                 self.sync()
                 wait, self.last_error = 0.5, ""
             except Exception as error:  # whatever it is, training goes on and the next try may do
-                self.last_error = sentence(error, self.tracking.uri)
-                wait = min(2 * wait, LONGEST_WAIT)
+                self.last_error = format_error(error, self.tracking.uri)
+                wait = min(2 * wait, MAX_RETRY_WAIT_S)
             if stopping:
                 return
             self._stop.wait(wait)
 
-    def _begin_again(self) -> Courier:
-        courier = self._new_courier({})
-        courier.mirror.look()
-        self._heard = 0
-        return courier
+    def _open_full(self) -> MlflowWriter:
+        writer = self._new_writer({})
+        writer.run_index.refresh()
+        self._offset = 0
+        return writer
 
-    def _go_on(self) -> Courier:
+    def _load_state(self) -> MlflowWriter:
         """Know what has been sent already, by an earlier process."""
-        known = self._file.read(self.tracking.recorded)
-        courier = self._new_courier(known.runs)
-        for event in self.ledger.events_until(known.offset):
-            courier.told.hear(event)
-        courier.assume_delivered()
-        self._heard = known.offset
-        return courier
+        known = self._state_file.read(self.tracking.recorded)
+        writer = self._new_writer(known.runs)
+        for event in self.event_log.events_until(known.offset):
+            writer.search_state.apply(event)
+        writer.mark_synced()
+        self._offset = known.offset
+        return writer
 
-    def _new_courier(self, runs: dict[str, str]) -> Courier:
-        mirror = Mirror(self.tracking, self.search, self.ledger.identity(), dict(runs))
-        return Courier(mirror, self.ledger.path.with_name(SPACE))
+    def _new_writer(self, runs: dict[str, str]) -> MlflowWriter:
+        run_index = MlflowRunIndex(
+            self.tracking, self.search, self.event_log.search_id(), dict(runs)
+        )
+        return MlflowWriter(run_index, self.event_log.path.with_name(SPACE_NAME))
 
-    def _forget(self) -> None:
-        self._courier = None
-        self._file.write(self.tracking.recorded, Position())
+    def _reset(self) -> None:
+        self._writer = None
+        self._state_file.write(self.tracking.recorded, SyncState())
 
-    def _keep(self) -> None:
-        if self._courier is None:
+    def _save_state(self) -> None:
+        if self._writer is None:
             return
-        before = self._file.read(self.tracking.recorded)
-        offset = self._heard if self._all_sent else before.offset
-        now = Position(offset, self._courier.mirror.ids)
+        before = self._state_file.read(self.tracking.recorded)
+        offset = self._offset if self._synced else before.offset
+        now = SyncState(offset, self._writer.run_index.ids)
         if now != before:
-            self._file.write(self.tracking.recorded, now)
+            self._state_file.write(self.tracking.recorded, now)
 
     @property
-    def _open(self) -> Courier:
-        assert self._courier is not None, "sync opens the connection"
-        return self._courier
+    def _opened(self) -> MlflowWriter:
+        assert self._writer is not None, "sync opens the connection"
+        return self._writer

@@ -3,31 +3,31 @@
 from pathlib import Path
 from typing import Literal
 
-KIND = "hpsearch.kind"
+RUN_KIND = "hpsearch.kind"
 """Tag: ``search`` for the parent run, else the kind of the child (``trial``, ``yardstick``)."""
-SEARCH = "hpsearch.search"
+SEARCH_NAME_TAG = "hpsearch.search"
 """Tag: the search's name."""
-IDENTITY = "hpsearch.id"
+SEARCH_ID = "hpsearch.id"
 """Tag: tells a search from another of the same name; follows from its ledger (``identity``)."""
-BENEATH = "hpsearch.beneath"
+PARENT_SEARCH_ID = "hpsearch.beneath"
 """Tag: identity of the search beneath whose run this one's stands."""
-TRIAL = "hpsearch.trial"
+TRIAL_ID_TAG = "hpsearch.trial"
 """Tag: the trial's id, the same after every resume."""
-STATUS = "status"
+STATUS_TAG = "status"
 """Tag: how a run ended, in our words."""
-PARENT = "mlflow.parentRunId"
-NOTE = "mlflow.note.content"
+PARENT_RUN_ID = "mlflow.parentRunId"
+NOTE_TAG = "mlflow.note.content"
 """Tag: the description that MLflow shows first, Markdown."""
-SOURCE, SOURCE_TYPE = "mlflow.source.name", "mlflow.source.type"
-COMMIT = "mlflow.source.git.commit"
-VIEW = "mlflow.sharedViewState."
+SOURCE_NAME, SOURCE_TYPE = "mlflow.source.name", "mlflow.source.type"
+SOURCE_COMMIT = "mlflow.source.git.commit"
+SAVED_VIEW_PREFIX = "mlflow.sharedViewState."
 """Tag of an experiment, before the view's name: a view of its runs that a link can open."""
 EXPERIMENT = "hpsearch"
 DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
 """MLflow's files in a home."""
-SPACE = "space.py"
+SPACE_NAME = "space.py"
 """The space, in the search's folder and among the files of its run."""
-OBJECTIVE = "objective"
+OBJECTIVE_METRIC = "objective"
 """Metric: what the search optimises; it stands in every report."""
 
 MLFLOW_STATUS: dict[str, Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]] = {
@@ -41,9 +41,9 @@ MLFLOW_STATUS: dict[str, Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]] = {
 }
 
 
-def view_name(identity: str) -> str:
+def saved_view_name(search_id: str) -> str:
     """The saved view that shows a search."""
-    return f"hpsearch-{identity}"
+    return f"hpsearch-{search_id}"
 
 
 def default_uri(home: Path) -> str:

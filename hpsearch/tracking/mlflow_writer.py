@@ -12,35 +12,35 @@ from mlflow.exceptions import MlflowException
 
 from hpsearch.config.formatting import Flat
 from hpsearch.tracking import mlflow_mapping
-from hpsearch.tracking.connection import Tracking
+from hpsearch.tracking.connection import TrackingServer
 from hpsearch.tracking.event_log import Event
 from hpsearch.tracking.mlflow_tags import (
-    BENEATH,
-    IDENTITY,
-    KIND,
     MLFLOW_STATUS,
-    OBJECTIVE,
-    PARENT,
-    SEARCH,
-    STATUS,
-    TRIAL,
-    VIEW,
-    view_name,
+    OBJECTIVE_METRIC,
+    PARENT_RUN_ID,
+    PARENT_SEARCH_ID,
+    RUN_KIND,
+    SAVED_VIEW_PREFIX,
+    SEARCH_ID,
+    SEARCH_NAME_TAG,
+    STATUS_TAG,
+    TRIAL_ID_TAG,
+    saved_view_name,
 )
-from hpsearch.tracking.run_state import Run, Told
+from hpsearch.tracking.run_state import Run, SearchState
 
-PAGE = 500
+PAGE_SIZE = 500
 SEARCH_RUN = ""
 """Stands for the search's own run where a trial's id is expected."""
 
 
 @dataclass
-class Mirror:
+class MlflowRunIndex:
     """The runs of one search on one server."""
 
-    tracking: Tracking
+    tracking: TrackingServer
     search: str
-    identity: str
+    search_id: str
     """Tells the search from another of the same name."""
     ids: dict[str, str] = field(default_factory=dict)
     """MLflow's run ids by trial."""
@@ -52,13 +52,13 @@ class Mirror:
         """The connection; opening it touches a database, but not a server."""
         return self.tracking.client()
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Learn the ids of all runs that are there, and delete second ones."""
         found: dict[str, list[MlflowRun]] = {}
-        for run in self._all():
-            found.setdefault(run.data.tags.get(TRIAL, SEARCH_RUN), []).append(run)
+        for run in self._find_runs():
+            found.setdefault(run.data.tags.get(TRIAL_ID_TAG, SEARCH_RUN), []).append(run)
         for trial, runs in found.items():
-            kept = self._kept(trial, runs)
+            kept = self._canonical_run(trial, runs)
             self.ids[trial] = kept
             for run in runs:
                 if run.info.run_id != kept:
@@ -75,32 +75,36 @@ class Mirror:
         """
         trial = SEARCH_RUN if run is None else run.id
         if trial not in self.ids:
-            runs = list(self._all(trial))
-            self.ids[trial] = self._kept(trial, runs) if runs else self._create(run, name, started)
+            runs = list(self._find_runs(trial))
+            self.ids[trial] = (
+                self._canonical_run(trial, runs) if runs else self._create_run(run, name, started)
+            )
         return self.ids[trial]
 
-    def run_of(self, identity: str) -> str | None:
+    def find_run(self, search_id: str) -> str | None:
         """The run of another search, if this server has it."""
-        found = next(Mirror(self.tracking, "", identity)._all(SEARCH_RUN), None)
+        found = next(MlflowRunIndex(self.tracking, "", search_id)._find_runs(SEARCH_RUN), None)
         return None if found is None else found.info.run_id
 
-    def steps(self, trial: str) -> set[int]:
+    def reported_steps(self, trial: str) -> set[int]:
         """Patches seen at each report that MLflow has in whole."""
         if trial in self.created or trial not in self.ids:
             return set()
-        history = self.client.get_metric_history(self.ids[trial], OBJECTIVE)
+        history = self.client.get_metric_history(self.ids[trial], OBJECTIVE_METRIC)
         return {point.step for point in history}
 
-    def lay_out(self, view: str) -> None:
+    def save_view(self, view: str) -> None:
         """Save how the table of runs shows this search."""
-        self.client.set_experiment_tag(self.experiment, VIEW + view_name(self.identity), view)
+        self.client.set_experiment_tag(
+            self.experiment, SAVED_VIEW_PREFIX + saved_view_name(self.search_id), view
+        )
 
-    def _create(self, run: Run | None, name: str | None, started: float | None) -> str:
-        tags = {SEARCH: self.search, IDENTITY: self.identity, KIND: "search"}
+    def _create_run(self, run: Run | None, name: str | None, started: float | None) -> str:
+        tags = {SEARCH_NAME_TAG: self.search, SEARCH_ID: self.search_id, RUN_KIND: "search"}
         trial = SEARCH_RUN
         if run is not None:
             parent = self.run_id(None)
-            tags |= {KIND: run.kind, TRIAL: run.id, PARENT: parent}
+            tags |= {RUN_KIND: run.kind, TRIAL_ID_TAG: run.id, PARENT_RUN_ID: parent}
             trial, started = run.id, run.started
         moment = None if started is None else round(1000 * started)
         made = self.client.create_run(
@@ -109,23 +113,23 @@ class Mirror:
         self.created.add(trial)
         return made.info.run_id
 
-    def _kept(self, trial: str, runs: Iterable[MlflowRun]) -> str:
+    def _canonical_run(self, trial: str, runs: Iterable[MlflowRun]) -> str:
         """The one that is written to, else the one with the most metrics."""
         by_id = {run.info.run_id: run for run in runs}
         if self.ids.get(trial) in by_id:
             return self.ids[trial]
         return min(by_id, key=lambda i: (-len(by_id[i].data.metrics), by_id[i].info.run_id))
 
-    def _all(self, trial: str | None = None) -> Iterator[MlflowRun]:
-        rule = f"tags.`{IDENTITY}` = '{self.identity}'"
+    def _find_runs(self, trial: str | None = None) -> Iterator[MlflowRun]:
+        rule = f"tags.`{SEARCH_ID}` = '{self.search_id}'"
         if trial == SEARCH_RUN:
-            rule += f" and tags.`{KIND}` = 'search'"
+            rule += f" and tags.`{RUN_KIND}` = 'search'"
         elif trial is not None:
-            rule += f" and tags.`{TRIAL}` = '{trial}'"
+            rule += f" and tags.`{TRIAL_ID_TAG}` = '{trial}'"
         token = None
         while True:
             found = self.client.search_runs(
-                [self.experiment], rule, max_results=PAGE, page_token=token
+                [self.experiment], rule, max_results=PAGE_SIZE, page_token=token
             )
             yield from found
             token = found.token
@@ -138,12 +142,12 @@ class Mirror:
         return self.tracking.experiment_id()
 
 
-Progress = Callable[[int, int], None]
+SyncProgress = Callable[[int, int], None]
 """Called with the number of trials done, and of all."""
 
 
 @dataclass
-class Delivery:
+class SyncResult:
     """What was brought."""
 
     runs: int = 0
@@ -151,15 +155,15 @@ class Delivery:
     created: int = 0
     sent: int = 0
     """Reports; each is one point of every metric."""
-    there: int = 0
+    already_present: int = 0
     """Reports that MLflow had already."""
 
 
 @dataclass
-class Got:
+class RunSyncState:
     """What a run has got."""
 
-    introduced: bool = False
+    created: bool = False
     reports: int = 0
     state: tuple[str, ...] | None = None
     deleted: bool = False
@@ -167,58 +171,60 @@ class Got:
 
 
 @dataclass
-class Courier:
+class MlflowWriter:
     """Between one search and its runs on one server."""
 
-    mirror: Mirror
-    space: Path
+    run_index: MlflowRunIndex
+    space_path: Path
     """The search's space file; uploaded if it is there."""
-    told: Told = field(default_factory=Told)
-    _got: dict[str, Got] = field(default_factory=dict)
+    search_state: SearchState = field(default_factory=SearchState)
+    _sync_states: dict[str, RunSyncState] = field(default_factory=dict)
     _view: str = ""
-    _doubt: bool = True
+    _may_have_duplicates: bool = True
     """Whether a request may have been carried out without our knowing."""
 
-    def assume_delivered(self) -> None:
+    def mark_synced(self) -> None:
         """Take everything told so far as delivered, by an earlier process."""
-        for run in self.told.runs.values():
-            self._got[run.id] = Got(True, len(run.reports), _state(run))
-        if self.told.search is not None:
-            self._got[SEARCH_RUN] = Got(True, len(self.told.best), _end(self.told))
+        for run in self.search_state.runs.values():
+            self._sync_states[run.id] = RunSyncState(True, len(run.reports), _run_state(run))
+        if self.search_state.search_event is not None:
+            self._sync_states[SEARCH_RUN] = RunSyncState(
+                True, len(self.search_state.best), _search_status(self.search_state)
+            )
 
-    def deliver(self, progress: Progress | None = None) -> Delivery:
+    def flush(self, progress: SyncProgress | None = None) -> SyncResult:
         """Bring everything that has not been acknowledged; no request if there is nothing.
 
         Raises:
             MlflowException: if the server refuses or does not answer; what came through by then
                 is known.
         """
-        delivery, before = Delivery(), len(self.mirror.created)
-        doubt, self._doubt = self._doubt, True
-        self._unless_deleted(SEARCH_RUN, self._send_beginning)
-        runs = list(self.told.runs.values())
+        delivery, before = SyncResult(), len(self.run_index.created)
+        doubt, self._may_have_duplicates = self._may_have_duplicates, True
+        self._unless_deleted(SEARCH_RUN, self._create_search_run)
+        runs = list(self.search_state.runs.values())
         for number, run in enumerate(runs, 1):
             self._unless_deleted(run.id, lambda run=run: self._send_run(run, delivery))
             if progress:
                 progress(number, len(runs))
         ended = self._unless_deleted(SEARCH_RUN, self._send_end)
-        self._lay_out()
-        if (doubt or ended) and self.mirror.ids:
-            self.mirror.look()
-        self._doubt = False
+        self._update_view()
+        if (doubt or ended) and self.run_index.ids:
+            self.run_index.refresh()
+        self._may_have_duplicates = False
         delivery.runs = len(runs) + 1
-        delivery.created = len(self.mirror.created) - before
+        delivery.created = len(self.run_index.created) - before
         return delivery
 
-    def _lay_out(self) -> None:
-        view = mlflow_mapping.view(self.told, self.mirror.identity)
-        if self.told.runs and view != self._view:
-            self.mirror.lay_out(view)
+    def _update_view(self) -> None:
+        view = mlflow_mapping.saved_view(self.search_state, self.run_index.search_id)
+        if self.search_state.runs and view != self._view:
+            self.run_index.save_view(view)
             self._view = view
 
     def _unless_deleted(self, trial: str, send: Callable[[], bool | None]) -> bool:
         """Send to a run; one that somebody has deleted stays deleted and holds up no other."""
-        got = self._got.setdefault(trial, Got())
+        got = self._sync_states.setdefault(trial, RunSyncState())
         if got.deleted:
             return False
         try:
@@ -229,89 +235,93 @@ class Courier:
             got.deleted = True
             return False
 
-    def _send_beginning(self) -> None:
-        got, search = self._got[SEARCH_RUN], self.told.search
-        if got.introduced or search is None:
+    def _create_search_run(self) -> None:
+        got, search = self._sync_states[SEARCH_RUN], self.search_state.search_event
+        if got.created or search is None:
             return
-        client = self.mirror.client
-        parent = self.mirror.run_id(None, started=search["time"])
-        tags = [*mlflow_mapping.search_tags(search), *self._above(search)]
+        client = self.run_index.client
+        parent = self.run_index.run_id(None, started=search["time"])
+        tags = [*mlflow_mapping.search_tags(search), *self._parent_tags(search)]
         client.log_batch(parent, params=mlflow_mapping.search_params(search), tags=tags)
         client.log_inputs(parent, datasets=[mlflow_mapping.dataset_input(search, "search")])
-        if self.space.is_file():
-            client.log_artifact(parent, str(self.space))
-        got.introduced = True
+        if self.space_path.is_file():
+            client.log_artifact(parent, str(self.space_path))
+        got.created = True
 
-    def _above(self, search: Event) -> list[RunTag]:
+    def _parent_tags(self, search: Event) -> list[RunTag]:
         """Beneath which run the search's own stands, if beneath any; run ids are a server's."""
-        identity = search.get("tags", {}).get(BENEATH)
-        above = self.mirror.run_of(identity) if identity else None
-        return [RunTag(PARENT, above)] if above else []
+        search_id = search.get("tags", {}).get(PARENT_SEARCH_ID)
+        above = self.run_index.find_run(search_id) if search_id else None
+        return [RunTag(PARENT_RUN_ID, above)] if above else []
 
     def _send_end(self) -> bool:
         """The search's chart, and how it stands; whether it has just ended."""
-        told, got, state = self.told, self._got[SEARCH_RUN], _end(self.told)
-        points = mlflow_mapping.parent_points(told)[got.reports :]
-        if told.search is None or (not points and state == got.state):
+        search_state, got, state = (
+            self.search_state,
+            self._sync_states[SEARCH_RUN],
+            _search_status(self.search_state),
+        )
+        points = mlflow_mapping.search_metrics(search_state)[got.reports :]
+        if search_state.search_event is None or (not points and state == got.state):
             return False
-        client, parent = self.mirror.client, self.mirror.run_id(None)
-        points += mlflow_mapping.test_points(told)
-        client.log_batch(parent, metrics=points, tags=[RunTag(STATUS, state[1])])
-        got.reports = len(told.best)
-        if told.finish is not None:
-            moment = mlflow_mapping.milliseconds(told.finish["time"])
+        client, parent = self.run_index.client, self.run_index.run_id(None)
+        points += mlflow_mapping.final_metrics(search_state)
+        client.log_batch(parent, metrics=points, tags=[RunTag(STATUS_TAG, state[1])])
+        got.reports = len(search_state.best)
+        if search_state.finish_event is not None:
+            moment = mlflow_mapping.milliseconds(search_state.finish_event["time"])
             client.set_terminated(parent, status=state[0], end_time=moment)
         elif got.state != state:
             client.update_run(parent, status=state[0])
         got.state = state
-        return told.finish is not None
+        return search_state.finish_event is not None
 
-    def _send_run(self, run: Run, delivery: Delivery) -> None:
-        got, state = self._got[run.id], _state(run)
-        if got.introduced and got.reports == len(run.reports) and got.state == state:
+    def _send_run(self, run: Run, delivery: SyncResult) -> None:
+        got, state = self._sync_states[run.id], _run_state(run)
+        if got.created and got.reports == len(run.reports) and got.state == state:
             return
-        constants = (self.told.search or {}).get("constants", {})
-        run_id = self.mirror.run_id(run, name=mlflow_mapping.run_name(run, constants))
-        there = set() if got.introduced else self._introduce(run, run_id, constants)
+        constants = (self.search_state.search_event or {}).get("constants", {})
+        run_id = self.run_index.run_id(run, name=mlflow_mapping.run_name(run, constants))
+        present = set() if got.created else self._create_trial_run(run, run_id, constants)
         fresh = run.reports[got.reports :]
-        missing = [report for report in fresh if report["seen"] not in there]
+        missing = [report for report in fresh if report["seen"] not in present]
         tags = mlflow_mapping.state_tags(run) if state != got.state else []
         for metrics in mlflow_mapping.batches(missing):
-            self.mirror.client.log_batch(run_id, metrics=metrics, tags=tags)
-        got.introduced, got.reports = True, len(run.reports)
+            self.run_index.client.log_batch(run_id, metrics=metrics, tags=tags)
+        got.created, got.reports = True, len(run.reports)
         delivery.sent += len(missing)
-        delivery.there += len(fresh) - len(missing)
+        delivery.already_present += len(fresh) - len(missing)
         if state != got.state:
             self._set_status(run, run_id)
             got.state = state
 
-    def _introduce(self, run: Run, run_id: str, constants: Mapping[str, Flat]) -> set[int]:
+    def _create_trial_run(self, run: Run, run_id: str, constants: Mapping[str, Flat]) -> set[int]:
         """Everything about a trial that does not change while it runs; what is there already."""
-        client, search = self.mirror.client, self.told.search
-        there = self.mirror.steps(run.id)
-        tags = [RunTag(PARENT, self.mirror.run_id(None))]
+        client, search = self.run_index.client, self.search_state.search_event
+        present = self.run_index.reported_steps(run.id)
+        tags = [RunTag(PARENT_RUN_ID, self.run_index.run_id(None))]
         if search is not None:
             tags += mlflow_mapping.trial_tags(run, search)
             client.log_inputs(run_id, datasets=[mlflow_mapping.dataset_input(search, "train")])
         client.log_batch(run_id, params=mlflow_mapping.trial_params(run, constants), tags=tags)
         client.log_dict(run_id, run.config.model_dump(mode="json"), "config.json")
-        return there
+        return present
 
     def _set_status(self, run: Run, run_id: str) -> None:
-        status, client = MLFLOW_STATUS[run.status], self.mirror.client
+        status, client = MLFLOW_STATUS[run.status], self.run_index.client
         if run.ended is None:
             client.update_run(run_id, status=status)
         else:
             client.set_terminated(run_id, status, end_time=mlflow_mapping.milliseconds(run.ended))
 
 
-def _state(run: Run) -> tuple[str, ...]:
-    return run.status, run.reason, str(run.retries), str(len(run.anew))
+def _run_state(run: Run) -> tuple[str, ...]:
+    return run.status, run.reason, str(run.retries), str(len(run.restarted_attempts))
 
 
-def _end(told: Told) -> tuple[str, str]:
+def _search_status(search_state: SearchState) -> tuple[str, str]:
     """How the search stands, in MLflow's word and in ours."""
-    if told.finish is None:
+    if search_state.finish_event is None:
         return "RUNNING", "running"
-    status = told.finish["status"]
+    status = search_state.finish_event["status"]
     return ("FINISHED" if status == "completed" else "KILLED"), status

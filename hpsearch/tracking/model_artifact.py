@@ -20,30 +20,30 @@ from mlflow.types import Schema, TensorSpec
 import hpsearch
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
-from hpsearch.models.serialization import ServedPipeline, load_pipeline
+from hpsearch.models.serialization import PyfuncModel, load_pipeline
 from hpsearch.redaction import redacted
 from hpsearch.schema import to_json
-from hpsearch.tracking.connection import first_line
+from hpsearch.tracking.connection import first_error_line
 from hpsearch.untrusted import reading
 
-LOADER = "hpsearch.models.serialization"
+LOADER_MODULE = "hpsearch.models.serialization"
 """The module that a registered model names as its loader."""
-KNOWN_LOADERS = (LOADER, "hpsearch.models.serving")
+KNOWN_LOADERS = (LOADER_MODULE, "hpsearch.models.serving")
 """With the former name that models registered by 0.1.0 carry."""
 
 
-def load_descriptor(model: str, uri: str) -> ServedPipeline:
+def load_descriptor(model: str, uri: str) -> PyfuncModel:
     """A registered model (``models:/NAME@champion``) as a function of patches, on the CPU.
 
     Raises:
-        UserError: as ``downloaded``, or if it is damaged.
+        UserError: as ``download_model``, or if it is damaged.
     """
-    with downloaded(model, uri) as folder:
-        return ServedPipeline(load_pipeline(folder))
+    with download_model(model, uri) as folder:
+        return PyfuncModel(load_pipeline(folder))
 
 
 @contextmanager
-def downloaded(model: str, uri: str) -> Iterator[Path]:
+def download_model(model: str, uri: str) -> Iterator[Path]:
     """Settings and weights of a registered model, for as long as the context is open.
 
     Raises:
@@ -58,7 +58,7 @@ def downloaded(model: str, uri: str) -> Iterator[Path]:
         except (MlflowException, OSError) as error:
             raise UserError(
                 f"{model} cannot be loaded from {redacted(uri)}: "
-                f"{first_line(error).rstrip('.')}; "
+                f"{first_error_line(error).rstrip('.')}; "
                 "`hpsearch ui` shows which models and aliases there are"
             ) from error
         yield pipeline_folder(folder, name=model)
@@ -70,26 +70,28 @@ def pipeline_folder(folder: Path, *, name: str) -> Path:
     Raises:
         UserError: if it names another loader than ours, carries code, or points outside itself.
     """
-    says = _flavour(folder, name)
-    if says.get("loader_module") not in KNOWN_LOADERS:
+    metadata = _pyfunc_flavor(folder, name)
+    if metadata.get("loader_module") not in KNOWN_LOADERS:
         raise UserError(
-            f"{name} asks to be loaded by {says.get('loader_module')!r}, so it was not registered "
+            f"{name} asks to be loaded by {metadata.get('loader_module')!r}, so it was not "
+            "registered "
             "by hpsearch and nothing of it was run; name a model that a search registered"
         )
-    if says.get("code"):
+    if metadata.get("code"):
         raise UserError(
-            f"{name} carries code of its own in {says['code']!r}, which a model of hpsearch never "
+            f"{name} carries code of its own in {metadata['code']!r}, which a model of hpsearch "
+            "never "
             "does; nothing of it was run: register the model again"
         )
     with reading(folder / "MLmodel", "description of a model", "register the model again"):
         root = folder.resolve()
-        inside = (root / str(says.get("data", ""))).resolve()
+        inside = (root / str(metadata.get("data", ""))).resolve()
     if not inside.is_relative_to(root):
         raise UserError(f"{name} points outside its own folder; register the model again")
     return inside
 
 
-def _flavour(folder: Path, name: str) -> dict[str, Any]:
+def _pyfunc_flavor(folder: Path, name: str) -> dict[str, Any]:
     """What the artifact says of itself as a Python function; empty if it is none."""
     try:
         flavours = Model.load(os.fspath(folder)).flavors
@@ -98,16 +100,18 @@ def _flavour(folder: Path, name: str) -> dict[str, Any]:
         raise UserError(f"{name} has no readable MLmodel file; register the model again") from error
 
 
-PATCHES = TensorSpec(np.dtype(object), (-1,), "patches (uint8 or float32, N×32×32, grey 0..255)")
-FINGERPRINT, SPLIT, GIVEN = "patches.fingerprint", "patches.split", "patches.given"
+PATCHES_SPEC = TensorSpec(
+    np.dtype(object), (-1,), "patches (uint8 or float32, N×32×32, grey 0..255)"
+)
+FINGERPRINT_TAG, SPLIT_TAG, INPUT_KIND_TAG = "patches.fingerprint", "patches.split", "patches.given"
 """Tags of a version: what it was scored on. Two versions that agree in all can be compared."""
-SCORES, CARD = "test_scores.json", "README.md"
-LONGEST = 5_000
+SCORES_ARTIFACT, CARD_ARTIFACT = "test_scores.json", "README.md"
+MAX_DESCRIPTION_CHARS = 5_000
 """Characters of a description that MLflow's database holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class ModelArtifact:
     """A trained pipeline with what it scored on test."""
 
     folder: Path
@@ -118,10 +122,10 @@ class Candidate:
     fingerprint: str
     example: np.ndarray
     """A few patches, uint8 (n, 32, 32)."""
-    dimensions: int
+    descriptor_dim: int
     """Numbers in a descriptor."""
     split: str = ""
-    given: str = "noisy"
+    input_kind: str = "noisy"
     """Which patches it was scored on."""
     card: str = ""
     """Markdown that goes with the model."""
@@ -129,40 +133,40 @@ class Candidate:
     """More tags for the version."""
 
     @property
-    def facts(self) -> dict[str, str]:
+    def version_tags(self) -> dict[str, str]:
         """Tags of its version."""
         headlines = ("verification", "matching", "retrieval", "mean")
         return {
             "search": self.search,
-            FINGERPRINT: self.fingerprint,
-            SPLIT: self.split,
-            GIVEN: self.given,
+            FINGERPRINT_TAG: self.fingerprint,
+            SPLIT_TAG: self.split,
+            INPUT_KIND_TAG: self.input_kind,
             **{f"test/{name}": f"{getattr(self.scores, name):.4f}" for name in headlines},
             **self.tags,
         }
 
 
-def log_candidate(candidate: Candidate) -> ModelInfo:
+def log_model(artifact: ModelArtifact) -> ModelInfo:
     """Log pipeline, card and scores with the candidate's run, where MLflow points."""
-    with _reopened(candidate.run_id), tempfile.TemporaryDirectory() as folder:
-        scores = Path(folder) / SCORES
-        scores.write_text(to_json(candidate.scores.to_dict()))
+    with _reopen_run(artifact.run_id), tempfile.TemporaryDirectory() as folder:
+        scores = Path(folder) / SCORES_ARTIFACT
+        scores.write_text(to_json(artifact.scores.to_dict()))
         mlflow.log_artifact(str(scores))
-        if candidate.card:
-            (candidate.folder / CARD).write_text(candidate.card)
-            mlflow.log_text(candidate.card, "model_card.md")
+        if artifact.card:
+            (artifact.folder / CARD_ARTIFACT).write_text(artifact.card)
+            mlflow.log_text(artifact.card, "model_card.md")
         return mlflow.pyfunc.log_model(
             name="pipeline",
-            loader_module=LOADER,
-            data_path=str(candidate.folder),
-            signature=_signature(candidate.dimensions),
-            input_example=candidate.example,
+            loader_module=LOADER_MODULE,
+            data_path=str(artifact.folder),
+            signature=_signature(artifact.descriptor_dim),
+            input_example=artifact.example,
             pip_requirements=[f"hpsearch=={hpsearch.__version__}"],
         )
 
 
 @contextmanager
-def _reopened(run_id: str) -> Iterator[None]:
+def _reopen_run(run_id: str) -> Iterator[None]:
     """Log into a run that has ended; its state and its end stay as they were."""
     client = mlflow.MlflowClient()
     before = client.get_run(run_id).info
@@ -174,12 +178,12 @@ def _reopened(run_id: str) -> Iterator[None]:
         client.set_terminated(run_id, status=before.status, end_time=before.end_time)
 
 
-def shortened(text: str) -> str:
+def truncate_description(text: str) -> str:
     """A description that fits into MLflow's database, without HTML: nothing of ours is."""
     text = text.replace("<", "&lt;")
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 2]} …"
+    return text if len(text) <= MAX_DESCRIPTION_CHARS else f"{text[: MAX_DESCRIPTION_CHARS - 2]} …"
 
 
-def _signature(dimensions: int) -> ModelSignature:
-    outputs = Schema([TensorSpec(np.dtype(np.float32), (-1, dimensions))])
-    return ModelSignature(inputs=Schema([PATCHES]), outputs=outputs)
+def _signature(descriptor_dim: int) -> ModelSignature:
+    outputs = Schema([TensorSpec(np.dtype(np.float32), (-1, descriptor_dim))])
+    return ModelSignature(inputs=Schema([PATCHES_SPEC]), outputs=outputs)

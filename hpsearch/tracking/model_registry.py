@@ -18,40 +18,50 @@ from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.evaluation.bootstrap import Comparison
 from hpsearch.schema import from_json
-from hpsearch.tracking.connection import Refused, Tracking, absent, reached
-from hpsearch.tracking.model_artifact import SCORES, Candidate, log_candidate, shortened
+from hpsearch.tracking.connection import (
+    MlflowUnavailableError,
+    TrackingServer,
+    is_not_found,
+    translate_mlflow_errors,
+)
+from hpsearch.tracking.model_artifact import (
+    SCORES_ARTIFACT,
+    ModelArtifact,
+    log_model,
+    truncate_description,
+)
 from hpsearch.untrusted import reading
 
-KEPT = 200
+MAX_HISTORY = 200
 """Versions that a line remembers."""
 
 
-def parse(text: str) -> tuple[int, ...]:
+def parse_history(text: str) -> tuple[int, ...]:
     """A line as it stands in a tag: ``"1 4 7"``; what is no number is left out."""
     return tuple(int(word) for word in text.split() if word.isdecimal())
 
 
-def up_to(line: tuple[int, ...], champion: int | None) -> tuple[int, ...]:
+def reconcile_with_alias(history: tuple[int, ...], champion: int | None) -> tuple[int, ...]:
     """The line so that it ends with the present champion.
 
     One that it does not know yet has come last. One that it knows has been gone back to, and
     those after it are no longer its predecessors.
     """
     if champion is None:
-        return line
-    if champion not in line:
-        return (*line, champion)
-    return line[: len(line) - line[::-1].index(champion)]
+        return history
+    if champion not in history:
+        return (*history, champion)
+    return history[: len(history) - history[::-1].index(champion)]
 
 
-def crown(line: tuple[int, ...], version: int) -> tuple[int, ...]:
+def append_champion(history: tuple[int, ...], version: int) -> tuple[int, ...]:
     """The line after a version became champion."""
-    return line if line[-1:] == (version,) else (*line, version)[-KEPT:]
+    return history if history[-1:] == (version,) else (*history, version)[-MAX_HISTORY:]
 
 
-def before(line: tuple[int, ...], existing: frozenset[int]) -> int | None:
+def previous_champion(history: tuple[int, ...], existing: frozenset[int]) -> int | None:
     """The champion before the last of the line; None if there was none that still exists."""
-    return next((version for version in line[-2::-1] if version in existing), None)
+    return next((version for version in history[-2::-1] if version in existing), None)
 
 
 @dataclass(frozen=True)
@@ -112,7 +122,7 @@ def _compared(comparison: Comparison | None, same_patches: bool) -> tuple[bool, 
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 Alias = Literal["champion", "challenger"]
-LINE = "champions"
+HISTORY_TAG = "champions"
 """Tag of a registered model: versions in the order in which they became champion."""
 
 
@@ -120,38 +130,38 @@ LINE = "champions"
 class Registry:
     """Versions of one registered model; every method raises UserError if it cannot be reached."""
 
-    tracking: Tracking
+    tracking: TrackingServer
     model: str
 
-    def register(self, candidate: Candidate, *, description: str = "") -> int:
+    def register(self, artifact: ModelArtifact, *, description: str = "") -> int:
         """Log the pipeline under its run and add it as a new version; no alias moves."""
-        with self._reached():
+        with self._translate_errors():
             self._point_mlflow_here()
-            info = log_candidate(candidate)
+            info = log_model(artifact)
             self._ensure_model()
             version = self._client().create_model_version(
                 self.model,
                 source=info.model_uri,
-                run_id=candidate.run_id,
+                run_id=artifact.run_id,
                 model_id=info.model_id,
-                tags=candidate.facts,
-                description=shortened(description),
+                tags=artifact.version_tags,
+                description=truncate_description(description),
             )
         return int(version.version)
 
     def champion(self) -> ModelVersion | None:
         """The version that bears the alias, if one does."""
-        with self._reached():
+        with self._translate_errors():
             try:
                 return self._client().get_model_version_by_alias(self.model, CHAMPION)
             except MlflowException as error:
-                if absent(error):
+                if is_not_found(error):
                     return None
                 raise
 
     def versions(self) -> list[ModelVersion]:
         """All versions, oldest first."""
-        with self._reached():
+        with self._translate_errors():
             found = self._client().search_model_versions(f"name = '{self.model}'")
         return sorted(found, key=lambda version: int(version.version))
 
@@ -180,9 +190,9 @@ class Registry:
         """
         self._point_mlflow_here()
         try:
-            path = download_artifacts(run_id=version.run_id, artifact_path=SCORES)
+            path = download_artifacts(run_id=version.run_id, artifact_path=SCORES_ARTIFACT)
         except (MlflowException, OSError) as error:
-            raise Refused(
+            raise MlflowUnavailableError(
                 f"the test scores of {self.model} version {version.version} are gone with its "
                 "run; score it again with `hpsearch promote SEARCH --reevaluate`"
             ) from error
@@ -190,7 +200,7 @@ class Registry:
         with reading(path, "record of test scores", remedy):
             return Scores.from_dict(from_json(Path(path).read_text(), path))
 
-    def comparable(
+    def scores_if_comparable(
         self, version: ModelVersion, terms: Mapping[str, str], names: Sequence[str]
     ) -> Scores | None:
         """What a version scored on test, if that was on these terms and sequences; else None.
@@ -211,15 +221,15 @@ class Registry:
         tags = {"decision": alias, "reason": decision.reason, "forced": str(decision.forced)}
         if decision.promote and previous is not None and str(previous.version) != str(version):
             tags["champion_before"] = str(previous.version)
-        with self._reached():
-            line = self._line()
+        with self._translate_errors():
+            line = self._history()
             self._client().set_registered_model_alias(self.model, alias, str(version))
             if decision.promote:
-                self._write_line(crown(line, version))
-                self._lay_down(CHALLENGER, version)
-            self._tag(version, tags)
+                self._write_history(append_champion(line, version))
+                self._remove_alias(CHALLENGER, version)
+            self._set_tags(version, tags)
             self._client().update_model_version(
-                self.model, str(version), shortened(description or decision.reason)
+                self.model, str(version), truncate_description(description or decision.reason)
             )
         return alias
 
@@ -229,29 +239,29 @@ class Registry:
         Raises:
             UserError: if there was none before, or no such model or version.
         """
-        existing = self._existing(to)
+        existing = self._existing_version(to)
         champion = self.champion()
         now = None if champion is None else int(champion.version)
-        with self._reached():
-            line = self._line()
-            earlier = None if now is None else before(line, existing)
+        with self._translate_errors():
+            line = self._history()
+            earlier = None if now is None else previous_champion(line, existing)
             target = earlier if to is None else to
             if target is None:
                 whom = "a champion" if now is None else f"a champion before version {now}"
                 raise UserError(f"{self.model} never had {whom}; name a version with --to")
             self._client().set_registered_model_alias(self.model, CHAMPION, str(target))
-            self._write_line(up_to(line, target))
+            self._write_history(reconcile_with_alias(line, target))
             if now is not None and now != target:
-                self._tag(now, {"rolled_back_to": str(target)})
+                self._set_tags(now, {"rolled_back_to": str(target)})
         return target, now
 
-    def _existing(self, wanted: int | None) -> frozenset[int]:
+    def _existing_version(self, wanted: int | None) -> frozenset[int]:
         found = frozenset(int(version.version) for version in self.versions())
         if not found:
-            with self._reached():
+            with self._translate_errors():
                 models = [model.name for model in self._client().search_registered_models()]
             raise UserError(
-                f"there is no registered model {self.model!r} at {self.tracking.shown}; "
+                f"there is no registered model {self.model!r} at {self.tracking.display_uri}; "
                 f"there are: {', '.join(models) or 'none yet'}"
             )
         if wanted is not None and wanted not in found:
@@ -266,22 +276,26 @@ class Registry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def _line(self) -> tuple[int, ...]:
+    def _history(self) -> tuple[int, ...]:
         """The champions so far, the present one last."""
-        text = self._client().get_registered_model(self.model).tags.get(LINE, "")
+        text = self._client().get_registered_model(self.model).tags.get(HISTORY_TAG, "")
         champion = self.champion()
-        return up_to(parse(text), None if champion is None else int(champion.version))
+        return reconcile_with_alias(
+            parse_history(text), None if champion is None else int(champion.version)
+        )
 
-    def _write_line(self, line: tuple[int, ...]) -> None:
-        self._client().set_registered_model_tag(self.model, LINE, " ".join(map(str, line)))
+    def _write_history(self, history: tuple[int, ...]) -> None:
+        self._client().set_registered_model_tag(
+            self.model, HISTORY_TAG, " ".join(map(str, history))
+        )
 
-    def _lay_down(self, alias: Alias, version: int) -> None:
+    def _remove_alias(self, alias: Alias, version: int) -> None:
         """Take an alias from a version that bears it."""
         aliases = self._client().get_registered_model(self.model).aliases
         if str(aliases.get(alias)) == str(version):
             self._client().delete_registered_model_alias(self.model, alias)
 
-    def _tag(self, version: int, tags: Mapping[str, str]) -> None:
+    def _set_tags(self, version: int, tags: Mapping[str, str]) -> None:
         for key, value in tags.items():
             self._client().set_model_version_tag(self.model, str(version), key, value)
 
@@ -292,11 +306,11 @@ class Registry:
         mlflow.set_tracking_uri(self.tracking.uri)
         mlflow.set_registry_uri(self.tracking.uri)
 
-    def _reached(self) -> AbstractContextManager[None]:
-        return reached(self.tracking.uri)
+    def _translate_errors(self) -> AbstractContextManager[None]:
+        return translate_mlflow_errors(self.tracking.uri)
 
 
-def quieten_mlflow() -> None:
+def configure_mlflow_logging() -> None:
     """No telemetry, no progress bars, no log of database tables, short waits for a dead server."""
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)

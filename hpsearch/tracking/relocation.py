@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from hpsearch.atomic_files import write_whole
+from hpsearch.atomic_files import write_atomic
 from hpsearch.schema import from_json, to_json
 from hpsearch.tracking.mlflow_tags import ARTIFACTS, DATABASE, EXPERIMENT
 
@@ -103,7 +103,7 @@ def _remembered(home: Path) -> list[str]:
 
 def _remember(home: Path, before: Path) -> None:
     former = [str(before), *(place for place in _remembered(home) if place != str(before))]
-    write_whole(home / MOVED, to_json({"former": former}, indent=1))
+    write_atomic(home / MOVED, to_json({"former": former}, indent=1))
 
 
 @contextmanager

@@ -28,11 +28,11 @@ class Run:
     """Report events in order of patches seen, one for each number of patches."""
     ended: float | None = None
     retries: int = 0
-    anew: tuple[int, ...] = ()
+    restarted_attempts: tuple[int, ...] = ()
     """Attempts, from 0, that began from nothing because what was saved had been damaged."""
-    again: int = 0
+    retrained_patches: int = 0
     """Patches that were trained a second time, as reports that came a second time tell."""
-    at: int = 0
+    attempt_seen: int = 0
     """Patches seen at the last report of this attempt, which may stand before ``seen``."""
     kind: str = "trial"
     """``trial``, or ``yardstick`` for a run that a trial is compared with."""
@@ -64,13 +64,13 @@ class Run:
 
 def runs_from(events: Iterable[Event]) -> list[Run]:
     """All runs of a search, by number."""
-    told = Told()
+    search_state = SearchState()
     for event in events:
-        told.hear(event)
-    return sorted(told.runs.values(), key=lambda run: run.number)
+        search_state.apply(event)
+    return sorted(search_state.runs.values(), key=lambda run: run.number)
 
 
-class Best(NamedTuple):
+class BestSoFar(NamedTuple):
     """The best objective of a completed trial, once so many trials had ended."""
 
     value: float
@@ -79,17 +79,17 @@ class Best(NamedTuple):
 
 
 @dataclass
-class Told:
+class SearchState:
     """What a ledger has told so far."""
 
-    search: Event | None = None
-    finish: Event | None = None
+    search_event: Event | None = None
+    finish_event: Event | None = None
     """None again when a search that was interrupted goes on."""
     runs: dict[str, Run] = field(default_factory=dict)
     """By id, in the order of their start."""
-    best: list[Best] = field(default_factory=list)
+    best: list[BestSoFar] = field(default_factory=list)
 
-    def hear(self, event: Event) -> None:
+    def apply(self, event: Event) -> None:
         """Take in one more event.
 
         Raises:
@@ -105,17 +105,17 @@ class Told:
     def _hear(self, event: Event) -> None:
         match event["event"]:
             case "search":
-                self.search = event
+                self.search_event = event
             case "finish":
-                self.finish = event
+                self.finish_event = event
         if "trial" not in event:
             return
-        run = advance(self.runs.get(event["trial"]), event)
+        run = apply_event(self.runs.get(event["trial"]), event)
         self.runs[event["trial"]] = run
         if run.kind != "trial":
             return
         if event["event"] == "start":
-            self.finish = None
+            self.finish_event = None
         if event["event"] == "end" and run.status != "interrupted":
             self._note_best(event["time"])
 
@@ -125,11 +125,13 @@ class Told:
         done = [run for run in ended if run.status == "completed" and run.reports]
         values = [run.reports[-1]["objective"] for run in done]
         if values and len(ended) > (self.best[-1].ended if self.best else 0):
-            lowest = self.search is not None and self.search.get("direction") == "minimize"
-            self.best.append(Best((min if lowest else max)(values), len(ended), time))
+            lowest = (
+                self.search_event is not None and self.search_event.get("direction") == "minimize"
+            )
+            self.best.append(BestSoFar((min if lowest else max)(values), len(ended), time))
 
 
-def advance(run: Run | None, event: Event) -> Run:
+def apply_event(run: Run | None, event: Event) -> Run:
     """The run after one more event."""
     if run is None:
         if event["event"] != "start":
@@ -140,12 +142,17 @@ def advance(run: Run | None, event: Event) -> Run:
     match event["event"]:
         case "start":  # after a crash: the same trial goes on
             return replace(
-                run, status="running", reason="", ended=None, retries=run.retries + 1, at=0
+                run,
+                status="running",
+                reason="",
+                ended=None,
+                retries=run.retries + 1,
+                attempt_seen=0,
             )
         case "anew":
-            return replace(run, anew=(*run.anew, run.retries))
+            return replace(run, restarted_attempts=(*run.restarted_attempts, run.retries))
         case "report":
-            return _reported(run, event)
+            return _apply_report(run, event)
         case "end":
             status, reason = event["status"], event.get("reason", "")
             if status not in get_args(RunStatus):
@@ -154,19 +161,24 @@ def advance(run: Run | None, event: Event) -> Run:
     return run
 
 
-def _reported(run: Run, event: Event) -> Run:
+def _apply_report(run: Run, event: Event) -> Run:
     """One that goes on from its checkpoint first says its last report again: nothing is lost."""
     seen, reports = event["seen"], run.reports
     _ = event["objective"], event["metrics"]
-    goes_on = run.retries > 0 and run.at == 0 and seen >= run.seen
-    goes_on = goes_on and run.retries not in run.anew
-    lost = 0 if goes_on else max(0, min(seen, run.seen) - run.at)
+    goes_on = run.retries > 0 and run.attempt_seen == 0 and seen >= run.seen
+    goes_on = goes_on and run.retries not in run.restarted_attempts
+    lost = 0 if goes_on else max(0, min(seen, run.seen) - run.attempt_seen)
     if seen > run.seen:
         reports = (*reports, event)
-    return replace(run, reports=reports, again=run.again + lost, at=max(run.at, seen))
+    return replace(
+        run,
+        reports=reports,
+        retrained_patches=run.retrained_patches + lost,
+        attempt_seen=max(run.attempt_seen, seen),
+    )
 
 
-def repeats(runs: Iterable[Run]) -> list[list[Run]]:
+def group_by_config(runs: Iterable[Run]) -> list[list[Run]]:
     """Runs of one configuration together, whatever their training seed; in order of first number.
 
     The mean of such a group is what its configuration is worth; the best of it is luck.

@@ -16,7 +16,7 @@ from uuid import uuid4
 import pyarrow as pa
 from pyarrow import fs
 
-from hpsearch.atomic_files import digest, unsealed
+from hpsearch.atomic_files import checksum, verify_checksum
 from hpsearch.errors import UserError
 from hpsearch.untrusted import reading
 
@@ -27,51 +27,55 @@ def artifact_key(**depends_on: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-MADE, SPARED = "shared/made_seconds", "shared/spared_seconds"
+COMPUTED_SECONDS_METRIC, SAVED_SECONDS_METRIC = "shared/made_seconds", "shared/spared_seconds"
 """Metrics: what a trial spent on making shared results, and what it did not spend because others
 had made them."""
 
 
-class NotTrained(UserError):
+class DependencyFailedError(UserError):
     """What a trial needs collapsed or diverged in training, and so has the trial."""
 
 
 @dataclass
-class Costs:
+class CacheStats:
     """Wall seconds that went into shared results."""
 
-    made: float = 0.0
-    spared: float = 0.0
+    computed_s: float = 0.0
+    saved_s: float = 0.0
 
     def metrics(self) -> dict[str, float]:
         """Nothing, if nothing was shared."""
-        shared = self.made or self.spared
-        return {MADE: self.made, SPARED: self.spared} if shared else {}
+        shared = self.computed_s or self.saved_s
+        return (
+            {COMPUTED_SECONDS_METRIC: self.computed_s, SAVED_SECONDS_METRIC: self.saved_s}
+            if shared
+            else {}
+        )
 
 
 @dataclass(frozen=True)
-class Artifacts:
+class ArtifactCache:
     """A folder of artifacts on any file system that pyarrow opens (path or URI)."""
 
     root: str
-    costs: Costs = field(default_factory=Costs, compare=False)
+    stats: CacheStats = field(default_factory=CacheStats, compare=False)
 
-    def counted_anew(self) -> "Artifacts":
+    def with_fresh_stats(self) -> "ArtifactCache":
         """The same folder, with no costs so far."""
-        return replace(self, costs=Costs())
+        return replace(self, stats=CacheStats())
 
-    def found_or_made(self, key: str, make: Callable[[], bytes]) -> pa.Buffer:
+    def get_or_compute(self, key: str, compute: Callable[[], bytes]) -> pa.Buffer:
         """The bytes under ``key``, which are made and published if there are none."""
         stored = self.get(key)
         if stored is not None:
             cost = self.get(f"{key}.seconds")
             with self.reading(f"{key}.seconds"):
-                self.costs.spared += 0.0 if cost is None else float(bytes(cost))
+                self.stats.saved_s += 0.0 if cost is None else float(bytes(cost))
             return stored
         began = time.monotonic()
-        payload = make()
+        payload = compute()
         seconds = time.monotonic() - began
-        self.costs.made += seconds
+        self.stats.computed_s += seconds
         self.publish(key, payload)
         self.publish(f"{key}.seconds", f"{seconds:.3f}".encode())
         stored = self.get(key)  # mapped, where it can be: patches are large
@@ -87,7 +91,7 @@ class Artifacts:
             stored = pa.memory_map(path).read_buffer()
         else:
             stored = filesystem.open_input_file(path).read_buffer()
-        return unsealed(stored)
+        return verify_checksum(stored)
 
     def reading(self, key: str) -> AbstractContextManager[None]:
         """Make something of the bytes under ``key``; a UserError names the file if it cannot be."""
@@ -105,7 +109,7 @@ class Artifacts:
         try:
             with filesystem.open_output_stream(draft) as stream:
                 stream.write(payload)
-                stream.write(digest(payload))
+                stream.write(checksum(payload))
             filesystem.move(draft, f"{folder}/{key}")
         except BaseException:
             with suppress(OSError):

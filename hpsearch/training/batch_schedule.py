@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from hpsearch.config import FixedSteps, MinedTriplets, RandomTriplets, Sampler, Sampling, Stepped
-from hpsearch.training.loop import together
+from hpsearch.training.loop import stack_losses
 
-Move = Literal["stay", "on", "back", "undo"]
+StageChange = Literal["stay", "on", "back", "undo"]
 """Undo: back to the stage before, and to the weights with which this stage began."""
 
 
-def plain_sampler(sampling: Sampling, *, share: float, stage: int = 0) -> Sampler:
+def current_sampler(sampling: Sampling, *, share: float, stage: int = 0) -> Sampler:
     """What the next batch is drawn with.
 
     Args:
@@ -34,7 +34,7 @@ def plain_sampler(sampling: Sampling, *, share: float, stage: int = 0) -> Sample
 
 
 @dataclass
-class Stepper:
+class BatchScheduleController:
     """Where a stepped schedule stands; all of it is part of the checkpoint.
 
     It reads one mean loss a window, so that the loss leaves the device seldom, and at patches
@@ -55,30 +55,30 @@ class Stepper:
     """Of the window so far; on the device, and not added up, as in ``loop``."""
     patches: int = 0
 
-    def add(self, loss: Tensor, *, used: int, seen: int) -> Move:
+    def record_loss(self, loss: Tensor, *, used: int, seen: int) -> StageChange:
         """Take note of a step's loss, detached; ``seen`` counts its ``used`` patches too."""
         self.losses.append(loss)
         self.patches += used
         if self.patches < self.settings.window:
             return "stay"
-        mean = float(together(self.losses).mean())
+        mean = float(stack_losses(self.losses).mean())
         self.losses, self.patches = [], 0
-        return self.decide(mean, seen=seen)
+        return self.update(mean, seen=seen)
 
-    def decide(self, mean: float, *, seen: int) -> Move:
+    def update(self, mean: float, *, seen: int) -> StageChange:
         """Where to go after a window with this mean loss."""
         if self.stage > 0 and not mean <= self.collapse_value:  # NaN is too high as well
-            move: Move = "back" if self.proven else "undo"
+            move: StageChange = "back" if self.proven else "undo"
             self.failed_at[self.stage] = seen
             self.stage, self.proven = self.stage - 1, True
             return move
         self.proven = True
-        if mean < (1 - self.settings.below) * self.collapse_value and self._may_go_on(seen):
+        if mean < (1 - self.settings.below) * self.collapse_value and self._may_advance(seen):
             self.stage, self.proven = self.stage + 1, False
             return "on"
         return "stay"
 
-    def _may_go_on(self, seen: int) -> bool:
+    def _may_advance(self, seen: int) -> bool:
         following = self.stage + 1
         if following == len(self.settings.stages):
             return False

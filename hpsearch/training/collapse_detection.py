@@ -21,39 +21,41 @@ from torch import Tensor
 
 from hpsearch.shapes import Float, Int
 
-CLOSE = 0.1
+MIN_RELATIVE_SPREAD = 0.1
 """Relative dispersion below this counts as one point; at 0.2 the first steps of runs that come back
 are nearly taken for collapse."""
-ALIGNED = 0.995
+MAX_RESULTANT = 0.995
 """Resultant length above this counts as one direction."""
-APART = 1.03
+MIN_CONTRAST = 1.03
 """A mean ratio of negative to positive distance below this counts as not told apart; at 1.05 runs
 are stopped that later match twice as well as untrained ones."""
-VANISHING = 2e-3
+MIN_SPREAD_FLOAT16 = 2e-3
 """Relative dispersion below this, with the loss at its collapse value, counts as collapse even if
 points can still be told apart: what is left is lost in half precision and in files."""
-AT_COLLAPSE_VALUE = 0.02
+COLLAPSE_LOSS_TOLERANCE = 0.02
 """Relative distance of the loss from its collapse value that counts as hugging it."""
 
 
-class Dispersion(NamedTuple):
+class BatchDispersion(NamedTuple):
     """How far descriptors of a batch are apart; all three are free of scale."""
 
     relative: float
     """Root mean squared distance of two descriptors ÷ root mean squared norm; 0 = one point."""
     resultant: float
     """Length of the mean of the unit-normalised descriptors, in [0, 1]."""
-    ratio: float
+    contrast: float
     """Root mean squared distance to other points' patches ÷ to the same point's; 1 = chance."""
 
     @property
-    def narrow(self) -> bool:
+    def is_degenerate(self) -> bool:
         """Whether descriptors lie close together for their length, or all in one direction."""
-        return self.relative < CLOSE or self.resultant > ALIGNED
+        return self.relative < MIN_RELATIVE_SPREAD or self.resultant > MAX_RESULTANT
 
 
 @torch.no_grad()
-def dispersion(descriptors: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> Dispersion:
+def batch_dispersion(
+    descriptors: Float[Tensor, "n d"], labels: Int[Tensor, " n"]
+) -> BatchDispersion:
     """Measure a batch in O(n·d), from group means; ``labels`` name the point of each patch.
 
     In float64, because the distances of nearly equal descriptors are differences of large sums.
@@ -64,9 +66,9 @@ def dispersion(descriptors: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> 
     sizes = torch.bincount(groups).double()
     sums = torch.zeros(len(sizes), x.shape[1], dtype=x.dtype, device=x.device)
     sums.index_add_(0, groups, x)
-    x_centred = x - x.mean(0)
+    x_centered = x - x.mean(0)
     # Σ over ordered pairs of |xi − xj|² = 2·n·Σ|xi − mean|², within the batch and within a group
-    everything = 2 * count * x_centred.square().sum()
+    everything = 2 * count * x_centered.square().sum()
     means = sums / sizes[:, None]
     within = 2 * (sizes[groups] * (x - means[groups]).square().sum(1)).sum()
     same = (sizes * (sizes - 1)).sum()
@@ -74,14 +76,14 @@ def dispersion(descriptors: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> 
     positive, negative = within / same.clamp_min(1), (everything - within) / other.clamp_min(1)
     norm = x.square().sum(1).mean()
     unit = x / x.norm(dim=1, keepdim=True).clamp_min(1e-30)
-    return Dispersion(
-        relative=_root(everything / (count * (count - 1)), norm),
+    return BatchDispersion(
+        relative=_root_ratio(everything / (count * (count - 1)), norm),
         resultant=float(unit.mean(0).norm()),
-        ratio=_root(negative, positive),
+        contrast=_root_ratio(negative, positive),
     )
 
 
-def _root(above: Tensor, below: Tensor) -> float:
+def _root_ratio(above: Tensor, below: Tensor) -> float:
     return float((above.clamp_min(0) / below).sqrt()) if float(below) > 0 else 1.0
 
 
@@ -91,21 +93,23 @@ class CollapseDetector:
 
     Args:
         collapse_value: the loss of a constant encoder; a run well below it is safe.
-        patience: looks in a row, each at descriptors close together, whose mean ratio ends a trial.
-            Dips recover, so one is not enough.
-        ratios: of the latest such looks; part of the checkpoint.
+        num_checks: looks in a row, each at descriptors close together, whose mean ratio ends a
+            trial. Dips recover, so one is not enough.
+        contrasts: of the latest such looks; part of the checkpoint.
     """
 
     collapse_value: float
-    patience: int = 3
-    ratios: list[float] = field(default_factory=list)
+    num_checks: int = 3
+    contrasts: list[float] = field(default_factory=list)
 
-    def look(self, seen: Dispersion, loss: float) -> bool:
+    def update(self, dispersion: BatchDispersion, loss: float) -> bool:
         """Whether the trial has collapsed, given the latest batch and the recent mean loss."""
-        hugging = abs(loss / self.collapse_value - 1) < AT_COLLAPSE_VALUE
-        vanished = seen.relative < VANISHING and hugging
-        if not vanished and not (seen.narrow and loss > 0.9 * self.collapse_value):
-            self.ratios = []
+        hugging = abs(loss / self.collapse_value - 1) < COLLAPSE_LOSS_TOLERANCE
+        vanished = dispersion.relative < MIN_SPREAD_FLOAT16 and hugging
+        if not vanished and not (dispersion.is_degenerate and loss > 0.9 * self.collapse_value):
+            self.contrasts = []
             return False
-        self.ratios = [*self.ratios, 1.0 if vanished else seen.ratio][-self.patience :]
-        return len(self.ratios) == self.patience and fmean(self.ratios) < APART
+        self.contrasts = [*self.contrasts, 1.0 if vanished else dispersion.contrast][
+            -self.num_checks :
+        ]
+        return len(self.contrasts) == self.num_checks and fmean(self.contrasts) < MIN_CONTRAST

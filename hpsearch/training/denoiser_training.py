@@ -1,13 +1,14 @@
 """Denoisers as a task, and as artifacts that trials share."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpsearch.config import DenoiserTrial
+from hpsearch.config import DenoiserTraining
 from hpsearch.data.patch_store import Patches
 from hpsearch.losses import (
     build_restoration,
@@ -18,18 +19,22 @@ from hpsearch.losses import (
 )
 from hpsearch.models import build_denoiser, denoise
 from hpsearch.patch_views import VIEWS
-from hpsearch.rng import stream
+from hpsearch.rng import rng_for
 from hpsearch.shapes import UInt8
-from hpsearch.training.artifact_cache import Artifacts, NotTrained, artifact_key
-from hpsearch.training.devices import Compute, Gather, Rows, end_step, resident
-from hpsearch.training.loop import Progress, Verdict, fit
-from hpsearch.training.optimization import build_optimiser, rate_factor, set_rate
+from hpsearch.training.artifact_cache import ArtifactCache, DependencyFailedError, artifact_key
+from hpsearch.training.devices import Compute, GatherFn, LazyRows, device_resident, mark_step
+from hpsearch.training.loop import Progress, StopReason, fit
+from hpsearch.training.optimization import build_optimizer, lr_factor, set_lr
 
-CODE = 2
+DENOISER_CACHE_VERSION = 2
 """Raise when the same settings would give other weights, so that old artifacts are left alone."""
 VIEWS_OF_LEVEL = {"easy": slice(0, 6), "hard": slice(6, 11), "tough": slice(11, 16)}
 """Views of a point by level of noise; easy has ``ref`` too."""
-MEANS = {"MAE": mean_absolute_error, "PSNR_per_patch": mean_patch_psnr, "SSIM": mean_ssim}
+RESTORATION_MEASURES = {
+    "MAE": mean_absolute_error,
+    "PSNR_per_patch": mean_patch_psnr,
+    "SSIM": mean_ssim,
+}
 """Measures that are means over patches."""
 
 
@@ -37,33 +42,42 @@ MEANS = {"MAE": mean_absolute_error, "PSNR_per_patch": mean_patch_psnr, "SSIM": 
 class DenoiserTask:
     """Train a network to give clean patches for noisy ones."""
 
-    config: DenoiserTrial
+    config: DenoiserTraining
     network: nn.Module
-    noisy: Gather
-    clean: Gather
-    rows: int
+    noisy: GatherFn
+    clean: GatherFn
+    num_rows: int
     """Patches to draw from."""
 
     def __post_init__(self) -> None:
         self.loss = build_restoration(self.config.loss)
-        self.optimiser = build_optimiser(self.config.optimiser, self.network.parameters())
+        compute = Compute(device=next(self.network.parameters()).device)
+        self.launcher = compute.launcher()
+        self.optimizer = build_optimizer(
+            self.config.optimiser, self.network.parameters(), captured=compute.uses_graphs
+        )
 
     def step(self, progress: Progress) -> tuple[Tensor, int]:
         """One batch of patches, drawn with replacement."""
-        rng = stream(self.config.seed, "denoiser batch", progress.step)
-        rows = rng.integers(self.rows, size=self.config.batch)
-        factor = rate_factor(self.config.schedule, seen=progress.seen, budget=self.config.patches)
-        set_rate(self.optimiser, self.config.optimiser.lr * factor)
-        self.network.train()
-        loss = self.loss(self.network(self.noisy(rows)), self.clean(rows))
-        self.optimiser.zero_grad()
-        loss.backward()
-        self.optimiser.step()
-        paid = loss.detach()
-        end_step(paid.device)
-        return paid, self.config.batch
+        rng = rng_for(self.config.seed, "denoiser batch", progress.step)
+        rows = rng.integers(self.num_rows, size=self.config.batch)
+        factor = lr_factor(self.config.schedule, seen=progress.seen, budget=self.config.patches)
+        set_lr(self.optimizer, self.config.optimiser.lr * factor)
+        if not self.network.training:
+            self.network.train()
+        (loss_values,) = self.launcher(None, self._train, [torch.from_numpy(rows)])
+        mark_step(loss_values.device)
+        return loss_values, self.config.batch
 
-    def check(self, loss: float) -> Verdict | None:
+    def _train(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        (rows,) = inputs
+        loss = self.loss(self.network(self.noisy(rows)), self.clean(rows))
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return (loss.detach(),)
+
+    def check(self, loss: float) -> StopReason | None:
         """Denoisers do not collapse; a loss that is not finite is caught by ``fit``."""
         return None
 
@@ -71,65 +85,67 @@ class DenoiserTask:
         """Nothing beyond the loss; what a denoiser is worth shows in ``restoration_metrics``."""
         return {}
 
-    def worst(self) -> dict[str, float]:
+    def failure_metrics(self) -> dict[str, float]:
         """Nothing."""
         return {}
 
 
 def trained_denoiser(
-    config: DenoiserTrial, train: Patches, artifacts: Artifacts, device: torch.device
+    config: DenoiserTraining, train: Patches, cache: ArtifactCache, device: torch.device
 ) -> nn.Module:
     """The denoiser that follows from its settings and the patches; found, or made and published.
 
     Raises:
-        NotTrained: if its training diverges.
+        DependencyFailedError: if its training diverges.
     """
-    network = Compute(device=device).place(build_denoiser(config.network, seed=config.seed))
+    network = Compute(device=device).to_device(build_denoiser(config.network, seed=config.seed))
 
-    def make() -> bytes:
-        _train(config, network, train, device)
+    def compute() -> bytes:
+        _train_denoiser(config, network, train, device)
         buffer = io.BytesIO()
         torch.save({name: value.cpu() for name, value in network.state_dict().items()}, buffer)
         return buffer.getvalue()
 
-    key = artifact_key(kind="denoiser", **_depends(config, train))
-    stored = artifacts.found_or_made(key, make)
-    with artifacts.reading(key):
+    key = artifact_key(kind="denoiser", **_denoiser_dependencies(config, train))
+    stored = cache.get_or_compute(key, compute)
+    with cache.reading(key):
         state = torch.load(io.BytesIO(stored), map_location=device, weights_only=True)
         network.load_state_dict(state)
     return network.eval()
 
 
-def _train(config: DenoiserTrial, network: nn.Module, train: Patches, device: torch.device) -> None:
+def _train_denoiser(
+    config: DenoiserTraining, network: nn.Module, train: Patches, device: torch.device
+) -> None:
     task = DenoiserTask(
         config,
         network,
-        noisy=resident(Rows(train, noisy=True), device),
-        clean=resident(Rows(train, noisy=False), device),
-        rows=VIEWS * len(train),
+        noisy=device_resident(LazyRows(train, noisy=True), device),
+        clean=device_resident(LazyRows(train, noisy=False), device),
+        num_rows=VIEWS * len(train),
     )
     torch.manual_seed(config.seed)
     for report in fit(task, patches=config.patches, report_every=config.patches):
         if report.status != "completed":
-            raise NotTrained(f"the denoiser {report.status}: {report.reason}")
+            raise DependencyFailedError(f"the denoiser {report.status}: {report.reason}")
 
 
 def denoised_patches(
-    config: DenoiserTrial,
+    config: DenoiserTraining,
     train: Patches,
     network: nn.Module,
-    artifacts: Artifacts,
+    cache: ArtifactCache,
     device: torch.device,
 ) -> UInt8[np.ndarray, "rows 32 32"]:
     """Every training patch, denoised once for all trials that share the denoiser."""
-    key = artifact_key(kind="denoised patches", **_depends(config, train))
+    key = artifact_key(kind="denoised patches", **_denoiser_dependencies(config, train))
 
-    def make() -> bytes:
-        noisy = train.all(noisy=True).reshape(-1, 32, 32)
+    def compute() -> bytes:
+        noisy = train.load_all(noisy=True).reshape(-1, 32, 32)
         return denoise(network, noisy, device=device).tobytes()
 
-    stored = artifacts.found_or_made(key, make)
-    with artifacts.reading(key):
+    stored = cache.get_or_compute(key, compute)
+    with cache.reading(key):
         return np.frombuffer(stored, np.uint8).reshape(VIEWS * len(train), 32, 32)
 
 
@@ -148,7 +164,7 @@ def restoration_metrics(
     for level, views in VIEWS_OF_LEVEL.items():
         one, other = x[:, views].flatten(0, 1), y[:, views].flatten(0, 1)
         out[f"val/PSNR/{level}"] = float(pooled_psnr(one, other))
-        for name, measure in MEANS.items():
+        for name, measure in RESTORATION_MEASURES.items():
             value = float(measure(one, other))
             out[f"val/{name}/{level}"] = value
             # A mean over patches is the levels' mean by number of views; SSIM is slow.
@@ -157,10 +173,10 @@ def restoration_metrics(
     return {name: value for name, value in out.items() if np.isfinite(value)}
 
 
-def _depends(config: DenoiserTrial, train: Patches) -> dict:
+def _denoiser_dependencies(config: DenoiserTraining, train: Patches) -> dict:
     return {
         "config": config.model_dump(mode="json"),
         "patches": train.store.fingerprint,
         "sequences": list(train.names),
-        "code": CODE,
+        "code": DENOISER_CACHE_VERSION,
     }

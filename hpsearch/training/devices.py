@@ -8,20 +8,21 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpsearch.config import Computing, Precision
+from hpsearch.config import ComputeConfig, Precision
 from hpsearch.data.patch_store import Patches
 from hpsearch.errors import UserError
 from hpsearch.shapes import Float, Int, UInt8
+from hpsearch.training.cuda_graphs import CudaRunner, StepLauncher
 
 
 @dataclass(frozen=True)
-class Rows:
+class LazyRows:
     """Looks like a (rows, 32, 32) array of uint8 to whoever indexes it by row numbers."""
 
     patches: Patches
@@ -31,13 +32,14 @@ class Rows:
         return self.patches.gather(rows, noisy=self.noisy)
 
     def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
-        return self.patches.all(noisy=self.noisy).reshape(-1, 32, 32)
+        return self.patches.load_all(noisy=self.noisy).reshape(-1, 32, 32)
 
 
-Gather = Callable[[np.ndarray], Float[Tensor, "n 1 32 32"]]
-"""Row numbers in, patches in grey levels 0…255 on the device out."""
+GatherFn = Callable[[np.ndarray | Tensor], Float[Tensor, "n 1 32 32"]]
+"""Row numbers (an array, or a tensor on the device) in, patches on the device in grey levels 0…255
+out."""
 
-GLIBC_KEEPS = ((-4, 0), (-1, 2**31 - 1), (-2, 2**26))
+MALLOPT_SETTINGS = ((-4, 0), (-1, 2**31 - 1), (-2, 2**26))
 """M_MMAP_MAX: nothing by mmap; M_TRIM_THRESHOLD: return nothing; M_TOP_PAD: grow by 64 MiB."""
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -64,7 +66,7 @@ def choose_device(name: str = "auto") -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("no CUDA device is visible to torch; use --device cpu")
     if name == "xla":
-        return torch.device(_xla().device())
+        return torch.device(_import_xla().device())
     return torch.device(name)
 
 
@@ -75,27 +77,32 @@ class Compute:
     device: torch.device
     precision: Precision = "auto"
     compiled: bool = False
+    graphed: bool | Literal["auto"] = "auto"
     deterministic: bool = False
 
     @classmethod
-    def here(cls, computing: Computing) -> "Compute":
-        """What ``computing`` means on this machine.
+    def resolve(cls, config: ComputeConfig) -> "Compute":
+        """What ``config`` means on this machine.
 
         Raises:
             UserError: if the device, or the compiler that it asks for, is not there.
         """
-        device = choose_device(computing.device)
-        if computing.compiled and device.type == "cpu" and compiler() is None:
+        device = choose_device(config.device)
+        if config.compiled and device.type == "cpu" and cpp_compiler() is None:
             raise UserError(
                 "compiled=True needs a C++ compiler, and there is none; install g++, say where "
                 "one is in the environment variable CXX, or leave compiled out"
             )
-        if computing.deterministic and device.type == "cuda":
+        if config.graphed is True and device.type != "cuda":
+            raise UserError(
+                f"graphed=True needs a CUDA device, and this is {device.type}; leave graphed out"
+            )
+        if config.deterministic and device.type == "cuda":
             # cuBLAS is repeatable only with workspaces of a fixed size, and torch insists on it.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        return cls(device=device, **computing.model_dump(exclude={"device"}))
+        return cls(device=device, **config.model_dump(exclude={"device"}))
 
-    def place(self, network: Network) -> Network:
+    def to_device(self, network: Network) -> Network:
         """Move a network to the device, channels last in memory where convolutions like it."""
         network = network.to(self.device)
         if self.device.type == "xla":  # XLA lays out tensors itself
@@ -114,6 +121,29 @@ class Compute:
 
         return run if enabled else call
 
+    def seed(self, number: int) -> None:
+        """Seed torch's generator of the device; a tenth of the time of ``torch.manual_seed``."""
+        match self.device.type:
+            case "cpu":
+                torch.default_generator.manual_seed(number)
+            case "cuda":
+                index = torch.cuda.current_device()
+                own = self.device.index
+                torch.cuda.default_generators[index if own is None else own].manual_seed(number)
+            case _:
+                torch.manual_seed(number)
+
+    @property
+    def uses_graphs(self) -> bool:
+        """Whether training steps are captured as CUDA graphs."""
+        return self.device.type == "cuda" and self.graphed is not False
+
+    def launcher(self) -> StepLauncher:
+        """What runs the training steps of one network."""
+        graphs = self.uses_graphs
+        runner = CudaRunner(self.device, timed=not self.deterministic) if graphs else None
+        return StepLauncher(self.device, runner)
+
     @property
     def uses_bfloat16(self) -> bool:
         """Whether convolutions compute in bfloat16."""
@@ -130,29 +160,29 @@ class Compute:
             yield
         finally:
             torch.use_deterministic_algorithms(before)
-        end_step(self.device)
+        mark_step(self.device)
 
 
-def end_step(device: torch.device) -> None:
+def mark_step(device: torch.device) -> None:
     """On XLA, compute what has been written down since the last step; elsewhere it is done."""
     if device.type == "xla":
-        _xla().sync()
+        _import_xla().sync()
 
 
-def resident(patches: Indexable, device: torch.device) -> Gather:
+def device_resident(patches: Indexable, device: torch.device) -> GatherFn:
     """Keep patches where they are used: mapped in memory for the CPU, copied once elsewhere."""
     if device.type == "cpu":
-        return lambda rows: torch.from_numpy(patches[rows]).unsqueeze(1).float()
+        return lambda rows: torch.from_numpy(patches[np.asarray(rows)]).unsqueeze(1).float()
     stored = torch.from_numpy(np.array(patches)).to(device)
-    return lambda rows: stored[torch.from_numpy(rows).to(device)].unsqueeze(1).float()
+    return lambda rows: stored[torch.as_tensor(rows, device=device)].unsqueeze(1).float()
 
 
-def compiler() -> str | None:
+def cpp_compiler() -> str | None:
     """The C++ compiler that ``torch.compile`` calls for a CPU; None if there is none."""
     return shutil.which(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++"))
 
 
-def keep_freed_memory() -> None:
+def tune_glibc_malloc() -> None:
     """Let this process keep memory that it frees, where its C library is glibc.
 
     Every layer frees and asks again for maps of tens of megabytes, which the kernel otherwise
@@ -163,11 +193,11 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
-    for option, value in GLIBC_KEEPS:
+    for option, value in MALLOPT_SETTINGS:
         mallopt(option, value)
 
 
-def _xla() -> Any:
+def _import_xla() -> Any:
     try:
         return importlib.import_module("torch_xla")
     except ImportError as error:

@@ -52,7 +52,7 @@ class Report:
     reason: str = ""
 
 
-class Verdict(NamedTuple):
+class StopReason(NamedTuple):
     """Why a task should end now."""
 
     status: Status
@@ -69,7 +69,7 @@ class Task(Protocol):
         """
         ...
 
-    def check(self, loss: float) -> Verdict | None:
+    def check(self, loss: float) -> StopReason | None:
         """Look at the network's latest output, given the mean loss since the last check."""
         ...
 
@@ -77,7 +77,7 @@ class Task(Protocol):
         """Validation metrics by name."""
         ...
 
-    def worst(self) -> dict[str, float]:
+    def failure_metrics(self) -> dict[str, float]:
         """The metrics of a task that failed: finite, and worse than any that did not."""
         ...
 
@@ -87,22 +87,22 @@ def fit(
     *,
     patches: int,
     report_every: int,
-    checks: int = 16,
+    num_checks: int = 16,
     progress: Progress | None = None,
-    between: Callable[[], None] | None = None,
+    on_step: Callable[[], None] | None = None,
 ) -> Iterator[Report]:
     """Train ``task`` until it has seen ``patches`` patches, or until it fails.
 
     Reports come at the first step at or past each multiple of ``report_every`` and at the end;
-    between two reports the task is checked for failure ``checks`` times, and only then does the
+    between two reports the task is checked for failure ``num_checks`` times, and only then does the
     loss leave the device. The last report's status is never ``running``.
 
     Args:
         patches: the budget, in patches seen.
         report_every: patches between two reports.
-        checks: how often the task is checked between two reports.
+        num_checks: how often the task is checked between two reports.
         progress: where to go on; updated in place.
-        between: called after each step that no report follows; the task and its progress can be
+        on_step: called after each step that no report follows; the task and its progress can be
             saved there.
     """
     progress = progress or Progress()
@@ -112,33 +112,33 @@ def fit(
         progress.seen, progress.step = before + used, progress.step + 1
         progress.losses.append(loss)
         done = progress.seen >= patches
-        due = done or _passed(before, progress.seen, report_every)
-        if due or _passed(before, progress.seen, max(1, report_every // checks)):
-            verdict = _check(task, progress)
+        due = done or _crossed(before, progress.seen, report_every)
+        if due or _crossed(before, progress.seen, max(1, report_every // num_checks)):
+            verdict = _check_task(task, progress)
             if verdict is not None:
-                yield Report(progress.seen, task.worst(), *verdict)
+                yield Report(progress.seen, task.failure_metrics(), *verdict)
                 return
         if due:
             metrics = {"train/loss": _mean_loss(progress), **task.evaluate()}
             yield Report(progress.seen, metrics, "completed" if done else "running")
-        elif between is not None:
-            between()
+        elif on_step is not None:
+            on_step()
 
 
-def _passed(before: int, now: int, every: int) -> bool:
+def _crossed(before: int, now: int, every: int) -> bool:
     return now // every > before // every
 
 
-def together(losses: Sequence[Tensor]) -> Tensor:
+def stack_losses(losses: Sequence[Tensor]) -> Tensor:
     """Losses of many steps in one tensor; those from a checkpoint lie on the CPU until now."""
     return torch.stack([loss.to(losses[-1].device) for loss in losses])
 
 
-def _check(task: Task, progress: Progress) -> Verdict | None:
-    total, count = float(together(progress.losses).sum()), len(progress.losses)
+def _check_task(task: Task, progress: Progress) -> StopReason | None:
+    total, count = float(stack_losses(progress.losses).sum()), len(progress.losses)
     progress.losses = []
     if not math.isfinite(total):
-        return Verdict("diverged", "the training loss is not finite")
+        return StopReason("diverged", "the training loss is not finite")
     progress.checked.append((total, count))
     return task.check(total / count)
 

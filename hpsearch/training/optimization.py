@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from torch import nn, optim
+import torch
+from torch import Tensor, nn, optim
 
 from hpsearch.config import (
     SGD,
@@ -13,52 +14,76 @@ from hpsearch.config import (
     Constant,
     Cosine,
     Exponential,
-    Optimiser,
+    Optimizer,
     Schedule,
     StepDecay,
 )
 
 
-def build_optimiser(config: Optimiser, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
-    """The optimiser that ``config`` describes, over ``parameters``."""
+def build_optimizer(
+    config: Optimizer, parameters: Iterable[nn.Parameter], *, captured: bool = False
+) -> optim.Optimizer:
+    """The optimiser that ``config`` describes, over ``parameters``.
+
+    Args:
+        captured: its steps become part of a CUDA graph, so that the rate must be a tensor.
+    """
     weights = list(parameters)
+    rate = torch.tensor(config.lr, device=weights[0].device) if captured else config.lr
     # One pass over all weights where there is a kernel for it: narrow networks feel the overhead.
     fused = all(weight.device.type in ("cpu", "cuda") for weight in weights)
     match config:
         case SGD():
             return optim.SGD(
                 weights,
-                lr=config.lr,
+                lr=rate,
                 momentum=config.momentum,
                 nesterov=config.nesterov,
                 weight_decay=config.weight_decay,
                 fused=fused,
             )
         case Adam():
-            return optim.Adam(weights, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+            return optim.Adam(
+                weights,
+                lr=rate,
+                weight_decay=config.weight_decay,
+                fused=fused,
+                capturable=captured,
+            )
         case AdamW():
-            return optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+            return optim.AdamW(
+                weights,
+                lr=rate,
+                weight_decay=config.weight_decay,
+                fused=fused,
+                capturable=captured,
+            )
 
 
-def set_rate(optimiser: optim.Optimizer, rate: float) -> None:
+def set_lr(optimizer: optim.Optimizer, rate: float) -> None:
     """Let the next step have this learning rate."""
-    for group in optimiser.param_groups:
-        group["lr"] = rate
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
-def restore_optimiser(optimiser: optim.Optimizer, state: dict[str, Any]) -> None:
+def restore_optimizer(optimizer: optim.Optimizer, state: dict[str, Any]) -> None:
     """Go on from the state of an optimiser that may have run on another kind of device.
 
-    Whether all weights are moved in one pass is for the device that is here.
+    How weights are moved (all in one pass, or within a CUDA graph) is for the device that is here,
+    and so is the kind of the rate, which every step sets.
     """
-    here = [group["fused"] for group in optimiser.param_groups]
-    groups = [
-        {**group, "fused": fused} for group, fused in zip(state["param_groups"], here, strict=True)
+    here = [
+        {name: group[name] for name in ("fused", "capturable", "lr") if name in group}
+        for group in optimizer.param_groups
     ]
-    optimiser.load_state_dict({**state, "param_groups": groups})
+    groups = [{**group, **own} for group, own in zip(state["param_groups"], here, strict=True)]
+    optimizer.load_state_dict({**state, "param_groups": groups})
 
 
-def rate_factor(schedule: Schedule, *, seen: int, budget: int) -> float:
+def lr_factor(schedule: Schedule, *, seen: int, budget: int) -> float:
     """What the optimiser's rate is multiplied by, in [0, 1].
 
     Args:

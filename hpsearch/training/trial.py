@@ -11,32 +11,37 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpsearch.atomic_files import read_sealed, write_sealed
-from hpsearch.config import AS_FOUND, Computing, Constant, TrialConfig
+from hpsearch.atomic_files import read_with_checksum, write_with_checksum
+from hpsearch.config import DEFAULT_COMPUTE, ComputeConfig, Constant, TrialConfig
 from hpsearch.data.patch_store import Patches, PatchStore
-from hpsearch.data.splits import Split
+from hpsearch.data.splits import TrialSplit
 from hpsearch.errors import UserError
-from hpsearch.evaluation import VALIDATION
+from hpsearch.evaluation import VALIDATION_SIZES
 from hpsearch.models import Pipeline, denoise, describe
 from hpsearch.schema import refuse_newer, stamped
-from hpsearch.training.artifact_cache import Artifacts, Costs
+from hpsearch.training.artifact_cache import ArtifactCache, CacheStats
 from hpsearch.training.denoiser_training import restoration_metrics
-from hpsearch.training.descriptor_trainer import Learner, warm_weights
-from hpsearch.training.devices import Compute, keep_freed_memory
+from hpsearch.training.descriptor_trainer import DescriptorTrainer, warm_weights
+from hpsearch.training.devices import Compute, tune_glibc_malloc
 from hpsearch.training.inputs import training_input
-from hpsearch.training.loop import Progress, Report, Status, Verdict, fit
-from hpsearch.training.validation import Scored, scored
+from hpsearch.training.loop import Progress, Report, Status, StopReason, fit
+from hpsearch.training.validation import EvaluationSet, sample_evaluation_set
 from hpsearch.untrusted import reading
 
-WORST = {"val/mAP": 0.0, "val/verification": 0.0, "val/matching": 0.0, "val/retrieval": 0.0}
+FAILURE_METRICS = {
+    "val/mAP": 0.0,
+    "val/verification": 0.0,
+    "val/matching": 0.0,
+    "val/retrieval": 0.0,
+}
 
 
 @dataclass(eq=False)
 class DescriptorTask:
     """A learner, and the examination of what it has learnt."""
 
-    learner: Learner
-    validation: Scored
+    trainer: DescriptorTrainer
+    validation: EvaluationSet
     seen_by_descriptor: np.ndarray
     """Validation patches as the descriptor gets them, uint8 (rows, 32, 32)."""
     constant_metrics: dict[str, float]
@@ -45,25 +50,25 @@ class DescriptorTask:
     @property
     def config(self) -> TrialConfig:
         """What is trained, and how."""
-        return self.learner.config
+        return self.trainer.config
 
     @property
     def network(self) -> nn.Module:
         """The descriptor."""
-        return self.learner.network
+        return self.trainer.network
 
     @property
     def device(self) -> torch.device:
         """Where it is."""
-        return self.learner.compute.device
+        return self.trainer.compute.device
 
     def step(self, progress: Progress) -> tuple[Tensor, int]:
         """One batch."""
-        return self.learner.step(progress)
+        return self.trainer.step(progress)
 
-    def check(self, loss: float) -> Verdict | None:
+    def check(self, loss: float) -> StopReason | None:
         """Whether the descriptor has collapsed."""
-        return self.learner.check(loss)
+        return self.trainer.check(loss)
 
     def evaluate(self) -> dict[str, float]:
         """Validation mAP by task and noise level, and how training goes."""
@@ -75,44 +80,44 @@ class DescriptorTask:
             **{f"val/{name}": value for name, value in scores.flat().items()},
             "val/collapsed": float(scores.collapsed),
             **self.constant_metrics,
-            **self.learner.evaluate(),
-            **self._rate(),
+            **self.trainer.evaluate(),
+            **self._learning_rate(),
         }
 
-    def worst(self) -> dict[str, float]:
+    def failure_metrics(self) -> dict[str, float]:
         """What a collapsed or diverged descriptor scores."""
-        return WORST
+        return FAILURE_METRICS
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on, beside the progress."""
-        return self.learner.state()
+        return self.trainer.state()
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from ``state``."""
-        self.learner.restore(state)
+        self.trainer.restore(state)
 
-    def _rate(self) -> dict[str, float]:
+    def _learning_rate(self) -> dict[str, float]:
         """Of the latest step, where it changes at all."""
         if self.config.schedule == Constant():
             return {}
-        return {"train/lr": float(self.learner.optimiser.param_groups[0]["lr"])}
+        return {"train/lr": float(self.trainer.optimizer.param_groups[0]["lr"])}
 
 
-CHECKPOINT = "trial.pt"
+CHECKPOINT_FILE = "trial.pt"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class TrialEnvironment:
     """What all trials of a search have in common; small, and pickles by path."""
 
     store: PatchStore
-    split: Split
-    artifacts: Artifacts
+    split: TrialSplit
+    artifacts: ArtifactCache
     report_every: int
     validation_points: int
     sequences: tuple[str, ...] = ()
     """Training sequences; none means all of the split's."""
-    computing: Computing = AS_FOUND
+    computing: ComputeConfig = DEFAULT_COMPUTE
 
     def training_patches(self) -> Patches:
         """Patches to train on; never of a test or validation sequence.
@@ -128,32 +133,32 @@ class Job:
                     f"{name!r} is a validation sequence of split {self.split.name!r} and cannot "
                     "be trained on; leave it out"
                 )
-        return self.store.only(self.sequences, self.split)
+        return self.store.select(self.sequences, self.split)
 
 
 @dataclass(eq=False)
-class Trial:
+class TrainingRun:
     """A descriptor in training, with the denoiser in front of it, if there is one."""
 
-    job: Job
+    env: TrialEnvironment
     task: DescriptorTask
     denoiser: nn.Module | None
     progress: Progress
-    costs: Costs
+    cache_stats: CacheStats
     """Of what it shares with other trials."""
 
-    def reports(self, *, between: Callable[[], None] | None = None) -> Iterator[Report]:
+    def reports(self, *, on_step: Callable[[], None] | None = None) -> Iterator[Report]:
         """Train to the end of the budget, or until the trial fails.
 
         Args:
-            between: called after each step that no report follows; the trial can be saved there.
+            on_step: called after each step that no report follows; the trial can be saved there.
         """
         return fit(
             self.task,
             patches=self.task.config.patches,
-            report_every=self.job.report_every,
+            report_every=self.env.report_every,
             progress=self.progress,
-            between=between,
+            on_step=on_step,
         )
 
     def save(self, folder: Path, report: Report | None = None) -> None:
@@ -167,11 +172,11 @@ class Trial:
             OSError: if it cannot be written; the one before is then still there.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        said = None if report is None else vars(report)
-        task, progress = on_cpu(self.task.state()), on_cpu(vars(self.progress))
+        report_state = None if report is None else vars(report)
+        task, progress = to_cpu(self.task.state()), to_cpu(vars(self.progress))
         content = io.BytesIO()  # a full disk is an OSError here, and nothing of the kind in torch
-        torch.save(stamped({"progress": progress, "task": task, "report": said}), content)
-        write_sealed(folder / CHECKPOINT, content.getvalue())
+        torch.save(stamped({"progress": progress, "task": task, "report": report_state}), content)
+        write_with_checksum(folder / CHECKPOINT_FILE, content.getvalue())
 
     def load(self, folder: Path) -> Report | None:
         """Go on from a checkpoint; the report that was saved with it.
@@ -181,10 +186,10 @@ class Trial:
                 newer hpsearch wrote it.
             OSError: if the disk does not give it.
         """
-        content = read_sealed(folder / CHECKPOINT)
+        content = read_with_checksum(folder / CHECKPOINT_FILE)
         if content is None:
             raise UserError(f"the checkpoint in {folder} is damaged; start the trial again")
-        path = folder / CHECKPOINT
+        path = folder / CHECKPOINT_FILE
         with reading(path, "checkpoint of this trial", "remove it to start the trial again"):
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             refuse_newer(state, f"the checkpoint in {folder}")
@@ -199,15 +204,15 @@ class Trial:
         return Pipeline(denoiser=self.denoiser, descriptor=self.task.network).eval()
 
 
-def _report(said: dict[str, Any] | None) -> Report | None:
+def _report(report_state: dict[str, Any] | None) -> Report | None:
     """What was saved of a report.
 
     Raises:
         TypeError, ValueError: if it is none.
     """
-    if said is None:
+    if report_state is None:
         return None
-    report = Report(**said)
+    report = Report(**report_state)
     if report.status not in get_args(Status) or not isinstance(report.reason, str):
         raise ValueError("its report has no status")
     if not all(isinstance(name, str) and math.isfinite(v) for name, v in report.metrics.items()):
@@ -217,45 +222,47 @@ def _report(said: dict[str, Any] | None) -> Report | None:
     return report
 
 
-def on_cpu(state: Any) -> Any:
+def to_cpu(state: Any) -> Any:
     """Copies of all tensors in nested dictionaries and lists, so that any device can go on."""
     if isinstance(state, torch.Tensor):
         return state.detach().cpu()
     if isinstance(state, dict):
-        return {key: on_cpu(value) for key, value in state.items()}
+        return {key: to_cpu(value) for key, value in state.items()}
     if isinstance(state, (list, tuple)):
-        return type(state)(on_cpu(value) for value in state)
+        return type(state)(to_cpu(value) for value in state)
     return state
 
 
-def prepare_trial(config: TrialConfig, job: Job) -> Trial:
+def build_trial(config: TrialConfig, env: TrialEnvironment) -> TrainingRun:
     """Build the networks and lay out the patches.
 
     A shared denoiser and the weights to begin with are found or trained here.
 
     Raises:
         UserError: if the job's device or compiler is not here.
-        NotTrained: if what it shares with other trials collapses or diverges.
+        DependencyFailedError: if what it shares with other trials collapses or diverges.
     """
-    compute = Compute.here(job.computing)
+    compute = Compute.resolve(env.computing)
     if compute.device.type == "cpu":
-        keep_freed_memory()
-    train = job.training_patches()
-    validation = scored(
-        job.store.part(job.split, "validation"), points=job.validation_points, sizes=VALIDATION
+        tune_glibc_malloc()
+    train = env.training_patches()
+    validation = sample_evaluation_set(
+        env.store.part(env.split, "validation"),
+        points=env.validation_points,
+        sizes=VALIDATION_SIZES,
     )
     raw = validation.pixels(noisy=config.evaluate_on == "noisy")
-    artifacts = job.artifacts.counted_anew()
-    denoiser, feed = training_input(config.input, train, artifacts, compute.device)
+    artifacts = env.artifacts.with_fresh_stats()
+    denoiser, input_fn = training_input(config.input, train, artifacts, compute.device)
     seen = raw if denoiser is None else denoise(denoiser, raw, device=compute.device)
-    learner = Learner(config, train.sequence_of, feed, compute)
-    weights = warm_weights(config, train, feed, artifacts, compute)
+    trainer = DescriptorTrainer(config, train.sequence_of, input_fn, compute)
+    weights = warm_weights(config, train, input_fn, artifacts, compute)
     if weights is not None:
-        learner.network.load_state_dict(weights)
+        trainer.network.load_state_dict(weights)
     task = DescriptorTask(
-        learner=learner,
+        trainer=trainer,
         validation=validation,
         seen_by_descriptor=seen,
         constant_metrics=restoration_metrics(seen, validation.pixels(noisy=False)),
     )
-    return Trial(job, task, denoiser, Progress(), artifacts.costs)
+    return TrainingRun(env, task, denoiser, Progress(), artifacts.stats)

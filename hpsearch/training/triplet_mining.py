@@ -10,15 +10,15 @@ from torch import Tensor
 
 from hpsearch.config import MinedTriplets, RandomTriplets
 from hpsearch.data.samplers import Batch, sample
-from hpsearch.losses.distances import paired
+from hpsearch.losses.distances import paired_distance
 from hpsearch.patch_views import VIEWS
-from hpsearch.rng import stream
+from hpsearch.rng import rng_for
 from hpsearch.shapes import Float, Int
 
-CHUNK = 1024
+CANDIDATE_CHUNK = 1024
 """Triplets that are described at a time; a mining holds 28 bytes for each candidate, no more."""
 
-Describe = Callable[[Int[np.ndarray, " n"]], Float[Tensor, "n d"]]
+DescribeRows = Callable[[Int[np.ndarray, " n"]], Float[Tensor, "n d"]]
 """Training rows in, their descriptors in evaluation mode out."""
 
 
@@ -41,18 +41,18 @@ class Miner:
         every = self.settings.every
         return every is not None and seen - self.mined_at >= every
 
-    def mine(self, describe: Describe, *, seen: int) -> None:
+    def mine(self, describe: DescribeRows, *, seen: int) -> None:
         """Draw candidates, describe them a chunk at a time, and keep the hardest.
 
         Source: R3, offline hard mining; hardness is d(a,p) − d(a,n), Euclidean.
         """
         parts, hardness = [], []
-        for number, start in enumerate(range(0, self.settings.candidates, CHUNK)):
-            size = min(CHUNK, self.settings.candidates - start)
-            rng = stream(self.seed, f"candidates at {seen}", number)
+        for number, start in enumerate(range(0, self.settings.candidates, CANDIDATE_CHUNK)):
+            size = min(CANDIDATE_CHUNK, self.settings.candidates - start)
+            rng = rng_for(self.seed, f"candidates at {seen}", number)
             rows = sample(RandomTriplets(batch=size), self.sequence_of, rng).rows
             anchor, positive, negative = (describe(call) for call in rows)
-            near, far = (paired(anchor, x, "euclidean") for x in (positive, negative))
+            near, far = (paired_distance(anchor, x, "euclidean") for x in (positive, negative))
             parts.append(rows)
             hardness.append((near - far).float().cpu().numpy())
         kept = max(1, round(self.settings.keep * self.settings.candidates))

@@ -8,16 +8,16 @@ import torch
 from torch import nn
 
 from hpsearch.data.patch_store import Patches, PatchStore
-from hpsearch.data.splits import Split
-from hpsearch.evaluation import OFFICIAL, Scores, Sizes, Tasks, evaluate, make_tasks
+from hpsearch.data.splits import TrialSplit
+from hpsearch.evaluation import OFFICIAL_SIZES, Scores, Tasks, TaskSizes, evaluate, sample_tasks
 from hpsearch.models import describe
 from hpsearch.patch_views import VIEWS
-from hpsearch.rng import stream
+from hpsearch.rng import rng_for
 from hpsearch.shapes import Float, Int, UInt8
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
+class EvaluationSet:
     """Some points of some sequences, with the task lists they are scored by.
 
     Rows are point-major, as in the store: the 16 views of a point are adjacent.
@@ -45,13 +45,15 @@ class Scored:
         )
 
 
-def scored(patches: Patches, *, points: int | None, sizes: Sizes, seed: int = 0) -> Scored:
+def sample_evaluation_set(
+    patches: Patches, *, points: int | None, sizes: TaskSizes, seed: int = 0
+) -> EvaluationSet:
     """Choose at most ``points`` of each sequence (None: all) and draw their task lists, by seed."""
     chosen = []
     for i, name in enumerate(patches.names):
         own = np.flatnonzero(patches.sequence_of == i)
         if points is not None and points < len(own):
-            own = np.sort(stream(seed, f"scored {name}", 0).choice(own, points, replace=False))
+            own = np.sort(rng_for(seed, f"scored {name}", 0).choice(own, points, replace=False))
         chosen.append(own)
     every = np.concatenate(chosen)
     ref = patches.gather(VIEWS * every, noisy=False)
@@ -59,26 +61,30 @@ def scored(patches: Patches, *, points: int | None, sizes: Sizes, seed: int = 0)
         ref.reshape(len(every), -1).std(axis=1), np.cumsum([len(c) for c in chosen])[:-1]
     )
     counts = [len(c) for c in chosen]
-    tasks = make_tasks(patches.names, counts, sizes=sizes.within(len(every)), seed=seed, std=std)
-    return Scored(patches, every, tasks)
+    tasks = sample_tasks(patches.names, counts, sizes=sizes.clamped(len(every)), seed=seed, std=std)
+    return EvaluationSet(patches, every, tasks)
 
 
-JUDGED = Sizes(pairs=100_000, queries=OFFICIAL.queries, distractors=OFFICIAL.distractors)
+TEST_SIZES = TaskSizes(
+    pairs=100_000, queries=OFFICIAL_SIZES.queries, distractors=OFFICIAL_SIZES.distractors
+)
 """Task lists for a set without official ones; retrieval is cut to what the set has."""
 
 
-def judged_part(store: PatchStore, split: Split) -> Scored:
+def build_test_set(store: PatchStore, split: TrialSplit) -> EvaluationSet:
     """Every test point, with task lists that depend on the store alone."""
-    return scored(store.part(split, "test"), points=None, sizes=JUDGED)
+    return sample_evaluation_set(store.part(split, "test"), points=None, sizes=TEST_SIZES)
 
 
-def judge(pipeline: nn.Module, test: Scored, *, noisy: bool, device: torch.device) -> Scores:
+def evaluate_on_test_set(
+    pipeline: nn.Module, test: EvaluationSet, *, noisy: bool, device: torch.device
+) -> Scores:
     """Scores of a pipeline (raw patches in, descriptors out) on test patches."""
     return test.score(describe(pipeline.to(device), test.pixels(noisy=noisy), device=device))
 
 
-def judge_function(
-    function: Callable[[np.ndarray], np.ndarray], test: Scored, *, noisy: bool
+def evaluate_function(
+    function: Callable[[np.ndarray], np.ndarray], test: EvaluationSet, *, noisy: bool
 ) -> Scores:
     """Scores of a classical descriptor: uint8 (n, 32, 32) in, (n, d) out."""
     return test.score(function(test.pixels(noisy=noisy)))

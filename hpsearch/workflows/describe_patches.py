@@ -9,61 +9,66 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from hpsearch.data.builtin_sets import RECIPES
+from hpsearch.data.builtin_sets import BUILTIN_SETS
 from hpsearch.data.decoding import decoding
-from hpsearch.data.hpatches_import import SequenceFolder, inspect, read_views, scan
+from hpsearch.data.hpatches_import import SequenceFolder, check_headers, read_views, scan
 from hpsearch.data.patch_store import PatchStore
-from hpsearch.data.resize import SOURCE_SIDE, shrink
-from hpsearch.defaults import HOME
+from hpsearch.data.resize import SOURCE_SIDE, area_downsample
+from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
-from hpsearch.evaluation.descriptor_io import Keys, Table, descriptor_output, refuse_existing
-from hpsearch.models.ensemble import Ensemble, length
+from hpsearch.evaluation.descriptor_io import (
+    DescriptorTableSpec,
+    PatchKeys,
+    check_can_write,
+    descriptor_output,
+)
+from hpsearch.models.ensemble import Ensemble, output_dim
 from hpsearch.models.pipeline import Pipeline
-from hpsearch.models.serialization import checked, describe_any
+from hpsearch.models.serialization import describe_any, validate_patches
 from hpsearch.patch_views import SIDE, VIEWS
-from hpsearch.promotion.model_evaluation import pipeline_of
+from hpsearch.promotion.model_evaluation import load_pipeline_by_ref
 from hpsearch.search.workspace import Workspace
 from hpsearch.shapes import Num, UInt8
 from hpsearch.training.devices import choose_device
 from hpsearch.workflows.observer import Observer
 
-PART = 1024
+CHUNK_PATCHES = 1024
 """Patches read and described at a time: whole points of 16 views."""
-SIDES = (SIDE, SOURCE_SIDE)
+INPUT_SIDES = (SIDE, SOURCE_SIDE)
 
 
-class Part(NamedTuple):
+class PatchChunk(NamedTuple):
     """The next patches, and which they are."""
 
-    keys: Keys
+    keys: PatchKeys
     pixels: Num[np.ndarray, "n 32 32"]
 
 
 @dataclass(frozen=True)
-class Source:
+class PatchSource:
     """Patches to describe."""
 
-    said: str
+    description: str
     """What it is, in words."""
-    total: int
-    parts: Callable[[], Iterator[Part]]
-    whole_points: bool = False
+    num_patches: int
+    chunks: Callable[[], Iterator[PatchChunk]]
+    complete_points: bool = False
     """Whether there are sequences with all views of every point, as the official layout needs."""
 
 
-def from_store(store: PatchStore, *, clean: bool) -> Source:
+def from_store(store: PatchStore, *, clean: bool) -> PatchSource:
     """A store's noisy patches, or its clean ones."""
 
-    def parts() -> Iterator[Part]:
+    def chunks() -> Iterator[PatchChunk]:
         pixels = store.clean if clean else store.noisy
         for name, start, count in zip(store.names, store.starts, store.counts, strict=True):
-            yield from _points(name, pixels[start : start + count])
+            yield from _point_chunks(name, pixels[start : start + count])
 
-    said = f"{'clean' if clean else 'noisy'} patches of {store.path.stem}"
-    return Source(said, VIEWS * sum(store.counts), parts, whole_points=True)
+    description = f"{'clean' if clean else 'noisy'} patches of {store.path.stem}"
+    return PatchSource(description, VIEWS * sum(store.counts), chunks, complete_points=True)
 
 
-def from_folder(folder: Path, *, clean: bool) -> Source:
+def from_folder(folder: Path, *, clean: bool) -> PatchSource:
     """Strips of an HPatches or N-HPatches tree, of one sequence, or single patches as PNG.
 
     Noisy twins are described where there are any, unless ``clean`` says otherwise.
@@ -72,16 +77,16 @@ def from_folder(folder: Path, *, clean: bool) -> Source:
         UserError: naming the file, if one is no strip or no patch; if there are none.
     """
     if (folder / "ref.png").is_file():
-        return _from_strips([inspect(folder)], folder, clean=clean)
+        return _from_strips([check_headers(folder)], folder, clean=clean)
     if next(folder.rglob("ref.png"), None) is None:
         return _from_patches(folder)
     tree = scan(folder)
-    if tree.bad:
-        raise UserError(f"{next(iter(tree.bad.values()))}; mend it or take it out of {folder}")
-    return _from_strips(tree.good, folder, clean=clean)
+    if tree.invalid:
+        raise UserError(f"{next(iter(tree.invalid.values()))}; mend it or take it out of {folder}")
+    return _from_strips(tree.valid, folder, clean=clean)
 
 
-def from_array(path: Path) -> Source:
+def from_array(path: Path) -> PatchSource:
     """Patches in a .npy file: 32×32 of any number type, or 65×65 of uint8.
 
     Raises:
@@ -95,47 +100,49 @@ def from_array(path: Path) -> Source:
         raise UserError(f"{path} holds several arrays; save one with numpy.save")
     if not (array.shape[1:] == (SOURCE_SIDE, SOURCE_SIDE) and array.dtype == np.uint8):
         try:  # the shape, without reading; the numbers are looked at as they are described
-            checked(np.empty((0, *array.shape[1:]) if array.ndim else (), array.dtype))
+            validate_patches(np.empty((0, *array.shape[1:]) if array.ndim else (), array.dtype))
         except UserError as error:
             raise UserError(f"{path} has the shape {array.shape}: {error}") from error
 
-    def parts() -> Iterator[Part]:
-        for start in range(0, len(array), PART):
-            rows = np.arange(start, min(start + PART, len(array)))
-            yield Part(Keys(None, rows, None), small(np.array(array[rows]), first=start))
+    def chunks() -> Iterator[PatchChunk]:
+        for start in range(0, len(array), CHUNK_PATCHES):
+            rows = np.arange(start, min(start + CHUNK_PATCHES, len(array)))
+            yield PatchChunk(
+                PatchKeys(None, rows, None), to_32x32(np.array(array[rows]), first=start)
+            )
 
-    return Source(f"patches of {path}", len(array), parts)
+    return PatchSource(f"patches of {path}", len(array), chunks)
 
 
-def small(pixels: Num[np.ndarray, "n s s"], *, first: int = 0) -> Num[np.ndarray, "n 32 32"]:
+def to_32x32(pixels: Num[np.ndarray, "n s s"], *, first: int = 0) -> Num[np.ndarray, "n 32 32"]:
     """Patches of 65×65 as the readers of the release shrink them; others checked."""
     if pixels.shape[1:] == (SOURCE_SIDE, SOURCE_SIDE) and pixels.dtype == np.uint8:
-        return shrink(pixels)
-    return checked(pixels, first=first)
+        return area_downsample(pixels)
+    return validate_patches(pixels, first=first)
 
 
-def _from_strips(sequences: list[SequenceFolder], folder: Path, *, clean: bool) -> Source:
-    noisy = sequences[0].kind.twins and not clean
+def _from_strips(sequences: list[SequenceFolder], folder: Path, *, clean: bool) -> PatchSource:
+    noisy = sequences[0].kind.has_noisy and not clean
 
-    def parts() -> Iterator[Part]:
+    def chunks() -> Iterator[PatchChunk]:
         for sequence in sequences:
-            yield from _points(sequence.name, read_views(sequence, noisy=noisy))
+            yield from _point_chunks(sequence.name, read_views(sequence, noisy=noisy))
 
     total = VIEWS * sum(sequence.points for sequence in sequences)
-    said = f"{'noisy ' if noisy else ''}strips of {folder}"
-    return Source(said, total, parts, whole_points=True)
+    description = f"{'noisy ' if noisy else ''}strips of {folder}"
+    return PatchSource(description, total, chunks, complete_points=True)
 
 
-def _points(name: str, pixels: UInt8[np.ndarray, "n 16 32 32"]) -> Iterator[Part]:
+def _point_chunks(name: str, pixels: UInt8[np.ndarray, "n 16 32 32"]) -> Iterator[PatchChunk]:
     """All views of some points at a time."""
-    step = PART // VIEWS
+    step = CHUNK_PATCHES // VIEWS
     for start in range(0, len(pixels), step):
         some = pixels[start : start + step].reshape(-1, SIDE, SIDE)
         point, view = np.divmod(np.arange(len(some)), VIEWS)
-        yield Part(Keys([name] * len(some), start + point, view), some)
+        yield PatchChunk(PatchKeys([name] * len(some), start + point, view), some)
 
 
-def _from_patches(folder: Path) -> Source:
+def _from_patches(folder: Path) -> PatchSource:
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".png")
     if not files:
         raise UserError(
@@ -144,14 +151,14 @@ def _from_patches(folder: Path) -> Source:
     for file in files:
         _check_header(file)
 
-    def parts() -> Iterator[Part]:
-        for start in range(0, len(files), PART):
-            some = files[start : start + PART]
+    def chunks() -> Iterator[PatchChunk]:
+        for start in range(0, len(files), CHUNK_PATCHES):
+            some = files[start : start + CHUNK_PATCHES]
             names = [path.relative_to(folder).with_suffix("").as_posix() for path in some]
             pixels = np.concatenate([_read_patch(file) for file in some])
-            yield Part(Keys(names, np.arange(start, start + len(some)), None), pixels)
+            yield PatchChunk(PatchKeys(names, np.arange(start, start + len(some)), None), pixels)
 
-    return Source(f"patches of {folder} in alphabetical order", len(files), parts)
+    return PatchSource(f"patches of {folder} in alphabetical order", len(files), chunks)
 
 
 def _check_header(file: Path) -> None:
@@ -160,7 +167,7 @@ def _check_header(file: Path) -> None:
         Image.open(file, formats=["PNG"]) as image,
     ):
         mode, (width, height) = image.mode, image.size
-    if mode != "L" or width != height or width not in SIDES:
+    if mode != "L" or width != height or width not in INPUT_SIDES:
         raise UserError(
             f"{file} is {width}×{height} in mode {mode}; expected a patch of 32×32 or 65×65 in "
             "8-bit grey"
@@ -169,44 +176,45 @@ def _check_header(file: Path) -> None:
 
 def _read_patch(file: Path) -> UInt8[np.ndarray, "1 32 32"]:
     with decoding(file, "expected a whole PNG"), Image.open(file, formats=["PNG"]) as image:
-        return small(np.asarray(image)[None])
+        return to_32x32(np.asarray(image)[None])
 
 
-FILES = (".npy", ".parquet")
+FILE_SUFFIXES = (".npy", ".parquet")
 
 
-def open_source(words: str, workspace: Workspace, *, clean: bool, observer: Observer) -> Source:
+def open_source(ref: str, workspace: Workspace, *, clean: bool, observer: Observer) -> PatchSource:
     """Patches by a path or an embedded set's name.
 
     Raises:
         UserError: if there is nothing of the kind, or it is damaged.
     """
-    path = Path(words)
-    if words not in RECIPES and path.is_dir():
+    path = Path(ref)
+    if ref not in BUILTIN_SETS and path.is_dir():
         return from_folder(path, clean=clean)
     if path.suffix == ".npy":
         return from_array(path)
     if path.suffix.lower() in (".png", ".jpg", ".jpeg") and path.exists():
         raise UserError(f"{path} is one picture; give the folder with the strips or patches")
     with observer.progress("building patches") as advance:
-        return from_store(workspace.store(words, progress=advance), clean=clean)
+        return from_store(workspace.store(ref, progress=advance), clean=clean)
 
 
-def refuse_layout(source: Source, to: Path) -> None:
-    """Make sure that what is read can be written as ``to`` asks for.
+def check_layout(source: PatchSource, output: Path) -> None:
+    """Make sure that what is read can be written as ``output`` asks for.
 
     Raises:
         UserError: if it cannot.
     """
-    if to.suffix in FILES:
+    if output.suffix in FILE_SUFFIXES:
         return
-    if to.suffix and not to.is_dir():
+    if output.suffix and not output.is_dir():
         raise UserError(
-            f"{to.suffix} is no output; give --to a .npy file, a .parquet file, or a folder"
+            f"{output.suffix} is no output; give --to a .npy file, a .parquet file, or a folder"
         )
-    if not source.whole_points:
+    if not source.complete_points:
         raise UserError(
-            f"{source.said} have no sequences and views, which the official layout needs; give "
+            f"{source.description} have no sequences and views, which the official layout needs; "
+            "give "
             "--to a .npy or .parquet file"
         )
 
@@ -225,7 +233,7 @@ class DescribeResult:
     def files(self) -> str:
         """The file, or the pattern of the files in the official layout."""
         suffix = self.output.suffix
-        return str(self.output) if suffix in FILES else f"{self.output}/SEQUENCE/VIEW.csv"
+        return str(self.output) if suffix in FILE_SUFFIXES else f"{self.output}/SEQUENCE/VIEW.csv"
 
 
 def describe_patches(
@@ -236,7 +244,7 @@ def describe_patches(
     clean: bool = False,
     force: bool = False,
     tracking_uri: str | None = None,
-    home: str | Path = HOME,
+    home: str | Path = DEFAULT_HOME,
     observer: Observer | None = None,
 ) -> DescribeResult:
     """Write descriptors of patches with a model, part by part.
@@ -258,17 +266,17 @@ def describe_patches(
             written.
     """
     observer, output = observer or Observer(), Path(output)
-    refuse_existing(output, force=force)
+    check_can_write(output, force=force)
     workspace = Workspace(Path(home))
-    pipeline = pipeline_of(model, workspace, uri=tracking_uri)
+    pipeline = load_pipeline_by_ref(model, workspace, uri=tracking_uri)
     source = open_source(patches, workspace, clean=clean, observer=observer)
-    refuse_layout(source, output)
+    check_layout(source, output)
     return describe_source(pipeline, source, output, model=model, force=force, observer=observer)
 
 
 def describe_source(
     pipeline: Pipeline | Ensemble,
-    source: Source,
+    source: PatchSource,
     output: Path,
     *,
     model: str,
@@ -281,11 +289,11 @@ def describe_source(
         UserError: if a patch is malformed, or a descriptor is not finite.
     """
     device = choose_device("auto")
-    dimensions = length(pipeline)
-    table = Table(
-        rows=source.total,
-        dimensions=dimensions,
-        facts={"model": model, "patches": source.said},
+    descriptor_dim = output_dim(pipeline)
+    table = DescriptorTableSpec(
+        rows=source.num_patches,
+        descriptor_dim=descriptor_dim,
+        metadata={"model": model, "patches": source.description},
     )
     pipeline.to(device)
     started, done = time.monotonic(), 0
@@ -293,11 +301,13 @@ def describe_source(
         observer.progress("describing") as advance,
         descriptor_output(output, table, force=force) as write,
     ):
-        for keys, pixels in source.parts():
+        for keys, pixels in source.chunks():
             found = describe_any(pipeline, pixels, device=device)
             if not np.isfinite(found).all():
                 raise UserError(f"{model} gives NaN for these patches; its weights are damaged")
             write(keys, found)
             done += len(found)
-            advance(done, source.total, "")
-    return DescribeResult(output, done, dimensions, done / max(time.monotonic() - started, 1e-9))
+            advance(done, source.num_patches, "")
+    return DescribeResult(
+        output, done, descriptor_dim, done / max(time.monotonic() - started, 1e-9)
+    )

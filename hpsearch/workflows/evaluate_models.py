@@ -6,41 +6,41 @@ from pathlib import Path
 
 import numpy as np
 
-from hpsearch.defaults import HOME
+from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores, evaluate
 from hpsearch.evaluation.bootstrap import compare, intervals
 from hpsearch.promotion.model_evaluation import (
-    Input,
-    described,
-    exam,
-    examine,
-    examinee,
-    holds_descriptors,
-    score_files,
-    yardsticks,
+    InputKind,
+    classical_baselines,
+    evaluate_descriptors,
+    evaluate_model,
+    is_descriptor_folder,
+    load_descriptors,
+    load_model_functions,
+    load_test_set,
 )
 from hpsearch.reporting.evaluation_report import (
-    Shown,
-    about,
+    FigureFile,
+    best_and_worst,
     comparison_table,
-    ends,
-    evaluation_page,
-    extremes,
-    matching_by_sequence,
-    precision_recall,
+    plot_best_and_worst,
+    plot_matching_by_sequence,
+    plot_precision_recall,
+    render_evaluation_page,
+    score_notes,
     score_tables,
 )
 from hpsearch.reporting.plot_style import png
-from hpsearch.reporting.text_tables import Table
+from hpsearch.reporting.text_tables import TextTable
 from hpsearch.search.workspace import Workspace
-from hpsearch.training.validation import Scored
+from hpsearch.training.validation import EvaluationSet
 
-DENOISER = (
+DENOISER_NOTE = (
     "denoised: noisy patches through the denoiser; clean, denoised: clean ones through it; "
     "noisy and clean: straight to the descriptor"
 )
-COLLAPSED = "The descriptors of {} have collapsed to one point; these scores mean nothing."
+COLLAPSED_NOTE = "The descriptors of {} have collapsed to one point; these scores mean nothing."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +54,9 @@ class EvaluationRequest:
     split: str = "auto"
     tasks: Path | None = None
     """Folder of official task files; tasks are sampled if None."""
-    given: tuple[Input, ...] = ("noisy",)
+    given: tuple[InputKind, ...] = ("noisy",)
     """Which patches the models are given."""
-    yardsticks: bool = False
+    baselines: bool = False
     """Whether normalized pixels, SIFT and RootSIFT are evaluated too."""
 
 
@@ -64,18 +64,18 @@ class EvaluationRequest:
 class EvaluationResult:
     """Scores under the names of their rows, and what is needed to draw and compare them."""
 
-    of: str
+    what: str
     """Patches and task lists, in words."""
     rows: dict[str, Scores] = field(default_factory=dict)
     pairs: dict[str, tuple[Scores, Scores]] = field(default_factory=dict)
     """What is compared, by title."""
-    test: Scored | None = None
+    test_set: EvaluationSet | None = None
     noisy: bool = True
     """Which patches the first row was given."""
 
 
 def evaluate_models(
-    request: EvaluationRequest, *, tracking_uri: str | None = None, home: str | Path = HOME
+    request: EvaluationRequest, *, tracking_uri: str | None = None, home: str | Path = DEFAULT_HOME
 ) -> EvaluationResult:
     """Score everything that is requested on the same patches and the same tasks.
 
@@ -88,9 +88,9 @@ def evaluate_models(
         UserError: if there is nothing to score, or a model, file or task list is not usable.
     """
     workspace = Workspace(Path(home))
-    if not request.models and not request.yardsticks:
+    if not request.models and not request.baselines:
         raise UserError("there is nothing to score; give a MODEL, or --yardsticks")
-    files = all(holds_descriptors(model) for model in request.models) and not request.yardsticks
+    files = all(is_descriptor_folder(model) for model in request.models) and not request.baselines
     if request.tasks is not None and not request.tasks.is_dir():
         raise UserError(f"there is no folder of task files at {request.tasks}; correct --tasks")
     if files and request.tasks is not None and request.data is None:
@@ -98,7 +98,7 @@ def evaluate_models(
     return _score_on_store(request, workspace, tracking_uri)
 
 
-def save_evaluation(found: EvaluationResult, folder: Path) -> Path:
+def save_evaluation(result: EvaluationResult, folder: Path) -> Path:
     """Write ``scores.json``, the figures, and the page ``index.html`` with all of it.
 
     Returns:
@@ -110,22 +110,24 @@ def save_evaluation(found: EvaluationResult, folder: Path) -> Path:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; give --out a folder")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "scores.json").write_text(json.dumps(_everything(found)))
-    pictures = _draw(found, folder)
-    tables: dict[str, Table] = {
-        name.capitalize(): shown for name, shown in score_tables(found.rows).items()
+    (folder / "scores.json").write_text(json.dumps(_to_json(result)))
+    pictures = _draw_figures(result, folder)
+    tables: dict[str, TextTable] = {
+        name.capitalize(): shown for name, shown in score_tables(result.rows).items()
     }
-    tables |= {title: comparison_table(*pair) for title, pair in found.pairs.items()}
-    page = evaluation_page("Evaluation", lead=notes_on(found), tables=tables, pictures=pictures)
+    tables |= {title: comparison_table(*pair) for title, pair in result.pairs.items()}
+    page = render_evaluation_page(
+        "Evaluation", lead=notes_on(result), tables=tables, figures=pictures
+    )
     (folder / "index.html").write_text(page)
     return folder / "index.html"
 
 
-def _score_files(asked: EvaluationRequest, tasks: Path) -> EvaluationResult:
-    split = _split_of(tasks) if asked.split == "auto" else asked.split
-    found = EvaluationResult(of=f"official task lists of split {split} in {tasks}")
-    for name in asked.models:
-        descriptors, lists = described(Path(name), tasks=tasks, split=split)
+def _score_files(request: EvaluationRequest, tasks: Path) -> EvaluationResult:
+    split = _split_of(tasks) if request.split == "auto" else request.split
+    found = EvaluationResult(what=f"official task lists of split {split} in {tasks}")
+    for name in request.models:
+        descriptors, lists = load_descriptors(Path(name), tasks=tasks, split=split)
         found.rows[name] = evaluate(descriptors, lists)
     if len(found.rows) == 2:
         (ours, theirs), (first, second) = found.rows, found.rows.values()
@@ -134,49 +136,49 @@ def _score_files(asked: EvaluationRequest, tasks: Path) -> EvaluationResult:
 
 
 def _score_on_store(
-    asked: EvaluationRequest, workspace: Workspace, uri: str | None
+    request: EvaluationRequest, workspace: Workspace, uri: str | None
 ) -> EvaluationResult:
-    store = workspace.store(asked.data or "mini")
-    split = store.split(asked.split)
-    test = exam(store, split, asked.tasks)
-    lists = f"lists in {asked.tasks}" if asked.tasks else "lists drawn from a seed"
+    store = workspace.store(request.data or "mini")
+    split = store.split(request.split)
+    test = load_test_set(store, split, request.tasks)
+    lists = f"lists in {request.tasks}" if request.tasks else "lists drawn from a seed"
     found = EvaluationResult(
-        of=f"{store.path.name}, test part of split {split.name}, {lists}",
-        test=test,
-        noisy=asked.given[0] == "noisy",
+        what=f"{store.path.name}, test part of split {split.name}, {lists}",
+        test_set=test,
+        noisy=request.given[0] == "noisy",
     )
     heads: dict[str, dict[str, Scores]] = {}
-    for name in asked.models:
-        heads[name] = _score_model(name, asked, test, found, workspace, uri)
+    for name in request.models:
+        heads[name] = _score_model(name, request, test, found, workspace, uri)
     if len(heads) == 2:
         (ours, theirs), (first, second) = heads, heads.values()
-        for given in asked.given:
+        for given in request.given:
             title = f"{ours} less {theirs}, {given} patches"
             found.pairs[title] = first[given], second[given]
-    for yardstick in yardsticks() if asked.yardsticks else ():
-        for seen, scores in examine(yardstick, test, asked.given).items():
-            found.rows[f"{yardstick.name}, {seen}"] = scores
+    for baseline in classical_baselines() if request.baselines else ():
+        for seen, scores in evaluate_model(baseline, test, request.given).items():
+            found.rows[f"{baseline.name}, {seen}"] = scores
     return found
 
 
 def _score_model(
     name: str,
-    asked: EvaluationRequest,
-    test: Scored,
-    found: EvaluationResult,
+    request: EvaluationRequest,
+    test: EvaluationSet,
+    result: EvaluationResult,
     workspace: Workspace,
     uri: str | None,
 ) -> dict[str, Scores]:
     """Add the rows of a model; its headline scores by which patches are given."""
-    if holds_descriptors(name):
-        found.rows[name] = score_files(Path(name), test)
-        return dict.fromkeys(asked.given, found.rows[name])
-    who, heads = examinee(name, workspace, uri=uri), {}
-    for given in asked.given:
-        scores = examine(who, test, [given])
+    if is_descriptor_folder(name):
+        result.rows[name] = evaluate_descriptors(Path(name), test)
+        return dict.fromkeys(request.given, result.rows[name])
+    who, heads = load_model_functions(name, workspace, uri=uri), {}
+    for given in request.given:
+        scores = evaluate_model(who, test, [given])
         heads[given] = next(iter(scores.values()))
-        several = len(asked.models) > 1 or asked.yardsticks
-        found.rows |= {f"{name}, {seen}" if several else seen: s for seen, s in scores.items()}
+        several = len(request.models) > 1 or request.baselines
+        result.rows |= {f"{name}, {seen}" if several else seen: s for seen, s in scores.items()}
     return heads
 
 
@@ -194,48 +196,50 @@ def _split_of(tasks: Path) -> str:
     return splits[0]
 
 
-def notes_on(found: EvaluationResult) -> list[str]:
+def notes_on(result: EvaluationResult) -> list[str]:
     """Sentences about what the scores are of."""
-    words = [found.of, *about(next(iter(found.rows.values())))]
-    if any("denoised" in name for name in found.rows):
-        words.append(DENOISER)
-    return words + [COLLAPSED.format(name) for name, s in found.rows.items() if s.collapsed]
+    words = [result.what, *score_notes(next(iter(result.rows.values())))]
+    if any("denoised" in name for name in result.rows):
+        words.append(DENOISER_NOTE)
+    return words + [COLLAPSED_NOTE.format(name) for name, s in result.rows.items() if s.collapsed]
 
 
-def _everything(found: EvaluationResult) -> dict[str, object]:
+def _to_json(result: EvaluationResult) -> dict[str, object]:
     rows = {
         name: scores.to_dict()
         | {"intervals": {task: asdict(bound) for task, bound in intervals(scores).items()}}
-        for name, scores in found.rows.items()
+        for name, scores in result.rows.items()
     }
     pairs = {
         title: {task: asdict(one) for task, one in compare(*pair).items()}
-        for title, pair in found.pairs.items()
+        for title, pair in result.pairs.items()
     }
-    return {"of": found.of, "scores": rows, "comparisons": pairs}
+    return {"of": result.what, "scores": rows, "comparisons": pairs}
 
 
-def _draw(found: EvaluationResult, folder: Path) -> list[Shown]:
-    first = next(iter(found.rows))
+def _draw_figures(result: EvaluationResult, folder: Path) -> list[FigureFile]:
+    first = next(iter(result.rows))
     figures = {
-        Shown("precision_recall.png", "Precision and recall of verification, level by level."): (
-            precision_recall(found.rows)
-        ),
-        Shown("matching_by_sequence.png", "Matching mAP of every sequence."): (
-            matching_by_sequence(found.rows)
+        FigureFile(
+            "precision_recall.png", "Precision and recall of verification, level by level."
+        ): (plot_precision_recall(result.rows)),
+        FigureFile("matching_by_sequence.png", "Matching mAP of every sequence."): (
+            plot_matching_by_sequence(result.rows)
         ),
     }
-    if found.test is not None:
+    if result.test_set is not None:
         caption = f"The sequences that “{first}” matches worst and best, with their patches."
-        shown = Shown("sequences.png", caption)
-        scores = found.rows[first]
-        figures[shown] = extremes(scores, _patches(found.test, ends(scores), noisy=found.noisy))
+        shown = FigureFile("sequences.png", caption)
+        scores = result.rows[first]
+        figures[shown] = plot_best_and_worst(
+            scores, _test_patches(result.test_set, best_and_worst(scores), noisy=result.noisy)
+        )
     for shown, figure in figures.items():
         (folder / shown.file).write_bytes(png(figure))
     return list(figures)
 
 
-def _patches(test: Scored, names: list[str], *, noisy: bool) -> dict[str, np.ndarray]:
+def _test_patches(test: EvaluationSet, names: list[str], *, noisy: bool) -> dict[str, np.ndarray]:
     store = test.patches.store
     pixels = store.noisy if noisy else store.clean
     starts = {name: store.starts[store.names.index(name)] for name in names}

@@ -3,31 +3,36 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpsearch.defaults import HOME
+from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
-from hpsearch.promotion.final_evaluation import save_scores, trained
+from hpsearch.promotion.final_evaluation import load_trained, save_scores
 from hpsearch.promotion.promotion_search import Promotion, begin, prepare
-from hpsearch.promotion.registration import Entry, Outcome, register, yardsticks_of
-from hpsearch.promotion.retraining_plan import (
-    Standing,
-    reasons,
-    refuse_promotion,
-    standings,
-    table,
-    typical,
+from hpsearch.promotion.registration import (
+    RegistrationOutcome,
+    RegistrationRequest,
+    baseline_scores,
+    register_model,
 )
-from hpsearch.promotion.score_cache import Gradebook
+from hpsearch.promotion.retraining_plan import (
+    RetrainingResult,
+    check_not_promotion,
+    explain_selection,
+    median_run,
+    rank,
+    retraining_table,
+)
+from hpsearch.promotion.score_cache import ScoreCache
 from hpsearch.search.workspace import SearchFolder, Workspace
-from hpsearch.tracking.connection import reached
-from hpsearch.tracking.mlflow_tags import BENEATH
-from hpsearch.tracking.model_card import pipe_table
-from hpsearch.tracking.model_registry import quieten_mlflow
+from hpsearch.tracking.connection import translate_mlflow_errors
+from hpsearch.tracking.mlflow_tags import PARENT_SEARCH_ID
+from hpsearch.tracking.model_card import markdown_table
+from hpsearch.tracking.model_registry import configure_mlflow_logging
 from hpsearch.tracking.run_state import Run
 from hpsearch.workflows.observer import Observer
-from hpsearch.workflows.resume_search import moved
+from hpsearch.workflows.resume_search import switch_cluster
 from hpsearch.workflows.run_search import log_search_started
-from hpsearch.workflows.search_session import all_ended, run_trials
+from hpsearch.workflows.search_session import is_complete, run_trials
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +40,11 @@ class PromotionResult:
     """What a promotion found."""
 
     promotion: Promotion
-    standings: list[Standing]
+    standings: list[RetrainingResult]
     """The configurations that were retrained, best mean on validation first."""
-    entry: Entry
+    entry: RegistrationRequest
     """The network that was put forward, with its scores on test."""
-    registration: Outcome
+    registration: RegistrationOutcome
 
 
 class PromotionInterrupted(UserError):
@@ -53,7 +58,7 @@ def plan_promotion(
     seeds: int | None = None,
     address: str | None = None,
     tracking_uri: str | None = None,
-    home: str | Path = HOME,
+    home: str | Path = DEFAULT_HOME,
     observer: Observer | None = None,
 ) -> Promotion:
     """Choose what the promotion of a search retrains; nothing is written.
@@ -71,8 +76,8 @@ def plan_promotion(
         UserError: if there is no such search, or none of its trials completed.
     """
     folder = Workspace(Path(home)).open(name, tracking_uri=tracking_uri)
-    refuse_promotion(folder)
-    return prepare(moved(folder, address, observer or Observer()), top=top, seeds=seeds)
+    check_not_promotion(folder)
+    return prepare(switch_cluster(folder, address, observer or Observer()), top=top, seeds=seeds)
 
 
 def promote(
@@ -100,24 +105,24 @@ def promote(
     observer = observer or Observer()
     if isinstance(promotion, str):
         promotion = plan_promotion(promotion)
-    quieten_mlflow()
+    configure_mlflow_logging()
     child = begin(promotion)
-    with child.alone():
+    with child.lock():
         _retrain(promotion.parent, child, observer)
         objective = child.search().objective
-        found = standings(promotion.plan, child.runs(), objective)
-        pick = typical(found[0], objective)
-        entry = Entry(
+        found = rank(promotion.plan, child.runs(), objective)
+        pick = median_run(found[0], objective)
+        entry = RegistrationRequest(
             folder=child,
             run=pick,
             scores=_evaluate_on_test(child, pick, observer),
-            beside=yardsticks_of(promotion.parent),
-            chosen_by=reasons(found, pick, objective),
-            trainings=table(found),
-            parent=promotion.parent,
+            baselines=baseline_scores(promotion.parent),
+            chosen_by=explain_selection(found, pick, objective),
+            trainings_table=retraining_table(found),
+            promoted_from=promotion.parent,
         )
-        registration = register(entry, force=force, reevaluate=reevaluate)
-        _describe(child, entry, registration)
+        registration = register_model(entry, force=force, reevaluate=reevaluate)
+        _set_descriptions(child, entry, registration)
     return PromotionResult(
         promotion=promotion, standings=found, entry=entry, registration=registration
     )
@@ -125,45 +130,48 @@ def promote(
 
 def _retrain(parent: SearchFolder, child: SearchFolder, observer: Observer) -> None:
     """Run the retrainings that are left, as a search whose parent is the promoted one."""
-    if all_ended(child):
+    if is_complete(child):
         return
-    if not child.ledger.events():
-        with reached(parent.tracking().uri):
-            parent.publisher().sync()
-        tags = {BENEATH: parent.ledger.identity(), "promotion_of": parent.name}
+    if not child.event_log.events():
+        with translate_mlflow_errors(parent.tracking().uri):
+            parent.mlflow_sync().sync()
+        tags = {PARENT_SEARCH_ID: parent.event_log.search_id(), "promotion_of": parent.name}
         log_search_started(child, child.search(), child.store(), tags=tags)
-    publisher = child.publisher()
-    publisher.start()
+    mlflow_sync = child.mlflow_sync()
+    mlflow_sync.start()
     try:
         interruption = run_trials(child, observer, command=parent.command("promote"))
         if interruption is not None:
             raise PromotionInterrupted(interruption)
-        child.ledger.append("finish", status="completed")
+        child.event_log.append("finish", status="completed")
     finally:
-        if not publisher.stop():
-            observer.warning(f"MLflow has not received everything yet: {publisher.last_error}")
+        if not mlflow_sync.stop():
+            observer.warning(f"MLflow has not received everything yet: {mlflow_sync.last_error}")
 
 
 def _evaluate_on_test(child: SearchFolder, pick: Run, observer: Observer) -> Scores:
     """Test scores of the pick alone."""
-    book, noisy = Gradebook.of(child), pick.config.evaluate_on == "noisy"
-    pipeline, name = trained(pick, child).pipeline(), f"{child.name}/{pick.label}"
-    known = book.known(pipeline, noisy=noisy)
+    score_cache, noisy = ScoreCache.for_search(child), pick.config.evaluate_on == "noisy"
+    pipeline, name = load_trained(pick, child).pipeline(), f"{child.name}/{pick.label}"
+    known = score_cache.is_cached(pipeline, noisy=noisy)
     observer.message(
         f"test scores of {name} are known; test is not looked at again"
         if known
         else f"evaluating {name} on test, once …"
     )
-    scores = book.scores(pipeline, noisy=noisy, who=name)
+    scores = score_cache.scores(pipeline, noisy=noisy, name=name)
     save_scores(child, {pick.label: scores})
     return scores
 
 
-def _describe(child: SearchFolder, entry: Entry, outcome: Outcome) -> None:
+def _set_descriptions(
+    child: SearchFolder, request: RegistrationRequest, outcome: RegistrationOutcome
+) -> None:
     """What MLflow shows on the promotion's page."""
-    assert entry.trainings is not None, "a promotion has trained again"
-    publisher = child.publisher()
-    text = f"{pipe_table(entry.trainings)}\n\n{entry.chosen_by}\n\n{outcome.decision.reason}"
-    with reached(child.tracking().uri):
-        publisher.sync()
-        publisher.describe(text)
+    assert request.trainings_table is not None, "a promotion has trained again"
+    mlflow_sync = child.mlflow_sync()
+    table, reason = markdown_table(request.trainings_table), outcome.decision.reason
+    text = f"{table}\n\n{request.chosen_by}\n\n{reason}"
+    with translate_mlflow_errors(child.tracking().uri):
+        mlflow_sync.sync()
+        mlflow_sync.set_description(text)

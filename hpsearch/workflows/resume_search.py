@@ -7,20 +7,25 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from hpsearch.atomic_files import write_whole
-from hpsearch.defaults import HOME
+from hpsearch.atomic_files import write_atomic
+from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
-from hpsearch.execution.ray_runtime import LOCAL
-from hpsearch.promotion.final_evaluation import SCORES
-from hpsearch.promotion.retraining_plan import refuse_promotion
+from hpsearch.execution.ray_runtime import LOCAL_ADDRESS
+from hpsearch.promotion.final_evaluation import SCORES_FILE
+from hpsearch.promotion.retraining_plan import check_not_promotion
 from hpsearch.redaction import refuse_password
 from hpsearch.search.search import load_search
-from hpsearch.search.stopping import Limits, Meter, runs_are_out_of_patience, telling
-from hpsearch.search.warm_start import refuse_other_terms
+from hpsearch.search.stopping import (
+    Limits,
+    UsageTracker,
+    informative_trials,
+    runs_are_out_of_patience,
+)
+from hpsearch.search.warm_start import check_same_terms
 from hpsearch.search.workspace import SearchFolder, Workspace
-from hpsearch.tracking.run_state import Told
+from hpsearch.tracking.run_state import SearchState
 from hpsearch.workflows.observer import Observer
-from hpsearch.workflows.search_session import SearchResult, all_ended, run_session, start_ray
+from hpsearch.workflows.search_session import SearchResult, is_complete, run_session, start_ray
 
 
 def resume_search(
@@ -30,7 +35,7 @@ def resume_search(
     changed_space: str | None = None,
     limits: Mapping[str, Any] = MappingProxyType({}),
     tracking_uri: str | None = None,
-    home: str | Path = HOME,
+    home: str | Path = DEFAULT_HOME,
     observer: Observer | None = None,
     **changes: Any,
 ) -> SearchResult:
@@ -50,12 +55,12 @@ def resume_search(
         UserError: if there is no such search, or it has nothing left to do.
     """
     observer = observer or Observer()
-    folder = open_again(name, Path(home), tracking_uri)
-    with folder.alone():
-        folder = settle_space(folder, changed_space, observer)
-        folder = folder.changed(limits=_merged(folder.record.limits, limits), **changes)
-        refuse_finished(folder)
-        return run_session(moved(folder, address, observer), observer)
+    folder = reopen(name, Path(home), tracking_uri)
+    with folder.lock():
+        folder = resolve_space_change(folder, changed_space, observer)
+        folder = folder.with_record(limits=_merged(folder.record.limits, limits), **changes)
+        check_not_finished(folder)
+        return run_session(switch_cluster(folder, address, observer), observer)
 
 
 def extend_search(
@@ -66,7 +71,7 @@ def extend_search(
     changed_space: str | None = None,
     limits: Mapping[str, Any] = MappingProxyType({}),
     tracking_uri: str | None = None,
-    home: str | Path = HOME,
+    home: str | Path = DEFAULT_HOME,
     observer: Observer | None = None,
     **changes: Any,
 ) -> SearchResult:
@@ -87,11 +92,11 @@ def extend_search(
         UserError: if there is no such search, or its space has no more points.
     """
     observer = observer or Observer()
-    folder = open_again(name, Path(home), tracking_uri)
-    with folder.alone():
-        folder = settle_space(folder, changed_space, observer)
+    folder = reopen(name, Path(home), tracking_uri)
+    with folder.lock():
+        folder = resolve_space_change(folder, changed_space, observer)
         new = _merged(folder.record.limits, limits)
-        folder = extended(moved(folder, address, observer), trials, limits=new, **changes)
+        folder = extend(switch_cluster(folder, address, observer), trials, limits=new, **changes)
         return run_session(folder, observer)
 
 
@@ -99,30 +104,30 @@ def _merged(before: Limits, changes: Mapping[str, Any]) -> Limits:
     return Limits.model_validate({**before.model_dump(), **changes})
 
 
-def open_again(name: str, home: Path, tracking_uri: str | None = None) -> SearchFolder:
+def reopen(name: str, home: Path, tracking_uri: str | None = None) -> SearchFolder:
     """A search that exists, with the patches that it began with."""
     folder = Workspace(home).open(name, tracking_uri=tracking_uri)
-    refuse_promotion(folder)
+    check_not_promotion(folder)
     folder.store()
     return folder
 
 
-def refuse_finished(folder: SearchFolder) -> None:
+def check_not_finished(folder: SearchFolder) -> None:
     """Make sure that there is something left to do.
 
     Raises:
         UserError: if the search has finished, or its limits leave it nothing.
     """
-    if all_ended(folder) and _finished(folder):
+    if is_complete(folder) and _is_finished(folder):
         raise UserError(
             f"search {folder.name!r} has finished; add trials with "
             f"`{folder.command('extend', '--trials', '20')}`"
         )
-    if not all_ended(folder):
-        _refuse_spent(folder)
+    if not is_complete(folder):
+        _check_limits_not_spent(folder)
 
 
-def moved(folder: SearchFolder, address: str | None, observer: Observer) -> SearchFolder:
+def switch_cluster(folder: SearchFolder, address: str | None, observer: Observer) -> SearchFolder:
     """The search on another cluster, once that has answered; None leaves it where it was.
 
     Raises:
@@ -132,10 +137,10 @@ def moved(folder: SearchFolder, address: str | None, observer: Observer) -> Sear
         return folder
     refuse_password(address, "--address")
     start_ray(observer, address=address, cpus=folder.record.cpus)
-    return folder.changed(address=None if address == LOCAL else address)
+    return folder.with_record(address=None if address == LOCAL_ADDRESS else address)
 
 
-def extended(folder: SearchFolder, trials: int, **fields: Any) -> SearchFolder:
+def extend(folder: SearchFolder, trials: int, **fields: Any) -> SearchFolder:
     """The search with more trials to train; who asks for more has patience anew.
 
     Args:
@@ -146,7 +151,7 @@ def extended(folder: SearchFolder, trials: int, **fields: Any) -> SearchFolder:
         UserError: if there are no more to try, or its limits leave it nothing.
     """
     stated, runs, record = folder.search(), folder.runs(), folder.record
-    gave_up = runs_are_out_of_patience(runs, stated, forgiven=record.forgiven)
+    gave_up = runs_are_out_of_patience(runs, stated, patience_offset=record.forgiven)
     before = sum(run.kind == "trial" for run in runs) if gave_up else record.trials
     after = stated.num_trials(before + trials)
     if after == before:
@@ -154,14 +159,14 @@ def extended(folder: SearchFolder, trials: int, **fields: Any) -> SearchFolder:
             f"search {folder.name!r} has no more to try: sampler {stated.sampler.kind!r} lists "
             f"{before} trials; raise seeds_per_point, or begin a search of another space"
         )
-    changed = {"trials": after, "forgiven": len(telling(runs)), **fields}
-    _refuse_spent(replace(folder, record=folder.record.model_copy(update=changed)))
-    folder.ledger.append("extend", trials=after)
-    return folder.changed(**changed)
+    changed = {"trials": after, "forgiven": len(informative_trials(runs)), **fields}
+    _check_limits_not_spent(replace(folder, record=folder.record.model_copy(update=changed)))
+    folder.event_log.append("extend", trials=after)
+    return folder.with_record(**changed)
 
 
-def _refuse_spent(folder: SearchFolder) -> None:
-    reached = Meter(folder.record.limits, folder.ledger).reached()
+def _check_limits_not_spent(folder: SearchFolder) -> None:
+    reached = UsageTracker(folder.record.limits, folder.event_log).exceeded_limit()
     if reached:
         raise UserError(
             f"search {folder.name!r} has spent its limit of {reached}; set a larger one with "
@@ -169,7 +174,9 @@ def _refuse_spent(folder: SearchFolder) -> None:
         )
 
 
-def settle_space(folder: SearchFolder, choice: str | None, observer: Observer) -> SearchFolder:
+def resolve_space_change(
+    folder: SearchFolder, choice: str | None, observer: Observer
+) -> SearchFolder:
     """The search with the space that it goes on with, if the file has changed since it began.
 
     Raises:
@@ -183,27 +190,29 @@ def settle_space(folder: SearchFolder, choice: str | None, observer: Observer) -
         return folder
     match choice:
         case "keep":
-            return folder.changed(origin=None)
+            return folder.with_record(origin=None)
         case "take":
-            refuse_other_terms(folder, load_search(origin))
-            write_whole(folder.space, origin.read_bytes())
+            check_same_terms(folder, load_search(origin))
+            write_atomic(folder.space, origin.read_bytes())
             return folder
-    observer.message(_difference(folder.space, origin))
+    observer.message(_space_difference(folder.space, origin))
     raise UserError(
         f"{origin.name} has changed since search {folder.name!r} began (above); "
         "--changed-space keep resumes with it as it was, --changed-space take with the new file"
     )
 
 
-def _finished(folder: SearchFolder) -> bool:
-    told = Told()
-    for event in folder.ledger.events():
-        told.hear(event)
-    ended = told.finish is not None and told.finish["status"] == "completed"
-    return ended and (folder.path / SCORES).exists()
+def _is_finished(folder: SearchFolder) -> bool:
+    search_state = SearchState()
+    for event in folder.event_log.events():
+        search_state.apply(event)
+    ended = (
+        search_state.finish_event is not None and search_state.finish_event["status"] == "completed"
+    )
+    return ended and (folder.path / SCORES_FILE).exists()
 
 
-def _difference(before: Path, now: Path) -> str:
+def _space_difference(before: Path, now: Path) -> str:
     lines = [path.read_text().splitlines() for path in (before, now)]
     names = (f"{now.name} as it began", f"{now.name} now")
     return "\n".join(difflib.unified_diff(lines[0], lines[1], *names, lineterm=""))

@@ -9,15 +9,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from hpsearch.data.builtin_sets import refuse_absent
-from hpsearch.defaults import HOME, MODEL
+from hpsearch.data.builtin_sets import check_exists
+from hpsearch.defaults import DEFAULT_HOME, DEFAULT_MODEL_NAME
 from hpsearch.locations import recorded
 from hpsearch.redaction import refuse_password
 from hpsearch.search.resources import Resources
 from hpsearch.search.search import Search, fixed_settings, load_search
 from hpsearch.search.stopping import Limits
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
-from hpsearch.tracking.mlflow_mapping import versions
+from hpsearch.tracking.mlflow_mapping import software_versions
 from hpsearch.untrusted import check_name
 from hpsearch.workflows.observer import Observer
 
@@ -40,11 +40,11 @@ def run_search(
     study: str | None = None,
     limits: Mapping[str, Any] = MappingProxyType({}),
     resources: Mapping[str, Any] = MappingProxyType({}),
-    hang_after: float | None = None,
+    report_timeout: float | None = None,
     wait: bool = False,
     model: str | None = None,
     tracking_uri: str | None = None,
-    home: str | Path = HOME,
+    home: str | Path = DEFAULT_HOME,
     observer: Observer | None = None,
 ) -> "SearchResult":
     """Search a space, evaluate the winner on test patches, and register it.
@@ -64,7 +64,7 @@ def run_search(
             environment variable.
         limits: fields of ``Limits``: ``seconds``, ``patches``, ``gpu_seconds``.
         resources: fields of ``Resources`` that a trial asks for, instead of the space's.
-        hang_after: seconds without a report after which a trial counts as hung.
+        report_timeout: seconds without a report after which a trial counts as hung.
         wait: request nodes from the cluster's autoscaler and wait for them.
         model: name in the MLflow registry.
         tracking_uri: address of MLflow; SQLite in ``home`` if None.
@@ -79,16 +79,16 @@ def run_search(
         refuse_password(given, option)
     search = load_search(space)
     search.validate_space()
-    refuse_absent(data or search.data)
+    check_exists(data or search.data)
 
     from hpsearch.execution import ray_runtime
-    from hpsearch.search.study import check_free
+    from hpsearch.search.study import check_study_name_available
     from hpsearch.search.warm_start import check_comparable
     from hpsearch.workflows.search_session import run_session, start_ray
 
     workspace = Workspace(Path(home))
-    chosen = workspace.free_name(space.stem) if name is None else name
-    workspace.refuse_taken(chosen)
+    chosen = workspace.unique_name(space.stem) if name is None else name
+    workspace.check_name_available(chosen)
     tracking = workspace.tracking(tracking_uri)
     refuse_password(tracking.given, "--tracking-uri")
     if model is not None:
@@ -96,7 +96,7 @@ def run_search(
     warm_from = warm_from or search.warm_from
     earlier = workspace.open(warm_from) if warm_from else None
     if study:
-        check_free(study, chosen)
+        check_study_name_available(study, chosen)
     with observer.progress("building patches") as advance:
         store = workspace.store(data or search.data, progress=advance)
     _check_data(search, store, split)
@@ -117,17 +117,17 @@ def run_search(
         wait=wait,
         study=study,
         warm_from=warm_from,
-        hang_after=hang_after,
+        hang_after=report_timeout,
         origin=str(space.absolute()),
         limits=Limits.model_validate({"seconds": search.time_limit, **limits}),
         resources=Resources.model_validate({**search.resources.model_dump(), **resources}),
-        model=MODEL if model is None else model,
+        model=DEFAULT_MODEL_NAME if model is None else model,
     )
     start_ray(observer, address=address, cpus=cpus)
     if not wait:
-        ray_runtime.check_room(record.resources, concurrent)
+        ray_runtime.check_capacity_now(record.resources, concurrent)
     folder = workspace.create(chosen, space, record)
-    with folder.alone():
+    with folder.lock():
         _announce(folder, search, store, observer)
         return run_session(folder, observer)
 
@@ -201,11 +201,11 @@ def log_search_started(
             {"sequences": len(store.names), "points": sum(store.counts), "split": split.name}
         ),
     }
-    folder.ledger.append(
+    folder.event_log.append(
         "search",
         params=params,
         dataset=dataset,
         direction=search.objective.direction,
         constants=fixed_settings(search),
-        tags={**versions(), **tags},
+        tags={**software_versions(), **tags},
     )

@@ -6,25 +6,25 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
-from hpsearch.errors import INTERRUPTED, UserError
+from hpsearch.errors import EXIT_INTERRUPTED, UserError
 from hpsearch.evaluation import Scores
 from hpsearch.execution import ray_runtime, tuner
-from hpsearch.execution.ray_runtime import head_watched, room
-from hpsearch.execution.resumable_trial import Post, checkpointed
-from hpsearch.execution.retry_policy import Halted
-from hpsearch.execution.shutdown import heed_sigterm
-from hpsearch.promotion.final_evaluation import best_run, judge_all, train_baseline
-from hpsearch.promotion.registration import Outcome, register_winner
-from hpsearch.promotion.score_cache import one_thread
+from hpsearch.execution.ray_runtime import monitor_head, requested_nodes
+from hpsearch.execution.resumable_trial import CheckpointHooks, run_with_checkpoints
+from hpsearch.execution.retry_policy import DiskFullError
+from hpsearch.execution.shutdown import install_sigterm_handler
+from hpsearch.promotion.final_evaluation import best_run, evaluate_on_test, train_baseline
+from hpsearch.promotion.registration import RegistrationOutcome, register_winner
+from hpsearch.promotion.score_cache import single_threaded
 from hpsearch.search.stopping import runs_are_out_of_patience
 from hpsearch.search.warm_start import warm_start
 from hpsearch.search.workspace import SearchFolder
-from hpsearch.tracking.connection import Refused, TrackingError, first_line
-from hpsearch.tracking.mlflow_sync import Publisher
-from hpsearch.tracking.model_registry import quieten_mlflow
+from hpsearch.tracking.connection import MlflowUnavailableError, TrackingError, first_error_line
+from hpsearch.tracking.mlflow_sync import MlflowSync
+from hpsearch.tracking.model_registry import configure_mlflow_logging
 from hpsearch.tracking.run_state import Run
 from hpsearch.workflows.observer import Observer
-from hpsearch.workflows.publish_figures import publish_figures, yardsticks
+from hpsearch.workflows.publish_figures import named_scores, publish_figures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class SearchResult:
     """The completed trial with the best objective on validation."""
     test_scores: Mapping[str, Scores] = field(default_factory=dict)
     """Scores on test of the winner and the baselines, by name; empty without a winner."""
-    registration: Outcome | None = None
+    registration: RegistrationOutcome | None = None
     """What became of the winner in the registry; None if it could not be registered."""
 
     @property
@@ -54,46 +54,48 @@ def run_session(folder: SearchFolder, observer: Observer) -> SearchResult:
 
     Raises:
         UserError: if the cluster cannot run the trials.
-        Halted: if a disk is full.
+        DiskFullError: if a disk is full.
         KeyboardInterrupt: if interrupted after the last trial; ``resume`` does the rest.
     """
-    quieten_mlflow()
-    heed_sigterm()
-    publisher = folder.publisher()
-    publisher.start()
+    configure_mlflow_logging()
+    install_sigterm_handler()
+    mlflow_sync = folder.mlflow_sync()
+    mlflow_sync.start()
     try:
-        interruption = None if all_ended(folder) else run_trials(folder, observer)
+        interruption = None if is_complete(folder) else run_trials(folder, observer)
         if interruption is not None:
             return SearchResult(folder=folder, status="interrupted", reason=interruption)
         if folder.search().num_folds and any(r.status == "completed" for r in folder.runs()):
             train_winner(folder, observer)
-        return finish(folder, publisher, observer)
+        return finish_search(folder, mlflow_sync, observer)
     except KeyboardInterrupt:
-        _close_open_runs(folder)
-        folder.ledger.append("finish", status="interrupted")
+        _close_running_trials(folder)
+        folder.event_log.append("finish", status="interrupted")
         raise
     finally:
-        if not publisher.stop():
+        if not mlflow_sync.stop():
             observer.warning(
-                f"MLflow has not received everything: {publisher.last_error or 'it is slow'}; "
+                f"MLflow has not received everything: {mlflow_sync.last_error or 'it is slow'}; "
                 f"send the rest later with:  {folder.command('sync')}"
             )
 
 
-def finish(folder: SearchFolder, publisher: Publisher, observer: Observer) -> SearchResult:
+def finish_search(
+    folder: SearchFolder, mlflow_sync: MlflowSync, observer: Observer
+) -> SearchResult:
     """Train the baseline, evaluate on test, register the winner, and publish figures."""
     try:
         winner = best_run(folder.runs(), folder.search().objective)
     except UserError as error:
-        folder.ledger.append("finish", status="completed")
+        folder.event_log.append("finish", status="completed")
         return SearchResult(folder=folder, status="completed", reason=str(error))
     observer.message(f"winner: trial {winner.label}; training the baseline for the same budget …")
     with observer.training(folder, kind="yardstick"):
         baseline = train_baseline(folder)
     observer.message("evaluating on test …")
-    scores = judge_all(folder, winner, baseline)
-    folder.ledger.append("finish", status="completed", test=yardsticks(scores))
-    registration = _register(folder, publisher, winner, observer)
+    scores = evaluate_on_test(folder, winner, baseline)
+    folder.event_log.append("finish", status="completed", test=named_scores(scores))
+    registration = _register_best(folder, mlflow_sync, winner, observer)
     return SearchResult(
         folder=folder,
         status="completed",
@@ -103,17 +105,17 @@ def finish(folder: SearchFolder, publisher: Publisher, observer: Observer) -> Se
     )
 
 
-def _register(
-    folder: SearchFolder, publisher: Publisher, winner: Run, observer: Observer
-) -> Outcome | None:
+def _register_best(
+    folder: SearchFolder, mlflow_sync: MlflowSync, winner: Run, observer: Observer
+) -> RegistrationOutcome | None:
     try:
-        publisher.stop()
-        publisher.sync()
+        mlflow_sync.stop()
+        mlflow_sync.sync()
         registration = register_winner(folder, winner)
-        publish_figures(folder, publisher)
-    except (TrackingError, Refused, OSError) as error:
+        publish_figures(folder, mlflow_sync)
+    except (TrackingError, MlflowUnavailableError, OSError) as error:
         observer.warning(
-            f"The winner is not registered: {first_line(error)}. Retry with:  "
+            f"The winner is not registered: {first_error_line(error)}. Retry with:  "
             f"{folder.command('promote')}"
         )
         return None
@@ -134,7 +136,7 @@ def run_trials(folder: SearchFolder, observer: Observer, *, command: str = "") -
         if it can.
 
     Raises:
-        Halted: if a disk is full.
+        DiskFullError: if a disk is full.
     """
     search, record = folder.search(), folder.record
     command = command or folder.command("resume")
@@ -142,31 +144,31 @@ def run_trials(folder: SearchFolder, observer: Observer, *, command: str = "") -
         known, there = warm_start(folder, folder.workspace.open(record.warm_from))
         observer.message(f"the sampler knows {known} of {there} trials of {record.warm_from}")
     start_ray(observer, address=record.address, cpus=record.cpus)
-    heed_sigterm()  # again: Ray takes the signal
+    install_sigterm_handler()  # again: Ray takes the signal
     try:
         with (
             _requested_nodes(folder, observer),
             observer.training(folder),
-            head_watched(lambda: _exit_on_head_loss(folder, command, observer)),
+            monitor_head(lambda: _exit_on_head_loss(folder, command, observer)),
         ):
             session = tuner.run_session(folder)
-    except Halted as error:
+    except DiskFullError as error:
         with suppress(OSError):  # if the disk has space for that
-            _close_open_runs(folder)
-            folder.ledger.append("finish", status="interrupted")
-        raise Halted(f"{error} with:  {command}") from error
+            _close_running_trials(folder)
+            folder.event_log.append("finish", status="interrupted")
+        raise DiskFullError(f"{error} with:  {command}") from error
     finally:
         ray_runtime.stop_ray()
-    open_runs = _close_open_runs(folder)
-    if not open_runs and (session.exhausted or all_ended(folder)):
-        if runs_are_out_of_patience(folder.runs(), search, forgiven=record.forgiven):
+    open_runs = _close_running_trials(folder)
+    if not open_runs and (session.exhausted or is_complete(folder)):
+        if runs_are_out_of_patience(folder.runs(), search, patience_offset=record.forgiven):
             observer.message(
                 f"{search.patience} trials in a row improved nothing: the search ends here"
             )
         return None
     if session.limit:
-        return _end_at_limit(folder, session.limit, open_runs, command, observer)
-    folder.ledger.append("finish", status="interrupted")
+        return _finish_at_limit(folder, session.limit, open_runs, command, observer)
+    folder.event_log.append("finish", status="interrupted")
     reason = f"Interrupted; nothing is lost. Resume with:  {command}"
     observer.message(reason)
     return reason
@@ -187,35 +189,35 @@ def _requested_nodes(folder: SearchFolder, observer: Observer) -> AbstractContex
     """Request the nodes that the trials need and wait for them, if the search was started so."""
     if not folder.record.wait:
         return nullcontext()
-    return room(folder.resources(), folder.record.concurrent, observer.message)
+    return requested_nodes(folder.resources(), folder.record.concurrent, observer.message)
 
 
 def _exit_on_head_loss(folder: SearchFolder, command: str, observer: Observer) -> NoReturn:
     """End this process: the thread that runs Ray waits forever for a head that is lost."""
-    _close_open_runs(folder)
-    folder.ledger.append("finish", status="interrupted")
+    _close_running_trials(folder)
+    folder.event_log.append("finish", status="interrupted")
     observer.message(
         f"The head node of the cluster at {folder.record.address or 'this machine'} does not "
         "answer. Nothing is lost. Once a head runs again (elsewhere: with --address), resume "
         f"with:  {command}"
     )
     with suppress(Exception):  # what MLflow lacks is sent when the search is resumed
-        folder.publisher().sync()
-    os._exit(INTERRUPTED)
+        folder.mlflow_sync().sync()
+    os._exit(EXIT_INTERRUPTED)
 
 
-def _end_at_limit(
+def _finish_at_limit(
     folder: SearchFolder, limit: str, open_runs: int, command: str, observer: Observer
 ) -> str | None:
     """Log that a limit is reached; the search ends as usual if a trial completed."""
-    folder.ledger.append("limit", reason=limit)
+    folder.event_log.append("limit", reason=limit)
     observer.message(
         f"The limit of {limit} is reached (trials interrupted: {open_runs}). "
         f"Resume with a larger limit:  {command}"
     )
     if any(run.status == "completed" for run in folder.runs()):
         return None
-    folder.ledger.append("finish", status="interrupted")
+    folder.event_log.append("finish", status="interrupted")
     reason = "No trial completed within the limit, so there is no winner yet."
     observer.message(reason)
     return reason
@@ -225,26 +227,28 @@ def train_winner(folder: SearchFolder, observer: Observer) -> None:
     """Train the winner once on the whole training part, since folds leave no network behind."""
     winner = best_run(folder.runs(), folder.search().objective)
     observer.message(f"winner: trial {winner.label}; training it on the whole training part …")
-    post = Post(
+    post = CheckpointHooks(
         folder.trials / winner.id,
-        anew=lambda why: observer.message(f"restarted from scratch; {why}"),
+        on_restart=lambda why: observer.message(f"restarted from scratch; {why}"),
     )
-    with one_thread():
-        for _ in checkpointed(winner.config, folder.job(), post):
+    with single_threaded():
+        for _ in run_with_checkpoints(winner.config, folder.environment(), post):
             pass
 
 
-def all_ended(folder: SearchFolder) -> bool:
+def is_complete(folder: SearchFolder) -> bool:
     """Whether no trial is left to train."""
     final = [run for run in folder.runs() if run.status not in ("running", "interrupted")]
     enough = sum(run.kind == "trial" for run in final) >= folder.record.trials
-    forgiven = folder.record.forgiven
-    return enough or runs_are_out_of_patience(folder.runs(), folder.search(), forgiven=forgiven)
+    patience_offset = folder.record.forgiven
+    return enough or runs_are_out_of_patience(
+        folder.runs(), folder.search(), patience_offset=patience_offset
+    )
 
 
-def _close_open_runs(folder: SearchFolder) -> int:
+def _close_running_trials(folder: SearchFolder) -> int:
     """Mark trials that did not end as interrupted, and count them."""
     open_runs = [run for run in folder.runs() if run.status == "running"]
     for run in open_runs:
-        folder.ledger.append("end", trial=run.id, status="interrupted")
+        folder.event_log.append("end", trial=run.id, status="interrupted")
     return len(open_runs)

@@ -4,56 +4,56 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from hpsearch.config import Computing, TrialConfig
-from hpsearch.config.formatting import title
+from hpsearch.config import ComputeConfig, TrialConfig
+from hpsearch.config.formatting import summary
 from hpsearch.errors import UserError
 from hpsearch.models.serialization import save_pipeline
-from hpsearch.promotion.final_evaluation import recipe
+from hpsearch.promotion.final_evaluation import pipeline_spec
 from hpsearch.search.workspace import Workspace
 from hpsearch.training.loop import Report
-from hpsearch.training.trial import CHECKPOINT, Job, prepare_trial
+from hpsearch.training.trial import CHECKPOINT_FILE, TrialEnvironment, build_trial
 from hpsearch.untrusted import reading, validation_sentence
 from hpsearch.workflows.observer import Observer
 
-REPORTS = 10
+NUM_REPORTS = 10
 
 
-def job_here(
+def local_environment(
     config: TrialConfig,
     workspace: Workspace,
     *,
     data: str,
     split: str,
     sequences: tuple[str, ...],
-    computing: Computing,
-) -> Job:
+    compute_config: ComputeConfig,
+) -> TrialEnvironment:
     """What a trial needs beside its configuration.
 
     Raises:
         UserError: if there is no such data or split, or a sequence may not be trained on.
     """
     store = workspace.store(data)
-    job = Job(
+    job = TrialEnvironment(
         store=store,
         split=store.split(split),
         artifacts=workspace.artifacts,
-        report_every=max(1, config.patches // REPORTS),
+        report_every=max(1, config.patches // NUM_REPORTS),
         validation_points=128,
         sequences=sequences,
-        computing=computing,
+        computing=compute_config,
     )
     job.training_patches()
     return job
 
 
 def train_trial(
-    config: TrialConfig, job: Job, output: Path, *, observer: Observer | None = None
+    config: TrialConfig, env: TrialEnvironment, output: Path, *, observer: Observer | None = None
 ) -> Report | None:
     """Train a trial into the folder ``output``, from its checkpoint if there is one.
 
     Args:
         config: the trial.
-        job: data, split and everything else that it needs; see ``job_here``.
+        env: data, split and everything else that it needs; see ``local_environment``.
         output: folder for the checkpoint and the trained model.
         observer: receives a line for each report, and progress.
 
@@ -64,9 +64,9 @@ def train_trial(
         UserError: if the trial collapses or diverges.
     """
     observer = observer or Observer()
-    observer.message(title(config))
-    running = prepare_trial(config, job)
-    if (output / CHECKPOINT).exists():
+    observer.message(summary(config))
+    running = build_trial(config, env)
+    if (output / CHECKPOINT_FILE).exists():
         running.load(output)
         observer.message(f"resumed from {running.progress.seen:,} patches")
     last = None
@@ -77,7 +77,7 @@ def train_trial(
             observer.message(f"{last.seen:>10,} patches{_numbers(last)}")
     if last is not None and last.status != "completed":
         raise UserError(f"the trial {last.status}: {last.reason}; try a smaller learning rate")
-    save_pipeline(running.pipeline(), recipe(config), output)
+    save_pipeline(running.pipeline(), pipeline_spec(config), output)
     return last
 
 

@@ -24,9 +24,9 @@ from hpsearch.config import (
     Noisy,
     Pairs,
     Percentile,
+    PKSampler,
     RandomTriplets,
     SoftMargin,
-    SxK,
     TrialConfig,
     Triplet,
     WarmStart,
@@ -61,7 +61,7 @@ def hard(groups: int, views: int, *, rate: float = 2e-4, **settings: Any) -> Tri
     """R3's batch hard after baseline weights, with its Adam 2e-4 unless told otherwise."""
     chosen = {"loss": BatchHard(), "optimiser": Adam(lr=rate), **settings}
     warm = chosen.pop("warm_start", WarmStart(patches=100_000))
-    return trial(sampler=SxK(groups=groups, views=views), warm_start=warm, **chosen)
+    return trial(sampler=PKSampler(groups=groups, views=views), warm_start=warm, **chosen)
 
 
 def arms() -> dict[str, TrialConfig]:

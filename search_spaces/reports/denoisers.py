@@ -13,7 +13,7 @@ from hpsearch.config import (
     SGD,
     Adam,
     Denoised,
-    DenoiserTrial,
+    DenoiserTraining,
     DnCNN,
     InBatchHard,
     L2Net,
@@ -32,18 +32,22 @@ SHALLOW, DEEP, DEEPER = ShallowUNet(width=WIDTH), UNet(channels=16), UNet(channe
 """R1's baseline, its table 3, and one level more."""
 
 
-def denoisers() -> dict[str, DenoiserTrial]:
+def denoisers() -> dict[str, DenoiserTraining]:
     """By name; R0 and R3 tell of rates and batches, R1 of Adam and depth, R2 of DnCNN."""
     return {
-        "shallow, SGD": DenoiserTrial(network=SHALLOW, optimiser=PUBLISHED, batch=50),
-        "shallow, Adam": DenoiserTrial(network=SHALLOW, optimiser=Adam(lr=1e-3), batch=50),
-        "deep, SGD": DenoiserTrial(network=DEEP, optimiser=PUBLISHED, batch=50),
-        "deep, Adam": DenoiserTrial(network=DEEP, optimiser=Adam(lr=1e-3), batch=50),
-        "deeper, Adam": DenoiserTrial(network=DEEPER, optimiser=Adam(lr=1e-3), batch=50),
-        "DnCNN 5, Adam": DenoiserTrial(network=DnCNN(depth=5, channels=16), batch=50),
-        "shallow, 16, 1e-3": DenoiserTrial(network=SHALLOW, optimiser=Adam(lr=1e-3), batch=16),
-        "shallow, 1024, 1e-3": DenoiserTrial(network=SHALLOW, optimiser=Adam(lr=1e-3), batch=1024),
-        "shallow, 1024, 1e-2": DenoiserTrial(network=SHALLOW, optimiser=Adam(lr=1e-2), batch=1024),
+        "shallow, SGD": DenoiserTraining(network=SHALLOW, optimiser=PUBLISHED, batch=50),
+        "shallow, Adam": DenoiserTraining(network=SHALLOW, optimiser=Adam(lr=1e-3), batch=50),
+        "deep, SGD": DenoiserTraining(network=DEEP, optimiser=PUBLISHED, batch=50),
+        "deep, Adam": DenoiserTraining(network=DEEP, optimiser=Adam(lr=1e-3), batch=50),
+        "deeper, Adam": DenoiserTraining(network=DEEPER, optimiser=Adam(lr=1e-3), batch=50),
+        "DnCNN 5, Adam": DenoiserTraining(network=DnCNN(depth=5, channels=16), batch=50),
+        "shallow, 16, 1e-3": DenoiserTraining(network=SHALLOW, optimiser=Adam(lr=1e-3), batch=16),
+        "shallow, 1024, 1e-3": DenoiserTraining(
+            network=SHALLOW, optimiser=Adam(lr=1e-3), batch=1024
+        ),
+        "shallow, 1024, 1e-2": DenoiserTraining(
+            network=SHALLOW, optimiser=Adam(lr=1e-2), batch=1024
+        ),
     }
 
 

@@ -19,10 +19,10 @@ from hpsearch.config import (
     HardMargin,
     L2Net,
     Noisy,
+    PKSampler,
     Sampling,
     SoftMargin,
     Stepped,
-    SxK,
     TrialConfig,
     WarmStart,
 )
@@ -30,19 +30,19 @@ from hpsearch.config import (
 DATA = "photographs"
 WIDTH, PATCHES, SEEDS = 0.25, 400_000, (0, 1, 2)
 STAGES = (
-    SxK(groups=32, views=2),
-    SxK(groups=32, views=4),
-    SxK(groups=64, views=6),
-    SxK(groups=128, views=8),
+    PKSampler(groups=32, views=2),
+    PKSampler(groups=32, views=4),
+    PKSampler(groups=64, views=6),
+    PKSampler(groups=128, views=8),
 )
 """R3's batches of 64, 128, 384 and 1024 patches with 2, 4, 6 and 8 views of a point."""
 POINTS_FIRST = (
-    SxK(groups=32, views=2),
-    SxK(groups=64, views=2),
-    SxK(groups=128, views=2),
-    SxK(groups=256, views=2),
-    SxK(groups=256, views=3),
-    SxK(groups=256, views=4),
+    PKSampler(groups=32, views=2),
+    PKSampler(groups=64, views=2),
+    PKSampler(groups=128, views=2),
+    PKSampler(groups=256, views=2),
+    PKSampler(groups=256, views=3),
+    PKSampler(groups=256, views=4),
 )
 """Also up to 1024 patches, in smaller steps: a third view lifts the loss more than twice as many
 points do."""

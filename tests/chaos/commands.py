@@ -43,16 +43,16 @@ class Command:
         """Until each running trial has reported so often."""
 
         def come() -> bool:
-            assert process.poll() is None, self.said()
+            assert process.poll() is None, self.output()
             there = (self.home / "searches" / "far").exists()
             return there and reported(self.folder, count)
 
         wait_for(come, 200)
 
     def finish(self, process: subprocess.Popen[bytes], code: int = 0) -> None:
-        assert process.wait(timeout=300) == code, self.said()
+        assert process.wait(timeout=300) == code, self.output()
 
-    def said(self) -> str:
+    def output(self) -> str:
         return (self.home / "log").read_text()[-3000:]
 
 
@@ -69,7 +69,7 @@ class Jobs:
     def wait_for(self, name: str, words: str, seconds: float) -> None:
         """Until ``hpsearch status`` of a search says so."""
         deadline = time.monotonic() + seconds
-        while words not in (said := self.run("status", name)).stdout:
-            assert said.returncode == 0, said.stderr
-            assert time.monotonic() < deadline, said.stdout
+        while words not in (output := self.run("status", name)).stdout:
+            assert output.returncode == 0, output.stderr
+            assert time.monotonic() < deadline, output.stdout
             time.sleep(0.5)

@@ -18,8 +18,8 @@ from hpsearch.execution.ray_runtime import start_ray, stop_ray
 
 from ..servers import free_port
 from .commands import Command
-from .cut import NODE, Link
 from .faults import MARKED
+from .network_partition import NODE, Link
 from .searches import joined, wait_for
 
 RAY = str(Path(sys.executable).with_name("ray"))

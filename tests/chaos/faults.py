@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hpsearch.atomic_files import whole
+from hpsearch.atomic_files import atomic_write
 from hpsearch.training.loop import Progress, Report
-from hpsearch.training.trial import CHECKPOINT, DescriptorTask, Trial
+from hpsearch.training.trial import CHECKPOINT_FILE, DescriptorTask, TrainingRun
 
 MARKED = "HPSEARCH_TEST_MARKS"
 """Environment variable: a folder for what faults must remember."""
@@ -61,7 +61,7 @@ KILLED_AT = (100, 250, 400, 600, 750, 900)
 def arm() -> None:
     """Make training steps and checkpoints fail in the trials that ask for it."""
     DescriptorTask.step = _hurt_step(DescriptorTask.step)  # type: ignore[method-assign]
-    Trial.save = _hurt_save(Trial.save)  # type: ignore[method-assign]
+    TrainingRun.save = _hurt_save(TrainingRun.save)  # type: ignore[method-assign]
 
 
 def faulty_space(faults: Sequence[str], *, patches: int = PATCHES) -> str:
@@ -118,10 +118,10 @@ def _eat() -> None:
 
 
 def _hurt_save(save: Callable) -> Callable:
-    def hurt(self: Trial, folder: Path, report: Report | None = None) -> None:
+    def hurt(self: TrainingRun, folder: Path, report: Report | None = None) -> None:
         hurts = self.task.config.seed == SEED["raises while it saves"]
-        if hurts and (folder / CHECKPOINT).exists():
-            with whole(folder / CHECKPOINT) as draft:
+        if hurts and (folder / CHECKPOINT_FILE).exists():
+            with atomic_write(folder / CHECKPOINT_FILE) as draft:
                 draft.write_bytes(b"half a checkpoint")
                 raise RuntimeError("in the middle of a checkpoint")
         save(self, folder, report)

@@ -12,11 +12,11 @@ from ray._raylet import GcsClient
 from ray.core.generated.gcs_pb2 import GcsNodeInfo
 
 from hpsearch.data.patch_store import PatchStore
-from hpsearch.execution.tuner import Session, run_session
+from hpsearch.execution.tuner import SessionResult, run_session
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.run_state import Run
 
-from ..plans import plan
+from ..search_factory import plan
 
 MARKS = [
     pytest.mark.chaos,
@@ -63,7 +63,7 @@ def begin(
 @contextmanager
 def searching(folder: SearchFolder) -> Iterator[None]:
     """The search runs in a thread while the block does harm, and must end by itself."""
-    ended: list[Session] = []
+    ended: list[SessionResult] = []
     search = threading.Thread(target=lambda: ended.append(run_session(folder)))
     search.start()
     yield

@@ -31,7 +31,7 @@ def cluster(address: str) -> dict[str, Any]:
         "idle_timeout_minutes": 0.2,
         "provider": {
             "type": "external",
-            "module": "tests.chaos.come_and_go.ComeAndGo",
+            "module": "tests.chaos.fake_autoscaler.ComeAndGo",
             "gcs_address": address,
             "launch_multiple": True,
             "use_node_id_as_ip": True,

@@ -11,18 +11,18 @@ import pytest
 from mlflow import MlflowClient
 
 from hpsearch.data.patch_store import PatchStore
-from hpsearch.execution.optuna_searcher import trial_name
-from hpsearch.execution.resumable_trial import SECONDS
-from hpsearch.reporting.leaderboard import summary
-from hpsearch.search.stopping import ENDED
+from hpsearch.execution.optuna_searcher import format_trial_id
+from hpsearch.execution.resumable_trial import SECONDS_METRIC
+from hpsearch.reporting.leaderboard import summarize
+from hpsearch.search.stopping import FINISH_ORDER_ATTR
 from hpsearch.search.study import open_study
 from hpsearch.search.workspace import SearchFolder
 
-from ..clocks import make_clock
+from ..fake_clock import make_clock
 from .commands import Command
 from .conftest import Note
+from .invariants import assert_mlflow_agrees, assert_whole
 from .searches import MARKS, space_of, trials
-from .wholeness import assert_mlflow_agrees, assert_whole
 
 pytestmark = [*MARKS, pytest.mark.timeout(400)]
 HOUR = 3_600
@@ -49,7 +49,7 @@ def test_a_clock_that_is_set_forth_and_back_changes_nothing(
     command.finish(search)
     took = time.time() - began
 
-    events = command.folder.ledger.events()
+    events = command.folder.event_log.events()
     times = [event["time"] for event in events]
     assert times == sorted(times)
     assert began <= times[0] <= times[-1] <= began + took
@@ -63,16 +63,16 @@ def test_a_clock_that_is_set_forth_and_back_changes_nothing(
         patches=0, seconds=max(went_on),
     )  # fmt: skip
     for run in trials(command.folder):
-        spent = [0.0, *(report["metrics"][SECONDS] for report in run.reports)]
+        spent = [0.0, *(report["metrics"][SECONDS_METRIC] for report in run.reports)]
         assert all(0 < after - before < took for before, after in pairwise(spent))
         assert run.retries == 0
-    totals = summary(command.folder.runs(), budget=6_400)
+    totals = summarize(command.folder.runs(), budget=6_400)
     assert 0 < totals.seconds < took
     assert 0 < totals.trial_seconds < 2 * took
     assert_ends_in_order(command.folder)
-    said = (command.home / "log").read_text()
-    assert "limit" not in said
-    left = [float(number) * (60 if unit == "min" else 1) for number, unit in LEFT.findall(said)]
+    output = (command.home / "log").read_text()
+    assert "limit" not in output
+    left = [float(number) * (60 if unit == "min" else 1) for number, unit in LEFT.findall(output)]
     assert left
     assert all(0 <= seconds < LIMIT for seconds in left)
     assert_runs_last(command)
@@ -89,12 +89,12 @@ def whose_clock_is(library: Path) -> Iterator[str]:
 
 def assert_ends_in_order(folder: SearchFolder) -> None:
     """By the study, whose own times were turned round, as by the ledger."""
-    told = open_study(folder.path, search=folder.search()).get_trials()
-    times = [(trial.datetime_start, trial.datetime_complete) for trial in told]
+    output = open_study(folder.path, search=folder.search()).get_trials()
+    times = [(trial.datetime_start, trial.datetime_complete) for trial in output]
     assert any(start and end and end < start for start, end in times), "the clock was set"
-    told.sort(key=lambda trial: trial.user_attrs[ENDED])
-    ends = [event["trial"] for event in folder.ledger.events() if event["event"] == "end"]
-    assert [trial_name(trial.number) for trial in told] == ends[: len(told)]
+    output.sort(key=lambda trial: trial.user_attrs[FINISH_ORDER_ATTR])
+    ends = [event["trial"] for event in folder.event_log.events() if event["event"] == "end"]
+    assert [format_trial_id(trial.number) for trial in output] == ends[: len(output)]
 
 
 def assert_runs_last(command: Command) -> None:

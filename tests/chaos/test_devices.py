@@ -12,7 +12,7 @@ from hpsearch.data.patch_store import PatchStore
 from hpsearch.execution import ray_runtime, tuner
 from hpsearch.search.resources import Resources
 
-from ..plans import plan
+from ..search_factory import plan
 from .searches import MARKS
 
 pytestmark = [*MARKS, pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -55,8 +55,8 @@ def shown(folder: Path) -> Any:
         seen = {name: os.environ.get(name) for name in names}
         began = time.time()
         time.sleep(SECONDS)
-        said = {**seen, "kind": config["place"]["kind"], "began": began, "ended": time.time()}
-        (folder / f"{config['id']}.json").write_text(json.dumps(said))
+        output = {**seen, "kind": config["place"]["kind"], "began": began, "ended": time.time()}
+        (folder / f"{config['id']}.json").write_text(json.dumps(output))
         result = {"collapsed": False, "status": "completed", "reason": "", "metrics": {}}
         tune.report({"seen": 200, "objective": 0.5, **result})
 

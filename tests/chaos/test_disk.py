@@ -13,18 +13,18 @@ from hpsearch.execution.ray_runtime import start_ray, stop_ray
 from hpsearch.execution.tuner import run_session
 from hpsearch.search.stopping import Limits
 from hpsearch.search.workspace import Workspace
-from hpsearch.training.trial import CHECKPOINT
+from hpsearch.training.trial import CHECKPOINT_FILE
 
-from ..plans import plan
 from ..processes import environment
+from ..search_factory import plan
 from .conftest import can_blind
-from .searches import MARKS, seen, space_of, trials
-from .wholeness import (
+from .invariants import (
     assert_mlflow_agrees,
     assert_whole,
     first_report_after,
     patches_since_report,
 )
+from .searches import MARKS, seen, space_of, trials
 
 pytestmark = [*MARKS, pytest.mark.timeout(900)]
 PATCHES = 4_800
@@ -32,12 +32,12 @@ REPORTS = [600 * i for i in range(1, 9)]
 LONG = 19_200
 """Patches that take long enough for a trial to hear at half of them that it is to leave."""
 DENOISED = """
-from hpsearch.config import (Adam, Denoised, DenoiserTrial, L2Net, RandomTriplets, ShallowUNet,
+from hpsearch.config import (Adam, Denoised, DenoiserTraining, L2Net, RandomTriplets, ShallowUNet,
                              TrialConfig)
 from hpsearch.search.pruners import NoPruner
 from hpsearch.search.search import Search
 
-DENOISER = DenoiserTrial(network=ShallowUNet(width=0.25), patches=256)
+DENOISER = DenoiserTraining(network=ShallowUNet(width=0.25), patches=256)
 
 def suggest(trial):
     return TrialConfig(input=Denoised(denoiser=DENOISER), descriptor=L2Net(width=0.125),
@@ -82,12 +82,12 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(
     )  # fmt: skip
     errors = (watched / "err1").read_text()
     assert (watched / "code1").read_text().strip() == "2", errors
-    said = [line for line in errors.splitlines() if line.startswith("error: ")]
-    assert len(said) == 1, errors
+    output = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert len(output) == 1, errors
     assert "Traceback" not in errors
-    assert f"the disk that holds {home}" in said[0]
-    assert "is full, so search 'full' has stopped" in said[0]
-    assert "hpsearch resume full" in said[0]
+    assert f"the disk that holds {home}" in output[0]
+    assert "is full, so search 'full' has stopped" in output[0]
+    assert "hpsearch resume full" in output[0]
     assert ".part\n" not in (watched / "files").read_text()
     assert (watched / "code2").read_text().strip() == "0", (watched / "err2").read_text()
     folder = Workspace(watched / "home").open("full")
@@ -117,7 +117,7 @@ def test_damaged_checkpoints_and_artifacts_are_made_again(
     before = {run.id: run.seen for run in folder.runs()}
     assert len(before) == 2
     assert max(before.values()) < LONG
-    truncated, flipped = (folder.trials / name / CHECKPOINT for name in sorted(before))
+    truncated, flipped = (folder.trials / name / CHECKPOINT_FILE for name in sorted(before))
     truncated.write_bytes(truncated.read_bytes()[:-1_000])
     flip(flipped)
     artifacts = sorted((tmp_path / "artifacts").iterdir())
@@ -126,13 +126,15 @@ def test_damaged_checkpoints_and_artifacts_are_made_again(
     for path in artifacts:
         flip(path)
     now = time.time()
-    session = run_session(folder.changed(limits=Limits()))
+    session = run_session(folder.with_record(limits=Limits()))
     assert session.exhausted
     assert [seen(run) for run in folder.runs()] == [[2_400 * i for i in range(1, 9)]] * 2
-    told = [(e["trial"], e["reason"]) for e in folder.ledger.events() if e["event"] == "anew"]
-    assert sorted(told) == [(name, "its checkpoint was damaged") for name in sorted(before)]
-    assert [run.again for run in trials(folder)] == [before[name] for name in sorted(before)]
-    folder.publisher().sync()
+    output = [(e["trial"], e["reason"]) for e in folder.event_log.events() if e["event"] == "anew"]
+    assert sorted(output) == [(name, "its checkpoint was damaged") for name in sorted(before)]
+    assert [run.retrained_patches for run in trials(folder)] == [
+        before[name] for name in sorted(before)
+    ]
+    folder.mlflow_sync().sync()
     assert_mlflow_agrees(folder, folder.tracking().uri)
     assert {path: path.read_bytes() for path in whole} == whole, "the same bits again"
     assert_whole(

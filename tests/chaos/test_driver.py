@@ -9,20 +9,20 @@ from mlflow import MlflowClient
 
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.search.workspace import SearchFolder
-from hpsearch.tracking.mlflow_tags import KIND, STATUS
-from hpsearch.training.trial import CHECKPOINT
+from hpsearch.tracking.mlflow_tags import RUN_KIND, STATUS_TAG
+from hpsearch.training.trial import CHECKPOINT_FILE
 
 from ..servers import free_port
 from .commands import Command
 from .conftest import Fleet, Note
-from .searches import MARKS, space_of, trials, wait_for
-from .wholeness import (
+from .invariants import (
     assert_mlflow_agrees,
     assert_whole,
     first_report_after,
     patches_since_report,
     saved,
 )
+from .searches import MARKS, space_of, trials, wait_for
 
 pytestmark = [*MARKS, pytest.mark.timeout(900)]
 
@@ -33,14 +33,15 @@ def states(command: Command) -> list[tuple[str, str]]:
     experiment = client.get_experiment_by_name("hpsearch")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
-    kept = [run for run in runs if run.data.tags[KIND] in ("search", "trial")]
-    kept.sort(key=lambda run: run.data.tags[KIND])
-    return [(run.info.status, run.data.tags[STATUS]) for run in kept]
+    kept = [run for run in runs if run.data.tags[RUN_KIND] in ("search", "trial")]
+    kept.sort(key=lambda run: run.data.tags[RUN_KIND])
+    return [(run.info.status, run.data.tags[STATUS_TAG]) for run in kept]
 
 
 def checkpoints(command: Command) -> list[bytes]:
     return [
-        (command.folder.trials / r.id / CHECKPOINT).read_bytes() for r in trials(command.folder)
+        (command.folder.trials / r.id / CHECKPOINT_FILE).read_bytes()
+        for r in trials(command.folder)
     ]
 
 
@@ -50,7 +51,7 @@ def saved_further(folder: SearchFolder) -> bool:
     return bool(cut) and all(saved(folder, run.id) > run.seen for run in cut)
 
 
-def test_a_driver_that_is_told_to_end_and_one_that_is_killed(
+def test_a_driver_that_is_asked_to_end_and_one_that_is_killed(
     fleet: Fleet, command: Command, tiny: PatchStore, note: Note
 ) -> None:
     """SIGTERM is what Kubernetes sends first, and ``ray job stop``; SIGKILL is what follows."""
@@ -58,12 +59,12 @@ def test_a_driver_that_is_told_to_end_and_one_that_is_killed(
     fleet.start(first=1, second=1)
     driver = command.search(space, tiny.path, fleet.address)
     command.wait_for_reports(2, driver)
-    told = time.time()
+    output = time.time()
     driver.send_signal(signal.SIGTERM)
     command.finish(driver, 130)
-    assert time.time() - told < 30, "Kubernetes waits so long"
+    assert time.time() - output < 30, "Kubernetes waits so long"
     assert saved_further(command.folder), "at the step that they were at"
-    assert "hpsearch resume far" in command.said()
+    assert "hpsearch resume far" in command.output()
     assert set(states(command)) == {("KILLED", "interrupted")}
     began = time.time()
     driver = command.begin("resume", "far")
@@ -104,7 +105,7 @@ def test_a_head_that_is_killed_ends_the_driver_and_a_new_one_goes_on(
     command.finish(driver, 130)
     ended = time.time() - killed
     assert ended < 60
-    assert "hpsearch resume far" in command.said()
+    assert "hpsearch resume far" in command.output()
     assert set(states(command)) == {("KILLED", "interrupted")}
     fleet.kill("first")
     fleet.port = free_port()  # another machine than the first

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.data.builtin_sets import embedded_store
-from hpsearch.promotion.final_evaluation import SCORES
+from hpsearch.data.builtin_sets import open_builtin
+from hpsearch.promotion.final_evaluation import SCORES_FILE
 from hpsearch.search.workspace import Workspace
 
 from ..processes import run
@@ -57,7 +57,7 @@ SEARCH = FULL.with_changes(
 @pytest.fixture(scope="module")
 def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
     kept = os.environ.get("HPSEARCH_TEST_DATA")
-    return embedded_store("mini", Path(kept) if kept else tmp_path_factory.mktemp("mini"))
+    return open_builtin("mini", Path(kept) if kept else tmp_path_factory.mktemp("mini"))
 
 
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
@@ -76,7 +76,7 @@ def test_a_space_runs_to_its_end(path: Path, tmp_path: Path, mini: Path) -> None
     assert not failed, done.stdout + done.stderr
     if any(trial.status == "completed" for trial in ended):
         assert done.returncode == 0, done.stdout + done.stderr
-        assert (folder.path / SCORES).is_file()
+        assert (folder.path / SCORES_FILE).is_file()
     else:  # all collapsed: it says so
         assert done.returncode == 2
         assert "no trial completed" in done.stderr

@@ -13,8 +13,8 @@ from hpsearch.data.patch_store import PatchStore
 from .commands import Command
 from .conftest import Fleet, Note
 from .faults import PATCHES, SEED, assert_freed, faulty_space, hung
+from .invariants import assert_mlflow_agrees, first_report_after, lost_points, patches_since_report
 from .searches import MARKS, seen, trials, wait_for
-from .wholeness import assert_mlflow_agrees, first_report_after, lost_points, patches_since_report
 
 pytestmark = [*MARKS, pytest.mark.timeout(400)]
 HANG_AFTER = 40

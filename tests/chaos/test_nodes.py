@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from hpsearch.data.patch_store import PatchStore
-from hpsearch.promotion.final_evaluation import trained
+from hpsearch.promotion.final_evaluation import load_trained
 
 from .conftest import Fleet, Note
-from .cut import HEAD, Link, can_cut, link
+from .invariants import assert_whole, first_report_after, patches_since_report, saved
+from .network_partition import HEAD, Link, can_cut, link
 from .searches import MARKS, begin, joined, searching, seen, wait_for, wait_for_reports
-from .wholeness import assert_whole, first_report_after, patches_since_report, saved
 
 pytestmark = MARKS
 
@@ -36,7 +36,7 @@ def test_a_node_without_the_drivers_disk_trains_and_one_that_dies_loses_no_trial
         fleet.start_worker("second", cpus=2, blind_to=tmp_path)
     for run in folder.runs():
         assert seen(run) == [1_200 * i for i in range(1, 9)], "each report once, none lost"
-        weights = trained(run, folder).task.network.state_dict()
+        weights = load_trained(run, folder).task.network.state_dict()
         assert all(np.isfinite(tensor.numpy()).all() for tensor in weights.values())
     assert_whole(
         "the only node is killed, another one comes; neither sees the driver's disk", note, folder,
@@ -69,7 +69,7 @@ def test_a_node_that_is_cut_off_for_a_minute_and_comes_back_doubles_nothing(
         again = patches_since_report(folder, cut)
         fleet.start_worker("near", cpus=2)
         wait_for(lambda: time.time() > cut + 60)
-        cable.mend()
+        cable.restore()
     time.sleep(10)  # for whatever the other may still have to say
     assert [saved(folder, run.id) for run in folder.runs()] == [12_000, 12_000]
     for run in folder.runs():

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from hpsearch.data.patch_store import PatchStore
-from hpsearch.execution.preemption_agent import workers
+from hpsearch.execution.preemption_agent import local_raylets
 
-from ..clouds import metadata
+from ..fake_metadata_server import metadata
 from .conftest import QUIET, RAY, Fleet, Note
+from .invariants import assert_whole, first_report_after, patches_since_report, saved
 from .searches import MARKS, begin, searching, trials, wait_for, wait_for_reports
-from .wholeness import assert_whole, first_report_after, patches_since_report, saved
 
 pytestmark = [*MARKS, pytest.mark.timeout(400)]
 
@@ -30,17 +30,17 @@ Notice = Callable[[Fleet, str], AbstractContextManager[Callable[[], object]]]
 
 
 @contextmanager
-def told_by_hand(fleet: Fleet, folder: str) -> Iterator[Callable[[], object]]:
+def notified_manually(fleet: Fleet, folder: str) -> Iterator[Callable[[], object]]:
     """As the autoscaler, or a person, tells the head."""
-    (worker,) = workers(folder)
-    words = ["--address", fleet.address, "--node-id", worker.node, "--reason-message", "spot"]
+    (worker,) = local_raylets(folder)
+    words = ["--address", fleet.address, "--node-id", worker.node_id, "--reason-message", "spot"]
     words += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--deadline-remaining-seconds", "30"]
     command = [RAY, "drain-node", *words]
     yield lambda: subprocess.run(command, check=True, capture_output=True, timeout=60)
 
 
 @contextmanager
-def told_by_ec2(fleet: Fleet, folder: str) -> Iterator[Callable[[], object]]:
+def notified_by_ec2(fleet: Fleet, folder: str) -> Iterator[Callable[[], object]]:
     """As a spot instance hears of it; beside its worker runs what asks."""
     with metadata() as server:
         words = ["aws", "--metadata", server.url, "--temp-dir", folder]
@@ -57,7 +57,7 @@ def told_by_ec2(fleet: Fleet, folder: str) -> Iterator[Callable[[], object]]:
 
 
 @contextmanager
-def told_to_end(fleet: Fleet, folder: str) -> Iterator[Callable[[], object]]:
+def asked_to_end(fleet: Fleet, folder: str) -> Iterator[Callable[[], object]]:
     """As Kubernetes ends a pod, and worker.sh a worker at Ctrl-C."""
     yield lambda: os.kill(fleet.nodes["first"].pid, signal.SIGTERM)
 
@@ -65,9 +65,9 @@ def told_to_end(fleet: Fleet, folder: str) -> Iterator[Callable[[], object]]:
 @pytest.mark.parametrize(
     ("notice", "how"),
     [
-        (told_by_hand, "after `ray drain-node`"),
-        (told_by_ec2, "after EC2's notice"),
-        (told_to_end, "by SIGTERM to `ray start`"),
+        (notified_manually, "after `ray drain-node`"),
+        (notified_by_ec2, "after EC2's notice"),
+        (asked_to_end, "by SIGTERM to `ray start`"),
     ],
 )
 def test_a_machine_that_is_taken_away_after_notice_costs_no_patch(
@@ -83,19 +83,19 @@ def test_a_machine_that_is_taken_away_after_notice_costs_no_patch(
         fleet.wait_for(cpus=4)
         with notice(fleet, place) as give:
             wait_for_reports(folder, 1)
-            told = time.time()
+            output = time.time()
             give()
             wait_for(lambda: all(saved(folder, run.id) % EVERY for run in trials(folder)))
             left = time.time()
             between = [saved(folder, run.id) - run.seen for run in trials(folder)]
-            wait_for(lambda: not workers(place), 30)
+            wait_for(lambda: not local_raylets(place), 30)
         fleet.kill("first")
         wait_for(lambda: all(run.retries == 1 for run in trials(folder)))
     assert all(0 < patches < EVERY for patches in between), "saved on notice, not at a report"
-    assert left - told < 30, "and in time"
+    assert left - output < 30, "and in time"
     assert_whole(
-        f"a machine is taken away {how}: saved after {left - told:.1f} s", note, folder,
-        patches=0, seconds=first_report_after(folder, told),
+        f"a machine is taken away {how}: saved after {left - output:.1f} s", note, folder,
+        patches=0, seconds=first_report_after(folder, output),
     )  # fmt: skip
 
 

@@ -10,8 +10,8 @@ from hpsearch.data.patch_store import PatchStore
 from ..tracking.outages import Server
 from .commands import Command
 from .conftest import Fleet, Note
+from .invariants import assert_mlflow_agrees, assert_whole
 from .searches import MARKS, space_of, trials
-from .wholeness import assert_mlflow_agrees, assert_whole
 
 pytestmark = [*MARKS, pytest.mark.timeout(600)]
 
@@ -37,7 +37,7 @@ def test_a_search_does_not_wait_for_a_tracking_server_that_is_killed_and_comes_b
         meanwhile = [time for time in times if time > killed]
         server.start()
         command.finish(driver)
-        if "MLflow has not had everything" in command.said():  # it was up only after the end
+        if "MLflow has not had everything" in command.output():  # it was up only after the end
             command.finish(command.begin("sync", "far"))
         count = assert_mlflow_agrees(command.folder, server.database)
     finally:

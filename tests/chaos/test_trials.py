@@ -16,14 +16,14 @@ from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.event_log import Event
 from hpsearch.tracking.run_state import Run
 
-from ..plans import plan
+from ..search_factory import plan
 from .faults import KILLED_AT, PATCHES, SEED, assert_freed, faulty_space, hung
+from .invariants import assert_mlflow_agrees, lost_points, patches_since_report
 from .searches import MARKS, seen
-from .wholeness import assert_mlflow_agrees, lost_points, patches_since_report
 
 pytestmark = [*MARKS, pytest.mark.timeout(900)]
 HANG_AFTER = 60.0
-ROOM = 4 << 30
+MEMORY_LIMIT_BYTES = 4 << 30
 """Bytes that trials may take before Ray finds that the machine has no memory left."""
 REPORTS = [1_020 * i for i in range(1, 7)]
 ENDS = {
@@ -74,7 +74,7 @@ def test_each_fault_ends_as_it_should_and_the_search_goes_on(
     assert runs["kills itself at one step"].retries == 5
     assert [runs[n].retries for n in ENDS if "rais" in n or "much" in n or "hang" in n] == [0] * 6
     assert not list(tmp_path.rglob("*.part"))
-    folder.publisher().sync()
+    folder.mlflow_sync().sync()
     assert_mlflow_agrees(folder, folder.tracking().uri)
     study = open_study(folder.path, search=folder.search())
     for trial, run in zip(study.get_trials(), folder.runs(), strict=True):
@@ -85,7 +85,7 @@ def test_each_fault_ends_as_it_should_and_the_search_goes_on(
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="needs Linux")
-def test_a_trial_that_eats_all_memory_fails_and_the_one_beside_it_does_not(
+def test_a_trial_that_eats_all_memory_fails_and_its_neighbor_does_not(
     marks: Path, tiny: PatchStore, tmp_path: Path, note
 ) -> None:
     """Ray kills whoever came last; who is to blame shows when one is killed alone."""
@@ -93,14 +93,14 @@ def test_a_trial_that_eats_all_memory_fails_and_the_one_beside_it_does_not(
     total, free = memory("MemTotal"), memory("MemAvailable")
     if free < 10 << 30:
         pytest.skip("needs 10 GB of free memory")
-    room = (total - free + ROOM) / total
-    start_armed(memory_usage_threshold=room, memory_monitor_refresh_ms=100)
+    memory_limit = (total - free + MEMORY_LIMIT_BYTES) / total
+    start_armed(memory_usage_threshold=memory_limit, memory_monitor_refresh_ms=100)
     assert run_session(folder).exhausted
     eater, healthy = one(folder, "eats all memory"), one(folder, "none")
     assert eater.status == "failed"
     assert eater.reason.startswith("the machine ran out of memory, so Ray killed its worker; lower")
     assert (healthy.status, seen(healthy)) == ("completed", [204, 402, 600, 804, 1002, 1200])
-    crashed = [e["time"] for e in folder.ledger.events() if e["event"] == "crash"]
+    crashed = [e["time"] for e in folder.event_log.events() if e["event"] == "crash"]
     again = sum(patches_since_report(folder, moment) for moment in crashed)
     note_run(note, "beside one that eats all memory", folder, healthy, again=again)
 
@@ -118,7 +118,7 @@ def note_run(note, name: str, folder: SearchFolder, run: Run, *, again: int) -> 
     """What a fault cost; a trial that should fail is not lost."""
     lost = lost_points(folder, run) if run.status == "completed" else 0
     assert lost == 0
-    seconds = max(pauses(folder.ledger.events(), run.id), default=0.0)
+    seconds = max(pauses(folder.event_log.events(), run.id), default=0.0)
     note(f"a trial {name}", trials=0, points=lost, patches=again, seconds=seconds)
 
 

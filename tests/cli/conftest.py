@@ -15,17 +15,17 @@ from hpsearch.config import L2Net
 from hpsearch.config.networks import ShallowUNet
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.models import Pipeline, build_denoiser, build_descriptor
-from hpsearch.models.serialization import Recipe, save_pipeline
+from hpsearch.models.serialization import PipelineSpec, save_pipeline
 from hpsearch.search.workspace import Workspace
-from hpsearch.tracking.model_artifact import FINGERPRINT, Candidate
+from hpsearch.tracking.model_artifact import FINGERPRINT_TAG, ModelArtifact
 from hpsearch.tracking.model_registry import Registry
 from hpsearch.training.devices import choose_device
-from hpsearch.training.validation import judge, judged_part
+from hpsearch.training.validation import build_test_set, evaluate_on_test_set
 
 NETWORK = L2Net(width=0.125, patch_norm=True, unit_norm=True)
 RECIPES = (
-    Recipe(denoiser=ShallowUNet(width=0.125), descriptor=NETWORK),
-    Recipe(denoiser=None, descriptor=NETWORK),
+    PipelineSpec(denoiser=ShallowUNet(width=0.125), descriptor=NETWORK),
+    PipelineSpec(denoiser=None, descriptor=NETWORK),
 )
 
 
@@ -59,26 +59,26 @@ def registered(tiny: PatchStore, tmp_path_factory: pytest.TempPathFactory) -> It
     registry = Registry(tracking=Workspace(home).tracking(), model="patches")
     pipelines = tuple(_pipeline(recipe, seed) for seed, recipe in enumerate(RECIPES))
     client = registry.tracking.client()
-    where = client.create_experiment("e", artifact_location=registry.tracking.artifacts)
-    scores = judge(
-        pipelines[1], judged_part(tiny, tiny.split()), noisy=True, device=choose_device("cpu")
+    where = client.create_experiment("e", artifact_location=registry.tracking.artifact_root)
+    scores = evaluate_on_test_set(
+        pipelines[1], build_test_set(tiny, tiny.split()), noisy=True, device=choose_device("cpu")
     )
     for number, (pipeline, recipe) in enumerate(zip(pipelines, RECIPES, strict=True)):
         folder = home / f"pipeline{number}"
         save_pipeline(pipeline, recipe, folder)
-        candidate = Candidate(
+        candidate = ModelArtifact(
             folder=folder,
             run_id=client.create_run(where).info.run_id,
             search=f"s{number}",
             scores=scores,
             fingerprint=tiny.fingerprint,
             example=np.array(tiny.noisy[:4, 0]),
-            dimensions=128,
+            descriptor_dim=128,
             split=tiny.split().name,
         )
         version = registry.register(candidate)
     other = client.get_model_version("patches", str(version))
-    client.create_model_version("patches", other.source, tags={FINGERPRINT: "f" * 64})
+    client.create_model_version("patches", other.source, tags={FINGERPRINT_TAG: "f" * 64})
     client.set_registered_model_alias("patches", "champion", "1")
     yield Registered(home, pipelines, tiny)
     if before is not None:
@@ -98,7 +98,7 @@ def refused(registered: Registered) -> Callable[..., str]:
     return run
 
 
-def _pipeline(recipe: Recipe, seed: int) -> Pipeline:
+def _pipeline(recipe: PipelineSpec, seed: int) -> Pipeline:
     with torch.random.fork_rng():
         denoiser = None if recipe.denoiser is None else build_denoiser(recipe.denoiser, seed=seed)
         return Pipeline(

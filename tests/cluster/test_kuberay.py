@@ -178,7 +178,7 @@ def test_the_job_cleans_up_and_can_be_tried_again(job_object: dict[str, Any]) ->
     assert yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"]["RAY_JOB_STOP_SIGNAL"] == "SIGINT"
 
 
-def test_a_worker_that_is_told_to_end_has_time_to_leave(
+def test_a_worker_that_is_asked_to_end_has_time_to_leave(
     cluster_object: dict[str, Any], job_object: dict[str, Any]
 ) -> None:
     wait = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"

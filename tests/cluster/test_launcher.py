@@ -14,7 +14,7 @@ from ray._private.accelerators import TPUAcceleratorManager
 from ray._private.accelerators.tpu import get_tpu_cores_per_chip
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from hpsearch.execution.preemption_agent import CLOUDS
+from hpsearch.execution.preemption_agent import PROVIDERS
 
 FILES = ("aws-gpu.yaml", "gcp-tpu.yaml")
 
@@ -96,7 +96,7 @@ def test_each_cloud_is_asked_whether_it_takes_the_worker(documents: dict[str, li
         program = words[words.index("python") :]
         assert program[:4] == ["python", "-m", "hpsearch.execution.preemption_agent", cloud]
         assert find_spec(program[2])
-        assert cloud in CLOUDS
+        assert cloud in PROVIDERS
 
 
 def test_what_asks_outlives_the_shell_and_is_there_once(

@@ -32,7 +32,7 @@ def run_dry(script: Path, *arguments: str, folder: Path, **variables: str) -> li
     return [line.rstrip("\t").split("\t") for line in calls]
 
 
-def test_the_head_listens_on_loopback_unless_told(cluster: Path, tmp_path: Path) -> None:
+def test_the_head_listens_on_loopback_unless_set(cluster: Path, tmp_path: Path) -> None:
     token, start = run_dry(cluster / "local" / "head.sh", folder=tmp_path)
     assert token == ["token", "get-auth-token", "--generate"]
     assert start[:4] == ["token", "start", "--head", "--block"]
@@ -56,11 +56,12 @@ def test_a_worker_needs_its_head(cluster: Path, tmp_path: Path) -> None:
 def test_the_terminal_s_interrupt_ends_a_worker_by_sigterm_and_the_second_at_once(
     cluster: Path, tmp_path: Path
 ) -> None:
-    heard = tmp_path / "heard"
+    signals = tmp_path / "heard"
     stand_in = tmp_path / "ray"
     stand_in.write_text(
-        f"#!/bin/bash\ntrap 'echo TERM >> {heard}' TERM\ntrap 'echo INT >> {heard}; exit 3' INT\n"
-        f"echo started >> {heard}\nwhile :; do sleep 0.05; done\n"
+        f"#!/bin/bash\ntrap 'echo TERM >> {signals}' TERM\ntrap 'echo INT >> {signals}; exit 3' "
+        "INT\n"
+        f"echo started >> {signals}\nwhile :; do sleep 0.05; done\n"
     )
     stand_in.chmod(0o755)
     worker = subprocess.Popen(
@@ -71,7 +72,7 @@ def test_the_terminal_s_interrupt_ends_a_worker_by_sigterm_and_the_second_at_onc
 
     def heard_by(lines: list[str]) -> bool:
         for _ in range(100):
-            if heard.exists() and heard.read_text().split() == lines:
+            if signals.exists() and signals.read_text().split() == lines:
                 return True
             time.sleep(0.05)
         return False

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from hpsearch import config
 from hpsearch.config import TrialConfig
-from hpsearch.config.trial import ACCEPTS, NEEDS_UNIT_NORM
+from hpsearch.config.trial import SAMPLERS_OF_LOSS, UNIT_NORM_LOSSES
 
 
 def values_of(kind, metadata=()):
@@ -72,15 +72,15 @@ def needed(kind):
 
 @st.composite
 def trials(draw):
-    loss = draw(st.sampled_from(sorted(ACCEPTS, key=lambda c: c.__name__)))
+    loss = draw(st.sampled_from(sorted(SAMPLERS_OF_LOSS, key=lambda c: c.__name__)))
     fields = {
         name: draw(values_of(field.annotation, tuple(field.metadata)))
         for name, field in TrialConfig.model_fields.items()
         if name not in ("loss", "sampler")
     }
-    if loss in NEEDS_UNIT_NORM:
+    if loss in UNIT_NORM_LOSSES:
         fields["descriptor"] = fields["descriptor"].model_copy(update={"unit_norm": True})
-    sampler = draw(settings_of(draw(st.sampled_from(ACCEPTS[loss]))))
+    sampler = draw(settings_of(draw(st.sampled_from(SAMPLERS_OF_LOSS[loss]))))
     return TrialConfig(loss=draw(settings_of(loss)), sampler=sampler, **fields)
 
 
@@ -121,11 +121,11 @@ def members(annotated):
 
 
 def test_every_loss_says_which_samplers_it_reads():
-    assert set(ACCEPTS) == members(config.Loss)
-    assert all(set(samplers) <= members(config.Sampling) for samplers in ACCEPTS.values())
+    assert set(SAMPLERS_OF_LOSS) == members(config.Loss)
+    assert all(set(samplers) <= members(config.Sampling) for samplers in SAMPLERS_OF_LOSS.values())
 
 
-UNIONS = (config.Loss, config.Sampler, config.Sampling, config.Margin, config.Optimiser)
+UNIONS = (config.Loss, config.Sampler, config.Sampling, config.Margin, config.Optimizer)
 
 
 @pytest.mark.parametrize("union", [*UNIONS, config.Schedule])
@@ -137,7 +137,7 @@ def test_kinds_are_unique(union):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"loss": {"kind": "batch_hard"}}, "needs a sampler of type SxK"),
+        ({"loss": {"kind": "batch_hard"}}, "needs a sampler of type PKSampler"),
         ({"loss": {"kind": "hardnet"}, "sampler": {"kind": "pairs"}}, "unit_norm"),
         ({"loss": {"kind": "facenet"}}, "unit_norm"),
         (

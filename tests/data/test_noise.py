@@ -4,12 +4,12 @@ import pytest
 from hpsearch.data.arrow_header import NoiseLevels
 from hpsearch.data.noise import add_noise
 
-GREY = np.full((200, 16, 32, 32), 128, np.uint8)
+GRAY = np.full((200, 16, 32, 32), 128, np.uint8)
 
 
 @pytest.fixture(scope="module")
 def residual():
-    return add_noise(GREY, name="i_x", levels=NoiseLevels()).astype(float) - 128
+    return add_noise(GRAY, name="i_x", levels=NoiseLevels()).astype(float) - 128
 
 
 def test_deviation_by_level(residual):
@@ -22,18 +22,18 @@ def test_deviation_by_level(residual):
 
 def test_noise_is_white_and_gaussian(residual):
     hard = residual[:, 6]
-    neighbours = (hard[:, :, 1:] * hard[:, :, :-1]).mean() / hard.var()
-    assert abs(neighbours) < 0.01
+    neighbors = (hard[:, :, 1:] * hard[:, :, :-1]).mean() / hard.var()
+    assert abs(neighbors) < 0.01
     kurtosis = (hard**4).mean() / hard.var() ** 2
     assert abs(kurtosis - 3) < 0.05
     assert abs((np.abs(hard) < 20).mean() - 0.6702) < 0.01  # P(|z| < 0.975): below 19.5
 
 
 def test_noise_depends_on_seed_name_and_view_alone():
-    one = add_noise(GREY[:2], name="i_x", levels=NoiseLevels())
-    np.testing.assert_array_equal(one, add_noise(GREY[:2], name="i_x", levels=NoiseLevels()))
-    assert (one != add_noise(GREY[:2], name="i_y", levels=NoiseLevels())).mean() > 0.9
-    assert (one != add_noise(GREY[:2], name="i_x", levels=NoiseLevels(), seed=1)).mean() > 0.9
+    one = add_noise(GRAY[:2], name="i_x", levels=NoiseLevels())
+    np.testing.assert_array_equal(one, add_noise(GRAY[:2], name="i_x", levels=NoiseLevels()))
+    assert (one != add_noise(GRAY[:2], name="i_y", levels=NoiseLevels())).mean() > 0.9
+    assert (one != add_noise(GRAY[:2], name="i_x", levels=NoiseLevels(), seed=1)).mean() > 0.9
     assert (one[:, 1] != one[:, 2]).mean() > 0.9
 
 
@@ -47,4 +47,4 @@ def test_noise_is_clipped_to_the_range_and_leaves_the_clean_patches():
 
 def test_no_noise_is_no_change():
     none = NoiseLevels(easy=0, hard=0, tough=0)
-    np.testing.assert_array_equal(add_noise(GREY[:1], name="x", levels=none), GREY[:1])
+    np.testing.assert_array_equal(add_noise(GRAY[:1], name="x", levels=none), GRAY[:1])

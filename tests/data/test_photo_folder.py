@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from hpsearch.data.builtin_sets import photograph
-from hpsearch.data.photo_folder import import_photos, load_grey
+from hpsearch.data.photo_folder import import_photos, load_gray
 from hpsearch.data.photo_synthesis import PhotoSettings
 from hpsearch.errors import UserError
 
@@ -31,7 +31,7 @@ def test_pictures_become_sequences_in_alphabetical_order(folder, tmp_path):
     made = import_photos(
         folder, tmp_path / "s.arrow", settings=FEW, progress=lambda *a: calls.append(a)
     )
-    assert made.left_out == {}
+    assert made.skipped == {}
     assert made.store.names == ("i_a", "v_b", "i_c")
     assert max(made.store.counts) == 24
     assert calls == [(1, 3, "i_a"), (2, 3, "v_b"), (3, 3, "i_c")]
@@ -47,7 +47,7 @@ def test_what_cannot_be_used_is_left_out_with_its_reason(folder, tmp_path, pictu
     picture.save(folder / "z_again.png")
     made = import_photos(folder, tmp_path / "s.arrow", settings=FEW, workers=1)
     assert len(made.store.names) == 3
-    reasons = {file.rpartition("/")[2]: why for file, why in made.left_out.items()}
+    reasons = {file.rpartition("/")[2]: why for file, why in made.skipped.items()}
     assert sorted(reasons) == ["broken.jpg", "flat.png", "small.png", "text.png", "z_again.png"]
     assert reasons["broken.jpg"].startswith("cannot be decoded")
     assert reasons["text.png"].startswith("cannot be decoded")
@@ -62,16 +62,16 @@ def test_a_camera_that_was_held_sideways_gives_the_same_pixels(tmp_path, picture
     picture.save(tmp_path / "upright.png")
     picture.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "sideways.png", exif=exif)
     np.testing.assert_array_equal(
-        load_grey(tmp_path / "sideways.png"), load_grey(tmp_path / "upright.png")
+        load_gray(tmp_path / "sideways.png"), load_gray(tmp_path / "upright.png")
     )
 
 
 def test_large_and_deep_pictures_are_brought_to_size_and_range(tmp_path):
     ramp = np.tile(np.linspace(0, 65535, 2600).astype(np.uint16), (1500, 1))
     Image.fromarray(ramp).save(tmp_path / "deep.png")
-    grey = load_grey(tmp_path / "deep.png")
-    assert max(grey.shape) == 1024
-    assert (grey[0, 0], grey[0, -1]) == (0, 255)
+    gray = load_gray(tmp_path / "deep.png")
+    assert max(gray.shape) == 1024
+    assert (gray[0, 0], gray[0, -1]) == (0, 255)
 
 
 def test_two_files_of_one_name_stay_two_sequences(tmp_path, picture):

@@ -5,7 +5,14 @@ from PIL import Image
 from hpsearch.data.arrow_header import NoiseLevels, StoreMeta
 from hpsearch.data.arrow_writer import SequencePatches
 from hpsearch.data.patch_store import write_store
-from hpsearch.data.preview import GAP, LEFT, TOP, contact_sheet, describe, save_contact_sheet
+from hpsearch.data.preview import (
+    GAP_PIXELS,
+    LEFT_PIXELS,
+    TOP_PIXELS,
+    contact_sheet,
+    save_contact_sheet,
+    store_facts,
+)
 from hpsearch.errors import UserError
 
 
@@ -22,8 +29,8 @@ def store(tmp_path_factory):
 
 def test_a_sheet_shows_each_view_clean_above_noisy(store):
     sheet = np.asarray(contact_sheet(store, rows=4))
-    assert sheet.shape == (TOP + 4 * (128 + GAP), LEFT + 16 * 64)
-    first = sheet[TOP : TOP + 128 : 2, LEFT::2]  # zoom 2
+    assert sheet.shape == (TOP_PIXELS + 4 * (128 + GAP_PIXELS), LEFT_PIXELS + 16 * 64)
+    first = sheet[TOP_PIXELS : TOP_PIXELS + 128 : 2, LEFT_PIXELS::2]  # zoom 2
     clean, noisy = first[:32], first[32:]
     tiles = [clean[:, 32 * v : 32 * v + 32] for v in range(16)]
     (point,) = np.nonzero((store.clean == tiles).all((1, 2, 3)))[0]
@@ -31,7 +38,7 @@ def test_a_sheet_shows_each_view_clean_above_noisy(store):
 
 
 def test_a_sheet_has_no_more_rows_than_there_are_points(store):
-    assert contact_sheet(store, rows=100).height == TOP + 6 * (128 + GAP)
+    assert contact_sheet(store, rows=100).height == TOP_PIXELS + 6 * (128 + GAP_PIXELS)
 
 
 def test_a_sheet_is_saved_as_png(store, tmp_path):
@@ -43,7 +50,7 @@ def test_a_sheet_is_saved_as_png(store, tmp_path):
 
 
 def test_the_facts(store):
-    facts = describe(store)
+    facts = store_facts(store)
     assert facts["sequences"] == "3 (2 i_, 1 v_)"
     assert facts["points"] == "6 (1 to 3 a sequence)"
     assert facts["patches"] == "96 of 32×32, clean and noisy"

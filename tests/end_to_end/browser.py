@@ -45,8 +45,8 @@ class Page:
 
     def value(self, expression: str) -> Any:
         """What a JavaScript expression gives."""
-        said = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
-        return said["result"].get("value")
+        output = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        return output["result"].get("value")
 
     def text(self) -> str:
         return self.value("document.body.innerText")
@@ -65,10 +65,10 @@ class Page:
         ):
             await socket.send_json({"id": number, "method": method, "params": params})
             while True:
-                said = await socket.receive_json(timeout=60)
-                if said.get("id") == number:
-                    assert "error" not in said, said
-                    return said["result"]
+                output = await socket.receive_json(timeout=60)
+                if output.get("id") == number:
+                    assert "error" not in output, output
+                    return output["result"]
 
 
 @contextmanager
@@ -86,12 +86,12 @@ def browser(folder: Path) -> Iterator[Page]:
         process.wait(timeout=20)
 
 
-async def _first_page(says: Path) -> str:
+async def _first_page(expected: Path) -> str:
     """The address of the page's protocol, once the browser has written its port down."""
     until = time.monotonic() + 60
     while time.monotonic() < until:
-        if says.is_file() and says.read_text().strip():
-            port = says.read_text().split()[0]
+        if expected.is_file() and expected.read_text().strip():
+            port = expected.read_text().split()[0]
             async with (
                 aiohttp.ClientSession() as session,
                 session.get(f"http://127.0.0.1:{port}/json/list") as answer,

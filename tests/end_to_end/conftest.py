@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpsearch.data.patch_store import PatchStore
-from hpsearch.tracking.event_log import Ledger
+from hpsearch.tracking.event_log import EventLog
 from hpsearch.tracking.run_state import Run, runs_from
 
 from ..processes import begin, run
@@ -28,11 +28,11 @@ class Home:
     def begin(self, *words: object, log: Path) -> subprocess.Popen[bytes]:
         return begin(*words, log=log, HPSEARCH_HOME=str(self.path))
 
-    def ledger(self, name: str) -> Ledger:
-        return Ledger(self.path / "searches" / name / "ledger.jsonl")
+    def event_log(self, name: str) -> EventLog:
+        return EventLog(self.path / "searches" / name / "ledger.jsonl")
 
     def runs(self, name: str) -> list[Run]:
-        return runs_from(self.ledger(name).events())
+        return runs_from(self.event_log(name).events())
 
 
 @pytest.fixture(scope="session")

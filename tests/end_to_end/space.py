@@ -7,18 +7,18 @@ from hpsearch.config import (
     Adam,
     BatchHard,
     Denoised,
-    DenoiserTrial,
+    DenoiserTraining,
     L2Net,
+    PKSampler,
     RandomTriplets,
     ShallowUNet,
-    SxK,
     TrialConfig,
 )
 from hpsearch.search.search import Search
 
 BUDGET = 1_920
 SMALL = L2Net(width=0.125, dropout=0.1, patch_norm=True)
-DENOISER = DenoiserTrial(network=ShallowUNet(width=0.25), patches=256)
+DENOISER = DenoiserTraining(network=ShallowUNet(width=0.25), patches=256)
 
 
 def suggest(trial: optuna.Trial) -> TrialConfig:
@@ -27,7 +27,7 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
         return TrialConfig(
             descriptor=SMALL,
             loss=BatchHard(),
-            sampler=SxK(groups=8, views=4),
+            sampler=PKSampler(groups=8, views=4),
             optimiser=SGD(lr=0.9, weight_decay=1.0),
             patches=BUDGET,
         )
@@ -43,7 +43,7 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
     return TrialConfig(
         descriptor=SMALL,
         loss=BatchHard(),
-        sampler=SxK(groups=8, views=4),
+        sampler=PKSampler(groups=8, views=4),
         optimiser=Adam(lr=lr),
         patches=BUDGET,
     )

@@ -9,10 +9,10 @@ import pytest
 
 from hpsearch.config import L2Net, ShallowUNet
 from hpsearch.data.patch_store import PatchStore
-from hpsearch.evaluation import OFFICIAL, Scores, make_tasks, write_tasks
+from hpsearch.evaluation import OFFICIAL_SIZES, Scores, sample_tasks, write_tasks
 from hpsearch.evaluation.descriptor_io import write_descriptors
 from hpsearch.models import Pipeline, build_denoiser, build_descriptor, describe
-from hpsearch.models.serialization import Recipe, save_pipeline
+from hpsearch.models.serialization import PipelineSpec, save_pipeline
 from hpsearch.promotion.final_evaluation import train_baseline
 from hpsearch.search.workspace import SearchRecord, Workspace
 
@@ -20,7 +20,7 @@ from .conftest import SPACE, Home
 
 pytestmark = pytest.mark.slow
 
-RECIPE = Recipe(denoiser=ShallowUNet(width=0.25), descriptor=L2Net(width=0.125))
+RECIPE = PipelineSpec(denoiser=ShallowUNet(width=0.25), descriptor=L2Net(width=0.125))
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,8 @@ def lists(tiny: PatchStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Lists of the test part in the official format."""
     folder, split = tmp_path_factory.mktemp("lists"), tiny.split()
     test = tiny.part(split, "test")
-    sizes = OFFICIAL.within(len(test))
-    tasks = make_tasks(test.names, test.counts, sizes=sizes, seed=5)
+    sizes = OFFICIAL_SIZES.clamped(len(test))
+    tasks = sample_tasks(test.names, test.counts, sizes=sizes, seed=5)
     keep = slice(0, 500)
     write_tasks(
         type(tasks)(
@@ -100,20 +100,20 @@ def test_inputs_side_by_side_against_a_run_with_everything_kept(
     home: Home, model: Path, run: str, pipeline: Pipeline, tiny: PatchStore, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    said = printed(
+    output = printed(
         home, model, "--against", run, "--input", "both", "--data", home.store, "--out", out
     )
     found = rows(out)
     ways = ["denoised", "noisy", "clean, denoised", "clean"]
     assert list(found) == [f"{model}, {way}" for way in ways] + [f"{run}, noisy", f"{run}, clean"]
     assert len({scores.mean for scores in found.values()}) == 6
-    assert "retrieval, over pools" in said
+    assert "retrieval, over pools" in output
     kept = json.loads((out / "scores.json").read_text())["comparisons"]
     for given, way in (("noisy", "denoised"), ("clean", "clean, denoised")):
         difference = kept[f"{model} less {run}, {given} patches"]["mAP"]["difference"]
         ours, theirs = found[f"{model}, {way}"], found[f"{run}, {given}"]
         assert difference == pytest.approx(ours.mean - theirs.mean)
-        assert f"{difference:+.4f}" in said
+        assert f"{difference:+.4f}" in output
     for name in ("precision_recall", "matching_by_sequence", "sequences"):
         assert (out / f"{name}.png").stat().st_size > 10_000
         assert f"{name}.png" in (out / "index.html").read_text()
@@ -143,12 +143,12 @@ def test_files_score_as_the_model_that_wrote_them_on_official_lists_too(
     )
 
 
-def test_yardsticks_need_no_model(home: Home, tmp_path: Path) -> None:
-    said = printed(home, "--yardsticks", "--data", home.store, "--to", tmp_path / "first.json")
+def test_baselines_need_no_model(home: Home, tmp_path: Path) -> None:
+    output = printed(home, "--yardsticks", "--data", home.store, "--to", tmp_path / "first.json")
     for name in ("pixels 16×16, noisy", "SIFT, noisy", "RootSIFT, noisy"):
-        assert said.count(f"\n{name}") + said.startswith(name) == 5, "one row in each table"
+        assert output.count(f"\n{name}") + output.startswith(name) == 5, "one row in each table"
     first = Scores.from_dict(json.loads((tmp_path / "first.json").read_text()))
-    assert f"{first.mean:.4f}" in said
+    assert f"{first.mean:.4f}" in output
 
 
 def spoil(path: Path, line: int, words: str) -> None:
@@ -209,8 +209,8 @@ def test_bad_files_are_named_with_their_row(
         shutil.copytree(descriptors / name, tmp_path / "descriptors" / name)
     shutil.copytree(lists, tmp_path / "lists")
     spoiled(tmp_path / "descriptors" / test[-1], tmp_path / "lists")
-    said = refused(home, tmp_path / "descriptors", "--tasks", tmp_path / "lists")
-    assert message in said
+    output = refused(home, tmp_path / "descriptors", "--tasks", tmp_path / "lists")
+    assert message in output
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_bad_files_are_named_with_their_row(
         (("nowhere", "--tasks", "no/lists"), "there is no folder of task files at no/lists"),
     ],
 )
-def test_what_is_no_model_is_said(
+def test_what_is_no_model_is_reported(
     home: Home, run: str, words: tuple[str, ...], message: str
 ) -> None:
     assert message in refused(home, *words, *(("--data", home.store) if words else ()))
@@ -237,7 +237,7 @@ def refused(home: Home, *words: object) -> str:
     return done.stderr
 
 
-def test_a_run_without_its_checkpoint_is_said(home: Home, run: str) -> None:
+def test_a_run_without_its_checkpoint_is_reported(home: Home, run: str) -> None:
     trials = home.path / "searches" / "examined" / "trials"
     elsewhere = trials.rename(trials.with_name("elsewhere"))
     try:

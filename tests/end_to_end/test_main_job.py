@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.evaluation import Scores
 from hpsearch.reporting.leaderboard import leaderboard
-from hpsearch.search.study import FILE, open_journal
+from hpsearch.search.study import JOURNAL_FILE, open_journal
 from hpsearch.tracking.mlflow_tags import default_uri
 
 from .conftest import SPACE, Home
@@ -65,7 +65,7 @@ def test_every_trial_ended_and_the_collapsed_one_stands_last(home: Home, printed
 
 def test_the_study_tells_the_truth(home: Home, printed: str) -> None:
     folder = home.path / "searches" / "main"
-    study = optuna.load_study(study_name="main", storage=open_journal(folder / FILE))
+    study = optuna.load_study(study_name="main", storage=open_journal(folder / JOURNAL_FILE))
     states = {
         "completed": TrialState.COMPLETE,
         "pruned": TrialState.PRUNED,

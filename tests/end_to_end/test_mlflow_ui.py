@@ -15,17 +15,17 @@ from hpsearch.cli.results import sync
 from hpsearch.config import L2Net
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.models import Pipeline, build_descriptor
-from hpsearch.models.serialization import Recipe, save_pipeline
+from hpsearch.models.serialization import PipelineSpec, save_pipeline
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
-from hpsearch.tracking.model_artifact import Candidate
+from hpsearch.tracking.model_artifact import ModelArtifact
 from hpsearch.tracking.model_registry import Decision, Registry
 from hpsearch.training.devices import choose_device
-from hpsearch.training.validation import judge, judged_part
+from hpsearch.training.validation import build_test_set, evaluate_on_test_set
 
 from ..servers import free_port
 from .browser import CHROMIUM, Page, browser
 from .conftest import SPACE, Home
-from .written import write_trials
+from .sample_search import write_trials
 
 pytestmark = [
     pytest.mark.slow,
@@ -65,10 +65,10 @@ def shown(
     fresh = Home(tmp_path_factory.mktemp("home"), home.store)
     folder = write_search(fresh, tiny)
     sync("seen", pictures=True, tracking_uri=None, home=fresh.path)
-    publisher = folder.publisher()
-    publisher.sync()
-    register(folder, publisher.run_id("t1"), tiny, tmp_path_factory.mktemp("model"))
-    runs = {trial: publisher.run_id(trial) for trial in ("t0", "t1", "t2")}
+    mlflow_sync = folder.mlflow_sync()
+    mlflow_sync.sync()
+    register(folder, mlflow_sync.run_id("t1"), tiny, tmp_path_factory.mktemp("model"))
+    runs = {trial: mlflow_sync.run_id(trial) for trial in ("t0", "t1", "t2")}
     log = tmp_path_factory.mktemp("log") / "ui"
     process = fresh.begin("ui", "seen", "--port", free_port(), log=log)
     try:
@@ -102,23 +102,23 @@ def write_search(home: Home, tiny: PatchStore) -> SearchFolder:
         tracking_uri=workspace.tracking().uri, trials=3,
     )  # fmt: skip
     folder = workspace.create("seen", SPACE, record)
-    write_trials(folder.ledger, tiny.fingerprint)
+    write_trials(folder.event_log, tiny.fingerprint)
     return folder
 
 
 def register(folder: SearchFolder, run_id: str, tiny: PatchStore, to: Path) -> None:
-    recipe = Recipe(denoiser=None, descriptor=L2Net(width=0.125))
+    recipe = PipelineSpec(denoiser=None, descriptor=L2Net(width=0.125))
     pipeline = Pipeline(
         denoiser=None, descriptor=build_descriptor(recipe.descriptor, seed=1)
     ).eval()
     save_pipeline(pipeline, recipe, to)
-    test = judged_part(tiny, tiny.split())
+    test = build_test_set(tiny, tiny.split())
     registry = Registry(tracking=folder.tracking(), model="seen-model")
     version = registry.register(
-        Candidate(
+        ModelArtifact(
             folder=to, run_id=run_id, search="seen", fingerprint=tiny.fingerprint,
-            scores=judge(pipeline, test, noisy=True, device=choose_device("cpu")),
-            example=np.array(tiny.noisy[:2, 0]), dimensions=128,
+            scores=evaluate_on_test_set(pipeline, test, noisy=True, device=choose_device("cpu")),
+            example=np.array(tiny.noisy[:2, 0]), descriptor_dim=128,
         )
     )  # fmt: skip
     registry.apply(version, Decision(True, "there was no champion"))

@@ -15,7 +15,7 @@ from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
-from hpsearch.tracking.connection import Tracking
+from hpsearch.tracking.connection import TrackingServer
 from hpsearch.tracking.mlflow_tags import default_uri
 from hpsearch.tracking.model_registry import Registry
 
@@ -53,7 +53,7 @@ def ended(home: Home, store: PatchStore, name: str, *, objectives: list[float]) 
     )
     folder = Workspace(home.path).create(name, SPACE, record)
     facts = {"name": "tiny", "fingerprint": store.fingerprint, "path": "p", "profile": "{}"}
-    folder.ledger.append("search", params={}, dataset=facts, direction="maximize", tags={})
+    folder.event_log.append("search", params={}, dataset=facts, direction="maximize", tags={})
     for number, value in enumerate(objectives):
         config = TrialConfig(
             descriptor=L2Net(width=0.125),
@@ -61,18 +61,18 @@ def ended(home: Home, store: PatchStore, name: str, *, objectives: list[float]) 
             optimiser=Adam(lr=1e-3 * (1 + number)),
             patches=1_920,
         )
-        told, trial = {"val/mAP": value}, f"{number:03d}"
+        output, trial = {"val/mAP": value}, f"{number:03d}"
         settings = config.model_dump(mode="json")
-        folder.ledger.append("start", trial=trial, number=number, config=settings)
-        folder.ledger.append(
-            "report", trial=trial, seen=1_920, objective=value, metrics=told, seconds=60.0
+        folder.event_log.append("start", trial=trial, number=number, config=settings)
+        folder.event_log.append(
+            "report", trial=trial, seen=1_920, objective=value, metrics=output, seconds=60.0
         )
-        folder.ledger.append("end", trial=trial, status="completed", reason="")
+        folder.event_log.append("end", trial=trial, status="completed", reason="")
     return folder
 
 
 def registry(home: Home) -> Registry:
-    return Registry(tracking=Tracking(uri=default_uri(home.path)), model="patch-descriptor")
+    return Registry(tracking=TrackingServer(uri=default_uri(home.path)), model="patch-descriptor")
 
 
 def here(home: Home, *words: object) -> None:
@@ -87,7 +87,7 @@ def printed(own: Home, tmp_path_factory: pytest.TempPathFactory) -> str:
     words = ("promote", "known", "--top", 2, "--seeds", 2)
     process = own.begin(*words, log=log)
     until = time.monotonic() + 240
-    while len(own.ledger("known-promotion").events()) < 6 and process.poll() is None:
+    while len(own.event_log("known-promotion").events()) < 6 and process.poll() is None:
         assert time.monotonic() < until, log.read_text()
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
@@ -102,12 +102,12 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(
 ) -> None:
     before = sorted(own.path.rglob("*.json"))
     here(own, "promote", "known", "--dry-run")
-    said = capsys.readouterr().out
-    assert "2 × 3 seeds = 6 trainings of 1,920 patches: about 3 min 0 s (2 at once" in said
-    assert said.index("001") < said.index("000"), "the better one first"
-    assert "patch-descriptor has no champion" in said
-    assert "3 were asked for; 2 completed a trial" in said
-    assert "Dry run: nothing was trained" in said
+    output = capsys.readouterr().out
+    assert "2 × 3 seeds = 6 trainings of 1,920 patches: about 3 min 0 s (2 at once" in output
+    assert output.index("001") < output.index("000"), "the better one first"
+    assert "patch-descriptor has no champion" in output
+    assert "3 were asked for; 2 completed a trial" in output
+    assert "Dry run: nothing was trained" in output
     with pytest.raises(UserError, match="no Ray cluster answers"):
         here(own, "promote", "known", "--address", f"127.0.0.1:{free_port()}")
     assert sorted(own.path.rglob("*.json")) == before
@@ -136,7 +136,7 @@ def test_the_end_shows_both_tables_and_the_decision(printed: str) -> None:
         assert words in printed
 
 
-def test_mlflow_shows_it_beneath_the_search(own: Home, printed: str) -> None:
+def test_mlflow_shows_it_under_the_search(own: Home, printed: str) -> None:
     client = mlflow.MlflowClient(default_uri(own.path), default_uri(own.path))
     experiment = client.get_experiment_by_name("hpsearch")
     assert experiment is not None
@@ -166,20 +166,20 @@ def test_mlflow_shows_it_beneath_the_search(own: Home, printed: str) -> None:
 def test_a_second_time_trains_nothing_and_does_not_look_at_test(
     own: Home, printed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = own.ledger("known-promotion").events()
+    before = own.event_log("known-promotion").events()
     here(own, "promote", "known")
-    said = capsys.readouterr().out
-    assert "all done" in said
-    assert "test is not looked at again" in said
-    assert "it is the champion already" in said
-    assert own.ledger("known-promotion").events() == before
+    output = capsys.readouterr().out
+    assert "all done" in output
+    assert "test is not looked at again" in output
+    assert "it is the champion already" in output
+    assert own.event_log("known-promotion").events() == before
     assert len(list((own.path / "judged").glob("*.json"))) == 1
     assert len(registry(own).versions()) == 1
 
 
 def test_two_promotions_of_a_search_at_once_are_refused(own: Home, printed: str) -> None:
     child = Workspace(own.path).open("known-promotion")
-    with child.alone(), pytest.raises(UserError, match="is running in another process"):
+    with child.lock(), pytest.raises(UserError, match="is running in another process"):
         here(own, "promote", "known")
 
 

@@ -12,10 +12,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from hpsearch.search.study import FILE, open_journal
+from hpsearch.search.study import JOURNAL_FILE, open_journal
 from hpsearch.search.workspace import Workspace
 from hpsearch.tracking.mlflow_tags import default_uri
-from hpsearch.training.trial import prepare_trial
+from hpsearch.training.trial import build_trial
 
 from ..processes import environment
 from .conftest import SPACE, Home
@@ -29,7 +29,7 @@ pytestmark = [
 def wait_for_reports(home: Home, name: str, count: int, process: subprocess.Popen) -> None:
     until = time.monotonic() + 240
     while time.monotonic() < until and process.poll() is None:
-        if sum(event["event"] == "report" for event in home.ledger(name).events()) >= count:
+        if sum(event["event"] == "report" for event in home.event_log(name).events()) >= count:
             return
         time.sleep(0.05)
     if process.poll() is None:
@@ -39,7 +39,7 @@ def wait_for_reports(home: Home, name: str, count: int, process: subprocess.Pope
 
 
 def study_of(home: Home, name: str) -> optuna.Study:
-    storage = open_journal(home.path / "searches" / name / FILE)
+    storage = open_journal(home.path / "searches" / name / JOURNAL_FILE)
     return optuna.load_study(study_name=name, storage=storage)
 
 
@@ -87,7 +87,7 @@ assert run_session(Workspace(home).create("undisturbed", space, record)).exhaust
 """
 
 
-def told(home: Home, name: str) -> list[tuple]:
+def output(home: Home, name: str) -> list[tuple]:
     """All that a study knows of its trials, but when."""
     return [
         (t.number, t.state, t.params, t.values, t.intermediate_values, t.constraints, t.user_attrs)
@@ -100,7 +100,7 @@ def assert_saved_between_reports(home: Home, name: str) -> None:
     cut = [run for run in home.runs(name) if run.status == "interrupted"]
     folder = Workspace(home.path).open(name)
     for run in cut:
-        trial = prepare_trial(run.config, folder.job())
+        trial = build_trial(run.config, folder.environment())
         trial.load(folder.trials / run.id)
         assert trial.progress.seen > run.seen, run.id
 
@@ -143,4 +143,4 @@ def test_a_killed_search_ends_in_the_study_of_one_that_was_not(home: Home, tmp_p
     assert_whole(home, "killed")
     script = [sys.executable, "-c", UNDISTURBED, home.path, SPACE, home.store]
     subprocess.run(script, env=environment(), check=True, timeout=240)
-    assert told(home, "killed") == told(home, "undisturbed")
+    assert output(home, "killed") == output(home, "undisturbed")

@@ -10,11 +10,11 @@ from hpsearch.cli.results import sync, ui
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
-from hpsearch.tracking.connection import MLFLOW
-from hpsearch.tracking.mlflow_tags import IDENTITY, TRIAL
+from hpsearch.tracking.connection import MLFLOW_VARIABLES
+from hpsearch.tracking.mlflow_tags import SEARCH_ID, TRIAL_ID_TAG
 
 from .conftest import SPACE
-from .written import write_trials
+from .sample_search import write_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -38,15 +38,15 @@ def runs(folder: SearchFolder, uri: str | None = None) -> dict[str, str]:
     client = tracking.client()
     experiment = client.get_experiment_by_name("hpsearch")
     assert experiment is not None
-    rule = f"tags.`{IDENTITY}` = '{folder.ledger.identity()}'"
+    rule = f"tags.`{SEARCH_ID}` = '{folder.event_log.search_id()}'"
     found = client.search_runs([experiment.experiment_id], rule)
-    return {run.data.tags.get(TRIAL, ""): run.info.run_id for run in found}
+    return {run.data.tags.get(TRIAL_ID_TAG, ""): run.info.run_id for run in found}
 
 
 def test_a_deleted_run_is_made_again_and_another_server_gets_them_all(
     folder: SearchFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_trials(folder.ledger)
+    write_trials(folder.event_log)
     home = folder.workspace.home
     sync("written", pictures=False, tracking_uri=None, home=home)
     assert "4 runs (4 new), 8 reports sent, 0 already there" in capsys.readouterr().out
@@ -69,7 +69,7 @@ def test_an_empty_search_is_refused(folder: SearchFolder) -> None:
 
 
 def test_a_server_that_does_not_answer_is_refused(folder: SearchFolder) -> None:
-    write_trials(folder.ledger)
+    write_trials(folder.event_log)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{unused.getsockname()[1]}"
@@ -78,7 +78,7 @@ def test_a_server_that_does_not_answer_is_refused(folder: SearchFolder) -> None:
 
 
 def test_the_page_of_a_search_that_mlflow_does_not_know_is_refused(folder: SearchFolder) -> None:
-    write_trials(folder.ledger)
+    write_trials(folder.event_log)
     with pytest.raises(UserError, match="hpsearch sync written"):
         ui("written", port=port(), tracking_uri=None, home=folder.workspace.home)
 
@@ -93,16 +93,16 @@ def test_a_password_in_the_uri_is_written_nowhere(
     tmp_path: Path, tiny: PatchStore, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    for name in MLFLOW:
+    for name in MLFLOW_VARIABLES:
         monkeypatch.setenv(name, "before")
     folder = made(Workspace(tmp_path), tiny, "http://ann:s3cret@127.0.0.1:9")
-    write_trials(folder.ledger)
-    publisher = folder.publisher()
-    publisher.start()
-    assert not publisher.stop(patience=20)
-    said = capsys.readouterr()
+    write_trials(folder.event_log)
+    mlflow_sync = folder.mlflow_sync()
+    mlflow_sync.start()
+    assert not mlflow_sync.stop(timeout=20)
+    output = capsys.readouterr()
     files = b"".join(path.read_bytes() for path in folder.path.rglob("*") if path.is_file())
     assert b"s3cret" not in files
-    assert "s3cret" not in said.out + said.err + publisher.last_error + repr(publisher)
+    assert "s3cret" not in output.out + output.err + mlflow_sync.last_error + repr(mlflow_sync)
     record = json.loads((folder.path / "search.json").read_text())
     assert record["tracking_uri"] == "http://127.0.0.1:9"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.spatial import distance as scipy_distance
 
-from hpsearch.evaluation import LEVELS, POOLS, Tasks
+from hpsearch.evaluation import LEVELS, POOL_SIZES, Tasks
 
 CDIST = {"l2": "euclidean", "l1": "cityblock"}
 PAIRWISE = {"l2": scipy_distance.euclidean, "l1": scipy_distance.cityblock}
@@ -89,7 +89,7 @@ def matching(descriptors: Sequence[np.ndarray], norm: str):
 
 def retrieval(descriptors: Sequence[np.ndarray], tasks: Tasks, norm: str):
     """AP by level, pool size and query."""
-    ap = np.empty((3, len(POOLS), len(tasks.queries)))
+    ap = np.empty((3, len(POOL_SIZES), len(tasks.queries)))
     for q, (s, i) in enumerate(tasks.queries):
         query = descriptors[s][i, :1]
         others = np.array([descriptors[t][j, 0] for t, j in tasks.distractors if t != s])
@@ -100,6 +100,6 @@ def retrieval(descriptors: Sequence[np.ndarray], tasks: Tasks, norm: str):
             near = scipy_distance.cdist(query, same, CDIST[norm])[0]
             distances = [*near, *far]
             labels = [1] * 5 + [0] * len(far)
-            for p, pool in enumerate(POOLS):
+            for p, pool in enumerate(POOL_SIZES):
                 ap[level, p, q] = precision_recall_area(distances[:pool], labels[:pool])
     return ap

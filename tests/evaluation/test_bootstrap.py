@@ -5,9 +5,9 @@ import pytest
 
 from hpsearch.errors import UserError
 from hpsearch.evaluation import evaluate
-from hpsearch.evaluation.bootstrap import compare, headlines_of, intervals, weighted_ap
+from hpsearch.evaluation.bootstrap import compare, headline_scores, intervals, weighted_ap
 from hpsearch.evaluation.scores import MatchingScores, RetrievalScores, VerificationScores
-from hpsearch.evaluation.verification import _ap, _verify_level
+from hpsearch.evaluation.verification import _sorted_ap, _verify_level
 
 
 def test_intervals_hold_the_headlines(golden_scores):
@@ -78,7 +78,7 @@ def test_weighted_verification_equals_repeating_the_pairs():
             np.sort(np.concatenate(np.repeat(np.array(own), weights, axis=0)))
             for own in (few, *kinds)
         ]
-        return np.mean([_ap(repeated[0], negatives) for negatives in repeated[1:]])
+        return np.mean([_sorted_ap(repeated[0], negatives) for negatives in repeated[1:]])
 
     ones = np.ones(sequences, int)
     found = weighted_ap(verified, np.stack([weights, ones]).astype(float))
@@ -138,13 +138,13 @@ def test_scores_of_other_sets_are_not_compared(golden_scores):
 def test_headlines_of_some_sequences(golden_scores):
     """All of them: the headlines; some: their own matching and the mean over their queries."""
     names = golden_scores.names
-    whole = headlines_of(golden_scores, [True] * len(names))
+    whole = headline_scores(golden_scores, [True] * len(names))
     assert whole == pytest.approx({name: golden_scores.flat()[name] for name in whole})
     kind = np.array([name.startswith("i_") for name in names])
-    found = headlines_of(golden_scores, kind)
+    found = headline_scores(golden_scores, kind)
     assert found["matching"] == pytest.approx(golden_scores.matched.ap[kind].mean())
     own = kind[golden_scores.retrieved.sequence]
     assert found["retrieval"] == pytest.approx(golden_scores.retrieved.ap[:, -1, own].mean())
     assert found["verification"] != pytest.approx(whole["verification"], abs=1e-4)
     with pytest.raises(UserError, match="no sequences at all"):
-        headlines_of(golden_scores, [False] * len(names))
+        headline_scores(golden_scores, [False] * len(names))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpsearch.errors import UserError
-from hpsearch.evaluation import KINDS, POOLS, Scores, Sizes, evaluate, make_tasks
+from hpsearch.evaluation import PAIR_KINDS, POOL_SIZES, Scores, TaskSizes, evaluate, sample_tasks
 
 OFFICIAL_LEVELS = "eht"
 
@@ -30,7 +30,7 @@ def test_headlines_are_the_official_ones(golden, golden_scores):
 
 def test_verification_is_the_official_one(golden, golden_scores):
     for level, letter in enumerate(OFFICIAL_LEVELS):
-        for kind, name in enumerate(KINDS):
+        for kind, name in enumerate(PAIR_KINDS):
             expected = golden[2]["verification"][letter][name]
             found = golden_scores.verified
             assert found.balanced_auc[level, kind] == pytest.approx(
@@ -57,7 +57,7 @@ def test_retrieval_is_the_official_one_by_pool_and_query(golden, golden_scores):
     expected = golden[2]["retrieval"]
     for level, letter in enumerate(OFFICIAL_LEVELS):
         found = golden_scores.retrieved.ap[level]
-        by_pool = [expected["mAP"][letter][str(pool)] for pool in POOLS]
+        by_pool = [expected["mAP"][letter][str(pool)] for pool in POOL_SIZES]
         assert found.mean(axis=1) == pytest.approx(by_pool, abs=1e-12)
         by_query = expected["first_20_queries_full_pool"][letter]
         assert found[-1, :20] == pytest.approx(by_query, abs=1e-12)
@@ -74,11 +74,11 @@ def descriptor_sets(draw):
     for s, n in enumerate(counts):
         point = rng.standard_normal((n, 1, dimension))
         values = point + draw(st.sampled_from([0.1, 1.0])) * rng.standard_normal((n, 16, dimension))
-        sets.append(_quantise(values, kind, rng, s))
+        sets.append(_quantize(values, kind, rng, s))
     return sets
 
 
-def _quantise(values, kind, rng, sequence):
+def _quantize(values, kind, rng, sequence):
     match kind:
         case "grid":
             return (np.round(values * 2) / 2).astype(np.float16)
@@ -107,8 +107,8 @@ def _quantise(values, kind, rng, sequence):
 def test_equals_the_slow_oracle_ties_included(oracle, sets, norm, seed, memory):
     counts = [len(array) for array in sets]
     names = [f"v_{i}" for i in range(len(sets))]
-    sizes = Sizes(pairs=40, queries=1 + sum(counts) // 4, distractors=max(sum(counts) // 2, 1))
-    tasks = make_tasks(names, counts, sizes=sizes, seed=seed)
+    sizes = TaskSizes(pairs=40, queries=1 + sum(counts) // 4, distractors=max(sum(counts) // 2, 1))
+    tasks = sample_tasks(names, counts, sizes=sizes, seed=seed)
     found = evaluate(sets, tasks, norm=norm, memory=memory)
     official = [array.astype(np.float32) for array in sets]
     auc, ap = oracle.verification(official, tasks, norm)
@@ -124,8 +124,8 @@ def test_equals_the_slow_oracle_ties_included(oracle, sets, norm, seed, memory):
 def long_lists():
     """Long enough that pools of different sizes differ."""
     names = [f"i_{i}" for i in range(6)]
-    tasks = make_tasks(
-        names, [200] * 6, sizes=Sizes(pairs=50, queries=30, distractors=1150), seed=3
+    tasks = sample_tasks(
+        names, [200] * 6, sizes=TaskSizes(pairs=50, queries=30, distractors=1150), seed=3
     )
     return names, tasks
 
@@ -135,7 +135,7 @@ def test_pools_of_different_sizes_equal_the_oracle(oracle, long_lists, kind):
     names, tasks = long_lists
     rng = np.random.default_rng(7)
     sets = [
-        _quantise(
+        _quantize(
             rng.standard_normal((200, 1, 8)) + rng.standard_normal((200, 16, 8)), kind, rng, 0
         )
         for _ in names

@@ -7,10 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpsearch.errors import UserError
-from hpsearch.evaluation import OFFICIAL, VALIDATION, Sizes, make_tasks, read_tasks, write_tasks
+from hpsearch.evaluation import (
+    OFFICIAL_SIZES,
+    VALIDATION_SIZES,
+    TaskSizes,
+    read_tasks,
+    sample_tasks,
+    write_tasks,
+)
 
 NAMES = ("i_a", "i_b", "v_c")
-SMALL = Sizes(pairs=50, queries=5, distractors=10)
+SMALL = TaskSizes(pairs=50, queries=5, distractors=10)
 
 
 def lists_of(tasks):
@@ -20,7 +27,7 @@ def lists_of(tasks):
 @given(st.lists(st.integers(2, 30), min_size=3, max_size=3), st.integers(0, 99))
 def test_drawn_tasks_have_the_official_structure(counts, seed):
     counts = [n + 5 for n in counts]
-    tasks = make_tasks(NAMES, counts, sizes=SMALL, seed=seed)
+    tasks = sample_tasks(NAMES, counts, sizes=SMALL, seed=seed)
     tasks.check(counts)
     positives, inter, intra = tasks.positives, tasks.inter, tasks.intra
     for rows in (positives, inter, intra):
@@ -37,8 +44,8 @@ def test_drawn_tasks_have_the_official_structure(counts, seed):
 
 
 def test_sequences_are_drawn_evenly_and_all_images_used():
-    tasks = make_tasks(
-        NAMES, [10, 100, 1000], sizes=Sizes(pairs=9000, queries=5, distractors=9), seed=0
+    tasks = sample_tasks(
+        NAMES, [10, 100, 1000], sizes=TaskSizes(pairs=9000, queries=5, distractors=9), seed=0
     )
     assert np.bincount(tasks.positives[:, 0]) == pytest.approx([3000] * 3, abs=200)
     assert np.bincount(tasks.positives[:, 1]) == pytest.approx([1500] * 6, abs=150)
@@ -47,7 +54,7 @@ def test_sequences_are_drawn_evenly_and_all_images_used():
 def test_a_seed_repeats_the_tasks_and_another_does_not():
     counts = [20, 30, 40]
     once, again, other = (
-        lists_of(make_tasks(NAMES, counts, sizes=SMALL, seed=seed)) for seed in (1, 1, 2)
+        lists_of(sample_tasks(NAMES, counts, sizes=SMALL, seed=seed)) for seed in (1, 1, 2)
     )
     assert once == again
     assert once["queries"] != other["queries"]
@@ -56,34 +63,37 @@ def test_a_seed_repeats_the_tasks_and_another_does_not():
 
 def test_flat_patches_stay_out_of_retrieval():
     std = [np.where(np.arange(30) % 2, 10.0, 10.1) for _ in NAMES]
-    tasks = make_tasks(NAMES, [30] * 3, sizes=SMALL, seed=0, std=std)
+    tasks = sample_tasks(NAMES, [30] * 3, sizes=SMALL, seed=0, std=std)
     points = np.concatenate([tasks.queries, tasks.distractors])[:, 1]
     assert (points % 2 == 0).all()
 
 
 def test_sets_too_small_are_refused():
     with pytest.raises(UserError, match="only 6 points are eligible"):
-        make_tasks(NAMES, [2, 2, 2], sizes=SMALL, seed=0)
+        sample_tasks(NAMES, [2, 2, 2], sizes=SMALL, seed=0)
     with pytest.raises(UserError, match="at least two sequences"):
-        make_tasks(NAMES[:1], [20], sizes=SMALL, seed=0)
+        sample_tasks(NAMES[:1], [20], sizes=SMALL, seed=0)
     with pytest.raises(UserError, match="at least two points"):
-        make_tasks(NAMES, [1, 1, 1], sizes=SMALL, seed=0)
-    fitting = OFFICIAL.within(12)
+        sample_tasks(NAMES, [1, 1, 1], sizes=SMALL, seed=0)
+    fitting = OFFICIAL_SIZES.clamped(12)
     assert (fitting.queries, fitting.distractors) == (3, 6)
-    large = VALIDATION.within(10**6)
-    assert (large.queries, large.distractors) == (VALIDATION.queries, VALIDATION.distractors)
+    large = VALIDATION_SIZES.clamped(10**6)
+    assert (large.queries, large.distractors) == (
+        VALIDATION_SIZES.queries,
+        VALIDATION_SIZES.distractors,
+    )
 
 
 @given(flat=st.lists(st.integers(0, 20), min_size=3, max_size=3))
 def test_flat_patches_shorten_lists_made_to_fit_and_never_refuse_them(flat):
     std = [np.where(np.arange(20) < few, 3.0, 30.0) for few in flat]
     eligible = 60 - sum(flat)
-    sizes = VALIDATION.within(60)
+    sizes = VALIDATION_SIZES.clamped(60)
     if eligible < 2:
         with pytest.raises(UserError, match="two points with some texture"):
-            make_tasks(NAMES, [20] * 3, sizes=sizes, seed=0, std=std)
+            sample_tasks(NAMES, [20] * 3, sizes=sizes, seed=0, std=std)
         return
-    tasks = make_tasks(NAMES, [20] * 3, sizes=sizes, seed=0, std=std)
+    tasks = sample_tasks(NAMES, [20] * 3, sizes=sizes, seed=0, std=std)
     points = np.concatenate([tasks.queries, tasks.distractors])
     assert len(points) == min(eligible, 45)
     assert len(tasks.queries) >= 1
@@ -95,7 +105,7 @@ def test_flat_patches_shorten_lists_made_to_fit_and_never_refuse_them(flat):
 @pytest.fixture
 def written(tmp_path):
     counts = [20, 30, 40]
-    tasks = make_tasks(NAMES, counts, sizes=SMALL, seed=4)
+    tasks = sample_tasks(NAMES, counts, sizes=SMALL, seed=4)
     write_tasks(tasks, tmp_path, "a")
     return tmp_path, tasks, counts
 

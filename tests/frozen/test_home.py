@@ -208,7 +208,7 @@ def test_resumed_it_is_whole_in_mlflow_and_in_its_files(resumed: Path) -> None:
 def test_a_copy_leaves_the_original_alone(tmp_path: Path, opened: bool) -> None:
     original = (unpack if opened else made_at)(tmp_path)
     if opened:
-        Workspace(original).open("finished").changed()  # its record is now of this version
+        Workspace(original).open("finished").with_record()  # its record is now of this version
         uri(original)
     before = digests(original)
     copy = tmp_path / "copy"
@@ -224,7 +224,7 @@ def test_a_copy_leaves_the_original_alone(tmp_path: Path, opened: bool) -> None:
 
 def test_a_home_of_this_version_is_renamed_and_moved_back(tmp_path: Path) -> None:
     first, second = unpack(tmp_path), tmp_path / "renamed, 100% mine"
-    Workspace(first).open("finished").changed()
+    Workspace(first).open("finished").with_record()
     for old, new in ((first, second), (second, first), (first, second)):
         uri(old)
         old.rename(new)
@@ -244,7 +244,7 @@ def test_it_may_be_named_by_a_relative_path_or_a_link(
     monkeypatch.chdir(tmp_path)
     for name in ("runs", "link", os.path.join(".", "runs")):  # noqa: PTH118
         folder = Workspace(Path(name)).open("finished")
-        folder.changed()
+        folder.with_record()
         folder.tracking()
         record = json.loads((home / "searches" / "finished" / "search.json").read_text())
         assert (record["store"], record["tracking_uri"]) == (

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpsearch.atomic_files import read_sealed, write_sealed
+from hpsearch.atomic_files import read_with_checksum, write_with_checksum
 from hpsearch.errors import UserError
-from hpsearch.execution.resumable_trial import Post, checkpointed
+from hpsearch.execution.resumable_trial import CheckpointHooks, run_with_checkpoints
 from hpsearch.models.serialization import load_pipeline
-from hpsearch.promotion.final_evaluation import load_scores, trained
-from hpsearch.promotion.retraining_plan import PLAN, refuse_promotion
-from hpsearch.promotion.score_cache import Gradebook
+from hpsearch.promotion.final_evaluation import load_scores, load_trained
+from hpsearch.promotion.retraining_plan import PLAN_FILE, check_not_promotion
+from hpsearch.promotion.score_cache import ScoreCache
 from hpsearch.schema import KEY, SCHEMA_VERSION, NewerSchema
 from hpsearch.search.workspace import SearchFolder, Workspace
-from hpsearch.tracking.mlflow_sync import PositionFile
+from hpsearch.tracking.mlflow_sync import SyncStateFile
 
 from .conftest import unpack
 
@@ -27,30 +27,30 @@ pytestmark = pytest.mark.filterwarnings("ignore::hpsearch.errors.OldSpellingWarn
 def newer(path: Path) -> Path:
     """A JSON file as the next version might write it; of a ledger the first line."""
     first, _, rest = path.read_text().partition("\n")
-    ledger = path.suffix == ".jsonl"
-    content = json.loads(first if ledger else path.read_text())
+    event_log = path.suffix == ".jsonl"
+    content = json.loads(first if event_log else path.read_text())
     text = json.dumps({**content, KEY: SCHEMA_VERSION + 1})
-    path.write_text(f"{text}\n{rest}" if ledger else text)
+    path.write_text(f"{text}\n{rest}" if event_log else text)
     return path
 
 
 def newer_checkpoint(path: Path) -> Path:
-    content = read_sealed(path)
+    content = read_with_checksum(path)
     assert content is not None
     state = torch.load(io.BytesIO(content), weights_only=True)
     buffer = io.BytesIO()
     torch.save({**state, KEY: SCHEMA_VERSION + 1}, buffer)
-    write_sealed(path, buffer.getvalue())
+    write_with_checksum(path, buffer.getvalue())
     return path
 
 
 def scores_looked_up(folder: SearchFolder) -> None:
     winner = next(run for run in folder.runs() if run.label == "006")
-    pipeline = trained(winner, folder).pipeline()
-    book = Gradebook.of(folder)
-    book.scores(pipeline, noisy=True, who="winner")  # written down by this version
-    newer(book._page(pipeline, noisy=True))
-    book.scores(pipeline, noisy=True, who="winner")
+    pipeline = load_trained(winner, folder).pipeline()
+    book = ScoreCache.for_search(folder)
+    book.scores(pipeline, noisy=True, name="winner")  # written down by this version
+    newer(book._path(pipeline, noisy=True))
+    book.scores(pipeline, noisy=True, name="winner")
 
 
 READ: dict[str, tuple[str, Callable[[SearchFolder], object]]] = {
@@ -59,7 +59,7 @@ READ: dict[str, tuple[str, Callable[[SearchFolder], object]]] = {
     "test scores": ("test_scores.json", load_scores),
     "position": (
         "published.json",
-        lambda folder: PositionFile(folder.path / "published.json").read("x"),
+        lambda folder: SyncStateFile(folder.path / "published.json").read("x"),
     ),
 }
 
@@ -78,10 +78,10 @@ def test_a_newer_file_of_a_search_is_refused(tmp_path: Path, kind: str) -> None:
 
 def test_a_newer_plan_is_refused(tmp_path: Path) -> None:
     folder = Workspace(unpack(tmp_path)).open("finished-promotion")
-    newer(folder.path / PLAN)
-    with pytest.raises(NewerSchema, match=PLAN):
-        refuse_promotion(folder)
-    with pytest.raises(UserError, match=f"{PLAN} was written by a newer hpsearch"):
+    newer(folder.path / PLAN_FILE)
+    with pytest.raises(NewerSchema, match=PLAN_FILE):
+        check_not_promotion(folder)
+    with pytest.raises(UserError, match=f"{PLAN_FILE} was written by a newer hpsearch"):
         folder.search()
 
 
@@ -104,5 +104,9 @@ def test_a_newer_checkpoint_is_refused_and_kept(tmp_path: Path) -> None:
     cut = next(run for run in folder.runs() if run.status == "interrupted")
     content = newer_checkpoint(folder.trials / cut.id / "trial.pt").read_bytes()
     with pytest.raises(NewerSchema, match="update hpsearch"):
-        next(checkpointed(cut.config, folder.job(), Post(folder.trials / cut.id)))
+        next(
+            run_with_checkpoints(
+                cut.config, folder.environment(), CheckpointHooks(folder.trials / cut.id)
+            )
+        )
     assert (folder.trials / cut.id / "trial.pt").read_bytes() == content

@@ -4,12 +4,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpsearch.losses.miners import all_columns, hardest, negatives_at, same_group
+from hpsearch.losses.miners import (
+    all_pair_indices,
+    batch_hard_indices,
+    percentile_negatives,
+    positive_mask,
+)
 
 
 def test_groups_are_blocks_on_the_diagonal():
     expected = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]).bool()
-    assert torch.equal(same_group(4, views=2), expected)
+    assert torch.equal(positive_mask(4, views=2), expected)
 
 
 def test_the_hardest_are_the_farthest_positive_and_the_nearest_negative():
@@ -21,7 +26,7 @@ def test_the_hardest_are_the_farthest_positive_and_the_nearest_negative():
             [2.0, 9.0, 4.0, 0.0],
         ]
     )
-    mined = hardest(distances, same_group(4, views=2))
+    mined = batch_hard_indices(distances, positive_mask(4, views=2))
     assert mined.positive.tolist() == [1, 0, 3, 2]
     assert mined.negative.tolist() == [3, 2, 1, 0]
 
@@ -30,7 +35,7 @@ def test_mining_keeps_inside_and_outside_the_group():
     for groups, views in [(2, 2), (3, 5), (7, 3)]:
         n = groups * views
         distances = torch.rand(n, n, generator=torch.Generator().manual_seed(n))
-        mined = hardest(distances.fill_diagonal_(0), same_group(n, views=views))
+        mined = batch_hard_indices(distances.fill_diagonal_(0), positive_mask(n, views=views))
         anchor = torch.arange(n)
         assert (mined.positive // views == anchor // views).all()
         assert (mined.positive != anchor).all()
@@ -40,8 +45,8 @@ def test_mining_keeps_inside_and_outside_the_group():
 def test_all_columns_are_all_positives_and_all_negatives():
     for groups, views in [(2, 2), (4, 3), (3, 5)]:
         n = groups * views
-        same = same_group(n, views=views).fill_diagonal_(False)
-        columns = all_columns(n, views=views)
+        same = positive_mask(n, views=views).fill_diagonal_(False)
+        columns = all_pair_indices(n, views=views)
         for anchor in range(n):
             positive = columns.positive[anchor].sort().values
             negative = columns.negative[anchor].sort().values
@@ -53,7 +58,7 @@ def test_all_columns_are_all_positives_and_all_negatives():
 @settings(max_examples=60, deadline=None)
 def test_negatives_stand_at_numpy_s_lower_percentile(n, q, seed):
     distances = np.random.default_rng(seed).random((n, n))
-    mined = negatives_at(torch.from_numpy(distances), q=float(q))
+    mined = percentile_negatives(torch.from_numpy(distances), quantile=float(q))
     for i in range(n):
         row, column = np.delete(distances[i], i), np.delete(distances[:, i], i)
         assert distances[i, mined.positive[i]] == np.percentile(row, q, method="lower")
@@ -62,6 +67,6 @@ def test_negatives_stand_at_numpy_s_lower_percentile(n, q, seed):
 
 @pytest.mark.parametrize("q", [0.0, 50.0, 100.0])
 def test_a_negative_is_never_its_own_pair_even_when_all_are_equal(q):
-    mined = negatives_at(torch.zeros(5, 5), q=q)
+    mined = percentile_negatives(torch.zeros(5, 5), quantile=q)
     assert (mined.positive != torch.arange(5)).all()
     assert (mined.anchor != torch.arange(5)).all()

@@ -20,7 +20,7 @@ def pair(errors):
     return clean + torch.tensor(errors)[:, None, None], clean
 
 
-def test_errors_are_in_grey_levels():
+def test_errors_are_in_gray_levels():
     restored, clean = pair([3.0, -5.0])
     assert float(mean_absolute_error(restored, clean)) == 4.0
     assert float(mean_squared_error(restored, clean)) == 17.0
@@ -75,7 +75,7 @@ def test_ssim_of_equal_patches_is_one(level):
     assert float(mean_ssim(flat, flat)) == pytest.approx(1, abs=1e-6)
 
 
-def test_a_denoiser_pays_the_error_that_its_settings_name():
+def test_a_denoiser_minimizes_the_error_that_its_settings_name():
     restored, clean = pair([3.0, -5.0])
     assert float(build_restoration("mae")(restored, clean)) == 4.0
     assert float(build_restoration("mse")(restored, clean)) == 17.0

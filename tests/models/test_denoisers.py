@@ -4,7 +4,7 @@ from torch.nn import functional
 
 from hpsearch import config
 from hpsearch.models import build_denoiser
-from hpsearch.models.denoisers import GREY, UNet
+from hpsearch.models.denoisers import MAX_GRAY, UNet
 
 
 def trainable(network):
@@ -39,12 +39,12 @@ def test_unet_keeps_the_shape_at_every_depth(levels, convolutions):
 def test_unet_of_one_level_equals_its_layers_written_out():
     network = build_denoiser(config.UNet(levels=1, channels=3), seed=0).double()
     x = torch.rand(2, 1, 8, 8, dtype=torch.float64) * 255
-    skip = network.down[0](x / GREY)
+    skip = network.down[0](x / MAX_GRAY)
     low = network.down[1](functional.max_pool2d(skip, 2))
     kernel = functional.pad(network.up[0].weight, (1, 0, 1, 0))
     high = functional.interpolate(low, scale_factor=2)
     high = functional.conv2d(high, kernel, network.up[0].bias, padding=1).relu()
-    expected = network.last(network.merge[0](torch.cat([skip, high], 1))) * GREY
+    expected = network.last(network.merge[0](torch.cat([skip, high], 1))) * MAX_GRAY
     torch.testing.assert_close(network(x), expected)
 
 
@@ -74,18 +74,18 @@ def test_shallow_unet_keeps_the_shape_at_every_width(width):
 def test_shallow_unet_pads_the_even_kernel_below_and_to_the_right():
     network = build_denoiser(config.ShallowUNet(), seed=0).double()
     x = torch.rand(2, 1, 32, 32, dtype=torch.float64) * 255
-    skip = network.first(x / GREY).relu()
+    skip = network.first(x / MAX_GRAY).relu()
     high = functional.interpolate(
         network.down(functional.max_pool2d(skip, 2)).relu(), scale_factor=2
     )
     # A 3×3 kernel whose first row and column are 0 reads the same pixels with symmetric padding.
     kernel = functional.pad(network.up.weight, (1, 0, 1, 0))
     high = functional.conv2d(high, kernel, network.up.bias, padding=1).relu()
-    expected = network.last(network.merge(torch.cat([skip, high], 1)).relu()) * GREY
+    expected = network.last(network.merge(torch.cat([skip, high], 1)).relu()) * MAX_GRAY
     torch.testing.assert_close(network(x), expected)
 
 
-def test_shallow_unet_without_biases_does_not_depend_on_the_grey_scale():
+def test_shallow_unet_without_biases_does_not_depend_on_the_gray_scale():
     network = build_denoiser(config.ShallowUNet(), seed=0).double()
     x = torch.rand(2, 1, 32, 32, dtype=torch.float64) * 255
     torch.testing.assert_close(network(x / 100) * 100, network(x))

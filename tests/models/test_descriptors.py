@@ -4,11 +4,11 @@ from torch.nn import functional
 
 from hpsearch import config
 from hpsearch.models import build_descriptor
-from hpsearch.models.descriptors import normalised, standardised
+from hpsearch.models.descriptors import l2_normalize, standardize
 from hpsearch.models.layers import Dropout
 
 
-def grey(n, seed=0):
+def gray(n, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(256, (n, 1, 32, 32), generator=generator).float()
 
@@ -25,28 +25,28 @@ def test_l2net_has_the_baseline_parameter_counts():
 @pytest.mark.parametrize("patch_norm", [False, True])
 def test_l2net_gives_128_numbers_at_every_width(width, unit_norm, patch_norm):
     settings = config.L2Net(width=width, unit_norm=unit_norm, patch_norm=patch_norm)
-    y = build_descriptor(settings, seed=0)(grey(3))
+    y = build_descriptor(settings, seed=0)(gray(3))
     assert y.shape == (3, 128)
     assert torch.allclose(y.norm(dim=1), torch.ones(3), atol=1e-5) == unit_norm
 
 
-def test_the_last_normalisation_has_no_parameters_and_ends_as_hardnet_does():
+def test_the_last_normalization_has_no_parameters_and_ends_as_hardnet_does():
     settings = config.L2Net(final_norm=True, unit_norm=True)
     network = build_descriptor(settings, seed=0)
     assert sum(p.numel() for p in network.parameters()) == 1_336_032
     plain = build_descriptor(config.L2Net(dropout=0), seed=0)
     network.dropout.p = 0.0
-    raw = plain(grey(8))
-    centred = (raw - raw.mean(0)) / (raw.var(0, unbiased=False) + 1e-3).sqrt()
-    expected = centred / centred.norm(dim=1, keepdim=True)
-    torch.testing.assert_close(network(grey(8)), expected, atol=1e-4, rtol=0)
+    raw = plain(gray(8))
+    centered = (raw - raw.mean(0)) / (raw.var(0, unbiased=False) + 1e-3).sqrt()
+    expected = centered / centered.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(network(gray(8)), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("dimensions", [2, 64, 256])
 @pytest.mark.parametrize("final_norm", [False, True])
 def test_l2net_gives_as_many_numbers_as_asked(dimensions, final_norm):
     settings = config.L2Net(width=0.25, dimensions=dimensions, final_norm=final_norm)
-    assert build_descriptor(settings, seed=0)(grey(3)).shape == (3, dimensions)
+    assert build_descriptor(settings, seed=0)(gray(3)).shape == (3, dimensions)
 
 
 def keras_forward(network, x):
@@ -63,7 +63,7 @@ def keras_forward(network, x):
 
 def test_l2net_is_the_keras_network_with_its_kernels_turned():
     network = build_descriptor(config.L2Net(width=0.25), seed=0).double().eval()
-    x = grey(5).double()
+    x = gray(5).double()
     torch.testing.assert_close(network(x), keras_forward(network, x), rtol=1e-10, atol=1e-10)
 
 
@@ -88,7 +88,7 @@ def test_batch_norm_has_keras_epsilon_and_the_momentum_of_the_settings(momentum)
 
 
 def test_dropout_acts_in_training_mode_alone():
-    x = grey(4)
+    x = gray(4)
     network = build_descriptor(config.L2Net(width=0.25, dropout=0.5), seed=0).eval()
     assert torch.equal(network(x), network(x))
     network.dropout.train()  # batch normalisation stays in evaluation mode
@@ -97,24 +97,24 @@ def test_dropout_acts_in_training_mode_alone():
 
 def test_a_zero_descriptor_has_a_finite_gradient():
     y = torch.zeros(2, 8, requires_grad=True)
-    normalised(y).sum().backward()
-    assert torch.equal(normalised(y), torch.zeros(2, 8))
+    l2_normalize(y).sum().backward()
+    assert torch.equal(l2_normalize(y), torch.zeros(2, 8))
     assert y.grad is not None
     assert y.grad.isfinite().all()
 
 
 def test_unit_norm_of_half_precision_is_float32():
-    y = normalised(torch.randn(3, 128).bfloat16())
+    y = l2_normalize(torch.randn(3, 128).bfloat16())
     assert y.dtype == torch.float32
     torch.testing.assert_close(y.norm(dim=1), torch.ones(3))
 
 
 def test_patch_norm_forgets_brightness_and_contrast():
-    x = grey(5)
-    torch.testing.assert_close(standardised(0.5 * x + 40), standardised(x), atol=1e-3, rtol=0)
-    torch.testing.assert_close(standardised(x).std(dim=(2, 3)), torch.ones(5, 1), atol=1e-3, rtol=0)
+    x = gray(5)
+    torch.testing.assert_close(standardize(0.5 * x + 40), standardize(x), atol=1e-3, rtol=0)
+    torch.testing.assert_close(standardize(x).std(dim=(2, 3)), torch.ones(5, 1), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("level", [0.0, 0.1, 200.3, 255.0])
 def test_patch_norm_of_a_constant_patch_is_zero(level):
-    assert standardised(torch.full((1, 1, 32, 32), level)).abs().max() < 0.05
+    assert standardize(torch.full((1, 1, 32, 32), level)).abs().max() < 0.05

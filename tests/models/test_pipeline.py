@@ -68,7 +68,7 @@ def test_describe_restores_the_mode_of_every_part():
     assert all(torch.equal(v, statistics[k]) for k, v in network.named_buffers())
 
 
-def test_denoise_rounds_and_clips_to_grey_levels():
+def test_denoise_rounds_and_clips_to_gray_levels():
     class Twice(torch.nn.Module):
         def forward(self, x):
             return x * 2 - 100.4

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hpsearch.config import Adam, BatchHard, Denoised, HardMargin, SxK, TrialConfig
+from hpsearch.config import Adam, BatchHard, Denoised, HardMargin, PKSampler, TrialConfig
 from hpsearch.tracking.event_log import Event
 from hpsearch.tracking.run_state import Run, RunStatus
 
@@ -29,7 +29,7 @@ def _report(seen: int, value: float | None, **metrics: float) -> Event:
 def _config(*, groups: int = 32, rate: float = 1e-3, alpha: float = 1.0) -> TrialConfig:
     return TrialConfig(
         loss=BatchHard(margin=HardMargin(alpha=alpha)),
-        sampler=SxK(groups=groups, views=4),
+        sampler=PKSampler(groups=groups, views=4),
         optimiser=Adam.model_validate({"lr": rate}),
         input=Denoised(),
         patches=1000,

@@ -7,17 +7,17 @@ import pytest
 
 from hpsearch.config import L2Net, RandomTriplets, TrialConfig
 from hpsearch.errors import UserError
-from hpsearch.evaluation import Scores, Sizes, evaluate, make_tasks
-from hpsearch.execution.resumable_trial import SECONDS
-from hpsearch.search.objective import MEAN_MAP, MEASURED, RESTORED, Objective
-from hpsearch.search.outcome import guarded, outcome
-from hpsearch.training.trial import Job, prepare_trial
+from hpsearch.evaluation import Scores, TaskSizes, evaluate, sample_tasks
+from hpsearch.execution.resumable_trial import SECONDS_METRIC
+from hpsearch.search.objective import EVALUATION_METRICS, MEAN_MAP, RESTORATION_METRICS, Objective
+from hpsearch.search.outcome import final_status, to_result
+from hpsearch.training.trial import TrialEnvironment, build_trial
 
 
 def test_better_follows_the_direction() -> None:
-    assert MEAN_MAP.better(0.6, 0.5)
-    assert not MEAN_MAP.better(0.5, 0.5)
-    assert Objective(metric="val/MAE", direction="minimize", worst=255.0).better(4.0, 5.0)
+    assert MEAN_MAP.is_better(0.6, 0.5)
+    assert not MEAN_MAP.is_better(0.5, 0.5)
+    assert Objective(metric="val/MAE", direction="minimize", worst=255.0).is_better(4.0, 5.0)
 
 
 @pytest.mark.parametrize(
@@ -38,20 +38,22 @@ def test_an_error_of_clean_patches_is_no_objective() -> None:
         Objective(metric="val/PSNR").value({"val/mAP": 0.5}, collapsed=False)
 
 
-def test_every_report_of_a_real_trial_has_what_a_search_can_aim_at(job: Job) -> None:
+def test_every_report_of_a_real_trial_has_what_a_search_can_aim_at(job: TrialEnvironment) -> None:
     small = TrialConfig(descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=10), patches=60)
-    (report,) = prepare_trial(small, job).reports()
-    assert {*MEASURED, *RESTORED} - {SECONDS} <= report.metrics.keys()
-    assert SECONDS in MEASURED, "is added where trials are timed"
-    assert guarded(report, MEAN_MAP)["objective"] == report.metrics["val/mAP"]
+    (report,) = build_trial(small, job).reports()
+    assert {*EVALUATION_METRICS, *RESTORATION_METRICS} - {SECONDS_METRIC} <= report.metrics.keys()
+    assert SECONDS_METRIC in EVALUATION_METRICS, "is added where trials are timed"
+    assert to_result(report, MEAN_MAP)["objective"] == report.metrics["val/mAP"]
     flat = replace(report, metrics={**report.metrics, "val/collapsed": 1.0})
-    assert guarded(flat, MEAN_MAP)["objective"] == MEAN_MAP.worst
-    assert outcome(guarded(flat, MEAN_MAP))[0] == "collapsed"
+    assert to_result(flat, MEAN_MAP)["objective"] == MEAN_MAP.worst
+    assert final_status(to_result(flat, MEAN_MAP))[0] == "collapsed"
 
 
 def score(encode) -> Scores:
     names, counts = ("i_a", "v_b", "v_c"), (30, 30, 30)
-    tasks = make_tasks(names, counts, sizes=Sizes(pairs=300, queries=20, distractors=40), seed=0)
+    tasks = sample_tasks(
+        names, counts, sizes=TaskSizes(pairs=300, queries=20, distractors=40), seed=0
+    )
     rng = np.random.default_rng(0)
     return evaluate(
         {name: encode(rng, n).astype(np.float32) for name, n in zip(names, counts, strict=True)},

@@ -7,12 +7,14 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpsearch.config import TrialConfig
 from hpsearch.search.search import Search
-from hpsearch.search.stopping import ENDED, study_is_out_of_patience
+from hpsearch.search.stopping import FINISH_ORDER_ATTR, study_is_out_of_patience
 
 
-def ended(place: int, value: float, hours: float) -> FrozenTrial:
+def ended(order: int, value: float, hours: float) -> FrozenTrial:
     """A trial that was the so manyth to end, when the clock showed so many hours."""
-    trial = create_trial(state=TrialState.COMPLETE, value=value, user_attrs={ENDED: place})
+    trial = create_trial(
+        state=TrialState.COMPLETE, value=value, user_attrs={FINISH_ORDER_ATTR: order}
+    )
     trial.datetime_complete = datetime(2026, 1, 1) + timedelta(hours=hours)
     return trial
 
@@ -30,5 +32,5 @@ def test_a_clock_that_is_set_back_does_not_turn_the_order_round(
         budget=100,
         report_every=10,
     )
-    trials = [ended(place, value, -2.0 * place) for place, value in enumerate(values, 1)]
+    trials = [ended(order, value, -2.0 * order) for order, value in enumerate(values, 1)]
     assert study_is_out_of_patience(trials, search) == over

@@ -73,9 +73,9 @@ def test_asha_decides_as_rays(reports: list[Report], reduction: int) -> None:
         if number in ended:
             continue
         result = {"seen": seen, "value": value}
-        said = theirs.on_trial_result(None, trials[number], result)  # type: ignore[arg-type]
+        message = theirs.on_trial_result(None, trials[number], result)  # type: ignore[arg-type]
         stop = ours.should_prune(number, seen=seen, value=value)
-        assert stop == (said == "STOP")
+        assert stop == (message == "STOP")
         if stop:
             ended.add(number)
 
@@ -105,7 +105,7 @@ def test_rungs_are_below_the_budget() -> None:
     assert rung_steps(12_000, budget=12_000, reduction_factor=3) == ()
 
 
-def test_a_direction_to_minimise_keeps_the_small() -> None:
+def test_a_direction_to_minimize_keeps_the_small() -> None:
     pruner = history(ASHA(reduction_factor=2), maximize=False)
     assert decisions(pruner, [(0, 100, 0.3), (1, 100, 0.2), (2, 100, 0.9)]) == [False, False, True]
 
@@ -121,14 +121,14 @@ def test_a_median_stops_the_worst_once_enough_others_have_come_as_far() -> None:
 
 def slow_median(reports: list[Report]) -> list[bool]:
     """Every report against the means of all others that have come as far."""
-    said: dict[int, list[tuple[int, float]]] = {}
+    message: dict[int, list[tuple[int, float]]] = {}
     found = []
     for number, seen, value in reports:
-        own = said.setdefault(number, [])
+        own = message.setdefault(number, [])
         own.append((seen, value))
         before = [
             [v for at, v in other if at <= seen]
-            for trial, other in said.items()
+            for trial, other in message.items()
             if trial != number and other[-1][0] >= seen
         ]
         means = [np.mean(values) for values in before if values]

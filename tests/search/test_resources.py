@@ -7,8 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpsearch.errors import UserError
-from hpsearch.execution.placement import Fleet
-from hpsearch.search.resources import MARGIN, MOST_ON_ONE, Node, Place, Resources, places
+from hpsearch.execution.placement import ResourceAllocator
+from hpsearch.search.resources import (
+    MAX_TRIALS_PER_GPU,
+    MEMORY_SAFETY_MARGIN,
+    Node,
+    ResourceAllocation,
+    Resources,
+    candidate_placements,
+)
 
 LAPTOP: list[Node] = [{"CPU": 4}]
 GPUS: list[Node] = [{"CPU": 16, "GPU": 2}]
@@ -16,7 +23,7 @@ MIXED: list[Node] = [{"CPU": 2}, {"CPU": 8, "GPU": 2}, {"CPU": 8, "TPU": 4}]
 
 
 def kinds(asked: Resources, nodes: list[Node]) -> list[str]:
-    return [place.kind for place in places(asked, nodes)]
+    return [allocation.kind for allocation in candidate_placements(asked, nodes)]
 
 
 @pytest.mark.parametrize(
@@ -33,14 +40,14 @@ def kinds(asked: Resources, nodes: list[Node]) -> list[str]:
         (Resources(gpus=1, tpus=2), MIXED, ["gpu", "tpu"]),
     ],
 )
-def test_kinds_are_found_from_the_cluster_unless_told(
+def test_kinds_are_found_from_the_cluster_unless_set(
     asked: Resources, nodes: list[Node], expected: list[str]
 ) -> None:
     assert kinds(asked, nodes) == expected
 
 
 @pytest.mark.parametrize(
-    ("asked", "nodes", "room"),
+    ("asked", "nodes", "capacity"),
     [
         (Resources(), LAPTOP, 4),
         (Resources(cpus=0.5), LAPTOP, 8),
@@ -54,43 +61,49 @@ def test_kinds_are_found_from_the_cluster_unless_told(
         (Resources(cpus=5), [{"CPU": 4}, {"CPU": 6}], 1),  # not across nodes
     ],
 )
-def test_room_is_counted_node_by_node(asked: Resources, nodes: list[Node], room: int) -> None:
-    fleet = Fleet(asked, nodes)
-    taken = [fleet.take(str(i)) for i in range(room + 3)]
-    assert sum(place is not None for place in taken) == room == fleet.room()
+def test_capacity_is_counted_node_by_node(
+    asked: Resources, nodes: list[Node], capacity: int
+) -> None:
+    allocator = ResourceAllocator(asked, nodes)
+    taken = [allocator.acquire(str(i)) for i in range(capacity + 3)]
+    assert (
+        sum(allocation is not None for allocation in taken)
+        == capacity
+        == allocator.available_slots()
+    )
 
 
 def test_both_kinds_are_used_and_the_one_that_is_free_is_given() -> None:
-    fleet = Fleet(Resources(gpus=1, tpus=4), MIXED)
-    first = [fleet.take(str(i)) for i in range(4)]
-    assert [place and place.kind for place in first] == ["gpu", "gpu", "tpu", None]
-    fleet.give_back("2")
-    fleet.give_back("2")
-    place = fleet.take("5")
-    assert place is not None
-    assert place.bundle() == {"CPU": 1, "TPU": 4}
+    allocator = ResourceAllocator(Resources(gpus=1, tpus=4), MIXED)
+    first = [allocator.acquire(str(i)) for i in range(4)]
+    assert [allocation and allocation.kind for allocation in first] == ["gpu", "gpu", "tpu", None]
+    allocator.release("2")
+    allocator.release("2")
+    allocation = allocator.acquire("5")
+    assert allocation is not None
+    assert allocation.ray_bundle() == {"CPU": 1, "TPU": 4}
 
 
 def test_trials_share_a_gpu_as_soon_as_their_memory_is_known() -> None:
-    fleet = Fleet(Resources(), GPUS)
-    whole = [fleet.take(str(i)) for i in range(3)]
-    assert [place and place.gpus for place in whole] == [1, 1, None]
-    fleet.learn(0.2)  # a quarter with its margin
-    fleet.give_back("0")
-    shared = [fleet.take(f"later {i}") for i in range(5)]
-    assert [place and place.gpus for place in shared] == [0.25] * 4 + [None]
-    fleet.learn(0.35)  # a larger one: two on each from now on
-    fleet.learn(0.01)
+    allocator = ResourceAllocator(Resources(), GPUS)
+    whole = [allocator.acquire(str(i)) for i in range(3)]
+    assert [allocation and allocation.gpus for allocation in whole] == [1, 1, None]
+    allocator.record_memory(0.2)  # a quarter with its margin
+    allocator.release("0")
+    shared = [allocator.acquire(f"later {i}") for i in range(5)]
+    assert [allocation and allocation.gpus for allocation in shared] == [0.25] * 4 + [None]
+    allocator.record_memory(0.35)  # a larger one: two on each from now on
+    allocator.record_memory(0.01)
     for i in range(4):
-        fleet.give_back(f"later {i}")
-    assert [bool(fleet.take(f"last {i}")) for i in range(3)] == [True, True, False]
+        allocator.release(f"later {i}")
+    assert [bool(allocator.acquire(f"last {i}")) for i in range(3)] == [True, True, False]
 
 
 def test_however_small_only_so_many_share_a_gpu() -> None:
-    fleet = Fleet(Resources(), [{"CPU": 64, "GPU": 1}])
-    fleet.learn(0.001)
-    taken = [fleet.take(str(i)) for i in range(MOST_ON_ONE + 1)]
-    assert sum(place is not None for place in taken) == MOST_ON_ONE
+    allocator = ResourceAllocator(Resources(), [{"CPU": 64, "GPU": 1}])
+    allocator.record_memory(0.001)
+    taken = [allocator.acquire(str(i)) for i in range(MAX_TRIALS_PER_GPU + 1)]
+    assert sum(allocation is not None for allocation in taken) == MAX_TRIALS_PER_GPU
 
 
 @pytest.mark.parametrize(
@@ -105,39 +118,43 @@ def test_however_small_only_so_many_share_a_gpu() -> None:
 )
 def test_what_can_never_run_is_refused(asked: Resources, at_once: int | None, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        Fleet(asked, LAPTOP, at_once)
+        ResourceAllocator(asked, LAPTOP, at_once)
 
 
 def test_nodes_that_join_are_used_and_nodes_that_left_are_waited_for() -> None:
-    fleet = Fleet(Resources(), LAPTOP)
-    fleet.see([*LAPTOP, {"CPU": 8, "GPU": 2}])
-    assert [getattr(fleet.take(str(i)), "kind", None) for i in range(3)] == ["gpu", "gpu", None]
-    fleet = Fleet(Resources(gpus=1), GPUS)
-    fleet.see(LAPTOP)
-    assert fleet.take("0") is None
-    fleet.see(GPUS)
-    assert fleet.take("0") is not None
+    allocator = ResourceAllocator(Resources(), LAPTOP)
+    allocator.update_nodes([*LAPTOP, {"CPU": 8, "GPU": 2}])
+    assert [getattr(allocator.acquire(str(i)), "kind", None) for i in range(3)] == [
+        "gpu",
+        "gpu",
+        None,
+    ]
+    allocator = ResourceAllocator(Resources(gpus=1), GPUS)
+    allocator.update_nodes(LAPTOP)
+    assert allocator.acquire("0") is None
+    allocator.update_nodes(GPUS)
+    assert allocator.acquire("0") is not None
 
 
 def test_at_most_so_many_at_once() -> None:
-    fleet = Fleet(Resources(), LAPTOP, 2)
-    assert [bool(fleet.take(str(i))) for i in range(3)] == [True, True, False]
+    allocator = ResourceAllocator(Resources(), LAPTOP, 2)
+    assert [bool(allocator.acquire(str(i))) for i in range(3)] == [True, True, False]
 
 
-def fits_somewhere(running: list[Place], nodes: list[Node]) -> bool:
+def fits_somewhere(running: list[ResourceAllocation], nodes: list[Node]) -> bool:
     """Whether all have room at once, each on one node and each share on one GPU; by trying.
 
     Largest first into the fullest device that has room, as Ray does.
     """
     cpus = [node.get("CPU", 0.0) for node in nodes]
     gpus = [[1.0] * int(node.get("GPU", 0)) for node in nodes]
-    for place in sorted(running, key=lambda place: -place.gpus):
+    for allocation in sorted(running, key=lambda allocation: -allocation.gpus):
         for node in range(len(nodes)):
-            free = [gpu for gpu in gpus[node] if gpu >= place.gpus - 1e-9]
-            if cpus[node] >= place.cpus - 1e-9 and free:
+            free = [gpu for gpu in gpus[node] if gpu >= allocation.gpus - 1e-9]
+            if cpus[node] >= allocation.cpus - 1e-9 and free:
                 gpu = gpus[node].index(min(free))
-                gpus[node][gpu] -= place.gpus
-                cpus[node] -= place.cpus
+                gpus[node][gpu] -= allocation.gpus
+                cpus[node] -= allocation.cpus
                 break
         else:
             return False
@@ -156,42 +173,48 @@ def test_trials_that_share_gpus_never_hold_more_than_there_is(
 ) -> None:
     """Trials come, end, and say in any order how much memory they hold."""
     nodes: list[Node] = [{"CPU": 64.0, "GPU": float(count)} for count in gpus]
-    fleet, running, most = Fleet(Resources(), nodes), dict[str, Place](), 0.0
+    allocator, running, most = (
+        ResourceAllocator(Resources(), nodes),
+        dict[str, ResourceAllocation](),
+        0.0,
+    )
     for number, step in enumerate(steps):
         if step == "take":
-            place = fleet.take(str(number))
-            if place is not None:
-                running[str(number)] = place
-                assert place.gpus <= 1
-                assert place.gpus >= min(1.0, most)
+            allocation = allocator.acquire(str(number))
+            if allocation is not None:
+                running[str(number)] = allocation
+                assert allocation.gpus <= 1
+                assert allocation.gpus >= min(1.0, most)
         elif isinstance(step, int) and running:
             ended = list(running)[step % len(running)]
-            fleet.give_back(ended)
+            allocator.release(ended)
             del running[ended]
         elif isinstance(step, float):
-            fleet.learn(step)
+            allocator.record_memory(step)
             most = max(most, step)
-        assert sum(place.gpus for place in running.values()) <= sum(gpus) + 1e-9
+        assert sum(allocation.gpus for allocation in running.values()) <= sum(gpus) + 1e-9
         assert fits_somewhere(list(running.values()), nodes)
 
 
 @given(share=st.floats(0.001, 1.0), count=st.integers(1, 4))
 def test_gpus_are_filled_as_far_as_memory_allows(share: float, count: int) -> None:
-    fleet = Fleet(Resources(), [{"CPU": 64.0, "GPU": float(count)}])
-    fleet.learn(share)
-    taken = [place for i in range(60) if (place := fleet.take(str(i)))]
+    allocator = ResourceAllocator(Resources(), [{"CPU": 64.0, "GPU": float(count)}])
+    allocator.record_memory(share)
+    taken = [allocation for i in range(60) if (allocation := allocator.acquire(str(i)))]
     each = len(taken) // count
     assert len(taken) == each * count
-    assert each == MOST_ON_ONE or (each + 1) * MARGIN * share > 1, "one more would not fit"
-    assert each == 1 or each * MARGIN * share <= 1 + 1e-9
+    assert each == MAX_TRIALS_PER_GPU or (each + 1) * MEMORY_SAFETY_MARGIN * share > 1, (
+        "one more would not fit"
+    )
+    assert each == 1 or each * MEMORY_SAFETY_MARGIN * share <= 1 + 1e-9
 
 
 @given(share=st.floats(0.05, 0.999), count=st.integers(1, 3))
 def test_a_share_that_is_asked_for_leaves_its_rest_unused(share: float, count: int) -> None:
-    fleet = Fleet(Resources(gpus=share), [{"CPU": 64.0, "GPU": float(count)}])
+    allocator = ResourceAllocator(Resources(gpus=share), [{"CPU": 64.0, "GPU": float(count)}])
     held = defaultdict(float)
-    taken = [place for i in range(80) if (place := fleet.take(str(i)))]
-    for number, place in enumerate(taken):
-        held[number % count] += place.gpus
+    taken = [allocation for i in range(80) if (allocation := allocator.acquire(str(i)))]
+    for number, allocation in enumerate(taken):
+        held[number % count] += allocation.gpus
     assert all(total <= 1 + 1e-6 for total in held.values())
     assert all(total + share > 1 for total in held.values())

@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from hpsearch.config import SGD, TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.search.search import Search
-from hpsearch.search.study import check_free, open_journal, open_study
+from hpsearch.search.study import check_study_name_available, open_journal, open_study
 
 
 def suggest(trial: optuna.Trial) -> TrialConfig:
@@ -47,18 +47,18 @@ def test_a_study_is_found_again_where_it_was_kept(
         ("journal:/nowhere/study.log", "there is no folder /nowhere"),
     ],
 )
-def test_a_place_that_is_none_is_one_sentence(url: str, words: str) -> None:
+def test_a_location_that_is_none_is_one_sentence(url: str, words: str) -> None:
     with pytest.raises(UserError, match=words) as found:
-        check_free(url, "name")
+        check_study_name_available(url, "name")
     assert "\n" not in str(found.value)
 
 
 def test_another_searchs_study_is_not_written_into(tmp_path: Path) -> None:
     url = f"journal:{tmp_path / 'all.log'}"
-    check_free(url, tmp_path.name)
+    check_study_name_available(url, tmp_path.name)
     open_study(tmp_path, search=SEARCH, url=url)
     with pytest.raises(UserError, match="choose another --name"):
-        check_free(url, tmp_path.name)
+        check_study_name_available(url, tmp_path.name)
 
 
 def test_a_journal_whose_last_line_was_cut_off_goes_on(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ from hpsearch.data.samplers import Batch, sample
 from hpsearch.losses import build_loss
 from hpsearch.models.build import build_denoiser, build_descriptor
 from hpsearch.search.search import Search, load_search
-from hpsearch.training.batch_schedule import plain_sampler
-from hpsearch.training.optimization import build_optimiser, rate_factor
+from hpsearch.training.batch_schedule import current_sampler
+from hpsearch.training.optimization import build_optimizer, lr_factor
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
 SPACES = sorted(FOLDER.glob("*.py"))
@@ -53,7 +53,7 @@ def batches(config: TrialConfig) -> list[Batch]:
     stages = range(len(config.sampler.stages) if isinstance(config.sampler, Stepped) else 1)
     rng = np.random.default_rng(0)
     return [
-        sample(plain_sampler(config.sampler, share=s, stage=i), POINTS, rng, progress=s)
+        sample(current_sampler(config.sampler, share=s, stage=i), POINTS, rng, progress=s)
         for i in stages
         for s in (0.0, 0.5, 0.99)
     ]
@@ -62,11 +62,11 @@ def batches(config: TrialConfig) -> list[Batch]:
 def build(config: TrialConfig) -> None:
     shape = config.descriptor.model_copy(update={"dropout": 0.0})  # weights do not depend on it
     network = descriptor(shape)
-    build_optimiser(config.optimiser, network.parameters())
-    assert 0 <= rate_factor(config.schedule, seen=config.patches // 2, budget=config.patches) <= 1
+    build_optimizer(config.optimiser, network.parameters())
+    assert 0 <= lr_factor(config.schedule, seen=config.patches // 2, budget=config.patches) <= 1
     if isinstance(config.input, Denoised):
         settings = config.input.denoiser
-        build_optimiser(settings.optimiser, denoiser(settings.network).parameters())
+        build_optimizer(settings.optimiser, denoiser(settings.network).parameters())
         assert settings.batch <= settings.patches
     sizes = [batch.rows.size for batch in batches(config)]
     assert max(sizes) == config.sampler.patches
@@ -80,18 +80,18 @@ def test_whatever_is_drawn_can_be_built(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
-def test_each_loss_of_a_space_pays_a_finite_price(path: Path) -> None:
-    paid = set()
+def test_each_loss_of_a_space_is_finite(path: Path) -> None:
+    loss_values = set()
     for config in drawn(load_search(path), DRAWS):
         kinds = (config.loss.kind, config.sampler.kind)
-        if kinds in paid:
+        if kinds in loss_values:
             continue
-        paid.add(kinds)
+        loss_values.add(kinds)
         calls = batches(config)[0].rows.shape
         descriptors = torch.randn(*calls, 8, generator=torch.Generator().manual_seed(0))
         if config.descriptor.unit_norm:
             descriptors = nn.functional.normalize(descriptors, dim=-1)
-        sampler = plain_sampler(config.sampler, share=0.0)
+        sampler = current_sampler(config.sampler, share=0.0)
         assert torch.isfinite(build_loss(config.loss, sampler)(descriptors))
 
 

@@ -80,10 +80,10 @@ def searched(tiny: PatchStore, space: Path, tmp_path: Path) -> SearchFolder:
     )  # fmt: skip
     folder = workspace.create("s", space, record)
     dataset = {"name": "tiny", "fingerprint": tiny.fingerprint, "path": "x", "profile": "{}"}
-    ledger = folder.ledger
-    ledger.append("search", params={"budget": 100}, dataset=dataset, direction="maximize")
+    event_log = folder.event_log
+    event_log.append("search", params={"budget": 100}, dataset=dataset, direction="maximize")
     config = json.loads(CONFIG.model_dump_json())
-    ledger.append("start", trial="000", number=0, config=config)
-    ledger.append("report", trial="000", seen=100, objective=0.5, metrics={"val/mAP": 0.5})
-    ledger.append("end", trial="000", status="completed", reason="")
+    event_log.append("start", trial="000", number=0, config=config)
+    event_log.append("report", trial="000", seen=100, objective=0.5, metrics={"val/mAP": 0.5})
+    event_log.append("end", trial="000", status="completed", reason="")
     return folder

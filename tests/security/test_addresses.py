@@ -10,7 +10,7 @@ import pytest
 import ray
 from ray.util.state.exception import RayStateApiException
 
-from hpsearch.execution.job_client import JobServer
+from hpsearch.execution.job_client import JobClient
 from hpsearch.search.resources import Resources
 from hpsearch.workflows import run_search
 
@@ -61,11 +61,11 @@ def test_a_job_goes_to_the_address_that_was_given(
 ) -> None:
     with head() as (given, asked), head() as (other, asked_other):
         monkeypatch.setenv(variable, other)
-        server = JobServer(given)
+        server = JobClient(given)
         server.submit("mine", ["search", "mine.py"], home="~/hpsearch")
         assert server.jobs() == []
         with pytest.raises(RayStateApiException, match="there are none"):
-            server.check_room(Resources(), None)
+            server.check_capacity(Resources(), None)
     assert "POST /api/jobs/" in asked
     assert "GET /api/v0/nodes" in asked
     assert asked_other == []

@@ -10,8 +10,8 @@ from hpsearch.data.patch_store import PatchStore
 from hpsearch.tracking.mlflow_tags import default_uri
 from hpsearch.workflows.run_search import log_search_started
 
-from ..plans import plan
 from ..processes import run
+from ..search_factory import plan
 
 pytestmark = [
     pytest.mark.slow,
@@ -48,7 +48,7 @@ def test_two_resumes_and_two_promotions_do_the_work_once(tmp_path: Path, tiny: P
     log_search_started(folder, folder.search(), tiny)
     (said,) = twice(home, "resume", "far")
     assert "running in another process" in said
-    events = folder.ledger.events()
+    events = folder.event_log.events()
     ended = [event["trial"] for event in events if event["event"] == "end"]
     assert sorted(ended) == sorted({*ended}), "each has ended once"
     assert sum(run.status == "completed" for run in folder.runs() if run.kind == "trial") == 2

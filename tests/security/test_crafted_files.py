@@ -11,17 +11,17 @@ import pyarrow as pa
 import pytest
 import torch
 
-from hpsearch.atomic_files import write_sealed
+from hpsearch.atomic_files import write_with_checksum
 from hpsearch.config import L2Net, TrialConfig, WarmStart
 from hpsearch.data.arrow_header import Header, StoreMeta, to_metadata
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
 from hpsearch.models import Pipeline, build_descriptor
-from hpsearch.models.serialization import Recipe, save_pipeline
+from hpsearch.models.serialization import PipelineSpec, save_pipeline
 from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.model_artifact import pipeline_folder
-from hpsearch.training.artifact_cache import Artifacts
-from hpsearch.training.trial import prepare_trial
+from hpsearch.training.artifact_cache import ArtifactCache
+from hpsearch.training.trial import build_trial
 
 DEEP = b"[" * 100_000
 
@@ -86,7 +86,7 @@ EVENTS = {
 
 @pytest.mark.parametrize("line", EVENTS.values(), ids=list(EVENTS))
 def test_an_event_log(line: bytes, command: Callable, searched: SearchFolder) -> None:
-    with searched.ledger.path.open("ab") as file:
+    with searched.event_log.path.open("ab") as file:
         file.write(line + b"\n")
     command("report", "s", "--home", searched.workspace.home).is_one_sentence("ledger.jsonl")
 
@@ -115,7 +115,7 @@ weights = pytest.mark.parametrize("content", WEIGHTS.values(), ids=list(WEIGHTS)
 def test_weights(content: bytes, command: Callable, tmp_path: Path) -> None:
     network = L2Net(width=0.125)
     pipeline = Pipeline(denoiser=None, descriptor=build_descriptor(network, seed=0))
-    save_pipeline(pipeline, Recipe(denoiser=None, descriptor=network), tmp_path / "model")
+    save_pipeline(pipeline, PipelineSpec(denoiser=None, descriptor=network), tmp_path / "model")
     (tmp_path / "model" / "weights.pt").write_bytes(content)
     command("describe", "model", "tiny", "--to", "o.npy").is_one_sentence("model", "holds no")
 
@@ -131,19 +131,19 @@ CHECKPOINTS = WEIGHTS | {
 def test_a_trial_s_checkpoint(content: bytes, command: Callable, searched: SearchFolder) -> None:
     folder = searched.trials / "000"
     folder.mkdir(parents=True)
-    write_sealed(folder / "trial.pt", content)
+    write_with_checksum(folder / "trial.pt", content)
     ended = command("describe", "s/000", "tiny", "--to", "o.npy", "--home", searched.workspace.home)
     ended.is_one_sentence("trial.pt", "remove it")
 
 
 @weights
 def test_a_shared_result(content: bytes, tiny: PatchStore, searched: SearchFolder) -> None:
-    job = searched.job()
+    job = searched.environment()
     config = TrialConfig(descriptor=L2Net(width=0.125), warm_start=WarmStart(patches=50), patches=9)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Artifacts, "found_or_made", lambda *_: pa.py_buffer(content))
+        patch.setattr(ArtifactCache, "found_or_made", lambda *_: pa.py_buffer(content))
         with pytest.raises(UserError, match=r"is no usable shared result .*remove it"):
-            prepare_trial(config, job)
+            build_trial(config, job)
 
 
 def write_arrow(path: Path, counts: list[int], names: list[str], **columns: pa.Array) -> None:

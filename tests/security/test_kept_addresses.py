@@ -10,9 +10,9 @@ import pytest
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
 from hpsearch.execution.job_checks import check_arguments
-from hpsearch.execution.job_client import JobServer
+from hpsearch.execution.job_client import JobClient
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
-from hpsearch.tracking.event_log import Ledger
+from hpsearch.tracking.event_log import EventLog
 
 ROOT = Path(__file__).parents[2]
 HIDDEN = "hid@den"
@@ -74,7 +74,7 @@ def test_a_variable_in_the_address_of_a_job_server_is_filled_in(
 ) -> None:
     monkeypatch.setenv("PW", HIDDEN)
     with pytest.raises(UserError) as refused:
-        _ = JobServer("http://me:$PW@127.0.0.1:1").client
+        _ = JobClient("http://me:$PW@127.0.0.1:1").client
     assert HIDDEN not in str(refused.value)
 
 
@@ -104,15 +104,15 @@ def test_a_variable_works_for_the_study_and_the_tracking_uri_and_is_what_is_kept
 
 
 def test_an_event_log_keeps_no_password_of_an_error(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.jsonl")
-    ledger.append("end", trial="0", status="failed", traceback=f"at mysql://me:{HIDDEN}@h/db")
-    assert HIDDEN not in ledger.path.read_text()
+    event_log = EventLog(tmp_path / "ledger.jsonl")
+    event_log.append("end", trial="0", status="failed", traceback=f"at mysql://me:{HIDDEN}@h/db")
+    assert HIDDEN not in event_log.path.read_text()
 
 
 def test_a_home_and_its_records_are_for_their_owner_alone(searched: SearchFolder) -> None:
     home = searched.workspace.home
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
-    searched.changed(trials=3)
+    searched.with_record(trials=3)
     assert stat.S_IMODE((searched.path / "search.json").stat().st_mode) == 0o600
 
 

@@ -18,7 +18,7 @@ import ray
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.execution.local_session_patches import NO_METRICS
 from hpsearch.execution.ray_runtime import start_ray, stop_ray
-from hpsearch.tracking.event_log import Ledger
+from hpsearch.tracking.event_log import EventLog
 
 from ..processes import begin
 from ..servers import free_port
@@ -100,11 +100,11 @@ def searching(tmp_path_factory: pytest.TempPathFactory, tiny: PatchStore) -> Ite
             log=log, HOME=str(home), RAY_TMPDIR=str(temp), HPSEARCH_HOME=str(home / "runs"),
             RAY_ADDRESS="127.0.0.1:1", RAY_USAGE_STATS_ENABLED="0",
         )  # fmt: skip
-    ledger = Ledger(home / "runs" / "searches" / "open" / "ledger.jsonl")
+    event_log = EventLog(home / "runs" / "searches" / "open" / "ledger.jsonl")
 
     def trains() -> bool:
         assert process.poll() is None, log.read_text()
-        return any(event["event"] == "report" for event in ledger.events())
+        return any(event["event"] == "report" for event in event_log.events())
 
     try:
         wait_for(trains)

@@ -28,7 +28,7 @@ hostile = pytest.mark.parametrize("name", HOSTILE.values(), ids=list(HOSTILE))
 
 @hostile
 def test_it_names_no_search_and_no_model(name: str, tmp_path: Path) -> None:
-    for refuse in (Workspace(tmp_path).refuse_taken, lambda n: check_name(n, "a model")):
+    for refuse in (Workspace(tmp_path).check_name_available, lambda n: check_name(n, "a model")):
         with pytest.raises(UserError, match=r"cannot name a (search|model); use") as refused:
             refuse(name)
         assert str(refused.value).isprintable()
@@ -60,7 +60,7 @@ def test_a_file_s_name_becomes_one(tmp_path: Path) -> None:
         "my-space", "cmd", "search", "a.b",
     ]  # fmt: skip
     assert all(NAME.fullmatch(name_from(stem)) for stem in HOSTILE.values())
-    assert Workspace(tmp_path).free_name("a b") == "a-b"
+    assert Workspace(tmp_path).unique_name("a b") == "a-b"
 
 
 def test_a_search_of_an_older_version_is_still_found(searched: SearchFolder) -> None:
@@ -69,10 +69,10 @@ def test_a_search_of_an_older_version_is_still_found(searched: SearchFolder) -> 
 
 
 def test_a_promotion_runs_nothing_of_its_search_s_name() -> None:
-    from hpsearch.promotion.promotion_search import SPACE
+    from hpsearch.promotion.promotion_search import SPACE_TEMPLATE
 
     name = '") or open("/tmp/canary", "w") or ("\n"""'
-    code = SPACE.format(parent=name, plan="plan.json")
+    code = SPACE_TEMPLATE.format(parent=name, plan="plan.json")
     assert compile(code, "space.py", "exec").co_consts.count(name) == 1
 
 

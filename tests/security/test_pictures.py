@@ -13,7 +13,7 @@ from PIL import Image
 from hpsearch.config import L2Net
 from hpsearch.data.arrow_writer import VIEW_NAMES
 from hpsearch.models import Pipeline, build_descriptor
-from hpsearch.models.serialization import Recipe, save_pipeline
+from hpsearch.models.serialization import PipelineSpec, save_pipeline
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -60,7 +60,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     network = L2Net(width=0.125)
     pipeline = Pipeline(denoiser=None, descriptor=build_descriptor(network, seed=0))
-    save_pipeline(pipeline, Recipe(denoiser=None, descriptor=network), folder)
+    save_pipeline(pipeline, PipelineSpec(denoiser=None, descriptor=network), folder)
     return folder
 
 

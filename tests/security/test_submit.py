@@ -8,7 +8,7 @@ import pytest
 from ray.job_submission import JobDetails, JobStatus, JobType
 
 from hpsearch.cli import jobs as commands
-from hpsearch.execution.job_client import JobServer, SearchJob, shell_line
+from hpsearch.execution.job_client import JobClient, SearchJob, quote_command
 
 HOSTILE = (
     "$(touch written)", "`touch written`", "; touch written", "a\ntouch written\n",
@@ -20,7 +20,7 @@ HOSTILE = (
 
 @pytest.mark.parametrize("word", HOSTILE)
 def test_the_head_s_shell_hands_on_each_word_as_it_was_given(word: str, tmp_path: Path) -> None:
-    line = shell_line(["search", word, "--home", word])
+    line = quote_command(["search", word, "--home", word])
     script = f"set -- {line}; printf '%s\\0' \"$@\""
     done = subprocess.run(
         ["sh", "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path,
@@ -36,7 +36,7 @@ def job(name: str, message: str, status: JobStatus = JobStatus.FAILED) -> Search
         type=JobType.SUBMISSION, submission_id="x", entrypoint="x", status=status,
         message=message, metadata={"hpsearch": name, "home": "~/hpsearch"},
     )  # fmt: skip
-    return SearchJob.of(details)
+    return SearchJob.from_details(details)
 
 
 def test_a_job_s_name_and_words_steer_no_terminal(
@@ -44,8 +44,8 @@ def test_a_job_s_name_and_words_steer_no_terminal(
 ) -> None:
     name, words = "mine\x1b[2J\nother   completed", "lost\x1b]0;owned\x07\x9b2J"
     found = job(name, words)
-    monkeypatch.setattr(JobServer, "jobs", lambda self: [found])
-    monkeypatch.setattr(JobServer, "logs", lambda self, job: f"error: {words}\n")
+    monkeypatch.setattr(JobClient, "jobs", lambda self: [found])
+    monkeypatch.setattr(JobClient, "logs", lambda self, job: f"error: {words}\n")
     commands.list_("http://head:8265")
     commands.status(found.search, "http://head:8265")
     printed = capsys.readouterr().out

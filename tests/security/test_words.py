@@ -7,11 +7,11 @@ import pytest
 
 from hpsearch.data.arrow_header import StoreMeta
 from hpsearch.reporting.leaderboard import leaderboard
-from hpsearch.reporting.mlflow_notes import trial_note
-from hpsearch.reporting.text_tables import Table, markdown
+from hpsearch.reporting.mlflow_notes import trial_description
+from hpsearch.reporting.text_tables import TextTable, to_markdown
 from hpsearch.search.workspace import SearchFolder
-from hpsearch.tracking.model_artifact import shortened
-from hpsearch.tracking.model_card import data_lines
+from hpsearch.tracking.model_artifact import truncate_description
+from hpsearch.tracking.model_card import dataset_section
 from hpsearch.untrusted import markdown_text, printable
 
 HOSTILE = "<img src=x onerror=alert(1)>![](http://x/y)[a](javascript:b)|c`d\n# e\x1b[2J"
@@ -24,17 +24,17 @@ def is_inert(text: str) -> None:
 
 def test_markdown_shows_words_as_they_are() -> None:
     is_inert(markdown_text(HOSTILE))
-    is_inert(markdown(Table(("a",), ((HOSTILE,),))))
+    is_inert(to_markdown(TextTable(("a",), ((HOSTILE,),))))
     assert markdown_text("lr 0.1 · L2Net") == "lr 0.1 · L2Net"
     assert printable("a\x1b[31m\nb") == "a [31m b"
 
 
 def test_a_note_and_a_card_hold_no_html_of_others(searched: SearchFolder) -> None:
-    searched.ledger.append("end", trial="000", status="failed", reason=HOSTILE)
+    searched.event_log.append("end", trial="000", status="failed", reason=HOSTILE)
     (row,) = leaderboard(searched.runs(), direction="maximize")
-    is_inert(trial_note(row, of=1, metric="val/mAP", picture=None))
-    is_inert(data_lines(StoreMeta(source=HOSTILE, licence=HOSTILE), "f", {"test": [HOSTILE]}))
-    assert "<iframe" not in shortened("<iframe src=//x>")
+    is_inert(trial_description(row, of=1, metric="val/mAP", picture=None))
+    is_inert(dataset_section(StoreMeta(source=HOSTILE, licence=HOSTILE), "f", {"test": [HOSTILE]}))
+    assert "<iframe" not in truncate_description("<iframe src=//x>")
 
 
 @pytest.mark.parametrize("first", "=+-@")

@@ -18,9 +18,9 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from hpsearch.config import SGD, TrialConfig
-from hpsearch.tracking.event_log import Ledger
-from hpsearch.tracking.mlflow_mapping import points
-from hpsearch.tracking.mlflow_tags import IDENTITY, TRIAL
+from hpsearch.tracking.event_log import EventLog
+from hpsearch.tracking.mlflow_mapping import report_metrics
+from hpsearch.tracking.mlflow_tags import SEARCH_ID, TRIAL_ID_TAG
 from hpsearch.tracking.run_state import runs_from
 
 from ..servers import free_port
@@ -164,52 +164,52 @@ def proxy_to(port: int) -> Iterator[Proxy]:
         proxy.shutdown()
 
 
-def begin(ledger: Ledger) -> None:
+def begin(event_log: EventLog) -> None:
     dataset = {"name": "tiny", "fingerprint": "f" * 64, "path": "/x", "profile": "{}"}
-    ledger.append("search", params={"trials": 8}, dataset=dataset, direction="maximize")
+    event_log.append("search", params={"trials": 8}, dataset=dataset, direction="maximize")
 
 
-def write_trials(ledger: Ledger, *, trials: int, reports: int, pause: float) -> float:
+def write_trials(event_log: EventLog, *, trials: int, reports: int, pause: float) -> float:
     """Trials side by side, each in a thread; the longest that one had to wait, in seconds."""
     with ThreadPoolExecutor(trials) as pool:
-        waits = [pool.submit(_write, ledger, n, reports, pause) for n in range(trials)]
+        waits = [pool.submit(_write, event_log, n, reports, pause) for n in range(trials)]
         return max(wait.result() for wait in waits)
 
 
-def _write(ledger: Ledger, number: int, reports: int, pause: float) -> float:
+def _write(event_log: EventLog, number: int, reports: int, pause: float) -> float:
     trial, longest = f"t{number}", 0.0
     config = TrialConfig(optimiser=SGD(lr=0.01 * (number + 1))).model_dump(mode="json")
-    ledger.append("start", trial=trial, number=number, config=config)
+    event_log.append("start", trial=trial, number=number, config=config)
     for i in range(1, reports + 1):
         time.sleep(pause)
         value = number + i / 1000
         metrics = {key: value + j / 7 for j, key in enumerate(KEYS)}
         began = time.monotonic()
-        ledger.append("report", trial=trial, seen=100 * i, objective=value, metrics=metrics)
+        event_log.append("report", trial=trial, seen=100 * i, objective=value, metrics=metrics)
         longest = max(longest, time.monotonic() - began)
-    ledger.append("end", trial=trial, status="completed")
+    event_log.append("end", trial=trial, status="completed")
     return longest
 
 
-def expected(ledger: Ledger) -> list[Point]:
+def expected(event_log: EventLog) -> list[Point]:
     """Every point that the ledger holds, in order."""
     return [
         (run.id, point.key, point.step, point.value, point.timestamp)
-        for run in runs_from(ledger.events())
+        for run in runs_from(event_log.events())
         for report in run.reports
-        for point in sorted(points(report), key=lambda point: point.key)
+        for point in sorted(report_metrics(report), key=lambda point: point.key)
     ]
 
 
-def found(ledger: Ledger, client: MlflowClient) -> list[Point]:
+def found(event_log: EventLog, client: MlflowClient) -> list[Point]:
     """Every point of the runs that MLflow has, those of a second run of a trial too."""
     experiment = client.get_experiment_by_name("hpsearch")
     assert experiment is not None
-    rule = f"tags.`{IDENTITY}` = '{ledger.identity()}' and tags.`{TRIAL}` LIKE '%'"
+    rule = f"tags.`{SEARCH_ID}` = '{event_log.search_id()}' and tags.`{TRIAL_ID_TAG}` LIKE '%'"
     rows = []
     for run in client.search_runs([experiment.experiment_id], rule):
         for key in run.data.metrics:
             history = client.get_metric_history(run.info.run_id, key)
-            trial = run.data.tags[TRIAL]
+            trial = run.data.tags[TRIAL_ID_TAG]
             rows += [(trial, key, p.step, p.value, p.timestamp) for p in history]
     return sorted(rows, key=lambda row: (row[0], row[2], row[1]))

@@ -9,12 +9,18 @@ from hypothesis import strategies as st
 
 from hpsearch.errors import UserError
 from hpsearch.redaction import redacted
-from hpsearch.tracking.connection import MLFLOW, POSTGRESQL, sentence, take_credentials, tracking_at
+from hpsearch.tracking.connection import (
+    MLFLOW_VARIABLES,
+    POSTGRESQL_VARIABLES,
+    format_error,
+    move_credentials_to_env,
+    resolve_tracking,
+)
 
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*MLFLOW, *POSTGRESQL):
+    for name in (*MLFLOW_VARIABLES, *POSTGRESQL_VARIABLES):
         monkeypatch.setenv(name, "before")  # so that it is put back
         monkeypatch.delenv(name)
 
@@ -22,32 +28,36 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("uri", "bare", "names"),
     [
-        ("http://ann:p%40ss@host:5000/x", "http://host:5000/x", MLFLOW),
-        ("https://ann:p%40ss@host", "https://host", MLFLOW),
-        ("postgresql://ann:p%40ss@host/db", "postgresql://host/db", POSTGRESQL),
-        ("postgresql+psycopg://ann:p%40ss@h:1/db", "postgresql+psycopg://h:1/db", POSTGRESQL),
+        ("http://ann:p%40ss@host:5000/x", "http://host:5000/x", MLFLOW_VARIABLES),
+        ("https://ann:p%40ss@host", "https://host", MLFLOW_VARIABLES),
+        ("postgresql://ann:p%40ss@host/db", "postgresql://host/db", POSTGRESQL_VARIABLES),
+        (
+            "postgresql+psycopg://ann:p%40ss@h:1/db",
+            "postgresql+psycopg://h:1/db",
+            POSTGRESQL_VARIABLES,
+        ),
     ],
 )
 def test_they_go_where_the_client_looks(uri: str, bare: str, names: tuple[str, str]) -> None:
-    assert take_credentials(uri) == bare
+    assert move_credentials_to_env(uri) == bare
     assert [os.environ[name] for name in names] == ["ann", "p@ss"]
 
 
 @pytest.mark.parametrize("uri", ["http://host:5000", "sqlite:////a@b/c.db", "postgresql:///db"])
 def test_an_address_without_them_stays_as_it_is(uri: str) -> None:
-    assert take_credentials(uri) == uri
-    assert not {*MLFLOW, *POSTGRESQL} & os.environ.keys()
+    assert move_credentials_to_env(uri) == uri
+    assert not {*MLFLOW_VARIABLES, *POSTGRESQL_VARIABLES} & os.environ.keys()
 
 
 def test_a_database_that_has_no_place_for_them_keeps_them_and_never_shows_them(
     tmp_path: Path,
 ) -> None:
-    tracking = tracking_at("mysql+pymysql://ann:secret@host/db", tmp_path)
+    tracking = resolve_tracking("mysql+pymysql://ann:secret@host/db", tmp_path)
     assert "secret" in tracking.uri
-    assert "secret" not in tracking.shown + repr(tracking)
-    said = sentence(OSError(f"cannot open {tracking.uri} now"), tracking.uri)
-    assert "secret" not in said
-    assert "mysql+pymysql://host/db" in said
+    assert "secret" not in tracking.display_uri + repr(tracking)
+    message = format_error(OSError(f"cannot open {tracking.uri} now"), tracking.uri)
+    assert "secret" not in message
+    assert "mysql+pymysql://host/db" in message
 
 
 @given(
@@ -63,5 +73,5 @@ def test_no_password_survives(user: str, password: str) -> None:
 @pytest.mark.parametrize("uri", ["somewhere", "/tmp/mlruns", "file:///tmp/x", "ftp://u:pw@host"])
 def test_what_is_no_tracking_uri_is_refused(uri: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no tracking URI") as caught:
-        tracking_at(uri, tmp_path)
+        resolve_tracking(uri, tmp_path)
     assert "pw" not in str(caught.value)

@@ -10,10 +10,10 @@ import pytest
 from mlflow import MlflowClient
 
 from hpsearch.errors import UserError
-from hpsearch.tracking.connection import Tracking, TrackingError, answering
-from hpsearch.tracking.event_log import Ledger
-from hpsearch.tracking.mlflow_sync import Publisher
-from hpsearch.tracking.mlflow_tags import IDENTITY
+from hpsearch.tracking.connection import TrackingError, TrackingServer, translate_all_errors
+from hpsearch.tracking.event_log import EventLog
+from hpsearch.tracking.mlflow_sync import MlflowSync
+from hpsearch.tracking.mlflow_tags import SEARCH_ID
 
 from .outages import Proxy, Server, begin, expected, found, proxy_to, write_trials
 
@@ -39,8 +39,8 @@ def _short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    made = Ledger(tmp_path / "ledger.jsonl")
+def event_log(tmp_path: Path) -> EventLog:
+    made = EventLog(tmp_path / "ledger.jsonl")
     begin(made)
     return made
 
@@ -51,20 +51,22 @@ def proxy(server: Server) -> Iterator[Proxy]:
         yield made
 
 
-def publisher(ledger: Ledger, uri: str, name: str) -> Publisher:
-    return Publisher(ledger, Tracking(uri=uri), name, ledger.path.with_name("published.json"))
+def mlflow_sync(event_log: EventLog, uri: str, name: str) -> MlflowSync:
+    return MlflowSync(
+        event_log, TrackingServer(uri=uri), name, event_log.path.with_name("published.json")
+    )
 
 
-def assert_exact(ledger: Ledger, server: Server) -> None:
-    assert found(ledger, MlflowClient(server.database)) == expected(ledger)
+def assert_exact(event_log: EventLog, server: Server) -> None:
+    assert found(event_log, MlflowClient(server.database)) == expected(event_log)
 
 
-def test_paused_killed_and_restarted_amid_eight_trials(ledger: Ledger, server: Server) -> None:
-    feeding = publisher(ledger, server.uri, "faults")
+def test_paused_killed_and_restarted_amid_eight_trials(event_log: EventLog, server: Server) -> None:
+    feeding = mlflow_sync(event_log, server.uri, "faults")
     feeding.start()
     waits: list[float] = []
     writing = threading.Thread(
-        target=lambda: waits.append(write_trials(ledger, trials=8, reports=30, pause=0.2))
+        target=lambda: waits.append(write_trials(event_log, trials=8, reports=30, pause=0.2))
     )
     writing.start()
     time.sleep(1)
@@ -75,50 +77,52 @@ def test_paused_killed_and_restarted_amid_eight_trials(ledger: Ledger, server: S
     server.kill()
     server.start()
     writing.join()
-    assert feeding.stop(patience=60), feeding.last_error
-    assert_exact(ledger, server)
+    assert feeding.stop(timeout=60), feeding.last_error
+    assert_exact(event_log, server)
     assert waits[0] < 1, "training never waits for a tracking server"
 
 
 @pytest.mark.parametrize("fault", ["slow", "refusing", "points are taken, unanswered"])
-def test_a_server_with_a_fault(fault: str, ledger: Ledger, server: Server, proxy: Proxy) -> None:
+def test_a_server_with_a_fault(
+    fault: str, event_log: EventLog, server: Server, proxy: Proxy
+) -> None:
     if fault == "slow":
         proxy.delay = 0.1
     elif fault == "refusing":
         proxy.refuse("503 Service Unavailable")
     else:
         proxy.losing = b"runs/log-batch"
-    feeding = publisher(ledger, proxy.uri, fault)
+    feeding = mlflow_sync(event_log, proxy.uri, fault)
     feeding.start()
-    assert write_trials(ledger, trials=2, reports=4, pause=0.3) < 1
+    assert write_trials(event_log, trials=2, reports=4, pause=0.3) < 1
     if fault != "slow":
         time.sleep(1)
         assert "MLflow" in feeding.last_error
         proxy.behave()
-    assert feeding.stop(patience=60) or publisher(ledger, server.uri, fault).sync()
-    assert_exact(ledger, server)
+    assert feeding.stop(timeout=60) or mlflow_sync(event_log, server.uri, fault).sync()
+    assert_exact(event_log, server)
 
 
 def test_runs_that_were_made_without_an_answer_are_found_and_second_ones_deleted(
-    ledger: Ledger, server: Server, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    event_log: EventLog, server: Server, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # the client asks twice by itself
-    write_trials(ledger, trials=2, reports=2, pause=0.0)
+    write_trials(event_log, trials=2, reports=2, pause=0.0)
     proxy.losing = b"runs/create"
     with pytest.raises(TrackingError):
-        publisher(ledger, proxy.uri, "made twice").sync()
-    assert len(runs_of(ledger, server)) == 2, "the fault did what it is for"
+        mlflow_sync(event_log, proxy.uri, "made twice").sync()
+    assert len(runs_of(event_log, server)) == 2, "the fault did what it is for"
     proxy.behave()
-    publisher(ledger, server.uri, "made twice").sync()
-    assert len(runs_of(ledger, server)) == 3
-    assert_exact(ledger, server)
+    mlflow_sync(event_log, server.uri, "made twice").sync()
+    assert len(runs_of(event_log, server)) == 3
+    assert_exact(event_log, server)
 
 
-def runs_of(ledger: Ledger, server: Server) -> list[str]:
+def runs_of(event_log: EventLog, server: Server) -> list[str]:
     client = MlflowClient(server.database)
     experiment = client.get_experiment_by_name("hpsearch")
     assert experiment is not None
-    rule = f"tags.`{IDENTITY}` = '{ledger.identity()}'"
+    rule = f"tags.`{SEARCH_ID}` = '{event_log.search_id()}'"
     return [run.info.run_id for run in client.search_runs([experiment.experiment_id], rule)]
 
 
@@ -132,10 +136,10 @@ def runs_of(ledger: Ledger, server: Server) -> list[str]:
     ],
 )
 def test_what_is_wrong_in_one_sentence(
-    status: str, body: str, words: str, ledger: Ledger, proxy: Proxy
+    status: str, body: str, words: str, event_log: EventLog, proxy: Proxy
 ) -> None:
     proxy.refuse(status, body, "text/html")
-    asked = publisher(ledger, proxy.uri, "wrong")
-    with pytest.raises(UserError, match=words) as caught, answering(asked.tracking.uri):
+    asked = mlflow_sync(event_log, proxy.uri, "wrong")
+    with pytest.raises(UserError, match=words) as caught, translate_all_errors(asked.tracking.uri):
         asked.sync()
     assert "\n" not in str(caught.value)

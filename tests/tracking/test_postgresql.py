@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.tracking.connection import tracking_at
-from hpsearch.tracking.event_log import Ledger
-from hpsearch.tracking.mlflow_sync import Publisher
+from hpsearch.tracking.connection import resolve_tracking
+from hpsearch.tracking.event_log import EventLog
+from hpsearch.tracking.mlflow_sync import MlflowSync
 
 from .outages import begin, expected, found, free_port, write_trials
 
@@ -79,16 +79,16 @@ def test_killed_and_restarted(
 ) -> None:
     for name in ("PGUSER", "PGPASSWORD"):
         monkeypatch.delenv(name, raising=False)
-    ledger = Ledger(tmp_path / "ledger.jsonl")
-    begin(ledger)
-    tracking = tracking_at(database.uri, tmp_path)
+    event_log = EventLog(tmp_path / "ledger.jsonl")
+    begin(event_log)
+    tracking = resolve_tracking(database.uri, tmp_path)
     assert os.environ["PGPASSWORD"] == "s3cr/t"
-    feeding = Publisher(ledger, tracking, "pg", tmp_path / "published.json")
+    feeding = MlflowSync(event_log, tracking, "pg", tmp_path / "published.json")
     feeding.sync()  # makes the tables
     feeding.start()
     waits: list[float] = []
     writing = threading.Thread(
-        target=lambda: waits.append(write_trials(ledger, trials=8, reports=10, pause=0.2))
+        target=lambda: waits.append(write_trials(event_log, trials=8, reports=10, pause=0.2))
     )
     writing.start()
     threading.Event().wait(0.7)
@@ -96,8 +96,8 @@ def test_killed_and_restarted(
     threading.Event().wait(0.5)
     database.start()
     writing.join()
-    assert feeding.stop(patience=60), feeding.last_error
-    assert found(ledger, tracking.client()) == expected(ledger)
+    assert feeding.stop(timeout=60), feeding.last_error
+    assert found(event_log, tracking.client()) == expected(event_log)
     assert waits[0] < 1
     written = "".join(p.read_text() for p in tmp_path.iterdir() if p.is_file())
     assert "s3cr" not in written + repr(tracking) + feeding.last_error

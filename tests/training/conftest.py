@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from hpsearch.config import Computing
-from hpsearch.training.trial import Job
+from hpsearch.config import ComputeConfig
+from hpsearch.training.trial import TrialEnvironment
 
 
 @pytest.fixture
-def job(job: Job) -> Job:
-    return replace(job, report_every=64, computing=Computing(device="cpu"))
+def job(job: TrialEnvironment) -> TrialEnvironment:
+    return replace(job, report_every=64, computing=ComputeConfig(device="cpu"))

@@ -8,11 +8,17 @@ import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
-from hpsearch.config import Computing, L2Net
+from hpsearch.config import ComputeConfig, L2Net
 from hpsearch.errors import UserError
 from hpsearch.models import build_descriptor
 from hpsearch.models.layers import Dropout
-from hpsearch.training.devices import Compute, choose_device, compiler, keep_freed_memory, resident
+from hpsearch.training.devices import (
+    Compute,
+    choose_device,
+    cpp_compiler,
+    device_resident,
+    tune_glibc_malloc,
+)
 
 CPU = torch.device("cpu")
 
@@ -26,7 +32,7 @@ def test_a_device_that_is_not_there_is_refused(name: str, remedy: str) -> None:
 def test_laying_out_a_network_changes_no_number() -> None:
     settings = L2Net(width=0.125, dropout=0.0)
     plain, placed = (build_descriptor(settings, seed=1) for _ in range(2))
-    placed = Compute(device=CPU).place(placed)
+    placed = Compute(device=CPU).to_device(placed)
     weight = dict(placed.named_parameters())["blocks.1.conv.weight"]
     assert weight.is_contiguous(memory_format=torch.channels_last)
     for (name, one), (_, other) in zip(
@@ -53,20 +59,20 @@ def test_bfloat16_is_for_accelerators_unless_asked_for(
     assert compute.uses_bfloat16 == expected
 
 
-def test_a_gather_gives_the_rows_asked_for_in_grey_levels() -> None:
+def test_a_gather_gives_the_rows_asked_for_in_gray_levels() -> None:
     patches = np.random.default_rng(0).integers(256, size=(9, 32, 32), dtype=np.uint8)
     rows = np.array([4, 0, 4])
-    found = resident(patches, CPU)(rows)
+    found = device_resident(patches, CPU)(rows)
     assert found.dtype == torch.float32
     assert np.array_equal(found.numpy()[:, 0], patches[rows])
 
 
 def test_keeping_freed_memory_is_harmless() -> None:
-    keep_freed_memory()
+    tune_glibc_malloc()
     assert float(torch.ones(2**22).sum()) == 2**22
 
 
-@pytest.mark.skipif(compiler() is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.skipif(cpp_compiler() is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # within torch.compile
 def test_what_is_compiled_computes_the_same_and_is_found_by_the_next_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -74,7 +80,7 @@ def test_what_is_compiled_computes_the_same_and_is_found_by_the_next_trial(
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     conv, dropout = nn.Conv2d(1, 2, 3), Dropout(0.5)
     x = torch.rand(4, 1, 5, 5, generator=torch.Generator().manual_seed(0))
-    compute, hits = Compute.here(Computing(device="cpu", compiled=True)), []
+    compute, hits = Compute.resolve(ComputeConfig(device="cpu", compiled=True)), []
     for _ in range(2):
         torch._dynamo.reset()  # forgets what this process has compiled, as another one would
         counters.clear()
@@ -96,4 +102,4 @@ def grads(descriptors: torch.Tensor, network: nn.Module) -> tuple[torch.Tensor, 
 def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UserError, match="needs a C\\+\\+ compiler"):
-        Compute.here(Computing(device="cpu", compiled=True))
+        Compute.resolve(ComputeConfig(device="cpu", compiled=True))

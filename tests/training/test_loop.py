@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hpsearch.training.loop import Progress, Verdict, fit
+from hpsearch.training.loop import Progress, StopReason, fit
 
 
 @dataclass
@@ -25,16 +25,16 @@ class Countdown:
         loss = float("nan") if number == self.nan_at else 1 / (number + 1)
         return torch.tensor(loss), self.batch
 
-    def check(self, loss: float) -> Verdict | None:
+    def check(self, loss: float) -> StopReason | None:
         self.checked.append(loss)
         if self.collapse_at is not None and self.steps[-1] >= self.collapse_at:
-            return Verdict("collapsed", "asked to")
+            return StopReason("collapsed", "asked to")
         return None
 
     def evaluate(self) -> dict[str, float]:
         return {"val/mAP": len(self.steps) / 100}
 
-    def worst(self) -> dict[str, float]:
+    def failure_metrics(self) -> dict[str, float]:
         return {"val/mAP": 0.0}
 
 
@@ -52,7 +52,7 @@ def test_a_report_holds_the_mean_loss_since_the_last() -> None:
 
 def test_every_step_is_weighed_once_between_checks() -> None:
     task = Countdown()
-    list(fit(task, patches=80, report_every=80, checks=4))
+    list(fit(task, patches=80, report_every=80, num_checks=4))
     losses = [1 / (n + 1) for n in range(8)]
     assert task.checked == pytest.approx([sum(losses[i : i + 2]) / 2 for i in range(0, 8, 2)])
 
@@ -84,7 +84,7 @@ def test_between_two_reports_every_step_can_be_the_last() -> None:
     seen: list[int] = []
     progress = Progress()
     between = lambda: seen.append(progress.seen)  # noqa: E731
-    list(fit(Countdown(), patches=60, report_every=30, progress=progress, between=between))
+    list(fit(Countdown(), patches=60, report_every=30, progress=progress, on_step=between))
     assert seen == [10, 20, 40, 50], "where a report follows, there is nothing to ask"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.tracking.event_log import Ledger
+from hpsearch.tracking.event_log import EventLog
 from hpsearch.tracking.run_state import runs_from
 
 from ..processes import run
@@ -40,8 +40,8 @@ def test_a_search_trains_on_xla_and_ends_with_a_registered_model(tmp_path: Path,
     ended = run(*words, timeout=570, PJRT_DEVICE="CPU", COLUMNS="120")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "Registered patch-descriptor version 1" in ended.stdout
-    ledger = Ledger(tmp_path / "home" / "searches" / "small" / "ledger.jsonl")
-    runs = [run for run in runs_from(ledger.events()) if run.kind == "trial"]
+    event_log = EventLog(tmp_path / "home" / "searches" / "small" / "ledger.jsonl")
+    runs = [run for run in runs_from(event_log.events()) if run.kind == "trial"]
     assert [run.status for run in runs] == ["completed"] * 2
     assert [[report["seen"] for report in run.reports] for run in runs] == [[240, 480]] * 2
     record = (tmp_path / "home" / "searches" / "small" / "search.json").read_text()

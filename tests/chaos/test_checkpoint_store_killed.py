@@ -1,0 +1,53 @@
+"""The actor beside the driver is killed: the only one that writes trials' checkpoints."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from ray._private import state
+
+from hpsearch.data.patch_store import PatchStore
+from hpsearch.execution.ray_runtime import start_ray, stop_ray
+from hpsearch.search.workspace import SearchFolder
+
+from .conftest import Note
+from .invariants import assert_whole
+from .searches import MARKS, begin, searching, trials, wait_for, wait_for_reports
+
+pytestmark = [*MARKS, pytest.mark.timeout(400)]
+
+
+def kill_checkpoint_store() -> float:
+    """Seconds since 1970 when it was killed."""
+    actors = state.actors().values()
+    (checkpoint_store,) = (
+        a for a in actors if (a["ActorClassName"], a["State"]) == ("Keeper", "ALIVE")
+    )
+    os.kill(checkpoint_store["Pid"], signal.SIGKILL)
+    return time.time()
+
+
+def report_times(folder: SearchFolder) -> list[float]:
+    return sorted(report["time"] for run in trials(folder) for report in run.reports)
+
+
+def test_trials_do_not_notice_that_the_checkpoint_store_was_killed(
+    tiny: PatchStore, tmp_path: Path, note: Note
+) -> None:
+    folder = begin(tmp_path / "home", tiny, patches=14_400, reports=6)
+    killed, went_on = [], []
+    start_ray(cpus=2)
+    try:
+        with searching(folder):
+            for count in (1, 3):
+                wait_for_reports(folder, count)
+                killed.append(kill_checkpoint_store())
+                wait_for(lambda: report_times(folder)[-1] > killed[-1])
+                went_on.append(report_times(folder)[-1])
+    finally:
+        stop_ray()
+    assert {run.retries for run in trials(folder)} == {0}
+    seconds = max(after - before for before, after in zip(killed, went_on, strict=True))
+    assert_whole("keeper killed, twice", note, folder, patches=0, seconds=seconds)

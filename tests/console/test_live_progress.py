@@ -1,0 +1,32 @@
+"""What a search prints of its trials while it runs."""
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from hpsearch.config import TrialConfig
+from hpsearch.console.live_progress import LiveProgress
+from hpsearch.search.search import Search
+from hpsearch.tracking.event_log import EventLog
+
+
+def test_a_trial_that_goes_on_and_one_that_restarts_from_scratch_say_why(tmp_path: Path) -> None:
+    event_log, output = EventLog(tmp_path / "ledger.jsonl"), io.StringIO()
+    config = TrialConfig()
+    search = Search(
+        suggest=lambda trial: config, baseline=config, trials=2, budget=100, report_every=10
+    )
+    with LiveProgress(event_log, search, Console(file=output), 2):
+        for event, fields in (
+            ("start", {"number": 7, "config": config.model_dump(mode="json")}),
+            ("report", {"seen": 1_200, "objective": 0.5, "metrics": {"val/mAP": 0.5}}),
+            ("crash", {"reason": "its machine went away"}),
+            ("anew", {"reason": "its checkpoint was damaged"}),
+        ):
+            event_log.append(event, trial="007", **fields)
+    started, reported, crashed, restart = output.getvalue().splitlines()
+    assert " 007 started " in started
+    assert "1,200 patches  mAP 0.500  0 of 2 trials · no best yet" in reported
+    assert crashed.endswith(" 007 goes on    from 1,200 patches; its machine went away")
+    assert restart.endswith(" 007 begins anew; its checkpoint was damaged")

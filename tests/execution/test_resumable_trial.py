@@ -1,0 +1,75 @@
+"""What a trial shares with others is counted once, also when it goes on from a checkpoint."""
+
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from hpsearch.config import (
+    SGD,
+    Denoised,
+    DenoiserTraining,
+    DnCNN,
+    L2Net,
+    RandomTriplets,
+    ShallowUNet,
+    TrialConfig,
+)
+from hpsearch.execution.resumable_trial import SECONDS_METRIC, CheckpointHooks, run_with_checkpoints
+from hpsearch.search.objective import MEAN_MAP
+from hpsearch.search.outcome import to_result
+from hpsearch.training.artifact_cache import COMPUTED_SECONDS_METRIC, SAVED_SECONDS_METRIC
+from hpsearch.training.trial import CHECKPOINT_FILE, TrialEnvironment
+
+CONFIG = TrialConfig(
+    input=Denoised(denoiser=DenoiserTraining(network=ShallowUNet(width=0.25), patches=50)),
+    descriptor=L2Net(width=0.125),
+    sampler=RandomTriplets(batch=10),
+    patches=120,
+)
+
+
+def test_making_a_shared_denoiser_costs_one_and_spares_the_other(
+    tmp_path: Path, job: TrialEnvironment
+) -> None:
+    (first,) = islice(run_with_checkpoints(CONFIG, job, CheckpointHooks(tmp_path / "first")), 1)
+    (second,) = islice(run_with_checkpoints(CONFIG, job, CheckpointHooks(tmp_path / "second")), 1)
+    assert first.metrics[COMPUTED_SECONDS_METRIC] > 0 == first.metrics[SAVED_SECONDS_METRIC]
+    assert second.metrics[SAVED_SECONDS_METRIC] == pytest.approx(
+        first.metrics[COMPUTED_SECONDS_METRIC], abs=0.01
+    )
+    assert second.metrics[COMPUTED_SECONDS_METRIC] == 0.0
+    *_, last = run_with_checkpoints(CONFIG, job, CheckpointHooks(tmp_path / "first"))
+    assert last.status == "completed"
+    assert [last.metrics[name] for name in (COMPUTED_SECONDS_METRIC, SAVED_SECONDS_METRIC)] == [
+        first.metrics[COMPUTED_SECONDS_METRIC],
+        0.0,
+    ]
+
+
+def test_a_trial_whose_denoiser_diverges_has_diverged(
+    tmp_path: Path, job: TrialEnvironment
+) -> None:
+    sgd = SGD(lr=100, momentum=0.9)
+    wild = DenoiserTraining(network=DnCNN(depth=3), loss="mse", optimiser=sgd, batch=8, patches=160)
+    config = CONFIG.model_copy(update={"input": Denoised(denoiser=wild)})
+    (only,) = run_with_checkpoints(config, job, CheckpointHooks(tmp_path / "wild"))
+    assert (only.seen, only.status) == (0, "diverged")
+    assert only.reason.startswith("the denoiser diverged")
+    assert to_result(only, MEAN_MAP)["objective"] == MEAN_MAP.worst
+
+
+def test_a_damaged_checkpoint_is_reported_and_training_restarts_from_scratch(
+    tmp_path: Path, job: TrialEnvironment
+) -> None:
+    config, messages = CONFIG.model_copy(update={"input": TrialConfig().input}), list[str]()
+    post = CheckpointHooks(tmp_path, on_restart=messages.append)
+    first = list(run_with_checkpoints(config, job, post))
+    assert messages == []
+    path = tmp_path / CHECKPOINT_FILE
+    path.write_bytes(path.read_bytes()[:-1])
+    again = list(run_with_checkpoints(config, job, post))
+    assert messages == ["its checkpoint was damaged"]
+    for report in (*first, *again):
+        del report.metrics[SECONDS_METRIC]
+    assert again == first

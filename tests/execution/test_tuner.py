@@ -1,0 +1,130 @@
+"""Sessions of a search with real Ray: places, limits, folds, and going on. One Ray for all."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from hpsearch.data.patch_store import PatchStore
+from hpsearch.errors import UserError
+from hpsearch.execution.ray_runtime import check_capacity_now, start_ray, stop_ray
+from hpsearch.execution.tuner import run_session
+from hpsearch.search.resources import Resources
+from hpsearch.search.stopping import Limits
+from hpsearch.search.workspace import SearchFolder
+from hpsearch.tracking.run_state import Run
+
+from ..search_factory import plan
+from ..servers import free_port
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
+
+SPACE = """
+from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
+from hpsearch.search.pruners import ASHA, NoPruner
+from hpsearch.search.samplers import Fixed
+from hpsearch.search.search import Search
+
+def suggest(trial):
+    return TrialConfig(descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=20),
+                       optimiser=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2)), patches=480)
+
+SEARCH = Search(suggest=suggest, budget=480, report_every=240, validation_points=8, {more},
+                baseline=TrialConfig(patches=480))
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """Two cores, and a GPU and a TPU chip in name only: trials are told to compute on the CPU."""
+    ray.init(
+        address="local",
+        num_cpus=2,
+        num_gpus=1,
+        resources={"TPU": 1},
+        include_dashboard=False,
+        log_to_driver=False,
+    )
+    yield
+    stop_ray()
+
+
+def begin(tmp_path: Path, store: PatchStore, more: str, **fields: object) -> SearchFolder:
+    start_ray()
+    return plan(tmp_path, store, SPACE.format(more=more), **fields)
+
+
+def at_once(events: list[dict]) -> dict[str, int]:
+    """Most trials at once by kind of place."""
+    where, running, most = {}, dict[str, str](), dict[str, int]()
+    for event in events:
+        if event["event"] == "start":
+            running[event["trial"]] = where[event["trial"]] = event["place"]["kind"]
+        elif event["event"] == "end":
+            running.pop(event["trial"])
+        for kind in set(running.values()):
+            now = sum(other == kind for other in running.values())
+            most[kind] = max(most.get(kind, 0), now)
+    return most
+
+
+def statuses(runs: list[Run]) -> list[str]:
+    return [run.status for run in runs]
+
+
+def test_one_search_uses_gpus_and_tpus_and_ends_cleanly_at_a_limit(
+    tmp_path: Path, tiny: PatchStore
+) -> None:
+    folder = begin(
+        tmp_path, tiny, "trials=6, pruner=NoPruner()", trials=6, limits=Limits(patches=1_000),
+        resources=Resources(gpus=1, tpus=1, device="cpu"),
+    )  # fmt: skip
+    session = run_session(folder)
+    assert session.limit == "1,000 patches"
+    assert not session.exhausted
+    assert at_once(folder.event_log.events()) == {"gpu": 1, "tpu": 1}
+    cut = statuses(folder.runs())
+    assert set(cut) <= {"completed", "interrupted"}, "nobody was pruned"
+    assert 1_000 <= sum(run.seen for run in folder.runs()) < 6 * 480
+    session = run_session(folder.with_record(limits=Limits(patches=100_000)))
+    assert (session.limit, session.exhausted) == ("", True)
+    assert statuses(folder.runs()) == ["completed"] * 6
+    seen = [[report["seen"] for report in run.reports] for run in folder.runs()]
+    assert seen == [[240, 480]] * 6, "what was interrupted has gone on"
+
+
+def test_a_search_in_folds_stops_a_bad_configuration_after_one(
+    tmp_path: Path, tiny: PatchStore
+) -> None:
+    first = "points=[{'lr': 2e-3}, {'lr': 1e-4}]"
+    folder = begin(
+        tmp_path, tiny,
+        f"trials=2, num_folds=2, pruner=ASHA(reduction_factor=2), sampler=Fixed({first})",
+        trials=2, concurrent=1,
+    )  # fmt: skip
+    assert run_session(folder).exhausted
+    good, bad = folder.runs()
+    assert (good.status, good.seen, good.last["folds/done"]) == ("completed", 480, 2.0)
+    assert (bad.status, bad.seen, bad.last["folds/done"]) == ("pruned", 240, 1.0)
+    assert good.reports[-1]["seconds"] > good.reports[0]["seconds"] > 0
+
+
+def test_more_than_the_cluster_can_hold_is_refused() -> None:
+    with pytest.raises(UserError, match="9 trials at once do not fit: each asks for 1 CPU"):
+        check_capacity_now(Resources(device="cpu"), 9)
+    with pytest.raises(UserError, match="asks for 1 CPU and 2 GPUs, but no node"):
+        check_capacity_now(Resources(gpus=2), None)
+
+
+def test_a_cluster_that_is_not_there_is_reported_at_once() -> None:
+    stop_ray()  # the last test of this file
+    began, port = time.monotonic(), free_port()
+    for address in (f"127.0.0.1:{port}", f"ray://localhost:{port}", "no.such.host.invalid:6379"):
+        with pytest.raises(UserError, match=r"no Ray cluster answers at .*; start one"):
+            start_ray(address=address)
+    assert time.monotonic() - began < 30

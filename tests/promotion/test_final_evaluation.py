@@ -1,0 +1,43 @@
+"""The baseline of a search survives a kill."""
+
+from itertools import islice
+from pathlib import Path
+
+from hpsearch.data.patch_store import PatchStore
+from hpsearch.execution.resumable_trial import CheckpointHooks, run_with_checkpoints
+from hpsearch.promotion.final_evaluation import BASELINE_NAME, train_baseline
+from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+
+SPACE = Path(__file__).parents[1] / "end_to_end" / "space.py"
+
+
+def search(home: Path, store: PatchStore, name: str) -> SearchFolder:
+    record = SearchRecord(
+        space="space.py", store=str(store.path), fingerprint=store.fingerprint, split="auto",
+        tracking_uri="", trials=1,
+    )  # fmt: skip
+    return Workspace(home).create(name, SPACE, record)
+
+
+def test_a_baseline_that_was_killed_goes_on_from_its_checkpoint(
+    tmp_path: Path, tiny: PatchStore
+) -> None:
+    undisturbed = train_baseline(search(tmp_path, tiny, "undisturbed"))
+    killed = search(tmp_path, tiny, "killed")
+    config = killed.search().baseline
+    dump = config.model_dump(mode="json")
+    killed.event_log.append("start", trial=BASELINE_NAME, number=-1, kind="yardstick", config=dump)
+    report = list(
+        islice(
+            run_with_checkpoints(
+                config, killed.environment(), CheckpointHooks(killed.trials / BASELINE_NAME)
+            ),
+            2,
+        )
+    )
+    resumed = train_baseline(killed)
+    assert resumed.status == "completed"
+    seen = [event["seen"] for event in killed.event_log.events() if event["event"] == "report"]
+    assert seen == [report[-1].seen, *(r["seen"] for r in undisturbed.reports[2:])]
+    assert resumed.last["val/mAP"] == undisturbed.last["val/mAP"]
+    assert train_baseline(killed) == resumed, "done is done"

@@ -1,0 +1,231 @@
+"""A judged network meets the champion: real MLflow, real networks, untrained."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hpsearch.config import L2Net, RandomTriplets, TrialConfig
+from hpsearch.data.patch_store import PatchStore
+from hpsearch.errors import UserError
+from hpsearch.promotion.final_evaluation import load_trained
+from hpsearch.promotion.registration import RegistrationRequest, register_model, registry_of
+from hpsearch.promotion.score_cache import ScoreCache, model_fingerprint
+from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.tracking.mlflow_tags import default_uri
+from hpsearch.tracking.model_card import CardTable
+from hpsearch.tracking.model_registry import Registry, configure_mlflow_logging
+from hpsearch.training.trial import build_trial
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning",
+    "ignore::UserWarning",
+)  # fmt: skip
+
+SPACE = Path(__file__).parents[1] / "end_to_end" / "space.py"
+LINES = CardTable(("trial", "seed 1", "mean"), [("000", "0.5", "0.5")])
+
+
+def config(seed: int) -> TrialConfig:
+    return TrialConfig(
+        descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=20), patches=1_920, seed=seed
+    )
+
+
+def search(home: Path, store: PatchStore, name: str, *, seed: int) -> SearchFolder:
+    """A search with one trial that says it completed; its network is as it was drawn."""
+    workspace = Workspace(home)
+    record = SearchRecord(
+        space=str(SPACE),
+        store=str(store.path),
+        fingerprint=store.fingerprint,
+        split="auto",
+        tracking_uri=default_uri(home),
+        trials=1,
+    )
+    folder = workspace.create(name, SPACE, record)
+    facts = {"name": "tiny", "fingerprint": store.fingerprint, "path": "p", "profile": "{}"}
+    folder.event_log.append("search", params={}, dataset=facts, direction="maximize", tags={})
+    settings = config(seed).model_dump(mode="json")
+    folder.event_log.append("start", trial="000", number=0, config=settings)
+    folder.event_log.append(
+        "report", trial="000", seen=1_920, objective=0.5, metrics={"val/mAP": 0.5}
+    )
+    folder.event_log.append("end", trial="000", status="completed", reason="")
+    build_trial(config(seed), folder.environment()).save(folder.trials / "000")
+    return folder
+
+
+def entry(folder: SearchFolder) -> RegistrationRequest:
+    run = folder.runs()[0]
+    scores = ScoreCache.for_search(folder).scores(
+        load_trained(run, folder).pipeline(), noisy=True, name="it"
+    )
+    return RegistrationRequest(
+        folder=folder, run=run, scores=scores, chosen_by="By hand.", trainings_table=LINES
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("registering")
+
+
+@pytest.fixture(scope="module")
+def first(home: Path, tiny: PatchStore) -> RegistrationRequest:
+    return entry(search(home, tiny, "first", seed=1))
+
+
+@pytest.fixture(scope="module")
+def second(home: Path, tiny: PatchStore) -> RegistrationRequest:
+    return entry(search(home, tiny, "second", seed=2))
+
+
+@pytest.fixture(scope="module")
+def registry(first: RegistrationRequest) -> Registry:
+    """With ``first`` as champion."""
+    configure_mlflow_logging()
+    outcome = register_model(first)
+    assert (outcome.version, outcome.alias) == (1, "champion")
+    assert outcome.decision.reason == "there was no champion"
+    return registry_of(first.folder)
+
+
+def champion(registry: Registry) -> int:
+    found = registry.champion()
+    assert found is not None
+    return int(found.version)
+
+
+def test_a_network_is_scored_once(first: RegistrationRequest, home: Path) -> None:
+    (page,) = (home / "judged").glob("*.json")
+    before = page.stat().st_mtime_ns
+    pipeline, book = (
+        load_trained(first.run, first.folder).pipeline(),
+        ScoreCache.for_search(first.folder),
+    )
+    assert book.is_cached(pipeline, noisy=True)
+    assert not book.is_cached(pipeline, noisy=False)
+    assert book.scores(pipeline, noisy=True, name="again").mean == first.scores.mean
+    assert "test" not in vars(book), "the test patches have not been read"
+    assert page.stat().st_mtime_ns == before
+
+
+def test_other_weights_are_another_network(
+    first: RegistrationRequest, second: RegistrationRequest
+) -> None:
+    one, other = (load_trained(e.run, e.folder).pipeline() for e in (first, second))
+    assert model_fingerprint(one) == model_fingerprint(
+        load_trained(first.run, first.folder).pipeline()
+    )
+    assert model_fingerprint(one) != model_fingerprint(other)
+
+
+def test_a_version_says_why_with_both_tables_and_links(
+    first: RegistrationRequest, registry: Registry
+) -> None:
+    version = registry.version_of("first")
+    assert version is not None
+    for words in (
+        "**Champion**: there was no champion",
+        "| mAP on test, 95 % interval | verification |",
+        "| trial | seed 1 | mean |",
+        "By hand.",
+        "licence",
+        "[trial 000](#/experiments/",
+    ):
+        assert words in (version.description or "")
+    assert version.tags["patches.given"] == "noisy"
+    assert version.tags["seed"] == "1"
+    run = registry.tracking.client().get_run(str(version.run_id))
+    ended = first.folder.runs()[0].ended
+    assert (run.info.status, run.info.end_time) == ("FINISHED", round(1000 * (ended or 0)))
+
+
+def test_the_second_meets_the_champion_and_force_is_written_down(
+    second: RegistrationRequest, registry: Registry
+) -> None:
+    outcome = register_model(second)
+    assert outcome.alias == "challenger"
+    assert "against the champion" in outcome.decision.reason
+    assert set(outcome.comparisons) == {"verification", "matching", "retrieval", "mAP"}
+    assert register_model(second, force=True).alias == "champion"
+    version = registry.version_of("second")
+    assert version is not None, "registered once, by the first call"
+    assert int(version.version) == champion(registry) == 2
+    assert version.tags["forced"] == "True"
+    assert version.tags["champion_before"] == "1"
+    assert "champion, version 1" in (version.description or "")
+    assert register_model(second).decision.reason == "it is the champion already"
+
+    assert registry.rollback() == (1, 2)
+    assert champion(registry) == 1
+    with pytest.raises(UserError, match="never had a champion before version 1"):
+        registry.rollback()
+    assert registry.rollback(2) == (2, 1)
+    assert registry.rollback() == (1, 2)
+    with pytest.raises(UserError, match="has no version 9; it has: 1, 2"):
+        registry.rollback(9)
+    nobody = replace(registry, model="nobody")
+    with pytest.raises(UserError, match=r"no registered model 'nobody'.*patch-descriptor"):
+        nobody.rollback()
+
+
+def test_a_champion_of_other_patches_is_met_on_request(
+    first: RegistrationRequest, second: RegistrationRequest, registry: Registry
+) -> None:
+    client = registry.tracking.client()
+    client.set_model_version_tag(registry.model, "1", "patches.fingerprint", "other")
+    messages = register_model(second)
+    assert messages.decision.reason == "the champion was scored on other patches"
+    assert messages.champion is not None
+    assert messages.champion.scores is None
+    met = register_model(second, reevaluate=True)
+    assert met.champion is not None
+    assert met.champion.scores is not None
+    assert met.champion.scores.mean == pytest.approx(first.scores.mean, abs=1e-5)
+    assert "against the champion" in met.decision.reason
+    client.set_model_version_tag(
+        registry.model, "1", "patches.fingerprint", first.folder.record.fingerprint
+    )
+
+
+def test_a_run_that_was_deleted_is_made_again(home: Path, tiny: PatchStore) -> None:
+    # the champion's own weights under another name: no difference, so no alias moves
+    third = entry(search(home, tiny, "third", seed=1))
+    mlflow_sync = third.folder.mlflow_sync()
+    mlflow_sync.sync()
+    before = mlflow_sync.run_id("000")
+    third.folder.tracking().client().delete_run(before)
+    register_model(third)
+    version = registry_of(third.folder).version_of("third")
+    assert version is not None
+    assert version.run_id != before
+
+
+def test_scores_that_are_gone_with_their_run_are_one_sentence(
+    first: RegistrationRequest, second: RegistrationRequest, registry: Registry
+) -> None:
+    version = registry.version_of("first")
+    assert version is not None
+    run = registry.tracking.client().get_run(str(version.run_id))
+    scores = Path(str(run.info.artifact_uri).removeprefix("file://")) / "test_scores.json"
+    kept = scores.read_text()
+    scores.unlink()
+    with pytest.raises(UserError, match=r"version 1 are gone.*--reevaluate"):
+        register_model(second)
+    assert register_model(second, reevaluate=True).alias == "challenger"
+    scores.write_text(kept)
+
+
+def test_a_registry_that_cannot_be_written_gets_nothing(
+    second: RegistrationRequest, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read-only database, as one gets from a colleague."""
+    monkeypatch.chdir(tmp_path)  # MLflow takes such an address for a path and makes folders of it
+    shutil.copy(registry.tracking.uri.removeprefix("sqlite:///"), tmp_path / "mlflow.db")
+    locked = f"sqlite:///file:{tmp_path / 'mlflow.db'}?mode=ro&uri=true"
+    record = second.folder.record.model_copy(update={"tracking_uri": locked, "model": "other"})
+    with pytest.raises(UserError, match=r"refuses you \(attempt to write a readonly database"):
+        register_model(replace(second, folder=replace(second.folder, record=record)))

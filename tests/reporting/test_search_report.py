@@ -1,0 +1,173 @@
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from hpsearch.config import Clean
+from hpsearch.reporting.leaderboard import TaskScores, leaderboard, summarize
+from hpsearch.reporting.search_figures import search_pictures
+from hpsearch.reporting.search_report import (
+    MAX_REPORT_ROWS,
+    NextCommand,
+    SearchReport,
+    render_report,
+    varying_columns,
+)
+from hpsearch.reporting.text_tables import group_configurations
+from hpsearch.tracking.run_state import Run
+
+MakeRun = Callable[..., Run]
+VOID = {"meta", "img", "wbr", "br", "hr", "link", "input"}
+EVIL = "<script>alert('x')</script> & \"quotes\""
+
+
+class Checker(HTMLParser):
+    """Reads a page strictly: every element is closed in turn, and addresses are collected."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.alts: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), f"repeated attribute in {tag}"
+        given = dict(attrs)
+        self.addresses += [v for n in ("src", "href", "data", "action") if (v := given.get(n))]
+        if tag == "img":
+            self.alts.append(given.get("alt") or "")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text.append(data)
+
+
+def read(html: str) -> Checker:
+    checker = Checker()
+    checker.feed(html)
+    checker.close()
+    assert checker.open == []
+    return checker
+
+
+def page(runs: list[Run], **more) -> SearchReport:
+    return SearchReport(
+        name=more.pop("name", "first"),
+        lead=more.pop("lead", "What was searched."),
+        totals=summarize(runs, budget=1000),
+        rows=leaderboard(runs, direction="maximize"),
+        **more,
+    )
+
+
+@pytest.fixture(scope="module")
+def full(mixed: list[Run]) -> str:
+    pictures = search_pictures(
+        mixed, direction="maximize", budget=1000, importances={"optimiser.lr": 0.9, "loss": 0.1}
+    )
+    scores = {"winner": TaskScores(0.8, 0.4, 0.6, 0.6), "pixels": TaskScores(0.5, 0.2, 0.3, 0.333)}
+    commands = [NextCommand("hpsearch ui", "Browse every run")]
+    return render_report(page(mixed, baselines=scores, figures=pictures, commands=commands))
+
+
+def test_the_page_is_well_formed_and_asks_nothing_of_a_network(full: str):
+    seen = read(full)
+    assert seen.addresses, "figures are in the page"
+    assert all(address.startswith("data:image/svg+xml;base64,") for address in seen.addresses)
+    assert not re.search(r"@import|url\(|<script|<link|https?://", full)
+    assert all(len(alt) > 20 for alt in seen.alts)
+    assert len(seen.alts) == 6
+    assert seen.tags.count("h1") == 1
+
+
+def test_the_page_says_what_was_found(full: str):
+    words = " ".join(" ".join(read(full).text).split())
+    for expected in (
+        "2 completed, 1 running, 1 interrupted, 1 pruned, 1 failed, 1 diverged, 1 collapsed",
+        "6 % by pruning, 14 % by stopping collapse",
+        "trial 000",
+        "batch hard · S×K 32×4 · adam 1e-3 · denoised",
+        "pixels 0.500 0.200 0.300 0.333",
+        "hpsearch ui",
+    ):
+        assert expected in words
+
+
+def test_words_of_the_user_are_escaped(make_run: MakeRun):
+    failed = replace(make_run(0, "failed", {10: 0.1}), reason=EVIL)
+    html = render_report(
+        page(
+            [failed, make_run(1, "completed", {10: 0.2})],
+            name=EVIL,
+            lead=EVIL,
+            verdict=EVIL,
+            baselines={EVIL: TaskScores(0.1, 0.1, 0.1, 0.1)},
+            commands=[NextCommand(EVIL, EVIL)],
+        )
+    )
+    seen = read(html)
+    assert "script" not in seen.tags
+    # title, heading, lead, verdict, yardstick, reason, command and what it does
+    assert "".join(seen.text).count(EVIL) == 8
+
+
+@pytest.mark.parametrize("ending", [None, ("running", {}), ("collapsed", {10: None})])
+def test_a_search_that_has_found_nothing_yet(make_run: MakeRun, ending: tuple | None):
+    runs = [] if ending is None else [make_run(0, *ending)]
+    pictures = search_pictures(runs, direction="maximize", budget=1000)
+    words = " ".join(read(render_report(page(runs, figures=pictures))).text)
+    assert "no trial has learnt yet" in words
+    assert "The winner" not in words
+
+
+def test_trials_that_restarted_from_scratch_are_named(make_run: MakeRun):
+    runs = [make_run(n, "completed", {10: 0.5}) for n in range(3)]
+    runs[1] = replace(runs[1], restarted_attempts=(1,))
+    words = " ".join(read(render_report(page(runs))).text)
+    assert "Restarted from scratch, because a checkpoint was damaged: 001." in words
+    assert "Restarted" not in render_report(page(runs[:1]))
+
+
+def test_a_long_leaderboard_folds(make_run: MakeRun):
+    runs = [make_run(n, "completed", {10: 0.5}) for n in range(MAX_REPORT_ROWS + 4)]
+    html = render_report(page(runs))
+    assert "The other 4 trials" in html
+    assert html.count("<td>0.5000</td>") == MAX_REPORT_ROWS + 4
+
+
+def test_columns_are_settings_with_more_than_one_value(make_run: MakeRun):
+    runs = [make_run(n, rate=10.0**-n, groups=16 + 16 * (n % 2)) for n in range(1, 4)]
+    rows = leaderboard(runs, direction="maximize")
+    assert varying_columns(rows) == ["sampler.groups", "optimiser.lr"]
+    clean = replace(runs[0], config=runs[0].config.model_copy(update={"input": Clean()}))
+    rows = leaderboard([clean, *runs], direction="maximize")
+    assert varying_columns(rows) == ["sampler.groups", "optimiser.lr", "input"]
+
+
+def test_means_over_seeds_stand_on_the_page_where_there_are_any(make_run: MakeRun):
+    def seeded(number: int, value: float) -> Run:
+        run = make_run(number, curve={1000: value})
+        return replace(run, config=run.config.model_copy(update={"seed": number}))
+
+    runs = [seeded(0, 0.6), seeded(1, 0.8)]
+    text = " ".join(
+        read(
+            render_report(
+                page(runs, configurations=group_configurations(runs, direction="maximize"))
+            )
+        ).text
+    )
+    assert "Configurations, over their seeds" in text
+    assert "0.7000 0.1414 2 2 completed" in text
+    assert "over their seeds" not in render_report(page(runs[:1]))

@@ -1,0 +1,129 @@
+"""Warm start: which trials of an earlier search fit, and that they are nobody's trials."""
+
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from hpsearch.config import TrialConfig
+from hpsearch.errors import UserError
+from hpsearch.execution.optuna_searcher import OptunaSearcher
+from hpsearch.search.objective import MATCHING, Objective
+from hpsearch.search.search import Search, load_search
+from hpsearch.search.study import open_study, study_without_imports
+from hpsearch.search.trial_queue import started_trials
+from hpsearch.search.warm_start import check_comparable, compatible_trials, warm_start
+from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+
+SPACE = """
+from hpsearch.config import SGD, Adam, TrialConfig
+from hpsearch.search.search import Search
+
+def suggest(trial):
+    if trial.suggest_categorical("kind", ["sgd", "adam"]) == "sgd":
+        sgd = SGD(lr=trial.suggest_float("lr", 0.01, {high}))
+        return TrialConfig(optimiser=sgd, patches={budget})
+    return TrialConfig(optimiser=Adam(lr=0.001), patches={budget})
+
+SEARCH = Search(suggest=suggest, budget={budget}, report_every=10, trials=5,
+                baseline=TrialConfig(patches={budget}))
+"""
+RECORD = SearchRecord(
+    space="s", store="s", fingerprint="f", split="auto", tracking_uri="sqlite://", trials=5
+)
+
+
+def folder_of(tmp_path: Path, name: str, *, high: float = 1.0, budget: int = 100) -> SearchFolder:
+    space = tmp_path / f"{name}.py"
+    space.write_text(SPACE.format(high=high, budget=budget))
+    return Workspace(tmp_path).create(name, space, RECORD)
+
+
+def bridge(folder: SearchFolder) -> OptunaSearcher:
+    return OptunaSearcher(folder.path, space=folder.space, trials=5)
+
+
+def study_of(folder: SearchFolder) -> optuna.Study:
+    return open_study(folder.path, search=folder.search())
+
+
+ENDS = [("completed", 0.7), ("running", 0.3), ("collapsed", 0.0)]
+
+
+def learnt(folder: SearchFolder) -> None:
+    """Three trials of SGD with rates 0.8, 0.4, 0.02, one of Adam, one that failed."""
+    study = study_of(folder)
+    for rate in (0.8, 0.4, 0.02):
+        study.enqueue_trial({"kind": "sgd", "lr": rate})
+    study.enqueue_trial({"kind": "adam"})
+    search = bridge(folder)
+    for i, (status, value) in enumerate([*ENDS, ("completed", 0.6)]):
+        search.suggest(str(i))
+        result = {"seen": 50, "objective": value, "status": "running"}
+        search.on_trial_result(str(i), result)
+        search.on_trial_complete(trial_id=str(i), result={**result, "seen": 100, "status": status})
+    search.suggest("failed")
+    search.on_trial_complete(trial_id="failed", error=True)
+
+
+def test_a_new_search_knows_what_fits_and_counts_from_0(tmp_path: Path) -> None:
+    earlier, new = folder_of(tmp_path, "earlier"), folder_of(tmp_path, "new", high=0.5)
+    learnt(earlier)
+    assert warm_start(new, earlier) == (3, 4), "a rate of 0.8 is outside the new space"
+    assert warm_start(new, earlier) == (3, 4)
+    known = study_of(new).trials
+    states = [TrialState.PRUNED, TrialState.COMPLETE, TrialState.COMPLETE]
+    assert [trial.state for trial in known] == states
+    assert [trial.params.get("lr") for trial in known] == [0.4, 0.02, None]
+    assert known[0].intermediate_values == {50: 0.3, 100: 0.3}
+    assert known[1].constraints == {"collapsed": 1.0}
+    assert known[1].user_attrs["warm_from"] == "earlier/2"
+    search = bridge(new)
+    given = [search.suggest(str(i)) for i in range(6)]
+    assert [config["number"] for config in given[:5]] == [0, 1, 2, 3, 4]
+    assert [config["id"] for config in given[:2]] == ["000", "001"]
+    assert given[5] == OptunaSearcher.FINISHED
+    assert len(study_of(new).trials) == 8
+    assert len(study_without_imports(study_of(new)).trials) == 5
+    assert len(bridge_again(new)) == 5
+
+
+def bridge_again(folder: SearchFolder) -> list[optuna.trial.FrozenTrial]:
+    """A new session goes on with the five that run."""
+    search = bridge(folder)
+    assert [search.suggest(str(i))["number"] for i in range(5)] == [0, 1, 2, 3, 4]
+    return started_trials(study_of(folder).get_trials(deepcopy=False))
+
+
+def test_a_smaller_budget_counts_as_stopped_there(tmp_path: Path) -> None:
+    earlier = folder_of(tmp_path, "earlier")
+    learnt(earlier)
+    new = load_search(folder_of(tmp_path, "new", budget=300).space)
+    trials = started_trials(study_of(earlier).get_trials(deepcopy=False))[:4]
+    fitting = list(compatible_trials(trials, new, "earlier", budget=100))
+    states = [TrialState.PRUNED, TrialState.PRUNED, TrialState.COMPLETE, TrialState.PRUNED]
+    assert [trial.state for trial in fitting] == states
+    assert fitting[0].value == 0.7
+
+
+def other(**changes: object) -> Search:
+    values: dict = {"budget": 100, "report_every": 10, "trials": 5, **changes}
+    return Search(suggest=lambda trial: TrialConfig(), baseline=TrialConfig(), **values)
+
+
+@pytest.mark.parametrize(
+    ("search", "fingerprint", "words"),
+    [
+        (other(), "g", "other patches"),
+        (other(objective=MATCHING), "f", "another objective \\(val/mAP\\)"),
+        (other(objective=Objective(worst=-1.0)), "f", "another objective"),
+        (other(budget=90), "f", "a budget of 100 patches, not 90"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    tmp_path: Path, search: Search, fingerprint: str, words: str
+) -> None:
+    earlier = folder_of(tmp_path, "earlier")
+    with pytest.raises(UserError, match=f"'earlier' had {words}"):
+        check_comparable(earlier, search=search, fingerprint=fingerprint, split="mini")

@@ -1,0 +1,162 @@
+"""The ledger and the runs put together from it."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hpsearch.config import TrialConfig
+from hpsearch.tracking.event_log import Event, EventLog
+from hpsearch.tracking.run_state import runs_from
+
+from ..fake_clock import make_clock
+
+CONFIG = TrialConfig().model_dump(mode="json")
+
+
+@pytest.fixture
+def event_log(tmp_path: Path) -> EventLog:
+    return EventLog(tmp_path / "new" / "ledger.jsonl")
+
+
+def report(seen: int, value: float) -> dict:
+    return {"seen": seen, "objective": value, "metrics": {"val/mAP": value}}
+
+
+def test_events_come_back_in_order_with_their_time(event_log: EventLog) -> None:
+    event_log.append("start", trial="a", number=0, config=CONFIG)
+    event_log.append("report", trial="a", **report(10, 0.5))
+    events = event_log.events()
+    assert [event["event"] for event in events] == ["start", "report"]
+    assert events[0]["time"] <= events[1]["time"]
+
+
+def test_a_reader_goes_on_where_it_stood(event_log: EventLog) -> None:
+    event_log.append("report", trial="a", **report(1, 0.1))
+    first, offset = event_log.read()
+    event_log.append("report", trial="a", **report(2, 0.2))
+    second, end = event_log.read(offset)
+    assert [event["seen"] for event in first + second] == [1, 2]
+    assert event_log.read(end) == ([], end)
+    assert event_log.events_until(offset) == first
+
+
+def test_a_half_written_line_is_neither_read_nor_in_the_way(event_log: EventLog) -> None:
+    event_log.append("report", trial="a", **report(1, 0.1))
+    with event_log.path.open("ab") as file:
+        file.write(b'{"event": "rep')
+    seen, offset = event_log.read()
+    assert [event["seen"] for event in seen] == [1]
+    event_log.append("report", trial="a", **report(2, 0.2))
+    assert [event["seen"] for event in event_log.read(offset)[0]] == [2]
+
+
+def test_a_clock_that_is_set_back_leaves_events_in_order(event_log: EventLog) -> None:
+    event_log.path.parent.mkdir()
+    ahead = time.time() + 3_600
+    event_log.path.write_text(f'{{"event": "search", "time": {ahead}}}\n')  # an earlier session
+    event_log.append("start", trial="a", number=0, config=CONFIG)
+    event_log.append("report", trial="a", **report(10, 0.5))
+    times = [event["time"] for event in event_log.events()]
+    assert times == sorted(times)
+    assert times[-1] - ahead < 60
+
+
+def test_a_clock_that_is_set_while_a_search_runs_changes_nothing(
+    event_log: EventLog, tmp_path: Path
+) -> None:
+    script = f"""
+import os, time
+from pathlib import Path
+from hpsearch.tracking.event_log import EventLog
+ledger, clock = EventLog(Path({str(event_log.path)!r})), Path(os.environ["HPSEARCH_TEST_CLOCK"])
+for step in ("+0", "+3600", "-3600", "+0"):
+    clock.write_text(step)
+    ledger.append("report", clock=time.time())
+"""
+    variables = os.environ | make_clock(tmp_path).variables
+    subprocess.run([sys.executable, "-c", script], env=variables, check=True, timeout=60)
+    events = event_log.events()
+    by_clock = [event["clock"] - events[0]["clock"] for event in events]
+    assert by_clock == pytest.approx([0, 3_600, -3_600, 0], abs=60), "the clock was set"
+    times = [event["time"] - events[0]["time"] for event in events]
+    assert times == sorted(times)
+    assert times[-1] < 60
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_full_disk_is_an_error_and_leaves_whole_events(tmp_path: Path) -> None:
+    script = f"""
+from pathlib import Path
+from hpsearch.tracking.event_log import EventLog
+ledger = EventLog(Path({str(tmp_path)!r}) / "ledger.jsonl")
+filler, sent = Path({str(tmp_path)!r}) / "filler", 0
+filler.write_bytes(bytes(1 << 16))
+try:
+    while True:
+        ledger.append("report", seen=sent + 1, words="a long event " * 100)
+        sent += 1
+except OSError as error:
+    print(error.strerror)
+filler.unlink()
+ledger.append("report", seen=sent + 1)
+print([event["seen"] for event in ledger.events()] == list(range(1, sent + 2)), sent > 10)
+"""
+    mount = f'mount -t tmpfs -o size=200k none {tmp_path} && exec "$0" -c "$1"'
+    words = ["unshare", "--mount", "sh", "-c", mount, sys.executable, script]
+    found = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    if "unshare" in found.stderr:
+        pytest.skip(found.stderr)
+    assert found.stdout == "No space left on device\nTrue True\n", found.stderr
+
+
+def test_no_number_that_json_lacks_is_ever_written(event_log: EventLog) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        event_log.append("report", trial="a", **report(1, float("nan")))
+
+
+def events(*steps: tuple[str, dict]) -> list[Event]:
+    start = {"trial": "a", "number": 3, "config": CONFIG}
+    named = [("start", start), *steps]
+    return [{"event": n, "time": float(i), "trial": "a", **f} for i, (n, f) in enumerate(named)]
+
+
+def test_a_run_is_what_its_events_say() -> None:
+    (run,) = runs_from(
+        events(
+            ("report", report(10, 0.1)),
+            ("report", report(20, 0.3)),
+            ("end", {"status": "pruned", "reason": "low"}),
+        )
+    )
+    assert (run.number, run.status, run.reason, run.seen) == (3, "pruned", "low", 20)
+    assert run.curve("val/mAP") == ([10, 20], [0.1, 0.3])
+    assert (run.started, run.ended) == (0.0, 3.0)
+
+
+def test_reports_that_a_resumed_trial_repeats_count_once() -> None:
+    again = {"trial": "a", "number": 3, "config": CONFIG}
+    (run,) = runs_from(
+        events(
+            ("report", report(10, 0.1)),
+            ("report", report(20, 0.2)),
+            ("end", {"status": "interrupted"}),
+            ("start", again),
+            ("report", report(20, 0.2)),
+            ("report", report(30, 0.3)),
+        )
+    )
+    assert run.curve("val/mAP")[0] == [10, 20, 30]
+    assert (run.status, run.retries, run.ended) == ("running", 1, None)
+
+
+def test_runs_come_by_number_and_search_events_are_no_runs() -> None:
+    lines: list[Event] = [{"event": "search", "time": 0.0}]
+    for trial, number in (("b", 1), ("a", 0)):
+        lines.append(
+            {"event": "start", "time": 1.0, "trial": trial, "number": number, "config": CONFIG}
+        )
+    assert [run.id for run in runs_from(lines)] == ["a", "b"]

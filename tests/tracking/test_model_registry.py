@@ -1,0 +1,153 @@
+"""The registry, for real: a pipeline goes in, and comes out in a process of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from hpsearch.config import DnCNN, L2Net
+from hpsearch.data.patch_store import PatchStore
+from hpsearch.errors import UserError
+from hpsearch.evaluation import Scores
+from hpsearch.models import Pipeline, build_denoiser, build_descriptor, describe
+from hpsearch.models.serialization import PipelineSpec, save_pipeline
+from hpsearch.tracking.connection import TrackingServer
+from hpsearch.tracking.mlflow_tags import artifact_location, default_uri
+from hpsearch.tracking.model_artifact import ModelArtifact, load_descriptor
+from hpsearch.tracking.model_registry import Decision, Registry
+from hpsearch.training.devices import choose_device
+from hpsearch.training.validation import build_test_set, evaluate_on_test_set
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning",
+    "ignore::UserWarning",
+)  # fmt: skip
+
+RECIPE = PipelineSpec(
+    denoiser=DnCNN(depth=3, channels=4), descriptor=L2Net(width=0.125, unit_norm=True)
+)
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Pipeline:
+    assert RECIPE.denoiser is not None
+    return Pipeline(
+        denoiser=build_denoiser(RECIPE.denoiser, seed=1),
+        descriptor=build_descriptor(RECIPE.descriptor, seed=2),
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def scores(pipeline: Pipeline, tiny: PatchStore) -> Scores:
+    test = build_test_set(tiny, tiny.split())
+    return evaluate_on_test_set(pipeline, test, noisy=True, device=choose_device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    home = tmp_path_factory.mktemp("registry")
+    uri = default_uri(home)
+    return Registry(
+        tracking=TrackingServer(uri=uri, artifact_root=artifact_location(uri, home)),
+        model="patches",
+    )
+
+
+@pytest.fixture(scope="module")
+def candidate(
+    registry: Registry, pipeline: Pipeline, scores: Scores, tiny: PatchStore,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> ModelArtifact:  # fmt: skip
+    folder = tmp_path_factory.mktemp("pipeline")
+    save_pipeline(pipeline, RECIPE, folder)
+    client = registry.tracking.client()
+    experiment = client.create_experiment("e", artifact_location=registry.tracking.artifact_root)
+    return ModelArtifact(
+        folder=folder,
+        run_id=client.create_run(experiment).info.run_id,
+        search="first",
+        scores=scores,
+        fingerprint=tiny.fingerprint,
+        example=np.array(tiny.noisy[:4, 0]),
+        descriptor_dim=128,
+    )
+
+
+@pytest.fixture(scope="module")
+def version(registry: Registry, candidate: ModelArtifact) -> int:
+    return registry.register(candidate)
+
+
+def test_there_is_no_champion_before_the_first(registry: Registry) -> None:
+    other = Registry(tracking=registry.tracking, model="nobody")
+    assert other.champion() is None
+    assert other.version_of("first") is None
+
+
+def test_a_version_knows_its_search_and_its_scores(
+    registry: Registry, version: int, scores: Scores
+) -> None:
+    found = registry.version_of("first")
+    assert found is not None
+    assert int(found.version) == version
+    assert found.tags["test/mean"] == f"{scores.mean:.4f}"
+    again = registry.scores(found)
+    assert (again.verification, again.matching) == (scores.verification, scores.matching)
+
+
+def test_aliases_follow_the_decision_and_its_reason_is_kept(
+    registry: Registry, version: int
+) -> None:
+    assert registry.apply(version, Decision(False, "not yet")) == "challenger"
+    assert registry.champion() is None
+    assert registry.apply(version, Decision(True, "there was no champion")) == "champion"
+    champion = registry.champion()
+    assert champion is not None
+    assert int(champion.version) == version
+    assert registry.decision_on("first") == (
+        version, "champion", Decision(True, "there was no champion"),
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_fresh_process_gives_the_same_descriptors_from_uint8_and_float32(
+    registry: Registry, version: int, pipeline: Pipeline, tiny: PatchStore, tmp_path: Path
+) -> None:
+    registry.apply(version, Decision(True, "for this test"))
+    patches = np.array(tiny.noisy[:3].reshape(-1, 32, 32))
+    np.save(tmp_path / "patches.npy", patches)
+    script = f"""
+import mlflow, numpy as np
+mlflow.set_tracking_uri({registry.tracking.uri!r})
+model = mlflow.pyfunc.load_model("models:/patches@champion")
+patches = np.load("patches.npy")
+np.save("bytes.npy", model.predict(patches))
+np.save("floats.npy", model.predict(patches.astype(np.float32)))
+np.save("one.npy", model.predict(patches[:1]))
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, timeout=120)
+    expected = describe(pipeline, patches)
+    for name in ("bytes", "floats"):
+        found = np.load(tmp_path / f"{name}.npy")
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(np.load(tmp_path / "one.npy"), expected[:1], atol=1e-5)
+
+
+def test_the_artifact_holds_no_pickled_code(registry: Registry, version: int) -> None:
+    mlflow.set_tracking_uri(registry.tracking.uri)
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/patches/{version}"))
+    names = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert {"MLmodel", "pipeline.json", "weights.pt"} <= names
+    assert not [name for name in names if name.endswith((".pkl", ".py"))]
+    saved = next(folder.rglob("pipeline.json"))
+    assert json.loads(saved.read_text())["descriptor"]["kind"] == "l2net"
+
+
+def test_an_unknown_model_is_one_sentence(registry: Registry) -> None:
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_descriptor("models:/patches@nobody", registry.tracking.uri)
