@@ -18,11 +18,21 @@ from typing import Any
 __version__ = "0.2.0"
 
 _EXPORTS = {
+    "ASHA": "search.pruners",
     "EvaluationRequest": "workflows.evaluate_models",
+    "Fixed": "search.samplers",
+    "GP": "search.samplers",
+    "Grid": "search.samplers",
+    "Hyperband": "search.pruners",
+    "Median": "search.pruners",
+    "NSGA2": "search.samplers",
+    "NoPruner": "search.pruners",
     "Objective": "search.objective",
     "Observer": "workflows.observer",
+    "Random": "search.samplers",
     "Resources": "search.resources",
     "Search": "search.search",
+    "TPE": "search.samplers",
     "UserError": "errors",
     "Workspace": "search.workspace",
     "describe_patches": "workflows.describe_patches",

@@ -15,6 +15,7 @@ HEAVY = ("torch", "ray", "mlflow", "optuna", "pyarrow", "pandas", "typer", "rich
 
 SPACE = """
 from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
+from hpsearch.search.samplers import Random
 from hpsearch.search.search import Search
 
 SMALL = dict(descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=20), patches=240)
@@ -22,7 +23,7 @@ SMALL = dict(descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=20), pa
 def suggest(trial):
     return TrialConfig(optimiser=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-3)), **SMALL)
 
-SEARCH = Search(suggest=suggest, budget=240, report_every=120, trials=1, sampler="random",
+SEARCH = Search(suggest=suggest, budget=240, report_every=120, trials=1, sampler=Random(),
                 baseline=TrialConfig(**SMALL), validation_points=4)
 """
 

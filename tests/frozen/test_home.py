@@ -29,7 +29,11 @@ SEARCHES = {"finished", "finished-promotion", "stopped"}
 RESUMED = 9
 """The trial in which ``stopped`` was stopped; those after it had not begun."""
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning",
+    "ignore::ResourceWarning",
+    "ignore::hpsearch.errors.OldSpellingWarning",
+)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.tracking.mlflow_tags import default_uri
-from hpsearch.workflows.run_search import write_down
+from hpsearch.workflows.run_search import log_search_started
 
 from ..processes import run
 from ..search_factory import plan
@@ -20,6 +20,7 @@ pytestmark = [
 
 SPACE = """
 from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
+from hpsearch.search.pruners import NoPruner
 from hpsearch.search.search import Search
 
 def suggest(trial):
@@ -27,7 +28,8 @@ def suggest(trial):
                        optimiser=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2)), patches=480)
 
 SEARCH = Search(suggest=suggest, budget=480, report_every=240, validation_points=8, trials=2,
-                scheduler="none", baseline=TrialConfig(descriptor=L2Net(width=0.125), patches=480))
+                pruner=NoPruner(),
+                baseline=TrialConfig(descriptor=L2Net(width=0.125), patches=480))
 """
 
 
@@ -43,7 +45,7 @@ def twice(home: Path, *words: object) -> list[str]:
 def test_two_resumes_and_two_promotions_do_the_work_once(tmp_path: Path, tiny: PatchStore) -> None:
     home = tmp_path / "home"
     folder = plan(home, tiny, SPACE, trials=2, tracking_uri=default_uri(home))
-    write_down(folder, folder.search(), tiny)
+    log_search_started(folder, folder.search(), tiny)
     (said,) = twice(home, "resume", "far")
     assert "running in another process" in said
     events = folder.event_log.events()
