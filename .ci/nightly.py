@@ -140,14 +140,12 @@ def run_suite_with(resolution: str) -> Outcome:
     """Run the suite with other versions than the pinned ones.
 
     Args:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        resolution: ``lowest-direct`` for the lowest versions that pyproject.toml allows, ``highest``
             for the newest ones. torch is pinned in both, since another build would bring CUDA, and
             so are the tools that run the tests.
     """
     pins = read_pins(PINS.read_text())
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
-        "optional-dependencies"
-    ]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     dev = project["optional-dependencies"]["dev"]
     tools = {canonicalize_name(Requirement(each).name) for each in dev} - {"hpsearch"}
     pinned = [f"{name}=={pins[name]}" for name in sorted({"torch"} | tools)]
