@@ -140,9 +140,9 @@ def run_suite_with(resolution: str) -> Outcome:
     """Run the suite with other versions than the pinned ones.
 
     Args:
-        resolution: ``lowest-direct`` for the lowest versions that pyproject.toml allows, ``highest``
-            for the newest ones. torch is pinned in both, since another build would bring CUDA, and
-            so are the tools that run the tests.
+        resolution: ``lowest-direct`` for the lowest versions that pyproject.toml allows,
+            ``highest`` for the newest ones. torch is pinned in both, since another build would
+            bring CUDA, and so are the tools that run the tests.
     """
     pins = read_pins(PINS.read_text())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
