@@ -16,6 +16,7 @@ HEAVY = ("torch", "ray", "mlflow", "optuna", "pyarrow", "pandas", "typer", "rich
 SPACE = """
 from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
 from hpsearch.search.samplers import Random
+from hpsearch.search.samplers import Random
 from hpsearch.search.search import Search
 
 SMALL = dict(descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=20), patches=240)

@@ -34,7 +34,7 @@ def report(
     known = workspace.searches()
     if name is None and not known:
         raise UserError(f"there is no search in {home}; begin with `hpsearch search SPACE`")
-    folder = workspace.open(name or known[-1])
+    folder = workspace.open(known[-1] if name is None else name)
     print_trials(folder)
     scores = load_scores(folder)
     if scores:

@@ -77,6 +77,11 @@ def _set_environment(wanted: dict[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+    reload_authentication()
+
+
+def reload_authentication() -> None:
+    """Let Ray read its mode of authentication and its token from the environment again."""
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
 

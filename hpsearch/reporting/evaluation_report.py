@@ -266,5 +266,5 @@ def render_evaluation_page(
         for name, table in tables.items()
     ]
     return render(
-        "evaluation_report.html.j2", title=title, lead=lead, tables=drawn, pictures=figures
+        "evaluation_report.html.j2", title=title, lead=lead, tables=drawn, figures=figures
     )

@@ -7,6 +7,7 @@ journal and publish it in a database at the end with ``optuna.copy_study``.
 """
 
 import fcntl
+import json
 import os
 from pathlib import Path
 from typing import BinaryIO
@@ -31,7 +32,20 @@ def open_journal(path: Path) -> JournalStorage:
         UserError: if what is in the file is no study.
     """
     with reading(path, "study", "restore it from a copy, or begin a new search"):
+        _check_last_line(path)
         return JournalStorage(JournalFileBackend(str(path), lock_obj=_FileLock(path)))
+
+
+def _check_last_line(path: Path) -> None:
+    """Refuse a journal whose last whole line is no JSON, which Optuna only tells at the next line.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if path.exists():
+        whole = path.read_bytes().rpartition(b"\n")[0]
+        if whole:
+            json.loads(whole.rpartition(b"\n")[2])
 
 
 class _FileLock(JournalFileOpenLock):

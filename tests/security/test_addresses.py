@@ -10,9 +10,11 @@ import pytest
 import ray
 from ray.util.state.exception import RayStateApiException
 
+from hpsearch.execution import ray_runtime
 from hpsearch.execution.job_client import JobClient
 from hpsearch.search.resources import Resources
-from hpsearch.workflows import run_search
+from hpsearch.workflows import search_session
+from hpsearch.workflows.observer import Observer
 
 
 @contextmanager
@@ -71,13 +73,16 @@ def test_a_job_goes_to_the_address_that_was_given(
     assert asked_other == []
 
 
-def test_whoever_joins_a_cluster_says_which(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for joined, words in (
-        ("10.0.0.7:6379", "joined the Ray cluster at 10.0.0.7:6379\n"),
-        (None, ""),
+def test_whoever_joins_a_cluster_reports_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Recorder(Observer):
+        def message(self, text: str) -> None:
+            messages.append(text)
+
+    for joined, expected in (
+        ("10.0.0.7:6379", ["joined the Ray cluster at 10.0.0.7:6379"]),
+        (None, []),
     ):
-        monkeypatch.setattr(ray_tune, "start_ray", lambda joined=joined, **_: joined)
-        run_search.start_ray(address="auto", cpus=None)
-        assert capsys.readouterr().out == words
+        messages: list[str] = []
+        monkeypatch.setattr(ray_runtime, "start_ray", lambda joined=joined, **_: joined)
+        search_session.start_ray(Recorder(), address="auto", cpus=None)
+        assert messages == expected

@@ -141,7 +141,7 @@ def test_a_shared_result(content: bytes, tiny: PatchStore, searched: SearchFolde
     job = searched.environment()
     config = TrialConfig(descriptor=L2Net(width=0.125), warm_start=WarmStart(patches=50), patches=9)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ArtifactCache, "found_or_made", lambda *_: pa.py_buffer(content))
+        patch.setattr(ArtifactCache, "get_or_compute", lambda *_: pa.py_buffer(content))
         with pytest.raises(UserError, match=r"is no usable shared result .*remove it"):
             build_trial(config, job)
 

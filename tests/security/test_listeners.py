@@ -16,7 +16,7 @@ import pytest
 import ray
 
 from hpsearch.data.patch_store import PatchStore
-from hpsearch.execution.local_session_patches import NO_METRICS
+from hpsearch.execution.local_session_patches import NO_METRICS, reload_authentication
 from hpsearch.execution.ray_runtime import start_ray, stop_ray
 from hpsearch.tracking.event_log import EventLog
 
@@ -220,8 +220,15 @@ def test_the_token_is_in_no_file_and_an_older_one_is_left_alone(searching: Runni
     assert private.stat().st_mode & 0o777 == 0o700, "Ray lets everybody write into its own"
 
 
+@pytest.fixture
+def authentication_reloaded() -> Iterator[None]:
+    """After the test, and after the environment is back: Ray reads it again."""
+    yield
+    reload_authentication()
+
+
 def test_each_local_session_has_a_token_of_its_own_and_gives_the_user_s_back(
-    monkeypatch: pytest.MonkeyPatch,
+    authentication_reloaded: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray keeps the mode and the token that it has read first."""
     monkeypatch.setenv("RAY_AUTH_TOKEN", STALE)

@@ -18,14 +18,14 @@ from .listeners import doors, name, tree
 PR_SET_CHILD_SUBREAPER = 36
 BUILDING = """
 import time
-from hpsearch.data.process_pool import in_order
+from hpsearch.data.process_pool import imap_ordered
 
 def slow(n):
     time.sleep(0.05)
     return n
 
 if __name__ == "__main__":
-    for result in in_order(slow, range(1000), workers=2):
+    for result in imap_ordered(slow, range(1000), workers=2):
         print(result, flush=True)
         time.sleep(60 if result == 8 else 0)  # as a driver that has enough for now
 """

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from hpsearch.config import L2Net
-from hpsearch.data.arrow_writer import VIEW_NAMES
 from hpsearch.models import Pipeline, build_descriptor
 from hpsearch.models.serialization import PipelineSpec, save_pipeline
+from hpsearch.patch_views import VIEW_NAMES
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
