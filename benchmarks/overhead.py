@@ -17,7 +17,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from hpsearch.config import SGD, TrialConfig
 from hpsearch.execution import ray_runtime, tuner, worker
-from hpsearch.search.outcome import to_result
+from hpsearch.execution.worker_messages import Reported
 from hpsearch.search.workspace import SearchRecord, Workspace
 from hpsearch.tracking.model_registry import configure_mlflow_logging
 from hpsearch.training.loop import Report
@@ -63,7 +63,8 @@ def ours(home: Path, data: Path, trials: int) -> float:
 
     def report_once(config: dict[str, Any], *, objective: Any, **unused: Any) -> None:
         value = config["trial"]["optimiser"]["lr"]
-        tune.report(to_result(Report(100, {"val/mAP": value}, "completed"), objective))
+        report = Report(100, {"val/mAP": value}, "completed")
+        tune.report(Reported.from_report(report, objective).to_dict())
 
     worker.train_on_worker = report_once  # the only thing that is not the product's
     mlflow_sync = folder.mlflow_sync()

@@ -18,10 +18,17 @@ import optuna
 import pyarrow.parquet as pq
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
+from hpsearch.execution.worker_messages import Reported
 from hpsearch.search.pruners import PrunerWithHistory
 from hpsearch.search.search import Search
 
 Report = dict[str, Any]
+
+
+def as_result(report: Report) -> dict[str, Any]:
+    """A result of Tune that holds the report, as a worker sends it."""
+    fields = {name: value for name, value in report.items() if name != "training_iteration"}
+    return Reported(**fields).to_dict()
 
 
 @dataclass(frozen=True)

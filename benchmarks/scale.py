@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from replay import Replay, Report, Table
+from replay import Replay, Report, Table, as_result
 
 from hpsearch.execution.optuna_searcher import OptunaSearcher
 from hpsearch.search.pruners import PrunerWithHistory, build_pruner
@@ -39,10 +39,10 @@ class Metered:
         return self.table.nearest(self.bridge._running[name].params)
 
     def report(self, name: str, report: Report) -> None:
-        self._timed("report", self.bridge.on_trial_result, name, report)
+        self._timed("report", self.bridge.on_trial_result, name, as_result(report))
 
     def end(self, name: str, report: Report) -> None:
-        self._timed("end", self.bridge.on_trial_complete, name, report)
+        self._timed("end", self.bridge.on_trial_complete, name, as_result(report))
         self.ended += 1
         if self.ended % self.every == 0:
             self._mark()

@@ -19,7 +19,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher as RaySearcher
 from ray.tune.search.optuna import OptunaSearch
-from replay import Report, Table
+from replay import Report, Table, as_result
 
 from hpsearch.execution.optuna_searcher import OptunaSearcher
 from hpsearch.search.samplers import SubsetTPESampler
@@ -182,12 +182,16 @@ class InMemory(OptunaSearcher):
         study.sampler = RowTPE(study.sampler.tpe, self._left, study.sampler)
         return study
 
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        super().on_trial_result(trial_id, as_result(result))
+
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         if result is not None and result["collapsed"] and not self._constrained:
             result = {**result, "status": "completed", "collapsed": False}
-        super().on_trial_complete(trial_id, result=result, error=error)
+        message = None if result is None else as_result(result)
+        super().on_trial_complete(trial_id, result=message, error=error)
 
 
 def ours(table: Table, space: Path, *, seed: int, constrained: bool = True) -> Bridged:

@@ -5,15 +5,9 @@ the longest silence that one of them has broken. So nobody needs to know what a 
 slow trial is not taken for a dead one.
 """
 
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-import ray
-from ray import tune
-
-from hpsearch.execution.retry_policy import RetryPolicy
 
 TIMEOUT_FACTOR = 10
 """A trial may be silent so many times as long as any that then spoke."""
@@ -57,7 +51,9 @@ class ReportTimeouts:
         self._elapsed[trial] = 0.0
 
     def record_report(self, trial: str) -> None:
-        """A report came."""
+        """Record a report; one that arrives after the trial was given up changes nothing."""
+        if trial not in self._elapsed:
+            return
         if trial in self._first_gaps:
             self.longest_gap = max(self.longest_gap, self._elapsed[trial])
         else:
@@ -86,52 +82,3 @@ class ReportTimeouts:
         return max(
             FIRST_REPORT_TIMEOUT_S, TIMEOUT_FACTOR * max(self.longest_gap, self.longest_first_gap)
         )
-
-
-class HangDetector(tune.Callback):
-    """Kills the worker of a trial that hangs; Tune then takes the trial for failed."""
-
-    def __init__(
-        self,
-        silence: ReportTimeouts,
-        retry_policy: RetryPolicy,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._timeouts, self._retry_policy, self._clock = silence, retry_policy, clock
-        self._ticked_at = clock()
-
-    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """A worker begins with a trial; before that it waited for room, and did not hang."""
-        self._timeouts.start(trial.trial_id)
-
-    def on_trial_result(
-        self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
-    ) -> None:
-        """A report came; what else a trial says tells nothing of its pace."""
-        if "objective" in result:
-            self._timeouts.record_report(trial.trial_id)
-
-    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """A trial ended."""
-        self._timeouts.finish(trial.trial_id)
-
-    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """A trial failed."""
-        self._timeouts.finish(trial.trial_id)
-
-    def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
-        """Tune looks around, several times a second."""
-        now = self._clock()
-        hanging = self._timeouts.advance(now - self._ticked_at)
-        self._ticked_at = now
-        if not hanging:
-            return
-        for trial in trials:
-            actor = trial.temporary_state.ray_actor
-            if trial.trial_id in hanging and actor is not None:
-                seconds = hanging[trial.trial_id]
-                self._retry_policy.mark_failed(
-                    trial.trial_id, f"it hung: no report for {seconds:,.0f} s"
-                )
-                self._timeouts.finish(trial.trial_id)
-                ray.kill(actor)

@@ -1,18 +1,25 @@
 """Optuna searcher for Ray Tune, and its reconciliation with the event log."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
-from hpsearch.search.outcome import COLLAPSE_STATUSES, final_status
+from hpsearch.execution.worker_messages import (
+    Reported,
+    WorkerMessage,
+    from_dict,
+    message_outcome,
+)
+from hpsearch.search.outcome import COLLAPSE_STATUSES
 from hpsearch.search.samplers import build_sampler
 from hpsearch.search.search import Search, load_search
 from hpsearch.search.stopping import FINISH_ORDER_ATTR, study_is_out_of_patience
-from hpsearch.search.study import open_study
+from hpsearch.search.study import open_study, open_study_storage, running_trial, study_in
 from hpsearch.search.trial_queue import (
     POINT_ATTR,
     REPEAT_ATTR,
@@ -50,19 +57,23 @@ class OptunaSearcher(Searcher):
         self._folder, self._space, self._trials, self._url = folder, space, trials, url
         self._patience_offset = patience_offset
         self._running: dict[str, optuna.Trial] = {}
+        self._last_steps: dict[str, int] = {}
+        """Patches seen at the last report that the study holds, by Tune's trial id."""
         self._unfinished: list[int] = []
         self._num_imported = 0
         self._opened: tuple[Search, optuna.Study, TrialQueue] | None = None
+        self._storage: BaseStorage | None = None
         objective = load_search(space).objective
         super().__init__(metric="objective", mode=objective.mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None, "_running": {}}
+        return {**self.__dict__, "_opened": None, "_storage": None, "_running": {}}
 
     def _open(self) -> tuple[Search, optuna.Study, TrialQueue]:
         if self._opened is None:
             search = load_search(self._space)
-            study = open_study(self._folder, search=search, url=self._url)
+            self._storage = open_study_storage(self._folder, self._url)
+            study = study_in(self._storage, self._folder.name, search)
             trials = study.get_trials(deepcopy=False)
             self._unfinished = [t.number for t in trials if t.state == TrialState.RUNNING]
             self._num_imported = sum(WARM_START_ATTR in trial.user_attrs for trial in trials)
@@ -78,7 +89,7 @@ class OptunaSearcher(Searcher):
         """
         search, study, queue = self._open()
         if self._unfinished:
-            trial = self._resume_trial(self._unfinished.pop(0))
+            trial = self._resume_trial(trial_id, self._unfinished.pop(0))
         else:
             trials = study.get_trials(deepcopy=False)
             queue.observe(trials)
@@ -103,11 +114,14 @@ class OptunaSearcher(Searcher):
                 trial.set_user_attr(name, value)
         return trial
 
-    def _resume_trial(self, number: int) -> optuna.Trial:
-        frozen = self._open()[1].get_trials(deepcopy=False)[number]
-        return optuna.Trial(
-            self._sampler_for(frozen.user_attrs.get(POINT_ATTR, number)), frozen._trial_id
-        )
+    def _resume_trial(self, attempt_id: str, number: int) -> optuna.Trial:
+        _, study, _ = self._open()
+        assert self._storage is not None, "opened with the study"
+        frozen = study.get_trials(deepcopy=False)[number]
+        if frozen.last_step is not None:
+            self._last_steps[attempt_id] = frozen.last_step
+        self._sampler_for(frozen.user_attrs.get(POINT_ATTR, number))
+        return running_trial(study, self._storage, number)
 
     def _sampler_for(self, point: int) -> optuna.Study:
         search, study, _ = self._open()
@@ -126,23 +140,47 @@ class OptunaSearcher(Searcher):
         return config
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Record an intermediate value at its patches seen."""
-        if trial_id not in self._running or self._open()[0].extra_objectives:
-            return
-        trial, seen = self._running[trial_id], int(result["seen"])
-        # one that goes on from a checkpoint says its last report again, and from none, all of them
-        latest = trial.storage.get_trial(trial._trial_id).last_step
-        if latest is None or seen > latest:
-            trial.report(float(result["objective"]), seen)
-
-    def requeue(self, trial_id: str) -> None:
-        """A trial that has not ended will be suggested again."""
-        self._unfinished.append(self._running.pop(trial_id).number)
+        """Record the report in a result of Tune."""
+        message = from_dict(result)
+        if isinstance(message, Reported):
+            self.record_report(trial_id, message)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell the study how a trial ended; Tune calls by keyword."""
+        """Record how a trial ended, from its last result; Tune calls this by keyword."""
+        message = None if error else from_dict(result)
+        status, reason = ("failed", "") if error else message_outcome(message)
+        self.finish(trial_id, status, reason, message)
+
+    def record_report(self, trial_id: str, report: Reported) -> None:
+        """Record an intermediate value at its patches seen.
+
+        A trial that resumes from a checkpoint repeats its last report, and one that restarts from
+        scratch repeats them all; the study keeps the first.
+        """
+        if trial_id not in self._running or self._open()[0].extra_objectives:
+            return
+        if report.seen > self._last_steps.get(trial_id, -1):
+            self._running[trial_id].report(report.objective, report.seen)
+            self._last_steps[trial_id] = report.seen
+
+    def requeue(self, trial_id: str) -> None:
+        """Suggest a trial again that has not ended; a second call changes nothing."""
+        if trial_id in self._running:
+            self._unfinished.append(self._running.pop(trial_id).number)
+
+    def finish(
+        self, trial_id: str, status: str, reason: str, message: WorkerMessage | None
+    ) -> None:
+        """Record in the study how a trial ended; a second call changes nothing.
+
+        Args:
+            trial_id: Tune's.
+            status: completed, pruned, collapsed, diverged or failed.
+            reason: in words.
+            message: the last one of its worker.
+        """
         if trial_id not in self._running:
             return
         search, study, _ = self._open()
@@ -151,14 +189,13 @@ class OptunaSearcher(Searcher):
         trial.set_user_attr(
             FINISH_ORDER_ATTR, 1 + sum(other.state.is_finished() for other in before)
         )
-        values = None if error or not result else _objective_values(result, search)
-        if values is None or result is None:
+        values = None if status == "failed" else _objective_values(message, search)
+        if values is None or not isinstance(message, Reported):
             trial.set_user_attr(OUTCOME_ATTR, "failed")
-            trial.set_user_attr("reason", (result or {}).get("reason", ""))
+            trial.set_user_attr("reason", reason)
             study.tell(trial, state=TrialState.FAIL)
         else:
-            self.on_trial_result(trial_id, result)  # Tune withholds the one that stopped a trial
-            status, reason = final_status(result)
+            self.record_report(trial_id, message)  # Tune withholds the one that stopped a trial
             trial.set_user_attr(OUTCOME_ATTR, status)
             trial.set_user_attr("reason", reason)
             trial.set_constraint(
@@ -171,22 +208,21 @@ class OptunaSearcher(Searcher):
         del self._running[trial_id]
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the storage has it all."""
+        """Do nothing: the storage of the study holds the whole state."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the storage has it all."""
+        """Do nothing: the storage of the study holds the whole state."""
 
 
-def _objective_values(result: Mapping[str, Any], search: Search) -> list[float] | None:
-    """One value for each objective; None if the result lacks one."""
-    metrics, collapsed = result.get("metrics", {}), result.get("collapsed", False)
-    collapsed = collapsed or result.get("status") in COLLAPSE_STATUSES
-    if "objective" not in result:
+def _objective_values(message: WorkerMessage | None, search: Search) -> list[float] | None:
+    """One value for each objective; None if the message lacks one."""
+    if not isinstance(message, Reported):
         return None
+    metrics, collapsed = message.metrics, message.collapsed or message.status in COLLAPSE_STATUSES
     if not collapsed and any(also.metric not in metrics for also in search.extra_objectives):
         return None
     further = (also.value(metrics, collapsed=collapsed) for also in search.extra_objectives)
-    return [float(result["objective"]), *further]
+    return [message.objective, *further]
 
 
 def format_trial_id(number: int) -> str:

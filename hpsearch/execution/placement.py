@@ -1,23 +1,17 @@
 """Placement: which trial runs where, and on what share of a node."""
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from ray import tune
-from ray.tune.search import Searcher
 
 from hpsearch.errors import UserError
-from hpsearch.execution.optuna_searcher import OptunaSearcher
-from hpsearch.execution.retry_policy import RetryPolicy
-from hpsearch.execution.shutdown import GracefulShutdown
 from hpsearch.search.resources import (
     MAX_TRIALS_PER_GPU,
     MEMORY_SAFETY_MARGIN,
-    MEMORY_SHARE_METRIC,
     Node,
     ResourceAllocation,
     Resources,
@@ -146,106 +140,8 @@ class ResourceAllocator:
         return sum(_capacity(allocation, self.nodes) for allocation in packed)
 
 
-METRIC_PREFIX = "metrics/"
-NODE_POLL_S = 5.0
-"""Seconds between two looks at which nodes there are."""
-
-
-class ResourceAwareSearcher(Searcher):
-    """Asks the study for a trial only when there is a place for it, and writes down which.
-
-    Tune fixes what a trial holds when it is made and knows no "a GPU or a TPU"; so the place is
-    chosen here, and is not the sampler's to choose.
-    """
-
-    def __init__(
-        self,
-        searcher: OptunaSearcher,
-        allocator: ResourceAllocator,
-        retry_policy: RetryPolicy,
-        shutdown: GracefulShutdown,
-        list_nodes: Callable[[], Sequence[Node]] | None = None,
-    ) -> None:
-        """Trials go to the nodes of ``list_nodes``; None for those that there were at first."""
-        super().__init__(metric=searcher.metric, mode=searcher.mode)
-        self._searcher, self._allocator, self._retry_policy, self._list_nodes = (
-            searcher,
-            allocator,
-            retry_policy,
-            list_nodes,
-        )
-        self._shutdown = shutdown
-        self._polled_at = time.monotonic()
-        self.exhausted = False
-        """Whether the study has no more trials to begin."""
-
-    def suggest(self, trial_id: str) -> Any:
-        """The next trial with its place; None while there is no place."""
-        if self._list_nodes is not None and time.monotonic() - self._polled_at > NODE_POLL_S:
-            self._allocator.update_nodes(self._list_nodes())
-            self._polled_at = time.monotonic()
-        allocation = None if self._shutdown.in_progress else self._allocator.acquire(trial_id)
-        if allocation is None:
-            return None
-        found = self._searcher.suggest(trial_id)
-        if isinstance(found, dict):
-            return {**found, "place": allocation.model_dump()}
-        self._allocator.release(trial_id)
-        if found == Searcher.FINISHED and self._allocator.has_running:
-            return None  # one of those that run may have to begin again
-        self.exhausted = found == Searcher.FINISHED
-        return found
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Pass it on; the first report also says how much memory a trial holds."""
-        result = _unflatten(result)
-        share = result.get("metrics", {}).get(MEMORY_SHARE_METRIC)
-        if share:
-            self._allocator.record_memory(share)
-        if "objective" in result:
-            self._searcher.on_trial_result(trial_id, result)
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """The place is free; pass it on, unless the trial goes on from its checkpoint."""
-        allocation = self._allocator.release(trial_id)
-        if error and allocation and self._should_retry(trial_id, allocation):
-            self._retry_policy.mark_retry(trial_id)
-            self._searcher.requeue(trial_id)
-            return
-        whole = (
-            {"reason": self._retry_policy.failure_reason(trial_id)}
-            if error
-            else _unflatten(result or {})
-        )
-        self._searcher.on_trial_complete(trial_id, result=whole, error=error)
-
-    def _should_retry(self, trial_id: str, allocation: ResourceAllocation) -> bool:
-        """Where there was no memory, with more room; else wherever there is a place."""
-        if self._retry_policy.out_of_gpu_memory(trial_id):
-            return self._allocator.reduce_gpu_sharing(allocation)
-        if self._retry_policy.out_of_node_memory(trial_id):
-            return self._allocator.limit_concurrency()
-        return not self._retry_policy.should_not_retry(trial_id)
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study's storage has it all."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the study's storage has it all."""
-
-
 def placement_group(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     """What Tune reserves for a trial."""
     return tune.PlacementGroupFactory(
         [ResourceAllocation.model_validate(config["place"]).ray_bundle()]
     )
-
-
-def _unflatten(result: Mapping[str, Any]) -> dict[str, Any]:
-    """A result as the worker said it: Tune flattens what lies inside."""
-    metrics = {
-        k.removeprefix(METRIC_PREFIX): v for k, v in result.items() if k.startswith(METRIC_PREFIX)
-    }
-    return {**{k: v for k, v in result.items() if k not in metrics}, "metrics": metrics}

@@ -1,8 +1,8 @@
-"""What tells a trial to save at once and leave: the end of a session, or of its machine.
+"""Preemption notices and the end of a session, on which a trial saves and stops at once.
 
-A cloud tells some time before it takes a spot machine: two minutes on AWS, half a minute on Google
-Cloud and Kubernetes. Whoever hears it (``leave``, Ray when it is sent SIGTERM, a person with
-``ray drain-node``) tells the head, and every worker asks the head.
+A cloud gives notice before it takes a spot machine: two minutes on AWS, half a minute on Google
+Cloud and Kubernetes. The preemption agent, Ray on SIGTERM, or a person with ``ray drain-node``
+reports it to the head, and every worker asks the head.
 """
 
 import threading
@@ -10,19 +10,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import ray
-from ray._private import state
 from ray.exceptions import RayError
 
+from hpsearch.execution.draining_patches import draining_nodes
+
 PREEMPTION_POLL_S = 2.0
-"""Seconds between two questions; the head answers thousands a second."""
+"""Seconds between two requests to the head, which answers thousands a second."""
 
 
 @contextmanager
 def stop_requested(is_shutting_down: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
-    """Whether to leave; a thread asks, so the answer costs nothing.
+    """Provide a function that returns whether to save and stop; a thread asks, so it costs nothing.
 
     Args:
-        is_shutting_down: whether the session is about to end.
+        is_shutting_down: returns whether the session is about to end.
     """
     given, over = threading.Event(), threading.Event()
     here = ray.get_runtime_context().get_node_id()
@@ -41,8 +42,8 @@ def stop_requested(is_shutting_down: Callable[[], bool]) -> Iterator[Callable[[]
 
 
 def draining_node_ids() -> set[str]:
-    """Ids of the nodes that are about to go; none if the head does not answer."""
-    try:  # there is no public way; Ray's own trainers ask in this one
-        return set(state.state.get_draining_nodes())
+    """Ids of the nodes that are about to go away; none if the head does not answer."""
+    try:
+        return draining_nodes()
     except (RayError, RuntimeError, ConnectionError):
         return set()

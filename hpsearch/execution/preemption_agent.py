@@ -16,13 +16,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ray import NodeID
-from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
 from ray.core.generated.autoscaler_pb2 import (
     DrainNodeReason,  # pyright: ignore[reportAttributeAccessIssue]
 )
 from ray.exceptions import RayError
 
 from hpsearch.data.process_pool import end_with_parent
+from hpsearch.execution.draining_patches import gcs_client
 
 METADATA_URL = "http://169.254.169.254"
 """Where both clouds tell a machine about itself; no name, so that no name server is needed."""
@@ -163,7 +163,7 @@ def _drain_node(raylet: RayletProcess, seconds: float) -> None:
     deadline = int(1000 * (time.time() + max(seconds, 1)))
     reason = DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION
     try:
-        client = GcsClient(address=raylet.head_address)
+        client = gcs_client(raylet.head_address)
         # a head says yes to whatever node it is told of, and forgets those it does not know
         (taken,), why = client.check_alive([NodeID.from_hex(raylet.node_id)]), "it is not there yet"
         if taken:

@@ -1,18 +1,28 @@
-"""All that this package changes in Ray, and every private name of Ray that it uses."""
+"""Private names of Ray Tune, and the one change of its behavior, tried with Ray 2.60.
 
-import re
-from collections.abc import Callable, Iterator
+Each name has a contract test in ``tests/execution/test_ray_patches.py``. Other private names of Ray
+stand in ``draining_patches`` and ``local_session_patches``.
+"""
+
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ray._private import worker
-from ray.air.execution._internal import RayActorManager
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.execution import tune_controller
+from ray.tune.experiment import Trial
+
+_ActorManager: Any = tune_controller.RayActorManager  # pyright: ignore[reportPrivateImportUsage]
 
 
-class _PatchedActorManager(RayActorManager):
-    """Tune's own, but for one error."""
+class _PatchedActorManager(_ActorManager):
+    """Tune's manager of workers, which a worker killed for lack of memory does not end.
+
+    Tune handles the death of an actor and an error that a task raises. Ray's memory monitor is
+    neither: it kills a worker with an ``OutOfMemoryError``, on which Tune ends the whole search
+    ("Caught unexpected exception"). There is no public way to handle it, and no upstream issue is
+    known to us.
+    """
 
     def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
         if isinstance(exception, OutOfMemoryError):
@@ -22,37 +32,18 @@ class _PatchedActorManager(RayActorManager):
 
 @contextmanager
 def treat_oom_kill_as_actor_death() -> Iterator[None]:
-    """While Tune runs, an evicted worker has died, as one whose machine went away."""
-    before = tune_controller.RayActorManager  # pyright: ignore[reportPrivateImportUsage]
-    # there is no public way to hand one in
+    """While inside, Tune treats a worker that Ray killed for lack of memory as one that died."""
     tune_controller.RayActorManager = _PatchedActorManager  # pyright: ignore
     try:
         yield
     finally:
-        tune_controller.RayActorManager = before  # pyright: ignore
+        tune_controller.RayActorManager = _ActorManager  # pyright: ignore
 
 
-SUPPRESSED = re.compile(
-    r"A worker died or was killed"
-    r"|\d+ worker\(s\) were killed due to the node running low on memory"
-    r"|\d+ Workers \(tasks / actors\) killed due to memory pressure"
-    r"|WARNING: \d+ PYTHON worker processes have been started"
-)
+def actor_of(trial: Trial) -> Any | None:
+    """Handle of the worker that runs a trial; None if none does.
 
-
-@contextmanager
-def suppress_worker_death_logs() -> Iterator[None]:
-    """While inside, Ray prints nothing of workers that died."""
-    before: Callable[..., None] = worker.print_to_stdstream  # pyright: ignore
-
-    def print_unless_suppressed(data: dict[str, Any], *how: Any, **also: Any) -> None:
-        lines = [line for line in data["lines"] if not SUPPRESSED.match(line)]
-        if lines:
-            before({**data, "lines": lines}, *how, **also)
-
-    # there is no public way; `log_to_driver` is for what workers print
-    worker.print_to_stdstream = print_unless_suppressed  # pyright: ignore[reportPrivateImportUsage]
-    try:
-        yield
-    finally:
-        worker.print_to_stdstream = before  # pyright: ignore[reportPrivateImportUsage]
+    Tune has no public way to end one trial's worker from a callback, as a hang needs: it asks a
+    worker to stop and waits for its answer.
+    """
+    return trial.temporary_state.ray_actor

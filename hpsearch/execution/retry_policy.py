@@ -110,7 +110,6 @@ class RetryPolicy:
     _reasons: dict[str, str] = field(default_factory=dict)
     _gpu_oom: set[str] = field(default_factory=set)
     _node_oom: set[str] = field(default_factory=set)
-    _retried: set[str] = field(default_factory=set)
 
     def load_history(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Learn from the ledger how far the trials had come in earlier sessions."""
@@ -165,11 +164,3 @@ class RetryPolicy:
     def failure_reason(self, trial_id: str) -> str:
         """Why a trial failed, or why its worker died."""
         return self._reasons.get(trial_id, "")
-
-    def mark_retry(self, trial_id: str) -> None:
-        """It has been decided that a trial goes on."""
-        self._retried.add(trial_id)
-
-    def will_retry(self, trial_id: str) -> bool:
-        """Whether it does."""
-        return trial_id in self._retried

@@ -1,126 +1,187 @@
-"""Between Tune and the ledger: what happens is written down, and who stops is read from it."""
+"""Hooks of Ray Tune: each passes its event on to the trial supervisor."""
 
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
 
-from hpsearch.execution.resumable_trial import SECONDS_METRIC
-from hpsearch.execution.retry_policy import RetryPolicy
-from hpsearch.execution.shutdown import GracefulShutdown
-from hpsearch.search.outcome import final_status
-from hpsearch.search.pruners import PrunerWithHistory
+from hpsearch.execution.ray_patches import actor_of
+from hpsearch.execution.trial_supervisor import TrialSupervisor
+from hpsearch.execution.worker_messages import from_dict
+from hpsearch.search.resources import Node
 from hpsearch.search.stopping import UsageTracker
-from hpsearch.tracking.event_log import EventLog
 
-MAX_TRACEBACK_CHARS = 4_000
-"""Characters of a traceback that the ledger keeps: its end."""
+NODE_POLL_S = 5.0
+"""Seconds between two looks at the nodes of the cluster."""
 
 
-class EventLogCallback(tune.Callback):
-    """Writes what happens to the ledger, so that nothing is lost with the driver."""
+class ResourceAwareSearcher(Searcher):
+    """Searcher that suggests a trial only when there are resources for it, and which ones.
+
+    Tune fixes the resources of a trial when it creates it, and knows no "a GPU or a TPU"; so they
+    are chosen here, and not by the sampler.
+
+    Args:
+        supervisor: of the trials.
+        list_nodes: returns the nodes of the cluster; None if they never change.
+    """
 
     def __init__(
-        self, event_log: EventLog, retry_policy: RetryPolicy, shutdown: GracefulShutdown
+        self, supervisor: TrialSupervisor, list_nodes: Callable[[], Sequence[Node]] | None = None
     ) -> None:
-        self._event_log, self._retry_policy, self._shutdown = event_log, retry_policy, shutdown
-        self._started: set[str] = set()
+        searcher = supervisor.searcher
+        super().__init__(metric=searcher.metric, mode=searcher.mode)
+        self.supervisor, self._list_nodes = supervisor, list_nodes
+        self._polled_at = time.monotonic()
+        self.exhausted = False
+        """Whether the study has no more trials to start."""
 
-    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """A trial starts, or goes on after a crash."""
-        config = trial.config
-        fields = {"number": config["number"], "config": config["trial"], "place": config["place"]}
-        self._event_log.append("start", trial=config["id"], **fields)
-        self._started.add(config["id"])
+    def suggest(self, trial_id: str) -> Any:
+        """Suggest the next trial with its resources; None while none are free."""
+        supervisor, allocator = self.supervisor, self.supervisor.allocator
+        if self._list_nodes is not None and time.monotonic() - self._polled_at > NODE_POLL_S:
+            allocator.update_nodes(self._list_nodes())
+            self._polled_at = time.monotonic()
+        allocation = None if supervisor.shutdown.in_progress else allocator.acquire(trial_id)
+        if allocation is None:
+            return None
+        suggested = supervisor.searcher.suggest(trial_id)
+        if isinstance(suggested, dict):
+            config = {**suggested, "place": allocation.model_dump()}
+            supervisor.register(trial_id, config)
+            return config
+        allocator.release(trial_id)
+        if suggested == Searcher.FINISHED and allocator.has_running:
+            return None  # one of the running trials may have to be retried
+        self.exhausted = suggested == Searcher.FINISHED
+        return suggested
 
-    def on_trial_result(
-        self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Pass on a message of a worker."""
+        self.supervisor.report(trial_id, from_dict(result))
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """A report came, or the last words of a trial that fails, or why one begins anew."""
-        if "anew" in result:
-            self._event_log.append("anew", trial=trial.config["id"], reason=result["anew"])
-        if "objective" not in result:
-            return
-        fields = {key: result[key] for key in ("seen", "objective", "metrics")}
-        seconds = result["metrics"].get(SECONDS_METRIC, 0.0)
-        self._event_log.append("report", trial=trial.config["id"], **fields, seconds=seconds)
-
-    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """A trial ended, by itself or because the scheduler stopped it."""
-        result = trial.last_result or {}
-        status, reason = (
-            final_status(result) if "status" in result else ("failed", "no report came")
-        )
-        self._event_log.append("end", trial=trial.config["id"], status=status, reason=reason)
-
-    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """A trial raised or hung, or its worker died and it begins again."""
-        if trial.config["id"] not in self._started:  # no worker could even be started for it
-            self.on_trial_start(iteration, trials, trial)
-        name, reason = trial.config["id"], self._retry_policy.failure_reason(trial.trial_id)
-        again = self._retry_policy.will_retry(trial.trial_id)
-        if again and self._shutdown.in_progress:
-            self._event_log.append("end", trial=name, status="interrupted")
-        elif again:
-            self._event_log.append("crash", trial=name, reason=reason)
+        """Pass on the end or the failure of a trial."""
+        if error:
+            self.supervisor.fail(trial_id)
         else:
-            fields = {"reason": reason, "traceback": _error_text(trial)[-MAX_TRACEBACK_CHARS:]}
-            self._event_log.append("end", trial=name, status="failed", **fields)
+            self.supervisor.complete(trial_id, from_dict(result))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing: the storage of the study holds the whole state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing: the storage of the study holds the whole state."""
 
 
 class PruningScheduler(FIFOScheduler):
-    """Stops a trial that has ended by itself, and one that the pruner stops."""
+    """Scheduler that stops trials as the supervisor decides."""
 
-    def __init__(self, pruner: PrunerWithHistory, retry_policy: RetryPolicy) -> None:
+    def __init__(self, supervisor: TrialSupervisor) -> None:
         super().__init__()
-        self._pruner, self._lives = pruner, retry_policy
+        self._supervisor = supervisor
+
+    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """Register an attempt, with the place where Tune will write its error."""
+        register(self._supervisor, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict) -> str:
-        """Decide after a report whether a trial goes on."""
-        if result.get("status") == "failed":
-            self._lives.mark_failed(
-                trial.trial_id, result["reason"], out_of_gpu_memory=result["memory"]
-            )
-        if "objective" not in result:
-            return self.CONTINUE
-        ended = result["status"] != "running"
-        number, seen = trial.config["number"], result["seen"]
-        self._lives.record_progress(trial.config["id"], seen)
-        pruned = self._pruner.should_prune(number, seen=seen, value=result["objective"])
-        if not (ended or pruned):
-            return self.CONTINUE
-        self._pruner.finish(number, completed=ended)
-        return self.STOP
+        """Decide after a report whether a trial continues."""
+        stop = self._supervisor.report(trial.trial_id, from_dict(result))
+        return self.STOP if stop else self.CONTINUE
+
+    def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict) -> None:
+        """Pass on the end of a trial."""
+        self._supervisor.complete(trial.trial_id, from_dict(result))
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
-        """A trial raised, or its worker died."""
-        self._lives.record_worker_death(trial.trial_id, trial.config["id"], _error_text(trial))
+        """Pass on an error of a trial, or the death of its worker."""
+        self._supervisor.fail(trial.trial_id)
+
+
+def register(supervisor: TrialSupervisor, trial: TuneTrial) -> None:
+    """Register an attempt with the supervisor."""
+    supervisor.register(trial.trial_id, trial.config, lambda: _error_text(trial))
 
 
 def _error_text(trial: TuneTrial) -> str:
-    """What Ray said of a trial's end; Tune keeps it on the driver's machine, as text."""
+    """Text of Ray's error, which Tune writes to the driver's disk before it calls any hook."""
     path = trial.error_file
     return Path(path).read_text() if path and Path(path).exists() else ""
 
 
-class SearchStopper(tune.Stopper):
-    """Stops the search at a limit, or when its user says so; trials save and can go on later."""
+class EventLogCallback(tune.Callback):
+    """Callback that passes starts, reports and ends on to the supervisor."""
 
-    def __init__(self, usage: UsageTracker, shutdown: GracefulShutdown) -> None:
-        self._usage, self._shutdown = usage, shutdown
+    def __init__(self, supervisor: TrialSupervisor) -> None:
+        self._supervisor = supervisor
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """Pass on that a worker starts on a trial; before that it waited for resources."""
+        register(self._supervisor, trial)
+        self._supervisor.start(trial.trial_id)
+
+    def on_trial_result(
+        self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
+    ) -> None:
+        """Pass on a message of a worker."""
+        self._supervisor.report(trial.trial_id, from_dict(result))
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """Pass on the end of a trial."""
+        self._supervisor.complete(trial.trial_id, from_dict(trial.last_result))
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """Pass on an error of a trial, or the death of its worker."""
+        register(self._supervisor, trial)
+        self._supervisor.fail(trial.trial_id)
+
+
+class HangDetector(tune.Callback):
+    """Callback that kills the worker of a trial that hangs; Tune then treats it as an error."""
+
+    def __init__(
+        self, supervisor: TrialSupervisor, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._supervisor, self._clock = supervisor, clock
+        self._ticked_at = clock()
+
+    def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
+        """Look for trials that hang; Tune calls this several times a second."""
+        now = self._clock()
+        hanging = self._supervisor.hanging(now - self._ticked_at)
+        self._ticked_at = now
+        if not hanging:
+            return
+        for trial in trials:
+            actor = actor_of(trial) if trial.trial_id in hanging else None
+            if actor is not None:
+                self._supervisor.give_up(trial.trial_id, hanging[trial.trial_id])
+                ray.kill(actor)
+
+
+class SearchStopper(tune.Stopper):
+    """Stops the search at a limit, on a full disk, or on request; trials can be resumed later."""
+
+    def __init__(self, usage: UsageTracker, supervisor: TrialSupervisor) -> None:
+        self._usage, self._supervisor = usage, supervisor
         self.limit_reached = ""
-        """The limit, in words; empty if none was reached."""
-        self.full_disk = ""
-        """The disk that is full, in words; empty if none is."""
+        """Description of the limit; empty if none was reached."""
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Nobody is stopped alone; but where one finds a disk full, so would the next."""
-        self.full_disk = self.full_disk or result.get("full_disk", "")
+        """Stop no single trial: the scheduler does that."""
         return False
 
     def stop_all(self) -> bool:
-        """Whether no trial could go on, or all have left because the session is to end."""
+        """Stop if no trial can continue, or all have saved in a graceful shutdown."""
         self.limit_reached = self.limit_reached or self._usage.exceeded_limit()
-        return bool(self.full_disk) or self._shutdown.should_exit(bool(self.limit_reached))
+        shutdown = self._supervisor.shutdown
+        return bool(self._supervisor.full_disk) or shutdown.should_exit(bool(self.limit_reached))

@@ -9,14 +9,21 @@ from ray import tune
 
 from hpsearch.atomic_files import is_disk_full
 from hpsearch.execution.checkpoint_store import TrialPayload, create_payload
-from hpsearch.execution.hang_detector import HangDetector, ReportTimeouts
+from hpsearch.execution.hang_detector import ReportTimeouts
 from hpsearch.execution.optuna_searcher import OptunaSearcher, reconcile
-from hpsearch.execution.placement import ResourceAllocator, ResourceAwareSearcher, placement_group
-from hpsearch.execution.ray_patches import suppress_worker_death_logs, treat_oom_kill_as_actor_death
+from hpsearch.execution.placement import ResourceAllocator, placement_group
+from hpsearch.execution.ray_patches import treat_oom_kill_as_actor_death
 from hpsearch.execution.ray_runtime import node_resources
 from hpsearch.execution.retry_policy import DiskFullError, RetryPolicy, describe_fullest_disk
 from hpsearch.execution.shutdown import GracefulShutdown
-from hpsearch.execution.tune_callbacks import EventLogCallback, PruningScheduler, SearchStopper
+from hpsearch.execution.trial_supervisor import TrialSupervisor
+from hpsearch.execution.tune_callbacks import (
+    EventLogCallback,
+    HangDetector,
+    PruningScheduler,
+    ResourceAwareSearcher,
+    SearchStopper,
+)
 from hpsearch.execution.worker import train_on_worker
 from hpsearch.search.pruners import PrunerWithHistory, build_pruner
 from hpsearch.search.search import Search
@@ -63,32 +70,15 @@ def _run_tuner(folder: SearchFolder) -> SessionResult:
     search, record = folder.search(), folder.record
     reconcile(folder)
     allocator = ResourceAllocator(folder.resources(), node_resources(), record.concurrent)
-    retry_policy, silence, events = (
-        RetryPolicy(),
-        ReportTimeouts(record.hang_after),
-        folder.event_log.events(),
-    )
-    retry_policy.load_history(events)
-    silence.load_history(events)
-    study = OptunaSearcher(
-        folder.path,
-        space=folder.space,
-        trials=record.trials,
-        url=record.study,
-        patience_offset=record.forgiven,
-    )
     payload = _create_payload(folder)
-    shutdown = GracefulShutdown(
-        notify_workers=lambda: payload.store_actor.announce_shutdown.remote(),
-        has_running_trials=lambda: allocator.has_running,
-    )
-    searcher = ResourceAwareSearcher(study, allocator, retry_policy, shutdown, node_resources)
-    stopper = SearchStopper(UsageTracker(record.limits, folder.event_log), shutdown)
+    supervisor = _build_supervisor(folder, allocator, payload)
+    searcher = ResourceAwareSearcher(supervisor, node_resources)
+    stopper = SearchStopper(UsageTracker(record.limits, folder.event_log), supervisor)
     tuner = tune.Tuner(
         _trainable(search, payload),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=PruningScheduler(_build_pruner(search, folder.name, events), retry_policy),
+            scheduler=PruningScheduler(supervisor),
             num_samples=-1,  # the study says when there are enough
             max_concurrent_trials=UNLIMITED_TRIALS,
             reuse_actors=True,  # a fresh worker costs two seconds and a torch import
@@ -97,20 +87,44 @@ def _run_tuner(folder: SearchFolder) -> SessionResult:
         run_config=tune.RunConfig(
             name=TUNE_DIR,
             storage_path=str(folder.path.absolute()),
-            callbacks=[
-                EventLogCallback(folder.event_log, retry_policy, shutdown),
-                HangDetector(silence, retry_policy),
-            ],
+            callbacks=[EventLogCallback(supervisor), HangDetector(supervisor)],
             stop=stopper,
             failure_config=tune.FailureConfig(max_failures=0),  # who goes on is for us to say
             verbose=0,
         ),
     )
-    with treat_oom_kill_as_actor_death(), suppress_worker_death_logs(), shutdown.handle_sigint():
+    with treat_oom_kill_as_actor_death(), supervisor.shutdown.handle_sigint():
         tuner.fit()
-    if stopper.full_disk:
-        raise _disk_full_error(folder, stopper.full_disk)
+    if supervisor.full_disk:
+        raise _disk_full_error(folder, supervisor.full_disk)
     return SessionResult(searcher.exhausted, stopper.limit_reached)
+
+
+def _build_supervisor(
+    folder: SearchFolder, allocator: ResourceAllocator, payload: TrialPayload
+) -> TrialSupervisor:
+    search, record, events = folder.search(), folder.record, folder.event_log.events()
+    retry_policy, timeouts = RetryPolicy(), ReportTimeouts(record.hang_after)
+    retry_policy.load_history(events)
+    timeouts.load_history(events)
+    return TrialSupervisor(
+        event_log=folder.event_log,
+        searcher=OptunaSearcher(
+            folder.path,
+            space=folder.space,
+            trials=record.trials,
+            url=record.study,
+            patience_offset=record.forgiven,
+        ),
+        allocator=allocator,
+        retry_policy=retry_policy,
+        pruner=_build_pruner(search, folder.name, events),
+        timeouts=timeouts,
+        shutdown=GracefulShutdown(
+            notify_workers=lambda: payload.store_actor.announce_shutdown.remote(),
+            has_running_trials=lambda: allocator.has_running,
+        ),
+    )
 
 
 def _disk_full_error(folder: SearchFolder, full: str) -> DiskFullError:

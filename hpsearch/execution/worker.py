@@ -1,4 +1,4 @@
-"""What a Ray worker runs: one trial after another."""
+"""Entry point of Ray workers: training of one trial."""
 
 import tempfile
 from collections.abc import Iterator
@@ -20,8 +20,8 @@ from hpsearch.execution.retry_policy import (
     is_out_of_memory,
     is_transient,
 )
+from hpsearch.execution.worker_messages import DiskFull, Failed, Reported, Restarted
 from hpsearch.search.objective import Objective
-from hpsearch.search.outcome import to_result
 from hpsearch.training.loop import Report
 
 DEVICE_OF_KIND = {"cpu": "cpu", "gpu": "cuda", "tpu": "xla"}
@@ -30,27 +30,28 @@ DEVICE_OF_KIND = {"cpu": "cpu", "gpu": "cuda", "tpu": "xla"}
 def train_on_worker(
     config: dict[str, Any], *, payload: TrialPayload, objective: Objective, folds: int | None
 ) -> None:
-    """Train one trial, from its checkpoint if it has one; every report is finite.
+    """Train one trial, from its checkpoint if it has one, and report messages to the driver.
 
-    Tune ends the function at a report when the scheduler stops the trial, so the last result says
-    ``running`` for a pruned trial and how it ended for any other. A trial that raises, or has to
-    begin anew, says why in a report without an objective.
+    Tune ends the function at a report when the scheduler stops the trial, so the last message of a
+    pruned trial has the status ``running``, and that of any other the status at its end.
     """
     try:
         with (
             payload.checkpoint_dir(config["id"]) as folder,
             stop_requested(payload.is_shutting_down) as leave,
         ):
-            post = CheckpointHooks(
-                folder.path, folder.upload, leave, lambda why: tune.report({"anew": why})
-            )
-            for report in _iter_reports(config, payload, post, folds):
-                tune.report(to_result(report, objective))
+            hooks = CheckpointHooks(folder.path, folder.upload, leave, _report_restart)
+            for report in _iter_reports(config, payload, hooks, folds):
+                tune.report(Reported.from_report(report, objective).to_dict())
     except Exception as error:
-        reported = _failure_report(error, payload)
-        if reported:
-            tune.report(reported)
+        message = _failure_message(error, payload)
+        if message is not None:
+            tune.report(message.to_dict())
         raise
+
+
+def _report_restart(reason: str) -> None:
+    tune.report(Restarted(reason).to_dict())
 
 
 def _iter_reports(
@@ -69,16 +70,12 @@ def _iter_reports(
     )
 
 
-def _failure_report(error: Exception, payload: TrialPayload) -> dict[str, Any]:
-    """What the driver must know; nothing, if another try may do."""
+def _failure_message(error: Exception, payload: TrialPayload) -> Failed | DiskFull | None:
+    """Build the message about an error; None if another attempt may succeed."""
     if is_disk_full(error):
         root = Path(payload.job_fields["artifacts"].root)
         paths = (payload.checkpoints_dir, root, Path(tempfile.gettempdir()))
-        return {"status": "interrupted", "full_disk": describe_fullest_disk(paths)}
+        return DiskFull(describe_fullest_disk(paths))
     if is_transient(error):
-        return {}
-    return {
-        "status": "failed",
-        "reason": format_trial_error(error),
-        "memory": is_out_of_memory(error),
-    }
+        return None
+    return Failed(format_trial_error(error), out_of_memory=is_out_of_memory(error))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import optuna
-from optuna.storages import JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -99,16 +99,35 @@ def open_study(folder: Path, *, search: Search, url: str | None = None) -> optun
     Raises:
         UserError: if its storage does not open.
     """
+    return study_in(open_study_storage(folder, url), folder.name, search)
+
+
+def open_study_storage(folder: Path, url: str | None = None) -> BaseStorage:
+    """Open the storage of a search's study.
+
+    Raises:
+        UserError: if it does not open.
+    """
+    return _open_storage(study_address(folder, url))
+
+
+def study_in(storage: BaseStorage, name: str, search: Search) -> optuna.Study:
+    """Load the study of a search from its storage, or create it there."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = _open_storage(study_address(folder, url))
     return optuna.create_study(
         storage=storage,
-        study_name=folder.name,
+        study_name=name,
         sampler=build_sampler(search.sampler, seed=search.seed, point=0),
         pruner=optuna.pruners.NopPruner(),  # Ray's scheduler decides who is stopped
         directions=[objective.direction for objective in search.objectives],
         load_if_exists=True,
     )
+
+
+def running_trial(study: optuna.Study, storage: BaseStorage, number: int) -> optuna.Trial:
+    """Take over a trial that another session started, by its number in the study."""
+    study_id = storage.get_study_id_from_name(study.study_name)
+    return optuna.Trial(study, storage.get_trial_id_from_study_id_trial_number(study_id, number))
 
 
 def study_without_imports(study: optuna.Study) -> optuna.Study:
@@ -130,7 +149,7 @@ def check_study_name_available(url: str, name: str) -> None:
         )
 
 
-def _open_storage(url: str) -> optuna.storages.BaseStorage:
+def _open_storage(url: str) -> BaseStorage:
     try:
         if not url.startswith(JOURNAL_PREFIX):
             return RDBStorage(filled_in(url))

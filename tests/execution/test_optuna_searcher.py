@@ -10,6 +10,8 @@ from hpsearch.execution.optuna_searcher import OUTCOME_ATTR, OptunaSearcher
 from hpsearch.search.search import load_search
 from hpsearch.search.study import open_study
 
+from ..reports import reported
+
 SPACE = """
 from hpsearch.config import SGD, TrialConfig
 from hpsearch.search.samplers import TPE, Random
@@ -49,8 +51,7 @@ def study_of(folder: Path) -> optuna.Study:
     return open_study(folder, search=load_search(folder / "space.py"))
 
 
-def result(seen: int, value: float, status: str = "running") -> dict:
-    return {"seen": seen, "objective": value, "status": status}
+result = reported
 
 
 def test_the_first_points_come_first(folder: Path) -> None:
@@ -87,7 +88,7 @@ def test_every_ending_is_reported_correctly(
 def test_a_trial_that_was_stopped_in_a_collapse_has_collapsed(folder: Path) -> None:
     search = bridge(folder)
     search.suggest("a")
-    search.on_trial_complete(trial_id="a", result={**result(20, 0.0), "collapsed": True})
+    search.on_trial_complete(trial_id="a", result=result(20, 0.0, collapsed=True))
     (trial,) = study_of(folder).trials
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.0)
     assert trial.user_attrs[OUTCOME_ATTR] == "collapsed"

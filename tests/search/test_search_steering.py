@@ -14,6 +14,8 @@ from hpsearch.search.pruners import PrunerWithHistory, SuccessiveHalving
 from hpsearch.search.search import load_search
 from hpsearch.search.study import open_study
 
+from ..reports import reported
+
 SPACE = """
 from hpsearch.config import SGD, Adam, BatchHard, PKSampler, TrialConfig
 from hpsearch.search.samplers import TPE, Random
@@ -60,9 +62,9 @@ def shares(folder: Path, sampler: str, seed: int) -> tuple[float, float]:
     for i in range(60):
         config = search.suggest(str(i))["trial"]
         bad = strain(config) > 0
-        result = {"seen": 100, "objective": 0.0 if bad else score(config)}
         status = "collapsed" if bad else "completed"
-        search.on_trial_complete(trial_id=str(i), result={**result, "status": status})
+        result = reported(100, 0.0 if bad else score(config), status)
+        search.on_trial_complete(trial_id=str(i), result=result)
         collapsed.append(bad)
     return sum(collapsed[:20]) / 20, sum(collapsed[40:]) / 20
 
@@ -91,15 +93,15 @@ def test_a_whole_search_is_reported_correctly(tmp_path: Path) -> None:
                 break
             bad = strain(config) > 0
             curve[seen] = 0.0 if bad else score(config) * (1 - math.exp(-seen / 30))
-            result = {"seen": seen, "objective": curve[seen], "status": "running"}
+            result = {"seen": seen, "value": curve[seen]}
             if bad or seen == 100:
                 ending = "collapsed" if bad else "completed"
                 break
             if pruner.should_prune(i, seen=seen, value=curve[seen]):
                 ending = "pruned"
                 break
-            search.on_trial_result(str(i), result)
-        last = {**result, "status": "running" if ending == "pruned" else ending}
+            search.on_trial_result(str(i), reported(**result))
+        last = reported(**result, status="running" if ending == "pruned" else ending)
         search.on_trial_complete(trial_id=str(i), result=last, error=ending == "failed")
         expected.append((ending, curve))
     trials = open_study(tmp_path / "s", search=load_search(tmp_path / "s" / "space.py")).trials

@@ -11,6 +11,8 @@ from hpsearch.execution.optuna_searcher import OptunaSearcher
 from hpsearch.search.search import load_search
 from hpsearch.search.study import open_study
 
+from ..reports import reported
+
 SPACE = """
 from hpsearch.config import SGD, TrialConfig
 from hpsearch.search.objective import *
@@ -45,8 +47,9 @@ def study_of(folder: Path) -> optuna.Study:
 
 
 def finish(search: OptunaSearcher, name: str, value: float, **more: Any) -> None:
-    result = {"seen": 100, "objective": value, "status": "completed", "collapsed": False, **more}
-    search.on_trial_complete(trial_id=name, result=result)
+    search.on_trial_complete(
+        trial_id=name, result=reported(100, value, **{"status": "completed", **more})
+    )
 
 
 def drawn(search: OptunaSearcher, most: int = 99) -> list[tuple[float, float, int]]:
@@ -126,7 +129,7 @@ PARETO = "trials=9, objective=VERIFICATION, extra_objectives=(TRAINING_SECONDS,)
 
 def finished(search: OptunaSearcher, name: str, one: float, seconds: float, **more: Any) -> None:
     search.suggest(name)
-    search.on_trial_result(name, {"seen": 10, "objective": one, "status": "running"})
+    search.on_trial_result(name, reported(10, one))
     finish(search, name, one, metrics={"train/seconds": seconds}, **more)
 
 

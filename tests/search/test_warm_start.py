@@ -16,6 +16,8 @@ from hpsearch.search.trial_queue import started_trials
 from hpsearch.search.warm_start import check_comparable, compatible_trials, warm_start
 from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
 
+from ..reports import reported
+
 SPACE = """
 from hpsearch.config import SGD, Adam, TrialConfig
 from hpsearch.search.search import Search
@@ -60,9 +62,8 @@ def learnt(folder: SearchFolder) -> None:
     search = bridge(folder)
     for i, (status, value) in enumerate([*ENDS, ("completed", 0.6)]):
         search.suggest(str(i))
-        result = {"seen": 50, "objective": value, "status": "running"}
-        search.on_trial_result(str(i), result)
-        search.on_trial_complete(trial_id=str(i), result={**result, "seen": 100, "status": status})
+        search.on_trial_result(str(i), reported(50, value))
+        search.on_trial_complete(trial_id=str(i), result=reported(100, value, status))
     search.suggest("failed")
     search.on_trial_complete(trial_id="failed", error=True)
 
