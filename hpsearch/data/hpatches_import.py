@@ -247,7 +247,7 @@ def _raise_invalid(
     if invalid and (not settings.skip_invalid or not valid):
         first = next(iter(invalid.values()))
         more = f", and {len(invalid) - 1} more sequences are bad" if len(invalid) > 1 else ""
-        advice = "" if not valid else "; mend it, or leave such sequences out with --skip-bad"
+        advice = "" if not valid else "; mend it, or leave such sequences out with --skip-invalid"
         raise UserError(first + more + advice)
 
 
