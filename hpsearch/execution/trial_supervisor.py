@@ -158,7 +158,9 @@ class TrialSupervisor:
                 self.full_disk = self.full_disk or message.disk
             case Restarted():
                 # the name of the event is part of the format of event logs
-                attempt.act(partial(self._log, "anew", attempt, reason=message.reason))
+                attempt.act(
+                    partial(self._log, "restarted_from_scratch", attempt, reason=message.reason)
+                )
             case Reported():
                 self._take_report(attempt, message)
         return attempt.should_stop
@@ -199,7 +201,7 @@ class TrialSupervisor:
         self._release(attempt)
         attempt.act(
             partial(self.searcher.finish, attempt_id, status, reason, attempt.message),
-            partial(self._log, "end", attempt, status=status, reason=reason),
+            partial(self._log, "trial_finished", attempt, status=status, reason=reason),
         )
         return attempt.end
 
@@ -239,13 +241,13 @@ class TrialSupervisor:
         study = partial(self.searcher.requeue, attempt.id)
         match end.next:
             case "retry":
-                log = partial(self._log, "crash", attempt, reason=end.reason)
+                log = partial(self._log, "worker_failed", attempt, reason=end.reason)
             case "interrupt":
-                log = partial(self._log, "end", attempt, status=end.status)
+                log = partial(self._log, "trial_finished", attempt, status=end.status)
             case _:
                 study = partial(self.searcher.finish, attempt.id, "failed", end.reason, None)
                 fields = {"reason": end.reason, "traceback": error[-MAX_TRACEBACK_CHARS:]}
-                log = partial(self._log, "end", attempt, status="failed", **fields)
+                log = partial(self._log, "trial_finished", attempt, status="failed", **fields)
         if attempt.trial not in self._started_trials:  # no worker could even be started for it
             return [study, partial(self._log_start, attempt), log]
         return [study, log]
@@ -274,7 +276,11 @@ class TrialSupervisor:
 
     def _log_start(self, attempt: _Attempt) -> None:
         config = attempt.config
-        fields = {"number": config["number"], "config": config["trial"], "place": config["place"]}
+        fields = {
+            "number": config["number"],
+            "config": config["trial"],
+            "allocation": config["place"],
+        }
         self._log("start", attempt, **fields)
         self._started_trials.add(attempt.trial)
 

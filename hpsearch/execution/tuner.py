@@ -69,7 +69,9 @@ def run_session(folder: SearchFolder) -> SessionResult:
 def _run_tuner(folder: SearchFolder) -> SessionResult:
     search, record = folder.search(), folder.record
     reconcile(folder)
-    allocator = ResourceAllocator(folder.resources(), node_resources(), record.concurrent)
+    allocator = ResourceAllocator(
+        folder.resources(), node_resources(), record.max_concurrent_trials
+    )
     payload = _create_payload(folder)
     supervisor = _build_supervisor(folder, allocator, payload)
     searcher = ResourceAwareSearcher(supervisor, node_resources)
@@ -104,7 +106,7 @@ def _build_supervisor(
     folder: SearchFolder, allocator: ResourceAllocator, payload: TrialPayload
 ) -> TrialSupervisor:
     search, record, events = folder.search(), folder.record, folder.event_log.events()
-    retry_policy, timeouts = RetryPolicy(), ReportTimeouts(record.hang_after)
+    retry_policy, timeouts = RetryPolicy(), ReportTimeouts(record.report_timeout)
     retry_policy.load_history(events)
     timeouts.load_history(events)
     return TrialSupervisor(
@@ -114,7 +116,7 @@ def _build_supervisor(
             space=folder.space,
             trials=record.trials,
             url=record.study,
-            patience_offset=record.forgiven,
+            patience_offset=record.patience_offset,
         ),
         allocator=allocator,
         retry_policy=retry_policy,
