@@ -48,7 +48,9 @@ class PromotionResult:
 
 
 class PromotionInterrupted(UserError):
-    """Retrainings are left; the same promotion resumes."""
+    """Error when retrainings are left; the same promotion resumes them."""
+
+    default_code = "promotion-interrupted"
 
 
 def plan_promotion(
