@@ -75,18 +75,23 @@ def pipeline_folder(folder: Path, *, name: str) -> Path:
     if metadata.get("loader_module") not in KNOWN_LOADERS:
         raise UserError(
             f"{name} names the loader {metadata.get('loader_module')!r}, so hpsearch did "
-            "not register it; none of its code was run: name a model that a search registered"
+            "not register it; none of its code was run: name a model that a search registered",
+            code="unknown-loader",
         )
     if metadata.get("code"):
         raise UserError(
             f"{name} contains code in {metadata['code']!r}, which a model of hpsearch never does; "
-            "none of it was run: register the model again"
+            "none of it was run: register the model again",
+            code="artifact-with-code",
         )
     with reading(folder / "MLmodel", "description of a model", "register the model again"):
         root = folder.resolve()
         inside = (root / str(metadata.get("data", ""))).resolve()
     if not inside.is_relative_to(root):
-        raise UserError(f"{name} points outside its own folder; register the model again")
+        raise UserError(
+            f"{name} points outside its own folder; register the model again",
+            code="artifact-outside-folder",
+        )
     return inside
 
 
@@ -96,7 +101,10 @@ def _pyfunc_flavor(folder: Path, name: str) -> dict[str, Any]:
         flavours = Model.load(os.fspath(folder)).flavors
         return dict(flavours.get("python_function") or {})
     except Exception as error:  # parsing an untrusted file may raise any exception
-        raise UserError(f"{name} has no readable MLmodel file; register the model again") from error
+        raise UserError(
+            f"{name} has no readable MLmodel file; register the model again",
+            code="unreadable-artifact",
+        ) from error
 
 
 PATCHES_SPEC = TensorSpec(

@@ -157,7 +157,7 @@ def test_the_second_meets_the_champion_and_force_is_written_down(
     assert version.tags["forced"] == "True"
     assert version.tags["champion_before"] == "1"
     assert "champion, version 1" in (version.description or "")
-    assert register_model(second).decision.reason == "it is the champion already"
+    assert register_model(second).decision.reason == "it is already the champion"
 
     assert registry.rollback() == (1, 2)
     assert champion(registry) == 1

@@ -78,8 +78,9 @@ def finish(folder: SearchFolder) -> None:
 def test_a_finished_search_names_extend_and_an_unjudged_one_goes_on(folder: SearchFolder) -> None:
     check_not_finished(folder)  # killed before its winner was judged
     finish(folder)
-    with pytest.raises(UserError, match="has finished; add trials with `hpsearch extend mine"):
+    with pytest.raises(UserError, match="`hpsearch extend mine") as caught:
         check_not_finished(folder)
+    assert caught.value.code == "search-finished"
     more = extend(folder, 3)
     assert more.record.trials == 5
     assert Workspace(folder.workspace.home).open("mine").record.trials == 5
@@ -88,11 +89,13 @@ def test_a_finished_search_names_extend_and_an_unjudged_one_goes_on(folder: Sear
 
 def test_a_spent_limit_asks_for_a_larger_one(folder: SearchFolder) -> None:
     spent = folder.with_record(trials=9, limits=Limits(patches=200))
-    with pytest.raises(UserError, match="has spent its limit of 200 patches"):
+    with pytest.raises(UserError, match="200 patches") as caught:
         check_not_finished(spent)
+    assert caught.value.code == "limit-reached"
     check_not_finished(spent.with_record(limits=Limits(patches=201)))
-    with pytest.raises(UserError, match="set a larger one with --patches"):
+    with pytest.raises(UserError, match="--max-patches") as caught:
         extend(folder.with_record(limits=Limits(patches=200)), 1)
+    assert caught.value.code == "limit-reached"
     assert Workspace(folder.workspace.home).open("mine").record.trials == 2, "nothing was added"
     more = extend(folder, 1, limits=Limits(patches=300))
     assert (more.record.trials, more.record.limits.patches) == (3, 300)
@@ -171,8 +174,9 @@ def test_a_search_that_lists_its_trials_has_an_end(tmp_path: Path, origin: Path)
         space="mine.py", store="", fingerprint="", split="auto", tracking_uri="", trials=1
     )
     folder = Workspace(tmp_path / "home").create("listed", origin, record)
-    with pytest.raises(UserError, match="has no more to try"):
+    with pytest.raises(UserError, match="'fixed' lists 1 trials") as caught:
         extend(folder, 1)
+    assert caught.value.code == "no-more-points"
 
 
 def test_a_cluster_that_does_not_answer_is_not_taken_down(folder: SearchFolder) -> None:
