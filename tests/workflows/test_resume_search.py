@@ -136,21 +136,27 @@ def test_a_changed_space_is_shown_and_kept_or_taken(folder: SearchFolder, origin
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "words"),
+    ("before", "now", "code", "words"),
     [
-        ("budget=100", "budget=50", "patches=100, but the search's budget is 50|another budget"),
-        ("baseline=TrialConfig(patches=100)", "baseline=TrialConfig(patches=9)", "baseline"),
-        ('["one", "two"]', '["one", "two", "three"]', "draws 'kind' from other choices"),
-        ("def suggest", "def propose", "does not run"),
+        ("budget=100", "budget=50", "incomparable-space", "budget"),
+        (
+            "baseline=TrialConfig(patches=100)",
+            "baseline=TrialConfig(patches=9)",
+            "incomparable-space",
+            "baseline",
+        ),
+        ('["one", "two"]', '["one", "two", "three"]', "incompatible-parameter", "'kind'"),
+        ("def suggest", "def propose", "space-failed", "NameError.*'suggest'"),
     ],
 )
 def test_what_cannot_be_mixed_is_not_taken(
-    folder: SearchFolder, origin: Path, before: str, now: str, words: str
+    folder: SearchFolder, origin: Path, before: str, now: str, code: str, words: str
 ) -> None:
     origin.write_text(SPACE.replace(before, now))
     kept = folder.space.read_text()
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=words) as caught:
         resolve_space_change(folder, "take", Observer())
+    assert caught.value.code == code
     assert folder.space.read_text() == kept
 
 
