@@ -1,4 +1,4 @@
-"""``hpsearch data``: make patch sets, and look at them."""
+"""Commands for patch sets: ``hpsearch data`` build, import, photos, info, preview."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from hpsearch.data.patch_store import PatchStore
 from hpsearch.console.progress_bars import progress_bar
 
-data = typer.Typer(help="Make patch sets, and look at them.", no_args_is_help=True)
+data = typer.Typer(help="Build, import and inspect patch sets.", no_args_is_help=True)
 app.add_typer(data, name="data", rich_help_panel="Data")
 
 Store = Annotated[str, typer.Argument(help="mini, tiny, or the path of a store.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; all cores if unset.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of noise, and of targets of photographs.")]
+Seed = Annotated[
+    int, typer.Option(min=0, help="Seed of the noise, and of keypoints in photographs.")
+]
 Easy = Annotated[float, typer.Option(help="σ of the noise on ref and e1..e5, grey levels.")]
 Hard = Annotated[float, typer.Option(help="σ on h1..h5.")]
 Tough = Annotated[float, typer.Option(help="σ on t1..t5.")]
@@ -30,7 +32,7 @@ DEFAULT_NOISE = NoiseLevels()
 def build(
     name: Annotated[str, typer.Argument(help="mini or tiny.")] = "mini", home: Home = DEFAULT_HOME
 ) -> None:
-    """Build an embedded patch set from real photographs.
+    """Build a built-in patch set from photographs.
 
     Example: hpsearch data build mini
     """
@@ -46,7 +48,7 @@ def import_command(
     path: Annotated[Path, typer.Argument(help="An HPatches or N-HPatches tree.")],
     to: Annotated[Path, typer.Option("--out", help="The store to write.")],
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out sequences with a bad strip.")
+        bool, typer.Option("--skip-bad", help="Skip sequences with an invalid strip.")
     ] = False,
     easy: Easy = DEFAULT_NOISE.easy,
     hard: Hard = DEFAULT_NOISE.hard,
@@ -56,7 +58,7 @@ def import_command(
 ) -> None:
     """Read an HPatches (65×65) or N-HPatches (32×32 with _noise twins) tree into a store.
 
-    Which of the two it is shows by itself. Noise is made where the set has none.
+    The kind of tree is detected. Noise is added if the set has none.
 
     Example: hpsearch data import hpatches-release --out hpatches.arrow
     """
@@ -74,14 +76,14 @@ def import_command(
 def photos(
     folder: Annotated[Path, typer.Argument(help="A folder of JPEG, PNG or WebP photographs.")],
     to: Annotated[Path, typer.Option("--out", help="The store to write.")],
-    points: Annotated[int, typer.Option(min=1, max=2000, help="Points a photograph.")] = 300,
+    points: Annotated[int, typer.Option(min=1, max=2000, help="Points per photograph.")] = 300,
     easy: Easy = DEFAULT_NOISE.easy,
     hard: Hard = DEFAULT_NOISE.hard,
     tough: Tough = DEFAULT_NOISE.tough,
     seed: Seed = 0,
     workers: Workers = None,
 ) -> None:
-    """Make a patch set of any folder of photographs, one sequence a photograph.
+    """Build a patch set from a folder of photographs, one sequence per photograph.
 
     Example: hpsearch data photos ~/Pictures --out mine.arrow
     """
@@ -104,7 +106,7 @@ def info(
     ] = False,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Say what a patch store holds.
+    """Print the contents of a patch store.
 
     Example: hpsearch data info mini
     """
@@ -124,7 +126,7 @@ def preview(
     seed: Annotated[int, typer.Option(min=0, help="Which points.")] = 0,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Draw a contact sheet: a row a point, a column a view, clean above noisy.
+    """Draw a contact sheet: one row per point, one column per view, clean above noisy.
 
     Example: hpsearch data preview mini --out preview.png
     """
@@ -136,7 +138,7 @@ def preview(
 
 
 def print_facts(store: "PatchStore") -> None:
-    """What a store holds, a line a fact."""
+    """Print the contents of a store, one fact per line."""
     from hpsearch.data.preview import store_facts
 
     out.print(f"{store.path}", soft_wrap=True)
@@ -146,6 +148,6 @@ def print_facts(store: "PatchStore") -> None:
 
 def _print_skipped(skipped: dict[str, str]) -> None:
     if skipped:
-        out.print(f"left out: {len(skipped)}")
+        out.print(f"skipped: {len(skipped)}")
     for name, why in skipped.items():
         print_plain(f"  {name}: {why}")

@@ -22,7 +22,7 @@ Model = Annotated[
         help="models:/NAME@champion, models:/NAME/VERSION, a folder of `train`, or SEARCH/TRIAL."
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace an output that is there.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 
 
 @app.command(rich_help_panel="Models")
@@ -40,17 +40,17 @@ def describe(
         typer.Option(help="A .npy file, a .parquet file, or a folder for the official layout."),
     ],
     clean: Annotated[
-        bool, typer.Option("--clean", help="Clean patches, where there are noisy ones too.")
+        bool, typer.Option("--clean", help="Use clean patches where the source has noisy ones too.")
     ] = False,
     force: Force = False,
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Write descriptors of patches with a model.
+    """Compute descriptors of patches with a model.
 
-    The name says the form: .npy holds a row a patch (N×128, float32), .parquet also sequence,
-    point and view, a folder the official benchmark's TO/SEQUENCE/VIEW.csv. Patches are read as
-    they are described, so there may be more of them than memory.
+    The name sets the format: .npy has one row per patch (N×128, float32), .parquet also sequence,
+    point and view, a folder the official benchmark's SEQUENCE/VIEW.csv. Patches are read in chunks,
+    so they may exceed the memory.
 
     Example: hpsearch describe models:/patch-descriptor@champion mini --to descriptors
     """
@@ -77,7 +77,7 @@ def describe(
 
 
 class GivenPatches(StrEnum):
-    """Which patches a model is given."""
+    """Kind of patches that a model is evaluated on."""
 
     noisy = "noisy"
     clean = "clean"
@@ -94,32 +94,33 @@ def evaluate(
         ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="mini (unless told otherwise), tiny, or a store's path.")
+        str | None, typer.Option(help="mini (default), tiny, or the path of a store.")
     ] = None,
     split: Annotated[str, typer.Option(help="auto, a, b, c, illum, view, mini, seeded.")] = "auto",
     tasks: Annotated[Path | None, typer.Option(help="Folder of official task files.")] = None,
-    given: Annotated[GivenPatches, typer.Option("--input", help="Which patches it is given.")] = (
+    given: Annotated[GivenPatches, typer.Option("--input", help="Kind of patches.")] = (
         GivenPatches.noisy
     ),
     against: Annotated[
-        str | None, typer.Option(help="Another model: the difference, with its interval.")
+        str | None, typer.Option(help="Another model; prints the difference with its interval.")
     ] = None,
     yardsticks: Annotated[
-        bool, typer.Option("--yardsticks", help="Also normalised pixels, SIFT and RootSIFT.")
+        bool,
+        typer.Option("--yardsticks", help="Also evaluate normalized pixels, SIFT and RootSIFT."),
     ] = False,
     to: Annotated[
         Path | None, typer.Option("--out", help="Folder for scores.json, figures, index.html.")
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--to", help="The first row's scores alone, as JSON.")
+        Path | None, typer.Option("--to", help="Print the first row's scores as JSON.")
     ] = None,
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Score a model on the test sequences: verification, matching, retrieval.
+    """Evaluate a model on the test sequences: verification, matching, retrieval.
 
-    With --tasks, on the benchmark's own lists; descriptors in the official layout then need no
-    patches.
+    With --tasks, the benchmark's task lists are used; descriptors in the official layout then need
+    no patches.
 
     Example: hpsearch evaluate models:/patch-descriptor@champion --data mini --out scored
     """
@@ -155,10 +156,10 @@ def export(
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Write a model as ONNX, and compare the two before the file is handed out.
+    """Export a model as ONNX, and compare both before the file is kept.
 
-    The file takes any number of patches at once: ``patches``, float32 (n, 32, 32) in grey levels
-    0…255, to ``descriptors``. It is not kept if onnxruntime's descriptors differ by more than 1e-4.
+    The input is ``patches``, float32 (n, 32, 32) in gray levels 0…255 for any n, the output
+    ``descriptors``. The file is not kept if onnxruntime's descriptors differ by more than 1e-4.
 
     Example: hpsearch export models:/patch-descriptor@champion --onnx descriptor.onnx
     """
@@ -166,7 +167,7 @@ def export(
     from hpsearch.models.onnx_export import MAX_PARITY_DIFFERENCE, export_onnx, require_onnx
 
     if onnx.suffix != ".onnx":
-        raise UserError(f"{onnx} is no ONNX file; give --onnx a name that ends in .onnx")
+        raise UserError(f"{onnx} is not an ONNX file; give --onnx a name that ends in .onnx")
     check_can_write(onnx, force=force)
     require_onnx()
 
@@ -184,7 +185,7 @@ def export(
 
 
 class CombineMethod(StrEnum):
-    """How the members' descriptors become one."""
+    """Method that combines the members' descriptors."""
 
     mean = "mean"
     concatenate = "concatenate"
@@ -193,24 +194,25 @@ class CombineMethod(StrEnum):
 @app.command(rich_help_panel="Models")
 def ensemble(
     members: Annotated[list[str], typer.Argument(help="NAME@3, NAME@champion …; at least two.")],
-    name: Annotated[str, typer.Option(help="What to register the ensemble as.")],
+    name: Annotated[str, typer.Option(help="Name of the ensemble in the registry.")],
     combine: Annotated[
         CombineMethod,
-        typer.Option(help="Project them side by side on what varies most, or average them."),
+        typer.Option(help="Concatenate and project by PCA, or average."),
     ] = CombineMethod.concatenate,
     dimensions: Annotated[
-        int | None, typer.Option(min=2, help="Of a projection; a member's if unset.")
+        int | None,
+        typer.Option(min=2, help="Output dimension of the projection; a member's if unset."),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Their patch set; if unset, that of their search.")
+        str | None, typer.Option(help="Patch set of the members; that of their search if unset.")
     ] = None,
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Average several registered versions into one descriptor; score it on test, and register it.
+    """Combine registered versions into one descriptor, evaluate it on test, and register it.
 
-    The members must have been trained and tested on the same patches. What a projection needs is
-    learnt from their training sequences. The ensemble is compared with the champion of its name.
+    The members must have been trained and evaluated on the same patches. A projection is fitted to
+    their training sequences. The ensemble is compared with the champion of its name.
 
     Example: hpsearch ensemble patch-descriptor@1 patch-descriptor@3 --name two-of-them
     """
@@ -226,7 +228,9 @@ def ensemble(
     from hpsearch.untrusted import check_name
 
     if dimensions is not None and combine is CombineMethod.mean:
-        raise UserError("--dimensions is for --combine concatenate; a mean has as many as a member")
+        raise UserError(
+            "--dimensions is for --combine concatenate; a mean has the dimension of a member"
+        )
     check_name(name, "a model")
     configure_mlflow_logging()
     workspace = Workspace(home)
@@ -243,7 +247,7 @@ def ensemble(
 
 
 def print_ensemble(combined: "CombinedModel", done: "RegistrationResult", name: str) -> None:
-    """Scores, and what became of it."""
+    """Print scores and registration of an ensemble."""
     scores = done.scores
     if combined.explained_variance is not None:
         print_plain(
@@ -262,31 +266,31 @@ def print_ensemble(combined: "CombinedModel", done: "RegistrationResult", name: 
 def promote(
     name: Annotated[str, typer.Argument(help="Name of the search.")],
     top: Annotated[
-        int | None, typer.Option(min=1, help="Configurations to train again; 3, if unset.")
+        int | None, typer.Option(min=1, help="Configurations to retrain; 3 if unset.")
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Trainings of each, with new seeds; 3, if unset.")
+        int | None, typer.Option(min=1, help="Trainings of each, with new seeds; 3 if unset.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")
+        bool, typer.Option("--dry-run", help="Print the plan without changing anything.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Make it champion anyway; that is written down.")
+        bool, typer.Option("--force", help="Make it champion anyway; the version records it.")
     ] = False,
     reevaluate: Annotated[
         bool,
-        typer.Option("--reevaluate", help="Score the champion on this search's test patches."),
+        typer.Option("--reevaluate", help="Evaluate the champion on this search's test patches."),
     ] = False,
     address: Cluster = None,
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Train a search's best configurations again, score the best one on test, ask the champion.
+    """Retrain a search's best configurations, evaluate the best, compare with the champion.
 
-    The best configuration is the one with the best mean over its seeds on validation; of its
-    trainings the one with the median goes into the registry. It becomes champion only if it is
-    better than the present one beyond doubt, else challenger. Interrupted, the same command goes
-    on; given again, it trains nothing and does not look at test again.
+    The best configuration has the best mean over seeds on validation; its training with the median
+    objective is registered. It becomes champion only if it is clearly better than the present one,
+    else challenger. After an interruption, the same command resumes; after the end, it trains
+    nothing and does not evaluate on test again.
 
     Example: hpsearch promote quickstart --dry-run
     """
@@ -321,12 +325,12 @@ def promote(
 def rollback(
     model: Annotated[str, typer.Argument(help="Name in the registry.")] = "patch-descriptor",
     to: Annotated[
-        int | None, typer.Option(min=1, help="This version; else the champion before.")
+        int | None, typer.Option(min=1, help="Version to restore; the previous champion if unset.")
     ] = None,
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Give the alias `champion` back to the champion before; given again, to the one before that.
+    """Restore the alias `champion` to the previous champion, and to earlier ones if repeated.
 
     No version is changed or deleted.
 
@@ -339,7 +343,7 @@ def rollback(
     registry = Registry(tracking=Workspace(home).tracking(tracking_uri), model=model)
     now, before = registry.rollback(to)
     if now == before:
-        out.print(f"{model} version {now} is the champion already")
+        out.print(f"{model} version {now} is already the champion")
         return
     was = "there was none" if before is None else f"it was version {before}"
     out.print(f"{model} version {now} is champion again; {was}")

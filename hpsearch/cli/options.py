@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options of several commands."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,7 +7,7 @@ import typer
 if TYPE_CHECKING:
     pass
 
-LIMITS_PANEL, TRIALS_PANEL = "Limits", "What a trial asks for"
+LIMITS_PANEL, TRIALS_PANEL = "Limits", "Resources of a trial"
 
 MaxConcurrent = Annotated[int | None, typer.Option(min=1, help="Trials at once.")]
 Cpus = Annotated[int | None, typer.Option(min=1, help="CPUs that Ray may use here.")]
@@ -69,12 +69,12 @@ OnSpaceChange = Annotated[
 
 
 def drop_none(**options: Any) -> dict[str, Any]:
-    """Options that the user gave."""
+    """Options that are set."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def to_cli_args(**options: Any) -> list[str]:
-    """Options that the user gave, as words of a command."""
+    """Options that are set, as command-line arguments."""
     named = (
         (f"--{name.replace('_', '-')}", str(value)) for name, value in drop_none(**options).items()
     )

@@ -35,17 +35,23 @@ if TYPE_CHECKING:
 @app.command(rich_help_panel="Search")
 def search(
     space: Annotated[Path, typer.Argument(help="A Python file that exports SEARCH.")],
-    name: Annotated[str | None, typer.Option(help="The file's, if unset.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the search; that of the file if unset.")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="mini, tiny, or the path of a store.")] = None,
     split: Annotated[str, typer.Option(help="auto, a, b, c, illum, view, mini, seeded.")] = "auto",
     trials: Annotated[int | None, typer.Option(min=1, help="Instead of the space's.")] = None,
     concurrent: MaxConcurrent = None,
     cpus: Cpus = None,
     address: Annotated[str | None, typer.Option(help="A running Ray cluster.")] = None,
-    warm_from: Annotated[str | None, typer.Option(help="An earlier search to learn from.")] = None,
+    warm_from: Annotated[
+        str | None, typer.Option(help="Earlier search whose trials the sampler starts with.")
+    ] = None,
     study: Annotated[
         str | None,
-        typer.Option(help="Database URL or journal:PATH of the study; $NAME is filled in."),
+        typer.Option(
+            help="Database URL or journal:PATH of the study; $NAME is an environment variable."
+        ),
     ] = None,
     time_limit: TimeLimit = None,
     patches: Patches = None,
@@ -60,7 +66,7 @@ def search(
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Search a space, judge the winner on test patches, and register it.
+    """Search a space, evaluate the winner on test patches, and register it.
 
     Example: hpsearch search search_spaces/quickstart.py
     """
@@ -93,7 +99,7 @@ def search(
 
 
 def console_observer() -> "Observer":
-    """The observer that prints; imported when a command needs it."""
+    """Create the observer that prints; imported when a command needs it."""
     from hpsearch.console.console_observer import ConsoleObserver
 
     return ConsoleObserver()
@@ -119,7 +125,7 @@ Address = Annotated[
     str | None,
     typer.Option(
         envvar=ADDRESS_VARIABLES,
-        help=f"The dashboard of a Ray head, http://HEAD:8265, to go on as a job there; or "
+        help=f"The dashboard of a Ray head, http://HEAD:8265, to resume as a job there; or "
         f"{OTHER_CLUSTER_HELP}.",
     ),
 ]
@@ -143,7 +149,7 @@ def resume(
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Go on with a search that was interrupted or hit a limit; what has ended stays as it is.
+    """Resume a search that was interrupted or reached a limit; ended trials stay as they are.
 
     Example: hpsearch resume quickstart
     """
@@ -175,7 +181,7 @@ def resume(
 @app.command(rich_help_panel="Search")
 def extend(
     name: Name,
-    trials: Annotated[int, typer.Option(min=1, help="How many to add.")],
+    trials: Annotated[int, typer.Option(min=1, help="Number of trials to add.")],
     address: Cluster = None,
     changed_space: OnSpaceChange = None,
     concurrent: MaxConcurrent = None,
@@ -187,7 +193,7 @@ def extend(
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Add trials to a search, finished or not, and go on; the winner is judged again at the end.
+    """Add trials to a search, finished or not, and run them; the winner is selected again.
 
     Example: hpsearch extend quickstart --trials 20
     """
@@ -214,22 +220,22 @@ def train(
     to: Annotated[Path | None, typer.Option(help="Folder for checkpoint and model.")] = None,
     data: Annotated[str, typer.Option(help="mini, tiny, or the path of a store.")] = "mini",
     split: Annotated[str, typer.Option(help="auto, a, b, c, illum, view, mini, seeded.")] = "auto",
-    sequences: Annotated[str, typer.Option(help="Train on these only, with commas.")] = "",
+    sequences: Annotated[str, typer.Option(help="Training sequences, separated by commas.")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or xla.")] = "auto",
     precision: Annotated[
-        str, typer.Option(help="auto, float32 or bfloat16, of training's convolutions.")
+        str, typer.Option(help="Precision of convolutions in training: auto, float32 or bfloat16.")
     ] = "auto",
     compiled: Annotated[
-        bool, typer.Option("--compiled", help="torch.compile: pays on long budgets.")
+        bool, typer.Option("--compiled", help="Use torch.compile; worthwhile for long budgets.")
     ] = False,
     deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="Refuse operations that vary between runs.")
+        bool, typer.Option("--deterministic", help="Use deterministic operations only.")
     ] = False,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Train one trial on this machine, with no Ray; the same JSON stands in every MLflow run.
+    """Train one trial on this machine without Ray, from the JSON in its MLflow run.
 
-    Run again with the same --to, it goes on from its checkpoint.
+    Run again with the same --to, it resumes from its checkpoint.
 
     Example: hpsearch train config.json --to runs/trained
     """
@@ -254,5 +260,5 @@ def train(
     output = to or home / "trained" / trial.stem
     train_trial(config, job, output, observer=console_observer())
     print_plain(
-        f"saved {output}; score it with:  hpsearch evaluate {output} --data {job.store.path}"
+        f"saved {output}; evaluate it with:  hpsearch evaluate {output} --data {job.store.path}"
     )

@@ -98,7 +98,8 @@ def from_array(path: Path) -> PatchSource:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # parsing an untrusted file may raise any exception
         raise UserError(
-            f"{path} is not a readable .npy file; save patches with numpy.save"
+            f"{path} is not a readable .npy file; save patches with numpy.save",
+            code="unreadable-array",
         ) from error
     if not isinstance(array, np.ndarray):
         raise UserError(f"{path} contains several arrays; save one with numpy.save")
@@ -151,7 +152,8 @@ def _from_patches(folder: Path) -> PatchSource:
     if not files:
         raise UserError(
             f"{folder} contains neither strips (SEQUENCE/ref.png …) nor patches (PNG, 32×32 or "
-            "65×65)"
+            "65×65)",
+            code="no-patches",
         )
     for file in files:
         _check_header(file)
@@ -214,13 +216,16 @@ def check_layout(source: PatchSource, output: Path) -> None:
         return
     if output.suffix and not output.is_dir():
         raise UserError(
-            f"{output.suffix} is no output; give --to a .npy file, a .parquet file, or a folder"
+            f"{output.suffix} is not an output format; give --output a .npy file, a .parquet file, or "
+            "a folder",
+            code="unknown-format",
         )
     if not source.complete_points:
         raise UserError(
             f"{source.description} have no sequences and views, which the official layout needs; "
             "give "
-            "--to a .npy or .parquet file"
+            "--output a .npy or .parquet file",
+            code="no-sequences-and-views",
         )
 
 

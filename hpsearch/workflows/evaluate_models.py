@@ -91,10 +91,15 @@ def evaluate_models(
     """
     workspace = Workspace(Path(home))
     if not request.models and not request.baselines:
-        raise UserError("there is nothing to score; give a MODEL, or --yardsticks")
+        raise UserError(
+            "there is nothing to evaluate; give a MODEL, or --baselines", code="nothing-to-evaluate"
+        )
     files = all(is_descriptor_folder(model) for model in request.models) and not request.baselines
     if request.tasks is not None and not request.tasks.is_dir():
-        raise UserError(f"there is no folder of task files at {request.tasks}; correct --tasks")
+        raise UserError(
+            f"there is no folder of task files at {request.tasks}; correct --tasks",
+            code="no-task-files",
+        )
     if files and request.tasks is not None and request.data is None:
         return _score_files(request, request.tasks)
     return _score_on_store(request, workspace, tracking_uri)

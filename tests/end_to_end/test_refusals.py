@@ -35,7 +35,7 @@ def fresh(home: Home, tmp_path: Path) -> Home:
 
 
 def test_a_wrong_path(fresh: Home) -> None:
-    assert "no search space at nowhere.py" in refused(fresh, "search", "nowhere.py")
+    assert "nowhere.py" in refused(fresh, "search", "nowhere.py")
     assert not fresh.path.exists()
 
 
@@ -100,7 +100,9 @@ def test_a_search_that_does_not_exist(fresh: Home) -> None:
 def test_a_model_that_does_not_exist(fresh: Home) -> None:
     words = refused(fresh, "describe", "models:/nobody@champion", fresh.store, "--to", "x")
     assert "models:/nobody@champion" in words
-    assert "is no model" in refused(fresh, "describe", "nobody", fresh.store, "--to", "x")
+    assert "'nobody' is not a model" in refused(
+        fresh, "describe", "nobody", fresh.store, "--to", "x"
+    )
 
 
 def test_an_unknown_split(fresh: Home) -> None:
