@@ -20,7 +20,7 @@ from hpsearch.search.search import Search
 SMALL = dict(descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=20), patches=240)
 
 def suggest(trial):
-    return TrialConfig(optimiser=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-3)), **SMALL)
+    return TrialConfig(optimizer=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-3)), **SMALL)
 
 SEARCH = Search(suggest=suggest, budget=240, report_every=120, trials=1, sampler="random",
                 baseline=TrialConfig(**SMALL), validation_points=4)
@@ -64,7 +64,7 @@ def test_a_search_returns_its_result_and_prints_nothing(
     assert set(result.test_scores) == {"000", "baseline", "pixels 16×16"}
     assert result.registration is not None
     assert result.registration.alias == "champion"
-    assert observer.kinds == ["trial", "yardstick"]
+    assert observer.kinds == ["trial", "baseline"]
     assert observer.messages[0].startswith("search one: 1 trials of at most 240 patches")
     assert capfd.readouterr().out == ""
     with pytest.raises(hp.UserError, match="'one' has finished"):

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from hpsearch.config.base import FrozenConfig
 from hpsearch.config.sampling import FixedSteps, PKSampler, RandomTriplets, Stepped
 from hpsearch.config.trial import TrialConfig
 
 Flat = str | float | int | bool
 
-ALWAYS_SHOWN = ("loss", "sampler", "optimiser")
+ALWAYS_SHOWN = ("loss", "sampler", "optimizer")
 """Parts that a title shows even when they are the baseline's."""
 NEVER_SHOWN = ("patches",)
 """Parts that no title shows: the budget is the same for every trial of a search."""
@@ -32,10 +33,24 @@ def flatten(config: TrialConfig) -> dict[str, Flat]:
     return dict(_flatten_value(config, ""))
 
 
+def present_names(flat: Mapping[str, Flat]) -> dict[str, Flat]:
+    """Values as of ``flatten`` under the present names, if 0.1.0 named them."""
+    former = {
+        old: new
+        for kind in FrozenConfig.__subclasses__()
+        if kind.__module__.startswith(f"{__package__}.")
+        for new, old in kind.former_names.items()
+    }
+    return {
+        ".".join(former.get(part, part) for part in name.split(".")): value
+        for name, value in flat.items()
+    }
+
+
 def summary(config: TrialConfig) -> str:
     """What a person calls it, for example ``soft batch hard · S×K 64×4 · adam 2e-3 · denoised``.
 
-    Loss, sampler and optimiser always; anything else where it differs from the baseline. The
+    Loss, sampler and optimizer always; anything else where it differs from the baseline. The
     budget is left out and numbers are rounded, so two configurations may share a title.
     """
     return " · ".join(_summary_parts(config).values())

@@ -1,7 +1,8 @@
 """What a batch of descriptors pays."""
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -138,8 +139,10 @@ class Percentile(FrozenConfig):
     q = 0 is ``InBatchHard`` when combined by the mean and ``HardNet`` by the minimum.
     """
 
+    former_names: ClassVar[Mapping[str, str]] = {"quantile": "q"}
+
     kind: Literal["percentile"] = "percentile"
-    q: float = Field(default=2.0, ge=0, le=100)
+    quantile: float = Field(default=2.0, ge=0, le=100)
     """Percent of the negatives that are nearer than the chosen one, rounded down; 0 = hardest."""
     combine: Literal["mean", "min"] = "mean"
     """How the row's and the column's negative become one distance."""
@@ -158,8 +161,10 @@ class Contrastive(FrozenConfig):
     n positive and n(n − 1) negative ones.
     """
 
+    former_names: ClassVar[Mapping[str, str]] = {"margin": "radius"}
+
     kind: Literal["contrastive"] = "contrastive"
-    radius: float = Field(default=1.0, ge=1e-3, le=10)
+    margin: float = Field(default=1.0, ge=1e-3, le=10)
     """Δ: negative pairs farther apart pay nothing."""
     negative_share: float = Field(default=0.5, ge=0.01, le=0.99)
     """Weight of the mean over negative pairs; the mean over positive pairs weighs the rest."""
@@ -167,7 +172,7 @@ class Contrastive(FrozenConfig):
     @property
     def collapse_value(self) -> float:
         """The loss of an encoder that maps every patch to one point."""
-        return self.negative_share * self.radius**2 / 2
+        return self.negative_share * self.margin**2 / 2
 
 
 Loss = Annotated[

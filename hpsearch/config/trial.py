@@ -1,6 +1,7 @@
 """One trial as one value."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -37,11 +38,13 @@ class WarmStart(FrozenConfig):
     them, and the trial's own budget is untouched.
     """
 
+    former_names: ClassVar[Mapping[str, str]] = {"optimizer": "optimiser"}
+
     patches: int = Field(default=20_000, ge=1)
     """Budget of the first training, in patches seen."""
     loss: Triplet = Triplet(distance="euclidean", margin=HardMargin())
     sampler: RandomTriplets = RandomTriplets()
-    optimiser: Optimizer = SGD()
+    optimizer: Optimizer = SGD()
     seed: int = Field(default=0, ge=0)
 
 
@@ -82,13 +85,15 @@ UNIT_NORM_LOSSES = (FaceNet, InBatchHard, HardNet, Percentile)
 class TrialConfig(FrozenConfig):
     """Everything that decides what a trial computes; the defaults are the coursework's baseline."""
 
+    former_names: ClassVar[Mapping[str, str]] = {"optimizer": "optimiser"}
+
     input: Input = Noisy()
     descriptor: AnyDescriptor = L2Net()
     loss: Loss = Triplet()
     sampler: Sampling = RandomTriplets()
-    optimiser: Optimizer = SGD()
+    optimizer: Optimizer = SGD()
     schedule: Schedule = Constant()
-    """How the optimiser's rate changes over the budget."""
+    """How the optimizer's rate changes over the budget."""
     augmentation: Augmentation = Augmentation()
     warm_start: WarmStart | None = None
     """Weights to begin with; none means random ones."""

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -30,8 +30,10 @@ class NoiseLevels(FrozenConfig):
 class StoreMeta(FrozenConfig):
     """Where the patches of a store come from and how they may be used."""
 
+    former_names: ClassVar[Mapping[str, str]] = {"license": "licence"}
+
     source: str
-    licence: str
+    license: str
     noise: NoiseLevels | None = None
     """None where the noisy patches came with the set."""
     split: str = ""

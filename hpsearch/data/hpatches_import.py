@@ -247,7 +247,7 @@ def _raise_invalid(
     if invalid and (not settings.skip_invalid or not valid):
         first = next(iter(invalid.values()))
         more = f", and {len(invalid) - 1} more sequences are bad" if len(invalid) > 1 else ""
-        advice = "" if not valid else "; mend it, or leave such sequences out with --skip-bad"
+        advice = "" if not valid else "; mend it, or leave such sequences out with --skip-invalid"
         raise UserError(first + more + advice)
 
 
@@ -305,6 +305,6 @@ def _store_meta(sequence: SequenceFolder, settings: ImportSettings) -> StoreMeta
     kind = "N-HPatches" if has_noisy else "HPatches"
     return StoreMeta(
         source=f"{kind}, strips {sequence.kind}",
-        licence=HPATCHES_LICENSE,
+        license=HPATCHES_LICENSE,
         noise=None if has_noisy else settings.noise,
     )

@@ -179,7 +179,9 @@ def check_can_write(output: Path, *, force: bool) -> None:
     if output.is_dir() and not any(output.iterdir()):
         return
     if output.exists() and not force:
-        raise UserError(f"{output} exists already; choose another --to, or replace it with --force")
+        raise UserError(
+            f"{output} exists already; choose another --output, or replace it with --force"
+        )
     if output.is_dir() and not (
         _holds_descriptors(output) and output.suffix not in (".npy", ".parquet")
     ):

@@ -1,10 +1,10 @@
 """Translation of the names that a ``Search`` had in version 0.1.0."""
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from hpsearch.errors import OldSpellingWarning, UserError
+from hpsearch.config.base import warn_of_old_name
+from hpsearch.errors import UserError
 from hpsearch.search.pruners import ASHA, Hyperband, Median, NoPruner, Pruner
 from hpsearch.search.samplers import GP, NSGA2, TPE, Fixed, Grid, Random, Sampler
 
@@ -14,6 +14,7 @@ RENAMED = {
     "seeds": "seeds_per_point",
     "folds": "num_folds",
     "computing": "compute",
+    "warm_from": "warm_start_from",
 }
 SAMPLERS: dict[str, type[TPE | Random | GP | NSGA2 | Grid | Fixed]] = {
     "tpe": TPE,
@@ -51,8 +52,8 @@ def read_old_spellings(values: Mapping[str, Any]) -> dict[str, Any]:
         pruner = _pruner(found)
         if pruner is not None:
             found["pruner"] = pruner
-    if renamed:
-        warnings.warn(f"old names: {'; '.join(renamed)}", OldSpellingWarning, stacklevel=4)
+    if told:
+        warn_of_old_name("; ".join(told), stacklevel=5)
     return found
 
 

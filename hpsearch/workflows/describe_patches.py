@@ -216,16 +216,13 @@ def check_layout(source: PatchSource, output: Path) -> None:
         return
     if output.suffix and not output.is_dir():
         raise UserError(
-            f"{output.suffix} is not an output format; give --output a .npy file, a .parquet "
-            "file, or a folder",
-            code="unknown-format",
+            f"{output.suffix} is no output; give --output a .npy file, a .parquet file, or a folder"
         )
     if not source.complete_points:
         raise UserError(
             f"{source.description} have no sequences and views, which the official layout needs; "
             "give "
-            "--output a .npy or .parquet file",
-            code="no-sequences-and-views",
+            "--output a .npy or .parquet file"
         )
 
 

@@ -42,7 +42,7 @@ DENOISER = DenoiserTraining(network=ShallowUNet(width=0.25), patches=256)
 def suggest(trial):
     return TrialConfig(input=Denoised(denoiser=DENOISER), descriptor=L2Net(width=0.125),
                        sampler=RandomTriplets(batch=20), patches=19_200,
-                       optimiser=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2)))
+                       optimizer=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2)))
 
 SEARCH = Search(suggest=suggest, budget=19_200, report_every=2_400, validation_points=8, trials=2,
                 baseline=TrialConfig(patches=4_800), pruner=NoPruner())
@@ -129,7 +129,11 @@ def test_damaged_checkpoints_and_artifacts_are_made_again(
     session = run_session(folder.with_record(limits=Limits()))
     assert session.exhausted
     assert [seen(run) for run in folder.runs()] == [[2_400 * i for i in range(1, 9)]] * 2
-    output = [(e["trial"], e["reason"]) for e in folder.event_log.events() if e["event"] == "anew"]
+    output = [
+        (e["trial"], e["reason"])
+        for e in folder.event_log.events()
+        if e["event"] == "restarted_from_scratch"
+    ]
     assert sorted(output) == [(name, "its checkpoint was damaged") for name in sorted(before)]
     assert [run.retrained_patches for run in trials(folder)] == [
         before[name] for name in sorted(before)

@@ -15,6 +15,8 @@ import torch
 from typer.testing import CliRunner
 
 from hpsearch.cli import app
+from hpsearch.config import TrialConfig
+from hpsearch.config.base import dump_former_names
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.search.study import open_journal
 from hpsearch.search.workspace import SearchFolder, Workspace
@@ -29,7 +31,11 @@ SEARCHES = {"finished", "finished-promotion", "stopped"}
 RESUMED = 9
 """The trial in which ``stopped`` was stopped; those after it had not begun."""
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning",
+    "ignore::ResourceWarning",
+    "ignore::hpsearch.errors.OldSpellingWarning",
+)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +116,7 @@ def test_what_lies_inside_it_is_found_there(home: Path, name: str) -> None:
 
 def test_it_reports(home: Path, tmp_path: Path, expected: dict[str, Any]) -> None:
     page = tmp_path / "report.html"
-    said = command(home, "report", "finished", "--to", page)
+    said = command(home, "report", "finished", "--output", page)
     values = [trial["value"] for trial in expected["studies"]["finished"] if trial["value"]]
     assert f"{max(values):.4f}" in said
     assert "pixels 16×16" in said
@@ -147,7 +153,7 @@ def test_the_champion_is_who_it_was_and_describes_a_store(
 ) -> None:
     to = tmp_path / "descriptors.npy"
     store = home / "data" / "points.arrow"
-    command(home, "describe", f"models:/{MODEL}@champion", store, "--to", to)
+    command(home, "describe", f"models:/{MODEL}@champion", store, "--output", to)
     known = expected["models"][str(expected["champion"])]["descriptors"]
     np.testing.assert_allclose(np.load(to)[[0, 16]], known, 1e-4, 1e-4)
 
@@ -226,7 +232,7 @@ def test_a_home_of_this_version_is_renamed_and_moved_back(tmp_path: Path) -> Non
         old.rename(new)
         load_champion(new)
         assert Workspace(new).open("finished").store().path == new / "data" / "points.arrow"
-        assert "stopped" in command(new, "report", "stopped", "--to", tmp_path / "page.html")
+        assert "stopped" in command(new, "report", "stopped", "--output", tmp_path / "page.html")
         assert not old.exists()
 
 
@@ -248,3 +254,16 @@ def test_it_may_be_named_by_a_relative_path_or_a_link(
             "sqlite:///mlflow.db",
         )
     assert (home / "mlflow.db").read_bytes() == before
+
+
+def test_its_configurations_are_what_they_were(home: Path) -> None:
+    """Digests of them name shared denoisers, so every name and value is as 0.1.0 wrote it."""
+    found = 0
+    for name in SEARCHES:
+        text = (home / "searches" / name / "ledger.jsonl").read_text()
+        for event in map(json.loads, text.splitlines()):
+            if "config" in event:
+                config = TrialConfig.model_validate(event["config"])
+                assert json.dumps(dump_former_names(config)) == json.dumps(event["config"])
+                found += 1
+    assert found > 20

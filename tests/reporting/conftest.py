@@ -30,7 +30,7 @@ def _config(*, groups: int = 32, rate: float = 1e-3, alpha: float = 1.0) -> Tria
     return TrialConfig(
         loss=BatchHard(margin=HardMargin(alpha=alpha)),
         sampler=PKSampler(groups=groups, views=4),
-        optimiser=Adam.model_validate({"lr": rate}),
+        optimizer=Adam.model_validate({"lr": rate}),
         input=Denoised(),
         patches=1000,
     )
@@ -75,5 +75,5 @@ def mixed() -> list[Run]:
         _run(5, "failed", {500: 0.99}, alpha=0.2),
         _run(6, "interrupted", {500: 0.3}),
         _run(7, "running"),
-        _run(8, "completed", {1000: 0.8}, kind="yardstick"),
+        _run(8, "completed", {1000: 0.8}, kind="baseline"),
     ]

@@ -30,7 +30,7 @@ def runs(request: pytest.FixtureRequest, make_run: MakeRun, mixed: list[Run]) ->
         "one": [make_run(0, "completed", {1000: 0.5})],
         "silent": [make_run(0, "running")],
         "all collapsed": [make_run(n, "collapsed", {100: None}) for n in range(3)],
-        "only a yardstick": [make_run(0, "completed", {1000: 0.5}, kind="yardstick")],
+        "only a yardstick": [make_run(0, "completed", {1000: 0.5}, kind="baseline")],
     }[request.param]
 
 
@@ -102,9 +102,9 @@ def test_many_batch_sizes_and_optimizers_stay_readable(make_run: MakeRun):
 
 
 def test_importance_is_ranked_with_its_share():
-    figure = search_plots.plot_importance({"optimiser.lr": 0.7, "loss": 0.299, "sampler": 0.001})
+    figure = search_plots.plot_importance({"optimizer.lr": 0.7, "loss": 0.299, "sampler": 0.001})
     drawn = words(figure)
-    assert all(text in drawn for text in ("optimiser.lr", "70 %", "30 %", "under 1 %"))
+    assert all(text in drawn for text in ("optimizer.lr", "70 %", "30 %", "under 1 %"))
     assert "not enough" in words(search_plots.plot_importance({}))
 
 

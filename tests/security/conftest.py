@@ -20,7 +20,7 @@ from hpsearch.search.search import Search
 
 def suggest(trial):
     lr = trial.suggest_float("lr", 0.01, 1)
-    return TrialConfig(descriptor=L2Net(width=0.125), optimiser=SGD(lr=lr), patches=100)
+    return TrialConfig(descriptor=L2Net(width=0.125), optimizer=SGD(lr=lr), patches=100)
 
 SEARCH = Search(suggest=suggest, budget=100, report_every=50, trials=2, data="tiny",
     baseline=TrialConfig(patches=100))
@@ -85,5 +85,5 @@ def searched(tiny: PatchStore, space: Path, tmp_path: Path) -> SearchFolder:
     config = json.loads(CONFIG.model_dump_json())
     event_log.append("start", trial="000", number=0, config=config)
     event_log.append("report", trial="000", seen=100, objective=0.5, metrics={"val/mAP": 0.5})
-    event_log.append("end", trial="000", status="completed", reason="")
+    event_log.append("trial_finished", trial="000", status="completed", reason="")
     return folder

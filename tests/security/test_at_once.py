@@ -24,7 +24,7 @@ from hpsearch.search.search import Search
 
 def suggest(trial):
     return TrialConfig(descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=20),
-                       optimiser=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2)), patches=480)
+                       optimizer=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2)), patches=480)
 
 SEARCH = Search(suggest=suggest, budget=480, report_every=240, validation_points=8, trials=2,
                 scheduler="none", baseline=TrialConfig(descriptor=L2Net(width=0.125), patches=480))
@@ -47,7 +47,7 @@ def test_two_resumes_and_two_promotions_do_the_work_once(tmp_path: Path, tiny: P
     (said,) = twice(home, "resume", "far")
     assert "running in another process" in said
     events = folder.event_log.events()
-    ended = [event["trial"] for event in events if event["event"] == "end"]
+    ended = [event["trial"] for event in events if event["event"] == "trial_finished"]
     assert sorted(ended) == sorted({*ended}), "each has ended once"
     assert sum(run.status == "completed" for run in folder.runs() if run.kind == "trial") == 2
     (said,) = twice(home, "promote", "far", "--top", 1, "--seeds", 1)

@@ -7,7 +7,7 @@ from hpsearch.tracking.run_state import Run, group_by_config, runs_from
 
 
 def run(number: int, rate: float, seed: int) -> Run:
-    config = TrialConfig(optimiser=SGD(lr=rate), seed=seed)
+    config = TrialConfig(optimizer=SGD(lr=rate), seed=seed)
     return Run(id=str(number), number=number, config=config, started=0.0)
 
 
@@ -52,7 +52,7 @@ def test_one_that_restarts_from_scratch_after_its_first_report_trains_that_again
         start,
         message,
         start,
-        {"event": "anew", "reason": "damaged"},
+        {"event": "restarted_from_scratch", "reason": "damaged"},
         message,
         start,
         message,
