@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 from hpsearch.console.progress_bars import progress_bar
 
 data = typer.Typer(
-    help="Make patch sets, and look at them.", cls=CommandGroup, no_args_is_help=True
+    help="Build, import and inspect patch sets.", cls=CommandGroup, no_args_is_help=True
 )
 app.add_typer(data, name="data", rich_help_panel="Data")
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-LIMITS_PANEL, TRIALS_PANEL = "Limits", "What a trial asks for"
+LIMITS_PANEL, TRIALS_PANEL = "Limits", "Resources of a trial"
 
 SplitName = Annotated[
     str,

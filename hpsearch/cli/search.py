@@ -57,7 +57,9 @@ def search(
     ] = None,
     study: Annotated[
         str | None,
-        typer.Option(help="Database URL or journal:PATH of the Optuna study; $NAME is filled in."),
+        typer.Option(
+            help="Database URL or journal:PATH of the study; $NAME is an environment variable."
+        ),
     ] = None,
     time_limit: TimeLimit = None,
     max_patches: MaxPatches = None,

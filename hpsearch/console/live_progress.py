@@ -89,7 +89,7 @@ class LiveProgress:
             case "report":
                 return f"{head} {run.seen:>9,} patches  {_run_numbers(run)}  {self._eta()}"
             case "worker_failed":
-                return f"{head} goes on    from {run.seen:,} patches; {event['reason']}"
+                return f"{head} resumed    from {run.seen:,} patches; {event['reason']}"
             case "restarted_from_scratch":
                 return f"{head} restarts from scratch; {event['reason']}"
             case "trial_finished":

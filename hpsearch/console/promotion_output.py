@@ -67,7 +67,7 @@ def _plan_notes(promotion: Promotion) -> Iterator[str]:
         objective = parent.search().objective
         now = make_plan(parent.name, trials, objective, top=found.top, seeds=found.seeds)
         if now.selected != found.selected:
-            yield f"{parent.name} has gone on since; remove {child.path} to choose again"
+            yield f"{parent.name} has new trials since; remove {child.path} to select again"
 
 
 def _num_finished(promotion: Promotion) -> int:

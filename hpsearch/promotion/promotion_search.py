@@ -36,7 +36,7 @@ class Promotion:
 
     @property
     def seconds_per_training(self) -> float | None:
-        """What one training took in the search, as the median of those chosen; None if unknown."""
+        """Median seconds of the selected trials in the search; None if unknown."""
         labels = {one.trial for one in self.plan.selected}
         runs = [run for run in self.parent.runs() if run.label in labels and run.reports]
         known = [run.reports[-1]["seconds"] for run in runs if "seconds" in run.reports[-1]]

@@ -55,7 +55,7 @@ class RetrainingPlan(FrozenConfig):
     """Number of configurations requested; ``chosen`` may be shorter."""
     seeds: int
     selected: tuple[SelectedConfig, ...]
-    """Best first."""
+    """Selected configurations, best first."""
 
     @property
     def configs(self) -> list[TrialConfig]:

@@ -71,10 +71,10 @@ class Search(FrozenConfig):
     """Trials of each point, with training seeds 0, 1 … (added to the seed that ``suggest`` sets, if
     it sets one)."""
     initial_points: tuple[Mapping[str, Any], ...] = ()
-    """Points to try before others, as parameter values by the names that ``suggest`` uses; the
-    sampler draws what a point leaves out."""
+    """Points to try first, as parameter values by the names that ``suggest`` uses; the sampler
+    draws the values that a point omits."""
     warm_start_from: str | None = None
-    """An earlier search whose trials the sampler knows from the start."""
+    """Earlier search whose trials the sampler starts with."""
     patience: int | None = Field(default=None, ge=1)
     """Trials in a row without an improvement after which no more are started, counted from 0 when
     the search is extended; None for no limit."""
@@ -264,7 +264,10 @@ def load_search(path: Path) -> Search:
         UserError: if the file is missing, fails to run, or exports no Search.
     """
     if not path.is_file():
-        raise UserError(f"there is no search space at {path}; pass the path of a Python file")
+        raise UserError(
+            f"there is no search space at {path}; pass the path of a Python file",
+            code="no-such-space",
+        )
     with warnings.catch_warnings(record=True) as caught, old_names_warned():
         warnings.simplefilter("always", OldSpellingWarning)
         module = _run_file(path)

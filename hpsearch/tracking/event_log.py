@@ -180,7 +180,7 @@ def _check(event: Any) -> None:
     if event["event"] == "report":
         numbers += event.get("metrics", {}).values()
     if not all(isinstance(x, (int, float)) and abs(x) < LARGEST for x in numbers):
-        raise ValueError("a number in it is none, or too large")
+        raise ValueError("a number is not finite, or too large")
 
 
 def _present_names(event: Event) -> Event:

@@ -99,7 +99,7 @@ def trial_tags(run: Run, search: Event) -> list[RunTag]:
 
 
 def state_tags(run: Run) -> list[RunTag]:
-    """How the trial stands, or ended and why, and how often it went on or began anew."""
+    """MLflow tags of a trial's status, its reason, and the number of resumes and restarts."""
     restarts = (
         {"restarts_from_scratch": str(len(run.restarted_attempts))}
         if run.restarted_attempts

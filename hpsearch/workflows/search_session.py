@@ -142,7 +142,9 @@ def run_trials(folder: SearchFolder, observer: Observer, *, command: str = "") -
     command = command or folder.command("resume")
     if record.warm_start_from and not folder.runs():
         known, there = warm_start(folder, folder.workspace.open(record.warm_start_from))
-        observer.message(f"the sampler knows {known} of {there} trials of {record.warm_start_from}")
+        observer.message(
+            f"the sampler starts with {known} of {there} trials of {record.warm_start_from}"
+        )
     start_ray(observer, address=record.address, cpus=record.cpus)
     install_sigterm_handler()  # installed again because Ray replaces the handler
     try:
@@ -186,7 +188,7 @@ def start_ray(observer: Observer, *, address: str | None, cpus: int | None) -> N
 
 
 def _requested_nodes(folder: SearchFolder, observer: Observer) -> AbstractContextManager[None]:
-    """Request the nodes that the trials need and wait for them, if the search was started so."""
+    """Request the nodes that the trials need and wait for them, if the search is to wait."""
     if not folder.record.wait_for_nodes:
         return nullcontext()
     return requested_nodes(
