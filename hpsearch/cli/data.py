@@ -28,13 +28,13 @@ Seed = Annotated[
     int, typer.Option(min=0, help="Seed of the noise, and of how photographs are transformed.")
 ]
 Easy = Annotated[
-    float, typer.Option(help="Standard deviation of the noise on ref and e1..e5, in grey levels.")
+    float, typer.Option(help="Standard deviation of the noise on ref and e1..e5, in gray levels.")
 ]
 Hard = Annotated[
-    float, typer.Option(help="Standard deviation of the noise on h1..h5, in grey levels.")
+    float, typer.Option(help="Standard deviation of the noise on h1..h5, in gray levels.")
 ]
 Tough = Annotated[
-    float, typer.Option(help="Standard deviation of the noise on t1..t5, in grey levels.")
+    float, typer.Option(help="Standard deviation of the noise on t1..t5, in gray levels.")
 ]
 DEFAULT_NOISE = NoiseLevels()
 

@@ -130,7 +130,7 @@ def logs(
     name: Name,
     address: Address,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on printing until the search ends.")
+        bool, typer.Option("--follow", "-f", help="Follow the log until the search ends.")
     ] = False,
 ) -> None:
     """Print the log of a search on a cluster.

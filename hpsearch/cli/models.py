@@ -54,9 +54,9 @@ def describe(
 ) -> None:
     """Compute descriptors of patches with a model.
 
-    The name says the form: .npy holds a row a patch (N×128, float32), .parquet also sequence,
-    point and view, a folder the official benchmark's OUTPUT/SEQUENCE/VIEW.csv. Patches are read as
-    they are described, so there may be more of them than memory.
+    The name sets the format: .npy has one row per patch (N×128, float32), .parquet also sequence,
+    point and view, a folder the official benchmark's OUTPUT/SEQUENCE/VIEW.csv. Patches are read in
+    chunks, so they may exceed the memory.
 
     Example: hpsearch describe models:/patch-descriptor@champion mini --output descriptors
     """
@@ -277,7 +277,7 @@ def promote(
     name: Annotated[str, typer.Argument(help="Name of the search.")],
     top: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of configurations to train again (default: 3)."),
+        typer.Option(min=1, help="Number of configurations to retrain (default: 3)."),
     ] = None,
     seeds: Annotated[
         int | None,
@@ -290,7 +290,7 @@ def promote(
         bool,
         typer.Option(
             "--force",
-            help="Make the model champion whatever the comparison says; its card says so.",
+            help="Make the model champion whatever the comparison shows; its card records it.",
         ),
     ] = False,
     reevaluate: Annotated[

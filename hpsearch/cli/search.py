@@ -53,7 +53,7 @@ def search(
         str | None, typer.Option(help="A running Ray cluster, HEAD:6379 (default: none).")
     ] = None,
     warm_start_from: Annotated[
-        str | None, typer.Option(help="An earlier search whose trials the sampler learns from.")
+        str | None, typer.Option(help="An earlier search whose trials the sampler starts with.")
     ] = None,
     study: Annotated[
         str | None,
@@ -74,7 +74,7 @@ def search(
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Search a space, score the winner on test patches, and register it.
+    """Search a space, evaluate the winner on test patches, and register it.
 
     Example: hpsearch search search_spaces/quickstart.py
     """
@@ -157,7 +157,7 @@ def resume(
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Resume a search that was interrupted or reached a limit; what has ended stays as it is.
+    """Resume a search that was interrupted or reached a limit; ended trials stay as they are.
 
     Example: hpsearch resume quickstart
     """

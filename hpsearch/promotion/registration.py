@@ -47,7 +47,7 @@ class RegistrationRequest:
     """Search of the network's run."""
     run: Run
     scores: Scores
-    """Test scores."""
+    """Test scores of the network."""
     baselines: Mapping[str, Scores] = field(default_factory=dict)
     """Test scores of the baselines on the same patches, by name."""
     chosen_by: str

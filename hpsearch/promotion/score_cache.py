@@ -36,7 +36,7 @@ class ScoreCache:
     """Cache of the test scores on one split in one home."""
 
     home: Path
-    """Home folder."""
+    """Path of the home folder."""
     store: PatchStore
     split: TrialSplit
 

@@ -52,8 +52,8 @@ def read_old_spellings(values: Mapping[str, Any]) -> dict[str, Any]:
         pruner = _pruner(found)
         if pruner is not None:
             found["pruner"] = pruner
-    if told:
-        warn_of_old_name("; ".join(told), stacklevel=5)
+    if renamed:
+        warn_of_old_name("; ".join(renamed), stacklevel=5)
     return found
 
 

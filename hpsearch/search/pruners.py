@@ -54,7 +54,7 @@ class Median(FrozenConfig):
 
 
 class NoPruner(FrozenConfig):
-    """No pruning: every trial is trained to the end."""
+    """Absence of pruning: every trial is trained to the end."""
 
     kind: Literal["none"] = "none"
 

@@ -24,7 +24,7 @@ class TPE(FrozenConfig):
 
 
 class Random(FrozenConfig):
-    """Random search."""
+    """Random search over the space."""
 
     kind: Literal["random"] = "random"
 

@@ -148,7 +148,7 @@ class Search(FrozenConfig):
 
     @property
     def is_finite(self) -> bool:
-        """Whether all points are known before the search starts."""
+        """True if all points are known before the search starts."""
         return isinstance(self.sampler, Grid | Fixed)
 
     @cached_property

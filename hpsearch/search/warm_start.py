@@ -106,14 +106,16 @@ def warm_start(folder: SearchFolder, earlier: SearchFolder) -> tuple[int, int]:
     search = folder.search()
     study = open_study(folder.path, search=search, url=folder.record.study)
     source = open_study(earlier.path, search=earlier.search(), url=earlier.record.study)
-    learnt = [
+    finished = [
         t for t in started_trials(source.get_trials(deepcopy=False)) if t.state in IMPORTED_STATES
     ]
-    fitting = list(compatible_trials(learnt, search, earlier.name, budget=earlier.search().budget))
+    fitting = list(
+        compatible_trials(finished, search, earlier.name, budget=earlier.search().budget)
+    )
     trials = study.get_trials(deepcopy=False)
     if not started_trials(trials):
         study.add_trials(fitting[sum(WARM_START_ATTR in trial.user_attrs for trial in trials) :])
-    return len(fitting), len(learnt)
+    return len(fitting), len(finished)
 
 
 def compatible_trials(

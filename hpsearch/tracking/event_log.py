@@ -65,19 +65,18 @@ class EventLog:
             OSError: if the disk is full; a partly written line is ignored by readers.
         """
         moment = _boot_time(self.path) + _monotonic_uptime()
-        said = {"event": event, "time": moment}
+        stamped = {"event": event, "time": moment}
         kept = {k: redacted(v) if isinstance(v, str) else v for k, v in fields.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab", buffering=0) as file:
             if not file.tell():
-                said[KEY] = SCHEMA_VERSION
-            line = json.dumps({**said, **kept}, allow_nan=False)
+                stamped[KEY] = SCHEMA_VERSION
+            line = json.dumps({**stamped, **kept}, allow_nan=False)
             broken = file.tell() and not _ends_with_newline(self.path)
             start = b"\n" if broken else b""  # the last writer was killed while it wrote a line
             rest = start + line.encode() + b"\n"
-            while (
-                rest
-            ):  # one call, since other processes may append too; a full disk writes only a part
+            # one call, since other processes may append too; a full disk writes only a part
+            while rest:
                 rest = rest[file.write(rest) :]
 
     def read(self, offset: int = 0) -> tuple[list[Event], int]:

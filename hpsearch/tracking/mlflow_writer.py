@@ -168,7 +168,7 @@ class RunSyncState:
     reports: int = 0
     state: tuple[str, ...] | None = None
     deleted: bool = False
-    """Whether a user deleted the run in MLflow; nothing more is written to it."""
+    """True if a user deleted the run in MLflow; nothing more is written to it."""
 
 
 @dataclass
@@ -182,7 +182,7 @@ class MlflowWriter:
     _sync_states: dict[str, RunSyncState] = field(default_factory=dict)
     _view: str = ""
     _may_have_duplicates: bool = True
-    """Whether a request may have succeeded although its response was lost."""
+    """True if a request may have succeeded although its response was lost."""
 
     def mark_synced(self) -> None:
         """Mark all events so far as written by an earlier process."""

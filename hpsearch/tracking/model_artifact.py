@@ -108,7 +108,7 @@ def _pyfunc_flavor(folder: Path, name: str) -> dict[str, Any]:
 
 
 PATCHES_SPEC = TensorSpec(
-    np.dtype(object), (-1,), "patches (uint8 or float32, N×32×32, grey 0..255)"
+    np.dtype(object), (-1,), "patches (uint8 or float32, N×32×32, gray 0..255)"
 )
 FINGERPRINT_TAG, SPLIT_TAG, INPUT_KIND_TAG = "patches.fingerprint", "patches.split", "patches.given"
 """Tags of a version: what it was evaluated on. Versions that agree in all can be compared."""

@@ -96,7 +96,7 @@ def combined_card(model: str, descriptor_dim: int, parts: Mapping[str, str]) -> 
     """Join the sections of a card under their headings."""
     body = "\n\n".join(f"## {name}\n\n{text.strip()}" for name, text in parts.items())
     lead = (
-        f"Turns noisy grey patches (N×32×32) into {descriptor_dim} numbers each, so "
+        f"Turns noisy gray patches (N×32×32) into {descriptor_dim} numbers each, so "
         "that patches of the same point lie close together."
     )
     return f"# {model}\n\n{lead}\n\n{body}\n"
@@ -110,7 +110,7 @@ def version_description(data: ModelCardData, decision: Decision) -> str:
         score_table(data.scores),
         _selection_section(data),
         f"Patches: {markdown_text(data.patches.source)}; "
-        f"licence: {markdown_text(data.patches.license)}.",
+        f"license: {markdown_text(data.patches.license)}.",
         f"{markdown_text(summary(data.config))}, from search {markdown_text(data.search)}.",
         links,
         "The model card is among the model's files, in `data/pipeline/README.md`.",
@@ -171,7 +171,7 @@ def dataset_section(
     return "\n".join(
         [
             f"- source: {markdown_text(patches.source)}",
-            f"- licence: {markdown_text(patches.license)}",
+            f"- license: {markdown_text(patches.license)}",
             f"- fingerprint: `{fingerprint}`",
             *parts,
         ]

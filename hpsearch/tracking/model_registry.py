@@ -71,7 +71,7 @@ class Decision:
     promote: bool
     reason: str
     forced: bool = False
-    """Whether the alias moves only because the user forced it."""
+    """True if the alias moves only because the user forced it."""
 
 
 def decide(

@@ -100,9 +100,9 @@ class SearchState:
             "event",
             "restore the file from a copy, or start a new search",
         ):
-            self._hear(event)
+            self._apply(event)
 
-    def _hear(self, event: Event) -> None:
+    def _apply(self, event: Event) -> None:
         match event["event"]:
             case "search":
                 self.search_event = event
@@ -165,9 +165,9 @@ def _apply_report(run: Run, event: Event) -> Run:
     """Apply a report; a trial that resumes from its checkpoint first repeats its last report."""
     seen, reports = event["seen"], run.reports
     _ = event["objective"], event["metrics"]
-    goes_on = run.retries > 0 and run.attempt_seen == 0 and seen >= run.seen
-    goes_on = goes_on and run.retries not in run.restarted_attempts
-    lost = 0 if goes_on else max(0, min(seen, run.seen) - run.attempt_seen)
+    is_resumed = run.retries > 0 and run.attempt_seen == 0 and seen >= run.seen
+    is_resumed = is_resumed and run.retries not in run.restarted_attempts
+    lost = 0 if is_resumed else max(0, min(seen, run.seen) - run.attempt_seen)
     if seen > run.seen:
         reports = (*reports, event)
     return replace(

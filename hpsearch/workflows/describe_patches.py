@@ -53,7 +53,7 @@ class PatchSource:
     num_patches: int
     chunks: Callable[[], Iterator[PatchChunk]]
     complete_points: bool = False
-    """Whether sequences have all views of every point, as the official layout needs."""
+    """True if sequences have all views of every point, as the official layout needs."""
 
 
 def from_store(store: PatchStore, *, clean: bool) -> PatchSource:

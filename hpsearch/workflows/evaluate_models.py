@@ -59,7 +59,7 @@ class EvaluationRequest:
     given: tuple[InputKind, ...] = ("noisy",)
     """Kinds of patches that the models are evaluated on."""
     baselines: bool = False
-    """Whether normalized pixels, SIFT and RootSIFT are evaluated too."""
+    """True if normalized pixels, SIFT and RootSIFT are evaluated too."""
 
 
 @dataclass
@@ -73,7 +73,7 @@ class EvaluationResult:
     """Pairs of scores that are compared, by title."""
     test_set: EvaluationSet | None = None
     noisy: bool = True
-    """Whether the first row is of noisy patches."""
+    """True if the first row is of noisy patches."""
 
 
 def evaluate_models(

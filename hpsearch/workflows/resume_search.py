@@ -179,14 +179,16 @@ def _check_limits_not_spent(folder: SearchFolder) -> None:
 def resolve_space_change(
     folder: SearchFolder, choice: str | None, observer: Observer
 ) -> SearchFolder:
-    """The search with the space that it goes on with, if the file has changed since it began.
+    """Choose the space that a search resumes with, if its file has changed since the start.
 
     Raises:
-        UserError: if it has and ``choice`` is neither ``keep`` nor ``update``, or if a search
-            cannot go on with the new one.
+        UserError: if it has changed and ``choice`` is neither ``keep`` nor ``update``, or if the
+            trials are not comparable with the new space.
     """
     if choice not in (None, "keep", "update"):
-        raise UserError(f"--on-space-change is keep or update, not {choice!r}")
+        raise UserError(
+            f"--on-space-change is keep or update, not {choice!r}", code="invalid-choice"
+        )
     origin = Path(folder.record.space_path or "")
     if not origin.is_file() or origin.read_bytes() == folder.space.read_bytes():
         return folder
@@ -199,9 +201,10 @@ def resolve_space_change(
             return folder
     observer.message(_space_difference(folder.space, origin))
     raise UserError(
-        f"{origin.name} has changed since search {folder.name!r} began (above); "
+        f"{origin.name} has changed since search {folder.name!r} started (diff above); "
         "--on-space-change keep resumes with it as it was, "
-        "--on-space-change update with the new file"
+        "--on-space-change update with the new file",
+        code="space-changed",
     )
 
 

@@ -132,7 +132,7 @@ def test_a_version_says_why_with_both_tables_and_links(
         "| mAP on test, 95 % interval | verification |",
         "| trial | seed 1 | mean |",
         "By hand.",
-        "licence",
+        "license",
         "[trial 000](#/experiments/",
     ):
         assert words in (version.description or "")

@@ -120,8 +120,9 @@ def test_a_space_that_has_not_changed_or_is_gone_is_no_matter(
 def test_a_changed_space_is_shown_and_kept_or_taken(folder: SearchFolder, origin: Path) -> None:
     origin.write_text(SPACE.replace("0.01, 1", "0.01, 0.5"))
     before, observer = folder.space.read_text(), Recorder()
-    with pytest.raises(UserError, match=r"mine\.py has changed since search 'mine' began"):
+    with pytest.raises(UserError, match=r"mine\.py .*'mine'") as caught:
         resolve_space_change(folder, None, observer)
+    assert caught.value.code == "space-changed"
     lines = [line for text in observer.messages for line in text.splitlines()]
     assert [line[:1] for line in lines if "lr" in line] == ["-", "+"]
     assert folder.space.read_text() == before
