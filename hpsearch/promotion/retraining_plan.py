@@ -52,7 +52,7 @@ class RetrainingPlan(FrozenConfig):
     parent: str
     """Name of the search."""
     top: int
-    """Number of configurations requested; ``chosen`` may be shorter."""
+    """Number of configurations requested; ``selected`` may be shorter."""
     seeds: int
     selected: tuple[SelectedConfig, ...]
     """Selected configurations, best first."""

@@ -171,8 +171,9 @@ def _check_limits_not_spent(folder: SearchFolder) -> None:
     reached = UsageTracker(folder.record.limits, folder.event_log).exceeded_limit()
     if reached:
         raise UserError(
-            f"search {folder.name!r} has spent its limit of {reached}; set a larger one with "
-            "--max-patches or --gpu-seconds"
+            f"search {folder.name!r} has reached its limit of {reached}; set a larger one with "
+            "--max-patches or --gpu-seconds",
+            code="limit-reached",
         )
 
 

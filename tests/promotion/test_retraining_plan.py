@@ -51,15 +51,15 @@ def test_the_best_completed_configurations_are_chosen_with_seeds_of_their_own() 
         run(3, 0.6, lr=0.4),
     ]
     found = make_plan("s", runs, MEAN_MAP, top=2, seeds=2)
-    assert [one.trial for one in found.chosen] == ["002", "003"]
+    assert [one.trial for one in found.selected] == ["002", "003"]
     assert [config.seed for config in found.configs] == [5, 1, 6, 2]
-    assert [one.trial for one in make_plan("s", runs, SECONDS, top=1, seeds=1).chosen] == ["000"]
+    assert [one.trial for one in make_plan("s", runs, SECONDS, top=1, seeds=1).selected] == ["000"]
 
 
 def test_trials_that_differ_in_their_seed_alone_are_one_configuration() -> None:
     runs = [run(0, 0.9, seed=0), run(1, 0.1, seed=3), run(2, 0.6, lr=0.2)]
     found = make_plan("s", runs, MEAN_MAP, top=3, seeds=1)
-    assert [(one.trial, one.objective) for one in found.chosen] == [("002", 0.6), ("000", 0.5)]
+    assert [(one.trial, one.objective) for one in found.selected] == [("002", 0.6), ("000", 0.5)]
     assert [config.seed for config in found.configs] == [1, 4]
 
 
