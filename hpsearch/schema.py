@@ -12,7 +12,9 @@ KEY = "schema_version"
 
 
 class NewerSchema(UserError):
-    """A file of a newer hpsearch, not to be taken for a damaged one."""
+    """Error for a file that a newer hpsearch has written, as opposed to a damaged one."""
+
+    default_code = "newer-schema"
 
 
 def stamped(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The command line: parse, call one function, print."""
+"""Command-line application: parsing, one function call, output."""
 
 import sys
 from pathlib import Path
@@ -39,7 +39,7 @@ TrackingUri = Annotated[
 
 
 def main() -> None:
-    """Entry point: a mistake of the user's is one sentence and exit code 2."""
+    """Run the command; a user error is printed as one sentence with exit code 2."""
     try:
         app()
     except UserError as error:
@@ -50,7 +50,7 @@ def main() -> None:
         if error.errno not in DISK_FULL_ERRNOS:
             raise
         location = f" ({error.filename})" if error.filename else ""
-        _exit_with_error(f"a disk is full{location}; make room and give the command again")
+        _exit_with_error(f"disk full{location}; free some space and rerun the command")
     except KeyboardInterrupt:
         err.print("interrupted")
         sys.exit(EXIT_INTERRUPTED)

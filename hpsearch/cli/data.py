@@ -1,4 +1,4 @@
-"""``hpsearch data``: make patch sets, and look at them."""
+"""Commands for patch sets: ``hpsearch data`` build, import, photos, info, preview."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 from hpsearch.console.progress_bars import progress_bar
 
 data = typer.Typer(
-    help="Make patch sets, and look at them.", cls=CommandGroup, no_args_is_help=True
+    help="Build, import and inspect patch sets.", cls=CommandGroup, no_args_is_help=True
 )
 app.add_typer(data, name="data", rich_help_panel="Data")
 
@@ -28,13 +28,13 @@ Seed = Annotated[
     int, typer.Option(min=0, help="Seed of the noise, and of how photographs are transformed.")
 ]
 Easy = Annotated[
-    float, typer.Option(help="Standard deviation of the noise on ref and e1..e5, in grey levels.")
+    float, typer.Option(help="Standard deviation of the noise on ref and e1..e5, in gray levels.")
 ]
 Hard = Annotated[
-    float, typer.Option(help="Standard deviation of the noise on h1..h5, in grey levels.")
+    float, typer.Option(help="Standard deviation of the noise on h1..h5, in gray levels.")
 ]
 Tough = Annotated[
-    float, typer.Option(help="Standard deviation of the noise on t1..t5, in grey levels.")
+    float, typer.Option(help="Standard deviation of the noise on t1..t5, in gray levels.")
 ]
 DEFAULT_NOISE = NoiseLevels()
 
@@ -43,7 +43,7 @@ DEFAULT_NOISE = NoiseLevels()
 def build(
     name: Annotated[str, typer.Argument(help="mini or tiny.")] = "mini", home: Home = DEFAULT_HOME
 ) -> None:
-    """Build an embedded patch set from real photographs.
+    """Build a built-in patch set from photographs.
 
     Example: hpsearch data build mini
     """
@@ -69,7 +69,7 @@ def import_command(
 ) -> None:
     """Read an HPatches (65×65) or N-HPatches (32×32 with _noise twins) tree into a store.
 
-    Which of the two it is shows by itself. Noise is made where the set has none.
+    The kind of tree is detected. Noise is added if the set has none.
 
     Example: hpsearch data import hpatches-release --output hpatches.arrow
     """
@@ -96,7 +96,7 @@ def photos(
     seed: Seed = 0,
     workers: Workers = None,
 ) -> None:
-    """Make a patch set of any folder of photographs, one sequence a photograph.
+    """Build a patch set from a folder of photographs, one sequence per photograph.
 
     Example: hpsearch data photos ~/Pictures --output mine.arrow
     """
@@ -119,7 +119,7 @@ def info(
     ] = False,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Say what a patch store holds.
+    """Print the contents of a patch store.
 
     Example: hpsearch data info mini
     """
@@ -141,7 +141,7 @@ def preview(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of points.")] = 0,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Draw a contact sheet: a row a point, a column a view, clean above noisy.
+    """Draw a contact sheet: one row per point, one column per view, clean above noisy.
 
     Example: hpsearch data preview mini --output preview.png
     """
@@ -153,7 +153,7 @@ def preview(
 
 
 def print_facts(store: "PatchStore") -> None:
-    """What a store holds, a line a fact."""
+    """Print the contents of a store, one fact per line."""
     from hpsearch.data.preview import store_facts
 
     out.print(f"{store.path}", soft_wrap=True)
@@ -163,6 +163,6 @@ def print_facts(store: "PatchStore") -> None:
 
 def _print_skipped(skipped: dict[str, str]) -> None:
     if skipped:
-        out.print(f"left out: {len(skipped)}")
+        out.print(f"skipped: {len(skipped)}")
     for name, why in skipped.items():
         print_plain(f"  {name}: {why}")

@@ -1,4 +1,4 @@
-"""``hpsearch submit``, ``status``, ``logs``, ``stop``, ``list``: searches on a Ray cluster."""
+"""Commands for searches on a Ray cluster: submit, status, logs, stop, list."""
 
 import time
 from pathlib import Path
@@ -69,7 +69,7 @@ def submit(
 
 
 def _check_search_arguments(context: typer.Context, arguments: list[str]) -> dict[str, Any]:
-    """What ``hpsearch search`` makes of its arguments: refused here, if it refuses them."""
+    """Check the arguments of ``hpsearch search`` before the job is submitted."""
     commands: Any = context.find_root().command
     parsed = commands.get_command(context, "search").make_context(
         "search", rewrite_old_words("search", arguments[1:]), parent=context.parent
@@ -89,7 +89,7 @@ def _requested_resources(stated: "Search", asked: dict[str, Any]) -> "Resources"
 
 
 def submit_resume(name: str, address: str, home: str | None, options: list[str]) -> None:
-    """Queue the resumption of a search, in ``home`` if this cluster has not seen it yet."""
+    """Queue the resumption of a search, in ``home`` if the search is new to this cluster."""
     from hpsearch.execution.job_client import JobClient
     from hpsearch.untrusted import check_name
 
@@ -98,10 +98,10 @@ def submit_resume(name: str, address: str, home: str | None, options: list[str])
     known = {job.search: job.home for job in server.jobs()}
     if name not in known and home is None:
         raise UserError(
-            f"{address} has not seen search {name!r}; say with --home where its folder lies there"
+            f"{address} has no search {name!r}; give the home of its folder there with --home"
         )
     server.check_versions()
-    # wherever it began: the cluster that it is sent to is the one that it goes on with
+    # wherever it started, it resumes on the cluster that it is submitted to
     arguments = ["resume", name, "--address", "auto", *options]
     server.submit(name, arguments, home=known.get(name) or home or "")
     _print_submitted(name, address)
@@ -109,7 +109,7 @@ def submit_resume(name: str, address: str, home: str | None, options: list[str])
 
 @app.command(rich_help_panel=CLUSTER_PANEL)
 def status(name: Name, address: Address) -> None:
-    """How far a search on a cluster is, and why it failed if it did.
+    """Print progress of a search on a cluster, and the reason if it failed.
 
     Example: hpsearch status full --address http://HEAD:8265
     """
@@ -122,7 +122,7 @@ def status(name: Name, address: Address) -> None:
     if line:
         print_plain(f"  {line}")
     if job.state == "stopped":
-        print_plain(f"  go on with:  hpsearch resume {name} --address {address}")
+        print_plain(f"  resume with:  hpsearch resume {name} --address {address}")
 
 
 @app.command(rich_help_panel=CLUSTER_PANEL)
@@ -130,10 +130,10 @@ def logs(
     name: Name,
     address: Address,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on printing until the search ends.")
+        bool, typer.Option("--follow", "-f", help="Follow the log until the search ends.")
     ] = False,
 ) -> None:
-    """What a search on a cluster prints.
+    """Print the log of a search on a cluster.
 
     Example: hpsearch logs full -f --address http://HEAD:8265
     """
@@ -156,7 +156,7 @@ def stop(name: Name, address: Address) -> None:
     server = JobClient(address)
     job = server.job(name)
     if job.is_finished:
-        raise UserError(f"search {name!r} is not running; it has {job.state}")
+        raise UserError(f"search {name!r} is not running; its state is {job.state}")
     server.stop(job)
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while not job.is_finished and time.monotonic() < deadline:
@@ -165,16 +165,16 @@ def stop(name: Name, address: Address) -> None:
     print_plain(f"{name}: {job.state}{_format_duration(job)}")
     if not job.is_finished:
         raise UserError(
-            f"search {name!r} still runs {STOP_TIMEOUT_S} s after it was asked to stop; look at "
-            f"`hpsearch logs {name} --address {address}`, and stop it once more"
+            f"search {name!r} still runs {STOP_TIMEOUT_S} s after the request to stop; check "
+            f"`hpsearch logs {name} --address {address}`, and stop it again"
         )
     if job.state != "completed":
-        print_plain(f"  go on with:  hpsearch resume {name} --address {address}")
+        print_plain(f"  resume with:  hpsearch resume {name} --address {address}")
 
 
 @app.command("list", rich_help_panel=CLUSTER_PANEL)
 def list_(address: Address) -> None:
-    """The searches of a cluster.
+    """List the searches of a cluster.
 
     Example: hpsearch list --address http://HEAD:8265
     """
@@ -182,7 +182,7 @@ def list_(address: Address) -> None:
 
     jobs = JobClient(address).jobs()
     if not jobs:
-        print_plain(f"no search has been submitted to {address}")
+        print_plain(f"no search was submitted to {address}")
     for job in {job.search: job for job in jobs}.values():
         began = (
             time.strftime("%Y-%m-%d %H:%M", time.localtime(job.started_at))
@@ -195,9 +195,9 @@ def list_(address: Address) -> None:
 def _print_submitted(name: str, address: str) -> None:
     print_plain(f"submitted search {name} to {address}")
     for verb, why in (
-        (f"status {name}", "how far it is"),
-        (f"logs {name} -f", "what it prints"),
-        (f"stop {name}", "save its trials and stop"),
+        (f"status {name}", "progress"),
+        (f"logs {name} -f", "log output"),
+        (f"stop {name}", "save all trials and stop"),
     ):
         print_plain(f"  {f'hpsearch {verb} --address {address}':<64}  {why}")
 

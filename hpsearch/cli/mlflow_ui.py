@@ -1,4 +1,4 @@
-"""MLflow's UI as a child process that ends with us."""
+"""MLflow UI as a child process that ends with the command."""
 
 import os
 import signal
@@ -16,12 +16,12 @@ from hpsearch.errors import UserError
 from hpsearch.tracking.connection import TrackingServer
 
 UI_START_TIMEOUT_S = 120.0
-"""Seconds for MLflow to come up; a busy machine takes half a minute."""
+"""Maximum seconds until MLflow has started; a busy machine needs half a minute."""
 GUARD = """
 import os, signal, subprocess, sys, threading
 
 child = subprocess.Popen([sys.executable, "-m", "mlflow", *sys.argv[1:]], stdin=subprocess.DEVNULL)
-signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the child has had it too
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the child has received it too
 
 def end_with_parent():
     sys.stdin.buffer.read()
@@ -30,14 +30,14 @@ def end_with_parent():
 threading.Thread(target=end_with_parent, daemon=True).start()
 sys.exit(child.wait())
 """
-"""Program that runs MLflow, and ends it once the pipe that it reads is closed, as by our death."""
+"""Program that runs MLflow, and kills it when its pipe closes, as at the end of the parent."""
 
 
 def serve_ui(tracking: TrackingServer, port: int, lines: Sequence[str]) -> None:
-    """Run MLflow's UI until Ctrl-C; once it answers, say where things are.
+    """Run the MLflow UI until Ctrl-C; once it answers, print its addresses.
 
     Raises:
-        UserError: if it ends by itself.
+        UserError: if the process ends early.
     """
     signal.signal(signal.SIGTERM, _raise_keyboard_interrupt)
     with tempfile.TemporaryFile() as log:
@@ -55,7 +55,7 @@ def serve_ui(tracking: TrackingServer, port: int, lines: Sequence[str]) -> None:
 
 
 def check_port_free(port: int) -> None:
-    """Make sure that a port on this machine is free.
+    """Check that a port on this machine is free.
 
     Raises:
         UserError: if it is in use.
@@ -69,13 +69,13 @@ def check_port_free(port: int) -> None:
 
 
 def _start(tracking: TrackingServer, port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """In a session of its own, so that Ctrl-C reaches us alone and we end all of it."""
+    """Start MLflow in its own session, so that Ctrl-C reaches only this process."""
     command = [sys.executable, "-c", GUARD, "ui", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1"]
     if tracking.artifact_root:
         command += ["--default-artifact-root", tracking.artifact_root]
     settings = {
-        "MLFLOW_BACKEND_STORE_URI": tracking.uri,  # not an argument: those are for all to see
+        "MLFLOW_BACKEND_STORE_URI": tracking.uri,  # not an argument, which all users can read
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     return subprocess.Popen(
@@ -94,17 +94,17 @@ def _wait_ready(child: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> No
                 return
         except OSError:
             time.sleep(0.2)
-    raise UserError(f"MLflow has not come up in {UI_START_TIMEOUT_S:.0f} s; {_log_tail(log)}")
+    raise UserError(f"MLflow did not start within {UI_START_TIMEOUT_S:.0f} s; {_log_tail(log)}")
 
 
 def _raise_failed(log: IO[bytes]) -> NoReturn:
-    raise UserError(f"MLflow's UI has ended by itself: {_log_tail(log)}")
+    raise UserError(f"the MLflow UI ended early: {_log_tail(log)}")
 
 
 def _log_tail(log: IO[bytes]) -> str:
     log.seek(0)
     lines = log.read().decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "its log is empty"
 
 
 def _terminate(child: subprocess.Popen[bytes]) -> None:

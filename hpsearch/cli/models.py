@@ -52,11 +52,11 @@ def describe(
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Write descriptors of patches with a model.
+    """Compute descriptors of patches with a model.
 
-    The name says the form: .npy holds a row a patch (N×128, float32), .parquet also sequence,
-    point and view, a folder the official benchmark's OUTPUT/SEQUENCE/VIEW.csv. Patches are read as
-    they are described, so there may be more of them than memory.
+    The name sets the format: .npy has one row per patch (N×128, float32), .parquet also sequence,
+    point and view, a folder the official benchmark's OUTPUT/SEQUENCE/VIEW.csv. Patches are read in
+    chunks, so they may exceed the memory.
 
     Example: hpsearch describe models:/patch-descriptor@champion mini --output descriptors
     """
@@ -83,7 +83,7 @@ def describe(
 
 
 class GivenPatches(StrEnum):
-    """Which patches a model is given."""
+    """Kind of patches that a model is evaluated on."""
 
     noisy = "noisy"
     clean = "clean"
@@ -125,10 +125,10 @@ def evaluate(
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Score a model on the test sequences: verification, matching, retrieval.
+    """Evaluate a model on the test sequences: verification, matching, retrieval.
 
-    With --tasks, on the benchmark's own lists; descriptors in the official layout then need no
-    patches.
+    With --tasks, the benchmark's task lists are used; descriptors in the official layout then need
+    no patches.
 
     Example: hpsearch evaluate models:/patch-descriptor@champion --data mini --output scored
     """
@@ -164,10 +164,10 @@ def export(
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Write a model as ONNX, and compare the two before the file is handed out.
+    """Export a model as ONNX, and compare both before the file is kept.
 
-    The file takes any number of patches at once: ``patches``, float32 (n, 32, 32) in grey levels
-    0…255, to ``descriptors``. It is not kept if onnxruntime's descriptors differ by more than 1e-4.
+    The input is ``patches``, float32 (n, 32, 32) in gray levels 0…255 for any n, the output
+    ``descriptors``. The file is not kept if onnxruntime's descriptors differ by more than 1e-4.
 
     Example: hpsearch export models:/patch-descriptor@champion --onnx descriptor.onnx
     """
@@ -175,7 +175,7 @@ def export(
     from hpsearch.models.onnx_export import MAX_PARITY_DIFFERENCE, export_onnx, require_onnx
 
     if onnx.suffix != ".onnx":
-        raise UserError(f"{onnx} is no ONNX file; give --onnx a name that ends in .onnx")
+        raise UserError(f"{onnx} is not an ONNX file; give --onnx a name that ends in .onnx")
     check_can_write(onnx, force=force)
     require_onnx()
 
@@ -193,7 +193,7 @@ def export(
 
 
 class CombineMethod(StrEnum):
-    """How the members' descriptors become one."""
+    """Method that combines the members' descriptors."""
 
     mean = "mean"
     concatenate = "concatenate"
@@ -219,10 +219,10 @@ def ensemble(
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Average several registered versions into one descriptor; score it on test, and register it.
+    """Combine registered versions into one descriptor, evaluate it on test, and register it.
 
-    The members must have been trained and tested on the same patches. What a projection needs is
-    learnt from their training sequences. The ensemble is compared with the champion of its name.
+    The members must have been trained and evaluated on the same patches. A projection is fitted to
+    their training sequences. The ensemble is compared with the champion of its name.
 
     Example: hpsearch ensemble patch-descriptor@1 patch-descriptor@3 --name two-of-them
     """
@@ -238,7 +238,9 @@ def ensemble(
     from hpsearch.untrusted import check_name
 
     if dimensions is not None and combine is CombineMethod.mean:
-        raise UserError("--dimensions is for --combine concatenate; a mean has as many as a member")
+        raise UserError(
+            "--dimensions is for --combine concatenate; a mean has the dimension of a member"
+        )
     check_name(name, "a model")
     configure_mlflow_logging()
     workspace = Workspace(home)
@@ -255,7 +257,7 @@ def ensemble(
 
 
 def print_ensemble(combined: "CombinedModel", done: "RegistrationResult", name: str) -> None:
-    """Scores, and what became of it."""
+    """Print scores and registration of an ensemble."""
     scores = done.scores
     if combined.explained_variance is not None:
         print_plain(
@@ -275,36 +277,36 @@ def promote(
     name: Annotated[str, typer.Argument(help="Name of the search.")],
     top: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of configurations to train again (default: 3)."),
+        typer.Option(min=1, help="Number of configurations to retrain (default: 3)."),
     ] = None,
     seeds: Annotated[
         int | None,
         typer.Option(min=1, help="Trainings of each configuration, with new seeds (default: 3)."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")
+        bool, typer.Option("--dry-run", help="Print the plan without changing anything.")
     ] = False,
     force: Annotated[
         bool,
         typer.Option(
             "--force",
-            help="Make the model champion whatever the comparison says; its card says so.",
+            help="Make the model champion whatever the comparison shows; its card records it.",
         ),
     ] = False,
     reevaluate: Annotated[
         bool,
-        typer.Option("--reevaluate", help="Score the champion on this search's test patches."),
+        typer.Option("--reevaluate", help="Evaluate the champion on this search's test patches."),
     ] = False,
     address: Cluster = None,
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Train a search's best configurations again, score the best one on test, ask the champion.
+    """Retrain a search's best configurations, evaluate the best, compare with the champion.
 
-    The best configuration is the one with the best mean over its seeds on validation; of its
-    trainings the one with the median goes into the registry. It becomes champion only if it is
-    better than the present one beyond doubt, else challenger. Interrupted, the same command goes
-    on; given again, it trains nothing and does not look at test again.
+    The best configuration has the best mean over seeds on validation; its training with the median
+    objective is registered. It becomes champion only if it is clearly better than the present one,
+    else challenger. After an interruption, the same command resumes; after the end, it trains
+    nothing and does not evaluate on test again.
 
     Example: hpsearch promote quickstart --dry-run
     """
@@ -345,7 +347,7 @@ def rollback(
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Give the alias `champion` back to the champion before; given again, to the one before that.
+    """Restore the alias `champion` to the previous champion, and to earlier ones if repeated.
 
     No version is changed or deleted.
 
@@ -358,7 +360,7 @@ def rollback(
     registry = Registry(tracking=Workspace(home).tracking(tracking_uri), model=model)
     now, before = registry.rollback(version)
     if now == before:
-        out.print(f"{model} version {now} is the champion already")
+        out.print(f"{model} version {now} is already the champion")
         return
     was = "there was none" if before is None else f"it was version {before}"
     out.print(f"{model} version {now} is champion again; {was}")

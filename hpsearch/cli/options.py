@@ -1,10 +1,10 @@
-"""Options that several commands share."""
+"""Options of several commands."""
 
 from typing import Annotated, Any
 
 import typer
 
-LIMITS_PANEL, TRIALS_PANEL = "Limits", "What a trial asks for"
+LIMITS_PANEL, TRIALS_PANEL = "Limits", "Resources of a trial"
 
 SplitName = Annotated[
     str,
@@ -102,12 +102,12 @@ OnSpaceChange = Annotated[
 
 
 def drop_none(**options: Any) -> dict[str, Any]:
-    """Options that the user gave."""
+    """Options that are set."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def to_cli_args(**options: Any) -> list[str]:
-    """Options that the user gave, as words of a command."""
+    """Options that are set, as command-line arguments."""
     named = (
         (f"--{name.replace('_', '-')}", str(value)) for name, value in drop_none(**options).items()
     )

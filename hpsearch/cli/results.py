@@ -40,7 +40,7 @@ def report(
     workspace = Workspace(home)
     known = workspace.searches()
     if name is None and not known:
-        raise UserError(f"there is no search in {home}; begin with `hpsearch search SPACE`")
+        raise UserError(f"there is no search in {home}; start one with `hpsearch search SPACE`")
     folder = workspace.open(known[-1] if name is None else name)
     print_trials(folder)
     scores = load_scores(folder)
@@ -90,10 +90,10 @@ def ui(
 def _ui_links(
     tracking: "TrackingServer", search_id: str | None, name: str | None
 ) -> dict[str, str]:
-    """What there is to see, and where.
+    """Links to the views of a search, or of all searches.
 
     Raises:
-        UserError: if MLflow does not know the search.
+        UserError: if MLflow has no run of the search.
     """
     from hpsearch.tracking.mlflow_links import (
         find_search_run,
@@ -123,9 +123,9 @@ def sync(
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Rebuild a search's MLflow runs from its folder; what is there already is left alone.
+    """Rebuild a search's MLflow runs from its folder; existing data is not changed.
 
-    For a server that was down, has lost something, or never knew the search. Twice is as once.
+    For a server that was down, has lost data, or is new to the search. Idempotent.
 
     Example: hpsearch sync quickstart --tracking-uri http://HOST:5000
     """
@@ -137,7 +137,10 @@ def sync(
 
     folder = Workspace(home).open(name, tracking_uri=tracking_uri)
     if not folder.event_log.events():
-        raise UserError(f"search {name!r} is empty; begin it again with `hpsearch search`")
+        raise UserError(
+            f"search {name!r} is empty; start it again with `hpsearch search`",
+            code="empty-search",
+        )
     configure_mlflow_logging()
     mlflow_sync = folder.mlflow_sync()
     with translate_all_errors(mlflow_sync.tracking.uri):
@@ -150,12 +153,12 @@ def sync(
                     folder, mlflow_sync, progress=lambda i, n: advance(i, n, "")
                 )
             out.print(f"{count} figures and pages")
-    print_plain(f"look at them with:  {folder.command('ui')}")
+    print_plain(f"view them with:  {folder.command('ui')}")
 
 
 def _sync_summary(result: "SyncResult") -> str:
-    """A report is one point of every metric."""
+    """Summary of a synchronization; a report is one value of every metric."""
     return (
         f"{result.runs} runs ({result.created} new), "
-        f"{result.sent} reports sent, {result.already_present} already there"
+        f"{result.sent} reports sent, {result.already_present} already present"
     )

@@ -53,11 +53,13 @@ def search(
         str | None, typer.Option(help="A running Ray cluster, HEAD:6379 (default: none).")
     ] = None,
     warm_start_from: Annotated[
-        str | None, typer.Option(help="An earlier search whose trials the sampler learns from.")
+        str | None, typer.Option(help="An earlier search whose trials the sampler starts with.")
     ] = None,
     study: Annotated[
         str | None,
-        typer.Option(help="Database URL or journal:PATH of the Optuna study; $NAME is filled in."),
+        typer.Option(
+            help="Database URL or journal:PATH of the study; $NAME is an environment variable."
+        ),
     ] = None,
     time_limit: TimeLimit = None,
     max_patches: MaxPatches = None,
@@ -72,7 +74,7 @@ def search(
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Search a space, score the winner on test patches, and register it.
+    """Search a space, evaluate the winner on test patches, and register it.
 
     Example: hpsearch search search_spaces/quickstart.py
     """
@@ -105,7 +107,7 @@ def search(
 
 
 def console_observer() -> "Observer":
-    """The observer that prints; imported when a command needs it."""
+    """Create the observer that prints; imported when a command needs it."""
     from hpsearch.console.console_observer import ConsoleObserver
 
     return ConsoleObserver()
@@ -131,7 +133,7 @@ Address = Annotated[
     str | None,
     typer.Option(
         envvar=ADDRESS_VARIABLES,
-        help=f"The dashboard of a Ray head, http://HEAD:8265, to go on as a job there; or "
+        help=f"The dashboard of a Ray head, http://HEAD:8265, to resume as a job there; or "
         f"{OTHER_CLUSTER_HELP}.",
     ),
 ]
@@ -155,7 +157,7 @@ def resume(
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Resume a search that was interrupted or reached a limit; what has ended stays as it is.
+    """Resume a search that was interrupted or reached a limit; ended trials stay as they are.
 
     Example: hpsearch resume quickstart
     """
@@ -263,7 +265,7 @@ def train(
     ] = False,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Train one trial on this machine, with no Ray; the same JSON stands in every MLflow run.
+    """Train one trial on this machine without Ray, from the JSON in its MLflow run.
 
     Run again with the same --output, it resumes from its checkpoint.
 
@@ -290,5 +292,5 @@ def train(
     output = output or home / "trained" / trial.stem
     train_trial(config, job, output, observer=console_observer())
     print_plain(
-        f"saved {output}; score it with:  hpsearch evaluate {output} --data {job.store.path}"
+        f"saved {output}; evaluate it with:  hpsearch evaluate {output} --data {job.store.path}"
     )

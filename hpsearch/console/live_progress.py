@@ -1,4 +1,4 @@
-"""What a search shows while it runs: a live table on a terminal, plain lines in a file."""
+"""Live progress of a search: a table on a terminal, plain lines in a file."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ from hpsearch.tracking.event_log import Event, EventLog
 from hpsearch.tracking.run_state import Run, apply_event
 
 MAX_TABLE_ROWS = 14
-"""Trials in the live table: all that run, then the latest that ended."""
+"""Maximum rows of the live table: running trials first, then the latest that ended."""
 STATUS_STYLES = {
     "running": "bold",
     "completed": "green",
@@ -28,14 +28,14 @@ STATUS_STYLES = {
 
 @dataclass
 class LiveProgress:
-    """Follows the ledger of a search in a thread of its own."""
+    """Thread that follows the event log of a search and shows its runs."""
 
     event_log: EventLog
     search: Search
     console: Console
     trials: int
     kind: str = "trial"
-    """Which runs to show: trials, or yardsticks."""
+    """Kind of runs to show: trials or baselines."""
     _offset: int = 0
     _runs: dict[str, Run] = field(default_factory=dict)
     _started_at: float = field(default_factory=time.monotonic)
@@ -89,7 +89,7 @@ class LiveProgress:
             case "report":
                 return f"{head} {run.seen:>9,} patches  {_run_numbers(run)}  {self._eta()}"
             case "worker_failed":
-                return f"{head} goes on    from {run.seen:,} patches; {event['reason']}"
+                return f"{head} resumed    from {run.seen:,} patches; {event['reason']}"
             case "restarted_from_scratch":
                 return f"{head} restarts from scratch; {event['reason']}"
             case "trial_finished":
@@ -133,7 +133,7 @@ class LiveProgress:
         return f"{len(ended)} of {self.trials} trials · {best} · {self._time_left(ended)}"
 
     def _time_left(self, ended: list[Run]) -> str:
-        """From the patches that an average trial took, and the rate since the start."""
+        """Estimate the time left from patches per trial and the rate since the start."""
         trained = self._total_patches() - self._patches_before
         if not ended or trained <= 0:
             return "time left unknown"

@@ -2,10 +2,10 @@
 
 from rich.console import Console
 
-out = Console(highlight=False, markup=False)  # what is printed may be anybody's words
+out = Console(highlight=False, markup=False)  # printed text may come from untrusted files
 err = Console(stderr=True, highlight=False, markup=False)
 
 
 def print_plain(text: str) -> None:
-    """Print as it is: no markup, no folding of lines that a user may copy."""
+    """Print text without markup and line wrapping, so that a user can copy it."""
     out.print(text, markup=False, soft_wrap=True)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress_bar(task: str) -> Iterator[StoreProgress]:
-    """A bar over sequences on a terminal; nothing in a file."""
+    """Show a progress bar on a terminal; nothing is printed to a file."""
     columns = (
-        TextColumn("{task.description}", markup=False),  # it may be anybody's words
+        TextColumn("{task.description}", markup=False),  # the name may come from an untrusted file
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

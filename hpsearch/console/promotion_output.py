@@ -1,4 +1,4 @@
-"""What a promotion prints: its plan, how the configurations did, and what became of the pick."""
+"""Output of a promotion: its plan, the retrained configurations, and the registration."""
 
 from collections.abc import Iterator
 
@@ -16,11 +16,11 @@ from hpsearch.tracking.model_registry import CHAMPION
 from hpsearch.workflows.promote_search import PromotionResult
 
 MAX_TABLE_WIDTH = 120
-"""Columns of the widest table."""
+"""Maximum width of a table, in characters."""
 
 
 def print_plan(promotion: Promotion, *, dry_run: bool) -> None:
-    """Which configurations, how many trainings, how long, and who is champion."""
+    """Print the plan: configurations, number of trainings, duration, and champion."""
     parent, found = promotion.parent, promotion.plan
     count = len(found.configs)
     names = diff_summaries([one.config for one in found.selected])
@@ -30,7 +30,7 @@ def print_plan(promotion: Promotion, *, dry_run: bool) -> None:
     ]
     metric = parent.search().objective.metric
     print_plain(
-        f"Configurations of {parent.name} to train again, best first by {metric} on validation:"
+        f"Configurations of {parent.name} to retrain, best first by {metric} on validation:"
     )
     print_plain(
         to_text(TextTable(("trial", "in search", "settings"), tuple(rows), frozenset({"settings"})))
@@ -55,7 +55,7 @@ def print_plan(promotion: Promotion, *, dry_run: bool) -> None:
 
 
 def _plan_notes(promotion: Promotion) -> Iterator[str]:
-    """What may surprise about the configurations."""
+    """Notes on a plan that differs from what the user may expect."""
     parent, found, child = promotion.parent, promotion.plan, promotion.child
     if len(found.selected) < found.top:
         yield f"{found.top} were asked for; {len(found.selected)} completed a trial"
@@ -67,7 +67,7 @@ def _plan_notes(promotion: Promotion) -> Iterator[str]:
         objective = parent.search().objective
         now = make_plan(parent.name, trials, objective, top=found.top, seeds=found.seeds)
         if now.selected != found.selected:
-            yield f"{parent.name} has gone on since; remove {child.path} to choose again"
+            yield f"{parent.name} has new trials since; remove {child.path} to select again"
 
 
 def _num_finished(promotion: Promotion) -> int:
@@ -99,14 +99,14 @@ def print_promotion(result: PromotionResult) -> None:
 def print_retraining_results(
     results: list[RetrainingResult], request: RegistrationRequest, metric: str
 ) -> None:
-    assert request.trainings_table is not None, "a promotion has trained again"
-    print_plain(f"\nTrained again: {metric} on validation by seed")
+    assert request.trainings_table is not None, "a promotion has retrained configurations"
+    print_plain(f"\nRetrained: {metric} on validation by seed")
     print_plain(to_text(_table_text(request.trainings_table, left=frozenset({"settings"}))))
     out.print(request.chosen_by, markup=False)
 
 
 def print_promotion_scores(request: RegistrationRequest, outcome: RegistrationOutcome) -> None:
-    """The network on test beside the champion, their difference, and the yardsticks."""
+    """Print test scores of the network, the champion, their difference, and the baselines."""
     columns = {f"{request.folder.name}/{request.run.label}": _interval_cells(request.scores)}
     champion, found = outcome.champion, outcome.comparisons
     if champion is not None and champion.scores is not None and found:
@@ -140,7 +140,7 @@ def print_registration(parent: SearchFolder, outcome: RegistrationOutcome) -> No
         command = parent.command("promote", "--reevaluate")
         print_plain(f"  compare on this search's test patches with:  {command}")
     if outcome.alias == CHAMPION and outcome.champion is not None:
-        print_plain(f"  go back with:  hpsearch rollback {outcome.model}{parent.home_option}")
+        print_plain(f"  roll back with:  hpsearch rollback {outcome.model}{parent.home_option}")
 
 
 def _table_text(lines: CardTable, *, left: frozenset[str]) -> TextTable:

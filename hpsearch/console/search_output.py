@@ -25,7 +25,7 @@ MAX_ROWS = 12
 
 
 def print_result(result: SearchResult) -> None:
-    """Print what a search found; nothing more about one that was interrupted."""
+    """Print the results of a search; nothing for one that was interrupted."""
     if result.status == "interrupted":
         return
     print_trials(result.folder)
@@ -53,17 +53,17 @@ def print_trials(folder: SearchFolder) -> None:
 
 
 def _pareto_lines(runs: list[Run], search: Search) -> Iterator[str]:
-    """With several objectives, the trials that no other beats in all of them."""
+    """Lines with the Pareto front, if the search has several objectives."""
     if not search.extra_objectives:
         return
-    yield "\nTrials that no other beats in all objectives"
+    yield "\nPareto front: trials that no other beats in all objectives"
     for run in pareto_front(runs, search.objectives):
         values = (f"{o.metric} {run.last[o.metric]:.4g}" for o in search.objectives)
         yield f"  {run.label}  {'  '.join(values)}"
 
 
 def print_scores(scores: Mapping[str, Scores]) -> None:
-    """Print the winner beside the baselines, on test."""
+    """Print the test scores of the winner and the baselines."""
     out.print("\nmAP on the test sequences, which the search never read")
     print_plain(to_text(baseline_table(named_scores(scores))))
 

@@ -51,7 +51,7 @@ COMPARED_TAGS = {
 
 @dataclass(frozen=True)
 class Member:
-    """A registered version."""
+    """Registered model version that is a member of an ensemble."""
 
     name: str
     version: int
@@ -61,36 +61,44 @@ class Member:
 
     @property
     def ref(self) -> str:
-        """As it is written."""
+        """Reference to the version: ``NAME@VERSION``."""
         return f"{self.name}@{self.version}"
 
     @property
     def input_kind(self) -> str:
-        """Which patches it was scored on: noisy or clean."""
+        """Kind of patches that it was evaluated on: ``noisy`` or ``clean``."""
         return self.tags.get(INPUT_KIND_TAG) or "noisy"
 
 
 def load_members(refs: Sequence[str], tracking: TrackingServer) -> list[Member]:
-    """The versions that are named, once each.
+    """Load the versions that are named.
+
+    Args:
+        refs: references ``NAME@VERSION`` or ``NAME@ALIAS``.
+        tracking: MLflow with its registry.
 
     Raises:
-        UserError: if there are fewer than two, one is unknown, twice there, or an ensemble itself,
-            or they were not trained and tested on the same.
+        UserError: if there are fewer than two, one is unknown, repeated, or itself an ensemble,
+            or they were trained or evaluated on different data.
     """
     if len(refs) < 2:
-        raise UserError("an ensemble needs at least two members; name more versions: NAME@1 NAME@3")
+        raise UserError(
+            "an ensemble needs at least two members; name more versions: NAME@1 NAME@3",
+            code="too-few-members",
+        )
     members = [_load_member(one, tracking) for one in refs]
     named = [member.ref for member in members]
     twice = [name for name in named if named.count(name) > 1]
     if twice:
-        raise UserError(f"{twice[0]} is named twice; name each member once")
+        raise UserError(f"{twice[0]} is named twice; name each member once", code="repeated-member")
     for tag, what in COMPARED_TAGS.items():
         values = [member.tags.get(tag, "") for member in members]
         for name, value in zip(named, values, strict=True):
             if value != values[0]:
                 raise UserError(
-                    f"{named[0]} and {name} do not share their {what} ({values[0][:16]} and "
-                    f"{value[:16]}); members of an ensemble must, so name versions that do"
+                    f"{named[0]} and {name} differ in their {what} ({values[0][:16]} and "
+                    f"{value[:16]}); name members that agree in it",
+                    code="members-differ",
                 )
     return members
 
@@ -98,10 +106,15 @@ def load_members(refs: Sequence[str], tracking: TrackingServer) -> list[Member]:
 def common_dataset(
     members: Sequence[Member], workspace: Workspace, data: str | None
 ) -> tuple[PatchStore, TrialSplit]:
-    """The patch set that the members were trained and tested on, and how it was split.
+    """Patch set and split that the members were trained and evaluated on.
+
+    Args:
+        members: members of the ensemble.
+        workspace: home with the searches of the members.
+        data: patch set by name or path; that of the first member's search if None.
 
     Raises:
-        UserError: if it is not known where it lies, or ``data`` is another.
+        UserError: if the location of the patches is unknown, or ``data`` is a different set.
     """
     tags = members[0].tags
     if data is None:
@@ -109,7 +122,8 @@ def common_dataset(
         if name not in workspace.searches():
             raise UserError(
                 f"search {name!r} of {members[0].ref} is not in {workspace.home}, so its patches "
-                "are not known; say with --data where they lie"
+                "are unknown; give their location with --data",
+                code="unknown-data-location",
             )
         data = workspace.open(name).record.store
     store = workspace.store(data)
@@ -117,7 +131,8 @@ def common_dataset(
         raise UserError(
             f"{store.path} is not what {members[0].ref} was trained on (fingerprint "
             f"{store.fingerprint[:16]}, not {tags.get(FINGERPRINT_TAG, '')[:16]}); give its own "
-            "--data"
+            "--data",
+            code="other-data",
         )
     own = store.split()
     wanted = tags.get(SPLIT_TAG) or own.name
@@ -127,7 +142,10 @@ def common_dataset(
 def _load_member(ref: str, tracking: TrackingServer) -> Member:
     found = MEMBER_PATTERN.fullmatch(ref)
     if found is None:
-        raise UserError(f"{ref!r} is no registered version; write NAME@3, or NAME@champion")
+        raise UserError(
+            f"{ref!r} is not a registered version; write NAME@3 or NAME@champion",
+            code="invalid-version-reference",
+        )
     name, number, label = found.groups()
     client = tracking.client()
     number = number or (label if label.isdigit() else None)
@@ -139,37 +157,39 @@ def _load_member(ref: str, tracking: TrackingServer) -> Member:
             version = client.get_model_version_by_alias(name, label)
         spec, pipeline = read_spec(folder), load_pipeline(folder)
     if not (isinstance(spec, PipelineSpec) and isinstance(pipeline, Pipeline)):
-        raise UserError(f"{ref} is an ensemble itself; name its members instead")
+        raise UserError(
+            f"{ref} is an ensemble; name its members instead", code="member-is-ensemble"
+        )
     return Member(name, int(version.version), dict(version.tags), spec, pipeline)
 
 
 MAX_PCA_PATCHES = 20_000
-"""Training patches that a projection is learnt from."""
+"""Training patches that a PCA projection is fitted to."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CombinedModel:
-    """Members as one network."""
+    """Members of an ensemble combined into one network."""
 
     members: Sequence[Member]
     network: Ensemble
     combine: Combine
     explained_variance: float | None
-    """Share of the variance on training patches that a projection keeps."""
+    """Share of the variance on training patches that the projection keeps; None without one."""
 
     @property
     def names(self) -> str:
-        """Of all members."""
+        """References of all members, as text."""
         return ", ".join(member.ref for member in self.members)
 
     @property
     def provenance(self) -> str:
-        """How, and of which."""
+        """Combination method and members, as text."""
         return f"{self.combine} of {self.names}"
 
     @property
     def spec(self) -> EnsembleSpec:
-        """What is written beside its weights."""
+        """Specification of the ensemble that is stored with its weights."""
         return EnsembleSpec(
             members=tuple(member.spec for member in self.members),
             combine=self.combine,
@@ -179,7 +199,7 @@ class CombinedModel:
 
 @dataclass(frozen=True)
 class RegistrationResult:
-    """What became of an ensemble."""
+    """Result of the registration of an ensemble: version, alias, decision."""
 
     version: int
     alias: Alias
@@ -190,11 +210,13 @@ class RegistrationResult:
 def combine_models(
     members: Sequence[Member], method: Combine, train: Patches, *, descriptor_dim: int | None
 ) -> CombinedModel:
-    """The members as one network.
+    """Combine the members into one network.
 
     Args:
-        train: patches that a projection may be learnt from.
-        descriptor_dim: of a projection; the first member's if None.
+        members: members of the ensemble.
+        method: ``concatenate`` (with a projection) or ``mean``.
+        train: patches that a projection may be fitted to.
+        descriptor_dim: output dimension of a projection; the first member's if None.
     """
     pipelines = [member.pipeline for member in members]
     if method == "mean":
@@ -211,7 +233,7 @@ def combine_models(
 def concat_training_descriptors(
     pipelines: Sequence[Pipeline], train: Patches, *, noisy: bool
 ) -> Float[np.ndarray, "n w"]:
-    """The members' descriptors of training patches drawn at random."""
+    """Compute the members' descriptors of randomly sampled training patches."""
     device = choose_device("auto")
     joined = Ensemble(pipelines, descriptor_dim=1, unit_norm=False).to(device)
     total = 16 * len(train)
@@ -229,10 +251,10 @@ def concat_training_descriptors(
 def register_ensemble(
     combined: CombinedModel, registry: Registry, score_cache: ScoreCache
 ) -> RegistrationResult:
-    """Score an ensemble on test, add it as a version, and move the alias that it deserves.
+    """Evaluate an ensemble on test, register it as a version, and move the alias if it is better.
 
     Raises:
-        UserError: if the registry refuses or does not answer.
+        UserError: if the registry refuses the request or does not answer.
     """
     given = combined.members[0].input_kind
     scores = score_cache.scores(combined.network, noisy=given == "noisy", name=combined.provenance)
@@ -266,7 +288,7 @@ def register_ensemble(
 
 
 def _decide(registry: Registry, scores: Scores, terms: dict[str, str]) -> Decision:
-    """Against the present champion of that name, if there is one."""
+    """Decide against the present champion of that name, if there is one."""
     champion = registry.champion()
     champion_scores = (
         None if champion is None else registry.scores_if_comparable(champion, terms, scores.names)
@@ -279,7 +301,7 @@ def _decide(registry: Registry, scores: Scores, terms: dict[str, str]) -> Decisi
 def _ensemble_card(
     combined: CombinedModel, model: str, scores: Scores, score_cache: ScoreCache
 ) -> str:
-    """What goes with the model; how its members were trained stands in their own cards."""
+    """Model card of an ensemble; the training of its members is in their own cards."""
     split = score_cache.split
     parts = {"train": split.train, "validation": split.validation, "test": split.test}
     kept = (
@@ -298,7 +320,7 @@ def _ensemble_card(
 
 
 def _create_run(combined: CombinedModel, registry: Registry, scores: Scores) -> str:
-    """A run for what belongs to no search."""
+    """Create an MLflow run for an ensemble, which belongs to no search."""
     client = registry.tracking.client()
     tags = {RUN_KIND: "ensemble", "members": combined.names, "combine": combined.combine}
     name = f"{registry.model}: {combined.combine}"

@@ -1,4 +1,4 @@
-"""The end of a search: the winner meets the yardsticks on test."""
+"""Final evaluation of a search: test scores of the winner and the baselines."""
 
 from collections.abc import Mapping
 
@@ -27,12 +27,12 @@ SCORES_FILE = "test_scores.json"
 
 
 def pixel_baseline(patches: np.ndarray) -> np.ndarray:
-    """The classical yardstick: normalised 16×16 pixels of patches (uint8, n×32×32)."""
+    """Compute the classical baseline: normalized 16×16 pixels of patches (uint8, n×32×32)."""
     return pixel_descriptor(torch.from_numpy(patches)).numpy()
 
 
 def best_run(runs: list[Run], objective: Objective) -> Run:
-    """The completed trial with the best objective.
+    """Completed trial with the best objective.
 
     Raises:
         UserError: if no trial completed.
@@ -40,17 +40,18 @@ def best_run(runs: list[Run], objective: Objective) -> Run:
     completed = [run for run in runs if run.kind == "trial" and run.status == "completed"]
     if not completed:
         raise UserError(
-            "no trial completed, so there is no winner; try more trials, or a wider search space"
+            "no trial completed, so there is no winner; run more trials, or widen the search space",
+            code="no-completed-trial",
         )
     pick = max if objective.direction == "maximize" else min
     return pick(completed, key=lambda run: run.reports[-1]["objective"])
 
 
 def load_trained(run: Run, folder: SearchFolder) -> TrainingRun:
-    """A run's networks as they were at its last checkpoint.
+    """Load a run's networks from its last checkpoint.
 
     Raises:
-        UserError: if the checkpoint is gone.
+        UserError: if the checkpoint does not exist.
     """
     trial = build_trial(run.config, folder.environment())
     trial.load(folder.trials / run.id)
@@ -58,9 +59,9 @@ def load_trained(run: Run, folder: SearchFolder) -> TrainingRun:
 
 
 def train_baseline(folder: SearchFolder) -> Run:
-    """Train the baseline for the same budget, and write it down.
+    """Train the baseline for the budget of a trial, and log it to the event log.
 
-    One that was killed goes on from its checkpoint; one that is done is not trained again.
+    An interrupted baseline resumes from its checkpoint; a completed one is not retrained.
     """
     done = [run for run in folder.runs() if run.id == BASELINE_NAME and run.status == "completed"]
     if done:
@@ -88,7 +89,7 @@ def train_baseline(folder: SearchFolder) -> Run:
 
 
 def evaluate_on_test(folder: SearchFolder, winner: Run, baseline: Run) -> dict[str, Scores]:
-    """Test scores of the winner, the baseline and normalised pixels, on the same patches."""
+    """Evaluate winner, baseline and normalized pixels on the same test patches."""
     score_cache, noisy = ScoreCache.for_search(folder), winner.config.evaluate_on == "noisy"
     scores = {
         run.label: score_cache.scores(
@@ -102,13 +103,13 @@ def evaluate_on_test(folder: SearchFolder, winner: Run, baseline: Run) -> dict[s
 
 
 def save_scores(folder: SearchFolder, scores: Mapping[str, Scores]) -> None:
-    """Write down what was scored on test, by name."""
+    """Write the test scores of a search, by name."""
     text = to_json({name: found.to_dict() for name, found in scores.items()})
     write_atomic(folder.path / SCORES_FILE, text)
 
 
 def load_scores(folder: SearchFolder) -> dict[str, Scores]:
-    """Test scores that a finished search wrote down; empty if it has not finished."""
+    """Read the test scores of a finished search; empty if it has not finished."""
     path = folder.path / SCORES_FILE
     if not path.exists():
         return {}
@@ -118,6 +119,6 @@ def load_scores(folder: SearchFolder) -> dict[str, Scores]:
 
 
 def pipeline_spec(config: TrialConfig) -> PipelineSpec:
-    """Which networks a trial's pipeline consists of."""
+    """Specification of the networks in a trial's pipeline."""
     denoiser = config.input.denoiser.network if isinstance(config.input, Denoised) else None
     return PipelineSpec(denoiser=denoiser, descriptor=config.descriptor)

@@ -1,4 +1,4 @@
-"""Who is examined and on what: anything that turns patches into descriptors, on test sequences."""
+"""Loading of models and baselines, and their evaluation on test sequences."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -33,18 +33,18 @@ Describe = Callable[[UInt8[np.ndarray, "n 32 32"]], Float[np.ndarray, "n d"]]
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedModel:
-    """A model, as functions of patches."""
+    """Model to evaluate, as functions of patches."""
 
     name: str
     pipeline: Describe
     without_denoiser: Describe | None = None
-    """The descriptor without the denoiser in front of it, if there is one."""
+    """Descriptor without the denoiser; None if the model has no denoiser."""
 
     def variants(self, input_kind: InputKind) -> Iterator[tuple[str, Describe]]:
-        """What the descriptor sees when patches are given, and the function that goes with it.
+        """Descriptor functions for patches of a kind, by the input of the descriptor.
 
-        The descriptor sees ``denoised`` for noisy patches, ``clean, denoised`` for clean ones (what
-        the denoiser costs where there is no noise), and without a denoiser the patches as given.
+        The input is ``denoised`` for noisy patches, ``clean, denoised`` for clean ones (which shows
+        the loss by the denoiser without noise), and the patches themselves without a denoiser.
         """
         if self.without_denoiser is None:
             yield input_kind, self.pipeline
@@ -56,10 +56,10 @@ class EvaluatedModel:
 def load_model_functions(
     ref: str, workspace: Workspace, *, uri: str | None = None
 ) -> EvaluatedModel:
-    """What ``load_pipeline_by_ref`` finds, as functions of patches.
+    """Load a model as functions of patches; see ``load_pipeline_by_ref``.
 
     Raises:
-        UserError: if it finds nothing, or it cannot be loaded.
+        UserError: if there is no such model, or it is not loadable.
     """
     return from_pipeline(ref, load_pipeline_by_ref(ref, workspace, uri=uri))
 
@@ -67,10 +67,15 @@ def load_model_functions(
 def load_pipeline_by_ref(
     ref: str, workspace: Workspace, *, uri: str | None = None
 ) -> Pipeline | Ensemble:
-    """``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, a folder, or ``SEARCH/TRIAL``.
+    """Load a pipeline by its reference.
+
+    Args:
+        ref: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, a folder, or ``SEARCH/TRIAL``.
+        workspace: home with the searches.
+        uri: address of MLflow.
 
     Raises:
-        UserError: if it is none of these, or cannot be loaded.
+        UserError: if the reference is none of these, or the model is not loadable.
     """
     if ref.startswith("models:/"):
         configure_mlflow_logging()
@@ -84,19 +89,21 @@ def load_pipeline_by_ref(
         if not (folder.trials / run.id / CHECKPOINT_FILE).exists():
             raise UserError(
                 f"trial {trial} of search {name!r} has no checkpoint in {folder.trials}; train it "
-                "again with `hpsearch train`, whose JSON stands in its MLflow run"
+                "again with `hpsearch train` and the JSON in its MLflow run",
+                code="no-checkpoint",
             )
         return load_trained(run, folder).pipeline()
     known = ", ".join(workspace.searches()[-3:]) or "none yet"
     raise UserError(
-        f"{ref!r} is no model: give models:/NAME@ALIAS, a folder that `hpsearch train` made, "
+        f"{ref!r} is not a model; give models:/NAME@ALIAS, a folder of `hpsearch train`, "
         f"SEARCH/TRIAL of a search in {workspace.home} (there are: {known}), or a folder of "
-        "descriptors DESC/SEQUENCE/VIEW.csv"
+        "descriptors DESC/SEQUENCE/VIEW.csv",
+        code="no-such-model",
     )
 
 
 def from_pipeline(name: str, pipeline: Pipeline | Ensemble) -> EvaluatedModel:
-    """A pipeline, with its descriptor alone if it has a denoiser."""
+    """Convert a pipeline, with its descriptor alone if it has a denoiser."""
     bare = None
     if isinstance(pipeline, Pipeline) and pipeline.denoiser is not None:
         bare = Pipeline(denoiser=None, descriptor=pipeline.descriptor)
@@ -106,8 +113,8 @@ def from_pipeline(name: str, pipeline: Pipeline | Ensemble) -> EvaluatedModel:
 
 
 def classical_baselines() -> Iterator[EvaluatedModel]:
-    """Normalised pixels, SIFT and RootSIFT."""
-    from hpsearch.evaluation.baselines import root_sift, sift  # not on a bare worker
+    """Classical baselines: normalized pixels, SIFT and RootSIFT."""
+    from hpsearch.evaluation.baselines import root_sift, sift  # not installed on a bare worker
 
     yield EvaluatedModel("pixels 16×16", pixel_baseline)
     yield EvaluatedModel("SIFT", sift)
@@ -115,10 +122,10 @@ def classical_baselines() -> Iterator[EvaluatedModel]:
 
 
 def load_test_set(store: PatchStore, split: TrialSplit, tasks: Path | None) -> EvaluationSet:
-    """The test sequences, with the official task lists or with lists drawn from the store.
+    """Load the test sequences, with official task lists or lists sampled from the store.
 
     Raises:
-        UserError: naming file and line, if a list points outside these sequences.
+        UserError: with file and line, if a list points outside these sequences.
     """
     if tasks is None:
         return build_test_set(store, split)
@@ -130,7 +137,7 @@ def load_test_set(store: PatchStore, split: TrialSplit, tasks: Path | None) -> E
 def evaluate_model(
     model: EvaluatedModel, test: EvaluationSet, input_kind: Iterable[InputKind]
 ) -> dict[str, Scores]:
-    """Scores by what the descriptor sees."""
+    """Evaluate a model; scores by the input of the descriptor."""
     return {
         seen: test.score(function(test.pixels(noisy=patches == "noisy")))
         for patches in input_kind
@@ -141,10 +148,10 @@ def evaluate_model(
 def load_descriptors(
     folder: Path, *, tasks: Path, split: str
 ) -> tuple[dict[str, np.ndarray], Tasks]:
-    """Descriptors in the official layout, with the benchmark's own lists of a split.
+    """Load descriptors in the official layout, with the benchmark's task lists of a split.
 
     Raises:
-        UserError: naming file and row.
+        UserError: with file and row, if they are malformed.
     """
     found = _read_descriptors(folder, TEST_SEQUENCES.get(split))
     counts = [len(views) for views in found.values()]
@@ -152,30 +159,30 @@ def load_descriptors(
 
 
 def evaluate_descriptors(folder: Path, test: EvaluationSet) -> Scores:
-    """Scores of descriptors in the official layout, on the test sequences of a store.
+    """Evaluate descriptors in the official layout on the test sequences of a store.
 
     Raises:
-        UserError: naming file and row; or if they are not of these patches.
+        UserError: with file and row, if they are malformed or not of these patches.
     """
     names = test.patches.names
     found = read_descriptors(folder, names)
     for name, count in zip(names, test.patches.counts, strict=True):
         if len(found[name]) != count:
             raise UserError(
-                f"{folder / name}: {len(found[name])} rows a view, but the sequence has {count} "
-                "points in this store; describe the same patches"
+                f"{folder / name} has {len(found[name])} rows per view, but the sequence has "
+                f"{count} points in this store; describe the same patches"
             )
     return evaluate(found, test.tasks)
 
 
 def is_descriptor_folder(ref: str) -> bool:
-    """Whether a path is a folder in the official layout, or is meant to be one."""
+    """Return whether a path is, or is meant to be, a folder in the official layout."""
     path = Path(ref)
     return path.is_dir() and not (path / SPEC_FILE).is_file()
 
 
 def _read_descriptors(folder: Path, wanted: tuple[str, ...] | None) -> dict[str, np.ndarray]:
-    """All sequences of the folder, or those of the official split that it holds."""
+    """Read all sequences of a folder, or those of an official split that it contains."""
     there = sorted(path.name for path in folder.iterdir() if path.is_dir())
     chosen = [name for name in there if wanted is None or name in wanted]
     return read_descriptors(folder, chosen or None)
@@ -188,7 +195,10 @@ def _find_run(runs: list[Run], trial: str, *, search: str) -> Run:
     ]
     if not found:
         labels = ", ".join(run.label for run in runs[:8]) + (", …" if len(runs) > 8 else "")
-        raise UserError(f"search {search!r} has no trial {trial!r}; it has {labels or 'none yet'}")
+        raise UserError(
+            f"search {search!r} has no trial {trial!r}; it has {labels or 'none yet'}",
+            code="no-such-trial",
+        )
     return found[0]
 
 

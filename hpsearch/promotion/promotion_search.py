@@ -1,4 +1,4 @@
-"""Where a promotion lives: a search of its own beside the one it promotes."""
+"""Search that retrains the best configurations of another search."""
 
 import os
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from hpsearch.search.workspace import SearchFolder, SearchRecord
 
 DEFAULT_TOP, DEFAULT_SEEDS = 3, 3
 SPACE_TEMPLATE = '''\
-"""Configurations of the search named below, trained again with other seeds."""
+"""Configurations of the search named below, retrained with other seeds."""
 
 from pathlib import Path
 
@@ -27,16 +27,16 @@ SEARCH = chosen_search(HERE.with_name({parent!r}) / "space.py", HERE / {plan!r})
 
 @dataclass(frozen=True)
 class Promotion:
-    """What is trained again, and where."""
+    """Promotion of a search: retraining plan and folder."""
 
     parent: SearchFolder
     plan: RetrainingPlan
     child: SearchFolder | None
-    """None if it has not begun."""
+    """Search of the retrainings; None before the promotion starts."""
 
     @property
     def seconds_per_training(self) -> float | None:
-        """What one training took in the search, as the median of those chosen; None if unknown."""
+        """Median seconds of the selected trials in the search; None if unknown."""
         labels = {one.trial for one in self.plan.selected}
         runs = [run for run in self.parent.runs() if run.label in labels and run.reports]
         known = [run.reports[-1]["seconds"] for run in runs if "seconds" in run.reports[-1]]
@@ -44,16 +44,16 @@ class Promotion:
 
     @property
     def concurrency(self) -> int:
-        """Trainings at once on this machine, as in the search."""
+        """Number of concurrent trainings on this machine, as in the search."""
         record = self.parent.record
         return record.max_concurrent_trials or record.cpus or os.cpu_count() or 1
 
 
 def prepare(folder: SearchFolder, *, top: int | None, seeds: int | None) -> Promotion:
-    """The promotion of a search: as it was begun, or as it would begin now.
+    """Open the promotion of a search, or plan it if it has not started.
 
     Raises:
-        UserError: if it was begun with other numbers, or its name is taken, or no trial completed.
+        UserError: if it started with other numbers, its name is taken, or no trial completed.
     """
     name = f"{folder.name}-promotion"
     if not folder.workspace.folder(name).exists():
@@ -61,8 +61,9 @@ def prepare(folder: SearchFolder, *, top: int | None, seeds: int | None) -> Prom
     child = folder.workspace.open(name)
     if child.record.space != _space_path(folder):
         raise UserError(
-            f"search {name!r} is in the way of the promotion of {folder.name!r}; rename the folder "
-            f"{child.path}"
+            f"a search {name!r} exists, which is the name of the promotion of {folder.name!r}; "
+            f"rename the folder {child.path}",
+            code="name-in-use",
         )
     child = SearchFolder(
         child.workspace, child.path, _promotion_record(folder, child.record.trials)
@@ -75,7 +76,7 @@ def prepare(folder: SearchFolder, *, top: int | None, seeds: int | None) -> Prom
 
 
 def begin(promotion: Promotion) -> SearchFolder:
-    """Make the folder of a promotion, unless it is there."""
+    """Create the folder of a promotion, unless it exists."""
     parent, child = promotion.parent, promotion.child
     if child is None:
         record = _promotion_record(parent, len(promotion.plan.configs))
@@ -96,7 +97,7 @@ def _plan(folder: SearchFolder, top: int | None, seeds: int | None) -> Retrainin
 
 
 def _promotion_record(folder: SearchFolder, trials: int) -> SearchRecord:
-    """As the search, without what decides which points it tries."""
+    """Record of the promotion: as the search's, without the settings that select points."""
     new = {"space": _space_path(folder), "trials": trials, "limits": Limits()}
     return folder.record.model_copy(
         update={**new, "space_path": None, "study": None, "warm_start_from": None}
@@ -113,6 +114,7 @@ def _check_same_plan(
     if top not in (None, plan.top) or seeds not in (None, plan.seeds):
         raise UserError(
             f"search {plan.parent!r} is being promoted with --top {plan.top} "
-            f"--seeds {plan.seeds}; leave the numbers out to go on, or remove {child.path} to "
-            "choose again"
+            f"--seeds {plan.seeds}; omit the numbers to resume, or remove {child.path} to "
+            "select again",
+            code="promotion-in-progress",
         )

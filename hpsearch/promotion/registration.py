@@ -36,30 +36,30 @@ from hpsearch.tracking.model_registry import Decision, Registry, decide
 from hpsearch.tracking.run_state import Run
 
 MAX_LINKED_RUNS = 24
-"""Trainings that a version links to, all or only its own."""
+"""Maximum number of runs that a version links to; with more, only its own is linked."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegistrationRequest:
-    """A trained network that is put up for the registry."""
+    """Request to register a trained network."""
 
     folder: SearchFolder
-    """The search whose run it is."""
+    """Search of the network's run."""
     run: Run
     scores: Scores
-    """On test."""
+    """Test scores of the network."""
     baselines: Mapping[str, Scores] = field(default_factory=dict)
-    """Yardsticks on the same patches, by name."""
+    """Test scores of the baselines on the same patches, by name."""
     chosen_by: str
-    """How it was chosen, in a sentence."""
+    """Sentence about how the network was selected."""
     trainings_table: CardTable | None = None
-    """Configurations that were trained again; None if it was trained once, as a trial."""
+    """Table of retrained configurations; None for a trial that was trained once."""
     promoted_from: SearchFolder | None = None
-    """The search that its configuration comes from, if that is another."""
+    """Search that the configuration comes from, if it differs from ``folder``."""
 
     @property
     def terms(self) -> dict[str, str]:
-        """What it was scored on."""
+        """Tags that identify the test patches."""
         return {
             FINGERPRINT_TAG: self.folder.record.fingerprint,
             SPLIT_TAG: self.folder.split().name,
@@ -69,21 +69,23 @@ class RegistrationRequest:
 
 @dataclass(frozen=True)
 class ChampionInfo:
-    """The present champion."""
+    """Present champion and its scores."""
 
     version: int
     search: str
     scores: Scores | None
-    """None if it was scored on other patches."""
+    """Test scores; None if it was evaluated on other patches."""
 
 
 def build_card_data(
     request: RegistrationRequest, champion: ChampionInfo | None, mlflow_sync: MlflowSync
 ) -> ModelCardData:
-    """Everything that a version's card and description say.
+    """Collect the data of a version's card and description.
 
     Args:
-        mlflow_sync: of the entry's search, with everything sent.
+        request: the network.
+        champion: present champion, if any.
+        mlflow_sync: synchronization of the request's search, with everything sent.
     """
     folder, store = request.folder, request.folder.store()
     scores = {f"{folder.name}/{request.run.label}": request.scores}
@@ -108,7 +110,7 @@ def _split_parts(split: TrialSplit) -> dict[str, tuple[str, ...]]:
 
 
 def _run_links(request: RegistrationRequest, mlflow_sync: MlflowSync) -> dict[str, str]:
-    """Addresses of the runs behind a version."""
+    """Links to the runs of a version."""
     if request.promoted_from is None:
         runs = {"search": mlflow_sync.search_run_id}
         runs[f"trial {request.run.label}"] = mlflow_sync.run_id(request.run.id)
@@ -125,7 +127,7 @@ def _run_links(request: RegistrationRequest, mlflow_sync: MlflowSync) -> dict[st
 
 
 def sync_runs(folder: SearchFolder, run: Run | None = None) -> MlflowSync:
-    """A publisher that has sent everything; runs that somebody deleted are made again."""
+    """Send everything to MLflow; runs that a user deleted are created again."""
     mlflow_sync = folder.mlflow_sync()
     mlflow_sync.sync()
     if _was_deleted(
@@ -145,7 +147,7 @@ def _was_deleted(folder: SearchFolder, run_id: str) -> bool:
 
 
 def version_tags(request: RegistrationRequest) -> dict[str, str]:
-    """Tags of its version."""
+    """Tags of the model version."""
     tags = {"trial": request.run.label, "seed": str(request.run.config.seed)}
     return (
         tags
@@ -154,12 +156,12 @@ def version_tags(request: RegistrationRequest) -> dict[str, str]:
     )
 
 
-ALREADY_REGISTERED = "it is the champion already"
+ALREADY_REGISTERED = "it is already the champion"
 
 
 @dataclass(frozen=True)
 class RegistrationOutcome:
-    """What became of a network in the registry."""
+    """Outcome of a registration: version, alias, decision, comparisons."""
 
     model: str
     version: int
@@ -167,21 +169,22 @@ class RegistrationOutcome:
     decision: Decision
     champion: ChampionInfo | None = None
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
-    """With the champion, by headline; empty if there was nothing to compare with."""
+    """Comparisons with the champion by headline score; empty without comparable scores."""
 
 
 def register_winner(folder: SearchFolder, winner: Run) -> RegistrationOutcome:
-    """Put the best trial of a search up, unless that has been done.
+    """Register the best trial of a search, unless it is registered.
 
-    It was picked for its luck, so it becomes champion only where there is none.
+    As a maximum over noisy scores it is biased, so it becomes champion only if there is none.
 
     Raises:
-        UserError: if it has not been judged on test.
+        UserError: if it has not been evaluated on test.
     """
     scores = load_scores(folder)
     if winner.label not in scores:
         raise UserError(
-            f"{folder.name!r} has not ended; go on with `hpsearch resume {folder.name}`"
+            f"{folder.name!r} has not finished; resume it with `hpsearch resume {folder.name}`",
+            code="search-not-finished",
         )
     registry = registry_of(folder)
     known = registry.decision_on(folder.name, winner.label)
@@ -189,7 +192,7 @@ def register_winner(folder: SearchFolder, winner: Run) -> RegistrationOutcome:
         return RegistrationOutcome(registry.model, *known)
     sentence = (
         f"The best of {folder.record.trials} trials by {folder.search().objective.metric} on "
-        "validation, trained once: the luckiest of them, perhaps."
+        "validation, trained with one seed, so its score is biased upwards."
     )
     request = RegistrationRequest(
         folder=folder,
@@ -204,15 +207,16 @@ def register_winner(folder: SearchFolder, winner: Run) -> RegistrationOutcome:
 def register_model(
     request: RegistrationRequest, *, force: bool = False, reevaluate: bool = False
 ) -> RegistrationOutcome:
-    """Compare with the champion, add a version unless there is one, move the alias.
+    """Compare a network with the champion, register it as a version, and move the alias.
 
     Args:
-        force: make it champion whatever the comparison says.
-        reevaluate: score the champion on this search's test patches instead of trusting what it
-            scored when it was registered, on whatever patches.
+        request: the network with its scores.
+        force: make it champion whatever the comparison shows.
+        reevaluate: evaluate the champion on this search's test patches instead of using its
+            scores from its registration.
 
     Raises:
-        UserError: if the registry refuses or does not answer; the same call then goes on.
+        UserError: if the registry refuses or does not answer; the same call then resumes.
     """
     registry = registry_of(request.folder)
     own = registry.version_of(request.folder.name, request.run.label)
@@ -251,20 +255,20 @@ def register_model(
 
 
 def baseline_scores(folder: SearchFolder) -> dict[str, Scores]:
-    """Test scores of what a finished search compares its winner with, by what people call it."""
+    """Test scores of a finished search's baselines, by display name."""
     names = {BASELINE_NAME: "baseline triplet", PIXELS_NAME: PIXELS_NAME}
     return {names[name]: found for name, found in load_scores(folder).items() if name in names}
 
 
 def registry_of(folder: SearchFolder) -> Registry:
-    """Where a search registers its models."""
+    """Registry of a search's models."""
     return Registry(tracking=folder.tracking(), model=folder.record.model)
 
 
 def champion_of(
     registry: Registry, request: RegistrationRequest, *, reevaluate: bool
 ) -> ChampionInfo | None:
-    """The present champion, with scores if they are of the patches that the entry was scored on."""
+    """Present champion, with scores if they are of the same test patches as the request's."""
     version = registry.champion()
     if version is None:
         return None
@@ -289,10 +293,10 @@ def _add_version(
     registry: Registry,
     run_id: str,
 ) -> int:
-    """A new version, with all that is said of it."""
+    """Register a new version with card, description and tags."""
     folder, run = request.folder, request.run
     with tempfile.TemporaryDirectory() as temporary:
-        to = Path(temporary) / "pipeline"  # what it is called among the model's files
+        to = Path(temporary) / "pipeline"  # file name of the card in the model
         save_pipeline(load_trained(run, folder).pipeline(), pipeline_spec(run.config), to)
         candidate = ModelArtifact(
             folder=to,
@@ -311,6 +315,6 @@ def _add_version(
 
 
 def _input_example(folder: SearchFolder) -> np.ndarray:
-    """Four noisy reference patches of the test part, as an input example."""
+    """Input example: four noisy reference patches of the test part."""
     test = folder.store().part(folder.split(), "test")
     return test.gather(np.arange(0, 64, 16), noisy=True)

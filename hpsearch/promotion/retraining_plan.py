@@ -1,9 +1,10 @@
-"""Which configurations a promotion trains again, and what comes of that.
+"""Retraining plan of a promotion, and the ranking of its results.
 
-A search's best trial is the luckiest of many. So the best configurations are trained again, each
-with several new seeds, and what counts is the mean over seeds of the objective on validation. Of
-the best configuration the network with the median objective is taken: what one gets on an ordinary
-day. A training that collapses, diverges or fails counts with the worst value.
+The best trial of a search is a maximum over noisy scores and therefore biased upwards. So the best
+configurations are retrained, each with several new seeds, and ranked by the mean over seeds of the
+objective on validation. Of the best configuration the network with the median objective is
+selected, as a typical result. A training that collapses, diverges or fails counts
+with the worst value.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,32 +34,32 @@ PLAN_FILE = "plan.json"
 
 
 class SelectedConfig(FrozenConfig):
-    """A configuration that did well in a search."""
+    """Configuration that is selected for retraining."""
 
     trial: str
-    """Label of its best trial."""
+    """Label of the configuration's best trial."""
     objective: float
-    """Mean over its trials in the search; it stood there before it was trained again."""
+    """Mean objective over its trials in the search, before retraining."""
     config: TrialConfig
-    """With the highest seed that it was trained with."""
+    """Configuration with the highest seed that it was trained with."""
 
 
 class RetrainingPlan(FrozenConfig):
-    """What a promotion trains."""
+    """Configurations and seeds that a promotion trains."""
 
     former_names: ClassVar[Mapping[str, str]] = {"selected": "chosen"}
 
     parent: str
     """Name of the search."""
     top: int
-    """How many configurations were asked for; there may be fewer."""
+    """Number of configurations requested; ``selected`` may be shorter."""
     seeds: int
     selected: tuple[SelectedConfig, ...]
-    """Best first."""
+    """Selected configurations, best first."""
 
     @property
     def configs(self) -> list[TrialConfig]:
-        """All trainings: every configuration with the first new seed, then with the next."""
+        """Configurations of all trainings: each with its first new seed, then with the next."""
         return [
             one.config.model_copy(update={"seed": one.config.seed + repeat})
             for repeat in range(1, self.seeds + 1)
@@ -67,49 +68,52 @@ class RetrainingPlan(FrozenConfig):
 
     @classmethod
     def read(cls, path: Path) -> "RetrainingPlan":
-        """As it was written.
+        """Read a plan from its file.
 
         Raises:
-            UserError: if it is damaged, or a newer hpsearch wrote it.
+            UserError: if the file is damaged, or a newer hpsearch wrote it.
         """
         remedy = "restore it, or remove its folder and promote again"
         with reading(path, "plan of a promotion", remedy):
             return cls.model_validate(from_json(path.read_text(), path))
 
     def write(self, path: Path) -> None:
-        """Whole or not at all."""
+        """Write the plan to a file atomically."""
         write_atomic(path, to_json(self.model_dump(mode="json"), indent=1))
 
 
 @dataclass(frozen=True)
 class RetrainingResult:
-    """How a configuration did, trained again."""
+    """Result of a retrained configuration."""
 
     selected: SelectedConfig
     runs: tuple[Run, ...]
-    """By seed."""
+    """Runs in order of the seed."""
     values: tuple[float, ...]
-    """The guarded objective of each; the worst for a training that did not complete."""
+    """Guarded objective of each run; the worst value if it did not complete."""
 
     @property
     def mean(self) -> float:
-        """Over seeds."""
+        """Mean objective over seeds."""
         return fmean(self.values)
 
     @property
     def standard_deviation(self) -> float:
-        """Standard deviation over seeds; 0 for a single one."""
+        """Standard deviation over seeds; 0 for a single seed."""
         return stdev(self.values) if len(self.values) > 1 else 0.0
 
 
 def make_plan(
     search: str, runs: Sequence[Run], objective: Objective, *, top: int, seeds: int
 ) -> RetrainingPlan:
-    """The best configurations of a search that completed a trial.
+    """Select the best configurations of a search that completed a trial.
 
     Args:
-        top: how many at most.
-        seeds: trainings of each, at least 1, with seeds that the search has not used for it.
+        search: name of the search.
+        runs: runs of the search.
+        objective: objective of the search.
+        top: maximum number of configurations.
+        seeds: trainings per configuration, at least 1, with seeds that the search has not used.
 
     Raises:
         UserError: if no trial completed.
@@ -120,8 +124,9 @@ def make_plan(
             groups.setdefault(run.config.model_copy(update={"seed": 0}), []).append(run)
     if not groups:
         raise UserError(
-            f"no trial of search {search!r} completed, so there is nothing to promote; go on with "
-            f"`hpsearch resume {search}`, or try a wider search space"
+            f"no trial of search {search!r} completed, so there is nothing to promote; resume it "
+            f"with `hpsearch resume {search}`, or widen the search space",
+            code="no-completed-trial",
         )
     chosen = [_select(trials, objective) for trials in groups.values()]
     chosen.sort(key=lambda one: one.objective, reverse=objective.direction == "maximize")
@@ -129,10 +134,12 @@ def make_plan(
 
 
 def rank(plan: RetrainingPlan, runs: Sequence[Run], objective: Objective) -> list[RetrainingResult]:
-    """The chosen configurations by mean objective, best first; of equals the better in the search.
+    """Rank the configurations by mean objective, best first; ties by the objective in the search.
 
     Args:
-        runs: of the promotion, all ended.
+        plan: plan of the promotion.
+        runs: runs of the promotion, all ended.
+        objective: objective of the search.
     """
     by_config = {
         run.config: run for run in runs if run.kind == "trial" and run.status != "interrupted"
@@ -147,10 +154,10 @@ def rank(plan: RetrainingPlan, runs: Sequence[Run], objective: Objective) -> lis
 
 
 def median_run(result: RetrainingResult, objective: Objective) -> Run:
-    """The training with the median objective; of an even number, the worse of the middle two.
+    """Select the run with the median objective; of an even number, the worse of the middle two.
 
     Raises:
-        UserError: if that one did not complete: the configuration is not to be relied on.
+        UserError: if that run did not complete, so that the configuration is unreliable.
     """
     order = sorted(
         zip(result.values, range(len(result.runs)), strict=True),
@@ -160,14 +167,15 @@ def median_run(result: RetrainingResult, objective: Objective) -> Run:
     if run.status != "completed":
         raise UserError(
             f"most trainings of the best configuration did not complete (seed {run.config.seed} "
-            f"{run.status}: {run.reason}), so nothing is registered; search for one that trains "
-            "reliably"
+            f"{run.status}: {run.reason}), so nothing is registered; promote a search with a "
+            "configuration that trains reliably",
+            code="unreliable-configuration",
         )
     return run
 
 
 def retraining_table(results: Sequence[RetrainingResult]) -> CardTable:
-    """The configurations with each seed's objective, their mean and their standard deviation."""
+    """Table of the configurations with each seed's objective, mean and standard deviation."""
     seeds = [f"seed {number}" for number in range(1, len(results[0].values) + 1)]
     names = diff_summaries([result.selected.config for result in results])
     rows = [
@@ -187,7 +195,7 @@ def retraining_table(results: Sequence[RetrainingResult]) -> CardTable:
 def explain_selection(
     results: Sequence[RetrainingResult], selected_run: Run, objective: Objective
 ) -> str:
-    """How the network was chosen, in a sentence."""
+    """Explain in sentences how the network was selected."""
     best, count = results[0], len(results[0].values)
     among = f"the best of {len(results)} configurations" if len(results) > 1 else "one"
     return (
@@ -200,10 +208,11 @@ def explain_selection(
 
 
 def chosen_search(parent: Path, plan_file: Path) -> Search:
-    """A search of the points of a plan and no other, all trained to the end.
+    """Build the search of exactly the points of a plan, without pruning.
 
     Args:
-        parent: the space file of the search that the plan is of.
+        parent: space file of the search that the plan belongs to.
+        plan_file: file of the plan.
     """
     configs = RetrainingPlan.read(plan_file).configs
 
@@ -226,16 +235,17 @@ def chosen_search(parent: Path, plan_file: Path) -> Search:
 
 
 def check_not_promotion(folder: SearchFolder) -> None:
-    """Make sure that a search is none that a promotion made.
+    """Check that a search is not one of a promotion, which finishes differently.
 
     Raises:
-        UserError: if it is: it has another end.
+        UserError: if it is.
     """
     if (folder.path / PLAN_FILE).exists():
         name = RetrainingPlan.read(folder.path / PLAN_FILE).parent
         raise UserError(
-            f"{folder.name!r} is the promotion of search {name!r}; go on with "
-            f"`hpsearch promote {name}`"
+            f"{folder.name!r} is the promotion of search {name!r}; resume it with "
+            f"`hpsearch promote {name}`",
+            code="search-is-promotion",
         )
 
 

@@ -1,7 +1,7 @@
-"""Test scores, written down: the same network never sits the same examination twice.
+"""Cache of test scores, keyed by model weights and test set.
 
-Whoever looks at test often enough finds something that shines there by luck. So a network's scores
-are kept under a hash of its weights and of what it was given, and looked up from then on.
+Repeated evaluation on test invites selection on test. So a network's scores are stored under a hash
+of its weights and of its input, and looked up from then on.
 """
 
 import hashlib
@@ -30,33 +30,34 @@ EVALUATION_VERSION = "0.1.0"
 """Version of hpsearch whose evaluation gives the same scores to the last bit; part of every key, so
 raise it with the first change that alters a score."""
 SCORES_DIR = "judged"
-"""In the workspace: one file for each network and each set of test patches."""
+"""Folder in the home: one file per network and set of test patches."""
 
 
 @dataclass(frozen=True)
 class ScoreCache:
-    """What has been scored on the test patches of a split, in one workspace."""
+    """Cache of the test scores on one split in one home."""
 
     home: Path
-    """The workspace."""
+    """Path of the home folder."""
     store: PatchStore
     split: TrialSplit
 
     @classmethod
     def for_search(cls, folder: SearchFolder) -> "ScoreCache":
-        """The book of the patches that a search is judged on."""
+        """Cache for the test patches of a search."""
         return cls(folder.workspace.home, folder.store(), folder.split())
 
     def scores(self, pipeline: nn.Module, *, noisy: bool, name: str) -> Scores:
-        """Test scores of a network: looked up, or measured and written down.
+        """Test scores of a network, from the cache or by evaluation.
 
         Args:
-            noisy: which of the test patches it is given.
-            name: what to call it in the book.
+            pipeline: the network.
+            noisy: whether it is evaluated on noisy or clean test patches.
+            name: name of the network in the cache.
         """
         path = self._path(pipeline, noisy=noisy)
         if path.exists():
-            with reading(path, "record of test scores", "remove it to have them measured again"):
+            with reading(path, "record of test scores", "remove it to evaluate again"):
                 return Scores.from_dict(from_json(path.read_text(), path)["scores"])
         with single_threaded():
             found = evaluate_on_test_set(
@@ -67,12 +68,12 @@ class ScoreCache:
         return found
 
     def is_cached(self, pipeline: nn.Module, *, noisy: bool) -> bool:
-        """Whether a network has been scored."""
+        """Return whether the cache has scores of a network."""
         return self._path(pipeline, noisy=noisy).exists()
 
     @cached_property
     def test_set(self) -> EvaluationSet:
-        """The test sequences with their task lists."""
+        """Test sequences with their task lists."""
         return build_test_set(self.store, self.split)
 
     def _path(self, pipeline: nn.Module, *, noisy: bool) -> Path:
@@ -83,7 +84,7 @@ class ScoreCache:
 
 
 def model_fingerprint(pipeline: nn.Module) -> str:
-    """SHA-256 of the networks' layout and weights, in hex."""
+    """SHA-256 of the networks' architecture and weights, in hex."""
     digest = hashlib.sha256(str(pipeline).encode())
     for name, values in pipeline.state_dict().items():
         digest.update(name.encode())
@@ -93,7 +94,7 @@ def model_fingerprint(pipeline: nn.Module) -> str:
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """As trials train: threads that wait for each other cost small networks more than they gain."""
+    """Use one torch thread, as trials do: for small networks more threads are slower."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -15,7 +15,7 @@ from optuna.distributions import (
 from hpsearch.errors import UserError
 
 MAX_GRID_POINTS = 10_000
-"""A grid with more combinations than this is taken for a mistake."""
+"""Maximum number of combinations in a grid; more are taken for a mistake."""
 
 Suggest = Callable[[optuna.Trial], object]
 
@@ -23,8 +23,8 @@ Suggest = Callable[[optuna.Trial], object]
 def enumerate_grid(suggest: Suggest, *, limit: int = MAX_GRID_POINTS) -> list[dict[str, Any]]:
     """List the parameter values of every combination, by the names that ``suggest`` uses.
 
-    Conditions are followed: what is suggested in one branch only varies there only. The last name
-    that is suggested varies fastest.
+    Conditions are followed: a name that is suggested in one branch varies only there. The last
+    name that is suggested varies fastest.
 
     Raises:
         UserError: if a name is continuous, or there are more than ``limit`` combinations.
@@ -37,35 +37,37 @@ def enumerate_grid(suggest: Suggest, *, limit: int = MAX_GRID_POINTS) -> list[di
         if len(found) == limit:
             raise UserError(
                 f"the grid has more than {limit:,} combinations; let fewer settings vary, "
-                "or use a sampler"
+                "or use a sampler",
+                code="grid-too-large",
             )
 
 
 def validate_point(
     suggest: Suggest, point: Mapping[str, Any], *, complete: bool
 ) -> dict[str, BaseDistribution]:
-    """Check that ``suggest`` uses each value of a point; the distributions that they are of.
+    """Check that ``suggest`` uses each value of a point, and return their distributions.
 
     Args:
-        suggest: draws a configuration.
+        suggest: function that draws a configuration.
         point: parameter values by name.
         complete: whether the point must give every value that ``suggest`` asks for.
 
     Raises:
-        UserError: naming what is missing, unknown or out of range.
+        UserError: with the name that is missing, unknown or out of range.
     """
     trial = _run_suggest(suggest, _FixedPointSampler(point, complete))
     unknown = [name for name in point if name not in trial.params]
     if unknown:
         raise UserError(
-            f"{_format_point(point)}: suggest does not ask for {unknown[0]!r} there, "
-            f"only for {', '.join(trial.params)}; leave it out or correct the name"
+            f"{_format_point(point)}: suggest does not use {unknown[0]!r} there, "
+            f"only {', '.join(trial.params)}; leave it out or correct the name",
+            code="unknown-parameter",
         )
     return trial.distributions
 
 
 def _run_suggest(suggest: Suggest, sampler: optuna.samplers.BaseSampler) -> optuna.Trial:
-    # A study of its own each time: one that grows would be searched for waiting trials each time.
+    # A new study for each draw: in a growing one, Optuna searches for waiting trials at each draw.
     trial = optuna.create_study(sampler=sampler).ask()
     suggest(trial)
     return trial
@@ -89,7 +91,7 @@ class _IndependentSampler(optuna.samplers.BaseSampler):
 
 
 class _GridSampler(_IndependentSampler):
-    """Takes the choices in order, like the wheels of an odometer."""
+    """Sampler that enumerates all combinations, the last parameter fastest."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -121,9 +123,9 @@ class _GridSampler(_IndependentSampler):
 
 
 class _FixedPointSampler(_IndependentSampler):
-    """Takes a point's values, and the first that is allowed where the point has none.
+    """Sampler of a point's values, with the first allowed value where the point has none.
 
-    Optuna's ``FixedTrial`` cannot complete a point, and only warns of a value out of range.
+    Optuna's ``FixedTrial`` cannot complete a point, and only warns about values out of range.
     """
 
     def __init__(self, point: Mapping[str, Any], complete: bool) -> None:
@@ -141,20 +143,22 @@ class _FixedPointSampler(_IndependentSampler):
             if not _is_allowed(value, param_distribution):
                 raise UserError(
                     f"{_format_point(self._point)}: {param_name}={value!r} is not in the space, "
-                    f"which has {_format_range(param_distribution)}"
+                    f"which has {_format_range(param_distribution)}",
+                    code="value-not-in-space",
                 )
             return value
         if self._complete:
             raise UserError(
-                f"{_format_point(self._point)}: it gives no {param_name!r}; a point of Fixed "
-                "needs every value that suggest asks for"
+                f"{_format_point(self._point)}: {param_name!r} is missing; a point of Fixed "
+                "needs every value that suggest uses",
+                code="missing-parameter",
             )
         match param_distribution:
             case CategoricalDistribution(choices=choices):
                 return choices[0]
             case FloatDistribution() | IntDistribution():
                 return param_distribution.low
-        raise AssertionError(f"Optuna has no other distribution than {param_distribution}")
+        raise AssertionError(f"unknown Optuna distribution {param_distribution}")
 
 
 def _choices(name: str, distribution: BaseDistribution, limit: int) -> Sequence[Any]:
@@ -171,15 +175,19 @@ def _choices(name: str, distribution: BaseDistribution, limit: int) -> Sequence[
         case _:
             raise UserError(
                 f"{name!r} is continuous, so a grid cannot list its values; give it a step, "
-                "make it categorical, or use another sampler"
+                "make it categorical, or use another sampler",
+                code="continuous-parameter",
             )
     if len(values) > limit:
-        raise UserError(f"{name!r} alone has more than {limit:,} values; give it a larger step")
+        raise UserError(
+            f"{name!r} alone has more than {limit:,} values; give it a larger step",
+            code="grid-too-large",
+        )
     return values
 
 
 def _is_allowed(value: Any, distribution: BaseDistribution) -> bool:
-    """Whether a trial could have the value; Optuna checks that when it makes one."""
+    """Return whether a distribution contains a value, as Optuna checks for a new trial."""
     try:
         optuna.trial.create_trial(value=0, params={"x": value}, distributions={"x": distribution})
     except (ValueError, TypeError):

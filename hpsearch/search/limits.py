@@ -1,4 +1,4 @@
-"""Former place of `Limits`, which spaces of promotions of 0.1.0 import."""
+"""Former module of `Limits`, which spaces of promotions of 0.1.0 import."""
 
 from hpsearch.search.stopping import Limits
 

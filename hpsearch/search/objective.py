@@ -1,4 +1,4 @@
-"""What a search maximises or minimises, with its direction and its worst value."""
+"""Objective of a search: metric, direction and worst value."""
 
 import math
 from collections.abc import Mapping
@@ -15,22 +15,22 @@ EVALUATION_METRICS = (
     *("val/retrieval_over_pools", "val/retrieval_tie_neutral", "val/objective"),
     *("train/loss", "train/dispersion", "train/resultant", "train/seconds"),
 )
-"""What every report of a trial has."""
+"""Metrics of every report of a trial."""
 RESTORATION_METRICS = tuple(
     f"val/{measure}{level}"
     for measure in ("PSNR", "PSNR_per_patch", "MAE", "SSIM")
     for level in ("", *(f"/{level}" for level in LEVELS))
 )
-"""What a report has where the descriptor sees noisy or denoised patches."""
+"""Metrics of reports whose descriptor sees noisy or denoised patches."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """A metric of the reports, born with its direction.
+    """Metric that a search optimizes, with its direction.
 
     Attributes:
         metric: name as in the reports, for example ``val/mAP``.
-        worst: what a collapsed or diverged trial gets; finite, and no better than any real value.
+        worst: value of a collapsed or diverged trial; finite, and no better than any real value.
 
     Raises:
         UserError: if reports have no such metric, or ``worst`` is not finite.
@@ -44,23 +44,27 @@ class Objective:
         known = (*EVALUATION_METRICS, *RESTORATION_METRICS)
         if self.metric not in known:
             raise UserError(
-                f"no report has the metric {self.metric!r}; choose one of: {', '.join(known)}"
+                f"no report has the metric {self.metric!r}; choose one of: {', '.join(known)}",
+                code="unknown-metric",
             )
         if not math.isfinite(self.worst):
-            raise UserError(f"the worst value of {self.metric} must be finite, got {self.worst}")
+            raise UserError(
+                f"the worst value of {self.metric} must be finite, got {self.worst}",
+                code="worst-not-finite",
+            )
         if self.direction == "minimize" and self.worst <= 0:
             raise UserError(
-                f"{self.metric} is minimised, so what a collapsed trial gets must be large; "
-                "set worst"
+                f"{self.metric} is minimized, so collapsed trials need a large value; set worst",
+                code="missing-worst-value",
             )
 
     @property
     def mode(self) -> Literal["max", "min"]:
-        """The direction in Ray's words."""
+        """Direction in Ray's terms: ``max`` or ``min``."""
         return "max" if self.direction == "maximize" else "min"
 
     def value(self, metrics: Mapping[str, float], *, collapsed: bool) -> float:
-        """The guarded value: a collapsed encoder is the worst, whatever its mAP says.
+        """Guarded value: the worst for a collapsed encoder, whatever its mAP.
 
         By the official protocol a constant encoder has retrieval mAP 1.0, because all distances
         tie and the positives stand first.
@@ -73,12 +77,13 @@ class Objective:
         if self.metric not in metrics:
             raise UserError(
                 f"the report lacks the metric {self.metric!r}: clean patches have no error; "
-                "search with another objective"
+                "search with another objective",
+                code="missing-metric",
             )
         return metrics[self.metric]
 
     def is_better(self, one: float, other: float) -> bool:
-        """Whether ``one`` is strictly better than ``other``."""
+        """Return whether ``one`` is strictly better than ``other``."""
         return one > other if self.direction == "maximize" else one < other
 
 
@@ -86,12 +91,12 @@ MEAN_MAP = Objective()
 """Mean of the verification, matching and retrieval mAP on the validation sequences."""
 
 VERIFICATION = Objective(metric="val/verification")
-"""Whether two patches show the same point: mean AP over noise levels and kinds of negatives."""
+"""Patch verification: mean AP over noise levels and kinds of negatives."""
 MATCHING = Objective(metric="val/matching")
-"""Finding a point in another image of its sequence: mean AP over noise levels and images."""
+"""Image matching: mean AP over noise levels and images of a sequence."""
 RETRIEVAL = Objective(metric="val/retrieval")
-"""Finding a point among all sequences' patches: mean AP over noise levels and queries."""
+"""Patch retrieval among all sequences: mean AP over noise levels and queries."""
 
 TRAINING_SECONDS = Objective(metric="train/seconds", direction="minimize", worst=1e7)
-"""Seconds of training and validation on the worker, without the making of a shared denoiser; a
-second objective beside mAP. Machines that differ, or are shared, differ in it."""
+"""Seconds of training and validation on the worker, without the training of a shared
+denoiser; a second objective in addition to mAP. It depends on the machine and its load."""

@@ -1,4 +1,4 @@
-"""Names that a ``Search`` of version 0.1.0 had, read as the present ones."""
+"""Translation of the names that a ``Search`` had in version 0.1.0."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,30 +33,36 @@ def read_old_spellings(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: if an old and a new name of one setting are given, or a name is unknown.
     """
-    found, told = dict(values), list[str]()
+    found, renamed = dict(values), list[str]()
     for old, new in RENAMED.items():
         if old in found:
             if new in found:
-                raise UserError(f"{old} is the old name of {new}; leave one of them out")
+                raise UserError(
+                    f"{old} is the old name of {new}; leave one of them out",
+                    code="old-and-new-name",
+                )
             found[new] = found.pop(old)
-            told.append(f"{old}= is {new}=")
+            renamed.append(f"{old}= is {new}=")
     if isinstance(found.get("sampler"), str):
         name = found["sampler"]
         found["sampler"] = _sampler(name, found)
-        told.append(f"sampler={name!r} is sampler={type(found['sampler']).__name__}(...)")
+        renamed.append(f"sampler={name!r} is sampler={type(found['sampler']).__name__}(...)")
     if {"scheduler", "grace", "reduction"} & found.keys():
-        told.append("scheduler=, grace= and reduction= are pruner=ASHA(grace_period=...)")
+        renamed.append("scheduler=, grace= and reduction= are pruner=ASHA(grace_period=...)")
         pruner = _pruner(found)
         if pruner is not None:
             found["pruner"] = pruner
-    if told:
-        warn_of_old_name("; ".join(told), stacklevel=5)
+    if renamed:
+        warn_of_old_name("; ".join(renamed), stacklevel=5)
     return found
 
 
 def _sampler(name: str, values: dict[str, Any]) -> Sampler:
     if name not in SAMPLERS:
-        raise UserError(f"there is no sampler {name!r}; choose one of {', '.join(SAMPLERS)}")
+        raise UserError(
+            f"there is no sampler {name!r}; choose one of {', '.join(SAMPLERS)}",
+            code="unknown-sampler",
+        )
     if name == "chosen":
         points = values.pop("initial_points", ())
         if not points:
@@ -68,7 +74,7 @@ def _sampler(name: str, values: dict[str, Any]) -> Sampler:
 
 
 def _pruner(values: dict[str, Any]) -> Pruner | None:
-    """Pruner of the old settings, which are taken out; None for the default one."""
+    """Pruner of the old settings, which are removed from ``values``; None for the default."""
     name, grace_period = values.pop("scheduler", None), values.pop("grace", None)
     reduction_factor = values.pop("reduction", 3)
     if "pruner" in values:
@@ -86,7 +92,10 @@ def _pruner(values: dict[str, Any]) -> Pruner | None:
             return Median(grace_period=grace_period)
         case "none":
             return NoPruner()
-    raise UserError(f"there is no scheduler {name!r}; choose one of {', '.join(SCHEDULERS)}")
+    raise UserError(
+        f"there is no scheduler {name!r}; choose one of {', '.join(SCHEDULERS)}",
+        code="unknown-scheduler",
+    )
 
 
 def _one_report(values: Mapping[str, Any]) -> bool:

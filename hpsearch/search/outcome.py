@@ -12,10 +12,10 @@ COLLAPSE_STATUSES = ("collapsed", "diverged")
 
 
 def to_result(report: Report, objective: Objective) -> dict[str, Any]:
-    """A report with the objective that counts: the worst, if the trial failed or has collapsed.
+    """Convert a report to a result with a guarded objective: the worst value after a collapse.
 
-    A validation in which all descriptors lie in one point counts as a collapse, also where the
-    detector of the training loop has not spoken.
+    A validation in which all descriptors lie in one point counts as a collapse, even if the
+    training loop's detector has not found one.
     """
     lost = report.status in COLLAPSE_STATUSES or is_reported_collapsed(report.metrics)
     return {
@@ -31,29 +31,29 @@ def to_result(report: Report, objective: Objective) -> dict[str, Any]:
 def final_status(result: Mapping[str, Any]) -> tuple[str, str]:
     """Status and reason of a trial, from its last guarded report.
 
-    One that still says ``running`` belongs to a trial that was stopped. One that ended, or was
-    stopped, while its validation descriptors lay in one point has collapsed: the guard gave it the
-    worst objective.
+    The status ``running`` belongs to a trial that was stopped. A trial that ended or was stopped
+    while its validation descriptors lay in one point has collapsed; its guarded objective is the
+    worst value.
     """
     status = result["status"]
     if status not in COLLAPSE_STATUSES and result.get("collapsed"):
         return "collapsed", "the descriptors of the validation patches lie in one point"
     if status != "running":
         return status, result.get("reason", "")
-    return "pruned", "behind others at the same patches"
+    return "pruned", "worse than others after the same number of patches"
 
 
 Values = tuple[float, ...]
 
 
 def weakly_dominates(one: Values, other: Values, objectives: Sequence[Objective]) -> bool:
-    """Whether ``one`` is at least as good as ``other`` in every objective."""
+    """Return whether ``one`` is at least as good as ``other`` in every objective."""
     pairs = zip(objectives, one, other, strict=True)
     return not any(objective.is_better(theirs, ours) for objective, ours, theirs in pairs)
 
 
 def run_values(run: Run, objectives: Sequence[Objective]) -> Values | None:
-    """A completed run's objectives; None if it did not complete."""
+    """Objectives of a completed run; None if it did not complete."""
     if run.status != "completed":
         return None
     further = (objective.value(run.last, collapsed=False) for objective in objectives[1:])
@@ -61,9 +61,9 @@ def run_values(run: Run, objectives: Sequence[Objective]) -> Values | None:
 
 
 def pareto_front(runs: Sequence[Run], objectives: Sequence[Objective]) -> list[Run]:
-    """Completed trials that no other beats in all objectives, best in the first objective first.
+    """Pareto front of the completed trials, best in the first objective first.
 
-    Of runs that are equal in all objectives, each stands on the front.
+    Runs that are equal in all objectives are all on the front.
     """
     found = [(run, run_values(run, objectives)) for run in runs if run.kind == "trial"]
     known = [(run, values) for run, values in found if values is not None]

@@ -1,7 +1,7 @@
 """Pruners of a search: ASHA, Hyperband and median stopping, as Optuna pruners.
 
-The step of a report is the patches that its trial has seen. Trials overshoot a step by up to a
-batch, so a rung takes the first report at or beyond it.
+The step of a report is the number of patches that its trial has seen. Trials overshoot a step by
+up to a batch, so a rung uses the first report at or beyond it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,11 +19,11 @@ from pydantic import Field
 from hpsearch.config.base import FrozenConfig
 
 MIN_PEERS = 3
-"""Trials that must have come as far before the median rule stops one."""
+"""Minimum number of trials at a step before the median rule prunes."""
 
 
 class ASHA(FrozenConfig):
-    """Asynchronous successive halving: at each rung the best 1/reduction_factor of trials go on.
+    """Asynchronous successive halving: at each rung the best 1/reduction_factor of trials continue.
 
     Example:
         >>> ASHA(grace_period=6_000, reduction_factor=3)
@@ -32,29 +32,29 @@ class ASHA(FrozenConfig):
 
     kind: Literal["asha"] = "asha"
     grace_period: int | None = Field(default=None, ge=1)
-    """Patches that every trial may see before it may be stopped; the first report, if None."""
+    """Patches that every trial sees before it may be pruned; None for the first report."""
     reduction_factor: float = Field(default=3, gt=1)
 
 
 class Hyperband(FrozenConfig):
-    """Optuna's Hyperband: brackets of successive halving that begin to stop later and later."""
+    """Optuna's Hyperband: brackets of successive halving with increasing grace periods."""
 
     kind: Literal["hyperband"] = "hyperband"
     grace_period: int | None = Field(default=None, ge=1)
-    """Patches that every trial may see before it may be stopped; the first report, if None."""
+    """Patches that every trial sees before it may be pruned; None for the first report."""
     reduction_factor: int = Field(default=3, ge=2)
 
 
 class Median(FrozenConfig):
-    """Median stopping rule: trials below the median of those that have come as far are stopped."""
+    """Median stopping rule: prunes trials below the median of the others at the same step."""
 
     kind: Literal["median"] = "median"
     grace_period: int | None = Field(default=None, ge=1)
-    """Patches that every trial may see before it may be stopped; the first report, if None."""
+    """Patches that every trial sees before it may be pruned; None for the first report."""
 
 
 class NoPruner(FrozenConfig):
-    """No pruning: every trial is trained to the end."""
+    """Absence of pruning: every trial is trained to the end."""
 
     kind: Literal["none"] = "none"
 
@@ -66,8 +66,9 @@ def build_pruner(settings: Pruner, *, grace_period: int, budget: int) -> BasePru
     """Build Optuna's pruner, or ours, from its settings.
 
     Args:
-        grace_period: patches, where the settings name none.
-        budget: patches that a full trial sees.
+        settings: pruner as stated in the search.
+        grace_period: patches, if the settings have none.
+        budget: patches of a full trial.
     """
     match settings:
         case ASHA():
@@ -87,7 +88,7 @@ def build_pruner(settings: Pruner, *, grace_period: int, budget: int) -> BasePru
 
 
 def rung_steps(grace_period: float, *, budget: float, reduction_factor: float) -> tuple[float, ...]:
-    """Patches at which trials are compared: from the grace period on, and below the budget."""
+    """Steps (patches) at which trials are compared, from the grace period to below the budget."""
     found = []
     while grace_period < budget:
         found.append(grace_period)
@@ -99,16 +100,16 @@ def rung_steps(grace_period: float, *, budget: float, reduction_factor: float) -
 class SuccessiveHalving(BasePruner):
     """Asynchronous successive halving, with any reduction factor above 1.
 
-    A trial is stopped at a rung if its value is below the percentile of those that came there
-    before it, as in Ray's ``AsyncHyperBandScheduler``. Optuna's ``SuccessiveHalvingPruner`` counts
-    the trial itself among them, so that of the first three only a new best one goes on; in replays
-    of recorded searches it more often missed the best configuration.
+    A trial is pruned at a rung if its value is below the percentile of those that reached it
+    earlier, as in Ray's ``AsyncHyperBandScheduler``. Optuna's ``SuccessiveHalvingPruner`` counts
+    the trial itself among them, so that of the first three only a new best one continues; in
+    replays of recorded searches it more often missed the best configuration.
 
     Source: Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020.
 
     Args:
         rungs: patches seen, ascending.
-        reduction_factor: above 1; the best 1/reduction_factor go on.
+        reduction_factor: above 1; the best 1/reduction_factor of trials continue.
     """
 
     rungs: tuple[float, ...]
@@ -141,22 +142,22 @@ class SuccessiveHalving(BasePruner):
 
 @dataclass
 class MedianStoppingRule(BasePruner):
-    """Stops a trial whose best value is worse than the median of the others' means so far.
+    """Median stopping: prunes a trial whose best value is below the median of others' means.
 
-    The others are all trials that have come as far, running, completed or stopped. Optuna's
+    The others are all trials that reached the step: running, completed or pruned. Optuna's
     ``MedianPruner`` compares with completed trials that reported at exactly the same step, which
     trials with other batches do not; in replays of recorded searches it cost more.
 
     Source: Golovin et al., Google Vizier, KDD 2017, section 3.2.1.
 
     Args:
-        grace_period: patches seen before a trial may be stopped.
+        grace_period: patches seen before a trial may be pruned.
     """
 
     grace_period: float
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Decide at a report, if enough others have come as far."""
+        """Decide at a report, if enough other trials have reached its step."""
         step = trial.last_step
         if step is None or step < self.grace_period:
             return False
@@ -182,17 +183,17 @@ def _sign(study: optuna.Study) -> int:
 
 
 class PrunerWithHistory:
-    """A pruner, and the reports of a search from its event log, earlier sessions included.
+    """Pruner with the reports of a search from its event log, including earlier sessions.
 
-    The reports are kept in a study in memory of the first objective, in the order in which they
-    came, so that any Optuna pruner decides after a crash as it would have without one. Trials that
-    a warm start brings are not among them.
+    The reports are kept in an in-memory study of the first objective in their original order, so
+    that any Optuna pruner decides after a crash as without one. Trials of a warm start are not
+    included.
 
     Args:
         pruner: any of Optuna's.
-        direction: of the objective.
-        name: of the search; Optuna's Hyperband draws its brackets by it.
-        events: of the event log.
+        direction: direction of the objective.
+        name: name of the search, from which Optuna's Hyperband derives its brackets.
+        events: events of the log.
     """
 
     def __init__(
@@ -212,9 +213,9 @@ class PrunerWithHistory:
         self._replay(events)
 
     def should_prune(self, number: int, *, seen: int, value: float) -> bool:
-        """Take a report; whether its trial should stop.
+        """Add a report, and return whether its trial should be pruned.
 
-        A report that comes again, as after a crash, is decided as it was.
+        A repeated report, as after a crash, gets the same decision.
         """
         if seen > self._latest.get(number, -1) and number not in self._finished:
             self._latest[number] = seen
@@ -225,7 +226,7 @@ class PrunerWithHistory:
         return number in self._pruned
 
     def finish(self, number: int, *, completed: bool) -> None:
-        """Note that a trial has ended, for pruners that look at the trials that did."""
+        """Mark a trial as ended, for pruners that use completed trials."""
         if number in self._finished:
             return
         self._finished.add(number)

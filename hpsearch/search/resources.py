@@ -1,4 +1,4 @@
-"""What a trial asks for, and where it may run."""
+"""Resource request of a trial, and its possible allocations."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,38 +12,38 @@ from hpsearch.errors import UserError
 Kind = Literal["cpu", "gpu", "tpu"]
 Device = Literal["auto", "cpu", "cuda", "xla"]
 Node = Mapping[str, float]
-"""What a node has, by Ray's names: CPU, GPU, TPU."""
+"""Resources of a node by Ray's names: CPU, GPU, TPU."""
 
 MEMORY_SHARE_METRIC = "device/memory_share"
-"""Metric: share of its GPU's memory that a trial holds, in (0, 1]."""
+"""Metric: share of a GPU's memory that a trial uses, in (0, 1]."""
 MEMORY_SAFETY_MARGIN = 1.25
-"""Trials that come later may need more than those before."""
+"""Factor on the measured memory share, since later trials may need more."""
 MAX_TRIALS_PER_GPU = 8
-"""Trials on one GPU, however small: each has a CUDA context, and they share its processors."""
+"""Maximum number of trials per GPU; each needs a CUDA context and shares its processors."""
 RAY_NAMES: dict[Kind, str] = {"cpu": "CPU", "gpu": "GPU", "tpu": "TPU"}
 
 
 class Resources(FrozenConfig):
-    """What a trial asks for; None is found from the cluster."""
+    """Resource request of a trial; None is derived from the cluster."""
 
     cpus: float = Field(default=1, gt=0)
     gpus: float | None = Field(default=None, ge=0)
-    """Below 1, trials share a GPU; by default as many as their memory allows."""
+    """GPUs per trial. Below 1, trials share a GPU; None for as many trials as fit its memory."""
     tpus: int | None = Field(default=None, ge=0)
-    """Chips."""
+    """TPU chips per trial."""
     device: Device = "auto"
 
     def with_default_device(self, stated: Device) -> "Resources":
-        """With a search's own device, unless these name one."""
+        """Return the request with the search's device, if it has none of its own."""
         return self if self.device != "auto" else self.model_copy(update={"device": stated})
 
 
 ONE_CPU = Resources()
-"""One core, beside the accelerators that there are."""
+"""One CPU core, in addition to the available accelerators."""
 
 
 class ResourceAllocation(FrozenConfig):
-    """What one trial holds while it runs."""
+    """Resources that one trial holds while it runs."""
 
     kind: Kind
     cpus: float
@@ -51,40 +51,44 @@ class ResourceAllocation(FrozenConfig):
     tpus: float = 0
 
     def ray_bundle(self) -> dict[str, float]:
-        """In Ray's words."""
+        """Bundle of a Ray placement group."""
         asked = {"CPU": self.cpus, "GPU": self.gpus, "TPU": self.tpus}
         return {name: amount for name, amount in asked.items() if amount}
 
     def capacity_on(self, node: Node) -> int:
-        """How many find room on a node at once; a trial's share of a GPU is of one GPU."""
+        """Number of such trials that fit on a node; a share of a GPU is of one GPU."""
         return min(
             _multiples(amount, node.get(name, 0)) for name, amount in self.ray_bundle().items()
         )
 
     def describe(self) -> str:
-        """As a user would say it."""
+        """Describe the resources for a message, as in ``1 CPU and 0.5 GPU``."""
         return _format_amounts(self.ray_bundle())
 
 
 def candidate_placements(asked: Resources, nodes: Sequence[Node]) -> list[ResourceAllocation]:
-    """What a trial may hold: one of these. Accelerators first; CPUs alone if there are none.
+    """Possible allocations of a trial on the nodes: with accelerators, else CPUs alone.
+
+    Args:
+        asked: resource request.
+        nodes: nodes of the cluster.
 
     Raises:
-        UserError: naming what is missing, if a trial fits on no node.
+        UserError: with what is missing, if a trial fits on no node.
     """
     found = requested_placements(asked, nodes)
     for allocation in found:
         if not any(allocation.capacity_on(node) for node in nodes):
             raise UserError(
-                f"a trial asks for {allocation.describe()}, but no node of the cluster has that "
-                "much; "
-                f"there are {_total_resources(nodes)}; ask for less, or add a worker"
+                f"a trial requests {allocation.describe()}, but no node of the cluster has that "
+                f"much; there are {_total_resources(nodes)}; request less, or add a worker",
+                code="insufficient-resources",
             )
     return found
 
 
 def requested_placements(asked: Resources, nodes: Sequence[Node]) -> list[ResourceAllocation]:
-    """What a trial may hold, whether there is a node for it or not: one of these."""
+    """Possible allocations of a trial, whether or not a node has them."""
     there = {kind: sum(node.get(name, 0) for node in nodes) for kind, name in RAY_NAMES.items()}
     found = []
     if asked.gpus or (asked.gpus is None and _uses_accelerator("gpu", asked, there["gpu"])):
@@ -95,7 +99,7 @@ def requested_placements(asked: Resources, nodes: Sequence[Node]) -> list[Resour
 
 
 def _uses_accelerator(kind: Kind, asked: Resources, available: float) -> bool:
-    """Whether trials go on accelerators of a kind, of which nothing else is said."""
+    """Return whether trials use a kind of accelerator that the request leaves open."""
     if asked.device == "auto":
         explicit = asked.gpus or asked.tpus
         return available > 0 and not explicit
@@ -107,7 +111,7 @@ def _capacity(allocation: ResourceAllocation, nodes: Sequence[Node]) -> int:
 
 
 def _multiples(amount: float, available: float) -> int:
-    """How often an amount fits; a fraction is of one whole device, which leaves a rest."""
+    """Number of times an amount fits; a fraction is one of a single device."""
     if amount < 1:
         return math.floor(available + 1e-9) * math.floor(1 / amount + 1e-9)
     return math.floor(available / amount + 1e-9)

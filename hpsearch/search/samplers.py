@@ -1,4 +1,4 @@
-"""Samplers of a search by name, and a TPE whose cost per trial does not grow with the search."""
+"""Samplers of a search, and a TPE with constant cost per trial."""
 
 import heapq
 import warnings
@@ -24,7 +24,7 @@ class TPE(FrozenConfig):
 
 
 class Random(FrozenConfig):
-    """Random search."""
+    """Random search over the space."""
 
     kind: Literal["random"] = "random"
 
@@ -42,13 +42,13 @@ class NSGA2(FrozenConfig):
 
 
 class Grid(FrozenConfig):
-    """Every combination of the space once; no parameter may be continuous."""
+    """Grid search: every combination once; no parameter may be continuous."""
 
     kind: Literal["grid"] = "grid"
 
 
 class Fixed(FrozenConfig):
-    """Given points and no other.
+    """Evaluation of given points only.
 
     Example:
         >>> Fixed(points=[{"lr": 0.1}, {"lr": 0.01}]).points[1]
@@ -57,27 +57,27 @@ class Fixed(FrozenConfig):
 
     kind: Literal["fixed"] = "fixed"
     points: tuple[Mapping[str, Any], ...] = Field(min_length=1)
-    """Parameter values by the names that ``suggest`` uses; each gives all that it asks for."""
+    """Parameter values by the names that ``suggest`` uses; each has all of them."""
 
 
 Sampler = Annotated[TPE | Random | GP | NSGA2 | Grid | Fixed, Field(discriminator="kind")]
 
 STARTUP_TRIALS = 6
-"""Random trials before a model of them is made. Replays of recorded searches with 12 were worse."""
+"""Random trials before a model is fitted. Replays of recorded searches with 12 were worse."""
 POPULATION_SIZE = 10
-"""Of NSGA-II. Optuna's 50 would be random search for most of a search of a hundred trials."""
+"""Population of NSGA-II. Optuna's default of 50 is random search for most of 100 trials."""
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 MAX_TRIALS_FITTED = 250
-"""Trials of a search with one objective that TPE makes its model of."""
+"""Maximum number of trials that TPE fits its model to, with one objective."""
 BEST_TRIALS_KEPT = 25
-"""Among them the best: as many as Optuna's TPE ever takes for good ones."""
+"""Best trials among them: the maximum that Optuna's TPE counts as good."""
 
 
 def build_sampler(settings: Sampler, *, seed: int, point: int) -> BaseSampler:
     """Build the sampler that draws the ``point``-th point of a search.
 
-    Each point has a random stream of its own, so a search that is resumed after a crash draws what
-    it would have drawn, and never the same point twice, with no state but the study.
+    Each point has its own random stream, so a search that is resumed after a crash draws the same
+    points as without the crash, with no state except the study.
     """
     stream = int(np.random.SeedSequence([seed, point]).generate_state(1)[0])
     match settings:
@@ -96,16 +96,16 @@ def build_sampler(settings: Sampler, *, seed: int, point: int) -> BaseSampler:
 
 
 class SubsetTPESampler(BaseSampler):
-    """Optuna's multivariate TPE, shown at most ``max_trials`` finished trials.
+    """Optuna's multivariate TPE, fitted to at most ``max_trials`` finished trials.
 
     Optuna's TPE reads, ranks and models all finished trials for each group of parameters that occur
     together, so that a draw after 2,000 trials costs five times as much as one after 250. In a
-    longer search with one objective, this sampler shows it the best trials and an even spread of
-    the others. Up to ``max_trials``, and with several objectives, it draws what Optuna's draws.
+    longer search with one objective, this sampler uses the best trials and an even spread of the
+    others. Up to ``max_trials``, and with several objectives, it draws the same as Optuna's.
 
     Args:
-        seed: of the draws.
-        max_trials: number of finished trials that the model is made of.
+        seed: seed of the draws.
+        max_trials: maximum number of finished trials that the model is fitted to.
 
     Example:
         >>> study = optuna.create_study(sampler=SubsetTPESampler(seed=0))
@@ -116,8 +116,8 @@ class SubsetTPESampler(BaseSampler):
         self._max_trials = max_trials
         self._shown: tuple[int, optuna.Study] | None = None
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of group
-            # no constant liar: it counts running trials as bad ones, the promising too, and
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # for ``group``
+            # constant_liar=False: it treats running trials as bad, including promising ones;
             # replays of recorded searches needed fewer patches without it
             self.tpe = TPESampler(
                 seed=seed,
@@ -126,12 +126,12 @@ class SubsetTPESampler(BaseSampler):
                 n_startup_trials=STARTUP_TRIALS,
                 constant_liar=False,
             )
-            """Optuna's sampler, which makes the model and draws from it."""
+            """Optuna's sampler, which fits the model and draws from it."""
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """All parameters that a trial of the subset has."""
+        """Return all parameters of the trials in the subset."""
         return self.tpe.infer_relative_search_space(self.subset(study, trial), trial)
 
     def sample_relative(
@@ -147,12 +147,12 @@ class SubsetTPESampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Draw a parameter that no trial of the subset has."""
+        """Draw a parameter that no trial in the subset has."""
         shown = self.subset(study, trial)
         return self.tpe.sample_independent(shown, trial, param_name, param_distribution)
 
     def subset(self, study: optuna.Study, trial: FrozenTrial) -> optuna.Study:
-        """A study of the finished trials that the model is made of, the same for a whole trial."""
+        """Study of the finished trials that the model is fitted to, cached for one trial."""
         if self._shown is None or self._shown[0] != trial.number:
             trials = study.get_trials(deepcopy=False, states=FINISHED)
             if len(study.directions) == 1:
@@ -180,7 +180,7 @@ def select_trials(
 def _rank(trial: FrozenTrial, sign: int) -> tuple[float, float, float]:
     """Rank as Optuna's TPE does, lower is better: completed, then pruned, then infeasible trials.
 
-    Of pruned trials those that came further are better.
+    A pruned trial with more steps is better.
     """
     violation = sum(value for value in trial.constraints.values() if value > 0)
     if violation > 0:
@@ -192,7 +192,7 @@ def _rank(trial: FrozenTrial, sign: int) -> tuple[float, float, float]:
 
 
 class _ReadOnlyTrials(InMemoryStorage):
-    """Storage of one study that shows given trials without a copy of them."""
+    """Storage of one study that returns given trials without copying them."""
 
     def __init__(self, trials: Sequence[FrozenTrial]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A search: what may vary, what counts, how to sample and when to stop."""
+"""Description of a search: space, objective, sampler, pruner and limits."""
 
 import importlib.util
 import sys
@@ -43,45 +43,45 @@ class Search(FrozenConfig):
     """
 
     suggest: Callable[[optuna.Trial], TrialConfig]
-    """Draws one configuration; conditions are ``if``s, what follows is computed."""
+    """Function that draws one configuration; conditions are ``if`` statements."""
     budget: int = Field(ge=1)
-    """Patches that a full trial sees."""
+    """Patches of a full trial."""
     report_every: int
-    """Patches between two reports; a report costs a validation."""
+    """Patches between two reports; each report runs a validation."""
     trials: int | None = Field(default=None, ge=1)
     """Trials to train, repeats with other seeds included; None for all points of a finite sampler
     (``Grid`` or ``Fixed``)."""
     baseline: TrialConfig
-    """Configuration that is trained for the same budget, to compare the winner with."""
+    """Configuration that is trained for the same budget and compared with the winner."""
     objective: Objective = MEAN_MAP
     """Metric that is optimized, measured on validation sequences."""
     extra_objectives: tuple[Objective, ...] = ()
     """Further objectives. The search then looks for the Pareto front; its winner is the best of the
     front in ``objective``."""
     pruner: Pruner | None = None
-    """Rule that stops trials early; if None, ASHA, where there is one objective and a report
-    before the budget."""
+    """Pruner of trials; if None, ASHA for a search with one objective and a report before the
+    budget."""
     num_folds: int | None = Field(default=None, ge=2)
     """Folds of a cross-validation over the training sequences, each trained for its share of the
     budget; the objective is the mean over the folds so far, reported as each ends."""
     resources: Resources = ONE_CPU
-    """Resources of a trial; found from the cluster, where they are None."""
+    """Resources of a trial; those that are None are derived from the cluster."""
     sampler: Sampler = TPE()
     seeds_per_point: int = Field(default=1, ge=1)
     """Trials of each point, with training seeds 0, 1 … (added to the seed that ``suggest`` sets, if
     it sets one)."""
     initial_points: tuple[Mapping[str, Any], ...] = ()
-    """Points to try before others, as parameter values by the names that ``suggest`` uses; the
-    sampler draws what a point leaves out."""
+    """Points to try first, as parameter values by the names that ``suggest`` uses; the sampler
+    draws the values that a point omits."""
     warm_start_from: str | None = None
-    """An earlier search whose trials the sampler knows from the start."""
+    """Earlier search whose trials the sampler starts with."""
     patience: int | None = Field(default=None, ge=1)
     """Trials in a row without an improvement after which no more are started, counted from 0 when
     the search is extended; None for no limit."""
     data: str = "mini"
     """Data set by name (``mini``, ``tiny``), or path of a patch store."""
     validation_points: int = 64
-    """Points of each validation sequence that a report is scored on."""
+    """Points of each validation sequence that a report is evaluated on."""
     time_limit: float | None = None
     """Seconds after which all trials are interrupted; None for no limit."""
     compute: ComputeConfig = DEFAULT_COMPUTE
@@ -98,12 +98,13 @@ class Search(FrozenConfig):
     def _check_sampling(self) -> "Search":
         if self.trials is None and not self.is_finite:
             raise UserError(
-                f"sampler {self.sampler.kind!r} never ends; set trials to how many to train"
+                f"sampler {self.sampler.kind!r} needs a number of trials; set trials",
+                code="missing-trials",
             )
         if self.initial_points and self.is_finite:
             raise UserError(
-                f"sampler {self.sampler.kind!r} tries its own points and no other; leave "
-                "initial_points out"
+                f"sampler {self.sampler.kind!r} has its own points; leave initial_points out",
+                code="conflicting-points",
             )
         names = [objective.metric for objective in self.objectives]
         if len(set(names)) < len(names):
@@ -122,35 +123,37 @@ class Search(FrozenConfig):
         if not self.first_report <= self.grace_patches <= self.budget:
             raise UserError(
                 f"grace_period must lie between the first report at {self.first_report} patches "
-                f"and the budget of {self.budget}, got {self.grace_patches}"
+                f"and the budget of {self.budget}, got {self.grace_patches}",
+                code="invalid-grace-period",
             )
         if not isinstance(self.pruner, NoPruner | None) and self.grace_patches == self.budget:
             raise UserError(
-                f"pruner {self.pruner.kind!r} has no rung: every trial may see "
-                f"{self.grace_patches} patches, which is the whole budget; lower grace_period or "
-                "report_every, or set pruner=NoPruner()"
+                f"pruner {self.pruner.kind!r} has no rung: its grace period of "
+                f"{self.grace_patches} patches is the whole budget; lower grace_period or "
+                "report_every, or set pruner=NoPruner()",
+                code="no-rung",
             )
         return self
 
     def with_changes(self, **fields: Any) -> "Search":
-        """The search with other settings, checked like a new one."""
+        """Copy of the search with other settings, validated again."""
         return type(self)(
             **{name: getattr(self, name) for name in type(self).model_fields} | fields
         )
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        """All objectives; the first decides which trial wins."""
+        """All objectives; the first selects the winner."""
         return (self.objective, *self.extra_objectives)
 
     @property
     def is_finite(self) -> bool:
-        """Whether all points are known before the search starts."""
+        """True if all points are known before the search starts."""
         return isinstance(self.sampler, Grid | Fixed)
 
     @cached_property
     def planned_points(self) -> Sequence[Mapping[str, Any]]:
-        """Points to start with; all there are, if the sampler is finite.
+        """Points to start with; all points, if the sampler is finite.
 
         Raises:
             UserError: if the sampler is a grid and the space is continuous.
@@ -164,7 +167,7 @@ class Search(FrozenConfig):
                 return self.initial_points
 
     def num_trials(self, requested: int | None = None) -> int:
-        """Number of trials to train, if ``requested`` are wanted instead of ``trials``.
+        """Number of trials to train; ``requested`` replaces ``trials``.
 
         Raises:
             UserError: if the sampler is a grid and the space is continuous.
@@ -177,32 +180,32 @@ class Search(FrozenConfig):
 
     @property
     def active_pruner(self) -> Pruner:
-        """The pruner, by default ASHA where trials can be compared before they end."""
+        """Pruner, by default ASHA if trials can be compared before they end."""
         if self.pruner is not None:
             return self.pruner
-        # trials with several objectives have no order to be pruned by
+        # several objectives give no order to prune by
         comparable = not self.extra_objectives and self.first_report < self.budget
         return ASHA() if comparable else NoPruner()
 
     @property
     def first_report(self) -> int:
-        """Patches that a trial has seen when it first reports."""
+        """Patches seen at a trial's first report."""
         return self.report_every if self.num_folds is None else self.budget // self.num_folds
 
     @property
     def grace_patches(self) -> int:
-        """Patches before a trial may be stopped."""
+        """Patches before a trial may be pruned."""
         pruner = self.active_pruner
         if isinstance(pruner, NoPruner) or pruner.grace_period is None:
             return self.first_report
         return pruner.grace_period
 
     def suggest_config(self, trial: optuna.Trial, *, repeat: int = 0) -> TrialConfig:
-        """Draw one configuration, checked to be what a search can use.
+        """Draw one configuration and validate it.
 
         Args:
-            trial: of Optuna.
-            repeat: added to the training seed.
+            trial: Optuna trial.
+            repeat: number that is added to the training seed.
 
         Raises:
             UserError: if ``suggest`` raises, returns something else, or disagrees on the budget.
@@ -216,21 +219,24 @@ class Search(FrozenConfig):
             where = traceback.extract_tb(error.__traceback__)[-1]
             raise UserError(
                 f"suggest raised {type(error).__name__} at {Path(where.filename).name}:"
-                f"{where.lineno} ({first_line(error)}); correct the space and run it again"
+                f"{where.lineno} ({first_line(error)}); correct the space and rerun",
+                code="suggest-failed",
             ) from error
         if not isinstance(config, TrialConfig):
             raise UserError(
-                f"suggest must return a TrialConfig, but returned {type(config).__name__}"
+                f"suggest must return a TrialConfig, but returned {type(config).__name__}",
+                code="suggest-returned-other",
             )
         if config.patches != self.budget:
             raise UserError(
                 f"suggest set patches={config.patches}, but the search's budget is {self.budget}; "
-                "pass patches=BUDGET in suggest so that every trial costs the same"
+                "pass patches=BUDGET in suggest so that all trials have the same budget",
+                code="other-budget",
             )
         return config.model_copy(update={"seed": config.seed + repeat}) if repeat else config
 
     def validate_space(self, draws: int = 8) -> None:
-        """Draw a few configurations, so that a mistake in the space shows before Ray starts.
+        """Draw a few configurations, to find mistakes in the space before Ray starts.
 
         Raises:
             UserError: as ``suggest_config``, or if a given point is not in the space.
@@ -244,47 +250,64 @@ class Search(FrozenConfig):
 
 
 def first_line(error: BaseException) -> str:
-    """An error's message in one line."""
+    """Message of an error, reduced to one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:3]) if lines else "no message"
 
 
 def load_search(path: Path) -> Search:
-    """Run a space file and take its ``SEARCH``.
+    """Run a space file and return its ``SEARCH``.
 
-    A file with names of an earlier version gives one ``OldSpellingWarning``.
+    A file with names of version 0.1.0 gives one ``OldSpellingWarning``.
 
     Raises:
-        UserError: if there is no such file, it does not run, or it exports no Search.
+        UserError: if the file is missing, fails to run, or exports no Search.
     """
     if not path.is_file():
-        raise UserError(f"there is no search space at {path}; pass the path of a Python file")
+        raise UserError(
+            f"there is no search space at {path}; pass the path of a Python file",
+            code="no-such-space",
+        )
     with warnings.catch_warnings(record=True) as caught, old_names_warned():
         warnings.simplefilter("always", OldSpellingWarning)
         module = _run_file(path)
     _warn_once(path, caught)
     search = getattr(module, "SEARCH", None)
     if not isinstance(search, Search):
-        raise UserError(f"{path} must export SEARCH = Search(...), found {type(search).__name__}")
+        raise UserError(
+            f"{path} must export SEARCH = Search(...), found {type(search).__name__}",
+            code="no-search-exported",
+        )
     return search
+
+
+def _validation_code(error: ValidationError) -> str:
+    """Code of the first check that failed; ``invalid-setting`` for a check of pydantic."""
+    cause = error.errors()[0].get("ctx", {}).get("error")
+    return cause.code if isinstance(cause, UserError) else "invalid-setting"
 
 
 def _run_file(path: Path) -> ModuleType:
     module_name = f"hpsearch_space_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
-        raise UserError(f"{path} is not a Python file; a search space ends in .py")
+        raise UserError(
+            f"{path} is not a Python file; a search space ends in .py", code="no-python-file"
+        )
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses and pickling look their module up by name
+    sys.modules[module_name] = module  # dataclasses and pickle look up their module by name
     try:
         spec.loader.exec_module(module)
     except ValidationError as error:
-        raise UserError(f"{path.name}: {validation_sentence(error)}") from error
+        raise UserError(
+            f"{path.name}: {validation_sentence(error)}", code=_validation_code(error)
+        ) from error
     except UserError as error:
-        raise UserError(f"{path.name}: {error}") from error
+        raise UserError(f"{path.name}: {error}", code=error.code) from error
     except Exception as error:
         raise UserError(
-            f"{path} does not run: {type(error).__name__}: {first_line(error)}"
+            f"{path} fails to run ({type(error).__name__}: {first_line(error)}); correct the file",
+            code="space-failed",
         ) from error
     return module
 
@@ -305,10 +328,10 @@ def _warn_once(path: Path, caught: Sequence[warnings.WarningMessage]) -> None:
 
 
 def fixed_settings(search: Search, *, draws: int = NUM_DRAWS) -> dict[str, Flat]:
-    """Settings that have one value wherever they occur among configurations drawn at random.
+    """Find settings with a single value among randomly drawn configurations.
 
-    A setting that follows from its variant is such a one. A rare value may be missed; the caller
-    compares each trial with the values.
+    This includes settings that follow from their variant. A rare value may be missed, so the caller
+    compares each trial with the result.
     """
     study = _random_study(search.seed)
     points = () if isinstance(search.sampler, Grid) else search.planned_points

@@ -17,18 +17,18 @@ from hpsearch.tracking.run_state import Run
 
 
 class Limits(FrozenConfig):
-    """After which no trial goes on; None for no limit. Trials that then run are interrupted."""
+    """Limits of a search; None for no limit. At a limit, running trials are interrupted."""
 
     seconds: float | None = Field(default=None, gt=0)
-    """Wall time of one session: a resumed search has as much again."""
+    """Wall-clock seconds of one session; a resumed search starts from 0."""
     patches: int | None = Field(default=None, ge=1)
-    """Patches trained over all trials and sessions."""
+    """Patches trained in all trials and sessions."""
     gpu_seconds: float | None = Field(default=None, gt=0)
-    """Seconds over all trials and sessions, each times the GPUs that the trial held."""
+    """GPU seconds of all trials and sessions: seconds times the GPUs that a trial held."""
 
 
 class UsageTracker:
-    """Follows the ledger and says when a limit is reached; made at the start of a session."""
+    """Tracker of the resources used in a search, by its event log; created per session."""
 
     def __init__(self, limits: Limits, event_log: EventLog) -> None:
         self._limits, self._event_log, self._offset = limits, event_log, 0
@@ -40,11 +40,11 @@ class UsageTracker:
 
     @property
     def patches(self) -> int:
-        """Patches trained by all trials; yardsticks are not of the search."""
+        """Patches trained by all trials, without baselines."""
         return sum(self._patches.values())
 
     def exceeded_limit(self) -> str:
-        """The limit that is reached, in words; empty if none is."""
+        """Description of the limit that is reached; empty if none is."""
         if self._limits == Limits():
             return ""
         events, self._offset = self._event_log.read(self._offset)
@@ -75,21 +75,22 @@ class UsageTracker:
 UNINFORMATIVE_STATUSES = ("running", "failed", "interrupted")
 """Statuses that say nothing of a trial's configuration."""
 FINISH_ORDER_ATTR = "ended"
-"""User attribute of an Optuna trial: the how manyth it was to end, whatever the clock said."""
+"""User attribute of an Optuna trial: finish order (from 1), independent of the clock."""
 
 
 def trials_without_improvement(
     outcomes: Iterable[Values | None], objectives: Sequence[Objective], *, patience_offset: int = 0
 ) -> int:
-    """How many trials in a row have ended without an improvement.
+    """Count the latest trials that ended in a row without an improvement.
 
-    A trial improves if none before it is at least as good in all objectives.
+    A trial is an improvement if no earlier one is at least as good in all objectives.
 
     Args:
-        outcomes: objectives of the trials in the order in which they ended; None for one that was
-            pruned or collapsed.
-        patience_offset: so many, from the first on, are not counted; what comes must still beat
-        them.
+        outcomes: objectives of the trials in order of their end; None for a pruned or collapsed
+            trial.
+        objectives: objectives of the search.
+        patience_offset: number of trials from the first that are not counted, but that later
+            trials are compared with.
     """
     since, total, best = patience_offset, 0, list[Values]()
     for total, values in enumerate(outcomes, 1):

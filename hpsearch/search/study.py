@@ -1,9 +1,9 @@
 """Optuna study of a search, in a journal file or a database.
 
-The journal is read once and then kept in memory. A database is asked for every running trial again
-whenever the study is read, some nine times for each trial that TPE draws: milliseconds with one
-trial at a time, seconds with a hundred. For a search of many trials at once, keep the study in the
-journal and publish it in a database at the end with ``optuna.copy_study``.
+The journal is read once and then kept in memory. A database is queried for every running trial
+whenever the study is read, about nine times for each trial that TPE draws: milliseconds with one
+concurrent trial, seconds with a hundred. With many concurrent trials, keep the study in the journal
+and publish it in a database at the end with ``optuna.copy_study``.
 """
 
 import fcntl
@@ -26,12 +26,12 @@ from hpsearch.untrusted import reading, reason
 
 
 def open_journal(path: Path) -> JournalStorage:
-    """Open the storage in a file, made if need be.
+    """Open the journal storage in a file, which is created if missing.
 
     Raises:
-        UserError: if what is in the file is no study.
+        UserError: if the file is not a study.
     """
-    with reading(path, "study", "restore it from a copy, or begin a new search"):
+    with reading(path, "study", "restore it from a copy, or start a new search"):
         _check_last_line(path)
         return JournalStorage(JournalFileBackend(str(path), lock_obj=_FileLock(path)))
 
@@ -49,10 +49,10 @@ def _check_last_line(path: Path) -> None:
 
 
 class _FileLock(JournalFileOpenLock):
-    """Lock of a journal for its only writer, which the operating system releases if that dies.
+    """Lock of a journal for its only writer; the operating system releases it if that dies.
 
-    Optuna's own locks outlive their holder by half a minute. Where the last writer did not finish
-    its line, that is removed: the next line would otherwise make one with it that nobody can read.
+    Optuna's locks stay for half a minute after their holder died. A partial last line is removed,
+    since the next line would be appended to it and become unreadable.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,7 +61,7 @@ class _FileLock(JournalFileOpenLock):
         self._file: BinaryIO | None = None
 
     def acquire(self) -> bool:
-        """Wait for the lock, and leave a file of whole lines."""
+        """Wait for the lock, then remove a partial last line."""
         file = self._path.open("rb+")
         fcntl.flock(file, fcntl.LOCK_EX)
         _truncate_partial_line(file)
@@ -69,14 +69,14 @@ class _FileLock(JournalFileOpenLock):
         return True
 
     def release(self) -> None:
-        """Let the next writer in."""
+        """Release the lock."""
         if self._file is not None:
-            self._file.close()  # and so unlocked
+            self._file.close()  # which releases the lock
             self._file = None
 
 
 def _truncate_partial_line(file: BinaryIO) -> None:
-    """Cut a file after its last whole line."""
+    """Truncate a file after its last complete line."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 1))
     if size == 0 or file.read(1) == b"\n":
@@ -89,15 +89,15 @@ JOURNAL_PREFIX, JOURNAL_FILE = "journal:", "study.journal"
 
 
 def study_address(folder: Path, url: str | None = None) -> str:
-    """A database's URL, or ``journal:PATH`` for a file that a shared disk can hold."""
+    """Address of a study: database URL, or ``journal:PATH`` of a file on any disk."""
     return url or f"{JOURNAL_PREFIX}{folder / JOURNAL_FILE}"
 
 
 def open_study(folder: Path, *, search: Search, url: str | None = None) -> optuna.Study:
-    """The study of a search, made if need be.
+    """Open the study of a search, which is created if missing.
 
     Raises:
-        UserError: if its storage does not open.
+        UserError: if its storage is not available.
     """
     return study_in(open_study_storage(folder, url), folder.name, search)
 
@@ -118,7 +118,7 @@ def study_in(storage: BaseStorage, name: str, search: Search) -> optuna.Study:
         storage=storage,
         study_name=name,
         sampler=build_sampler(search.sampler, seed=search.seed, point=0),
-        pruner=optuna.pruners.NopPruner(),  # Ray's scheduler decides who is stopped
+        pruner=optuna.pruners.NopPruner(),  # the tuner decides which trials are pruned
         directions=[objective.direction for objective in search.objectives],
         load_if_exists=True,
     )
@@ -131,21 +131,22 @@ def running_trial(study: optuna.Study, storage: BaseStorage, number: int) -> opt
 
 
 def study_without_imports(study: optuna.Study) -> optuna.Study:
-    """The same study with the trials of this search alone, in memory, to look at."""
+    """In-memory copy of a study without the trials of a warm start."""
     own = optuna.create_study(study_name=study.study_name, directions=study.directions)
     own.add_trials(started_trials(study.get_trials(deepcopy=False)))
     return own
 
 
 def check_study_name_available(url: str, name: str) -> None:
-    """Make sure that a storage opens and has no study of this name yet.
+    """Check that a storage is available and has no study of this name.
 
     Raises:
-        UserError: if it does not, or has.
+        UserError: if it is not available, or has one.
     """
     if name in optuna.get_all_study_names(_open_storage(url)):
         raise UserError(
-            f"there is a study {name!r} at {redacted(url)} already; choose another --name"
+            f"a study {name!r} exists at {redacted(url)}; choose another --name",
+            code="study-exists",
         )
 
 
@@ -155,12 +156,16 @@ def _open_storage(url: str) -> BaseStorage:
             return RDBStorage(filled_in(url))
         path = Path(filled_in(url.removeprefix(JOURNAL_PREFIX)))
         if not path.parent.is_dir():
-            raise UserError(f"there is no folder {path.parent} for the study's journal; make it")
+            raise UserError(
+                f"there is no folder {path.parent} for the study's journal; create it",
+                code="no-such-folder",
+            )
         return open_journal(path)
     except UserError:
         raise
     except (SQLAlchemyError, ImportError, OSError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"no study can be kept at {redacted(url)} ({reason(error)}); give the URL of a "
-            "database that SQLAlchemy knows and that answers, or journal:PATH"
+            f"{redacted(url)} is not a usable study storage ({reason(error)}); give the URL of a "
+            "database that SQLAlchemy supports and that answers, or journal:PATH",
+            code="study-unavailable",
         ) from error

@@ -1,4 +1,4 @@
-"""Optuna's own view of a search: importance of settings, and its plots on one page."""
+"""Hyperparameter importances and Optuna's plots of a search."""
 
 import warnings
 from pathlib import Path
@@ -23,32 +23,32 @@ def importances(folder: Path, search: Search, url: str | None = None) -> dict[st
     """Share of the objective's variance that each setting explains; empty with too few trials.
 
     Args:
-        url: the study's storage, if it is not the search's own file.
+        url: storage of the study, if it is not the journal in ``folder``.
     """
     study = study_without_imports(open_study(folder, search=search, url=url))
     completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(completed) < 4:
         return {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna warns of settings that few trials have
+        warnings.simplefilter("ignore")  # Optuna warns about settings that few trials have
         try:
             first = _first_value if search.extra_objectives else None
             return optuna.importance.get_param_importances(study, target=first)
         except (ValueError, RuntimeError):
-            return {}  # nothing in common between the trials, or no variance
+            return {}  # no common parameters, or no variance
 
 
 def render_optuna_plots(folder: Path, search: Search, url: str | None = None) -> str:
-    """Optuna's interactive plots as one HTML page that needs nothing beside it.
+    """Render Optuna's interactive plots as one self-contained HTML page.
 
     Args:
-        url: the study's storage, if it is not the search's own file.
+        url: storage of the study, if it is not the journal in ``folder``.
     """
     study = study_without_imports(open_study(folder, search=search, url=url))
     parts: list[str] = []
     for plot in OPTUNA_PLOTS:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Optuna calls some of these experimental
+            warnings.simplefilter("ignore")  # some of these are experimental in Optuna
             try:
                 figure = plot(study)
             except (ValueError, RuntimeError):

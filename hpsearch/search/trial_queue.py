@@ -1,6 +1,6 @@
-"""Which point comes next, and with which training seed.
+"""Queue of the trials to start: points and training seeds.
 
-The study alone decides: a search that goes on after its driver died needs nothing else.
+Its state is derived from the study alone, so a search resumes after the loss of its driver.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,29 +10,29 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 POINT_ATTR, REPEAT_ATTR, WARM_START_ATTR = "point", "repeat", "warm_from"
-"""User attributes of a trial in the study: which point of the search it is, and which repeat of
-it; and which earlier search it comes from, if it is not of this one."""
+"""User attributes of a trial in the study: number of its point, repeat of the point, and the
+earlier search that it comes from, if any."""
 
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """What to try next."""
+    """Trial to start next."""
 
     point: int
-    """Points of a search are counted from 0 in the order in which they are first tried."""
+    """Number of the point, from 0 in the order of first use."""
     repeat: int
-    """Added to the training seed."""
+    """Repeat of the point; it is added to the training seed."""
     params: Mapping[str, Any]
-    """Values by name; what is missing is the sampler's to draw."""
+    """Parameter values by name; the sampler draws the missing ones."""
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What the trial in the study remembers."""
+        """User attributes of the trial in the study."""
         return {POINT_ATTR: self.point, REPEAT_ATTR: self.repeat}
 
 
 def started_trials(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-    """Trials of this search itself that do not wait."""
+    """Started trials of this search, without those of a warm start."""
     return [
         t for t in trials if t.state != TrialState.WAITING and WARM_START_ATTR not in t.user_attrs
     ]
@@ -40,30 +40,30 @@ def started_trials(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
 
 @dataclass
 class TrialQueue:
-    """Which trials a search has room for, and which of them are taken.
+    """Queue of the trials that a search may start.
 
-    It reads each trial once, so that a search of thousands costs no more a trial than a short one.
+    It reads each trial once, so that its cost per trial does not grow with the search.
 
     Args:
-        planned: the points to begin with; all there are, if ``is_finite``.
-        seeds: trials of each point.
-        is_finite: whether nothing is drawn. All points are then tried once before any is tried
-            again, so that a search that is cut short has compared them all; points that are drawn
-            are repeated at once.
+        planned: points to start with; all points, if ``is_finite``.
+        seeds: trials per point.
+        is_finite: whether no point is drawn. All points are then tried once before any is
+            repeated, so that a search that ends early has compared them all; points that are
+            drawn are repeated at once.
     """
 
     planned: Sequence[Mapping[str, Any]]
     seeds: int
     is_finite: bool
     num_started: int = 0
-    """Trials of this search that do not wait."""
+    """Number of started trials of this search."""
     _num_observed: int = 0
     _assigned: set[tuple[int, int]] = field(default_factory=set)
     _params_of_point: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     _cursor: int = 0
 
     def observe(self, trials: Sequence[FrozenTrial]) -> None:
-        """Take note of what the study has now; what waits stands behind all that has begun."""
+        """Update the queue from the trials of the study; waiting ones come after started ones."""
         while (
             self._num_observed < len(trials)
             and trials[self._num_observed].state != TrialState.WAITING
@@ -80,7 +80,7 @@ class TrialQueue:
             self._params_of_point[attributes[POINT_ATTR]] = params
 
     def next(self) -> PlannedTrial | None:
-        """The first place that no trial has taken; None if the points are listed and all are."""
+        """Next trial to start; None if the points are finite and all are used."""
         while self._slot() in self._assigned:
             self._cursor += 1
         point, repeat = self._slot()

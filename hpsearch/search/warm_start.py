@@ -18,21 +18,22 @@ COMPARED_FIELDS = (
     *("budget", "objectives", "num_folds", "data", "validation_points", "baseline"),
     "seeds_per_point",
 )
-"""What must stay, or trials before and after could not be compared."""
+"""Settings that must not change, since trials would not be comparable."""
 
 
 def check_same_terms(folder: SearchFolder, new: Search) -> None:
-    """Make sure that the trials of a search can be compared with those of a changed space.
+    """Check that the trials of a search are comparable with those of a changed space.
 
     Raises:
-        UserError: naming what must not change, or the setting that Optuna cannot carry over.
+        UserError: with the setting that must not change, or that Optuna cannot convert.
     """
     old = folder.search()
     for term in COMPARED_FIELDS:
         if getattr(old, term) != getattr(new, term):
             raise UserError(
-                f"the new space has another {term}, so its trials could not be compared with those "
-                f"of search {folder.name!r}; change it back, or begin a new search"
+                f"the new space has another {term}, so its trials are not comparable with those "
+                f"of search {folder.name!r}; change it back, or start a new search",
+                code="incomparable-space",
             )
     new.validate_space()
     known = {}
@@ -48,8 +49,9 @@ def check_same_terms(folder: SearchFolder, new: Search) -> None:
                 check_distribution_compatibility(known[name], trial.distributions[name])
             except ValueError as error:
                 raise UserError(
-                    f"the new space draws {name!r} from other choices or in another way, which "
-                    "the study cannot mix; give it a new name there, or begin a new search"
+                    f"the new space draws {name!r} from another distribution, which "
+                    "the study cannot mix; rename the parameter, or start a new search",
+                    code="incompatible-parameter",
                 ) from error
 
 
@@ -60,10 +62,12 @@ COPIED_ATTRS = ("outcome", "reason", "seed")
 def check_comparable(
     earlier: SearchFolder, *, search: Search, fingerprint: str, split: str
 ) -> None:
-    """Make sure that what an earlier search measured means the same in a new one.
+    """Check that the objective of an earlier search means the same in a new one.
 
     Args:
-        fingerprint: of the new search's patches.
+        earlier: the earlier search.
+        search: the new search.
+        fingerprint: fingerprint of the new search's patches.
         split: name of the new search's split.
 
     Raises:
@@ -85,28 +89,33 @@ def check_comparable(
     else:
         return
     raise UserError(
-        f"search {earlier.name!r} had {what}, so its trials say nothing here; {remedy}, or leave "
-        "the warm start out"
+        f"search {earlier.name!r} had {what}, so its trials are not comparable; {remedy}, or "
+        "omit the warm start",
+        code="incomparable-search",
     )
 
 
 def warm_start(folder: SearchFolder, earlier: SearchFolder) -> tuple[int, int]:
-    """Tell the study of a search what an earlier one learnt; how many trials fit, and of how many.
+    """Add the compatible trials of an earlier search to a study.
 
-    May be called again: what the study knows already is not added twice. Nothing is added once the
-    search has begun.
+    Idempotent: a trial is not added twice, and none is added once the search has started.
+
+    Returns:
+        Number of compatible trials, and of all trials of the earlier search.
     """
     search = folder.search()
     study = open_study(folder.path, search=search, url=folder.record.study)
     source = open_study(earlier.path, search=earlier.search(), url=earlier.record.study)
-    learnt = [
+    finished = [
         t for t in started_trials(source.get_trials(deepcopy=False)) if t.state in IMPORTED_STATES
     ]
-    fitting = list(compatible_trials(learnt, search, earlier.name, budget=earlier.search().budget))
+    fitting = list(
+        compatible_trials(finished, search, earlier.name, budget=earlier.search().budget)
+    )
     trials = study.get_trials(deepcopy=False)
     if not started_trials(trials):
         study.add_trials(fitting[sum(WARM_START_ATTR in trial.user_attrs for trial in trials) :])
-    return len(fitting), len(learnt)
+    return len(fitting), len(finished)
 
 
 def compatible_trials(
@@ -115,9 +124,11 @@ def compatible_trials(
     """Finished trials whose every value the space of ``search`` could have drawn.
 
     Args:
-        name: of the search that they come from.
-        budget: of that search. If it is smaller, they were trained for part of what a trial here
-            is trained for: they are told as stopped there.
+        trials: trials of the earlier search.
+        search: the new search.
+        name: name of the earlier search.
+        budget: budget of the earlier search. If it is smaller than that of ``search``, its trials
+            are added as pruned at that step.
     """
     for trial in trials:
         try:

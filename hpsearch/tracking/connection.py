@@ -1,4 +1,4 @@
-"""Connection to MLflow: address, credentials, and errors in plain sentences."""
+"""Connection to MLflow: address, credentials, and translation of errors."""
 
 import os
 import re
@@ -24,10 +24,13 @@ POSTGRESQL_VARIABLES = ("PGUSER", "PGPASSWORD")
 
 
 def move_credentials_to_env(uri: str) -> str:
-    """The address without user and password, which go where MLflow's clients look for them.
+    """Move user and password of an address to the variables that MLflow's clients read.
 
-    A database that has no such place keeps them, and so they must never be written:
-    ``redacted`` before that.
+    A database whose client reads no such variables keeps them in its address, which must be
+    ``redacted`` before it is written or printed.
+
+    Returns:
+        The address without what was moved.
     """
     parts = urlsplit(uri)
     names = _credential_variables(parts)
@@ -48,9 +51,9 @@ def _credential_variables(parts: SplitResult) -> tuple[str, str] | None:
 
 
 TrackingError = MlflowException
-"""What a tracking server that refuses or does not answer raises."""
+"""Error of MLflow's client when the server refuses a request or does not answer."""
 NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-"""How MLflow says that there is no such model, version or alias."""
+"""MLflow's error codes for a model, version or alias that does not exist."""
 ACCESS_DENIED_CODES = ("PERMISSION_DENIED", "UNAUTHENTICATED")
 UNAUTHORIZED = re.compile(r"\b(401|403)\b|UNAUTHENTICATED|PERMISSION_DENIED|password authentic")
 UNREACHABLE = re.compile(r"Connection|Max retries|timed out|resolve|Failed to establish")
@@ -66,12 +69,14 @@ PROGRAMMING_ERRORS = (KeyError, AttributeError, TypeError)
 
 
 class MlflowUnavailableError(UserError):
-    """MLflow refuses, or does not answer."""
+    """Error of an MLflow server that refuses a request or does not answer."""
+
+    default_code = "mlflow-unavailable"
 
 
 @contextmanager
 def translate_mlflow_errors(uri: str) -> Iterator[None]:
-    """Talk to MLflow at ``uri``, in the middle of other work.
+    """Translate errors of MLflow at ``uri`` within code that also does other work.
 
     Raises:
         MlflowUnavailableError: if it refuses or does not answer.
@@ -79,12 +84,12 @@ def translate_mlflow_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError, ImportError) as error:
-        raise MlflowUnavailableError(format_error(error, uri)) from error
+        raise _unavailable(error, uri) from error
 
 
 @contextmanager
 def translate_all_errors(uri: str) -> Iterator[None]:
-    """Talk to MLflow at ``uri``, and do nothing else: whatever goes wrong is its fault.
+    """Translate all errors within code that only calls MLflow at ``uri``.
 
     Raises:
         MlflowUnavailableError: if it refuses, does not answer, or is not MLflow.
@@ -97,16 +102,26 @@ def translate_all_errors(uri: str) -> Iterator[None]:
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         if not is_raised_by_mlflow(error):
             raise
-        raise MlflowUnavailableError(format_error(error, uri)) from error
+        raise _unavailable(error, uri) from error
 
 
 def format_error(error: Exception, uri: str) -> str:
-    """What is wrong with MLflow at ``uri``, and how to mend it."""
+    """Sentence for an error of MLflow at ``uri``: cause and action."""
+    return _classify(error, uri)[1]
+
+
+def _unavailable(error: Exception, uri: str) -> MlflowUnavailableError:
+    code, sentence = _classify(error, uri)
+    return MlflowUnavailableError(sentence, code=code)
+
+
+def _classify(error: Exception, uri: str) -> tuple[str, str]:
+    """Code and sentence for an error of MLflow at ``uri``."""
     message = redacted(" ".join(str(error).split()))
     where, code = redacted(uri), getattr(error, "error_code", "")
     if UNAUTHORIZED.search(message):
-        return (
-            f"MLflow at {where} refuses these credentials; set MLFLOW_TRACKING_USERNAME "
+        return "mlflow-credentials", (
+            f"MLflow at {where} rejected the credentials; set MLFLOW_TRACKING_USERNAME "
             "and MLFLOW_TRACKING_PASSWORD, or ask for permission"
         )
     if (
@@ -114,25 +129,39 @@ def format_error(error: Exception, uri: str) -> str:
         or "readonly database" in message
         or isinstance(error, PermissionError)
     ):
-        return f"MLflow at {where} refuses you ({first_error_line(error)}); ask for permission"
+        return "mlflow-access-denied", (
+            f"MLflow at {where} denied access ({first_error_line(error)}); ask for permission"
+        )
     if DISK_FULL.search(message):
-        return f"MLflow at {where} finds its disk full; make room there"
+        return "mlflow-disk-full", (
+            f"MLflow at {where} reported a full disk; free some space on the server"
+        )
     if isinstance(error, ImportError):
-        return f"{where} needs a database driver: {message}; install it, or {ADDRESS_HINT}"
-    if troubled := SERVER_ERROR.search(message):
-        code = troubled[1] or troubled[2]
-        return f"MLflow at {where} answers {code} and nothing else; look into its log"
+        return "no-database-driver", (
+            f"{where} needs a database driver: {message}; install it, or {ADDRESS_HINT}"
+        )
+    if failed := SERVER_ERROR.search(message):
+        status = failed[1] or failed[2]
+        return "mlflow-server-error", (
+            f"MLflow at {where} returned HTTP {status} without a message; check the server log"
+        )
     if isinstance(error, PROGRAMMING_ERRORS) and not is_raised_by_mlflow(error):
-        return f"hpsearch itself failed ({type(error).__name__}: {message}); report this as a bug"
+        return "internal-error", (
+            f"hpsearch itself failed ({type(error).__name__}: {message}); report this as a bug"
+        )
     if NOT_MLFLOW.search(message) or isinstance(error, PROGRAMMING_ERRORS):
-        return f"what answers at {where} is not MLflow; {ADDRESS_HINT}"
+        return "not-mlflow", f"the service at {where} is not MLflow; {ADDRESS_HINT}"
     if code in NOT_FOUND_CODES:
-        return (
-            f"MLflow at {where} has no such thing ({first_error_line(error)}); look: `hpsearch ui`"
+        return "no-such-mlflow-entry", (
+            f"MLflow at {where} has no such entry ({first_error_line(error)}); "
+            "list what exists with `hpsearch ui`"
         )
     if UNREACHABLE.search(message):
-        return f"MLflow at {where} does not answer; start it, or {ADDRESS_HINT}"
-    return f"MLflow at {where} says: {message[:300].rstrip('. ')}; {ADDRESS_HINT}"
+        return "mlflow-unreachable", (
+            f"MLflow at {where} does not answer; start the server, or {ADDRESS_HINT}"
+        )
+    failure = message[:300].rstrip(". ")
+    return "mlflow-error", f"MLflow at {where} failed: {failure}; {ADDRESS_HINT}"
 
 
 def is_raised_by_mlflow(error: BaseException) -> bool:
@@ -146,12 +175,12 @@ def is_raised_by_mlflow(error: BaseException) -> bool:
 
 
 def is_not_found(error: MlflowException) -> bool:
-    """Whether there is no such model, version or alias."""
+    """Return whether an error means that a model, version or alias does not exist."""
     return error.error_code in NOT_FOUND_CODES
 
 
 def first_error_line(error: Exception) -> str:
-    """What MLflow says, without the SQL or the stack that follows; the database's own words."""
+    """First line of an error of MLflow or its database, without SQL and stack trace."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = next(
         (line for line in lines if DATABASE_ERROR.match(line)), lines[0] if lines else ""
@@ -164,46 +193,46 @@ DATABASE_SCHEMES = ("sqlite:", "postgres", "mysql", "mssql")
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingServer:
-    """Where runs go."""
+    """MLflow server or database that runs are written to."""
 
     uri: str = field(repr=False)
     given: str = field(default="", repr=False)
-    """The address as it may be kept: with the names of environment variables that stand in it."""
+    """Address as the user gave it; environment variables in it are not replaced."""
     artifact_root: str | None = None
     """Artifact location for a new experiment; None lets the server decide."""
     experiment: str = EXPERIMENT
     home: Path | None = None
-    """The home that it belongs to, if that is known."""
+    """Home that the database belongs to; None if unknown."""
     former: tuple[Path, ...] = ()
-    """Where that home lay before it was moved."""
+    """Earlier paths of that home, from before it was moved."""
 
     @property
     def display_uri(self) -> str:
-        """The address as it may be printed and written."""
+        """Address without passwords, for output and files."""
         return redacted(self.uri)
 
     @property
     def recorded(self) -> str:
-        """The address as it is written down in its home."""
+        """Address as it is recorded in files of its home."""
         if self.home is None or is_server(self.uri):
             return self.display_uri
         return recorded(self.display_uri, self.home)
 
     def renamed(self, address: str) -> str:
-        """What an address that was written down in this home is called today.
+        """Translate an address that was recorded in this home to the present one.
 
-        0.1.0 wrote down absolute paths of databases, also of those in the home.
+        Version 0.1.0 recorded absolute paths of databases, including those in the home.
         """
         if self.home is None or is_server(address) or located(address, self.home) != address:
             return address
         return recorded(moved(address, self.home, self.former), self.home)
 
     def client(self) -> MlflowClient:
-        """A client of the tracking server and of the registry behind it."""
+        """Create a client of the tracking server and its registry."""
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def experiment_id(self) -> str:
-        """Id of the experiment, which is made if there is none."""
+        """Id of the experiment, which is created if it does not exist."""
         client = self.client()
         found = client.get_experiment_by_name(self.experiment)
         if found is not None:
@@ -214,21 +243,22 @@ class TrackingServer:
             made = client.get_experiment_by_name(self.experiment)
             if made is None:
                 raise
-            return made.experiment_id  # somebody else was first
+            return made.experiment_id  # created by another process in the meantime
 
 
 def resolve_tracking(uri: str, home: Path) -> TrackingServer:
-    """MLflow at an address, with files in the home folder if it is a database.
+    """Resolve an MLflow address; artifacts go to the home folder if it is a database.
 
     Raises:
-        UserError: if it is no address of a server or a database, names an environment variable
-            that is not set, or is one of SQLite in a folder that does not exist.
+        UserError: if it is not an address of a server or a database, names an environment
+            variable that is not set, or is an SQLite file in a folder that does not exist.
     """
     given, uri = uri, filled_in(uri)
     if not (is_server(uri) or uri.startswith(DATABASE_SCHEMES)):
         raise UserError(
-            f"{redacted(uri)!r} is no tracking URI; write http://HOST:PORT, "
-            "or a database such as sqlite:////PATH/mlflow.db"
+            f"{redacted(uri)!r} is not a tracking URI; write http://HOST:PORT, "
+            "or a database such as sqlite:////PATH/mlflow.db",
+            code="invalid-tracking-uri",
         )
     if uri.startswith("sqlite:"):
         make_private(home)
@@ -244,13 +274,13 @@ def resolve_tracking(uri: str, home: Path) -> TrackingServer:
 
 
 def _settle(uri: str, home: Path) -> None:
-    """Put the database right if its home was moved; make no folder where there was a database."""
+    """Relocate the database if its home was moved; a missing folder of a database is an error."""
     database = database_path(uri)
     if database is None:
         return
     if not database.parent.is_dir():
         raise UserError(
-            f"there is no folder {database.parent} for MLflow's database; make it, or give the "
+            f"there is no folder {database.parent} for MLflow's database; create it, or give the "
             "address of another with --tracking-uri"
         )
     if inside_of(database, home):

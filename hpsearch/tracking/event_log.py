@@ -1,9 +1,9 @@
-"""The search's own record: one JSON line an event, appended by the driver and never rewritten.
+"""Event log of a search: one JSON line per event, appended by the driver and never rewritten.
 
-Everything that people look at (the live table, MLflow, the report) follows this file at its own
-pace, so a slow or absent reader never holds up training, and all of it can be made again from here.
-A trial that goes on from a checkpoint may report the same number of patches twice; the first line
-counts, because a repeated report holds the same numbers.
+The live table, MLflow and the report are projections of this file. They read it at their own pace,
+so a slow or absent reader never delays training, and each can be rebuilt from it. A trial that
+resumes from a checkpoint may report the same number of patches twice; the first line counts,
+because a repeated report holds the same values.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ Event = dict[str, Any]
 """``event`` is search, start, report, worker_failed, restarted_from_scratch, trial_finished, extend
 or search_finished; ``trial`` is the trial's id.
 
-The first of a ledger also names the version of its form."""
+The first event of a log also holds the schema version."""
 
 FORMER_EVENTS = {
     "crash": "worker_failed",
@@ -48,38 +48,39 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(TEXTS, str),
     **dict.fromkeys(GROUPS, dict),
 }
-"""Types of an event's fields, where it has them."""
+"""Types of the fields of an event; not every event has each field."""
 LARGEST = 1e300
 
 
 @dataclass(frozen=True)
 class EventLog:
-    """An append-only file of events."""
+    """Append-only file of events."""
 
     path: Path
 
     def append(self, event: str, **fields: Any) -> None:
-        """Write one event with the time it happened (seconds since 1970).
+        """Append one event with the time at which it happened (seconds since 1970).
 
         Raises:
-            OSError: if the disk is full; what has been written by then counts for nothing.
+            OSError: if the disk is full; a partly written line is ignored by readers.
         """
         moment = _boot_time(self.path) + _monotonic_uptime()
-        said = {"event": event, "time": moment}
+        stamped = {"event": event, "time": moment}
         kept = {k: redacted(v) if isinstance(v, str) else v for k, v in fields.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab", buffering=0) as file:
             if not file.tell():
-                said[KEY] = SCHEMA_VERSION
-            line = json.dumps({**said, **kept}, allow_nan=False)
+                stamped[KEY] = SCHEMA_VERSION
+            line = json.dumps({**stamped, **kept}, allow_nan=False)
             broken = file.tell() and not _ends_with_newline(self.path)
-            start = b"\n" if broken else b""  # the last writer died in the middle of a line
+            start = b"\n" if broken else b""  # the last writer was killed while it wrote a line
             rest = start + line.encode() + b"\n"
-            while rest:  # in one piece, for others may write too; a disk that fills up takes a part
+            # one call, since other processes may append too; a full disk writes only a part
+            while rest:
                 rest = rest[file.write(rest) :]
 
     def read(self, offset: int = 0) -> tuple[list[Event], int]:
-        """Whole events from byte ``offset`` on, and the offset to go on from.
+        """Read complete events from byte ``offset`` on, and the offset of the next read.
 
         Raises:
             NewerSchema: if a newer hpsearch began the ledger.
@@ -93,25 +94,25 @@ class EventLog:
         return self._known(whole), offset + len(whole)
 
     def search_id(self) -> str:
-        """What tells this search from any other: a digest of the first event, with its time."""
+        """Unique id of the search: a digest of the first event, which includes its time."""
         if not self.path.exists():
             return ""
         with self.path.open("rb") as file:
             return hashlib.sha256(file.readline()).hexdigest()[:16]
 
     def events(self) -> list[Event]:
-        """Everything so far."""
+        """Read all events so far."""
         return self.read()[0]
 
     def events_until(self, offset: int) -> list[Event]:
-        """Events before byte ``offset``."""
+        """Read the events before byte ``offset``."""
         if not self.path.exists():
             return []
         with self.path.open("rb") as file:
             return self._known(file.read(offset))
 
     def _known(self, data: bytes) -> list[Event]:
-        """Events, which this version knows how to read.
+        """Parse events and check that this version can read them.
 
         Raises:
             NewerSchema: if a newer hpsearch began the ledger.
@@ -124,9 +125,9 @@ class EventLog:
 
 @cache
 def _boot_time(path: Path) -> float:
-    """The time of day at uptime zero, by the clock when this process first wrote to a ledger.
+    """Time of day at uptime zero, from the clock when this process first wrote to the log.
 
-    The clock may be set while a search runs; its events stay in order, and last as long as they do.
+    Events stay in order and durations stay correct when the clock is set during a search.
     """
     lines = path.read_bytes().splitlines()[-2:] if path.exists() else []
     before = [event["time"] for event in _parse_events(b"\n".join(lines), path)]
@@ -138,7 +139,7 @@ def _boot_time(path: Path) -> float:
 
 
 def _monotonic_uptime() -> float:
-    """Seconds that the machine has been up, asleep or not; nobody can set it."""
+    """Seconds since the machine started, including sleep; the clock does not change it."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
@@ -152,33 +153,33 @@ def _ends_with_newline(path: Path) -> bool:
 
 def _parse_events(data: bytes, path: Path) -> Iterator[Event]:
     for line in data.splitlines():
-        with reading(path, "event log", "restore it from a copy, or begin a new search"):
+        with reading(path, "event log", "restore it from a copy, or start a new search"):
             try:
                 event = json.loads(line)
             except ValueError:
-                continue  # a line that its writer did not finish
+                continue  # an unfinished line
             _check(event)
             event = _present_names(event)
         yield event
 
 
 def _check(event: Any) -> None:
-    """Refuse what nothing here has written: types, names of trials, numbers that are none."""
+    """Check types, trial ids and numbers of an event, which another program may have written."""
     if not isinstance(event, dict):
-        raise TypeError("a line of it is no event")
+        raise TypeError("a line is not an event")
     for name, value in event.items():
         known = KINDS.get(name)
         if known and (not isinstance(value, known) or isinstance(value, bool)):
             raise TypeError(f"{name} of an event is {str(value)[:40]!r}")
     if "event" not in event or "time" not in event:
-        raise TypeError("a line of it has no event or time")
+        raise TypeError("a line has no event or time")
     if not NAME.fullmatch(event.get("trial", "0")):
-        raise ValueError(f"{event['trial'][:40]!r} names no trial")
+        raise ValueError(f"{event['trial'][:40]!r} is not a trial id")
     numbers = [event[name] for name in NUMBERS if name in event]
     if event["event"] == "report":
         numbers += event.get("metrics", {}).values()
     if not all(isinstance(x, (int, float)) and abs(x) < LARGEST for x in numbers):
-        raise ValueError("a number in it is none, or too large")
+        raise ValueError("a number is not finite, or too large")
 
 
 def _present_names(event: Event) -> Event:

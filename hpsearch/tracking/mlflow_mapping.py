@@ -32,18 +32,18 @@ RECORDED_PACKAGES = ("hpsearch", "torch", "ray", "optuna", "mlflow", "numpy")
 
 
 def software_versions() -> dict[str, str]:
-    """By name: the code's commit, Python, and the packages that results depend on."""
+    """Versions by name: commit of the code, Python, and the packages that results depend on."""
     found = {"git.commit": code_commit(), "version.python": sys.version.split()[0]}
     for package in RECORDED_PACKAGES:
         try:
             found[f"version.{package}"] = version(package)
         except PackageNotFoundError:
-            continue  # run from a checkout that is not installed
+            continue  # a checkout that is not installed
     return found
 
 
 def code_commit() -> str:
-    """The commit of the code, or ``unknown`` for an installed package."""
+    """Commit of the code; ``unknown`` for an installed package."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
@@ -61,18 +61,18 @@ SHOWN_METRICS = (
 )
 MAX_COLUMNS = 40
 MAX_BATCH_METRICS = 900
-"""Points in one request, with room for the tags; MLflow takes 1,000 of all together."""
+"""Metric values per request; MLflow accepts 1,000 metrics, parameters and tags together."""
 MAX_VALUE_CHARS, MAX_NAME_CHARS = 6000, 250
-"""Characters of a parameter, and of a run's name, that MLflow keeps."""
+"""Maximum length of a parameter and of a run name in MLflow."""
 
 
 def search_params(event: Event) -> list[Param]:
-    """The search's own settings."""
+    """MLflow parameters of the search's run."""
     return [Param(key, str(value)) for key, value in event["params"].items()]
 
 
 def trial_params(run: Run, fixed: Mapping[str, Flat]) -> list[Param]:
-    """Settings that are not the same in every trial of the space: the columns worth comparing."""
+    """MLflow parameters of a trial: settings that differ between trials of the space."""
     flat = flatten(run.config).items()
     return [
         Param(key, str(value)[:MAX_VALUE_CHARS])
@@ -82,24 +82,24 @@ def trial_params(run: Run, fixed: Mapping[str, Flat]) -> list[Param]:
 
 
 def run_name(run: Run, fixed: Mapping[str, Flat]) -> str:
-    """Number, loss, sampler, optimiser, and what else is not the same in every trial."""
+    """Run name of a trial: number, loss, sampler, optimizer, and other settings that vary."""
     own = _strip_shared(run.config, _shared_names(run.config, fixed))
     return f"{run.label} {summary(own)}"[:MAX_NAME_CHARS]
 
 
 def search_tags(event: Event) -> list[RunTag]:
-    """Versions of the code and its libraries, and where the search was defined."""
+    """MLflow tags of the search: versions of code and libraries, and the space file."""
     tags = {key: str(value) for key, value in event.get("tags", {}).items()}
     return _run_tags({**tags, **_source_of(event)})
 
 
 def trial_tags(run: Run, search: Event) -> list[RunTag]:
-    """Where the trial came from, and its seed."""
+    """MLflow tags of a trial: its origin and its seed."""
     return _run_tags({"seed": str(run.config.seed), **_source_of(search)})
 
 
 def state_tags(run: Run) -> list[RunTag]:
-    """How the trial stands, or ended and why, and how often it went on or began anew."""
+    """MLflow tags of a trial's status, its reason, and the number of resumes and restarts."""
     restarts = (
         {"restarts_from_scratch": str(len(run.restarted_attempts))}
         if run.restarted_attempts
@@ -111,7 +111,7 @@ def state_tags(run: Run) -> list[RunTag]:
 
 
 def saved_view(search_state: SearchState, search_id: str) -> str:
-    """The trials of a search as a table: the best first, with the columns worth sorting by."""
+    """Saved view of a search: trials as a table, best first, with the columns worth sorting by."""
     search = search_state.search_event or {}
     params: dict[str, None] = {}
     for run in search_state.runs.values():
@@ -133,9 +133,9 @@ def saved_view(search_state: SearchState, search_id: str) -> str:
 
 
 def report_metrics(report: Event) -> list[Metric]:
-    """Metrics of one report over patches seen; the objective first, where MLflow shows it first.
+    """MLflow metrics of one report, by patches seen; the objective comes first, as MLflow shows it.
 
-    Names with ``system/`` in front stand on MLflow's page of system metrics.
+    Names that start with ``system/`` appear on MLflow's page of system metrics.
     """
     values = {OBJECTIVE_METRIC: report["objective"], **report["metrics"], **_throughput(report)}
     moment, seen = milliseconds(report["time"]), report["seen"]
@@ -143,7 +143,7 @@ def report_metrics(report: Event) -> list[Metric]:
 
 
 def batches(reports: Sequence[Event]) -> Iterator[list[Metric]]:
-    """Points of whole reports, as many as MLflow stores at once: all of a report or nothing."""
+    """Group the metrics of complete reports into batches that MLflow accepts in one request."""
     batch: list[Metric] = []
     for report in reports:
         more = report_metrics(report)
@@ -155,7 +155,7 @@ def batches(reports: Sequence[Event]) -> Iterator[list[Metric]]:
 
 
 def search_metrics(search_state: SearchState) -> list[Metric]:
-    """The best completed trial after each trial that ended: the search's own chart."""
+    """MLflow metrics of the search: best objective so far after each trial that ended."""
     return [
         Metric(f"best/{OBJECTIVE_METRIC}", best.value, milliseconds(best.time), best.ended)
         for best in search_state.best
@@ -163,7 +163,7 @@ def search_metrics(search_state: SearchState) -> list[Metric]:
 
 
 def final_metrics(search_state: SearchState) -> list[Metric]:
-    """Scores on test of the winner and what it is compared with, once the search has finished."""
+    """MLflow metrics of a finished search: test scores of the winner and the baselines."""
     finish = search_state.finish_event or {}
     tasks = ("verification", "matching", "retrieval", "mAP")
     return [
@@ -179,7 +179,7 @@ def final_metrics(search_state: SearchState) -> list[Metric]:
 
 
 def dataset_input(search: Event, context: str) -> DatasetInput:
-    """The patch set, with its fingerprint as the digest."""
+    """MLflow dataset input of the patch set, with its fingerprint as the digest."""
     facts = search["dataset"]
     dataset = Dataset(
         name=facts["name"],
@@ -192,12 +192,12 @@ def dataset_input(search: Event, context: str) -> DatasetInput:
 
 
 def metric_name(name: str) -> str:
-    """A name as MLflow allows it: letters, digits, and ``_-. :/``."""
+    """Replace characters that MLflow does not allow in names (letters, digits, ``_-. :/``)."""
     return re.sub(r"[^\w\-. :/]", "_", name.replace("×", "x"), flags=re.ASCII)
 
 
 def milliseconds(seconds: float) -> int:
-    """MLflow's unit of time."""
+    """Milliseconds from seconds, MLflow's unit of time."""
     return round(1000 * seconds)
 
 
@@ -209,7 +209,7 @@ def _throughput(report: Event) -> dict[str, float]:
 
 
 def _strip_shared(config: BaseModel, shared: frozenset[str], path: str = "") -> Any:
-    """Defaults in place of what all trials share, so that a title leaves it out."""
+    """Replace settings that all trials share by defaults, so that a title omits them."""
     changes = {}
     for name, field in type(config).model_fields.items():
         value, key = getattr(config, name), f"{path}{name}"
@@ -224,7 +224,7 @@ def _strip_shared(config: BaseModel, shared: frozenset[str], path: str = "") -> 
 
 
 def _shared_names(config: TrialConfig, fixed: Mapping[str, Flat]) -> frozenset[str]:
-    """Names of settings, and of groups of them, that have the same values in all trials."""
+    """Names of settings, and of groups of settings, that have the same values in all trials."""
     flat = flatten(config)
     varying = [name for name, value in flat.items() if fixed.get(name) != value]
     names = {name.rsplit(".", depth)[0] for name in flat for depth in range(name.count(".") + 1)}

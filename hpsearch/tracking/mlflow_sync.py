@@ -22,36 +22,36 @@ from hpsearch.tracking.mlflow_writer import MlflowRunIndex, MlflowWriter, SyncPr
 
 @dataclass
 class SyncState:
-    """What one server is known to have."""
+    """State of the synchronization with one server."""
 
     offset: int = 0
-    """Bytes of the ledger that have been sent in whole."""
+    """Bytes of the event log that have been sent completely."""
     runs: dict[str, str] = field(default_factory=dict)
-    """MLflow's run ids by trial; the search's own under the empty name."""
+    """MLflow's run ids by trial id; the empty id is the search's own run."""
 
 
 @dataclass(frozen=True)
 class SyncStateFile:
-    """Positions by server. It is a memory, not the truth: without it, all is found again."""
+    """File of sync states by server. A cache: if missing, it is rebuilt by querying MLflow."""
 
     path: Path
     renamed: Callable[[str], str] = str
-    """What a server is called today, by what the file calls it."""
+    """Function from a recorded server address to the present one."""
 
     def read(self, server: str) -> SyncState:
-        """The position at one server; the beginning if nothing is known of it."""
+        """Read the state of one server; an empty state if it is unknown."""
         known = self._read_all().get(server)
         return SyncState(known["offset"], dict(known["runs"])) if known else SyncState()
 
     def write(self, server: str, state: SyncState) -> None:
-        """Keep a position, those at other servers too; a reader sees all of it or nothing."""
+        """Write the state of one server atomically; those of other servers are kept."""
         every = self._read_all()
         every[server] = {"offset": state.offset, "runs": state.runs}
         write_atomic(self.path, to_json(every, indent=1))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """One process at a time sends, so that no two make the same run."""
+        """Lock that lets one process send at a time, so that no run is created twice."""
         with self.path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -84,20 +84,20 @@ def _is_position(value: Any) -> bool:
 __all__ = ["EXPERIMENT", "MlflowSync", "SyncResult", "TrackingError", "TrackingServer"]
 
 MAX_RETRY_WAIT_S = 10.0
-"""Seconds between two tries while the server does not answer."""
+"""Maximum seconds between two attempts while the server does not answer."""
 
 
 @dataclass
 class MlflowSync:
-    """Sends what the ledger says to MLflow; ``sync`` does it now, ``start`` does it in a thread."""
+    """Sends the event log to MLflow: ``sync`` at once, ``start`` continuously in a thread."""
 
     event_log: EventLog
     tracking: TrackingServer
     search: str
     state_path: Path
-    """File that remembers how far the ledger has been sent."""
+    """File with the sync state of each server."""
     last_error: str = ""
-    """Why not everything has been sent, in one sentence."""
+    """Reason in one sentence why not everything has been sent; empty if there is none."""
 
     def __post_init__(self) -> None:
         self._stop = threading.Event()
@@ -112,8 +112,8 @@ class MlflowSync:
         """Send everything that has not been sent.
 
         Args:
-            full: compare with what MLflow has and send what is missing, to a server that has
-                lost something or from which a run was deleted.
+            full: compare with MLflow and send what is missing, for a server that has lost data
+                or on which a run was deleted.
             progress: called after each trial.
 
         Raises:
@@ -132,19 +132,23 @@ class MlflowSync:
                 self._synced = True
             except MlflowException as error:
                 if error.error_code == "RESOURCE_DOES_NOT_EXIST" and not full:
-                    self._reset()  # the server has lost our runs: the next try makes them again
+                    self._reset()  # the server has lost the runs; create them at the next attempt
                 raise
             finally:
                 self._save_state()
             return delivery
 
     def start(self) -> None:
-        """Follow the ledger until ``stop``."""
+        """Send new events in a thread until ``stop``."""
         self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
         self._thread.start()
 
     def stop(self, *, timeout: float = 30.0) -> bool:
-        """Send what is left, for at most ``timeout`` seconds; whether everything has been sent."""
+        """Send what is left for at most ``timeout`` seconds.
+
+        Returns:
+            Whether everything has been sent.
+        """
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout)
@@ -154,15 +158,15 @@ class MlflowSync:
 
     @property
     def search_run_id(self) -> str:
-        """Run id of the search."""
+        """MLflow run id of the search."""
         return self._opened.run_index.run_id(None)
 
     def run_id(self, trial: str) -> str:
-        """Run id of a trial that the ledger knows."""
+        """MLflow run id of a trial in the event log."""
         return self._opened.run_index.run_id(self._opened.search_state.runs[trial])
 
     def log_files(self, trial: str | None, files: Mapping[str, bytes]) -> None:
-        """Store files with a trial's run, or with the search's (None), by their paths there."""
+        """Upload files to a trial's run, or to the search's (None), by their artifact paths."""
         if not files:
             return
         with tempfile.TemporaryDirectory() as folder:
@@ -173,8 +177,8 @@ class MlflowSync:
             self._opened.run_index.client.log_artifacts(self._run_id(trial), folder)
 
     def set_description(self, text: str, *, trial: str | None = None) -> None:
-        """Set what MLflow shows first on the page of a trial, or of the search (Markdown)."""
-        note = text.replace("<", "&lt;")  # nothing of ours is HTML
+        """Set the description (Markdown) of a trial's run, or of the search's (None)."""
+        note = text.replace("<", "&lt;")  # descriptions contain no HTML
         self._opened.run_index.client.set_tag(self._run_id(trial), NOTE_TAG, note)
 
     def _run_id(self, trial: str | None) -> str:
@@ -187,7 +191,9 @@ class MlflowSync:
             try:
                 self.sync()
                 wait, self.last_error = 0.5, ""
-            except Exception as error:  # whatever it is, training goes on and the next try may do
+            except (
+                Exception
+            ) as error:  # training continues whatever the error is; the next attempt may succeed
                 self.last_error = format_error(error, self.tracking.uri)
                 wait = min(2 * wait, MAX_RETRY_WAIT_S)
             if stopping:
@@ -201,7 +207,7 @@ class MlflowSync:
         return writer
 
     def _load_state(self) -> MlflowWriter:
-        """Know what has been sent already, by an earlier process."""
+        """Load what an earlier process has sent."""
         known = self._state_file.read(self.tracking.recorded)
         writer = self._new_writer(known.runs)
         for event in self.event_log.events_until(known.offset):

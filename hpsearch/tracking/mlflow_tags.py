@@ -1,4 +1,4 @@
-"""What MLflow calls things: tags by which runs are found again, and where a backend keeps files."""
+"""Tags and metric names of MLflow runs, and locations of MLflow's files."""
 
 from pathlib import Path
 from typing import Literal
@@ -8,27 +8,27 @@ RUN_KIND = "hpsearch.kind"
 SEARCH_NAME_TAG = "hpsearch.search"
 """Tag: the search's name."""
 SEARCH_ID = "hpsearch.id"
-"""Tag: tells a search from another of the same name; follows from its ledger (``identity``)."""
+"""Tag: unique id of the search, derived from its event log (``EventLog.search_id``)."""
 PARENT_SEARCH_ID = "hpsearch.parent_search"
-"""Tag: identity of the search beneath whose run this one's stands."""
+"""Tag: id of the parent search, whose run is the parent of this search's run."""
 TRIAL_ID_TAG = "hpsearch.trial"
-"""Tag: the trial's id, the same after every resume."""
+"""Tag: id of the trial, which does not change at a resume."""
 STATUS_TAG = "status"
-"""Tag: how a run ended, in our words."""
+"""Tag: status of a run in hpsearch's terms."""
 PARENT_RUN_ID = "mlflow.parentRunId"
 NOTE_TAG = "mlflow.note.content"
-"""Tag: the description that MLflow shows first, Markdown."""
+"""Tag: description of a run, Markdown."""
 SOURCE_NAME, SOURCE_TYPE = "mlflow.source.name", "mlflow.source.type"
 SOURCE_COMMIT = "mlflow.source.git.commit"
 SAVED_VIEW_PREFIX = "mlflow.sharedViewState."
-"""Tag of an experiment, before the view's name: a view of its runs that a link can open."""
+"""Prefix of an experiment's tag that holds a saved view of its runs."""
 EXPERIMENT = "hpsearch"
 DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
 """MLflow's files in a home."""
 SPACE_NAME = "space.py"
-"""The space, in the search's folder and among the files of its run."""
+"""File name of the search space, in the search's folder and among the artifacts of its run."""
 OBJECTIVE_METRIC = "objective"
-"""Metric: what the search optimises; it stands in every report."""
+"""Metric: value that the search optimizes; every report contains it."""
 
 MLFLOW_STATUS: dict[str, Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]] = {
     "running": "RUNNING",
@@ -42,20 +42,20 @@ MLFLOW_STATUS: dict[str, Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]] = {
 
 
 def saved_view_name(search_id: str) -> str:
-    """The saved view that shows a search."""
+    """Name of the saved view of a search."""
     return f"hpsearch-{search_id}"
 
 
 def default_uri(home: Path) -> str:
-    """SQLite beside the searches: no server is needed on one machine."""
+    """Default tracking URI: an SQLite database in the home, which needs no server."""
     return f"sqlite:///{home.absolute() / DATABASE}"
 
 
 def is_server(uri: str) -> bool:
-    """Whether a tracking server answers there; otherwise it is a database."""
+    """Return whether an address is one of a tracking server, not of a database."""
     return uri.startswith(("http://", "https://", "databricks"))
 
 
 def artifact_location(uri: str, home: Path) -> str | None:
-    """Where artifacts go; a tracking server decides for itself (None)."""
+    """Artifact location for a database; None for a tracking server, which has its own."""
     return None if is_server(uri) else (home.absolute() / ARTIFACTS).as_uri()

@@ -1,4 +1,4 @@
-"""Writes events to MLflow runs and tracks what each run already contains."""
+"""Writer of events to MLflow runs, which tracks what each run already contains."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -31,29 +31,29 @@ from hpsearch.tracking.run_state import Run, SearchState
 
 PAGE_SIZE = 500
 SEARCH_RUN = ""
-"""Stands for the search's own run where a trial's id is expected."""
+"""Trial id that denotes the search's own run."""
 
 
 @dataclass
 class MlflowRunIndex:
-    """The runs of one search on one server."""
+    """Index of the runs of one search on one server."""
 
     tracking: TrackingServer
     search: str
     search_id: str
-    """Tells the search from another of the same name."""
+    """Unique id of the search."""
     ids: dict[str, str] = field(default_factory=dict)
-    """MLflow's run ids by trial."""
+    """MLflow's run ids by trial id."""
     created: set[str] = field(default_factory=set)
-    """Trials whose run was made here."""
+    """Ids of trials whose run this process has created."""
 
     @cached_property
     def client(self) -> MlflowClient:
-        """The connection; opening it touches a database, but not a server."""
+        """MLflow client; opening it connects to a database, but not to a server."""
         return self.tracking.client()
 
     def refresh(self) -> None:
-        """Learn the ids of all runs that are there, and delete second ones."""
+        """Look up the ids of all existing runs, and delete duplicates."""
         found: dict[str, list[MlflowRun]] = {}
         for run in self._find_runs():
             found.setdefault(run.data.tags.get(TRIAL_ID_TAG, SEARCH_RUN), []).append(run)
@@ -67,11 +67,12 @@ class MlflowRunIndex:
     def run_id(
         self, run: Run | None, *, name: str | None = None, started: float | None = None
     ) -> str:
-        """The MLflow run of a trial, or of the search (None); made if there is none.
+        """MLflow run id of a trial, or of the search (None); the run is created if missing.
 
         Args:
-            name: what to call it if it is made.
-            started: when the search began, seconds since 1970.
+            run: the trial; None for the search.
+            name: name of a run that is created.
+            started: start of the search, seconds since 1970.
         """
         trial = SEARCH_RUN if run is None else run.id
         if trial not in self.ids:
@@ -82,19 +83,19 @@ class MlflowRunIndex:
         return self.ids[trial]
 
     def find_run(self, search_id: str) -> str | None:
-        """The run of another search, if this server has it."""
+        """MLflow run id of another search; None if this server does not have it."""
         found = next(MlflowRunIndex(self.tracking, "", search_id)._find_runs(SEARCH_RUN), None)
         return None if found is None else found.info.run_id
 
     def reported_steps(self, trial: str) -> set[int]:
-        """Patches seen at each report that MLflow has in whole."""
+        """Patches seen at each report that MLflow holds completely."""
         if trial in self.created or trial not in self.ids:
             return set()
         history = self.client.get_metric_history(self.ids[trial], OBJECTIVE_METRIC)
         return {point.step for point in history}
 
     def save_view(self, view: str) -> None:
-        """Save how the table of runs shows this search."""
+        """Save the view of the table of runs for this search."""
         self.client.set_experiment_tag(
             self.experiment, SAVED_VIEW_PREFIX + saved_view_name(self.search_id), view
         )
@@ -114,7 +115,7 @@ class MlflowRunIndex:
         return made.info.run_id
 
     def _canonical_run(self, trial: str, runs: Iterable[MlflowRun]) -> str:
-        """The one that is written to, else the one with the most metrics."""
+        """Choose among duplicates: the run in use, else the one with the most metrics."""
         by_id = {run.info.run_id: run for run in runs}
         if self.ids.get(trial) in by_id:
             return self.ids[trial]
@@ -138,53 +139,53 @@ class MlflowRunIndex:
 
     @cached_property
     def experiment(self) -> str:
-        """Id of the experiment."""
+        """MLflow's id of the experiment."""
         return self.tracking.experiment_id()
 
 
 SyncProgress = Callable[[int, int], None]
-"""Called with the number of trials done, and of all."""
+"""Callback with the number of trials sent and the number of all."""
 
 
 @dataclass
 class SyncResult:
-    """What was brought."""
+    """Counts of what a synchronization sent."""
 
     runs: int = 0
-    """Runs of the search, its own among them."""
+    """Runs of the search, including its own."""
     created: int = 0
     sent: int = 0
-    """Reports; each is one point of every metric."""
+    """Reports sent; each is one value of every metric."""
     already_present: int = 0
-    """Reports that MLflow had already."""
+    """Reports that MLflow held already."""
 
 
 @dataclass
 class RunSyncState:
-    """What a run has got."""
+    """State of one MLflow run: what has been written to it."""
 
     created: bool = False
     reports: int = 0
     state: tuple[str, ...] | None = None
     deleted: bool = False
-    """By somebody in MLflow; nothing more is sent to it."""
+    """True if a user deleted the run in MLflow; nothing more is written to it."""
 
 
 @dataclass
 class MlflowWriter:
-    """Between one search and its runs on one server."""
+    """Writer of one search's events to its runs on one server."""
 
     run_index: MlflowRunIndex
     space_path: Path
-    """The search's space file; uploaded if it is there."""
+    """The search's space file; uploaded if it exists."""
     search_state: SearchState = field(default_factory=SearchState)
     _sync_states: dict[str, RunSyncState] = field(default_factory=dict)
     _view: str = ""
     _may_have_duplicates: bool = True
-    """Whether a request may have been carried out without our knowing."""
+    """True if a request may have succeeded although its response was lost."""
 
     def mark_synced(self) -> None:
-        """Take everything told so far as delivered, by an earlier process."""
+        """Mark all events so far as written by an earlier process."""
         for run in self.search_state.runs.values():
             self._sync_states[run.id] = RunSyncState(True, len(run.reports), _run_state(run))
         if self.search_state.search_event is not None:
@@ -193,11 +194,11 @@ class MlflowWriter:
             )
 
     def flush(self, progress: SyncProgress | None = None) -> SyncResult:
-        """Bring everything that has not been acknowledged; no request if there is nothing.
+        """Write everything that has not been acknowledged; no request if there is nothing.
 
         Raises:
-            MlflowException: if the server refuses or does not answer; what came through by then
-                is known.
+            MlflowException: if the server refuses or does not answer; what it acknowledged before
+                is not sent again.
         """
         delivery, before = SyncResult(), len(self.run_index.created)
         doubt, self._may_have_duplicates = self._may_have_duplicates, True
@@ -223,7 +224,7 @@ class MlflowWriter:
             self._view = view
 
     def _unless_deleted(self, trial: str, send: Callable[[], bool | None]) -> bool:
-        """Send to a run; one that somebody has deleted stays deleted and holds up no other."""
+        """Write to a run unless a user has deleted it, which does not affect other runs."""
         got = self._sync_states.setdefault(trial, RunSyncState())
         if got.deleted:
             return False
@@ -249,13 +250,13 @@ class MlflowWriter:
         got.created = True
 
     def _parent_tags(self, search: Event) -> list[RunTag]:
-        """Beneath which run the search's own stands, if beneath any; run ids are a server's."""
+        """Tag with the parent run on this server, if the search has a parent search."""
         search_id = search.get("tags", {}).get(PARENT_SEARCH_ID)
         above = self.run_index.find_run(search_id) if search_id else None
         return [RunTag(PARENT_RUN_ID, above)] if above else []
 
     def _send_end(self) -> bool:
-        """The search's chart, and how it stands; whether it has just ended."""
+        """Write metrics and status of the search; return whether it has just finished."""
         search_state, got, state = (
             self.search_state,
             self._sync_states[SEARCH_RUN],
@@ -296,7 +297,7 @@ class MlflowWriter:
             got.state = state
 
     def _create_trial_run(self, run: Run, run_id: str, constants: Mapping[str, Flat]) -> set[int]:
-        """Everything about a trial that does not change while it runs; what is there already."""
+        """Write what does not change during a trial; return the steps that MLflow already holds."""
         client, search = self.run_index.client, self.search_state.search_event
         present = self.run_index.reported_steps(run.id)
         tags = [RunTag(PARENT_RUN_ID, self.run_index.run_id(None))]
@@ -320,7 +321,7 @@ def _run_state(run: Run) -> tuple[str, ...]:
 
 
 def _search_status(search_state: SearchState) -> tuple[str, str]:
-    """How the search stands, in MLflow's word and in ours."""
+    """Status of the search in MLflow's terms and in hpsearch's."""
     if search_state.finish_event is None:
         return "RUNNING", "running"
     status = search_state.finish_event["status"]

@@ -27,16 +27,16 @@ from hpsearch.tracking.connection import first_error_line
 from hpsearch.untrusted import reading
 
 LOADER_MODULE = "hpsearch.models.serialization"
-"""The module that a registered model names as its loader."""
+"""Loader module that a registered model names."""
 KNOWN_LOADERS = (LOADER_MODULE, "hpsearch.models.serving")
-"""With the former name that models registered by 0.1.0 carry."""
+"""Loader modules that are accepted, with the former name from models of version 0.1.0."""
 
 
 def load_descriptor(model: str, uri: str) -> PyfuncModel:
-    """A registered model (``models:/NAME@champion``) as a function of patches, on the CPU.
+    """Load a registered model (``models:/NAME@champion``) as a function of patches on the CPU.
 
     Raises:
-        UserError: as ``download_model``, or if it is damaged.
+        UserError: as ``download_model``, or if the model is damaged.
     """
     with download_model(model, uri) as folder:
         return PyfuncModel(load_pipeline(folder))
@@ -44,11 +44,11 @@ def load_descriptor(model: str, uri: str) -> PyfuncModel:
 
 @contextmanager
 def download_model(model: str, uri: str) -> Iterator[Path]:
-    """Settings and weights of a registered model, for as long as the context is open.
+    """Download settings and weights of a registered model to a folder that the context removes.
 
     Raises:
-        UserError: if there is no such model, version or alias; if it is not one of ours, or
-            carries code.
+        UserError: if there is no such model, version or alias; if hpsearch did not register it,
+            or it contains code.
     """
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
@@ -57,84 +57,91 @@ def download_model(model: str, uri: str) -> Iterator[Path]:
             folder = Path(download_artifacts(artifact_uri=model, dst_path=scratch))
         except (MlflowException, OSError) as error:
             raise UserError(
-                f"{model} cannot be loaded from {redacted(uri)}: "
+                f"{model} could not be loaded from {redacted(uri)}: "
                 f"{first_error_line(error).rstrip('.')}; "
-                "`hpsearch ui` shows which models and aliases there are"
+                "list models and aliases with `hpsearch ui`",
+                code="model-not-loadable",
             ) from error
         yield pipeline_folder(folder, name=model)
 
 
 def pipeline_folder(folder: Path, *, name: str) -> Path:
-    """Where a downloaded MLflow model keeps its settings and weights.
+    """Folder of the settings and weights in a downloaded MLflow model.
 
     Raises:
-        UserError: if it names another loader than ours, carries code, or points outside itself.
+        UserError: if it names an unknown loader, contains code, or points outside its folder.
     """
     metadata = _pyfunc_flavor(folder, name)
     if metadata.get("loader_module") not in KNOWN_LOADERS:
         raise UserError(
-            f"{name} asks to be loaded by {metadata.get('loader_module')!r}, so it was not "
-            "registered "
-            "by hpsearch and nothing of it was run; name a model that a search registered"
+            f"{name} names the loader {metadata.get('loader_module')!r}, so hpsearch did "
+            "not register it; none of its code was run: name a model that a search registered",
+            code="unknown-loader",
         )
     if metadata.get("code"):
         raise UserError(
-            f"{name} carries code of its own in {metadata['code']!r}, which a model of hpsearch "
-            "never "
-            "does; nothing of it was run: register the model again"
+            f"{name} contains code in {metadata['code']!r}, which a model of hpsearch never does; "
+            "none of it was run: register the model again",
+            code="artifact-with-code",
         )
     with reading(folder / "MLmodel", "description of a model", "register the model again"):
         root = folder.resolve()
         inside = (root / str(metadata.get("data", ""))).resolve()
     if not inside.is_relative_to(root):
-        raise UserError(f"{name} points outside its own folder; register the model again")
+        raise UserError(
+            f"{name} points outside its own folder; register the model again",
+            code="artifact-outside-folder",
+        )
     return inside
 
 
 def _pyfunc_flavor(folder: Path, name: str) -> dict[str, Any]:
-    """What the artifact says of itself as a Python function; empty if it is none."""
+    """Python-function flavor of an artifact's MLmodel file; empty if it has none."""
     try:
         flavours = Model.load(os.fspath(folder)).flavors
         return dict(flavours.get("python_function") or {})
-    except Exception as error:  # a reader of crafted bytes may raise anything
-        raise UserError(f"{name} has no readable MLmodel file; register the model again") from error
+    except Exception as error:  # parsing an untrusted file may raise any exception
+        raise UserError(
+            f"{name} has no readable MLmodel file; register the model again",
+            code="unreadable-artifact",
+        ) from error
 
 
 PATCHES_SPEC = TensorSpec(
-    np.dtype(object), (-1,), "patches (uint8 or float32, N×32×32, grey 0..255)"
+    np.dtype(object), (-1,), "patches (uint8 or float32, N×32×32, gray 0..255)"
 )
 FINGERPRINT_TAG, SPLIT_TAG, INPUT_KIND_TAG = "patches.fingerprint", "patches.split", "patches.given"
-"""Tags of a version: what it was scored on. Two versions that agree in all can be compared."""
+"""Tags of a version: what it was evaluated on. Versions that agree in all can be compared."""
 SCORES_ARTIFACT, CARD_ARTIFACT = "test_scores.json", "README.md"
 MAX_DESCRIPTION_CHARS = 5_000
-"""Characters of a description that MLflow's database holds."""
+"""Maximum length of a description in MLflow's database."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelArtifact:
-    """A trained pipeline with what it scored on test."""
+    """Trained pipeline with its test scores, ready to be logged."""
 
     folder: Path
-    """A pipeline saved by ``models.serialization``."""
+    """Folder of a pipeline saved by ``models.serialization``."""
     run_id: str
     search: str
     scores: Scores
     fingerprint: str
     example: np.ndarray
-    """A few patches, uint8 (n, 32, 32)."""
+    """Input example: a few patches, uint8 (n, 32, 32)."""
     descriptor_dim: int
-    """Numbers in a descriptor."""
+    """Length of a descriptor."""
     split: str = ""
     input_kind: str = "noisy"
-    """Which patches it was scored on."""
+    """Kind of patches that it was evaluated on: ``noisy`` or ``clean``."""
     card: str = ""
-    """Markdown that goes with the model."""
+    """Model card, Markdown."""
     tags: Mapping[str, str] = field(default_factory=dict)
-    """More tags for the version."""
+    """Additional tags of the version."""
 
     @property
     def version_tags(self) -> dict[str, str]:
-        """Tags of its version."""
+        """All tags of the model version."""
         headlines = ("verification", "matching", "retrieval", "mean")
         return {
             "search": self.search,
@@ -147,7 +154,7 @@ class ModelArtifact:
 
 
 def log_model(artifact: ModelArtifact) -> ModelInfo:
-    """Log pipeline, card and scores with the candidate's run, where MLflow points."""
+    """Log pipeline, card and scores to the model's run."""
     with _reopen_run(artifact.run_id), tempfile.TemporaryDirectory() as folder:
         scores = Path(folder) / SCORES_ARTIFACT
         scores.write_text(to_json(artifact.scores.to_dict()))
@@ -167,10 +174,10 @@ def log_model(artifact: ModelArtifact) -> ModelInfo:
 
 @contextmanager
 def _reopen_run(run_id: str) -> Iterator[None]:
-    """Log into a run that has ended; its state and its end stay as they were."""
+    """Log to a run that has ended; its status and end time stay unchanged."""
     client = mlflow.MlflowClient()
     before = client.get_run(run_id).info
-    silent = redirect_stderr(io.StringIO())  # MLflow prints what our caller says in its own words
+    silent = redirect_stderr(io.StringIO())  # the caller prints its own message
     try:
         with silent, mlflow.start_run(run_id=run_id):
             yield
@@ -179,7 +186,7 @@ def _reopen_run(run_id: str) -> Iterator[None]:
 
 
 def truncate_description(text: str) -> str:
-    """A description that fits into MLflow's database, without HTML: nothing of ours is."""
+    """Truncate a description to what MLflow's database holds, and escape HTML."""
     text = text.replace("<", "&lt;")
     return text if len(text) <= MAX_DESCRIPTION_CHARS else f"{text[: MAX_DESCRIPTION_CHARS - 2]} …"
 

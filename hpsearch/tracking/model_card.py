@@ -1,4 +1,4 @@
-"""The model card, and what stands on a version's page: Markdown, pure functions of facts."""
+"""Model card and version description: Markdown, as pure functions of data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,23 +20,23 @@ model = mlflow.pyfunc.load_model("models:/{model}/{version}")
 descriptors = model.predict(patches)  # (N, 32, 32) uint8 or float32 -> (N, {dimensions}) float32
 ```
 
-It needs `hpsearch=={package}` beside torch and mlflow, and runs on a CPU or a GPU. The artifact
-holds settings as JSON and weights as a state dict, read with `weights_only`; no code lies in it and
-none is run from it. That is also why torch and mlflow alone do not load it: MLflow would have to be
-given the code with the model, and would then run whatever code an artifact holds.
+It needs `hpsearch=={package}` in addition to torch and mlflow, and runs on a CPU or a GPU. The
+artifact contains settings as JSON and weights as a state dict, read with `weights_only`, and no
+code. Therefore torch and mlflow alone cannot load it: MLflow would need the code in the artifact,
+and would then run whatever code an artifact contains.
 """
 LIMITATIONS_SECTION = """\
-- Made for grey patches of 32×32 pixels around keypoints, as in HPatches; it refuses other sizes.
-- Trained {seen}; what other noise or another camera costs has not been measured.
-- Scores are of {sequences} test sequences. Their intervals say how much others of the same kind
-  would change them, not what photographs of another kind would do.
+- For gray patches of 32×32 pixels around keypoints, as in HPatches; other sizes are rejected.
+- Trained {seen}; other noise and other cameras have not been measured.
+- Scores are of {sequences} test sequences. The intervals cover the choice of sequences of the same
+  kind, not photographs of another kind.
 - Descriptors are compared by Euclidean distance, and only with others of the same version.
 """
 
 
 @dataclass(frozen=True)
 class CardTable:
-    """A table; every cell as it is shown."""
+    """Table of a card; cells are text."""
 
     header: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
@@ -44,7 +44,7 @@ class CardTable:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCardData:
-    """Everything that is said of a version."""
+    """Data of a model card and a version description."""
 
     model: str
     search: str
@@ -52,19 +52,19 @@ class ModelCardData:
     patches: StoreMeta
     fingerprint: str
     split: Mapping[str, Sequence[str]]
-    """Sequences by part."""
+    """Sequence names by part of the split."""
     scores: Mapping[str, Scores]
-    """On test: this version's first, then what it is compared with."""
+    """Test scores by name: this version first, then what it is compared with."""
     chosen_by: str
-    """How the search came to this network, in a sentence."""
+    """Sentence about how the network was selected."""
     trainings_table: CardTable | None = None
-    """Configurations that were trained again, with one objective a seed."""
+    """Retrained configurations, with one objective per seed."""
     links: Mapping[str, str] = field(default_factory=dict)
-    """Addresses in MLflow by what is there."""
+    """MLflow addresses by label."""
 
 
 def render_card(data: ModelCardData, *, version: str = "VERSION") -> str:
-    """What goes with the model: data, configuration, scores, seeds, limits, how to load it."""
+    """Render the model card: data, configuration, scores, seeds, limits, and how to load it."""
     config = data.config
     trained_on = {Clean: "on clean patches", Denoised: "behind a denoiser, which is part of it"}
     seen = trained_on.get(type(config.input), "on noisy patches")
@@ -86,45 +86,45 @@ def render_card(data: ModelCardData, *, version: str = "VERSION") -> str:
 
 
 def how_to_load(model: str, descriptor_dim: int, *, version: str = "VERSION") -> str:
-    """Lines of Python, and what they need."""
+    """Section on how to load the model: Python code and its requirements."""
     return LOADING_SECTION.format(
         model=model, version=version, dimensions=descriptor_dim, package=hpsearch.__version__
     )
 
 
 def combined_card(model: str, descriptor_dim: int, parts: Mapping[str, str]) -> str:
-    """A card of its parts, by their headings."""
+    """Join the sections of a card under their headings."""
     body = "\n\n".join(f"## {name}\n\n{text.strip()}" for name, text in parts.items())
     lead = (
-        f"Turns noisy grey patches (N×32×32) into {descriptor_dim} numbers each, so "
+        f"Turns noisy gray patches (N×32×32) into {descriptor_dim} numbers each, so "
         "that patches of the same point lie close together."
     )
     return f"# {model}\n\n{lead}\n\n{body}\n"
 
 
 def version_description(data: ModelCardData, decision: Decision) -> str:
-    """What MLflow shows of the version: the decision, both tables, links; it has to be short."""
+    """Render the short description of a version: decision, both tables, links."""
     links = " · ".join(f"[{name}]({address})" for name, address in data.links.items())
     parts = [
         f"**{describe_decision(decision)}**: {markdown_text(decision.reason)}.",
         score_table(data.scores),
         _selection_section(data),
         f"Patches: {markdown_text(data.patches.source)}; "
-        f"licence: {markdown_text(data.patches.license)}.",
+        f"license: {markdown_text(data.patches.license)}.",
         f"{markdown_text(summary(data.config))}, from search {markdown_text(data.search)}.",
         links,
-        "The model card lies with the model's files, in `data/pipeline/README.md`.",
+        "The model card is among the model's files, in `data/pipeline/README.md`.",
     ]
     return "\n\n".join(part for part in parts if part)
 
 
 def describe_decision(decision: Decision) -> str:
-    """The alias that a decision gives, in words."""
+    """Describe the alias that a decision assigns."""
     return "Champion" if decision.promote else "Challenger"
 
 
 def score_table(named_scores: Mapping[str, Scores]) -> str:
-    """Each mAP with its 95 % interval, one row for everything that was scored."""
+    """Table of each mAP with its 95 % interval, one row per evaluated model."""
     cells = ((name, *_cells(intervals(found))) for name, found in named_scores.items())
     return markdown_table(
         CardTable(("mAP on test, 95 % interval", *HEADLINES[:3], "mean"), list(cells))
@@ -132,7 +132,7 @@ def score_table(named_scores: Mapping[str, Scores]) -> str:
 
 
 def markdown_table(table: CardTable) -> str:
-    """A Markdown table; the first column is text, all others numbers."""
+    """Render a Markdown table; the first column is text, all others are numbers."""
     rule = (":--", *("--:" for _ in table.header[1:]))
     rows = [table.header, rule, *table.rows]
     return "\n".join(f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows)
@@ -157,21 +157,21 @@ def _scoring_section(data: ModelCardData) -> str:
     given = data.config.evaluate_on
     names = markdown_text(", ".join(data.split.get("test", ())))
     return (
-        f"Given {given} patches of sequences that neither training nor the search has read: "
-        f"{names}. Intervals by bootstrap over sequences. A network is scored on test once; its "
-        "scores are written down and looked up from then on."
+        f"Evaluated on {given} patches of sequences that neither training nor the search has read: "
+        f"{names}. Intervals by bootstrap over sequences. A network is evaluated on test once; its "
+        "scores are cached and looked up from then on."
     )
 
 
 def dataset_section(
     patches: StoreMeta, fingerprint: str, split: Mapping[str, Sequence[str]]
 ) -> str:
-    """Where the patches come from, and which sequences were for what."""
+    """Section on the data set: source, license, and the sequences of each part."""
     parts = (f"- {part}: {markdown_text(', '.join(names))}" for part, names in split.items())
     return "\n".join(
         [
             f"- source: {markdown_text(patches.source)}",
-            f"- licence: {markdown_text(patches.license)}",
+            f"- license: {markdown_text(patches.license)}",
             f"- fingerprint: `{fingerprint}`",
             *parts,
         ]

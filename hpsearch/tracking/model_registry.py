@@ -33,19 +33,19 @@ from hpsearch.tracking.model_artifact import (
 from hpsearch.untrusted import reading
 
 MAX_HISTORY = 200
-"""Versions that a line remembers."""
+"""Maximum number of versions in a champion history."""
 
 
 def parse_history(text: str) -> tuple[int, ...]:
-    """A line as it stands in a tag: ``"1 4 7"``; what is no number is left out."""
+    """Parse a champion history from its tag, ``"1 4 7"``; anything but numbers is ignored."""
     return tuple(int(word) for word in text.split() if word.isdecimal())
 
 
 def reconcile_with_alias(history: tuple[int, ...], champion: int | None) -> tuple[int, ...]:
-    """The line so that it ends with the present champion.
+    """Adjust a history so that it ends with the present champion.
 
-    One that it does not know yet has come last. One that it knows has been gone back to, and
-    those after it are no longer its predecessors.
+    A champion that is not in the history is appended. One that is in it was restored by a rollback,
+    so the versions after it are removed.
     """
     if champion is None:
         return history
@@ -55,23 +55,23 @@ def reconcile_with_alias(history: tuple[int, ...], champion: int | None) -> tupl
 
 
 def append_champion(history: tuple[int, ...], version: int) -> tuple[int, ...]:
-    """The line after a version became champion."""
+    """Append a new champion to a history."""
     return history if history[-1:] == (version,) else (*history, version)[-MAX_HISTORY:]
 
 
 def previous_champion(history: tuple[int, ...], existing: frozenset[int]) -> int | None:
-    """The champion before the last of the line; None if there was none that still exists."""
+    """Latest existing champion before the last of a history; None if there is none."""
     return next((version for version in history[-2::-1] if version in existing), None)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether the alias moves, and why, in one sentence."""
+    """Decision between champion and challenger, with its reason in one sentence."""
 
     promote: bool
     reason: str
     forced: bool = False
-    """Whether it moves only because the user said so."""
+    """True if the alias moves only because the user forced it."""
 
 
 def decide(
@@ -82,16 +82,16 @@ def decide(
     retrained: bool = True,
     force: bool = False,
 ) -> Decision:
-    """Move the alias only if the challenger is better beyond doubt, or to fill an empty place.
+    """Decide whether the alias moves: only to a clearly better challenger, or if it is unset.
 
     Args:
         comparison: challenger minus champion on test, mean of the three mAPs, with an interval
-            over sequences; None if there is no champion, or it was scored on other patches.
-        same_patches: whether both were scored on the same patches.
-        collapsed: whether the challenger's descriptors have collapsed; no force helps then.
-        retrained: whether the challenger's configuration has been trained again. The best trial of
-            a search was picked for its luck, so it replaces nobody.
-        force: move the alias whatever the comparison says, and write that down.
+            over sequences; None if there is no champion, or it was evaluated on other patches.
+        same_patches: whether both were evaluated on the same patches.
+        collapsed: whether the challenger's descriptors have collapsed; ``force`` is ignored then.
+        retrained: whether the challenger's configuration has been retrained. The best trial of a
+            search benefits from selection bias, so it replaces no champion.
+        force: move the alias whatever the comparison shows, and record that.
     """
     if collapsed:
         return Decision(False, "its descriptors have collapsed to one point")
@@ -99,7 +99,7 @@ def decide(
         return Decision(True, "there was no champion")
     better, reason = _compared(comparison, same_patches)
     if better and not retrained:
-        better, reason = False, f"{reason}, but it has been trained once only"
+        better, reason = False, f"{reason}, but it has been trained only once"
     if force and not better:
         return Decision(True, f"forced, although {reason}", forced=True)
     return Decision(better, reason)
@@ -107,7 +107,7 @@ def decide(
 
 def _compared(comparison: Comparison | None, same_patches: bool) -> tuple[bool, str]:
     if comparison is None or not same_patches:
-        return False, "the champion was scored on other patches"
+        return False, "the champion was evaluated on other patches"
     bounds = (comparison.difference, comparison.low, comparison.high)
     if not all(math.isfinite(value) for value in bounds):
         return False, "the difference to the champion is not a number"
@@ -123,18 +123,18 @@ def _compared(comparison: Comparison | None, same_patches: bool) -> tuple[bool, 
 CHAMPION, CHALLENGER = "champion", "challenger"
 Alias = Literal["champion", "challenger"]
 HISTORY_TAG = "champions"
-"""Tag of a registered model: versions in the order in which they became champion."""
+"""Tag of a registered model: its champion history, oldest first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Registry:
-    """Versions of one registered model; every method raises UserError if it cannot be reached."""
+    """Versions of one registered model; each method raises UserError if MLflow is unreachable."""
 
     tracking: TrackingServer
     model: str
 
     def register(self, artifact: ModelArtifact, *, description: str = "") -> int:
-        """Log the pipeline under its run and add it as a new version; no alias moves."""
+        """Log the pipeline to its run and register it as a new version; no alias moves."""
         with self._translate_errors():
             self._point_mlflow_here()
             info = log_model(artifact)
@@ -150,7 +150,7 @@ class Registry:
         return int(version.version)
 
     def champion(self) -> ModelVersion | None:
-        """The version that bears the alias, if one does."""
+        """Version with the alias ``champion``; None if there is none."""
         with self._translate_errors():
             try:
                 return self._client().get_model_version_by_alias(self.model, CHAMPION)
@@ -160,13 +160,13 @@ class Registry:
                 raise
 
     def versions(self) -> list[ModelVersion]:
-        """All versions, oldest first."""
+        """List all versions, oldest first."""
         with self._translate_errors():
             found = self._client().search_model_versions(f"name = '{self.model}'")
         return sorted(found, key=lambda version: int(version.version))
 
     def version_of(self, search: str, trial: str | None = None) -> ModelVersion | None:
-        """The latest version that a search registered, of one trial if one is named."""
+        """Latest version that a search (or one of its trials) registered; None if there is none."""
         asked = {"search": search, **({} if trial is None else {"trial": trial})}
         own = [version for version in self.versions() if asked.items() <= version.tags.items()]
         return own[-1] if own else None
@@ -174,7 +174,7 @@ class Registry:
     def decision_on(
         self, search: str, trial: str | None = None
     ) -> tuple[int, Alias, Decision] | None:
-        """The version that a search registered, its alias then, and why; None before that."""
+        """Version that a search registered, its alias and reason then; None if there is none."""
         version = self.version_of(search, trial)
         if version is None or "decision" not in version.tags:
             return None
@@ -183,31 +183,33 @@ class Registry:
         return int(version.version), alias, Decision(promoted, version.tags["reason"])
 
     def scores(self, version: ModelVersion) -> Scores:
-        """What a version scored on test when it was registered.
+        """Test scores of a version from its registration.
 
         Raises:
-            UserError: if its run or its scores are gone.
+            UserError: if its run or its scores no longer exist.
         """
         self._point_mlflow_here()
         try:
             path = download_artifacts(run_id=version.run_id, artifact_path=SCORES_ARTIFACT)
         except (MlflowException, OSError) as error:
             raise MlflowUnavailableError(
-                f"the test scores of {self.model} version {version.version} are gone with its "
-                "run; score it again with `hpsearch promote SEARCH --reevaluate`"
+                f"the test scores of {self.model} version {version.version} were deleted with its "
+                "run; evaluate it again with `hpsearch promote SEARCH --reevaluate`",
+                code="no-test-scores",
             ) from error
-        remedy = "score it again with `hpsearch promote SEARCH --reevaluate`"
+        remedy = "evaluate it again with `hpsearch promote SEARCH --reevaluate`"
         with reading(path, "record of test scores", remedy):
             return Scores.from_dict(from_json(Path(path).read_text(), path))
 
     def scores_if_comparable(
         self, version: ModelVersion, terms: Mapping[str, str], names: Sequence[str]
     ) -> Scores | None:
-        """What a version scored on test, if that was on these terms and sequences; else None.
+        """Test scores of a version if it was evaluated on the same terms and sequences, else None.
 
         Args:
-            terms: tags that must not differ.
-            names: of the test sequences.
+            version: the version.
+            terms: tags that must be equal.
+            names: names of the test sequences.
         """
         if any(version.tags.get(tag, value) != value for tag, value in terms.items()):
             return None
@@ -215,7 +217,7 @@ class Registry:
         return found if found.names == tuple(names) else None
 
     def apply(self, version: int, decision: Decision, *, description: str = "") -> Alias:
-        """Move the alias that the decision gives, and write down why."""
+        """Move the alias according to a decision, and record the reason."""
         alias: Alias = CHAMPION if decision.promote else CHALLENGER
         previous = self.champion()
         tags = {"decision": alias, "reason": decision.reason, "forced": str(decision.forced)}
@@ -234,10 +236,13 @@ class Registry:
         return alias
 
     def rollback(self, to: int | None = None) -> tuple[int, int | None]:
-        """Give the alias back to the champion before, or to a version; who has it, who had it.
+        """Restore the alias to the previous champion, or to a version.
+
+        Returns:
+            The present champion, and the one before; None if there was none.
 
         Raises:
-            UserError: if there was none before, or no such model or version.
+            UserError: if there is no previous champion, or no such model or version.
         """
         existing = self._existing_version(to)
         champion = self.champion()
@@ -262,11 +267,14 @@ class Registry:
                 models = [model.name for model in self._client().search_registered_models()]
             raise UserError(
                 f"there is no registered model {self.model!r} at {self.tracking.display_uri}; "
-                f"there are: {', '.join(models) or 'none yet'}"
+                f"there are: {', '.join(models) or 'none yet'}",
+                code="no-such-model",
             )
         if wanted is not None and wanted not in found:
             known = ", ".join(map(str, sorted(found)[-8:]))
-            raise UserError(f"{self.model} has no version {wanted}; it has: {known}")
+            raise UserError(
+                f"{self.model} has no version {wanted}; it has: {known}", code="no-such-version"
+            )
         return found
 
     def _ensure_model(self) -> None:
@@ -277,7 +285,7 @@ class Registry:
                 raise
 
     def _history(self) -> tuple[int, ...]:
-        """The champions so far, the present one last."""
+        """Champion history, the present champion last."""
         text = self._client().get_registered_model(self.model).tags.get(HISTORY_TAG, "")
         champion = self.champion()
         return reconcile_with_alias(
@@ -290,7 +298,7 @@ class Registry:
         )
 
     def _remove_alias(self, alias: Alias, version: int) -> None:
-        """Take an alias from a version that bears it."""
+        """Remove an alias from a version, if it has it."""
         aliases = self._client().get_registered_model(self.model).aliases
         if str(aliases.get(alias)) == str(version):
             self._client().delete_registered_model_alias(self.model, alias)
@@ -311,10 +319,12 @@ class Registry:
 
 
 def configure_mlflow_logging() -> None:
-    """No telemetry, no progress bars, no log of database tables, short waits for a dead server."""
+    """Turn off MLflow's telemetry, progress bars and database logs; shorten its retries."""
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)  # we say it in a sentence
+    logging.getLogger("mlflow.store.db").setLevel(
+        logging.CRITICAL
+    )  # the caller prints a sentence instead
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")

@@ -1,9 +1,8 @@
-"""A home that was moved or copied: where it lay before, and MLflow's database put right.
+"""Relocation of a home that was moved or copied: former paths, and MLflow's database.
 
-MLflow writes absolute addresses of artifacts into its database; a relative one it makes absolute at
-once. So in a home that now lies elsewhere the database would lead to the old place: to nothing, or
-to the original of a copy. Only the database inside the home is changed, and only addresses that led
-into the home.
+MLflow writes absolute artifact addresses into its database, and makes relative ones absolute. After
+a move they would point to the former path, which no longer exists or is the original of a copy.
+Only the database inside the home is changed, and only addresses that pointed into the home.
 """
 
 import fcntl
@@ -18,7 +17,7 @@ from hpsearch.schema import from_json, to_json
 from hpsearch.tracking.mlflow_tags import ARTIFACTS, DATABASE, EXPERIMENT
 
 MOVED, LOCK = "moved.json", "moved.lock"
-"""Files in a home that has been moved: where it lay before, and who is changing its database."""
+"""Files in a home that has been moved: its former paths, and a lock of its database."""
 COLUMNS = (
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
@@ -26,34 +25,36 @@ COLUMNS = (
     ("model_versions", "storage_location"),
     ("experiments", "artifact_location"),
 )
-"""Where MLflow 3 keeps addresses of artifacts."""
+"""Tables and columns with artifact addresses in MLflow 3."""
 PATIENCE = 60.0
 """Seconds to wait for another process that writes to the database."""
 
 
 def former_homes(home: Path) -> tuple[Path, ...]:
-    """Where a home lay before it was moved or copied to where it is, the latest first."""
+    """Former paths of a home that was moved or copied, the latest first."""
     now = _former_home(home / DATABASE, home)
     known = [Path(place) for place in _remembered(home)]
     return tuple(dict.fromkeys([*([now] if now else []), *known]))
 
 
 def relocate(database: Path, home: Path) -> None:
-    """Make MLflow's database lead to the artifacts in ``home``, if the home was moved.
+    """Rewrite the artifact addresses in MLflow's database, if the home was moved.
 
-    A home that cannot be written to stays as it is.
+    A read-only home stays unchanged.
     """
     if _former_home(database, home) is None:
         return
     with suppress(PermissionError, sqlite3.OperationalError), _held(home):
-        before = _former_home(database, home)  # again: another process may have been first
+        before = _former_home(
+            database, home
+        )  # checked again under the lock: another process may have done it
         if before is not None:
             _remember(home, before)
             _rewrite(database, before, home)
 
 
 def _former_home(database: Path, home: Path) -> Path | None:
-    """The home that a database's artifacts lie in, if that is another than the one it lies in."""
+    """Home of a database's artifacts, if it differs from the one that contains the database."""
     location = _artifact_location(database)
     if location is None or not location.startswith("file:"):
         return None
@@ -64,7 +65,7 @@ def _former_home(database: Path, home: Path) -> Path | None:
 
 
 def _artifact_location(database: Path) -> str | None:
-    """Where the artifacts of our experiment lie, in MLflow's words."""
+    """Artifact location of the experiment, as MLflow stores it."""
     if not database.is_file():
         return None
     question = "SELECT artifact_location FROM experiments WHERE name = ?"
@@ -72,7 +73,7 @@ def _artifact_location(database: Path) -> str | None:
         with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True)) as found:
             row = found.execute(question, (EXPERIMENT,)).fetchone()
     except sqlite3.Error:
-        return None  # not MLflow's, or not yet
+        return None  # not a database of MLflow, or still empty
     return row[0] if row else None
 
 
@@ -82,7 +83,7 @@ def _same(place: Path, home: Path) -> bool:
 
 
 def _rewrite(database: Path, before: Path, home: Path) -> None:
-    """In one transaction, in which our experiment comes last."""
+    """Rewrite all addresses in one transaction; the experiment, which is checked, comes last."""
     old, new = ((place / ARTIFACTS).as_uri() for place in (before, home.absolute()))
     with closing(sqlite3.connect(database, timeout=PATIENCE)) as open_, open_:
         open_.execute("BEGIN IMMEDIATE")

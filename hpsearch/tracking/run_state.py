@@ -1,4 +1,4 @@
-"""A run: one trial as people see it, put together from the ledger."""
+"""State of runs and of a search, as a projection of the event log."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -15,25 +15,25 @@ RunStatus = Literal[
 
 @dataclass(frozen=True)
 class Run:
-    """One trial: its configuration, how it ended, and what it reported."""
+    """State of one trial: configuration, status, and reports."""
 
     id: str
     number: int
     config: TrialConfig
     started: float
-    """Seconds since 1970."""
+    """Start time, seconds since 1970."""
     status: RunStatus = "running"
     reason: str = ""
     reports: tuple[Event, ...] = ()
-    """Report events in order of patches seen, one for each number of patches."""
+    """Report events in order of patches seen, one per number of patches."""
     ended: float | None = None
     retries: int = 0
     restarted_attempts: tuple[int, ...] = ()
-    """Attempts, from 0, that began from nothing because what was saved had been damaged."""
+    """Attempts (from 0) that restarted from scratch because the checkpoint was damaged."""
     retrained_patches: int = 0
-    """Patches that were trained a second time, as reports that came a second time tell."""
+    """Patches that were trained twice, derived from repeated reports."""
     attempt_seen: int = 0
-    """Patches seen at the last report of this attempt, which may stand before ``seen``."""
+    """Patches seen at the last report of this attempt, which may be below ``seen``."""
     kind: str = "trial"
     """``trial``, or ``baseline`` for a run that a trial is compared with."""
 
@@ -49,21 +49,21 @@ class Run:
 
     @property
     def last(self) -> dict[str, float]:
-        """Metrics of the last report."""
+        """Metrics of the last report; empty before the first."""
         return self.reports[-1]["metrics"] if self.reports else {}
 
     def metric(self, name: str) -> float | None:
-        """A metric of the last report."""
+        """Value of a metric in the last report."""
         return self.last.get(name)
 
     def curve(self, name: str) -> tuple[list[int], list[float]]:
-        """Patches seen, and the metric there."""
+        """Learning curve: patches seen and the metric there."""
         points = [(r["seen"], r["metrics"][name]) for r in self.reports if name in r["metrics"]]
         return [seen for seen, _ in points], [value for _, value in points]
 
 
 def runs_from(events: Iterable[Event]) -> list[Run]:
-    """All runs of a search, by number."""
+    """Build all runs of a search from its events, by number."""
     search_state = SearchState()
     for event in events:
         search_state.apply(event)
@@ -71,7 +71,7 @@ def runs_from(events: Iterable[Event]) -> list[Run]:
 
 
 class BestSoFar(NamedTuple):
-    """The best objective of a completed trial, once so many trials had ended."""
+    """Best objective of a completed trial after a number of trials had ended."""
 
     value: float
     ended: int
@@ -80,29 +80,29 @@ class BestSoFar(NamedTuple):
 
 @dataclass
 class SearchState:
-    """What a ledger has told so far."""
+    """State of a search, built event by event."""
 
     search_event: Event | None = None
     finish_event: Event | None = None
-    """None again when a search that was interrupted goes on."""
+    """Last event of the search; None while it runs, also after a resume."""
     runs: dict[str, Run] = field(default_factory=dict)
-    """By id, in the order of their start."""
+    """Runs by id, in the order of their start."""
     best: list[BestSoFar] = field(default_factory=list)
 
     def apply(self, event: Event) -> None:
-        """Take in one more event.
+        """Apply one event.
 
         Raises:
-            UserError: if it is none of a search, or comes before the start of its trial.
+            UserError: if the event is unknown, or comes before the start of its trial.
         """
         with reading(
             f"event {event['event']!r} in ledger.jsonl",
             "event",
-            "restore the file from a copy, or begin a new search",
+            "restore the file from a copy, or start a new search",
         ):
-            self._hear(event)
+            self._apply(event)
 
-    def _hear(self, event: Event) -> None:
+    def _apply(self, event: Event) -> None:
         match event["event"]:
             case "search":
                 self.search_event = event
@@ -132,15 +132,15 @@ class SearchState:
 
 
 def apply_event(run: Run | None, event: Event) -> Run:
-    """The run after one more event."""
+    """Return a run after one more event."""
     if run is None:
         if event["event"] != "start":
-            raise ValueError(f"trial {event['trial']} has not started before it")
+            raise ValueError(f"trial {event['trial']} has no start event before it")
         config = TrialConfig.model_validate(event["config"])
         kind = event.get("kind", "trial")
         return Run(event["trial"], event["number"], config, event["time"], kind=kind)
     match event["event"]:
-        case "start":  # after a crash: the same trial goes on
+        case "start":  # resumed after a crash
             return replace(
                 run,
                 status="running",
@@ -156,18 +156,18 @@ def apply_event(run: Run | None, event: Event) -> Run:
         case "trial_finished":
             status, reason = event["status"], event.get("reason", "")
             if status not in get_args(RunStatus):
-                raise ValueError(f"no trial ends as {status[:40]!r}")
+                raise ValueError(f"{status[:40]!r} is not a status of a trial")
             return replace(run, status=status, reason=reason, ended=event["time"])
     return run
 
 
 def _apply_report(run: Run, event: Event) -> Run:
-    """One that goes on from its checkpoint first says its last report again: nothing is lost."""
+    """Apply a report; a trial that resumes from its checkpoint first repeats its last report."""
     seen, reports = event["seen"], run.reports
     _ = event["objective"], event["metrics"]
-    goes_on = run.retries > 0 and run.attempt_seen == 0 and seen >= run.seen
-    goes_on = goes_on and run.retries not in run.restarted_attempts
-    lost = 0 if goes_on else max(0, min(seen, run.seen) - run.attempt_seen)
+    is_resumed = run.retries > 0 and run.attempt_seen == 0 and seen >= run.seen
+    is_resumed = is_resumed and run.retries not in run.restarted_attempts
+    lost = 0 if is_resumed else max(0, min(seen, run.seen) - run.attempt_seen)
     if seen > run.seen:
         reports = (*reports, event)
     return replace(
@@ -179,9 +179,9 @@ def _apply_report(run: Run, event: Event) -> Run:
 
 
 def group_by_config(runs: Iterable[Run]) -> list[list[Run]]:
-    """Runs of one configuration together, whatever their training seed; in order of first number.
+    """Group runs by configuration without the training seed, in order of the first number.
 
-    The mean of such a group is what its configuration is worth; the best of it is luck.
+    The mean of a group estimates its configuration; the best run of a group is biased upwards.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:

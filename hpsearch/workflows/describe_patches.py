@@ -1,4 +1,4 @@
-"""Describes patches of any source, part by part, into a file."""
+"""Description of patches from any source, chunk by chunk, into a file."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -33,12 +33,12 @@ from hpsearch.training.devices import choose_device
 from hpsearch.workflows.observer import Observer
 
 CHUNK_PATCHES = 1024
-"""Patches read and described at a time: whole points of 16 views."""
+"""Patches per chunk: a multiple of 16, the views of a point."""
 INPUT_SIDES = (SIDE, SOURCE_SIDE)
 
 
 class PatchChunk(NamedTuple):
-    """The next patches, and which they are."""
+    """Chunk of patches with their keys."""
 
     keys: PatchKeys
     pixels: Num[np.ndarray, "n 32 32"]
@@ -46,18 +46,18 @@ class PatchChunk(NamedTuple):
 
 @dataclass(frozen=True)
 class PatchSource:
-    """Patches to describe."""
+    """Source of patches to describe."""
 
     description: str
-    """What it is, in words."""
+    """Description of the source for messages."""
     num_patches: int
     chunks: Callable[[], Iterator[PatchChunk]]
     complete_points: bool = False
-    """Whether there are sequences with all views of every point, as the official layout needs."""
+    """True if sequences have all views of every point, as the official layout needs."""
 
 
 def from_store(store: PatchStore, *, clean: bool) -> PatchSource:
-    """A store's noisy patches, or its clean ones."""
+    """Noisy or clean patches of a store."""
 
     def chunks() -> Iterator[PatchChunk]:
         pixels = store.clean if clean else store.noisy
@@ -69,12 +69,12 @@ def from_store(store: PatchStore, *, clean: bool) -> PatchSource:
 
 
 def from_folder(folder: Path, *, clean: bool) -> PatchSource:
-    """Strips of an HPatches or N-HPatches tree, of one sequence, or single patches as PNG.
+    """Patches of a folder: strips of an HPatches or N-HPatches tree or sequence, or PNG patches.
 
-    Noisy twins are described where there are any, unless ``clean`` says otherwise.
+    Noisy strips are described if there are any, unless ``clean`` is set.
 
     Raises:
-        UserError: naming the file, if one is no strip or no patch; if there are none.
+        UserError: with the file name, if a file is not a strip or patch; if there are none.
     """
     if (folder / "ref.png").is_file():
         return _from_strips([check_headers(folder)], folder, clean=clean)
@@ -82,24 +82,29 @@ def from_folder(folder: Path, *, clean: bool) -> PatchSource:
         return _from_patches(folder)
     tree = scan(folder)
     if tree.invalid:
-        raise UserError(f"{next(iter(tree.invalid.values()))}; mend it or take it out of {folder}")
+        raise UserError(
+            f"{next(iter(tree.invalid.values()))}; correct the file or remove it from {folder}"
+        )
     return _from_strips(tree.valid, folder, clean=clean)
 
 
 def from_array(path: Path) -> PatchSource:
-    """Patches in a .npy file: 32×32 of any number type, or 65×65 of uint8.
+    """Patches of a .npy file: 32×32 of any number type, or 65×65 of uint8.
 
     Raises:
-        UserError: if it is missing, damaged, or holds something else.
+        UserError: if the file is missing, damaged, or contains something else.
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # a reader of crafted bytes may raise anything
-        raise UserError(f"{path} is no readable .npy file; save patches with numpy.save") from error
+    except Exception as error:  # parsing an untrusted file may raise any exception
+        raise UserError(
+            f"{path} is not a readable .npy file; save patches with numpy.save",
+            code="unreadable-array",
+        ) from error
     if not isinstance(array, np.ndarray):
-        raise UserError(f"{path} holds several arrays; save one with numpy.save")
+        raise UserError(f"{path} contains several arrays; save one with numpy.save")
     if not (array.shape[1:] == (SOURCE_SIDE, SOURCE_SIDE) and array.dtype == np.uint8):
-        try:  # the shape, without reading; the numbers are looked at as they are described
+        try:  # checks the shape alone; values are checked when they are described
             validate_patches(np.empty((0, *array.shape[1:]) if array.ndim else (), array.dtype))
         except UserError as error:
             raise UserError(f"{path} has the shape {array.shape}: {error}") from error
@@ -115,7 +120,7 @@ def from_array(path: Path) -> PatchSource:
 
 
 def to_32x32(pixels: Num[np.ndarray, "n s s"], *, first: int = 0) -> Num[np.ndarray, "n 32 32"]:
-    """Patches of 65×65 as the readers of the release shrink them; others checked."""
+    """Downsample patches of 65×65 as the importer does; check patches of 32×32."""
     if pixels.shape[1:] == (SOURCE_SIDE, SOURCE_SIDE) and pixels.dtype == np.uint8:
         return area_downsample(pixels)
     return validate_patches(pixels, first=first)
@@ -134,7 +139,7 @@ def _from_strips(sequences: list[SequenceFolder], folder: Path, *, clean: bool) 
 
 
 def _point_chunks(name: str, pixels: UInt8[np.ndarray, "n 16 32 32"]) -> Iterator[PatchChunk]:
-    """All views of some points at a time."""
+    """Split a sequence into chunks with all views of each point."""
     step = CHUNK_PATCHES // VIEWS
     for start in range(0, len(pixels), step):
         some = pixels[start : start + step].reshape(-1, SIDE, SIDE)
@@ -146,7 +151,9 @@ def _from_patches(folder: Path) -> PatchSource:
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".png")
     if not files:
         raise UserError(
-            f"{folder} holds neither strips (SEQUENCE/ref.png …) nor patches (PNG, 32×32 or 65×65)"
+            f"{folder} contains neither strips (SEQUENCE/ref.png …) nor patches (PNG, 32×32 or "
+            "65×65)",
+            code="no-patches",
         )
     for file in files:
         _check_header(file)
@@ -163,19 +170,19 @@ def _from_patches(folder: Path) -> PatchSource:
 
 def _check_header(file: Path) -> None:
     with (
-        decoding(file, "take it out of the folder"),
+        decoding(file, "remove it from the folder"),
         Image.open(file, formats=["PNG"]) as image,
     ):
         mode, (width, height) = image.mode, image.size
     if mode != "L" or width != height or width not in INPUT_SIDES:
         raise UserError(
             f"{file} is {width}×{height} in mode {mode}; expected a patch of 32×32 or 65×65 in "
-            "8-bit grey"
+            "8-bit gray"
         )
 
 
 def _read_patch(file: Path) -> UInt8[np.ndarray, "1 32 32"]:
-    with decoding(file, "expected a whole PNG"), Image.open(file, formats=["PNG"]) as image:
+    with decoding(file, "expected a complete PNG"), Image.open(file, formats=["PNG"]) as image:
         return to_32x32(np.asarray(image)[None])
 
 
@@ -183,10 +190,10 @@ FILE_SUFFIXES = (".npy", ".parquet")
 
 
 def open_source(ref: str, workspace: Workspace, *, clean: bool, observer: Observer) -> PatchSource:
-    """Patches by a path or an embedded set's name.
+    """Open a source of patches by its path or the name of a built-in set.
 
     Raises:
-        UserError: if there is nothing of the kind, or it is damaged.
+        UserError: if there is no such source, or it is damaged.
     """
     path = Path(ref)
     if ref not in BUILTIN_SETS and path.is_dir():
@@ -194,16 +201,16 @@ def open_source(ref: str, workspace: Workspace, *, clean: bool, observer: Observ
     if path.suffix == ".npy":
         return from_array(path)
     if path.suffix.lower() in (".png", ".jpg", ".jpeg") and path.exists():
-        raise UserError(f"{path} is one picture; give the folder with the strips or patches")
+        raise UserError(f"{path} is a single image; give the folder with the strips or patches")
     with observer.progress("building patches") as advance:
         return from_store(workspace.store(ref, progress=advance), clean=clean)
 
 
 def check_layout(source: PatchSource, output: Path) -> None:
-    """Make sure that what is read can be written as ``output`` asks for.
+    """Check that a source has what the format of ``output`` needs.
 
     Raises:
-        UserError: if it cannot.
+        UserError: if the format is unknown, or the source has no sequences and views.
     """
     if output.suffix in FILE_SUFFIXES:
         return
@@ -221,7 +228,7 @@ def check_layout(source: PatchSource, output: Path) -> None:
 
 @dataclass(frozen=True)
 class DescribeResult:
-    """Descriptors that were written."""
+    """Result of a description: number of descriptors and their files."""
 
     output: Path
     count: int
@@ -231,7 +238,7 @@ class DescribeResult:
 
     @property
     def files(self) -> str:
-        """The file, or the pattern of the files in the official layout."""
+        """Path of the file, or pattern of the files in the official layout."""
         suffix = self.output.suffix
         return str(self.output) if suffix in FILE_SUFFIXES else f"{self.output}/SEQUENCE/VIEW.csv"
 
@@ -247,7 +254,7 @@ def describe_patches(
     home: str | Path = DEFAULT_HOME,
     observer: Observer | None = None,
 ) -> DescribeResult:
-    """Write descriptors of patches with a model, part by part.
+    """Compute descriptors of patches with a model, and write them to a file.
 
     Args:
         model: ``models:/NAME@champion``, ``models:/NAME/VERSION``, a folder of ``hpsearch train``,
@@ -255,7 +262,7 @@ def describe_patches(
         patches: ``mini``, ``tiny``, a patch store, a folder of strips or of patches, or a ``.npy``
             file.
         output: a ``.npy`` file, a ``.parquet`` file, or a folder for the official layout.
-        clean: describe clean patches where there are noisy ones too.
+        clean: describe clean patches if a source has noisy ones too.
         force: replace an output that exists.
         tracking_uri: address of MLflow; SQLite in ``home`` if None.
         home: folder of data, searches and MLflow's files.
@@ -283,7 +290,7 @@ def describe_source(
     force: bool,
     observer: Observer,
 ) -> DescribeResult:
-    """Write the descriptors of all patches of a source.
+    """Write the descriptors of all patches of a source, chunk by chunk.
 
     Raises:
         UserError: if a patch is malformed, or a descriptor is not finite.
@@ -304,7 +311,10 @@ def describe_source(
         for keys, pixels in source.chunks():
             found = describe_any(pipeline, pixels, device=device)
             if not np.isfinite(found).all():
-                raise UserError(f"{model} gives NaN for these patches; its weights are damaged")
+                raise UserError(
+                    f"{model} returns NaN for these patches, so its weights are damaged; use "
+                    "another model"
+                )
             write(keys, found)
             done += len(found)
             advance(done, source.num_patches, "")

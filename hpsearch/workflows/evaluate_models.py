@@ -38,46 +38,48 @@ from hpsearch.training.validation import EvaluationSet
 
 DENOISER_NOTE = (
     "denoised: noisy patches through the denoiser; clean, denoised: clean ones through it; "
-    "noisy and clean: straight to the descriptor"
+    "noisy and clean: without a denoiser"
 )
-COLLAPSED_NOTE = "The descriptors of {} have collapsed to one point; these scores mean nothing."
+COLLAPSED_NOTE = (
+    "The descriptors of {} have collapsed to one point, so these scores are meaningless."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRequest:
-    """What to evaluate, and on what."""
+    """Request for an evaluation: models, patches and tasks."""
 
     models: tuple[str, ...]
-    """The model, and the one it is compared with."""
+    """Model to evaluate, and the one it is compared with, if any."""
     data: str | None = None
     """``mini``, ``tiny``, or the path of a patch store; ``mini`` if None."""
     split: str = "auto"
     tasks: Path | None = None
     """Folder of official task files; tasks are sampled if None."""
     given: tuple[InputKind, ...] = ("noisy",)
-    """Which patches the models are given."""
+    """Kinds of patches that the models are evaluated on."""
     baselines: bool = False
-    """Whether normalized pixels, SIFT and RootSIFT are evaluated too."""
+    """True if normalized pixels, SIFT and RootSIFT are evaluated too."""
 
 
 @dataclass
 class EvaluationResult:
-    """Scores under the names of their rows, and what is needed to draw and compare them."""
+    """Scores by row name, with the data for figures and comparisons."""
 
     what: str
-    """Patches and task lists, in words."""
+    """Description of patches and task lists."""
     rows: dict[str, Scores] = field(default_factory=dict)
     pairs: dict[str, tuple[Scores, Scores]] = field(default_factory=dict)
-    """What is compared, by title."""
+    """Pairs of scores that are compared, by title."""
     test_set: EvaluationSet | None = None
     noisy: bool = True
-    """Which patches the first row was given."""
+    """True if the first row is of noisy patches."""
 
 
 def evaluate_models(
     request: EvaluationRequest, *, tracking_uri: str | None = None, home: str | Path = DEFAULT_HOME
 ) -> EvaluationResult:
-    """Score everything that is requested on the same patches and the same tasks.
+    """Evaluate everything that is requested on the same patches and tasks.
 
     Args:
         request: models, patches, tasks.
@@ -85,21 +87,24 @@ def evaluate_models(
         home: folder of data, searches and MLflow's files.
 
     Raises:
-        UserError: if there is nothing to score, or a model, file or task list is not usable.
+        UserError: if there is nothing to evaluate, or a model, file or task list is not usable.
     """
     workspace = Workspace(Path(home))
     if not request.models and not request.baselines:
         raise UserError("there is nothing to score; give a MODEL, or --baselines")
     files = all(is_descriptor_folder(model) for model in request.models) and not request.baselines
     if request.tasks is not None and not request.tasks.is_dir():
-        raise UserError(f"there is no folder of task files at {request.tasks}; correct --tasks")
+        raise UserError(
+            f"there is no folder of task files at {request.tasks}; correct --tasks",
+            code="no-task-files",
+        )
     if files and request.tasks is not None and request.data is None:
         return _score_files(request, request.tasks)
     return _score_on_store(request, workspace, tracking_uri)
 
 
 def save_evaluation(result: EvaluationResult, folder: Path) -> Path:
-    """Write ``scores.json``, the figures, and the page ``index.html`` with all of it.
+    """Write ``scores.json``, the figures, and the page ``index.html``.
 
     Returns:
         Path of the page.
@@ -141,7 +146,7 @@ def _score_on_store(
     store = workspace.store(request.data or "mini")
     split = store.split(request.split)
     test = load_test_set(store, split, request.tasks)
-    lists = f"lists in {request.tasks}" if request.tasks else "lists drawn from a seed"
+    lists = f"task lists in {request.tasks}" if request.tasks else "task lists sampled with a seed"
     found = EvaluationResult(
         what=f"{store.path.name}, test part of split {split.name}, {lists}",
         test_set=test,
@@ -169,7 +174,7 @@ def _score_model(
     workspace: Workspace,
     uri: str | None,
 ) -> dict[str, Scores]:
-    """Add the rows of a model; its headline scores by which patches are given."""
+    """Add the rows of a model; return its headline scores by kind of patches."""
     if is_descriptor_folder(name):
         result.rows[name] = evaluate_descriptors(Path(name), test)
         return dict.fromkeys(request.given, result.rows[name])
@@ -183,21 +188,21 @@ def _score_model(
 
 
 def _split_of(tasks: Path) -> str:
-    """The split whose files a folder holds.
+    """Split of the task files in a folder.
 
     Raises:
-        UserError: if it holds none, or several.
+        UserError: if the folder contains files of no split, or of several.
     """
     stem = "verif_pos_split-"
     splits = sorted(path.stem.removeprefix(stem) for path in tasks.glob(f"{stem}*.csv"))
     if len(splits) != 1:
         there = f"of the splits {', '.join(splits)}" if splits else f"of no split ({stem}X.csv)"
-        raise UserError(f"{tasks} holds task files {there}; choose one with --split")
+        raise UserError(f"{tasks} contains task files {there}; choose one with --split")
     return splits[0]
 
 
 def notes_on(result: EvaluationResult) -> list[str]:
-    """Sentences about what the scores are of."""
+    """Notes on the meaning of the scores."""
     words = [result.what, *score_notes(next(iter(result.rows.values())))]
     if any("denoised" in name for name in result.rows):
         words.append(DENOISER_NOTE)

@@ -1,4 +1,4 @@
-"""Observer of a workflow: how a caller follows long work while it runs."""
+"""Observer of a workflow, which reports progress to its caller."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from hpsearch.search.workspace import SearchFolder
 
 Advance = Callable[[int, int, str], None]
-"""Called with the number of items that are done, how many there are, and the name of the last."""
+"""Callback with the number of items done, the number of all, and the name of the last."""
 
 
 class Observer:
     """Receives messages and progress of a workflow; this one ignores them.
 
-    A workflow returns its result as a value. What happens on the way goes to the methods of an
-    observer, which a caller overrides as it likes.
+    A workflow returns its result as a value. Messages and progress go to the methods of an
+    observer, which a caller overrides.
 
     Example:
         >>> class Printing(Observer):
@@ -24,14 +24,14 @@ class Observer:
     """
 
     def message(self, text: str) -> None:
-        """Receive one line about what happens now."""
+        """Receive one line about the current step."""
 
     def warning(self, text: str) -> None:
-        """Receive one line about something that did not work and needs attention later."""
+        """Receive one line about a failure that needs attention later."""
 
     @contextmanager
     def training(self, folder: SearchFolder, *, kind: str = "trial") -> Iterator[None]:
-        """Surround the training of runs of a search; its event log tells how they do.
+        """Surround the training of runs of a search; its event log contains their progress.
 
         Args:
             folder: the search.

@@ -37,18 +37,20 @@ from hpsearch.workflows.search_session import is_complete, run_trials
 
 @dataclass(frozen=True, kw_only=True)
 class PromotionResult:
-    """What a promotion found."""
+    """Result of a promotion."""
 
     promotion: Promotion
     standings: list[RetrainingResult]
-    """The configurations that were retrained, best mean on validation first."""
+    """Retrained configurations, best mean on validation first."""
     entry: RegistrationRequest
-    """The network that was put forward, with its scores on test."""
+    """Network that was submitted to the registry, with its test scores."""
     registration: RegistrationOutcome
 
 
 class PromotionInterrupted(UserError):
-    """Retrainings are left; the same promotion resumes."""
+    """Error when retrainings are left; the same promotion resumes them."""
+
+    default_code = "promotion-interrupted"
 
 
 def plan_promotion(
@@ -90,11 +92,11 @@ def promote(
     """Retrain the best configurations of a search, evaluate the best of them on test, register it.
 
     Called again after an interruption it resumes; called again after its end it trains nothing and
-    does not look at test again.
+    does not evaluate on test again.
 
     Args:
         promotion: a plan of ``plan_promotion``, or the name of a search in the default home.
-        force: make it champion whatever the comparison says.
+        force: make it champion whatever the comparison shows.
         reevaluate: evaluate the champion on this search's test patches.
         observer: receives messages and progress.
 
@@ -150,12 +152,12 @@ def _retrain(parent: SearchFolder, child: SearchFolder, observer: Observer) -> N
 
 
 def _evaluate_on_test(child: SearchFolder, pick: Run, observer: Observer) -> Scores:
-    """Test scores of the pick alone."""
+    """Evaluate the selected run on test, unless its scores are cached."""
     score_cache, noisy = ScoreCache.for_search(child), pick.config.evaluate_on == "noisy"
     pipeline, name = load_trained(pick, child).pipeline(), f"{child.name}/{pick.label}"
     known = score_cache.is_cached(pipeline, noisy=noisy)
     observer.message(
-        f"test scores of {name} are known; test is not looked at again"
+        f"test scores of {name} are cached; it is not evaluated on test again"
         if known
         else f"evaluating {name} on test, once …"
     )
@@ -167,8 +169,8 @@ def _evaluate_on_test(child: SearchFolder, pick: Run, observer: Observer) -> Sco
 def _set_descriptions(
     child: SearchFolder, request: RegistrationRequest, outcome: RegistrationOutcome
 ) -> None:
-    """What MLflow shows on the promotion's page."""
-    assert request.trainings_table is not None, "a promotion has trained again"
+    """Set the description of the promotion's MLflow run."""
+    assert request.trainings_table is not None, "a promotion has retrained configurations"
     mlflow_sync = child.mlflow_sync()
     table, reason = markdown_table(request.trainings_table), outcome.decision.reason
     text = f"{table}\n\n{request.chosen_by}\n\n{reason}"

@@ -1,4 +1,4 @@
-"""Pictures of trials and of the search, on their MLflow runs."""
+"""Figures of trials and of the search, uploaded to their MLflow runs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,19 +35,19 @@ from hpsearch.tracking.mlflow_writer import SyncProgress
 from hpsearch.tracking.run_state import Run
 
 NUM_FIGURE_PATCHES = 10
-"""Trials whose networks are shown at work, from the first of the leaderboard on."""
+"""Number of trials with sample figures, from the top of the leaderboard."""
 REPORT_FILE, OPTUNA_FILE = "report.html", "optuna.html"
 LINK_NAMES = {"the report": REPORT_FILE, "Optuna's plots": OPTUNA_FILE, "all files": ""}
 NOTE_IMAGE, NOTE_DPI = "note.png", 75
-"""The learning curves in a description, which shows pictures as large as they are."""
+"""Image file of the learning curves in a description, and its resolution (shown unscaled)."""
 NUM_EMBEDDED_POINTS, NUM_EMBEDDED_VIEWS = 16, 8
-"""The S×K batch of validation patches that a trial's t-SNE shows."""
+"""Points, and views per point, of the validation patches in a trial's t-SNE plot."""
 
 
 def publish_figures(
     folder: SearchFolder, mlflow_sync: MlflowSync, *, progress: SyncProgress | None = None
 ) -> int:
-    """Upload what is to be seen of every trial, and of the search as a whole; how many files."""
+    """Upload figures of every trial and of the search; return the number of files."""
     stated, runs = folder.search(), folder.runs()
     rows = leaderboard(runs, direction=stated.objective.direction)
     looked_at = {row.run.id for row in rows[:NUM_FIGURE_PATCHES]}
@@ -105,7 +105,7 @@ def _describe_trials(
 
 
 def draw_search_figures(folder: SearchFolder) -> list[ReportFigure]:
-    """Figures of the search as a whole."""
+    """Draw the figures of the whole search."""
     stated = folder.search()
     return search_pictures(
         folder.runs(),
@@ -117,7 +117,7 @@ def draw_search_figures(folder: SearchFolder) -> list[ReportFigure]:
 
 
 def render_search_report(folder: SearchFolder, figures: list[ReportFigure]) -> str:
-    """The report as one HTML page that needs nothing beside it."""
+    """Render the report as one self-contained HTML page."""
     stated, runs, record = folder.search(), folder.runs(), folder.record
     split = folder.split()
     return render_report(
@@ -142,7 +142,7 @@ def render_search_report(folder: SearchFolder, figures: list[ReportFigure]) -> s
 
 
 def named_scores(scores: Mapping[str, Scores]) -> dict[str, TaskScores]:
-    """Test scores under names that people read, the winner first."""
+    """Test scores by display name, the winner first."""
     words = {BASELINE_NAME: "baseline triplet"}
     return {
         words.get(name, name if name == PIXELS_NAME else f"winner, trial {name}"): TaskScores(
@@ -153,7 +153,7 @@ def named_scores(scores: Mapping[str, Scores]) -> dict[str, TaskScores]:
 
 
 def _sample_figures(run: Run, folder: SearchFolder) -> dict[str, Figure]:
-    """What a trial's networks do to validation patches, as of its last checkpoint."""
+    """Draw sample figures of a trial's networks at the last checkpoint, on validation patches."""
     try:
         trial = load_trained(run, folder)
     except UserError:

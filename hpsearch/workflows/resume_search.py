@@ -105,7 +105,7 @@ def _merged(before: Limits, changes: Mapping[str, Any]) -> Limits:
 
 
 def reopen(name: str, home: Path, tracking_uri: str | None = None) -> SearchFolder:
-    """A search that exists, with the patches that it began with."""
+    """Open an existing search with the patches that it started with."""
     folder = Workspace(home).open(name, tracking_uri=tracking_uri)
     check_not_promotion(folder)
     folder.store()
@@ -113,22 +113,23 @@ def reopen(name: str, home: Path, tracking_uri: str | None = None) -> SearchFold
 
 
 def check_not_finished(folder: SearchFolder) -> None:
-    """Make sure that there is something left to do.
+    """Check that a search has something left to do.
 
     Raises:
-        UserError: if the search has finished, or its limits leave it nothing.
+        UserError: if the search has finished, or has used up its limits.
     """
     if is_complete(folder) and _is_finished(folder):
         raise UserError(
             f"search {folder.name!r} has finished; add trials with "
-            f"`{folder.command('extend', '--trials', '20')}`"
+            f"`{folder.command('extend', '--trials', '20')}`",
+            code="search-finished",
         )
     if not is_complete(folder):
         _check_limits_not_spent(folder)
 
 
 def switch_cluster(folder: SearchFolder, address: str | None, observer: Observer) -> SearchFolder:
-    """The search on another cluster, once that has answered; None leaves it where it was.
+    """Move a search to another cluster, once that has answered; None changes nothing.
 
     Raises:
         UserError: if there is no cluster at ``address``.
@@ -141,14 +142,14 @@ def switch_cluster(folder: SearchFolder, address: str | None, observer: Observer
 
 
 def extend(folder: SearchFolder, trials: int, **fields: Any) -> SearchFolder:
-    """The search with more trials to train; who asks for more has patience anew.
+    """Add trials to a search; its patience counts from 0 again.
 
     Args:
-        trials: beside those that it had to train, or that it had begun when its patience ended.
+        trials: number added to the planned ones, or to those started when patience ran out.
         fields: more of its record that changes.
 
     Raises:
-        UserError: if there are no more to try, or its limits leave it nothing.
+        UserError: if there are no more points, or the limits of the search are used up.
     """
     stated, runs, record = folder.search(), folder.runs(), folder.record
     gave_up = runs_are_out_of_patience(runs, stated, patience_offset=record.patience_offset)
@@ -156,8 +157,9 @@ def extend(folder: SearchFolder, trials: int, **fields: Any) -> SearchFolder:
     after = stated.num_trials(before + trials)
     if after == before:
         raise UserError(
-            f"search {folder.name!r} has no more to try: sampler {stated.sampler.kind!r} lists "
-            f"{before} trials; raise seeds_per_point, or begin a search of another space"
+            f"search {folder.name!r} has no more points: sampler {stated.sampler.kind!r} lists "
+            f"{before} trials; raise seeds_per_point, or search another space",
+            code="no-more-points",
         )
     changed = {"trials": after, "patience_offset": len(informative_trials(runs)), **fields}
     _check_limits_not_spent(replace(folder, record=folder.record.model_copy(update=changed)))
@@ -169,22 +171,25 @@ def _check_limits_not_spent(folder: SearchFolder) -> None:
     reached = UsageTracker(folder.record.limits, folder.event_log).exceeded_limit()
     if reached:
         raise UserError(
-            f"search {folder.name!r} has spent its limit of {reached}; set a larger one with "
-            "--max-patches or --gpu-seconds"
+            f"search {folder.name!r} has reached its limit of {reached}; set a larger one with "
+            "--max-patches or --gpu-seconds",
+            code="limit-reached",
         )
 
 
 def resolve_space_change(
     folder: SearchFolder, choice: str | None, observer: Observer
 ) -> SearchFolder:
-    """The search with the space that it goes on with, if the file has changed since it began.
+    """Choose the space that a search resumes with, if its file has changed since the start.
 
     Raises:
-        UserError: if it has and ``choice`` is neither ``keep`` nor ``update``, or if a search
-            cannot go on with the new one.
+        UserError: if it has changed and ``choice`` is neither ``keep`` nor ``update``, or if the
+            trials are not comparable with the new space.
     """
     if choice not in (None, "keep", "update"):
-        raise UserError(f"--on-space-change is keep or update, not {choice!r}")
+        raise UserError(
+            f"--on-space-change is keep or update, not {choice!r}", code="invalid-choice"
+        )
     origin = Path(folder.record.space_path or "")
     if not origin.is_file() or origin.read_bytes() == folder.space.read_bytes():
         return folder
@@ -197,9 +202,10 @@ def resolve_space_change(
             return folder
     observer.message(_space_difference(folder.space, origin))
     raise UserError(
-        f"{origin.name} has changed since search {folder.name!r} began (above); "
+        f"{origin.name} has changed since search {folder.name!r} started (diff above); "
         "--on-space-change keep resumes with it as it was, "
-        "--on-space-change update with the new file"
+        "--on-space-change update with the new file",
+        code="space-changed",
     )
 
 
@@ -215,5 +221,5 @@ def _is_finished(folder: SearchFolder) -> bool:
 
 def _space_difference(before: Path, now: Path) -> str:
     lines = [path.read_text().splitlines() for path in (before, now)]
-    names = (f"{now.name} as it began", f"{now.name} now")
+    names = (f"{now.name} at the start", f"{now.name} now")
     return "\n".join(difflib.unified_diff(lines[0], lines[1], *names, lineterm=""))

@@ -1,6 +1,6 @@
 """Start of a search.
 
-What is heavy is imported inside ``run_search``, after everything that can be checked without it.
+Heavy modules are imported inside ``run_search``, after all checks that do not need them.
 """
 
 import json
@@ -133,7 +133,7 @@ def run_search(
 
 
 def _check_data(search: Search, store: "PatchStore", split: str) -> None:
-    """Refuse a split that has nothing to train on, or too few sequences for the folds."""
+    """Check that a split has training sequences, and enough of them for the folds."""
     from hpsearch.data.splits import folds
 
     store.part(store.split(split), "train")
@@ -144,7 +144,7 @@ def _check_data(search: Search, store: "PatchStore", split: str) -> None:
 def _announce(
     folder: SearchFolder, search: Search, store: "PatchStore", observer: Observer
 ) -> None:
-    """Log what begins, and report it."""
+    """Log the start of the search, and report it."""
     log_search_started(folder, search, store)
     observer.message(
         f"search {folder.name}: {folder.record.trials} trials of at most {search.budget:,} patches "
@@ -171,8 +171,8 @@ def log_search_started(
 
     Args:
         folder: the search.
-        search: what its space states.
-        store: its patches.
+        search: settings from its space file.
+        store: patch store.
         tags: more tags for the search's MLflow run.
     """
     split = folder.split()

@@ -29,19 +29,19 @@ from hpsearch.workflows.publish_figures import named_scores, publish_figures
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResult:
-    """How a session of a search ended."""
+    """Result of a session of a search."""
 
     folder: SearchFolder
     status: Literal["completed", "interrupted"]
     """``interrupted`` if trials are left that ``resume`` trains."""
     reason: str = ""
-    """Why it was interrupted, or why there is no winner; else empty."""
+    """Reason of the interruption, or of a missing winner; else empty."""
     winner: Run | None = None
     """The completed trial with the best objective on validation."""
     test_scores: Mapping[str, Scores] = field(default_factory=dict)
     """Scores on test of the winner and the baselines, by name; empty without a winner."""
     registration: RegistrationOutcome | None = None
-    """What became of the winner in the registry; None if it could not be registered."""
+    """Outcome of the winner's registration; None if it failed."""
 
     @property
     def runs(self) -> list[Run]:
@@ -50,12 +50,12 @@ class SearchResult:
 
 
 def run_session(folder: SearchFolder, observer: Observer) -> SearchResult:
-    """Train the trials that are left, then end the search; Ctrl-C and SIGTERM lose nothing.
+    """Train the trials that are left, then finish the search; Ctrl-C and SIGTERM save all trials.
 
     Raises:
         UserError: if the cluster cannot run the trials.
         DiskFullError: if a disk is full.
-        KeyboardInterrupt: if interrupted after the last trial; ``resume`` does the rest.
+        KeyboardInterrupt: if interrupted after the last trial; ``resume`` finishes the search.
     """
     configure_mlflow_logging()
     install_sigterm_handler()
@@ -115,7 +115,7 @@ def _register_best(
         publish_figures(folder, mlflow_sync)
     except (TrackingError, MlflowUnavailableError, OSError) as error:
         observer.warning(
-            f"The winner is not registered: {first_error_line(error)}. Retry with:  "
+            f"The winner was not registered: {first_error_line(error)}. Retry with:  "
             f"{folder.command('promote')}"
         )
         return None
@@ -142,9 +142,11 @@ def run_trials(folder: SearchFolder, observer: Observer, *, command: str = "") -
     command = command or folder.command("resume")
     if record.warm_start_from and not folder.runs():
         known, there = warm_start(folder, folder.workspace.open(record.warm_start_from))
-        observer.message(f"the sampler knows {known} of {there} trials of {record.warm_start_from}")
+        observer.message(
+            f"the sampler starts with {known} of {there} trials of {record.warm_start_from}"
+        )
     start_ray(observer, address=record.address, cpus=record.cpus)
-    install_sigterm_handler()  # again: Ray takes the signal
+    install_sigterm_handler()  # installed again because Ray replaces the handler
     try:
         with (
             _requested_nodes(folder, observer),
@@ -153,7 +155,7 @@ def run_trials(folder: SearchFolder, observer: Observer, *, command: str = "") -
         ):
             session = tuner.run_session(folder)
     except DiskFullError as error:
-        with suppress(OSError):  # if the disk has space for that
+        with suppress(OSError):  # if there is space left for that
             _close_running_trials(folder)
             folder.event_log.append("search_finished", status="interrupted")
         raise DiskFullError(f"{error} with:  {command}") from error
@@ -163,7 +165,7 @@ def run_trials(folder: SearchFolder, observer: Observer, *, command: str = "") -
     if not open_runs and (session.exhausted or is_complete(folder)):
         if runs_are_out_of_patience(folder.runs(), search, patience_offset=record.patience_offset):
             observer.message(
-                f"{search.patience} trials in a row improved nothing: the search ends here"
+                f"{search.patience} trials in a row brought no improvement, so the search ends"
             )
         return None
     if session.limit:
@@ -186,7 +188,7 @@ def start_ray(observer: Observer, *, address: str | None, cpus: int | None) -> N
 
 
 def _requested_nodes(folder: SearchFolder, observer: Observer) -> AbstractContextManager[None]:
-    """Request the nodes that the trials need and wait for them, if the search was started so."""
+    """Request the nodes that the trials need and wait for them, if the search is to wait."""
     if not folder.record.wait_for_nodes:
         return nullcontext()
     return requested_nodes(
@@ -195,7 +197,7 @@ def _requested_nodes(folder: SearchFolder, observer: Observer) -> AbstractContex
 
 
 def _exit_on_head_loss(folder: SearchFolder, command: str, observer: Observer) -> NoReturn:
-    """End this process: the thread that runs Ray waits forever for a head that is lost."""
+    """Exit the process, since Ray's thread waits forever for a lost head node."""
     _close_running_trials(folder)
     folder.event_log.append("search_finished", status="interrupted")
     observer.message(
@@ -203,7 +205,7 @@ def _exit_on_head_loss(folder: SearchFolder, command: str, observer: Observer) -
         "answer. Nothing is lost. Once a head runs again (elsewhere: with --address), resume "
         f"with:  {command}"
     )
-    with suppress(Exception):  # what MLflow lacks is sent when the search is resumed
+    with suppress(Exception):  # the rest is sent to MLflow when the search is resumed
         folder.mlflow_sync().sync()
     os._exit(EXIT_INTERRUPTED)
 
@@ -211,7 +213,7 @@ def _exit_on_head_loss(folder: SearchFolder, command: str, observer: Observer) -
 def _finish_at_limit(
     folder: SearchFolder, limit: str, open_runs: int, command: str, observer: Observer
 ) -> str | None:
-    """Log that a limit is reached; the search ends as usual if a trial completed."""
+    """Log that a limit is reached; if a trial completed, the search finishes as usual."""
     folder.event_log.append("limit", reason=limit)
     observer.message(
         f"The limit of {limit} is reached (trials interrupted: {open_runs}). "
@@ -226,7 +228,7 @@ def _finish_at_limit(
 
 
 def train_winner(folder: SearchFolder, observer: Observer) -> None:
-    """Train the winner once on the whole training part, since folds leave no network behind."""
+    """Train the winner on the whole training part, since cross-validation keeps no network."""
     winner = best_run(folder.runs(), folder.search().objective)
     observer.message(f"winner: trial {winner.label}; training it on the whole training part …")
     post = CheckpointHooks(
@@ -239,7 +241,7 @@ def train_winner(folder: SearchFolder, observer: Observer) -> None:
 
 
 def is_complete(folder: SearchFolder) -> bool:
-    """Whether no trial is left to train."""
+    """Return whether no trial is left to train."""
     final = [run for run in folder.runs() if run.status not in ("running", "interrupted")]
     enough = sum(run.kind == "trial" for run in final) >= folder.record.trials
     patience_offset = folder.record.patience_offset
@@ -249,7 +251,7 @@ def is_complete(folder: SearchFolder) -> bool:
 
 
 def _close_running_trials(folder: SearchFolder) -> int:
-    """Mark trials that did not end as interrupted, and count them."""
+    """Log trials that did not end as interrupted; return their number."""
     open_runs = [run for run in folder.runs() if run.status == "running"]
     for run in open_runs:
         folder.event_log.append("trial_finished", trial=run.id, status="interrupted")

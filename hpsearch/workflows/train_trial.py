@@ -27,10 +27,18 @@ def local_environment(
     sequences: tuple[str, ...],
     compute_config: ComputeConfig,
 ) -> TrialEnvironment:
-    """What a trial needs beside its configuration.
+    """Build the environment of a trial: data, split and device.
+
+    Args:
+        config: the trial.
+        workspace: home folder.
+        data: patch set by name or path.
+        split: name of the split.
+        sequences: names of the training sequences; all of the split if empty.
+        compute_config: device, precision, compilation and determinism.
 
     Raises:
-        UserError: if there is no such data or split, or a sequence may not be trained on.
+        UserError: if there is no such data or split, or a sequence is not for training.
     """
     store = workspace.store(data)
     job = TrialEnvironment(
@@ -87,14 +95,14 @@ def _numbers(report: Report) -> str:
 
 
 def read_config(path: Path) -> TrialConfig:
-    """A TrialConfig from a JSON file.
+    """Read a TrialConfig from a JSON file.
 
     Raises:
-        UserError: if there is no such file, or it is no TrialConfig.
+        UserError: if the file is missing, or is not a TrialConfig.
     """
     if not path.is_file():
         raise UserError(f"there is no trial at {path}; pass the path of a TrialConfig as JSON")
-    with reading(path, "TrialConfig", "give one as JSON, as every MLflow run of a trial holds"):
+    with reading(path, "TrialConfig", "give one as JSON, as in the MLflow run of every trial"):
         text = path.read_text()
         try:
             return TrialConfig.model_validate_json(text)

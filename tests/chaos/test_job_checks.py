@@ -47,7 +47,7 @@ def test_what_the_cluster_lacks_is_reported_and_a_search_may_wait_for_nodes(
         refused = JOBS.run("submit", mine, *words)
         assert refused.returncode == 2, refused.stdout + refused.stderr
         assert output in refused.stderr
-    assert "no search has been submitted" in JOBS.run("list").stdout
+    assert "no search was submitted" in JOBS.run("list").stdout
 
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "only_here.py").touch()

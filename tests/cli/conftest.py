@@ -87,13 +87,13 @@ def registered(tiny: PatchStore, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture
 def refused(registered: Registered) -> Callable[..., str]:
-    """Run a command that is refused; what it says."""
+    """Run a command that fails; code and sentence of its error."""
     from hpsearch.errors import UserError
 
     def run(*words: object) -> str:
         with pytest.raises(UserError) as caught:
             registered.run(*words)
-        return str(caught.value)
+        return f"{caught.value.code}: {caught.value}"
 
     return run
 

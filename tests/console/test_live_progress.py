@@ -28,5 +28,5 @@ def test_a_trial_that_goes_on_and_one_that_restarts_from_scratch_say_why(tmp_pat
     started, reported, crashed, restart = output.getvalue().splitlines()
     assert " 007 started " in started
     assert "1,200 patches  mAP 0.500  0 of 2 trials · no best yet" in reported
-    assert crashed.endswith(" 007 goes on    from 1,200 patches; its machine went away")
+    assert crashed.endswith(" 007 resumed    from 1,200 patches; its machine went away")
     assert restart.endswith(" 007 restarts from scratch; its checkpoint was damaged")

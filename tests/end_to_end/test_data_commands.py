@@ -54,7 +54,7 @@ def test_a_bad_strip_is_named_or_left_out_on_request(home: Home, tmp_path: Path)
     assert not store.exists()
     done = home.run("data", "import", tree, "--output", store, "--skip-invalid")
     assert done.returncode == 0, done.stderr
-    assert "left out: 1" in done.stdout
+    assert "skipped: 1" in done.stdout
     assert PatchStore.open(store).names == ("i_ajuntament",)
 
 

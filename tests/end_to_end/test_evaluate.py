@@ -219,7 +219,7 @@ def test_bad_files_are_named_with_their_row(
         ((), "there is nothing to score; give a MODEL, or --baselines"),
         (("nowhere",), "'nowhere' is no model: give models:/NAME@ALIAS"),
         (("examined/77",), "search 'examined' has no trial '77'; it has baseline"),
-        (("models:/nobody@champion",), "models:/nobody@champion cannot be loaded from"),
+        (("models:/nobody@champion",), "models:/nobody@champion"),
         (("nowhere", "--tasks", "no/lists"), "there is no folder of task files at no/lists"),
     ],
 )

@@ -106,7 +106,7 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(
     assert "2 × 3 seeds = 6 trainings of 1,920 patches: about 3 min 0 s (2 at once" in output
     assert output.index("001") < output.index("000"), "the better one first"
     assert "patch-descriptor has no champion" in output
-    assert "3 were asked for; 2 completed a trial" in output
+    assert "3 configurations requested; only 2 completed a trial" in output
     assert "Dry run: nothing was trained" in output
     with pytest.raises(UserError, match="no Ray cluster answers"):
         here(own, "promote", "known", "--address", f"127.0.0.1:{free_port()}")
@@ -127,7 +127,7 @@ def test_it_goes_on_after_a_kill_and_trains_each_configuration_with_each_seed(
 
 def test_the_end_shows_both_tables_and_the_decision(printed: str) -> None:
     for words in (
-        "Trained again: val/mAP on validation by seed",
+        "Retrained: val/mAP on validation by seed",
         "seed 1",
         "± sd",
         "mAP on test with 95 % intervals",
@@ -170,8 +170,8 @@ def test_a_second_time_trains_nothing_and_does_not_look_at_test(
     here(own, "promote", "known")
     output = capsys.readouterr().out
     assert "all done" in output
-    assert "test is not looked at again" in output
-    assert "it is the champion already" in output
+    assert "it is not evaluated on test again" in output
+    assert "it is already the champion" in output
     assert own.event_log("known-promotion").events() == before
     assert len(list((own.path / "judged").glob("*.json"))) == 1
     assert len(registry(own).versions()) == 1
@@ -184,16 +184,17 @@ def test_two_promotions_of_a_search_at_once_are_refused(own: Home, printed: str)
 
 
 def test_what_cannot_be_is_one_sentence(own: Home, printed: str) -> None:
-    for words, sentence in (
-        (("promote", "nowhere"), "there is no search 'nowhere'"),
-        (("promote", "empty"), "no trial of search 'empty' completed"),
-        (("promote", "known", "--seeds", 5), "being promoted with --top 2 --seeds 2"),
-        (("promote", "known-promotion"), "go on with `hpsearch promote known`"),
-        (("resume", "known-promotion"), "go on with `hpsearch promote known`"),
-        (("rollback",), "never had a champion before version 1"),
-        (("rollback", "nobody"), "no registered model 'nobody'"),
+    for words, code, value in (
+        (("promote", "nowhere"), "user-error", "'nowhere'"),
+        (("promote", "empty"), "no-completed-trial", "'empty'"),
+        (("promote", "known", "--seeds", 5), "promotion-in-progress", "--top 2 --seeds 2"),
+        (("promote", "known-promotion"), "search-is-promotion", "`hpsearch promote known`"),
+        (("resume", "known-promotion"), "search-is-promotion", "`hpsearch promote known`"),
+        (("rollback",), "no-earlier-champion", "version 1"),
+        (("rollback", "nobody"), "no-such-model", "'nobody'"),
     ):
-        with pytest.raises(UserError, match=sentence):
+        with pytest.raises(UserError, match=value) as caught:
             here(own, *words)
+        assert caught.value.code == code
     scores = json.loads((own.path / "searches/known-promotion/test_scores.json").read_text())
     assert len(scores) == 1, "the pick alone has seen test"

@@ -49,23 +49,24 @@ def test_a_deleted_run_is_made_again_and_another_server_gets_them_all(
     write_trials(folder.event_log)
     home = folder.workspace.home
     sync("written", pictures=False, tracking_uri=None, home=home)
-    assert "4 runs (4 new), 8 reports sent, 0 already there" in capsys.readouterr().out
+    assert "4 runs (4 new), 8 reports sent, 0 already present" in capsys.readouterr().out
     folder.tracking().client().delete_run(runs(folder)["t0"])
     sync("written", pictures=False, tracking_uri=None, home=home)
-    assert "4 runs (1 new), 4 reports sent, 4 already there" in capsys.readouterr().out
+    assert "4 runs (1 new), 4 reports sent, 4 already present" in capsys.readouterr().out
     before = runs(folder)
     sync("written", pictures=False, tracking_uri=None, home=home)
-    assert "4 runs (0 new), 0 reports sent, 8 already there" in capsys.readouterr().out
+    assert "4 runs (0 new), 0 reports sent, 8 already present" in capsys.readouterr().out
     assert runs(folder) == before
     other = f"sqlite:///{tmp_path}/other.db"
     sync("written", pictures=False, tracking_uri=other, home=home)
-    assert "4 runs (4 new), 8 reports sent, 0 already there" in capsys.readouterr().out
+    assert "4 runs (4 new), 8 reports sent, 0 already present" in capsys.readouterr().out
     assert runs(folder, other).keys() == before.keys()
 
 
 def test_an_empty_search_is_refused(folder: SearchFolder) -> None:
-    with pytest.raises(UserError, match="search 'written' is empty"):
+    with pytest.raises(UserError, match="'written'") as caught:
         sync("written", pictures=False, tracking_uri=None, home=folder.workspace.home)
+    assert caught.value.code == "empty-search"
 
 
 def test_a_server_that_does_not_answer_is_refused(folder: SearchFolder) -> None:
@@ -73,8 +74,9 @@ def test_a_server_that_does_not_answer_is_refused(folder: SearchFolder) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        with pytest.raises(UserError, match=f"MLflow at {uri} does not answer"):
+        with pytest.raises(UserError, match=uri) as caught:
             sync("written", pictures=False, tracking_uri=uri, home=folder.workspace.home)
+        assert caught.value.code == "mlflow-unreachable"
 
 
 def test_the_page_of_a_search_that_mlflow_does_not_know_is_refused(folder: SearchFolder) -> None:

@@ -51,21 +51,22 @@ def test_the_best_completed_configurations_are_chosen_with_seeds_of_their_own() 
         run(3, 0.6, lr=0.4),
     ]
     found = make_plan("s", runs, MEAN_MAP, top=2, seeds=2)
-    assert [one.trial for one in found.chosen] == ["002", "003"]
+    assert [one.trial for one in found.selected] == ["002", "003"]
     assert [config.seed for config in found.configs] == [5, 1, 6, 2]
-    assert [one.trial for one in make_plan("s", runs, SECONDS, top=1, seeds=1).chosen] == ["000"]
+    assert [one.trial for one in make_plan("s", runs, SECONDS, top=1, seeds=1).selected] == ["000"]
 
 
 def test_trials_that_differ_in_their_seed_alone_are_one_configuration() -> None:
     runs = [run(0, 0.9, seed=0), run(1, 0.1, seed=3), run(2, 0.6, lr=0.2)]
     found = make_plan("s", runs, MEAN_MAP, top=3, seeds=1)
-    assert [(one.trial, one.objective) for one in found.chosen] == [("002", 0.6), ("000", 0.5)]
+    assert [(one.trial, one.objective) for one in found.selected] == [("002", 0.6), ("000", 0.5)]
     assert [config.seed for config in found.configs] == [1, 4]
 
 
 def test_a_search_without_a_completed_trial_is_one_sentence() -> None:
-    with pytest.raises(UserError, match=r"no trial of search 'empty' completed"):
+    with pytest.raises(UserError, match="'empty'") as caught:
         make_plan("empty", [run(0, 0.5, status="pruned")], MEAN_MAP, top=3, seeds=3)
+    assert caught.value.code == "no-completed-trial"
 
 
 def test_the_mean_over_seeds_decides_and_not_the_luckiest_seed() -> None:
@@ -104,8 +105,9 @@ def test_configurations_that_tie_stand_as_in_the_search() -> None:
 def test_nothing_is_taken_where_most_trainings_collapse() -> None:
     found = make_plan("s", [run(0, 0.9)], MEAN_MAP, top=1, seeds=3)
     (only,) = rank(found, again(found, {0.1: [0.9, "collapsed", "collapsed"]}), MEAN_MAP)
-    with pytest.raises(UserError, match="did not complete"):
+    with pytest.raises(UserError, match="collapsed") as caught:
         median_run(only, MEAN_MAP)
+    assert caught.value.code == "unreliable-configuration"
 
 
 @pytest.mark.parametrize(

@@ -50,36 +50,39 @@ def test_a_product_has_as_many_combinations_as_its_sizes_multiply_to(sizes: list
 
 
 @pytest.mark.parametrize(
-    ("suggest", "words"),
+    ("suggest", "code", "words"),
     [
-        (lambda trial: trial.suggest_float("lr", 0.1, 1), "'lr' is continuous"),
-        (lambda trial: trial.suggest_int("n", 1, 10**12), "'n' alone has more than 30 values"),
-        (lambda trial: trial.suggest_float("x", 0, 1, step=1e-9), "'x' alone has more than 30"),
+        (lambda trial: trial.suggest_float("lr", 0.1, 1), "continuous-parameter", "'lr'"),
+        (lambda trial: trial.suggest_int("n", 1, 10**12), "grid-too-large", "'n' .*30"),
+        (lambda trial: trial.suggest_float("x", 0, 1, step=1e-9), "grid-too-large", "'x' .*30"),
         (
             lambda trial: [trial.suggest_int(name, 1, 6) for name in "ab"],
-            "more than 30 combinations",
+            "grid-too-large",
+            " 30 combinations",
         ),
     ],
 )
-def test_what_is_no_grid_is_refused(suggest: Any, words: str) -> None:
-    with pytest.raises(UserError, match=words):
+def test_what_is_no_grid_is_refused(suggest: Any, code: str, words: str) -> None:
+    with pytest.raises(UserError, match=words) as caught:
         enumerate_grid(suggest, limit=30)
+    assert caught.value.code == code
 
 
 @pytest.mark.parametrize(
-    ("point", "whole", "words"),
+    ("point", "whole", "code", "words"),
     [
-        ({"loss": "hart"}, False, "loss='hart' is not in the space, which has 'hard', 'soft'"),
-        ({"loss": "hard", "margin": 0.7}, False, "margin=0.7 is not in the space.* 0.1 to 0.5"),
-        ({"loss": "hard", "deep": True}, False, "does not ask for 'deep' there, only for loss"),
-        ({"loss": "hard"}, True, "gives no 'margin'"),
+        ({"loss": "hart"}, False, "value-not-in-space", "loss='hart'.*'hard', 'soft'"),
+        ({"loss": "hard", "margin": 0.7}, False, "value-not-in-space", "margin=0.7.* 0.1 to 0.5"),
+        ({"loss": "hard", "deep": True}, False, "unknown-parameter", "'deep'.* loss"),
+        ({"loss": "hard"}, True, "missing-parameter", "'margin'"),
     ],
 )
 def test_a_point_outside_the_space_is_refused(
-    point: dict[str, Any], whole: bool, words: str
+    point: dict[str, Any], whole: bool, code: str, words: str
 ) -> None:
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=words) as caught:
         validate_point(conditional, point, complete=whole)
+    assert caught.value.code == code
 
 
 def test_a_point_inside_the_space_passes() -> None:

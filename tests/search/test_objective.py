@@ -21,21 +21,29 @@ def test_better_follows_the_direction() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "code", "words"),
     [
-        ({"metric": "val/nothing"}, "no report has the metric 'val/nothing'.*val/matching/hard"),
-        ({"metric": "train/seconds", "direction": "minimize"}, "set worst"),
-        ({"worst": float("-inf")}, "must be finite"),
+        ({"metric": "val/nothing"}, "unknown-metric", "'val/nothing'.*val/matching/hard"),
+        (
+            {"metric": "train/seconds", "direction": "minimize"},
+            "missing-worst-value",
+            "train/seconds",
+        ),
+        ({"worst": float("-inf")}, "worst-not-finite", "-inf"),
     ],
 )
-def test_an_objective_that_cannot_be_is_refused_at_once(settings: dict, words: str) -> None:
-    with pytest.raises(UserError, match=words):
+def test_an_objective_that_cannot_be_is_refused_at_once(
+    settings: dict, code: str, words: str
+) -> None:
+    with pytest.raises(UserError, match=words) as caught:
         Objective(**settings)
+    assert caught.value.code == code
 
 
 def test_an_error_of_clean_patches_is_no_objective() -> None:
-    with pytest.raises(UserError, match="clean patches have no error"):
+    with pytest.raises(UserError, match="'val/PSNR'") as caught:
         Objective(metric="val/PSNR").value({"val/mAP": 0.5}, collapsed=False)
+    assert caught.value.code == "missing-metric"
 
 
 def test_every_report_of_a_real_trial_has_what_a_search_can_aim_at(job: TrialEnvironment) -> None:

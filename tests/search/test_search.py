@@ -50,51 +50,64 @@ def test_a_good_space_loads_and_rehearses(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "code", "words"),
     [
-        ("x = 1", "must export SEARCH"),
-        ("SEARCH = 3", "found int"),
-        ("import nowhere_to_be_found", "does not run: ModuleNotFoundError"),
-        ("def (", "does not run: SyntaxError"),
-        (good("pruner=ASHA(grace_period=5)"), "grace_period must .* first report.* got 5"),
-        (good("pruner=ASHA(grace_period=100)"), "pruner 'asha' has no rung"),
-        (good("num_folds=4, pruner=ASHA(grace_period=20)"), "first report at 25 patches"),
-        (good("num_folds=1"), "'num_folds' is wrong: .* 2 .*got 1"),
-        (good("pruner='sha'"), "'pruner' is wrong"),
-        (good("scheduler='sha'"), "'sha'; choose one of asha, hyperband, median, none"),
-        (good("sampler='tpa'"), "'tpa'; choose one of tpe, random"),
-        (good("also=(), extra_objectives=()"), "also is the old name of extra_objectives"),
-        (good("pruner=ASHA(reduction_factor=1)"), "'reduction_factor' is wrong: .*got 1"),
-        (good("sampler=Fixed(points=[])"), "'points' is wrong"),
-        (good("sampler=Grid(), initial_points=[{'lr': 1}]"), "sampler 'grid' tries its own"),
-        (good("sort=1"), "no setting 'sort'"),
+        ("x = 1", "no-search-exported", "SEARCH"),
+        ("SEARCH = 3", "no-search-exported", "int"),
+        ("import nowhere_to_be_found", "space-failed", "ModuleNotFoundError.*nowhere_to_be_found"),
+        ("def (", "space-failed", "SyntaxError"),
+        (good("pruner=ASHA(grace_period=5)"), "invalid-grace-period", "grace_period.* got 5"),
+        (good("pruner=ASHA(grace_period=100)"), "no-rung", "'asha'.* 100 "),
+        (
+            good("num_folds=4, pruner=ASHA(grace_period=20)"),
+            "invalid-grace-period",
+            "grace_period.* 25 .* got 20",
+        ),
+        (good("num_folds=1"), "invalid-setting", "'num_folds'.* 2 .*got 1"),
+        (good("pruner='sha'"), "invalid-setting", "'pruner'"),
+        (good("scheduler='sha'"), "unknown-scheduler", "'sha'.* asha, hyperband, median, none"),
+        (good("sampler='tpa'"), "unknown-sampler", "'tpa'.* tpe, random"),
+        (good("also=(), extra_objectives=()"), "old-and-new-name", "also .*extra_objectives"),
+        (good("pruner=ASHA(reduction_factor=1)"), "invalid-setting", "'reduction_factor'.*got 1"),
+        (good("sampler=Fixed(points=[])"), "invalid-setting", "'points'"),
+        (
+            good("sampler=Grid(), initial_points=[{'lr': 1}]"),
+            "conflicting-points",
+            "'grid'.*initial_points",
+        ),
+        (good("sort=1"), "invalid-setting", "'sort'"),
     ],
 )
-def test_a_bad_file_is_one_sentence(tmp_path: Path, text: str, words: str) -> None:
-    with pytest.raises(UserError, match=words):
+def test_a_bad_file_is_one_sentence(tmp_path: Path, text: str, code: str, words: str) -> None:
+    with pytest.raises(UserError, match=words) as caught:
         load_search(write(tmp_path, text))
+    assert caught.value.code == code
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "code", "words"),
     [
-        ("raise KeyError('oops')", "suggest raised KeyError at space.py:8"),
-        ("return {'lr': 1}", "must return a TrialConfig, but returned dict"),
-        ("return TrialConfig(patches=99)", "budget is 100"),
-        ("return TrialConfig(patches=100, colour='red')", "colour"),
+        ("raise KeyError('oops')", "suggest-failed", "KeyError at space.py:8"),
+        ("return {'lr': 1}", "suggest-returned-other", "dict"),
+        ("return TrialConfig(patches=99)", "other-budget", "patches=99.* 100"),
+        ("return TrialConfig(patches=100, colour='red')", "suggest-failed", "colour"),
     ],
 )
-def test_a_bad_suggest_shows_before_ray_starts(tmp_path: Path, body: str, words: str) -> None:
+def test_a_bad_suggest_shows_before_ray_starts(
+    tmp_path: Path, body: str, code: str, words: str
+) -> None:
     search = load_search(write(tmp_path, GOOD.format(body=body, more="")))
     began = time.monotonic()
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=words) as caught:
         search.validate_space()
+    assert caught.value.code == code
     assert time.monotonic() - began < 2
 
 
 def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no search space at"):
+    with pytest.raises(UserError, match=r"nothing\.py") as caught:
         load_search(tmp_path / "nothing.py")
+    assert caught.value.code == "no-such-space"
 
 
 def test_first_points_are_rehearsed_too(tmp_path: Path) -> None:

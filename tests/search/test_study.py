@@ -39,17 +39,18 @@ def test_a_study_is_found_again_where_it_was_kept(
 
 
 @pytest.mark.parametrize(
-    ("url", "words"),
+    ("url", "code", "words"),
     [
-        ("nonsense", "no study can be kept at nonsense"),
-        ("sqlite:////nowhere/at/all.db", "no study can be kept"),
-        ("strange://host/db", "no study can be kept"),
-        ("journal:/nowhere/study.log", "there is no folder /nowhere"),
+        ("nonsense", "study-unavailable", "nonsense"),
+        ("sqlite:////nowhere/at/all.db", "study-unavailable", "/nowhere/at/all.db"),
+        ("strange://host/db", "study-unavailable", "strange://host/db"),
+        ("journal:/nowhere/study.log", "no-such-folder", "/nowhere"),
     ],
 )
-def test_a_location_that_is_none_is_one_sentence(url: str, words: str) -> None:
+def test_a_location_that_is_none_is_one_sentence(url: str, code: str, words: str) -> None:
     with pytest.raises(UserError, match=words) as found:
         check_study_name_available(url, "name")
+    assert found.value.code == code
     assert "\n" not in str(found.value)
 
 
@@ -57,8 +58,9 @@ def test_another_searchs_study_is_not_written_into(tmp_path: Path) -> None:
     url = f"journal:{tmp_path / 'all.log'}"
     check_study_name_available(url, tmp_path.name)
     open_study(tmp_path, search=SEARCH, url=url)
-    with pytest.raises(UserError, match="choose another --name"):
+    with pytest.raises(UserError, match="--name") as caught:
         check_study_name_available(url, tmp_path.name)
+    assert caught.value.code == "study-exists"
 
 
 def test_a_journal_whose_last_line_was_cut_off_goes_on(tmp_path: Path) -> None:

@@ -126,5 +126,6 @@ def test_what_cannot_be_compared_is_refused(
     tmp_path: Path, search: Search, fingerprint: str, words: str
 ) -> None:
     earlier = folder_of(tmp_path, "earlier")
-    with pytest.raises(UserError, match=f"'earlier' had {words}"):
+    with pytest.raises(UserError, match=f"'earlier' .*{words}") as caught:
         check_comparable(earlier, search=search, fingerprint=fingerprint, split="mini")
+    assert caught.value.code == "incomparable-search"

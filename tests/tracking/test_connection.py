@@ -9,6 +9,7 @@ from hpsearch.tracking.connection import (
     TrackingServer,
     format_error,
     translate_all_errors,
+    translate_mlflow_errors,
 )
 from hpsearch.tracking.model_registry import Registry, configure_mlflow_logging
 
@@ -32,23 +33,28 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_server_that_forbids(forbidding: str) -> None:
     registry = Registry(tracking=TrackingServer(uri=forbidding), model="m")
-    with pytest.raises(
-        MlflowUnavailableError, match=f"{forbidding} refuses these credentials.*permission"
-    ):
+    with pytest.raises(MlflowUnavailableError, match=forbidding) as caught:
         registry.champion()
+    assert caught.value.code == "mlflow-credentials"
+    assert "MLFLOW_TRACKING_PASSWORD" in str(caught.value)
 
 
 def test_a_server_that_is_not_there_is_not_a_registry_without_a_champion() -> None:
     uri = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(MlflowUnavailableError, match=f"{uri} does not answer; start it"):
+    with pytest.raises(MlflowUnavailableError, match=uri) as caught:
         Registry(tracking=TrackingServer(uri=uri), model="m").champion()
+    assert caught.value.code == "mlflow-unreachable"
 
 
 def test_a_full_disk_is_not_blamed_on_the_address() -> None:
     error = OSError(28, "No space left on device")
-    assert format_error(error, "sqlite:////x/mlflow.db") == (
-        "MLflow at sqlite:////x/mlflow.db finds its disk full; make room there"
-    )
+    with (
+        pytest.raises(MlflowUnavailableError, match=r"sqlite:////x/mlflow\.db") as caught,
+        translate_mlflow_errors("sqlite:////x/mlflow.db"),
+    ):
+        raise error
+    assert caught.value.code == "mlflow-disk-full"
+    assert "--tracking-uri" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +72,8 @@ def test_an_answer_that_makes_mlflow_itself_stumble_is_blamed_on_the_server() ->
     with answering(200, b'["no object"]') as address:
         server = TrackingServer(uri=f"http://{address}")
         with (
-            pytest.raises(MlflowUnavailableError, match="is not MLflow"),
+            pytest.raises(MlflowUnavailableError) as caught,
             translate_all_errors(server.uri),
         ):
             server.experiment_id()
+        assert caught.value.code == "not-mlflow"

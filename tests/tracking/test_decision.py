@@ -26,7 +26,7 @@ TOUCHING, UNKNOWN = found(0.0, 0.03), found(math.nan, math.nan)
         (BETTER, {}, True, "better"),
         (BETTER, {"collapsed": True}, False, "collapsed"),
         (BETTER, {"same_patches": False}, False, "other patches"),
-        (BETTER, {"retrained": False}, False, "trained once only"),
+        (BETTER, {"retrained": False}, False, "only once"),
         (UNCLEAR, {}, False, "no clear difference"),
         (TOUCHING, {}, False, "no clear difference"),
         (WORSE, {}, False, "worse"),

@@ -149,5 +149,6 @@ def test_the_artifact_holds_no_pickled_code(registry: Registry, version: int) ->
 
 
 def test_an_unknown_model_is_one_sentence(registry: Registry) -> None:
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match="models:/patches@nobody") as caught:
         load_descriptor("models:/patches@nobody", registry.tracking.uri)
+    assert caught.value.code == "model-not-loadable"

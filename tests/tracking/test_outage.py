@@ -127,19 +127,24 @@ def runs_of(event_log: EventLog, server: Server) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "words"),
+    ("status", "body", "code"),
     [
-        ("401 Unauthorized", "who are you", "refuses these credentials"),
-        ("404 Not Found", "<html>", "is not MLflow"),
-        ("200 OK", "<html>welcome</html>", "is not MLflow"),
-        ("503 Service Unavailable", "later", "answers 503"),
+        ("401 Unauthorized", "who are you", "mlflow-credentials"),
+        ("404 Not Found", "<html>", "not-mlflow"),
+        ("200 OK", "<html>welcome</html>", "not-mlflow"),
+        ("503 Service Unavailable", "later", "mlflow-server-error"),
     ],
 )
 def test_what_is_wrong_in_one_sentence(
-    status: str, body: str, words: str, event_log: EventLog, proxy: Proxy
+    status: str, body: str, code: str, event_log: EventLog, proxy: Proxy
 ) -> None:
     proxy.refuse(status, body, "text/html")
     asked = mlflow_sync(event_log, proxy.uri, "wrong")
-    with pytest.raises(UserError, match=words) as caught, translate_all_errors(asked.tracking.uri):
+    with (
+        pytest.raises(UserError, match=proxy.uri) as caught,
+        translate_all_errors(asked.tracking.uri),
+    ):
         asked.sync()
+    assert caught.value.code == code
     assert "\n" not in str(caught.value)
+    assert code != "mlflow-server-error" or "503" in str(caught.value)

@@ -78,8 +78,9 @@ def finish(folder: SearchFolder) -> None:
 def test_a_finished_search_names_extend_and_an_unjudged_one_goes_on(folder: SearchFolder) -> None:
     check_not_finished(folder)  # killed before its winner was judged
     finish(folder)
-    with pytest.raises(UserError, match="has finished; add trials with `hpsearch extend mine"):
+    with pytest.raises(UserError, match="`hpsearch extend mine") as caught:
         check_not_finished(folder)
+    assert caught.value.code == "search-finished"
     more = extend(folder, 3)
     assert more.record.trials == 5
     assert Workspace(folder.workspace.home).open("mine").record.trials == 5
@@ -88,11 +89,13 @@ def test_a_finished_search_names_extend_and_an_unjudged_one_goes_on(folder: Sear
 
 def test_a_spent_limit_asks_for_a_larger_one(folder: SearchFolder) -> None:
     spent = folder.with_record(trials=9, limits=Limits(patches=200))
-    with pytest.raises(UserError, match="has spent its limit of 200 patches"):
+    with pytest.raises(UserError, match="200 patches") as caught:
         check_not_finished(spent)
+    assert caught.value.code == "limit-reached"
     check_not_finished(spent.with_record(limits=Limits(patches=201)))
-    with pytest.raises(UserError, match="set a larger one with --max-patches"):
+    with pytest.raises(UserError, match="--max-patches"):
         extend(folder.with_record(limits=Limits(patches=200)), 1)
+    assert caught.value.code == "limit-reached"
     assert Workspace(folder.workspace.home).open("mine").record.trials == 2, "nothing was added"
     more = extend(folder, 1, limits=Limits(patches=300))
     assert (more.record.trials, more.record.limits.patches) == (3, 300)
@@ -117,8 +120,9 @@ def test_a_space_that_has_not_changed_or_is_gone_is_no_matter(
 def test_a_changed_space_is_shown_and_kept_or_taken(folder: SearchFolder, origin: Path) -> None:
     origin.write_text(SPACE.replace("0.01, 1", "0.01, 0.5"))
     before, observer = folder.space.read_text(), Recorder()
-    with pytest.raises(UserError, match=r"mine\.py has changed since search 'mine' began"):
+    with pytest.raises(UserError, match=r"mine\.py .*'mine'") as caught:
         resolve_space_change(folder, None, observer)
+    assert caught.value.code == "space-changed"
     lines = [line for text in observer.messages for line in text.splitlines()]
     assert [line[:1] for line in lines if "lr" in line] == ["-", "+"]
     assert folder.space.read_text() == before
@@ -128,21 +132,27 @@ def test_a_changed_space_is_shown_and_kept_or_taken(folder: SearchFolder, origin
     taken = resolve_space_change(folder, "update", Observer())
     assert taken.space.read_text() == origin.read_text()
     assert resolve_space_change(taken, None, Observer()) is taken
-    with pytest.raises(UserError, match="keep or take, not 'both'"):
+    with pytest.raises(UserError, match="'both'") as caught:
         resolve_space_change(folder, "both", Observer())
+    assert caught.value.code == "invalid-choice"
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "words"),
+    ("before", "now", "code", "words"),
     [
-        ("budget=100", "budget=50", "patches=100, but the search's budget is 50|another budget"),
-        ("baseline=TrialConfig(patches=100)", "baseline=TrialConfig(patches=9)", "baseline"),
-        ('["one", "two"]', '["one", "two", "three"]', "draws 'kind' from other choices"),
-        ("def suggest", "def propose", "does not run"),
+        ("budget=100", "budget=50", "incomparable-space", "budget"),
+        (
+            "baseline=TrialConfig(patches=100)",
+            "baseline=TrialConfig(patches=9)",
+            "incomparable-space",
+            "baseline",
+        ),
+        ('["one", "two"]', '["one", "two", "three"]', "incompatible-parameter", "'kind'"),
+        ("def suggest", "def propose", "space-failed", "NameError.*'suggest'"),
     ],
 )
 def test_what_cannot_be_mixed_is_not_taken(
-    folder: SearchFolder, origin: Path, before: str, now: str, words: str
+    folder: SearchFolder, origin: Path, before: str, now: str, code: str, words: str
 ) -> None:
     origin.write_text(SPACE.replace(before, now))
     kept = folder.space.read_text()
@@ -171,8 +181,9 @@ def test_a_search_that_lists_its_trials_has_an_end(tmp_path: Path, origin: Path)
         space="mine.py", store="", fingerprint="", split="auto", tracking_uri="", trials=1
     )
     folder = Workspace(tmp_path / "home").create("listed", origin, record)
-    with pytest.raises(UserError, match="has no more to try"):
+    with pytest.raises(UserError, match="'fixed' lists 1 trials") as caught:
         extend(folder, 1)
+    assert caught.value.code == "no-more-points"
 
 
 def test_a_cluster_that_does_not_answer_is_not_taken_down(folder: SearchFolder) -> None:
