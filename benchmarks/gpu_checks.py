@@ -1,6 +1,6 @@
 """Whether a GPU gives what the CPU gives; each check yields one number and the bound it must keep.
 
-Patches are random grey levels. "Relative" is the length of the difference over the length of what
+Patches are random gray levels. "Relative" is the length of the difference over the length of what
 the CPU gives.
 """
 

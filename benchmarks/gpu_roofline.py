@@ -2,7 +2,7 @@
 
 Work is counted by torch (multiplications and additions of every product, forward and backward).
 Bytes are those of the layers' operators, each of which reads its inputs once and writes its outputs
-once: a convolution, its two gradients, and, where there is batch normalisation, that with its ReLU
+once: a convolution, its two gradients, and, where there is batch normalization, that with its ReLU
 and the gradient of both. What else is done to single numbers is taken to be free, as part of these.
 """
 

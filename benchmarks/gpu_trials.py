@@ -32,7 +32,7 @@ from hpsearch.training.loop import Progress
 
 
 def pixels(points: int) -> np.ndarray:
-    """Random grey levels, 16 views a point."""
+    """Random gray levels, 16 views a point."""
     return np.random.default_rng(0).integers(256, size=(16 * points, 32, 32), dtype=np.uint8)
 
 
@@ -180,7 +180,7 @@ class Batched:
         self.compute, self.batch, self.points, self.count = compute, batch, points, count
         self.gather = device_resident(pixels(points), compute.device)
         settings = L2Net(width=0.25, dropout=dropout)
-        # not channels last: vmap does not know batch normalisation in that order
+        # not channels last: vmap does not know batch normalization in that order
         networks = [
             build_descriptor(settings, seed=seed).to(compute.device) for seed in range(count)
         ]

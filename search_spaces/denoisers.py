@@ -85,7 +85,7 @@ def suggest_network(trial: optuna.Trial) -> Denoiser:
 
 
 def suggest_optimizer(trial: optuna.Trial) -> Optimizer:
-    """Errors are in grey levels, up to 255: SGD needs far smaller rates than Adam."""
+    """Errors are in gray levels, up to 255: SGD needs far smaller rates than Adam."""
     if trial.suggest_categorical("denoiser_optimiser", ["sgd", "adam"]) == "sgd":
         lr = trial.suggest_float("denoiser_sgd_lr", 1e-6, 1e-3, log=True)
         return SGD(lr=lr, momentum=0.9, nesterov=True)

@@ -1,4 +1,4 @@
-"""Everything at once: input, denoiser, descriptor, loss, batches, optimiser, augmentation.
+"""Everything at once: input, denoiser, descriptor, loss, batches, optimizer, augmentation.
 
 A conditional space of some forty names, about half of which are in use at a time. Begin with a
 smaller space; this one is for what they may have missed, and for a cluster. On the embedded set, a

@@ -51,7 +51,7 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
             width=WIDTH,
             dropout=trial.suggest_float("dropout", 0.0, 0.3),
             patch_norm=True,
-            # Unit descriptors collapse onto one point unless batch normalisation centres them.
+            # Unit descriptors collapse onto one point unless batch normalization centers them.
             final_norm=unit,
             unit_norm=unit,
             norm_momentum=0.1,  # the baseline's 0.01 needs more steps than there are here

@@ -1,4 +1,4 @@
-"""Minutes on a laptop: which loss, batch and optimiser make a small descriptor of noisy patches.
+"""Minutes on a laptop: which loss, batch and optimizer make a small descriptor of noisy patches.
 
 Copy this file to begin a space of your own; `hpsearch search` takes any path.
 """
@@ -38,7 +38,7 @@ DENOISER = DenoiserTraining(network=ShallowUNet(width=0.25), patches=12_000)  # 
 def suggest(trial: optuna.Trial) -> TrialConfig:
     """What is not suggested here stays the coursework's baseline."""
     loss, sampler = suggest_loss(trial)
-    # Unit descriptors collapse onto one point unless batch normalisation centres them first.
+    # Unit descriptors collapse onto one point unless batch normalization centers them first.
     unit = isinstance(loss, HardNet) or (
         isinstance(loss, BatchHard) and trial.suggest_categorical("unit_norm", [False, True])
     )

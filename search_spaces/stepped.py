@@ -35,7 +35,7 @@ TURNS = {
 
 
 def suggest(trial: optuna.Trial) -> TrialConfig:
-    """No normalisation at the end, as in R3: that is where collapse threatens."""
+    """No normalization at the end, as in R3: that is where collapse threatens."""
     soft = trial.suggest_categorical("margin", ["hard", "soft"]) == "soft"
     margin = SoftMargin() if soft else HardMargin(alpha=trial.suggest_float("alpha", 0.1, 2.0))
     # R3 began with the weights of the baseline; these are trained once for all trials.

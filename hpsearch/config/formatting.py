@@ -35,7 +35,7 @@ def flatten(config: TrialConfig) -> dict[str, Flat]:
 def summary(config: TrialConfig) -> str:
     """What a person calls it, for example ``soft batch hard · S×K 64×4 · adam 2e-3 · denoised``.
 
-    Loss, sampler and optimiser always; anything else where it differs from the baseline. The
+    Loss, sampler and optimizer always; anything else where it differs from the baseline. The
     budget is left out and numbers are rounded, so two configurations may share a title.
     """
     return " · ".join(_summary_parts(config).values())

@@ -11,7 +11,7 @@ Distance = Literal["euclidean", "squared", "mean_squared"]
 """d, d², or d² divided by the number of dimensions (the coursework's baseline)."""
 
 Restoration = Literal["mae", "mse"]
-"""What a denoiser pays: mean absolute error or mean squared error, in grey levels."""
+"""What a denoiser pays: mean absolute error or mean squared error, in gray levels."""
 
 
 class HardMargin(FrozenConfig):

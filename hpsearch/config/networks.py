@@ -81,9 +81,9 @@ class L2Net(FrozenConfig):
     patch_norm: bool = False
     """Subtract each patch's mean and divide by its standard deviation first (as HardNet does)."""
     final_norm: bool = False
-    """Batch normalisation without scale and shift after the last convolution."""
+    """Batch normalization without scale and shift after the last convolution."""
     norm_momentum: float = Field(default=0.01, gt=0, le=1)
-    """Weight of one batch in the statistics that batch normalisation uses when it describes.
+    """Weight of one batch in the statistics that batch normalization uses when it describes.
 
     The baseline's 0.01 still remembers half of its start after 70 batches; with budgets of a few
     hundred steps 0.1 describes better. Training itself is not changed.

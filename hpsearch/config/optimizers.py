@@ -51,7 +51,7 @@ Warmup = Annotated[float, Field(ge=0, le=0.5)]
 
 
 class Constant(FrozenConfig):
-    """The optimiser's rate throughout."""
+    """The optimizer's rate throughout."""
 
     kind: Literal["constant"] = "constant"
     warm_up: Warmup = 0.0
@@ -101,7 +101,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 """What convolutions of a descriptor in training compute in; ``auto`` is bfloat16 on accelerators.
 
 Weights, losses, denoisers and all that is scored stay in float32: 8 bits of mantissa are coarser
-than a grey level. On a CPU without bfloat16 units bfloat16 is many times slower.
+than a gray level. On a CPU without bfloat16 units bfloat16 is many times slower.
 """
 
 

@@ -56,7 +56,7 @@ class Augmentation(FrozenConfig):
     crop: float = Field(default=0.0, ge=0, le=0.5)
     """Largest share of the side that is cut off, before what is left is scaled up again."""
     brightness: float = Field(default=0.0, ge=0, le=128)
-    """Largest shift, in grey levels."""
+    """Largest shift, in gray levels."""
     contrast: float = Field(default=0.0, ge=0, le=1)
     """Largest |log| of the factor on the deviation from the patch's mean."""
 
@@ -88,7 +88,7 @@ class TrialConfig(FrozenConfig):
     sampler: Sampling = RandomTriplets()
     optimiser: Optimizer = SGD()
     schedule: Schedule = Constant()
-    """How the optimiser's rate changes over the budget."""
+    """How the optimizer's rate changes over the budget."""
     augmentation: Augmentation = Augmentation()
     warm_start: WarmStart | None = None
     """Weights to begin with; none means random ones."""

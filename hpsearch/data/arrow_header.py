@@ -16,7 +16,7 @@ StoreProgress = Callable[[int, int, str], None]
 
 
 class NoiseLevels(FrozenConfig):
-    """Standard deviation of the white Gaussian noise by view, in grey levels.
+    """Standard deviation of the white Gaussian noise by view, in gray levels.
 
     With the defaults a small U-Net reaches the error that was published for N-HPatches.
     """

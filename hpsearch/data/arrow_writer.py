@@ -80,7 +80,7 @@ class StoreLayout:
 def preallocated(
     path: Path, *, names: Sequence[str], counts: Sequence[int], meta: StoreMeta
 ) -> Iterator[StoreLayout]:
-    """A file beside ``path`` with room for all; it is gone afterwards unless it was sealed."""
+    """A file beside ``path`` with room for all; it is gone afterward unless it was sealed."""
     header = Header(names=tuple(names), counts=tuple(map(int, counts)), meta=meta)
     with create_parent(path):
         _remove_leftovers(path)

@@ -27,7 +27,7 @@ PHOTOGRAPHS_LICENSE = (
     "camera, chelsea, coffee, grass and gravel CC0; coins and ihc no known copyright restrictions"
 )
 
-# SHA-256 of the grey pixels: a photograph that changed would give other patches under one name.
+# SHA-256 of the gray pixels: a photograph that changed would give other patches under one name.
 PHOTOGRAPHS: Mapping[str, str] = {
     "astronaut": "f98a00b3351f8ba2cf8abfdebcef54ee691a83bbab15093edbf3d87078126618",
     "camera": "5cb24482a53416f99052258be2b1ee38cd31c559a70c8a8b321cba231b332e21",
@@ -120,7 +120,7 @@ def open_builtin(
 
 
 def photograph(name: str, *, known: Mapping[str, str] = PHOTOGRAPHS) -> UInt8[np.ndarray, "h w"]:
-    """One of the known photographs in grey.
+    """One of the known photographs in gray.
 
     Raises:
         UserError: if the installed scikit-image lacks it or has another picture by that name.

@@ -106,7 +106,7 @@ def _strip_size(file: Path) -> tuple[int, int]:
             depth = MODE_NAMES.get(
                 image.mode, "16-bit" if image.mode.startswith("I") else image.mode
             )
-            raise UserError(f"{file} is {depth}; expected 8-bit grey")
+            raise UserError(f"{file} is {depth}; expected 8-bit gray")
         return image.size
 
 
@@ -135,20 +135,20 @@ def _check_png_checksums(png: bytes) -> None:
 
 def _open_strip(file: Path) -> Image.Image:
     try:
-        with decoding(file, "expected an 8-bit grey strip"):
+        with decoding(file, "expected an 8-bit gray strip"):
             return Image.open(file, formats=["PNG"])
     except FileNotFoundError as e:
         raise UserError(f"{file} is missing; expected a strip for each of the 16 views") from e
     except UserError as e:
         if isinstance(e.__cause__, UnidentifiedImageError):
-            raise UserError(f"{file} is no readable PNG; expected an 8-bit grey strip") from e
+            raise UserError(f"{file} is no readable PNG; expected an 8-bit gray strip") from e
         raise
 
 
 MAX_IMPORT_WORKERS = 6
 """A worker holds one sequence, up to 150 MB; more of them could pass 1 GB together."""
 HPATCHES_LICENSE = (
-    "HPatches (Balntas et al., CVPR 2017): see the licence of the release it was read from"
+    "HPatches (Balntas et al., CVPR 2017): see the license of the release it was read from"
 )
 
 

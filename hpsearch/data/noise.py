@@ -36,14 +36,14 @@ def add_noise(
 
 
 def deviation(levels: NoiseLevels, view_name: str) -> float:
-    """Standard deviation of one view's noise, in grey levels."""
+    """Standard deviation of one view's noise, in gray levels."""
     return {"h": levels.hard, "t": levels.tough}.get(view_name[0], levels.easy)
 
 
 def _sample_noise(
     sigma: float, shape: tuple[int, ...], rng: np.random.Generator
 ) -> Int[np.ndarray, "..."]:
-    """Gaussian noise rounded to whole grey levels; pixels are whole, so the sum rounds alike."""
+    """Gaussian noise rounded to whole gray levels; pixels are whole, so the sum rounds alike."""
     count = int(np.prod(shape))
     raw = rng.bit_generator.random_raw(-(-count // 4)).view(np.uint16)[:count]
     return _noise_quantiles(sigma).take(raw).reshape(shape)

@@ -44,7 +44,7 @@ class PhotoImport(NamedTuple):
 
 class _Built(NamedTuple):
     photo: str
-    """SHA-256 of the grey pixels."""
+    """SHA-256 of the gray pixels."""
     patches: SequencePatches
 
 
@@ -83,7 +83,7 @@ def import_photos(
 
 
 def load_gray(file: Path) -> UInt8[np.ndarray, "h w"]:
-    """A picture upright by its EXIF tag, in grey, at most ``MAX_SIDE_PIXELS`` long.
+    """A picture upright by its EXIF tag, in gray, at most ``MAX_SIDE_PIXELS`` long.
 
     Raises:
         OSError, ValueError, SyntaxError: as Pillow does for files that it cannot decode.

@@ -23,14 +23,14 @@ HALF_SIDE_SIGMAS = 5.0
 MAX_SIDE_SHARE = 0.8
 """Largest side of a patch, as a share of the photograph's shorter side."""
 BORDER_SCALE = 1.5
-"""The neighbourhood that has to lie inside the photograph, in half-sides of the patch."""
+"""The neighborhood that has to lie inside the photograph, in half-sides of the patch."""
 MAX_OVERLAP = 0.5
 MAX_CANDIDATES = 3000
 """Candidates kept of each detector; many more than the patches that are asked for."""
 
 
 class Keypoints(NamedTuple):
-    """Points in order of preference; xy and sigma in pixels, angle in radians (x towards y)."""
+    """Points in order of preference; xy and sigma in pixels, angle in radians (x toward y)."""
 
     xy: Float[np.ndarray, "n 2"]
     sigma: Float[np.ndarray, " n"]
@@ -49,14 +49,14 @@ class _Candidates(NamedTuple):
     octave: Int[np.ndarray, " n"]
     level: Int[np.ndarray, " n"]
     yx: Float[np.ndarray, "n 2"]
-    """In pixels of the octave, at pixel centres."""
+    """In pixels of the octave, at pixel centers."""
     sigma: Float[np.ndarray, " n"]
     """In pixels of the octave."""
     strength: Float[np.ndarray, " n"]
 
 
 def detect(image: Float[np.ndarray, "h w"], *, limit: int) -> Keypoints:
-    """Up to ``limit`` keypoints of a picture with grey levels in 0..255."""
+    """Up to ``limit`` keypoints of a picture with gray levels in 0..255."""
     octaves = scale_space(image / 255)
     ranked = _interleave([_strongest(octaves, kind, image.shape) for kind in range(3)])
     pixel = np.array([o.pixel for o in octaves])[ranked.octave]
@@ -130,7 +130,7 @@ def _interleave(kinds: list[_Candidates]) -> _Candidates:
 
 
 def _maxima(octave: Octave, number: int, kind: int, shape: tuple[int, ...]) -> _Candidates:
-    """Local maxima over place and scale whose neighbourhood lies inside the photograph."""
+    """Local maxima over place and scale whose neighborhood lies inside the photograph."""
     sigmas = BASE_SIGMA * 2 ** (np.arange(-1, LEVELS_PER_OCTAVE + 1) / LEVELS_PER_OCTAVE)
     response = np.stack(
         [RESPONSES[kind](im, s) for im, s in zip(octave.levels, sigmas, strict=True)]
@@ -153,7 +153,7 @@ def _maxima(octave: Octave, number: int, kind: int, shape: tuple[int, ...]) -> _
 def _parabola_vertex(
     response: Float[np.ndarray, "5 h w"], at: Int[np.ndarray, "3 n"], axis: int
 ) -> Float[np.ndarray, " n"]:
-    """Where a parabola through the neighbours on one axis has its top, within half a step."""
+    """Where a parabola through the neighbors on one axis has its top, within half a step."""
     step = np.zeros((3, 1), int)
     step[axis] = 1
     before, here, after = (response[tuple(at + k * step)] for k in (-1, 0, 1))

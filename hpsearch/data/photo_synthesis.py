@@ -49,7 +49,7 @@ JITTER_OF_LEVEL = {
 
 
 def rotations(angle: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 2 2"]:
-    """Rotations from x towards y, by angles in radians."""
+    """Rotations from x toward y, by angles in radians."""
     c, s = np.cos(angle), np.sin(angle)
     return np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], -2)
 
@@ -112,7 +112,7 @@ def project(h: Float[np.ndarray, "3 3"], xy: Float[np.ndarray, "n 2"]) -> Float[
 
 
 def magnification(maps: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, " n"]:
-    """Pixels a unit of the patch at its centre: the root of the Jacobian's determinant."""
+    """Pixels a unit of the patch at its center: the root of the Jacobian's determinant."""
     m = maps / maps[:, 2:, 2:]
     jacobian = m[:, :2, :2] - m[:, :2, 2:] * m[:, 2:, :2]
     return np.sqrt(np.abs(np.linalg.det(jacobian)))
@@ -248,7 +248,7 @@ class PhotoSettings(FrozenConfig):
 def photo_sequence(
     photo: UInt8[np.ndarray, "h w"], *, name: str, settings: PhotoSettings
 ) -> SequencePatches:
-    """The patches of one grey photograph; a pure function of its arguments.
+    """The patches of one gray photograph; a pure function of its arguments.
 
     Raises:
         UserError: if no patch fits into the photograph.

@@ -22,7 +22,7 @@ FIRST_TOUGH_VIEW = VIEW_NAMES.index("t1")
 class Batch(NamedTuple):
     """Rows of one batch; each of the ``calls`` goes through the network on its own.
 
-    Triplets have three calls (anchors, positives, negatives), so batch normalisation sees each
+    Triplets have three calls (anchors, positives, negatives), so batch normalization sees each
     alone, as in the coursework's baseline. Pairs have two (anchors, positives), S×K has one, group
     after group.
     """

@@ -38,7 +38,7 @@ _ONLY_TRAINING = """
 """.split()  # noqa: SIM905
 
 HPATCHES_SEQUENCES = tuple(sorted({*_TEST_A, *_TEST_B, *_TEST_C, *_ONLY_TRAINING}))
-"""57 illumination (``i_``) and 59 viewpoint (``v_``) sequences; "i_contruction" is spelt so."""
+"""57 illumination (``i_``) and 59 viewpoint (``v_``) sequences; "i_contruction" is spelled so."""
 
 TEST_SEQUENCES: dict[str, tuple[str, ...]] = {
     "a": tuple(_TEST_A),

@@ -13,11 +13,11 @@ SIFT_GRID = 16
 """Patches a side of the picture that is described in one call."""
 
 SIFT_MARGIN = 8
-"""Pixels of repeated edge round each patch, so that smoothing does not mix neighbours."""
+"""Pixels of repeated edge round each patch, so that smoothing does not mix neighbors."""
 
 
 def sift(patches: UInt8[np.ndarray, "n h h"]) -> UInt8[np.ndarray, "n 128"]:
-    """One SIFT descriptor a patch: keypoint in its centre, upright, as wide as the patch.
+    """One SIFT descriptor a patch: keypoint in its center, upright, as wide as the patch.
 
     Patches are taken as already turned to their dominant orientation, as HPatches cuts them. A flat
     patch gives zeros.
@@ -71,7 +71,7 @@ PIXEL_CHUNK = 8192
 
 
 def pixel_descriptor(patches: UInt8[Tensor, "n h w"]) -> Float[Tensor, "n 256"]:
-    """Patches shrunk to 16×16 by averaging areas, then (x - mean) / max(std, 1 grey level).
+    """Patches shrunk to 16×16 by averaging areas, then (x - mean) / max(std, 1 gray level).
 
     Mean and (population) standard deviation are those of the 256 values of each patch. From 32×32
     every value is the mean of 2×2 pixels; from 65×65 areas overlap by up to a pixel.

@@ -93,9 +93,9 @@ def product_dtype(device: torch.device) -> torch.dtype:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CenteredCoordinates:
-    """Coordinates in which rounding does least harm: centred, and scaled by a power of two.
+    """Coordinates in which rounding does least harm: centered, and scaled by a power of two.
 
-    Centring makes the error follow the spread of the descriptors instead of their common offset.
+    Centering makes the error follow the spread of the descriptors instead of their common offset.
     Integers stay integers, so that their products are exact and need no second look.
     """
 
@@ -109,7 +109,7 @@ class CenteredCoordinates:
         cls, points: Float[Tensor, "n d"], *, norm: Norm, dtype: torch.dtype
     ) -> "CenteredCoordinates":
         """The frame of these points; others may be placed in it too."""
-        # any centre near the points will do; float32, so that equal ones come out as exact zeros
+        # any center near the points will do; float32, so that equal ones come out as exact zeros
         some = points[:: max(len(points) // 256, 1)]
         center = some.mean(dim=0, dtype=torch.float64).float()
         if integral(points):

@@ -30,7 +30,7 @@ BYTES_PER_ENTRY = 64
 def match(bank: DescriptorTable, *, norm: Norm, memory: int) -> MatchingScores:
     """AP and success rate of every reference-target pair of views.
 
-    The list holds one match a reference patch, its nearest neighbour (the first on ties), in the
+    The list holds one match a reference patch, its nearest neighbor (the first on ties), in the
     order of patches; a reference patch that is matched wrongly is a positive never found.
     """
 

@@ -24,7 +24,7 @@ def point_dispersion(bank: DescriptorTable) -> Dispersion:
 
     - ``relative``: mean distance between the reference descriptors of different points, divided by
       their mean norm; about 1.41 for random unit vectors, 0 for a constant.
-    - ``resultant``: length of the mean of the unit-normalised reference descriptors; 1 for a
+    - ``resultant``: length of the mean of the unit-normalized reference descriptors; 1 for a
       constant.
     - ``contrast``: mean distance to another point's views, divided by the mean distance to the
       other views of the same point; 1 if the patch does not matter, and for a constant.

@@ -69,7 +69,7 @@ class DistractorPool:
     """Whether all placed points are integers."""
     ignored: Int[Tensor, " i"]
     ends: tuple[int, ...]
-    """Columns up to which each pool size reaches; ignored columns do not count towards it."""
+    """Columns up to which each pool size reaches; ignored columns do not count toward it."""
 
     @classmethod
     def from_points(cls, points: Float[Tensor, "m d"], *, norm: Norm) -> "DistractorPool":
@@ -180,7 +180,7 @@ class DistractorPool:
 
 
 def sort_rows(values: Float[Tensor, "q m"]) -> Float[Tensor, "q m"]:
-    """Rows in ascending order; on a CPU by NumPy, whose vectorised sort is five times faster."""
+    """Rows in ascending order; on a CPU by NumPy, whose vectorized sort is five times faster."""
     if values.device.type != "cpu":
         return values.sort(dim=1).values
     return torch.from_numpy(np.sort(values.numpy(), axis=1))

@@ -127,7 +127,7 @@ class Scores:
 
     @property
     def objective(self) -> float:
-        """What a search may maximise: 0 if collapsed, else the mean with tie-neutral retrieval.
+        """What a search may maximize: 0 if collapsed, else the mean with tie-neutral retrieval.
 
         By the official rules a constant encoder has retrieval mAP 1.0 (all distances tie and the
         positives stand first in the list), so ``mean`` would rank it above encoders that learn.

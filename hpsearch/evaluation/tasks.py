@@ -95,7 +95,7 @@ def first_outside(
 
 
 MIN_PATCH_STD = 10.0
-"""Reference patches of at most this standard deviation (grey levels) stay out of retrieval."""
+"""Reference patches of at most this standard deviation (gray levels) stay out of retrieval."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,7 @@ class TaskSizes:
         if eligible < 2:
             raise UserError(
                 f"retrieval needs two points with some texture, but only {eligible} have a "
-                f"standard deviation above {MIN_PATCH_STD:g} grey levels: add sequences or points"
+                f"standard deviation above {MIN_PATCH_STD:g} gray levels: add sequences or points"
             )
         queries = max(eligible * self.queries // asked, 1)
         return replace(self, queries=queries, distractors=eligible - queries)
@@ -166,7 +166,7 @@ def sample_tasks(
 
     Args:
         counts: points of each sequence.
-        std: standard deviation of every reference patch, grey levels, by sequence; points at or
+        std: standard deviation of every reference patch, gray levels, by sequence; points at or
             below 10 are kept out of retrieval. None keeps all.
 
     Raises:

@@ -35,7 +35,7 @@ def build_loss(settings: config.Loss, sampler: config.Sampler) -> BatchLoss:
 
 
 def build_restoration(kind: config.Restoration) -> Callable[[Tensor, Tensor], Tensor]:
-    """What restored patches pay against clean ones, (n, …) each, in grey levels."""
+    """What restored patches pay against clean ones, (n, …) each, in gray levels."""
     match kind:
         case "mae":
             return mean_absolute_error

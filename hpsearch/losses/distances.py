@@ -64,6 +64,6 @@ def _from_squared(squares: Float[Tensor, "..."], kind: Distance, d: int) -> Floa
 
 
 def _safe_sqrt(squares: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    # The slope of the root is infinite at 0, and masking afterwards would give 0·∞ = NaN.
+    # The slope of the root is infinite at 0, and masking afterward would give 0·∞ = NaN.
     apart = squares > 0
     return torch.where(apart, torch.where(apart, squares, 1.0).sqrt(), 0.0)

@@ -1,4 +1,4 @@
-"""What a denoiser pays, and how good it is; all patches in grey levels 0..255."""
+"""What a denoiser pays, and how good it is; all patches in gray levels 0..255."""
 
 import torch
 from torch import Tensor
@@ -12,14 +12,14 @@ PEAK_VALUE = 255.0
 def mean_absolute_error(
     restored: Num[Tensor, "n ..."], clean: Num[Tensor, "n ..."]
 ) -> Float[Tensor, ""]:
-    """Mean over all pixels of |restored − clean|, in grey levels."""
+    """Mean over all pixels of |restored − clean|, in gray levels."""
     return (restored.float() - clean.float()).abs().mean()
 
 
 def mean_squared_error(
     restored: Num[Tensor, "n ..."], clean: Num[Tensor, "n ..."]
 ) -> Float[Tensor, ""]:
-    """Mean over all pixels of (restored − clean)², in squared grey levels."""
+    """Mean over all pixels of (restored − clean)², in squared gray levels."""
     return (restored.float() - clean.float()).square().mean()
 
 
@@ -48,7 +48,7 @@ def mean_ssim(restored: Num[Tensor, "n h w"], clean: Num[Tensor, "n h w"]) -> Fl
     """
     x, y = restored.float().unsqueeze(1), clean.float().unsqueeze(1)
     window = _gaussian_window(x.device)
-    # Second moments of grey levels minus 128 lose fewer digits to the difference below.
+    # Second moments of gray levels minus 128 lose fewer digits to the difference below.
     u, v = x - 128, y - 128
     mean_u, mean_v, uu, vv, uv = (functional.conv2d(z, window) for z in (u, v, u * u, v * v, u * v))
     variance = uu - mean_u.square() + vv - mean_v.square()

@@ -1,4 +1,4 @@
-"""From a setting to an initialised network."""
+"""From a setting to an initialized network."""
 
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def build_denoiser(settings: config.Denoiser, *, seed: int) -> nn.Module:
-    """A network from (B, 1, 32, 32) noisy to clean grey levels, He-normal, in training mode.
+    """A network from (B, 1, 32, 32) noisy to clean gray levels, He-normal, in training mode.
 
     Networks that predict the noise start as the identity instead: their last weights are 0.
     Equal settings and seed give equal weights; torch's global random state is left alone.
@@ -22,7 +22,7 @@ def build_denoiser(settings: config.Denoiser, *, seed: int) -> nn.Module:
     Raises:
         UserError: if the weights of a frozen front cannot be read.
     """
-    with torch.random.fork_rng(devices=[]):  # torch initialises every layer before we do
+    with torch.random.fork_rng(devices=[]):  # torch initializes every layer before we do
         match settings:
             case config.ShallowUNet(width=width):
                 return _initialized(ShallowUNet(width), seed)
@@ -40,7 +40,7 @@ def build_denoiser(settings: config.Denoiser, *, seed: int) -> nn.Module:
 
 
 def build_descriptor(settings: config.Descriptor, *, seed: int) -> nn.Module:
-    """A network from (B, 1, 32, 32) grey levels to (B, d), He-normal, in training mode.
+    """A network from (B, 1, 32, 32) gray levels to (B, d), He-normal, in training mode.
 
     Equal settings and seed give equal weights; torch's global random state is left alone.
     """

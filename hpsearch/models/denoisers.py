@@ -19,7 +19,7 @@ MAX_GRAY = 255.0
 class ShallowUNet(nn.Module):
     """The denoiser of the N-HPatches baseline; 59,777 parameters at width 1.
 
-    Grey levels in, grey levels out (not clipped). Inside it computes on grey / 255. All layers
+    Gray levels in, gray levels out (not clipped). Inside it computes on gray / 255. All layers
     but the biases are homogeneous, so the scale changes nothing but how far a step moves a bias.
 
     Args:
@@ -49,7 +49,7 @@ class ShallowUNet(nn.Module):
 class UNet(nn.Module):
     """3×3 convolutions with ReLU, doubled channels at every level, maps of equal size joined.
 
-    Grey levels in, grey levels out (not clipped), computed on grey / 255 as ``ShallowUNet`` is.
+    Gray levels in, gray levels out (not clipped), computed on gray / 255 as ``ShallowUNet`` is.
     On the way up: nearest up-sampling, 2×2 convolution and ReLU, join, 3×3 convolutions and ReLU.
     Height and width must be multiples of 2 to the power of ``levels``.
 
@@ -97,9 +97,9 @@ def _conv_layers(inputs: int, outputs: int, count: int) -> nn.Sequential:
 class DnCNN(nn.Module):
     """A chain of 3×3 convolutions whose output is subtracted from its input.
 
-    Grey levels in, grey levels out (not clipped), computed on grey / 255 as in published weights.
-    The first convolution has biases and no batch normalisation, the last has neither, those
-    between have batch normalisation instead of biases: 556,096 parameters at depth 17.
+    Gray levels in, gray levels out (not clipped), computed on gray / 255 as in published weights.
+    The first convolution has biases and no batch normalization, the last has neither, those
+    between have batch normalization instead of biases: 556,096 parameters at depth 17.
 
     Args:
         depth: convolutions, at least 3.
@@ -132,7 +132,7 @@ class DnCNN(nn.Module):
 class FrozenBackbone(nn.Module):
     """A trained network whose weights and statistics stay, then one that is trained.
 
-    The front stays in evaluation mode whatever mode is set, or its batch normalisation would
+    The front stays in evaluation mode whatever mode is set, or its batch normalization would
     drift.
     """
 

@@ -9,7 +9,7 @@ from hpsearch.models.layers import Dropout, scale_channels
 from hpsearch.shapes import Float
 
 BATCH_NORM_EPSILON = 1e-3
-"""Of batch normalisation, as in Keras."""
+"""Of batch normalization, as in Keras."""
 MIN_PATCH_STD = 1e-2
 """Grey levels added to a patch's standard deviation: without it the rounding of a constant
 patch's mean would be blown up to full contrast; real patches have a deviation above 1."""
@@ -18,7 +18,7 @@ MIN_NORM = 1e-10
 
 
 class ConvBlock(nn.Module):
-    """3×3 convolution, batch normalisation, ReLU."""
+    """3×3 convolution, batch normalization, ReLU."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, momentum: float) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class ConvBlock(nn.Module):
 class L2Net(nn.Module):
     """The descriptor of the N-HPatches baseline; 1,336,032 trainable parameters at width 1.
 
-    (B, 1, 32, 32) raw grey levels 0..255 to (B, dimensions). Six blocks, dropout on the last map,
+    (B, 1, 32, 32) raw gray levels 0..255 to (B, dimensions). Six blocks, dropout on the last map,
     then a linear 8×8 convolution.
 
     Patches are turned by 180° first. Keras' "same" padding puts the row of zeros that stride 2
@@ -40,11 +40,11 @@ class L2Net(nn.Module):
     the kernels are the Keras network's turned by 180°.
 
     Args:
-        settings: width, what is normalised, dropout (of the last map, in training mode) and the
+        settings: width, what is normalized, dropout (of the last map, in training mode) and the
             descriptor's length.
 
     Source: the layer table of MatchLab-Imperial/keras_triplet_descriptor; Tian et al., CVPR 2017;
-    patch normalisation and the root's epsilon as in Mishchuk et al., NeurIPS 2017.
+    patch normalization and the root's epsilon as in Mishchuk et al., NeurIPS 2017.
     """
 
     def __init__(self, settings: config.L2Net) -> None:

@@ -1,4 +1,4 @@
-"""What the networks share: channel counts, Keras' padding, He-normal initialisation."""
+"""What the networks share: channel counts, Keras' padding, He-normal initialization."""
 
 import math
 

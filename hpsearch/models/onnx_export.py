@@ -38,7 +38,7 @@ def require_onnx() -> None:
 def export_onnx(pipeline: nn.Module, path: Path, *, metadata: dict[str, str]) -> float:
     """Write a pipeline to ``path``; the largest difference that onnxruntime's descriptors have.
 
-    The file takes ``patches``, float32 (n, 32, 32) in grey levels 0…255, n any number, and gives
+    The file takes ``patches``, float32 (n, 32, 32) in gray levels 0…255, n any number, and gives
     ``descriptors``. It is written first and compared then: whoever calls throws it away on error.
 
     Args:
@@ -57,8 +57,8 @@ def export_onnx(pipeline: nn.Module, path: Path, *, metadata: dict[str, str]) ->
             dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
             input_names=["patches"],
             output_names=["descriptors"],
-            # The optimiser takes constants below 1e-8 for 0 and drops the addition that keeps a
-            # zero descriptor finite; runtimes optimise by themselves when they load.
+            # The optimizer takes constants below 1e-8 for 0 and drops the addition that keeps a
+            # zero descriptor finite; runtimes optimize by themselves when they load.
             optimize=False,
             verbose=False,
         )
@@ -91,7 +91,7 @@ def max_difference(pipeline: nn.Module, path: Path) -> float:
 
 
 def parity_patches(number: int) -> Float[np.ndarray, "n 32 32"]:
-    """Patches of every kind, in whole grey levels: noise, ramps, edges, and flat ones, black first.
+    """Patches of every kind, in whole gray levels: noise, ramps, edges, and flat ones, black first.
 
     The mean of a flat patch between two levels is rounded, and what is left of the patch without it
     is that rounding alone; two programs need not agree on it.

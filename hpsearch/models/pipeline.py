@@ -13,11 +13,11 @@ from hpsearch.shapes import Float, Num, UInt8
 class Pipeline(nn.Module):
     """Raw patches to descriptors: denoise if there is a denoiser, then describe.
 
-    (N, 32, 32) grey levels 0..255, uint8 or float, to (N, 128) float32. ``torch.export`` takes it
+    (N, 32, 32) gray levels 0..255, uint8 or float, to (N, 128) float32. ``torch.export`` takes it
     in evaluation mode with a dynamic batch; the exported program is bound to its example's dtype.
 
     Denoised patches are clipped to 0..255 and not rounded. The coursework's loader truncates them
-    to uint8, which darkens by half a grey level; rounding would make the descriptor jump where
+    to uint8, which darkens by half a gray level; rounding would make the descriptor jump where
     the denoiser's output differs in the last bit, as it does between batch sizes and devices.
     """
 
@@ -44,8 +44,8 @@ def describe(
     """Descriptors of ``patches`` in evaluation mode; the modes it had are restored.
 
     Args:
-        pipeline: from (N, 32, 32) grey levels to (N, d), on ``device``.
-        patches: grey levels; at least one.
+        pipeline: from (N, 32, 32) gray levels to (N, d), on ``device``.
+        patches: gray levels; at least one.
         batch: patches a forward pass, at least 1.
         device: where the pipeline is.
 
@@ -71,11 +71,11 @@ def denoise(
     batch: int = 1024,
     device: torch.device | str = "cpu",
 ) -> UInt8[np.ndarray, "n 32 32"]:
-    """Denoised patches, clipped to 0..255 and rounded to the nearest grey level for storage.
+    """Denoised patches, clipped to 0..255 and rounded to the nearest gray level for storage.
 
     Args:
         denoiser: from (N, 1, 32, 32) to the same, on ``device``.
-        patches: noisy grey levels; at least one.
+        patches: noisy gray levels; at least one.
         batch: patches a forward pass, at least 1.
         device: where the denoiser is.
 
@@ -105,7 +105,7 @@ def _batches(
 
 @contextmanager
 def _eval_mode(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every module's own mode, frozen parts included."""
+    """Evaluation mode inside; afterward every module's own mode, frozen parts included."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

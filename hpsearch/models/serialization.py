@@ -96,10 +96,10 @@ class PyfuncModel:
         self.pipeline = pipeline
 
     def predict(self, model_input: Any, params: Any = None) -> Float[np.ndarray, "n d"]:
-        """Descriptors of patches (N, 32, 32) in grey levels 0…255: arrays of any number, or lists.
+        """Descriptors of patches (N, 32, 32) in gray levels 0…255: arrays of any number, or lists.
 
         Raises:
-            UserError: if the patches have another shape, or are no grey levels.
+            UserError: if the patches have another shape, or are no gray levels.
         """
         if isinstance(model_input, dict) and len(model_input) == 1:
             (model_input,) = model_input.values()
@@ -153,11 +153,11 @@ def validate_patches(
     low, high = float(numbers.min()), float(numbers.max())  # NaN if there is any
     if not (low >= 0 and high <= 255):
         raise UserError(
-            f"patches must be grey levels 0…255, but hold {_first_invalid(numbers, first)}; "
+            f"patches must be gray levels 0…255, but hold {_first_invalid(numbers, first)}; "
             "scale them first"
         )
     if 0 < high <= 1 and not np.array_equal(numbers, numbers.round()):
-        raise UserError("patches must be grey levels 0…255, these are 0…1; multiply them by 255")
+        raise UserError("patches must be gray levels 0…255, these are 0…1; multiply them by 255")
     return numbers
 
 
@@ -173,7 +173,7 @@ def _as_float32(patches: np.ndarray) -> Float[np.ndarray, "n 32 32"]:
 
 
 def _first_invalid(numbers: Float[np.ndarray, "n 32 32"], first: int) -> str:
-    """The first value that is no grey level, and where."""
+    """The first value that is no gray level, and where."""
     bad = ~((numbers >= 0) & (numbers <= 255))
     patch, row, column = (int(i[0]) for i in bad.nonzero())
     return f"{numbers[patch, row, column]:g} in patch {first + patch}, row {row}, column {column}"

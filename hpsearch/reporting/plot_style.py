@@ -95,7 +95,7 @@ def count_patches(axes: Axes) -> None:
 
 
 def end_labels(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
-    """Name lines at the right edge (height, words, colour), moved apart where they overlap."""
+    """Name lines at the right edge (height, words, color), moved apart where they overlap."""
     low, high = axes.get_ylim()
     ordered = sorted(labels)
     apart = LINE_INCHES * DPI / axes.get_window_extent().height * (high - low)
@@ -109,7 +109,7 @@ def end_labels(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
 
 
 def spread_labels(heights: Sequence[float], *, apart: float) -> list[float]:
-    """Ascending heights, moved as little as keeps neighbours ``apart`` (least squares)."""
+    """Ascending heights, moved as little as keeps neighbors ``apart`` (least squares)."""
     if not heights:
         return []
     steps = apart * np.arange(len(heights))
@@ -119,7 +119,7 @@ def spread_labels(heights: Sequence[float], *, apart: float) -> list[float]:
 def status_legend(
     axes: Axes, statuses: Sequence[RunStatus], *, more: Sequence[Line2D] = ()
 ) -> None:
-    """Each status with its colour and marker in one line between heading and data."""
+    """Each status with its color and marker in one line between heading and data."""
     marks = [
         Line2D(
             [],

@@ -23,7 +23,7 @@ from hpsearch.shapes import Float, Int, UInt8
 MAX_COLUMNS = 12
 """Patches that a triptych shows at most."""
 NUM_COLORED = len(GROUP_COLORS)
-"""Groups of an embedding that get a colour of their own; the others stay grey."""
+"""Groups of an embedding that get a color of their own; the others stay gray."""
 PATCH_GAP_PIXELS, LABEL_HEIGHT_PIXELS = 4, 11
 """Pixels between columns, and below a row for a number."""
 
@@ -33,7 +33,7 @@ def plot_denoising_grid(
     seen: UInt8[np.ndarray, "n 32 32"],
     clean: UInt8[np.ndarray, "n 32 32"],
 ) -> Figure:
-    """Noisy, denoised and clean patches in rows, with the mean absolute error in grey levels.
+    """Noisy, denoised and clean patches in rows, with the mean absolute error in gray levels.
 
     Args:
         seen: what the descriptor sees, that is after the denoiser.
@@ -46,7 +46,7 @@ def plot_denoising_grid(
     count = min(MAX_COLUMNS, len(clean))
     figure = new_figure(9.6, 2.95)
     axes = figure.add_subplot()
-    set_title(axes, "What the descriptor sees; mean absolute error in grey levels")
+    set_title(axes, "What the descriptor sees; mean absolute error in gray levels")
     axes.set_axis_off()
     if not count:
         annotate_empty(axes, "no patches")

@@ -190,9 +190,9 @@ MAX_LABELLED = 60
 
 
 def plot_collapse_map(runs: Sequence[Run]) -> Figure:
-    """How every trial ended, over patches a batch and learning rate; one panel an optimiser.
+    """How every trial ended, over patches a batch and learning rate; one panel an optimizer.
 
-    Learning rates of different optimisers cannot be compared, hence the panels. Where the sampler
+    Learning rates of different optimizers cannot be compared, hence the panels. Where the sampler
     draws K views of each point, K stands beside the mark.
     """
     trials = trials_of(runs)

@@ -104,7 +104,7 @@ def _tiles_html(page: SearchReport) -> list[Tile]:
         Tile(
             "Best objective",
             value,
-            f"trial {best.run.label}" if best else "no trial has learnt yet",
+            f"trial {best.run.label}" if best else "no trial has learned yet",
         ),
         Tile("Trials", str(totals.trials), ended or "none started"),
         Tile("Compute saved", saved, f"{pruning} by pruning, {detection} by stopping collapse"),

@@ -42,7 +42,7 @@ class BatchDispersion(NamedTuple):
     relative: float
     """Root mean squared distance of two descriptors ÷ root mean squared norm; 0 = one point."""
     resultant: float
-    """Length of the mean of the unit-normalised descriptors, in [0, 1]."""
+    """Length of the mean of the unit-normalized descriptors, in [0, 1]."""
     contrast: float
     """Root mean squared distance to other points' patches ÷ to the same point's; 1 = chance."""
 

@@ -154,7 +154,7 @@ def restoration_metrics(
 ) -> dict[str, float]:
     """How near what a descriptor sees is to the clean patches, overall and by noise level.
 
-    ``val/MAE`` in grey levels; ``val/PSNR`` in dB of the error pooled over all pixels;
+    ``val/MAE`` in gray levels; ``val/PSNR`` in dB of the error pooled over all pixels;
     ``val/PSNR_per_patch``, the mean over patches of each one's own PSNR, which is higher;
     ``val/SSIM``. What is infinite, because patches are equal, is left out. Rows are point-major;
     level easy is ``ref`` and e1…e5, hard h1…h5, tough t1…t5.

@@ -36,7 +36,7 @@ class LazyRows:
 
 
 GatherFn = Callable[[np.ndarray | Tensor], Float[Tensor, "n 1 32 32"]]
-"""Row numbers (an array, or a tensor on the device) in, patches on the device in grey levels 0…255
+"""Row numbers (an array, or a tensor on the device) in, patches on the device in gray levels 0…255
 out."""
 
 MALLOPT_SETTINGS = ((-4, 0), (-1, 2**31 - 1), (-2, 2**26))

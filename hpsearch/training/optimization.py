@@ -23,7 +23,7 @@ from hpsearch.config import (
 def build_optimizer(
     config: Optimizer, parameters: Iterable[nn.Parameter], *, captured: bool = False
 ) -> optim.Optimizer:
-    """The optimiser that ``config`` describes, over ``parameters``.
+    """The optimizer that ``config`` describes, over ``parameters``.
 
     Args:
         captured: its steps become part of a CUDA graph, so that the rate must be a tensor.
@@ -70,7 +70,7 @@ def set_lr(optimizer: optim.Optimizer, rate: float) -> None:
 
 
 def restore_optimizer(optimizer: optim.Optimizer, state: dict[str, Any]) -> None:
-    """Go on from the state of an optimiser that may have run on another kind of device.
+    """Go on from the state of an optimizer that may have run on another kind of device.
 
     How weights are moved (all in one pass, or within a CUDA graph) is for the device that is here,
     and so is the kind of the rate, which every step sets.
@@ -84,7 +84,7 @@ def restore_optimizer(optimizer: optim.Optimizer, state: dict[str, Any]) -> None
 
 
 def lr_factor(schedule: Schedule, *, seen: int, budget: int) -> float:
-    """What the optimiser's rate is multiplied by, in [0, 1].
+    """What the optimizer's rate is multiplied by, in [0, 1].
 
     Args:
         schedule: the shape of the curve.

@@ -38,7 +38,7 @@ FAILURE_METRICS = {
 
 @dataclass(eq=False)
 class DescriptorTask:
-    """A learner, and the examination of what it has learnt."""
+    """A learner, and the examination of what it has learned."""
 
     trainer: DescriptorTrainer
     validation: EvaluationSet
