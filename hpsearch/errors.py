@@ -1,12 +1,12 @@
-"""What a user can mend, told apart from what is our bug."""
+"""Errors caused by user input, as opposed to bugs."""
 
 EXIT_INTERRUPTED = 130
-"""Exit code of a command that was stopped and can go on, as a shell has it for Ctrl-C."""
+"""Exit code of an interrupted command that can be resumed; 128 + SIGINT, as in a shell."""
 
 
 class UserError(ValueError):
-    """One sentence that says what is wrong and how to mend it; the command exits with code 2."""
+    """Invalid input; the message is one sentence with the cause and the fix (exit code 2)."""
 
 
 class OldSpellingWarning(UserWarning):
-    """A search space uses names of an earlier version; they are still read."""
+    """Warning that a search space uses names of an earlier version, which are still read."""

@@ -35,18 +35,18 @@ MODE_NAMES = {"1": "1-bit", "P": "palette", "RGB": "colour", "RGBA": "colour", "
 
 
 class StripKind(NamedTuple):
-    """What tells the sets apart."""
+    """Patch width of the strips, and whether noisy patches are included."""
 
     side: int
     has_noisy: bool
-    """Whether the noisy patches come with the set."""
+    """True if the data set includes noisy patches (N-HPatches)."""
 
     def __str__(self) -> str:
-        return f"{self.side} pixels wide {'with' if self.has_noisy else 'without'} noisy twins"
+        return f"{self.side} pixels wide {'with' if self.has_noisy else 'without'} noisy strips"
 
 
 class SequenceFolder(NamedTuple):
-    """A folder whose strips have been checked from the outside."""
+    """Folder of a sequence whose strip headers have been checked."""
 
     path: Path
     points: int
@@ -65,7 +65,7 @@ def check_headers(folder: Path) -> SequenceFolder:
     """Check the headers of a sequence's strips; no pixel is read.
 
     Raises:
-        UserError: naming the file and what was expected of it.
+        UserError: naming the file and the expected header.
     """
     has_noisy = any(strip_file(folder, v, noisy=True).exists() for v in range(VIEWS))
     files = [
@@ -88,7 +88,7 @@ def check_headers(folder: Path) -> SequenceFolder:
 
 
 def read_views(sequence: SequenceFolder, *, noisy: bool) -> UInt8[np.ndarray, "n 16 32 32"]:
-    """Every view of a sequence at 32×32.
+    """All views of a sequence, downsampled to 32×32.
 
     Raises:
         UserError: naming the file, if one cannot be decoded.
@@ -112,24 +112,24 @@ def _strip_size(file: Path) -> tuple[int, int]:
 
 def _read_strip(file: Path, sequence: SequenceFolder) -> UInt8[np.ndarray, "n s s"]:
     side = sequence.kind.side
-    with decoding(file, "expected a whole PNG"):
+    with decoding(file, "expected a complete PNG"):
         content = file.read_bytes()
         _check_png_checksums(content)
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             pixels = np.asarray(image)
     if pixels.shape != (side * sequence.points, side):
-        raise UserError(f"{file} changed while it was read; leave the folder alone and try again")
+        raise UserError(f"{file} changed during the import; do not modify it, and retry")
     return pixels.reshape(-1, side, side)
 
 
 def _check_png_checksums(png: bytes) -> None:
-    """Compare the checksum of each chunk: Pillow decodes some damaged files without a word."""
+    """Compare the checksum of each chunk: Pillow decodes some damaged files without an error."""
     at = 8
     while at < len(png):
         (length,) = struct.unpack_from(">I", png, at)
         (stored,) = struct.unpack_from(">I", png, at + 8 + length)
         if zlib.crc32(memoryview(png)[at + 4 : at + 8 + length]) != stored:
-            raise ValueError("a checksum does not fit")
+            raise ValueError("a checksum does not match")
         at += 12 + length
 
 
@@ -141,37 +141,37 @@ def _open_strip(file: Path) -> Image.Image:
         raise UserError(f"{file} is missing; expected a strip for each of the 16 views") from e
     except UserError as e:
         if isinstance(e.__cause__, UnidentifiedImageError):
-            raise UserError(f"{file} is no readable PNG; expected an 8-bit gray strip") from e
+            raise UserError(f"{file} is not a readable PNG; expected an 8-bit gray strip") from e
         raise
 
 
 MAX_IMPORT_WORKERS = 6
-"""A worker holds one sequence, up to 150 MB; more of them could pass 1 GB together."""
+"""Maximum number of workers; each holds one sequence of up to 150 MB, 1 GB in all."""
 HPATCHES_LICENSE = (
     "HPatches (Balntas et al., CVPR 2017): see the license of the release it was read from"
 )
 
 
 class ImportSettings(FrozenConfig):
-    """How a tree is read."""
+    """Settings of an import: noise, seed, and handling of invalid sequences."""
 
     noise: NoiseLevels = NoiseLevels()
-    """Of the noisy patches, where the set has none."""
+    """Seed of the noise that is added if the data set has no noisy patches."""
     seed: int = Field(default=0, ge=0)
     skip_invalid: bool = False
-    """Leave a sequence with a bad strip out instead of giving up."""
+    """Skip a sequence with an invalid strip instead of failing."""
 
 
 class ImportResult(NamedTuple):
-    """A finished import."""
+    """Result of an import: the store and the skipped sequences."""
 
     store: PatchStore
     skipped: dict[str, str]
-    """What was wrong, by sequence."""
+    """Reason for each skipped sequence, by name."""
 
 
 class ScanResult(NamedTuple):
-    """The sequences of a tree, told good from bad by the headers of their strips."""
+    """Valid and invalid sequences of a tree, by the headers of their strips."""
 
     valid: list[SequenceFolder]
     invalid: dict[str, str]
@@ -185,13 +185,13 @@ def import_tree(
     workers: int | None = None,
     progress: StoreProgress | None = None,
 ) -> ImportResult:
-    """Read the tree at ``path`` into a store at ``out``, which appears whole or not at all.
+    """Import the tree at ``path`` into a store at ``out``, which is written atomically.
 
-    Sequences are shared among ``workers`` processes, which write them straight into their places.
+    ``workers`` processes convert sequences and write them at their offsets.
 
     Raises:
-        UserError: if there are no sequences, the disk has no room, or a strip is bad (its message
-            names the file and what was expected).
+        UserError: if there are no sequences, the disk is full, or a strip is invalid (the message
+            names the file and the expected content).
     """
     tree = scan(Path(path))
     left_out = dict(tree.invalid)
@@ -200,16 +200,16 @@ def import_tree(
         store, bad = _write_sequences(tree.valid, Path(out), settings, workers, progress)
         if store is not None:
             return ImportResult(store, left_out)
-        # A strip that looks whole from outside shows its damage late; the next store lacks it.
+        # A strip with a valid header can still fail to decode; the next attempt skips it.
         left_out |= bad
         tree = tree._replace(valid=[s for s in tree.valid if s.name not in left_out])
 
 
 def scan(path: Path) -> ScanResult:
-    """Find the sequences under ``path`` and check the headers of their strips.
+    """Find the sequences in ``path`` and check the headers of their strips.
 
     Raises:
-        UserError: if there are none.
+        UserError: if there are no sequences.
     """
     good, bad = [], {}
     for folder in _sequence_folders(path):
@@ -229,14 +229,14 @@ def scan(path: Path) -> ScanResult:
 
 def _sequence_folders(path: Path) -> list[Path]:
     if not path.is_dir():
-        raise UserError(f"no folder at {path}; give the folder that holds the sequences")
+        raise UserError(f"no folder at {path}; give the folder of the sequences")
     inner = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
     found = [p for p in inner if any(strip_file(p, v, noisy=False).exists() for v in range(VIEWS))]
     if not found and len(inner) == 1:
-        return _sequence_folders(inner[0])  # archives wrap everything into one folder
+        return _sequence_folders(inner[0])  # archives often have a single top folder
     if not found:
         raise UserError(
-            f"{path} holds no sequences; expected folders with ref.png, e1.png … t5.png"
+            f"{path} contains no sequences; expected folders with ref.png, e1.png … t5.png"
         )
     return found
 
@@ -246,8 +246,8 @@ def _raise_invalid(
 ) -> None:
     if invalid and (not settings.skip_invalid or not valid):
         first = next(iter(invalid.values()))
-        more = f", and {len(invalid) - 1} more sequences are bad" if len(invalid) > 1 else ""
-        advice = "" if not valid else "; mend it, or leave such sequences out with --skip-bad"
+        more = f", and {len(invalid) - 1} more sequences are invalid" if len(invalid) > 1 else ""
+        advice = "" if not valid else "; correct it, or skip invalid sequences with --skip-invalid"
         raise UserError(first + more + advice)
 
 
@@ -258,7 +258,7 @@ def _write_sequences(
     workers: int | None,
     progress: StoreProgress | None,
 ) -> tuple[PatchStore | None, dict[str, str]]:
-    """The sealed store, or none and what was wrong with which sequence."""
+    """Fingerprint of the finished store, or None and the cause for each invalid sequence."""
     names, counts = [s.name for s in sequences], [s.points for s in sequences]
     meta = _store_meta(sequences[0], settings)
     parts: list[SequenceDigests] = []
@@ -284,7 +284,7 @@ def _write_sequences(
 def _convert_sequence(
     position: int, *, layout: StoreLayout, sequences: list[SequenceFolder], settings: ImportSettings
 ) -> SequenceDigests | str:
-    """Write one sequence into its place; a bad strip comes back as what is wrong with it."""
+    """Write one sequence at its offset; return the cause if a strip is invalid."""
     sequence = sequences[position]
     try:
         pixels = read_views(sequence, noisy=False)

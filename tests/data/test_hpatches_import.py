@@ -102,13 +102,13 @@ DAMAGE = {
     "width": (_resave(lambda i: i.resize((33, i.height))), "33"),
     "height": (_resave(lambda i: i.crop((0, 0, i.width, i.height - 1))), "expected"),
     "points": (_resave(_taller), "expected"),
-    "colour": (_resave(lambda i: i.convert("RGB")), "expected 8-bit grey"),
-    "palette": (_resave(lambda i: i.convert("P")), "expected 8-bit grey"),
-    "16-bit": (_resave(lambda i: i.convert("I;16")), "16-bit; expected 8-bit grey"),
+    "colour": (_resave(lambda i: i.convert("RGB")), "expected 8-bit gray"),
+    "palette": (_resave(lambda i: i.convert("P")), "expected 8-bit gray"),
+    "16-bit": (_resave(lambda i: i.convert("I;16")), "16-bit; expected 8-bit gray"),
     "missing": (lambda file: file.unlink(), "missing; expected a strip for each"),
     "truncated": (_rewrite(lambda b: b[: len(b) // 2]), "expected a whole PNG"),
-    "empty": (_rewrite(lambda b: b""), "expected an 8-bit grey strip"),
-    "no PNG": (_rewrite(lambda b: b"BM" + b), "expected an 8-bit grey strip"),
+    "empty": (_rewrite(lambda b: b""), "expected an 8-bit gray strip"),
+    "no PNG": (_rewrite(lambda b: b"BM" + b), "expected an 8-bit gray strip"),
 }
 
 
