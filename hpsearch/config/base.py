@@ -4,6 +4,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class FrozenConfig(BaseModel):
-    """A frozen value; a choice between settings is a union told apart by ``kind``."""
+    """Base class of frozen settings; unions of settings are discriminated by ``kind``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
