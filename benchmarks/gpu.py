@@ -1,4 +1,4 @@
-"""Everything that a GPU is asked about, in one run of at most eight minutes.
+"""All measurements of a GPU, in one run of at most eight minutes.
 
 First whether it gives what the CPU gives, then how fast: steps of L2-Net kernel by kernel, compiled
 and as one launch, epochs of the denoiser, description and evaluation at the official size, and
@@ -39,7 +39,7 @@ from hpsearch.training.loop import Progress
 EPOCH = 100_000
 """Patches of a denoiser's epoch."""
 LIMIT_S = 450
-"""A section that would begin after this many seconds is left out, and the table says so."""
+"""A section that would begin after this many seconds is left out, and the table states it."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Results:
         self.write()
 
     def write(self) -> None:
-        """Both files."""
+        """Write the Markdown and the JSON file."""
         self.path.with_suffix(".json").write_text(json.dumps(asdict(self) | {"path": ""}, indent=1))
         self.path.with_suffix(".md").write_text(self.markdown())
 
@@ -144,7 +144,7 @@ def parse() -> argparse.Namespace:
 
 
 def head(device: torch.device) -> dict[str, Any]:
-    """What was measured on, and how."""
+    """Description of the device and of the measurement."""
     found = {
         "date": date.today().isoformat(),
         "command": " ".join(["python", *sys.argv]),
@@ -196,7 +196,7 @@ class Bench:
             pool.map(once, jobs, chunksize=1)
 
     def checks(self) -> None:
-        """Whether the device gives what the CPU gives."""
+        """Comparison of the results of the device with those of the CPU."""
         for check in checks(self.device):
             self.sound &= check.passed
             passed = "yes" if check.passed else "NO"

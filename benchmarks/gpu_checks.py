@@ -1,4 +1,4 @@
-"""Whether a GPU gives what the CPU gives; each check yields one number and the bound it must keep.
+"""Comparison of GPU results with CPU results; each check has one number and its bound.
 
 Patches are random gray levels. "Relative" is the length of the difference over the length of what
 the CPU gives.
@@ -75,12 +75,12 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Not where it is NaN."""
+        """True if the number is within its bound; False for NaN."""
         return self.found <= self.bound
 
 
 def checks(device: torch.device) -> Iterator[Check]:
-    """All of them, each as soon as it is known."""
+    """Yield all checks, each as soon as it is known."""
     with full_precision():
         yield from networks(device)
         yield from losses(device)
@@ -93,7 +93,7 @@ def checks(device: torch.device) -> Iterator[Check]:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """No TF32 inside."""
+    """Disable TF32 inside the block."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -130,9 +130,9 @@ def losses(device: torch.device) -> Iterator[Check]:
         values, slopes = [], []
         for where in (CPU, device):
             x = drawn.detach().clone().to(where).requires_grad_()
-            paid = build_loss(loss, sampler)(x)
-            paid.backward()
-            values.append(paid.detach())
+            value = build_loss(loss, sampler)(x)
+            value.backward()
+            values.append(value.detach())
             slopes.append(x.grad)
         yield Check(f"{name}: loss, relative", apart(values[1], values[0]), 1e-5)
         yield Check(f"{name}: gradient, relative", apart(slopes[1], slopes[0]), 1e-4)
@@ -219,11 +219,11 @@ class Run:
 
     def steps(self, count: int) -> Tensor:
         """The losses of the next steps."""
-        paid = []
+        losses = []
         for _ in range(count):
-            paid.append(self.learner.step(Progress(seen=64 * self.done, step=self.done))[0])
+            losses.append(self.learner.step(Progress(seen=64 * self.done, step=self.done))[0])
             self.done += 1
-        return torch.stack(paid).cpu()
+        return torch.stack(losses).cpu()
 
     def most(self, other: "Run") -> float:
         """The largest difference of a weight or statistic."""
@@ -235,7 +235,7 @@ class Run:
 
 
 def denoiser_losses(device: torch.device, *, graphed: bool = True) -> Tensor:
-    """Of the first steps."""
+    """Losses of the first steps of a denoiser."""
     clean = gray(3, 64).reshape(-1, 32, 32)
     noise = np.random.default_rng(4).normal(0, 20, clean.shape)
     noisy = np.clip(clean + noise, 0, 255).astype(np.uint8)

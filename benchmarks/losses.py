@@ -65,7 +65,7 @@ STAGES = (
 
 @dataclass
 class Ended:
-    """One training."""
+    """Result of one training."""
 
     status: str = "?"
     seconds: float = 0.0
@@ -75,7 +75,7 @@ class Ended:
 
     @property
     def mean_average_precision(self) -> float:
-        """What a rate is chosen by."""
+        """Score by which a learning rate is chosen."""
         return self.metrics["val/mAP"]
 
 

@@ -2,8 +2,8 @@
 
 Wide on purpose. Learning rates span three decades and more, descriptors may be unit without the
 normalization that keeps them apart, margins may be larger than any distance: so it holds bad, slow
-and collapsing configurations beside good ones. ``record_curves.py`` draws from it, ``search.py``
-searches what was drawn.
+and collapsing configurations as well as good ones. ``record_curves.py`` draws from it,
+``search.py`` searches what was drawn.
 """
 
 import optuna

@@ -26,7 +26,7 @@ class AugmentationParams(NamedTuple):
     corner: Float[np.ndarray, "... 2"]
     """Position of the crop, x and y in [0, 1]: 0 at the near border, 1 at the far one."""
     shift: Float[np.ndarray, "..."]
-    """Grey levels."""
+    """Shift of brightness in gray levels."""
     gain: Float[np.ndarray, "..."]
 
 

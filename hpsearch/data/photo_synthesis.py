@@ -30,7 +30,7 @@ class Jitter(NamedTuple):
     """Standard deviations of the geometric jitter of a patch."""
 
     rotation: float
-    """Degrees."""
+    """Standard deviation of the rotation, in degrees."""
     scale: float
     """Standard deviation of the log of the isotropic scale."""
     anisotropy: float

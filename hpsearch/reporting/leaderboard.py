@@ -27,7 +27,7 @@ class Row(NamedTuple):
     """Row of the leaderboard."""
 
     rank: int
-    """From 1."""
+    """Rank in the leaderboard, from 1."""
     run: Run
     status: RunStatus
     objective: float | None

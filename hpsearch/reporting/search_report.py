@@ -38,7 +38,7 @@ class SearchReport:
     """Content of the report of a search."""
 
     name: str
-    """The search."""
+    """Name of the search."""
     lead: str
     """Introductory sentence with search space, patches and objective."""
     totals: Summary

@@ -47,7 +47,7 @@ class DenoiserTask:
     noisy: GatherFn
     clean: GatherFn
     num_rows: int
-    """Training patches."""
+    """Patches of the training sequences."""
 
     def __post_init__(self) -> None:
         self.loss = build_restoration(self.config.loss)
@@ -86,7 +86,7 @@ class DenoiserTask:
         return {}
 
     def failure_metrics(self) -> dict[str, float]:
-        """Nothing."""
+        """Return no metrics: a diverged denoiser fails its trial."""
         return {}
 
 

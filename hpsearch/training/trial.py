@@ -59,11 +59,11 @@ class DescriptorTask:
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """Device of the descriptor."""
         return self.trainer.compute.device
 
     def step(self, progress: Progress) -> tuple[Tensor, int]:
-        """One batch."""
+        """Train the descriptor on one batch; returns loss and patches used."""
         return self.trainer.step(progress)
 
     def check(self, loss: float) -> StopReason | None:
