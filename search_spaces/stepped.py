@@ -71,7 +71,7 @@ def suggest_sampler(trial: optuna.Trial) -> Sampling:
 
 
 def doubled(first: int, last: int, views: int) -> tuple[PKSampler, ...]:
-    """Stages that double from ``first`` to ``last`` patches per batch, with up to ``views`` views."""
+    """Stages that double from ``first`` to ``last`` patches per batch, up to ``views`` views."""
     steps = (last // first).bit_length() - 1
     growing = [(first * 2**i, min(views, 2 * 2**i)) for i in range(steps)]
     stages = [*growing, (last, views)]

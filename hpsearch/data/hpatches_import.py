@@ -247,7 +247,7 @@ def _raise_invalid(
     if invalid and (not settings.skip_invalid or not valid):
         first = next(iter(invalid.values()))
         more = f", and {len(invalid) - 1} more sequences are invalid" if len(invalid) > 1 else ""
-        advice = "" if not valid else "; correct it, or skip invalid sequences with --skip-invalid"
+        advice = "" if not valid else "; correct it, or skip invalid sequences with --skip-bad"
         raise UserError(first + more + advice)
 
 

@@ -77,8 +77,8 @@ def summary_lines(totals: Summary) -> list[str]:
         )
     if totals.restarts_from_scratch:
         lines.append(
-            "Trials were restarted from scratch because of a damaged checkpoint "
-            f"{_format_times(totals.restarts_from_scratch)}"
+            f"Trials were restarted from scratch {_format_times(totals.restarts_from_scratch)}, "
+            "because a checkpoint was damaged"
         )
     if totals.cache_seconds_computed or totals.cache_seconds_saved:
         lines.append(

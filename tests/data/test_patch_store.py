@@ -183,7 +183,7 @@ def test_other_files_and_versions_are_refused(tmp_path, path):
     table = pa.table({"x": [1]})
     with pa.ipc.new_file(alien, table.schema) as writer:
         writer.write(table)
-    with pytest.raises(UserError, match="alien.arrow"):
+    with pytest.raises(UserError, match=r"alien.arrow"):
         PatchStore.open(alien)
     table = pa.ipc.open_file(path).read_all()
     message = {**table.schema.metadata, b"hpsearch.version": b"0"}
