@@ -69,10 +69,10 @@ def reading(path: Path | str, what: str, remedy: str) -> Iterator[None]:
 
 def reason(error: BaseException) -> str:
     """Message of an error as one printable line without passwords."""
-    words = " ".join(str(error).split())
-    if isinstance(error, (KeyError, IndexError, AssertionError, AttributeError)) or not words:
-        words = f"{type(error).__name__} {words}".strip()
-    return printable(redacted(words))[:LONGEST_REASON].rstrip(". ")
+    message = " ".join(str(error).split())
+    if isinstance(error, (KeyError, IndexError, AssertionError, AttributeError)) or not message:
+        message = f"{type(error).__name__} {message}".strip()
+    return printable(redacted(message))[:LONGEST_REASON].rstrip(". ")
 
 
 def printable(text: str) -> str:

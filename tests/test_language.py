@@ -65,6 +65,8 @@ PERSISTED = {
 }
 """Names in stored files, which stay readable."""
 
+STORED_KEYS = {*PERSISTED, "told"}
+"""Strings that are keys in stored files; ``told`` is one in checkpoints of traced benchmark runs."""
 OF_OTHERS = {"tell": "method of files and of Optuna's studies"}
 """Names of other packages."""
 
@@ -84,13 +86,15 @@ class Text(NamedTuple):
 
 
 def files() -> list[Path]:
-    """Modules of the finished folders, and other finished texts."""
+    """Modules and templates of the finished folders, and other finished texts."""
     found = [
         path
-        for path in sorted(PACKAGE.rglob("*.py"))
+        for path in sorted((*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.j2")))
         if path.relative_to(PACKAGE).parts[0] not in TODO_FOLDERS
     ]
-    return [*found, *(ROOT / name for name in ("README.md",) if name not in TODO_FILES)]
+    scripts = [*sorted(ROOT.glob("benchmarks/*.py")), *sorted(ROOT.glob("search_spaces/*.py"))]
+    texts = [ROOT / name for name in ("README.md",) if name not in TODO_FILES]
+    return [*found, *scripts, *texts]
 
 
 def modules() -> list[Path]:
@@ -105,7 +109,11 @@ def prose(path: Path) -> Iterator[Text]:
         yield from (Text(number, line) for number, line in enumerate(content.split("\n"), 1))
         return
     for node in ast.walk(ast.parse(content)):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and (node.value not in STORED_KEYS)
+        ):
             yield Text(node.lineno, node.value)
     for token in tokenize.generate_tokens(io.StringIO(content).readline):
         if token.type == tokenize.COMMENT:

@@ -219,21 +219,21 @@ def _nested_details(value: BaseModel) -> Iterator[tuple[BaseModel, Any]]:
 
 def _details(value: BaseModel) -> list[str]:
     """Texts of all values that differ from the default of their class."""
-    words = []
+    texts = []
     for name, field in type(value).model_fields.items():
         item = getattr(value, name)
         if name == "kind" or item == _default(field):
             continue
         if not isinstance(item, BaseModel):
-            words.append(_format_detail(name, item))
+            texts.append(_format_detail(name, item))
         elif _kind_name(item):
-            words += _details(item)
+            texts += _details(item)
         else:
             inner = [
                 _kind_name(i) for i, d in _nested_details(item) if _kind_name(i) != _kind_name(d)
             ]
-            words += [f"{_spaced(name)} {word}" for word in [*inner, *_details(item)]]
-    return words
+            texts += [f"{_spaced(name)} {word}" for word in [*inner, *_details(item)]]
+    return texts
 
 
 def _drop_repeated(start: str, value: BaseModel) -> tuple[str, ...]:

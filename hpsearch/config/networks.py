@@ -90,7 +90,7 @@ class L2Net(FrozenConfig):
     norm_momentum: float = Field(default=0.01, gt=0, le=1)
     """Weight of one batch in the statistics that batch normalization uses when it describes.
 
-    The baseline's 0.01 still remembers half of its start after 70 batches; with budgets of a few
+    The baseline's 0.01 still has half of the initial value after 70 batches; with budgets of a few
     hundred steps 0.1 describes better. Training itself is not changed.
     """
     dimensions: int = Field(default=128, ge=2, le=1024)

@@ -118,8 +118,8 @@ def _remove_leftovers(path: Path) -> None:
     begin = _draft_prefix(path)
     for part in path.parent.iterdir():
         pid, _, end = part.name.removeprefix(begin).partition(".")
-        ours = part.name.startswith(begin) and end.endswith(".part")
-        if ours and pid.isdigit() and not _is_alive(int(pid)):
+        is_draft = part.name.startswith(begin) and end.endswith(".part")
+        if is_draft and pid.isdigit() and not _is_alive(int(pid)):
             part.unlink(missing_ok=True)
 
 

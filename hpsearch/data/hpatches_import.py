@@ -31,7 +31,7 @@ from hpsearch.patch_views import SIDE, VIEW_NAMES, VIEWS
 from hpsearch.shapes import UInt8
 
 STRIP_SIDES = (SOURCE_SIDE, SIDE)
-MODE_NAMES = {"1": "1-bit", "P": "palette", "RGB": "colour", "RGBA": "colour", "LA": "transparent"}
+MODE_NAMES = {"1": "1-bit", "P": "palette", "RGB": "color", "RGBA": "color", "LA": "transparent"}
 
 
 class StripKind(NamedTuple):
@@ -194,15 +194,15 @@ def import_tree(
             names the file and the expected content).
     """
     tree = scan(Path(path))
-    left_out = dict(tree.invalid)
+    skipped = dict(tree.invalid)
     while True:
-        _raise_invalid(tree.valid, left_out, settings)
-        store, bad = _write_sequences(tree.valid, Path(out), settings, workers, progress)
+        _raise_invalid(tree.valid, skipped, settings)
+        store, invalid = _write_sequences(tree.valid, Path(out), settings, workers, progress)
         if store is not None:
-            return ImportResult(store, left_out)
+            return ImportResult(store, skipped)
         # A strip with a valid header can still fail to decode; the next attempt skips it.
-        left_out |= bad
-        tree = tree._replace(valid=[s for s in tree.valid if s.name not in left_out])
+        skipped |= invalid
+        tree = tree._replace(valid=[s for s in tree.valid if s.name not in skipped])
 
 
 def scan(path: Path) -> ScanResult:
@@ -211,20 +211,20 @@ def scan(path: Path) -> ScanResult:
     Raises:
         UserError: if there are no sequences.
     """
-    good, bad = [], {}
+    valid, invalid = [], {}
     for folder in _sequence_folders(path):
         try:
             check_sequence_name(folder.name)
-            good.append(check_headers(folder))
+            valid.append(check_headers(folder))
         except ValueError as e:
-            bad[folder.name] = str(e)
-    if good:
-        usual = Counter(s.kind for s in good).most_common(1)[0][0]
-        for s in good:
+            invalid[folder.name] = str(e)
+    if valid:
+        usual = Counter(s.kind for s in valid).most_common(1)[0][0]
+        for s in valid:
             if s.kind != usual:
-                bad[s.name] = f"{s.path} has strips {s.kind}; expected {usual} like the others"
-        good = [s for s in good if s.kind == usual]
-    return ScanResult(good, bad)
+                invalid[s.name] = f"{s.path} has strips {s.kind}; expected {usual} like the others"
+        valid = [s for s in valid if s.kind == usual]
+    return ScanResult(valid, invalid)
 
 
 def _sequence_folders(path: Path) -> list[Path]:
@@ -262,7 +262,7 @@ def _write_sequences(
     names, counts = [s.name for s in sequences], [s.points for s in sequences]
     meta = _store_meta(sequences[0], settings)
     parts: list[SequenceDigests] = []
-    bad: dict[str, str] = {}
+    invalid: dict[str, str] = {}
     with preallocated(out, names=names, counts=counts, meta=meta) as layout:
         work = partial(_convert_sequence, layout=layout, sequences=sequences, settings=settings)
         workers = min(workers or usable_cores(), len(sequences), MAX_IMPORT_WORKERS)
@@ -271,12 +271,12 @@ def _write_sequences(
             if isinstance(result, SequenceDigests):
                 parts.append(result)
             else:
-                bad[name] = result
-                _raise_invalid(sequences, bad, settings)
+                invalid[name] = result
+                _raise_invalid(sequences, invalid, settings)
             if progress:
                 progress(done, len(names), name)
-        if bad:
-            return None, bad
+        if invalid:
+            return None, invalid
         layout.finalize(out, parts)
     return PatchStore.open(out), {}
 

@@ -190,9 +190,9 @@ def _draw_share(names: Iterable[str], share: float, rng: np.random.Generator) ->
     """Draw a share of each kind, at least one and fewer than all of a kind."""
     chosen: list[str] = []
     for members in _by_kind(names).values():
-        wanted = max(round(share * len(members)), 1 if share > 0 else 0)
-        wanted = min(wanted, len(members) - 1)
-        chosen += rng.permutation(members)[:wanted].tolist()
+        count = max(round(share * len(members)), 1 if share > 0 else 0)
+        count = min(count, len(members) - 1)
+        chosen += rng.permutation(members)[:count].tolist()
     return sorted(chosen)
 
 

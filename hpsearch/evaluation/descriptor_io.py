@@ -240,24 +240,24 @@ def _parquet_writer(draft: Path, spec: DescriptorTableSpec) -> Iterator[WriteFn]
         ],
         metadata={f"hpsearch.{name}": value for name, value in spec.metadata.items()},
     )
-    waiting: list[pa.Table] = []
+    pending: list[pa.Table] = []
     # Descriptors do not compress, and dictionaries do not help: both would only take time.
     with parquet.ParquetWriter(
         draft,
         schema,
         compression="none",
-        use_dictionary=["sequence", "view"],  # type: ignore[arg-type]  the stubs want a bool
+        use_dictionary=["sequence", "view"],  # type: ignore[arg-type]  the stubs expect a bool
     ) as writer:
 
         def write(keys: PatchKeys, found: Float[np.ndarray, "n d"]) -> None:
-            waiting.append(pa.Table.from_arrays(_columns(keys, found), schema=schema))
-            if sum(len(part) for part in waiting) >= ROWS_PER_GROUP:
-                writer.write_table(pa.concat_tables(waiting).unify_dictionaries())
-                waiting.clear()
+            pending.append(pa.Table.from_arrays(_columns(keys, found), schema=schema))
+            if sum(len(part) for part in pending) >= ROWS_PER_GROUP:
+                writer.write_table(pa.concat_tables(pending).unify_dictionaries())
+                pending.clear()
 
         yield write
-        if waiting:
-            writer.write_table(pa.concat_tables(waiting).unify_dictionaries())
+        if pending:
+            writer.write_table(pa.concat_tables(pending).unify_dictionaries())
 
 
 def _columns(keys: PatchKeys, found: Float[np.ndarray, "n d"]) -> list[pa.Array]:

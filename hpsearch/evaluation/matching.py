@@ -75,7 +75,7 @@ def nearest(
     rows = _rows_of_block(memory, row_bytes=points * a.element_size(), device=views.device)
     block = b.new_empty((min(rows, points), points))
     found: list[tuple[Tensor, Tensor]] = []
-    waiting = CandidateBuffer(
+    buffer = CandidateBuffer(
         reference, targets.flatten(0, 1), norm=norm, limit=memory // BYTES_PER_ENTRY
     )
     for view in range(NUM_TARGETS):
@@ -83,8 +83,8 @@ def nearest(
             step = slice(start, start + rows)
             filled = frame.approximate(a[step], b[view], weight=weight[view], out=block)
             row, column = _candidates(filled, tolerance[step], exact=exact)
-            found += waiting.add(view, start, row, column, groups=len(filled))
-    found += waiting.resolve()
+            found += buffer.add(view, start, row, column, groups=len(filled))
+    found += buffer.resolve()
     index, distance = (
         torch.cat(part).view(NUM_TARGETS, points).T for part in zip(*found, strict=True)
     )

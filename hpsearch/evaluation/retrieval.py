@@ -35,14 +35,14 @@ def retrieve(
     """
     ap = np.empty((len(LEVELS), len(POOL_SIZES), len(tasks.queries)))
     neutral = np.empty((len(LEVELS), len(tasks.queries)))
-    whole = DistractorPool.from_points(
+    all_distractors = DistractorPool.from_points(
         descriptors.table[_row_indices(descriptors, tasks.distractors), 0], norm=norm
     )
     threads = torch.get_num_threads() if descriptors.table.device.type == "cpu" else 1
 
     def of_sequence(sequence: int) -> None:
         own = np.flatnonzero(tasks.queries[:, 0] == sequence)
-        pool = whole.without(tasks.distractors[:, 0] == sequence)
+        pool = all_distractors.without(tasks.distractors[:, 0] == sequence)
         views = descriptors.table[_row_indices(descriptors, tasks.queries[own])]
         closer, as_close = pool.counts(views, memory=memory // threads)
         ap[:, :, own] = _positives_ap(closer)

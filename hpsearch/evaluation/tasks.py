@@ -131,12 +131,12 @@ class TaskSizes:
         Raises:
             UserError: if there are too few points, or fewer than requested without ``shrinks``.
         """
-        asked = self.queries + self.distractors
-        if eligible >= asked:
+        requested = self.queries + self.distractors
+        if eligible >= requested:
             return self
         if not self.shrinks:
             raise UserError(
-                f"{asked} queries and distractors requested, but only {eligible} points are "
+                f"{requested} queries and distractors requested, but only {eligible} points are "
                 "eligible; request fewer"
             )
         if eligible < 2:
@@ -144,7 +144,7 @@ class TaskSizes:
                 f"retrieval needs two points with some texture, but only {eligible} have a "
                 f"standard deviation above {MIN_PATCH_STD:g} gray levels; add sequences or points"
             )
-        queries = max(eligible * self.queries // asked, 1)
+        queries = max(eligible * self.queries // requested, 1)
         return replace(self, queries=queries, distractors=eligible - queries)
 
 
@@ -235,10 +235,10 @@ def _random_other(
 def _sample_points(
     rng: np.random.Generator, eligible: Sequence[Int[np.ndarray, " e"]], *, n: int
 ) -> Int[np.ndarray, "n 2"]:
-    waiting = [list(rng.permutation(points)) for points in eligible]
+    remaining = [list(rng.permutation(points)) for points in eligible]
     rows = []
     while len(rows) < n:
-        sequence = int(rng.integers(len(waiting)))
-        if waiting[sequence]:
-            rows.append((sequence, waiting[sequence].pop()))
+        sequence = int(rng.integers(len(remaining)))
+        if remaining[sequence]:
+            rows.append((sequence, remaining[sequence].pop()))
     return np.array(rows, np.int32).reshape(n, 2)

@@ -55,8 +55,8 @@ def comparison_table(scores: Scores, other: Scores) -> TextTable:
     rows = tuple(
         (MEAN_ROW if name == "mAP" else name, *_difference_row(c)) for name, c in found.items()
     )
-    header = ("", "difference", "95 % interval", "sequences won", "says")
-    return TextTable(header, rows, frozenset({"", "says"}))
+    header = ("", "difference", "95 % interval", "sequences won", "conclusion")
+    return TextTable(header, rows, frozenset({"", "conclusion"}))
 
 
 def score_notes(scores: Scores) -> Iterator[str]:
@@ -102,12 +102,12 @@ def _indices_of_kind(kind: dict[str, float] | None, name: str) -> str:
 
 
 def _difference_row(found: Comparison) -> tuple[str, ...]:
-    verdict = "better" if found.better else "worse" if found.high < 0 else "no difference shown"
+    conclusion = "better" if found.better else "worse" if found.high < 0 else "no difference shown"
     return (
         f"{found.difference:+.4f}",
         f"{found.low:+.3f} … {found.high:+.3f}",
         f"{100 * found.share_won:.0f} %",
-        verdict,
+        conclusion,
     )
 
 
@@ -182,8 +182,8 @@ def plot_best_and_worst(
     matching = scores.by_sequence()["matching"]
     for row, name in enumerate(rows):
         _draw_patch_row(canvas[row * high : row * high + 32], patches[name])
-        words = f"{name}  {matching[scores.names.index(name)]:.3f}"
-        axes.text(-6, row * high + 16, words, ha="right", va="center", fontsize=NORMAL, color=INK)
+        label = f"{name}  {matching[scores.names.index(name)]:.3f}"
+        axes.text(-6, row * high + 16, label, ha="right", va="center", fontsize=NORMAL, color=INK)
     axes.imshow(canvas, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     return figure
 
@@ -215,8 +215,8 @@ def _row_width() -> int:
 
 
 def _view_labels() -> list[str]:
-    words = {"inter": "negatives of other sequences", "intra": "of the same sequence"}
-    return [words[kind] for kind in PAIR_KINDS]
+    labels = {"inter": "negatives of other sequences", "intra": "of the same sequence"}
+    return [labels[kind] for kind in PAIR_KINDS]
 
 
 def _colors(found: Mapping[str, Scores]) -> list[str]:

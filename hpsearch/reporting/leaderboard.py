@@ -135,11 +135,11 @@ def leaderboard(
     def key(pair: tuple[Run, str]) -> tuple[int, bool, float, int]:
         run, _ = pair
         value = last_objective(run)
-        worth = 0.0 if value is None else sign * value
-        return STATUS_ORDER.index(shown_status(run)), value is None, worth, run.number
+        score = 0.0 if value is None else sign * value
+        return STATUS_ORDER.index(shown_status(run)), value is None, score, run.number
 
-    words = diff_summaries([run.config for run in trials])
-    ranked = sorted(zip(trials, words, strict=True), key=key)
+    differences = diff_summaries([run.config for run in trials])
+    ranked = sorted(zip(trials, differences, strict=True), key=key)
     return [
         Row(rank, run, shown_status(run), last_objective(run), differs)
         for rank, (run, differs) in enumerate(ranked[:limit], 1)

@@ -68,8 +68,8 @@ def trial_description(row: Row, *, of: int, metric: str, picture: str | None) ->
 
 def baseline_description(run: Run, *, picture: str | None) -> str:
     """Description of a baseline, and its curves."""
-    words = "Baseline: the best trial is compared with it on test; it is not part of the search."
-    return _truncate([words, markdown_text(summary(run.config)), _curves_image(picture)])
+    text = "Baseline: the best trial is compared with it on test; it is not part of the search."
+    return _truncate([text, markdown_text(summary(run.config)), _curves_image(picture)])
 
 
 def _best_line(rows: Sequence[Row], metric: str) -> str:

@@ -100,9 +100,9 @@ def end_labels(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
     ordered = sorted(labels)
     apart = LINE_INCHES * DPI / axes.get_window_extent().height * (high - low)
     heights = spread_labels([y for y, _, _ in ordered], apart=apart)
-    for (_, words, color), y in zip(ordered, heights, strict=True):
+    for (_, text, color), y in zip(ordered, heights, strict=True):
         axes.annotate(
-            words, (1, y), xycoords=("axes fraction", "data"), xytext=(5, 0),
+            text, (1, y), xycoords=("axes fraction", "data"), xytext=(5, 0),
             textcoords="offset points", fontsize=SMALL, color=color, va="center",
             annotation_clip=False,
         )  # fmt: skip

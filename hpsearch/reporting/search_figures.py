@@ -90,11 +90,11 @@ def _history(runs: Sequence[Run], *, direction: Direction, metric: str) -> Repor
 
 def _importance(importances: Mapping[str, float]) -> ReportFigure:
     ranked = sorted(importances.items(), key=lambda item: -item[1])[:3]
-    words = ", ".join(f"{name} {100 * share:.0f} %" for name, share in ranked)
+    ranking = ", ".join(f"{name} {100 * share:.0f} %" for name, share in ranked)
     return ReportFigure(
         "importance",
         search_plots.plot_importance(importances),
-        f"Bar chart of the importance of settings. The first: {words}.",
+        f"Bar chart of the importance of settings. The first: {ranking}.",
         "Which settings the objective depended on, within the ranges that were searched.",
     )
 

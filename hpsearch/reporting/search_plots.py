@@ -243,13 +243,13 @@ def _draw_map(axes: Axes, runs: list[Run], *, dense: bool) -> None:
     for run in runs:
         flat, status = flatten(run.config), shown_status(run)
         x, y = run.config.sampler.patches, run.config.optimiser.lr
-        look = {
+        style = {
             "color": STATUS_COLORS[status],
             "markersize": 8,
             "markeredgewidth": 0,
             "alpha": 0.85,
         }
-        axes.plot(x, y, STATUS_MARKERS[status], **look)
+        axes.plot(x, y, STATUS_MARKERS[status], **style)
         if "sampler.views" in flat and (not dense or status in ("collapsed", "diverged")):
             offset = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
             axes.annotate(f"{flat['sampler.views']}", (x, y), color=MUTED, fontsize=7, **offset)

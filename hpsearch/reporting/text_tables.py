@@ -210,10 +210,10 @@ def group_configurations(runs: Sequence[Run], *, direction: Direction) -> list[C
     groups = group_by_config(trials_of(runs))
     if all(len(group) == 1 for group in groups):
         return []
-    words = diff_summaries([group[0].config.model_copy(update={"seed": 0}) for group in groups])
+    summaries = diff_summaries([group[0].config.model_copy(update={"seed": 0}) for group in groups])
     found = [
         Configuration(0, group, _final_values(group), differs)
-        for group, differs in zip(groups, words, strict=True)
+        for group, differs in zip(groups, summaries, strict=True)
     ]
     sign = -1 if direction == "maximize" else 1
     found.sort(key=lambda c: (c.mean is None, sign * (c.mean or 0.0), c.runs[0].number))

@@ -116,8 +116,8 @@ class CollapseDetector:
             dispersion: dispersion of the latest batch.
             loss: mean loss since the last check.
         """
-        hugging = abs(loss / self.collapse_value - 1) < COLLAPSE_LOSS_TOLERANCE
-        vanished = dispersion.relative < MIN_SPREAD_FLOAT16 and hugging
+        at_collapse_value = abs(loss / self.collapse_value - 1) < COLLAPSE_LOSS_TOLERANCE
+        vanished = dispersion.relative < MIN_SPREAD_FLOAT16 and at_collapse_value
         if not vanished and not (dispersion.is_degenerate and loss > 0.9 * self.collapse_value):
             self.contrasts = []
             return False

@@ -115,9 +115,9 @@ def fit(
         done = progress.seen >= patches
         due = done or _crossed(before, progress.seen, report_every)
         if due or _crossed(before, progress.seen, max(1, report_every // num_checks)):
-            verdict = _check_task(task, progress)
-            if verdict is not None:
-                yield Report(progress.seen, task.failure_metrics(), *verdict)
+            stop_reason = _check_task(task, progress)
+            if stop_reason is not None:
+                yield Report(progress.seen, task.failure_metrics(), *stop_reason)
                 return
         if due:
             metrics = {"train/loss": _mean_loss(progress), **task.evaluate()}

@@ -137,7 +137,7 @@ def test_kinds_are_unique(union):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"loss": {"kind": "batch_hard"}}, "needs a sampler of type PKSampler"),
+        ({"loss": {"kind": "batch_hard"}}, "requires a sampler of type PKSampler"),
         ({"loss": {"kind": "hardnet"}, "sampler": {"kind": "pairs"}}, "unit_norm"),
         ({"loss": {"kind": "facenet"}}, "unit_norm"),
         (

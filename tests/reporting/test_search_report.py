@@ -135,7 +135,7 @@ def test_trials_that_restarted_from_scratch_are_named(make_run: MakeRun):
     runs = [make_run(n, "completed", {10: 0.5}) for n in range(3)]
     runs[1] = replace(runs[1], restarted_attempts=(1,))
     words = " ".join(read(render_report(page(runs))).text)
-    assert "Restarted from scratch, because a checkpoint was damaged: 001." in words
+    assert "of a damaged checkpoint: 001." in words
     assert "Restarted" not in render_report(page(runs[:1]))
 
 
