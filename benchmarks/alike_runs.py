@@ -34,7 +34,7 @@ from hpsearch.config import (
 
 DATA = "tiny"
 EVALUATION = {"reports": 3, "validation_points": 8, "test_points": 8}
-NET = L2Net(width=0.125, patch_norm=True, norm_momentum=0.1)
+NET = L2Net(width=0.125, input_norm=True, bn_momentum=0.1)
 STAGES = (PKSampler(groups=8, views=2), PKSampler(groups=8, views=3))
 RUNS = [
     (
@@ -44,7 +44,7 @@ RUNS = [
             descriptor=NET,
             loss=BatchHard(margin=SoftMargin()),
             sampler=Stepped(stages=STAGES, retry_after=4096),
-            optimiser=Adam(lr=2e-3),
+            optimizer=Adam(lr=2e-3),
             warm_start=WarmStart(patches=2000),
             patches=24_000,
             evaluate_on="clean",
@@ -57,7 +57,7 @@ RUNS = [
             descriptor=NET.model_copy(update={"unit_norm": True}),
             loss=HardNet(),
             sampler=Pairs(batch=32),
-            optimiser=AdamW(lr=5e-3),
+            optimizer=AdamW(lr=5e-3),
             schedule=Cosine(),
             augmentation=Augmentation(turns="point", crop=0.2, brightness=5, contrast=0.1),
             patches=9000,
@@ -81,7 +81,7 @@ RUNS = [
             descriptor=NET,
             loss=Triplet(distance="euclidean"),
             sampler=MinedTriplets(candidates=600, start=0.3, every=3000),
-            optimiser=SGD(lr=0.1, momentum=0.9),
+            optimizer=SGD(lr=0.1, momentum=0.9),
             patches=9000,
             evaluate_on="clean",
         ),

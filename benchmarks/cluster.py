@@ -48,7 +48,7 @@ from hpsearch.search.search import Search
 
 
 def suggest(trial):
-    return TrialConfig(optimiser=SGD(lr=trial.suggest_float("lr", 0.01, 1.0)), patches=500)
+    return TrialConfig(optimizer=SGD(lr=trial.suggest_float("lr", 0.01, 1.0)), patches=500)
 
 
 SEARCH = Search(suggest=suggest, budget=500, report_every=100, trials=9, pruner=NoPruner(),
@@ -72,7 +72,7 @@ def sleeper(seconds: float) -> Callable[..., None]:
             tune.report(
                 {
                     "seen": turn * 100,
-                    "objective": config["trial"]["optimiser"]["lr"],
+                    "objective": config["trial"]["optimizer"]["lr"],
                     "collapsed": False,
                     "status": "completed" if turn == REPORTS else "running",
                     "reason": "",

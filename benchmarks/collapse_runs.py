@@ -99,37 +99,37 @@ def coming_back() -> list[TrialConfig]:
         BatchHard(distance="squared"),
     )
     small, large = PKSampler(groups=8, views=2), PKSampler(groups=16, views=8)
-    shrinking = FixedSteps(stages=(large, small), at=(0.2,))
-    later = FixedSteps(stages=(large, small), at=(0.3,))
-    flatter = FixedSteps(stages=(PKSampler(groups=32, views=4), small), at=(0.2,))
+    shrinking = FixedSteps(stages=(large, small), milestones=(0.2,))
+    later = FixedSteps(stages=(large, small), milestones=(0.3,))
+    flatter = FixedSteps(stages=(PKSampler(groups=32, views=4), small), milestones=(0.2,))
     tight = BatchHard(margin=HardMargin(alpha=0.5))
     middle = PKSampler(groups=32, views=4)
-    down, late = StepDecay(at=(0.1,), factor=0.1), StepDecay(at=(0.4,), factor=0.01)
+    down, late = StepDecay(milestones=(0.1,), gamma=0.1), StepDecay(milestones=(0.4,), gamma=0.01)
     back = [
         (unit, hard, shrinking, Adam(lr=1e-2), Constant()),
         (unit, hard, shrinking, Adam(lr=3e-3), Constant()),
-        (unit, soft, shrinking, Adam(lr=1e-2), Exponential(final=0.1)),
+        (unit, soft, shrinking, Adam(lr=1e-2), Exponential(final_lr_ratio=0.1)),
         (unit, hard, small, Adam(lr=1e-2), Constant()),
         (unit, hard, small, Adam(lr=3e-2), down),
         (unit, soft, small, Adam(lr=1e-2), Cosine()),
         (unit, squared, small, Adam(lr=3e-3), Constant()),
-        (unit, HardNet(), Pairs(batch=8), Adam(lr=1e-2), Constant(warm_up=0.2)),
+        (unit, HardNet(), Pairs(batch=8), Adam(lr=1e-2), Constant(warmup=0.2)),
         (unit, HardNet(), Pairs(batch=8), Adam(lr=3e-2), down),
         (unit, BatchAll(), shrinking, Adam(lr=3e-2), down),
         (unit, hard, flatter, Adam(lr=1e-2), Constant()),
         (unit, soft, shrinking, Adam(lr=3e-3), Constant()),
         (unit, tight, shrinking, Adam(lr=1e-2), Constant()),
-        (unit, hard, later, Adam(lr=1e-2), Constant(warm_up=0.1)),
+        (unit, hard, later, Adam(lr=1e-2), Constant(warmup=0.1)),
     ]
     others = [
         (raw, hard, middle, Adam(lr=3e-2), late),
-        (raw, soft, middle, Adam(lr=0.1), Exponential(final=1e-4)),
+        (raw, soft, middle, Adam(lr=0.1), Exponential(final_lr_ratio=1e-4)),
         (unit, hard, middle, Adam(lr=1e-2), Cosine()),
-        (raw, soft, middle, Adam(lr=1e-2), Cosine(warm_up=0.3)),
+        (raw, soft, middle, Adam(lr=1e-2), Cosine(warmup=0.3)),
         (raw, hard, PKSampler(groups=64, views=4), Adam(lr=1e-4), Constant()),
         (unit, soft, middle, Adam(lr=1e-4), Constant()),
         (ended, soft, middle, SGD(lr=1e-3), Constant()),
-        (unit, squared, middle, Adam(lr=1e-3), Constant(warm_up=0.5)),
+        (unit, squared, middle, Adam(lr=1e-3), Constant(warmup=0.5)),
     ]
     many = [run_of(*row).model_copy(update={"patches": SMALL_PATCHES}) for row in back]
     return many + [run_of(*row) for row in others]
@@ -147,7 +147,7 @@ def run_of(
         descriptor=descriptor,
         loss=loss,
         sampler=sampler,
-        optimiser=optimizer,
+        optimizer=optimizer,
         schedule=schedule,
         patches=max(PATCHES, STEPS * sampler.patches),
     )
@@ -157,8 +157,8 @@ def network(*, unit_norm: bool = False, final_norm: bool = False) -> L2Net:
     """Narrow, and with statistics that have forgotten their start at the end of a short run."""
     return L2Net(
         width=0.125,
-        norm_momentum=0.1,
-        patch_norm=True,
+        bn_momentum=0.1,
+        input_norm=True,
         dropout=0.1,
         unit_norm=unit_norm,
         final_norm=final_norm,

@@ -52,7 +52,7 @@ LOSSES: dict[str, tuple[Any, Any]] = {
     "batch all": (BatchAll(average="nonzero"), PKSampler(groups=16, views=4)),
     "triplet": (Triplet(), RandomTriplets(batch=32)),
     "HardNet": (HardNet(), Pairs(batch=32)),
-    "percentile": (Percentile(q=5), Pairs(batch=64)),
+    "percentile": (Percentile(quantile=5), Pairs(batch=64)),
     "contrastive": (Contrastive(), Pairs(batch=32)),
 }
 GRAPHED: dict[str, dict[str, Any]] = {
@@ -60,7 +60,7 @@ GRAPHED: dict[str, dict[str, Any]] = {
         name: {"loss": loss, "sampler": sampler, "descriptor": L2Net(width=0.25, unit_norm=True)}
         for name, (loss, sampler) in LOSSES.items()
     },
-    "SGD": {"optimiser": SGD(lr=RATE, momentum=0.9)},
+    "SGD": {"optimizer": SGD(lr=RATE, momentum=0.9)},
     "augmented": {"augmentation": Augmentation(turns="point", crop=0.2, contrast=0.1)},
 }
 
@@ -107,7 +107,7 @@ def networks(device: torch.device) -> Iterator[Check]:
     made: dict[str, Callable[[], nn.Module]] = {
         "L2-Net": lambda: build_descriptor(L2Net(), seed=1),
         "L2-Net, unit, patch norm": lambda: build_descriptor(
-            L2Net(unit_norm=True, patch_norm=True), seed=1
+            L2Net(unit_norm=True, input_norm=True), seed=1
         ),
         "shallow U-Net": lambda: build_denoiser(ShallowUNet(), seed=1),
         "U-Net": lambda: build_denoiser(UNet(channels=16), seed=1),
@@ -201,7 +201,7 @@ class Run:
             "descriptor": L2Net(width=0.25),
             "loss": BatchHard(margin=SoftMargin()),
             "sampler": PKSampler(groups=16, views=4),
-            "optimiser": Adam(lr=RATE),
+            "optimizer": Adam(lr=RATE),
             "patches": 10**6,
             **settings,
         }

@@ -105,12 +105,12 @@ def main() -> None:
     log(f"| training | rate | seconds | {' | '.join(SCORES)} | ends |")
     log("|---" * (len(SCORES) + 4) + "|")
     for name, config in tuned.items():
-        log(row(f"{name} | {config.optimiser.lr:g}", runs[name]))
+        log(row(f"{name} | {config.optimizer.lr:g}", runs[name]))
 
 
 def ways(options: argparse.Namespace) -> dict[str, TrialConfig]:
     """The six, with what each is known to need."""
-    raw = L2Net(width=options.width, norm_momentum=0.1, patch_norm=True, dropout=0.1)
+    raw = L2Net(width=options.width, bn_momentum=0.1, input_norm=True, dropout=0.1)
     unit = raw.model_copy(update={"unit_norm": True, "final_norm": True})
     triplets = TrialConfig(
         descriptor=raw, sampler=RandomTriplets(batch=64), patches=options.patches
@@ -118,14 +118,14 @@ def ways(options: argparse.Namespace) -> dict[str, TrialConfig]:
     soft, groups = BatchHard(margin=SoftMargin()), PKSampler(groups=48, views=4)
     grown = Stepped(stages=STAGES, below=0.05, window=4096, retry_after=20_000)
     changed = {
-        "baseline triplet, Adam": {"optimiser": Adam()},
+        "baseline triplet, Adam": {"optimizer": Adam()},
         "batch hard": {"loss": BatchHard(), "sampler": groups},
         "soft batch hard": {"loss": soft, "sampler": groups},
         "in-batch hard": {"loss": InBatchHard(), "sampler": Pairs(batch=96)},
         "stepped soft batch hard": {"loss": soft, "sampler": grown, "warm_start": WarmStart()},
-        "baseline triplet, SGD as published": {"optimiser": SGD()},
+        "baseline triplet, SGD as published": {"optimizer": SGD()},
     }
-    hard = {"descriptor": unit, "optimiser": Adam()}
+    hard = {"descriptor": unit, "optimizer": Adam()}
     return {
         name: TrialConfig.model_validate({**dict(triplets), **(hard if len(of) > 1 else {}), **of})
         for name, of in changed.items()
@@ -136,14 +136,14 @@ def tune(
     name: str, config: TrialConfig, options: argparse.Namespace, trained: "Trained"
 ) -> TrialConfig:
     """The configuration with the best of the rates; the published baseline stays as it is."""
-    if isinstance(config.optimiser, SGD):
+    if isinstance(config.optimizer, SGD):
         return config
-    tried = [config.model_copy(update={"optimiser": Adam(lr=lr)}) for lr in options.rates]
+    tried = [config.model_copy(update={"optimizer": Adam(lr=lr)}) for lr in options.rates]
     short = [one.model_copy(update={"patches": options.pilot}) for one in tried]
     runs = []
     for one in short:
         runs.append(trained.run(one, seed=PILOT_SEED))
-        log(f"pilot: {row(f'{name} | {one.optimiser.lr:g}', runs[-1:])}")
+        log(f"pilot: {row(f'{name} | {one.optimizer.lr:g}', runs[-1:])}")
     best = max(range(len(runs)), key=lambda n: runs[n].mean_average_precision)
     return tried[best]
 

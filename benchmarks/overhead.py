@@ -30,7 +30,7 @@ from hpsearch.search.search import Search
 
 
 def suggest(trial):
-    return TrialConfig(optimiser=SGD(lr=trial.suggest_float("lr", 0.01, 1.0)), patches=100)
+    return TrialConfig(optimizer=SGD(lr=trial.suggest_float("lr", 0.01, 1.0)), patches=100)
 
 
 SEARCH = Search(
@@ -41,7 +41,7 @@ SEARCH = Search(
 
 def suggested(trial: optuna.Trial) -> dict[str, Any]:
     """The space as Ray's bridge wants it, with the same configuration for a trial."""
-    config = TrialConfig(optimiser=SGD(lr=trial.suggest_float("lr", 0.01, 1.0)), patches=100)
+    config = TrialConfig(optimizer=SGD(lr=trial.suggest_float("lr", 0.01, 1.0)), patches=100)
     return {"trial": config.model_dump(mode="json")}
 
 
@@ -62,7 +62,7 @@ def ours(home: Path, data: Path, trials: int) -> float:
     folder = workspace.create("overhead", space, record)
 
     def report_once(config: dict[str, Any], *, objective: Any, **unused: Any) -> None:
-        value = config["trial"]["optimiser"]["lr"]
+        value = config["trial"]["optimizer"]["lr"]
         tune.report(to_result(Report(100, {"val/mAP": value}, "completed"), objective))
 
     worker.train_on_worker = report_once  # the only thing that is not the product's
@@ -81,7 +81,7 @@ def stock(home: Path, trials: int) -> float:
     uri = database(home / "stock.db")
 
     def trainable(config: dict[str, Any]) -> None:
-        tune.report({"objective": config["trial"]["optimiser"]["lr"]})
+        tune.report({"objective": config["trial"]["optimizer"]["lr"]})
 
     began = time.perf_counter()
     tuner = tune.Tuner(

@@ -45,7 +45,7 @@ def main() -> None:
     source, target = PatchStore.open(sys.argv[1]), Path(sys.argv[2])
     meta = StoreMeta(
         source="photographs of gcompris-qt-data 3.1-2",
-        licence=LICENSE,
+        license=LICENSE,
         noise=source.meta.noise,
         split="scenes",
         test=choose_test_part(source.names, share=TEST_SHARE),

@@ -58,14 +58,14 @@ def suggest(trial: optuna.Trial, *, highest_adam: float = 3e-2) -> TrialConfig:
         descriptor=L2Net(
             width=0.125,
             dropout=trial.suggest_float("dropout", 0.0, 0.4),
-            patch_norm=trial.suggest_categorical("patch_norm", [False, True]),
+            input_norm=trial.suggest_categorical("patch_norm", [False, True]),
             unit_norm=unit,
             final_norm=unit and trial.suggest_categorical("final_norm", [True, False]),
-            norm_momentum=0.1,
+            bn_momentum=0.1,
         ),
         loss=suggest_loss(trial, kind),
         sampler=suggest_sampler(trial, kind),
-        optimiser=suggest_optimizer(trial, highest_adam),
+        optimizer=suggest_optimizer(trial, highest_adam),
         schedule=Cosine() if trial.suggest_categorical("cosine", [False, True]) else Constant(),
         patches=BUDGET,
     )
@@ -90,7 +90,7 @@ def suggest_loss(trial: optuna.Trial, kind: str) -> Loss:
         case "facenet":
             return FaceNet(margin=suggest_hard(trial))
         case "contrastive":
-            return Contrastive(radius=trial.suggest_float("radius", 0.3, 3.0, log=True))
+            return Contrastive(margin=trial.suggest_float("radius", 0.3, 3.0, log=True))
         case "batch_all" | "batch_hard":
             distance = trial.suggest_categorical("distance", ["euclidean", "squared"])
             loss = BatchAll if kind == "batch_all" else BatchHard
@@ -102,7 +102,7 @@ def suggest_loss(trial: optuna.Trial, kind: str) -> Loss:
         case _:
             q = trial.suggest_float("q", 0.0, 20.0)
             combine = trial.suggest_categorical("combine", ["mean", "min"])
-            return Percentile(q=q, combine=combine, margin=suggest_margin(trial))
+            return Percentile(quantile=q, combine=combine, margin=suggest_margin(trial))
 
 
 def suggest_sampler(trial: optuna.Trial, kind: str) -> Sampling:
@@ -121,7 +121,9 @@ def suggest_sampler(trial: optuna.Trial, kind: str) -> Sampling:
     if schedule == "stepped":
         below = trial.suggest_float("below", 0.05, 0.4)
         return Stepped(stages=stages, below=below, window=1_500)
-    return FixedSteps(stages=stages, at=tuple(n / len(stages) for n in range(1, len(stages))))
+    return FixedSteps(
+        stages=stages, milestones=tuple(n / len(stages) for n in range(1, len(stages)))
+    )
 
 
 def _smaller(stage: PKSampler, factor: int) -> PKSampler:

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hpsearch.config import TrialConfig
+from hpsearch.config.base import dump_former_names
 from hpsearch.errors import UserError
 
 SCHEMA_VERSION = 1
@@ -73,7 +74,7 @@ class Row(BaseModel):
 
 def digest_of(config: TrialConfig) -> str:
     """Sixteen hexadecimal digits that name a configuration, seed included."""
-    text = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+    text = json.dumps(dump_former_names(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -154,7 +154,7 @@ def configuration(options: argparse.Namespace) -> TrialConfig:
         descriptor=L2Net(width=options.width),
         loss=BatchHard(),
         sampler=PKSampler(groups=options.batch // 4, views=4),
-        optimiser=Adam(lr=1e-3),
+        optimizer=Adam(lr=1e-3),
         patches=10**9,
     )
 

@@ -47,7 +47,7 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
     denoiser = DenoiserTraining(
         network=suggest_network(trial),
         loss="mse" if trial.suggest_categorical("mse", [False, True]) else "mae",
-        optimiser=suggest_optimizer(trial),
+        optimizer=suggest_optimizer(trial),
         schedule=Cosine(),
         batch=trial.suggest_categorical("denoiser_batch", [16, 64, 256]),
         patches=DENOISER_BUDGET,
@@ -55,11 +55,11 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
     return TrialConfig(
         input=Denoised(denoiser=denoiser),
         descriptor=L2Net(
-            width=WIDTH, patch_norm=True, final_norm=True, unit_norm=True, norm_momentum=0.1
+            width=WIDTH, input_norm=True, final_norm=True, unit_norm=True, bn_momentum=0.1
         ),
         loss=InBatchHard(margin=HardMargin(alpha=0.1)),
         sampler=Pairs(batch=96),
-        optimiser=Adam(lr=5e-3),
+        optimizer=Adam(lr=5e-3),
         patches=BUDGET,
     )
 

@@ -36,14 +36,14 @@ def suggest(trial: optuna.Trial) -> c.TrialConfig:
         descriptor=c.L2Net(
             width=WIDTH,
             dropout=trial.suggest_float("dropout", 0.0, 0.5),
-            patch_norm=trial.suggest_categorical("patch_norm", [False, True]),
+            input_norm=trial.suggest_categorical("patch_norm", [False, True]),
             final_norm=unit and trial.suggest_categorical("final_norm", [False, True]),
             unit_norm=unit,
-            norm_momentum=0.1,
+            bn_momentum=0.1,
         ),
         loss=suggest_loss(trial, kind),
         sampler=suggest_sampler(trial, kind),
-        optimiser=suggest_optimizer(trial),
+        optimizer=suggest_optimizer(trial),
         schedule=SCHEDULES[trial.suggest_categorical("schedule", list(SCHEDULES))],
         augmentation=TURNS[trial.suggest_categorical("turns", list(TURNS))],
         warm_start=c.WarmStart(patches=24_000) if warm else None,
@@ -60,7 +60,7 @@ def suggest_input(trial: optuna.Trial) -> c.Input:
             return c.Clean()
     denoiser = c.DenoiserTraining(
         network=DENOISERS[trial.suggest_categorical("denoiser", list(DENOISERS))],
-        optimiser=c.Adam(lr=trial.suggest_categorical("denoiser_lr", [1e-3, 3e-3])),
+        optimizer=c.Adam(lr=trial.suggest_categorical("denoiser_lr", [1e-3, 3e-3])),
         batch=trial.suggest_categorical("denoiser_batch", [64, 256]),
         patches=16_000,
     )
@@ -71,13 +71,13 @@ def suggest_input(trial: optuna.Trial) -> c.Input:
             return c.Denoised(denoiser=denoiser, train_on="clean")
         case _:
             share = trial.suggest_float("clean_first", 0.2, 0.9)
-            return c.Denoised(denoiser=denoiser, clean_first=share)
+            return c.Denoised(denoiser=denoiser, clean_warmup=share)
 
 
 def suggest_loss(trial: optuna.Trial, kind: str) -> c.Loss:
     """Names are shared where a value means the same, so that one loss learns from another."""
     if kind == "contrastive":
-        return c.Contrastive(radius=trial.suggest_float("radius", 0.3, 3.0, log=True))
+        return c.Contrastive(margin=trial.suggest_float("radius", 0.3, 3.0, log=True))
     if kind == "facenet":
         return c.FaceNet(margin=suggest_hinge(trial))
     soft = trial.suggest_categorical("margin", ["hard", "soft"]) == "soft"
@@ -88,7 +88,7 @@ def suggest_loss(trial: optuna.Trial, kind: str) -> c.Loss:
         case "hardnet":
             return c.HardNet(margin=margin)
         case "percentile":
-            return c.Percentile(q=trial.suggest_float("q", 0.5, 20), margin=margin)
+            return c.Percentile(quantile=trial.suggest_float("q", 0.5, 20), margin=margin)
     squared = trial.suggest_categorical("squared", [False, True])
     loss = {"triplet": c.Triplet, "batch_all": c.BatchAll, "batch_hard": c.BatchHard}[kind]
     return loss(distance="squared" if squared else "euclidean", margin=margin)
@@ -130,7 +130,7 @@ def suggest_groups(trial: optuna.Trial, batch: int) -> c.Sampling:
     growing = [(64 * 2**i, min(views, 2 * 2**i)) for i in range(count - 1)]
     stages = tuple(c.PKSampler(groups=n // k, views=k) for n, k in [*growing, (batch, views)])
     if steps == "fixed":
-        return c.FixedSteps(stages=stages, at=tuple(i / count for i in range(1, count)))
+        return c.FixedSteps(stages=stages, milestones=tuple(i / count for i in range(1, count)))
     return c.Stepped(stages=stages, below=trial.suggest_float("below", 0.02, 0.4))
 
 

@@ -38,7 +38,7 @@ INPUTS: dict[str, Input] = {
     "clean": Clean(),  # scored on noisy patches all the same: what a denoiser is worth
     "denoised": Denoised(denoiser=DENOISER),
     "clean, scored denoised": Denoised(denoiser=DENOISER, train_on="clean"),
-    "clean, then denoised": Denoised(denoiser=DENOISER, clean_first=0.5),
+    "clean, then denoised": Denoised(denoiser=DENOISER, clean_warmup=0.5),
 }
 
 
@@ -48,21 +48,21 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
     if trial.suggest_categorical("loss", ["triplet", "in_batch_hard"]) == "triplet":
         return TrialConfig(
             input=given,
-            descriptor=L2Net(width=WIDTH, norm_momentum=0.1),
+            descriptor=L2Net(width=WIDTH, bn_momentum=0.1),
             loss=Triplet(),
             sampler=RandomTriplets(batch=50),
-            optimiser=SGD(lr=0.1),
+            optimizer=SGD(lr=0.1),
             patches=BUDGET,
         )
     return TrialConfig(
         input=given,
         # Unit descriptors alone collapse onto one point in a short training.
         descriptor=L2Net(
-            width=WIDTH, patch_norm=True, final_norm=True, unit_norm=True, norm_momentum=0.1
+            width=WIDTH, input_norm=True, final_norm=True, unit_norm=True, bn_momentum=0.1
         ),
         loss=InBatchHard(margin=HardMargin(alpha=0.01)),
         sampler=Pairs(batch=128),
-        optimiser=Adam(lr=5e-3),
+        optimizer=Adam(lr=5e-3),
         patches=BUDGET,
     )
 

@@ -50,15 +50,15 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
         descriptor=L2Net(
             width=WIDTH,
             dropout=trial.suggest_float("dropout", 0.0, 0.3),
-            patch_norm=True,
+            input_norm=True,
             # Unit descriptors collapse onto one point unless batch normalization centers them.
             final_norm=unit,
             unit_norm=unit,
-            norm_momentum=0.1,  # the baseline's 0.01 needs more steps than there are here
+            bn_momentum=0.1,  # the baseline's 0.01 needs more steps than there are here
         ),
         loss=suggest_loss(trial, kind),
         sampler=suggest_sampler(trial, kind),
-        optimiser=suggest_optimizer(trial),
+        optimizer=suggest_optimizer(trial),
         schedule=Cosine(),
         patches=BUDGET,
     )
@@ -68,7 +68,7 @@ def suggest_loss(trial: optuna.Trial, kind: str) -> Loss:
     """Names are shared where a value means the same, so that one loss learns from another."""
     match kind:
         case "contrastive":
-            return Contrastive(radius=trial.suggest_float("radius", 0.3, 3.0, log=True))
+            return Contrastive(margin=trial.suggest_float("radius", 0.3, 3.0, log=True))
         case "facenet":
             return FaceNet(margin=suggest_hinge(trial))
         case "triplet":
@@ -87,7 +87,7 @@ def suggest_loss(trial: optuna.Trial, kind: str) -> Loss:
             return HardNet(margin=suggest_margin(trial))
         case _:
             q = trial.suggest_categorical("q", [2, 5, 10, 15])  # 0 would be in_batch_hard again
-            return Percentile(q=q, margin=suggest_margin(trial))
+            return Percentile(quantile=q, margin=suggest_margin(trial))
 
 
 def suggest_margin(trial: optuna.Trial) -> Margin:

@@ -27,17 +27,17 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
         evaluate_on="clean",
         descriptor=L2Net(
             width=WIDTH,
-            patch_norm=True,
+            input_norm=True,
             # Unit descriptors alone collapse onto one point in a short training.
             final_norm=True,
             unit_norm=True,
-            norm_momentum=0.1,
+            bn_momentum=0.1,
         ),
         loss=Percentile(
             q=trial.suggest_categorical("q", PERCENTILES), margin=HardMargin(alpha=0.01)
         ),
         sampler=Pairs(batch=PAIRS),
-        optimiser=Adam(lr=5e-3),  # the report names Adam, but no rate
+        optimizer=Adam(lr=5e-3),  # the report names Adam, but no rate
         patches=BUDGET,
     )
 

@@ -47,14 +47,14 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
         descriptor=L2Net(
             width=WIDTH,
             dropout=trial.suggest_float("dropout", 0.0, 0.3),
-            patch_norm=trial.suggest_categorical("patch_norm", [False, True]),
+            input_norm=trial.suggest_categorical("patch_norm", [False, True]),
             final_norm=unit,
             unit_norm=unit,
-            norm_momentum=0.1,  # the baseline's 0.01 needs more steps than there are here
+            bn_momentum=0.1,  # the baseline's 0.01 needs more steps than there are here
         ),
         loss=loss,
         sampler=sampler,
-        optimiser=suggest_optimizer(trial),
+        optimizer=suggest_optimizer(trial),
         patches=BUDGET,
     )
 

@@ -41,10 +41,10 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
     # R3 began with the weights of the baseline; these are trained once for all trials.
     warm = trial.suggest_categorical("warm_start", [False, True])
     return TrialConfig(
-        descriptor=L2Net(width=WIDTH, dropout=0.1, patch_norm=True, norm_momentum=0.1),
+        descriptor=L2Net(width=WIDTH, dropout=0.1, input_norm=True, bn_momentum=0.1),
         loss=BatchHard(margin=margin),
         sampler=suggest_sampler(trial),
-        optimiser=Adam(lr=trial.suggest_float("lr", 2e-5, 2e-2, log=True)),
+        optimizer=Adam(lr=trial.suggest_float("lr", 2e-5, 2e-2, log=True)),
         augmentation=TURNS[trial.suggest_categorical("turns", list(TURNS))],
         warm_start=WarmStart(patches=24_000) if warm else None,
         patches=BUDGET,
@@ -61,7 +61,9 @@ def suggest_sampler(trial: optuna.Trial) -> Sampling:
     first = trial.suggest_categorical("first_batch", [32, 64])
     stages = doubled(first, last, views)
     if steps == "fixed":
-        return FixedSteps(stages=stages, at=tuple(i / len(stages) for i in range(1, len(stages))))
+        return FixedSteps(
+            stages=stages, milestones=tuple(i / len(stages) for i in range(1, len(stages)))
+        )
     return Stepped(
         stages=stages,
         below=trial.suggest_float("below", 0.02, 0.4),

@@ -45,10 +45,10 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
         input=Denoised(
             denoiser=DenoiserTraining(network=ShallowUNet(width=WIDTH)), train_on="clean"
         ),
-        descriptor=L2Net(width=WIDTH, norm_momentum=0.1),
+        descriptor=L2Net(width=WIDTH, bn_momentum=0.1),
         loss=Triplet(),
         sampler=TRIPLETS[trial.suggest_categorical("triplets", list(TRIPLETS))],
-        optimiser=SGD(lr=0.1),
+        optimizer=SGD(lr=0.1),
         patches=BUDGET,
     )
 

@@ -59,6 +59,7 @@ BANNED = {
 
 PERSISTED = {
     "yardstick": "kind of a run in event logs",
+    "Optimiser": "class in stored search spaces",
     "optimiser": "field of stored configurations, and key of checkpoints",
     "denoiser_optimiser": "parameter of stored studies",
     "licence": "field of the header of stored patch stores",
@@ -66,7 +67,7 @@ PERSISTED = {
 """Names in stored files, which stay readable."""
 
 STORED_KEYS = {*PERSISTED, "told"}
-"""Strings that are keys in stored files; ``told`` is one in checkpoints of traced benchmark runs."""
+"""Strings that are keys in stored files; ``told`` is one in checkpoints of traced benchmarks."""
 OF_OTHERS = {"tell": "method of files and of Optuna's studies"}
 """Names of other packages."""
 

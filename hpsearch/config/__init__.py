@@ -2,8 +2,12 @@
 
 Every choice is a discriminated union, so that invalid combinations cannot be represented, and an
 unknown key is an error. ``TrialConfig.model_validate_json(c.model_dump_json()) == c`` always.
+Class names of version 0.1.0 are still found, with a warning.
 """
 
+from typing import Any
+
+from hpsearch.config.base import warn_of_old_name
 from hpsearch.config.losses import (
     BatchAll,
     BatchHard,
@@ -115,3 +119,20 @@ __all__ = [
     "UNet",
     "WarmStart",
 ]
+
+FORMER_NAMES = {
+    "SxK": "PKSampler",
+    "Optimiser": "Optimizer",
+    "DenoiserTrial": "DenoiserTraining",
+    "Computing": "ComputeConfig",
+    "AS_FOUND": "DEFAULT_COMPUTE",
+}
+"""Names of version 0.1.0, and the present ones."""
+
+
+def __getattr__(name: str) -> Any:
+    present = FORMER_NAMES.get(name)
+    if present is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warn_of_old_name(f"{name} is {present}")
+    return globals()[present]

@@ -1,9 +1,81 @@
-"""Base class of all settings: frozen, and an unknown key is an error."""
+"""Base class of settings: frozen, strict about unknown keys, and with field names of 0.1.0."""
 
-from pydantic import BaseModel, ConfigDict
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from hpsearch.errors import OldSpellingWarning
+
+_MODE: ContextVar[Literal["classes", "all", "none"]] = ContextVar("_MODE", default="classes")
+"""Old names that cause a warning: those of classes and of a ``Search``, or those of fields too."""
 
 
 class FrozenConfig(BaseModel):
     """Base class of frozen settings; unions of settings are discriminated by ``kind``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    former_names: ClassVar[Mapping[str, str]] = {}
+    """Names that fields had in version 0.1.0, by their present ones; both are read."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_former_names(cls, values: Any) -> Any:
+        if not cls.former_names or not isinstance(values, Mapping):
+            return values
+        found = dict(values)
+        for name, former in cls.former_names.items():
+            if former in found:
+                if name in found:
+                    raise ValueError(f"{former} is the old name of {name}; leave one of them out")
+                found[name] = found.pop(former)
+                if _MODE.get() == "all":
+                    warn_of_old_name(f"{former}= is {name}=")
+        return found
+
+
+@contextmanager
+def old_names_warned() -> Iterator[None]:
+    """Warn of old names of fields too, which are read silently from stored files."""
+    token = _MODE.set("all")
+    try:
+        yield
+    finally:
+        _MODE.reset(token)
+
+
+@contextmanager
+def old_names_silent() -> Iterator[None]:
+    """Disable warnings of old names, in code that was checked when it was loaded."""
+    token = _MODE.set("none")
+    try:
+        yield
+    finally:
+        _MODE.reset(token)
+
+
+def warn_of_old_name(sentence: str, *, stacklevel: int = 3) -> None:
+    """Issue one ``OldSpellingWarning``, for example of ``"SxK is PKSampler"``."""
+    if _MODE.get() != "none":
+        warnings.warn(f"old names: {sentence}", OldSpellingWarning, stacklevel=stacklevel)
+
+
+def dump_former_names(value: Any, *, exclude: Collection[str] = ()) -> Any:
+    """Convert settings to JSON values under the names of 0.1.0.
+
+    Digests of settings are computed from these, so that they do not change between versions and a
+    shared denoiser of an earlier version is found. ``exclude`` names omitted fields of ``value``.
+    """
+    if isinstance(value, FrozenConfig):
+        return {
+            value.former_names.get(name, name): dump_former_names(getattr(value, name))
+            for name in type(value).model_fields
+            if name not in exclude
+        }
+    if isinstance(value, tuple):
+        return [dump_former_names(item) for item in value]
+    return value

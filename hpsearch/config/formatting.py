@@ -15,7 +15,7 @@ from hpsearch.config.trial import TrialConfig
 
 Flat = str | float | int | bool
 
-ALWAYS_SHOWN = ("loss", "sampler", "optimiser")
+ALWAYS_SHOWN = ("loss", "sampler", "optimizer")
 """Parts of a summary that are shown even if they are equal to the baseline's."""
 NEVER_SHOWN = ("patches",)
 """Parts that are never shown, because all trials of a search have the same budget."""

@@ -1,7 +1,8 @@
 """Metric-learning and restoration losses."""
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -87,9 +88,7 @@ class BatchAll(FrozenConfig):
     @model_validator(mode="after")
     def _has_zero_loss_triplets(self) -> "BatchAll":
         if self.average == "nonzero" and isinstance(self.margin, SoftMargin):
-            raise ValueError(
-                "a soft margin has no zero losses; use average 'all' or a hard margin"
-            )
+            raise ValueError("a soft margin has no zero losses; use average 'all' or a hard margin")
         return self
 
     @property
@@ -159,8 +158,10 @@ class Percentile(FrozenConfig):
     Percentile 0 is ``InBatchHard`` when combined by the mean and ``HardNet`` by the minimum.
     """
 
+    former_names: ClassVar[Mapping[str, str]] = {"quantile": "q"}
+
     kind: Literal["percentile"] = "percentile"
-    q: float = Field(default=2.0, ge=0, le=100)
+    quantile: float = Field(default=2.0, ge=0, le=100)
     """Percent of the negatives that are nearer than the chosen one, rounded down; 0 = hardest."""
     combine: Literal["mean", "min"] = "mean"
     """Combination of the distances of the row's and the column's negative."""
@@ -179,8 +180,10 @@ class Contrastive(FrozenConfig):
     positive and n(n − 1) negative ones.
     """
 
+    former_names: ClassVar[Mapping[str, str]] = {"margin": "radius"}
+
     kind: Literal["contrastive"] = "contrastive"
-    radius: float = Field(default=1.0, ge=1e-3, le=10)
+    margin: float = Field(default=1.0, ge=1e-3, le=10)
     """Margin Δ: negative pairs at a larger distance have loss 0."""
     negative_share: float = Field(default=0.5, ge=0.01, le=0.99)
     """Weight of the mean over negative pairs; the mean over positive pairs has the rest."""
@@ -188,7 +191,7 @@ class Contrastive(FrozenConfig):
     @property
     def collapse_value(self) -> float:
         """Loss of an encoder that maps every patch to one point."""
-        return self.negative_share * self.radius**2 / 2
+        return self.negative_share * self.margin**2 / 2
 
 
 Loss = Annotated[

@@ -1,6 +1,7 @@
 """Settings of descriptors, denoisers and inputs."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -76,6 +77,12 @@ class L2Net(FrozenConfig):
         0.25
     """
 
+    former_names: ClassVar[Mapping[str, str]] = {
+        "input_norm": "patch_norm",
+        "bn_momentum": "norm_momentum",
+        "descriptor_dim": "dimensions",
+    }
+
     kind: Literal["l2net"] = "l2net"
     width: float = Field(default=1.0, gt=0, le=4)
     """Factor on every hidden channel count; the dimension of the descriptor is independent."""
@@ -83,17 +90,17 @@ class L2Net(FrozenConfig):
     """Dropout probability of the last feature map in training."""
     unit_norm: bool = False
     """Divide every descriptor by its Euclidean norm."""
-    patch_norm: bool = False
+    input_norm: bool = False
     """Subtract each patch's mean and divide by its standard deviation first (as HardNet does)."""
     final_norm: bool = False
     """Append batch normalization without scale and shift to the last convolution."""
-    norm_momentum: float = Field(default=0.01, gt=0, le=1)
+    bn_momentum: float = Field(default=0.01, gt=0, le=1)
     """Weight of one batch in the statistics that batch normalization uses when it describes.
 
     The baseline's 0.01 still has half of the initial value after 70 batches; with budgets of a few
     hundred steps 0.1 describes better. Training itself is not changed.
     """
-    dimensions: int = Field(default=128, ge=2, le=1024)
+    descriptor_dim: int = Field(default=128, ge=2, le=1024)
     """Numbers in a descriptor."""
 
 
@@ -109,9 +116,11 @@ class DenoiserTraining(FrozenConfig):
     The denoiser depends only on these settings and the patches, so that trials share it.
     """
 
+    former_names: ClassVar[Mapping[str, str]] = {"optimizer": "optimiser"}
+
     network: AnyDenoiser = ShallowUNet()
     loss: Restoration = "mae"
-    optimiser: Optimizer = Adam()
+    optimizer: Optimizer = Adam()
     schedule: Schedule = Constant()
     batch: int = Field(default=64, ge=1, le=8192)
     """Patches per step."""
@@ -135,17 +144,19 @@ class Noisy(FrozenConfig):
 class Denoised(FrozenConfig):
     """Input through a denoiser in front of the descriptor."""
 
+    former_names: ClassVar[Mapping[str, str]] = {"clean_warmup": "clean_first"}
+
     kind: Literal["denoised"] = "denoised"
     denoiser: DenoiserTraining = DenoiserTraining()
     train_on: Literal["denoised", "clean"] = "denoised"
     """Training patches of the descriptor; R2 found clean best, R1 denoised slightly better."""
-    clean_first: float = Field(default=0.0, ge=0, lt=1)
+    clean_warmup: float = Field(default=0.0, ge=0, lt=1)
     """Share of the budget on clean patches before denoised ones (R1's fine-tuning)."""
 
     @model_validator(mode="after")
     def _fine_tuned_on_denoised(self) -> "Denoised":
-        if self.clean_first and self.train_on == "clean":
-            raise ValueError("clean_first is for train_on 'denoised'; leave it out")
+        if self.clean_warmup and self.train_on == "clean":
+            raise ValueError("clean_warmup is for train_on 'denoised'; leave it out")
         return self
 
 

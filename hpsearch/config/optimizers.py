@@ -1,7 +1,8 @@
 """Settings of optimizers, learning-rate schedules, and compute."""
 
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -63,8 +64,10 @@ Warmup = Annotated[float, Field(ge=0, le=0.5)]
 class Constant(FrozenConfig):
     """Constant learning rate."""
 
+    former_names: ClassVar[Mapping[str, str]] = {"warmup": "warm_up"}
+
     kind: Literal["constant"] = "constant"
-    warm_up: Warmup = 0.0
+    warmup: Warmup = 0.0
 
 
 class StepDecay(FrozenConfig):
@@ -75,16 +78,22 @@ class StepDecay(FrozenConfig):
         'step'
     """
 
+    former_names: ClassVar[Mapping[str, str]] = {
+        "milestones": "at",
+        "gamma": "factor",
+        "warmup": "warm_up",
+    }
+
     kind: Literal["step"] = "step"
-    at: tuple[Share, ...] = Field(default=(0.5, 0.75), min_length=1)
+    milestones: tuple[Share, ...] = Field(default=(0.5, 0.75), min_length=1)
     """Shares of the budget, in rising order."""
-    factor: float = Field(default=0.1, gt=0, lt=1)
-    warm_up: Warmup = 0.0
+    gamma: float = Field(default=0.1, gt=0, lt=1)
+    warmup: Warmup = 0.0
 
     @model_validator(mode="after")
     def _rising(self) -> "StepDecay":
-        if any(later <= earlier for earlier, later in pairwise(self.at)):
-            raise ValueError(f"the shares must rise, got {self.at}")
+        if any(later <= earlier for earlier, later in pairwise(self.milestones)):
+            raise ValueError(f"the shares must rise, got {self.milestones}")
         return self
 
 
@@ -96,19 +105,23 @@ class Cosine(FrozenConfig):
         'cosine'
     """
 
+    former_names: ClassVar[Mapping[str, str]] = {"final_lr_ratio": "final", "warmup": "warm_up"}
+
     kind: Literal["cosine"] = "cosine"
-    final: Share = 0.0
+    final_lr_ratio: Share = 0.0
     """Share of the learning rate at the end of the budget."""
-    warm_up: Warmup = 0.0
+    warmup: Warmup = 0.0
 
 
 class Exponential(FrozenConfig):
     """Exponential decay of the learning rate over the budget."""
 
+    former_names: ClassVar[Mapping[str, str]] = {"final_lr_ratio": "final", "warmup": "warm_up"}
+
     kind: Literal["exponential"] = "exponential"
-    final: float = Field(default=0.01, gt=0, le=1)
+    final_lr_ratio: float = Field(default=0.01, gt=0, le=1)
     """Share of the learning rate at the end of the budget."""
-    warm_up: Warmup = 0.0
+    warmup: Warmup = 0.0
 
 
 Schedule = Annotated[Constant | StepDecay | Cosine | Exponential, Field(discriminator="kind")]

@@ -1,7 +1,8 @@
 """Settings of batch samplers and batch schedules."""
 
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -114,11 +115,13 @@ class FixedSteps(FrozenConfig):
         256
     """
 
+    former_names: ClassVar[Mapping[str, str]] = {"milestones": "at"}
+
     kind: Literal["fixed_steps"] = "fixed_steps"
     stages: tuple[PKSampler, ...] = Field(
         default=(PKSampler(groups=32, views=2), PKSampler(groups=64, views=4)), min_length=1
     )
-    at: tuple[Share, ...] = (0.5,)
+    milestones: tuple[Share, ...] = (0.5,)
     """Share of the budget at which each stage but the first begins, in rising order."""
 
     @property
@@ -128,13 +131,13 @@ class FixedSteps(FrozenConfig):
 
     @model_validator(mode="after")
     def _one_start_a_stage(self) -> "FixedSteps":
-        if len(self.at) != len(self.stages) - 1:
+        if len(self.milestones) != len(self.stages) - 1:
             raise ValueError(
                 f"{len(self.stages)} stages need {len(self.stages) - 1} shares of the budget at "
-                f"which the later ones begin, got {len(self.at)}"
+                f"which the later ones begin, got {len(self.milestones)}"
             )
-        if any(later <= earlier for earlier, later in pairwise(self.at)):
-            raise ValueError(f"the shares must rise, got {self.at}")
+        if any(later <= earlier for earlier, later in pairwise(self.milestones)):
+            raise ValueError(f"the shares must rise, got {self.milestones}")
         return self
 
 

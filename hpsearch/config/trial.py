@@ -1,6 +1,7 @@
 """Configuration of one trial."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -37,11 +38,13 @@ class WarmStart(FrozenConfig):
     patches, so that trials share them. The budget of the trial is not affected.
     """
 
+    former_names: ClassVar[Mapping[str, str]] = {"optimizer": "optimiser"}
+
     patches: int = Field(default=20_000, ge=1)
     """Budget of the training of the warm start, in patches seen."""
     loss: Triplet = Triplet(distance="euclidean", margin=HardMargin())
     sampler: RandomTriplets = RandomTriplets()
-    optimiser: Optimizer = SGD()
+    optimizer: Optimizer = SGD()
     seed: int = Field(default=0, ge=0)
 
 
@@ -93,11 +96,13 @@ class TrialConfig(FrozenConfig):
         True
     """
 
+    former_names: ClassVar[Mapping[str, str]] = {"optimizer": "optimiser"}
+
     input: Input = Noisy()
     descriptor: AnyDescriptor = L2Net()
     loss: Loss = Triplet()
     sampler: Sampling = RandomTriplets()
-    optimiser: Optimizer = SGD()
+    optimizer: Optimizer = SGD()
     schedule: Schedule = Constant()
     """Learning-rate schedule over the budget."""
     augmentation: Augmentation = Augmentation()

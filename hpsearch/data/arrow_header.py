@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -30,8 +30,10 @@ class NoiseLevels(FrozenConfig):
 class StoreMeta(FrozenConfig):
     """Source, license, noise and split of a patch store."""
 
+    former_names: ClassVar[Mapping[str, str]] = {"license": "licence"}
+
     source: str
-    licence: str
+    license: str
     noise: NoiseLevels | None = None
     """Noise that was added; None if the noisy patches are part of the data set."""
     split: str = ""

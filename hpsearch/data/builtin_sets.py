@@ -109,7 +109,7 @@ def open_builtin(
     if not path.exists():
         meta = StoreMeta(
             source=f"photographs of scikit-image, set {name!r}",
-            licence=PHOTOGRAPHS_LICENSE,
+            license=PHOTOGRAPHS_LICENSE,
             noise=recipe.settings.noise,
             split=name,
             test=recipe.test,

@@ -305,6 +305,6 @@ def _store_meta(sequence: SequenceFolder, settings: ImportSettings) -> StoreMeta
     kind = "N-HPatches" if has_noisy else "HPatches"
     return StoreMeta(
         source=f"{kind}, strips {sequence.kind}",
-        licence=HPATCHES_LICENSE,
+        license=HPATCHES_LICENSE,
         noise=None if has_noisy else settings.noise,
     )

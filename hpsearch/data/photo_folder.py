@@ -71,7 +71,7 @@ def import_photos(
     workers = min(workers or usable_cores(), len(names), MAX_PHOTO_WORKERS)
     results = imap_ordered(work, names.items(), workers=workers)
     meta = StoreMeta(
-        source=f"photographs in {Path(folder).name}", licence="unknown", noise=settings.noise
+        source=f"photographs in {Path(folder).name}", license="unknown", noise=settings.noise
     )
     chosen = _valid_results(names, results, left_out, progress)
     first = next(chosen, None)

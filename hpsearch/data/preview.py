@@ -26,7 +26,7 @@ def store_facts(store: PatchStore) -> dict[str, str]:
     kinds = [n[:2] for n in store.names]
     return {
         "source": store.meta.source,
-        "licence": store.meta.licence,
+        "license": store.meta.license,
         "sequences": f"{len(store.names)} ({kinds.count('i_')} i_, {kinds.count('v_')} v_)",
         "points": f"{sum(store.counts):,} ({min(store.counts)} to {max(store.counts)} a sequence)",
         "patches": f"{VIEWS * sum(store.counts):,} of {SIDE}×{SIDE}, clean and noisy",

@@ -67,8 +67,8 @@ def _triplet_function(settings: config.Loss) -> BatchLoss | None:
             return partial(triplet_loss, distance=distance, margin=margin)
         case config.FaceNet(margin=margin):
             return partial(triplet_loss, distance="squared", margin=margin)
-        case config.Contrastive(radius=radius, negative_share=share):
-            return partial(contrastive_triplet_loss, margin=radius, negative_share=share)
+        case config.Contrastive(margin=margin, negative_share=share):
+            return partial(contrastive_triplet_loss, margin=margin, negative_share=share)
     return None
 
 
@@ -93,10 +93,10 @@ def _pair_function(settings: config.Loss) -> BatchLoss | None:
             return partial(in_batch_triplet_loss, quantile=0.0, combine="mean", margin=margin)
         case config.HardNet(margin=margin):
             return partial(in_batch_triplet_loss, quantile=0.0, combine="min", margin=margin)
-        case config.Percentile(q=q, combine=combine, margin=margin):
-            return partial(in_batch_triplet_loss, quantile=q, combine=combine, margin=margin)
-        case config.Contrastive(radius=radius, negative_share=share):
-            return partial(contrastive_pair_loss, margin=radius, negative_share=share)
+        case config.Percentile(quantile=quantile, combine=combine, margin=margin):
+            return partial(in_batch_triplet_loss, quantile=quantile, combine=combine, margin=margin)
+        case config.Contrastive(margin=margin, negative_share=share):
+            return partial(contrastive_pair_loss, margin=margin, negative_share=share)
     return None
 
 

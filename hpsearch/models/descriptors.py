@@ -51,24 +51,24 @@ class L2Net(nn.Module):
         super().__init__()
         a, b, c = (scale_channels(channels, width=settings.width) for channels in (32, 64, 128))
         layers = [(1, a, 1), (a, a, 1), (a, b, 2), (b, b, 1), (b, c, 2), (c, c, 1)]
-        momentum = settings.norm_momentum
+        momentum = settings.bn_momentum
         self.blocks = nn.Sequential(
             *(ConvBlock(i, o, stride=stride, momentum=momentum) for i, o, stride in layers)
         )
         self.dropout = Dropout(settings.dropout)
-        self.last = nn.Conv2d(c, settings.dimensions, 8)
+        self.last = nn.Conv2d(c, settings.descriptor_dim, 8)
         self.final_norm = (
             nn.BatchNorm1d(
-                settings.dimensions, eps=BATCH_NORM_EPSILON, momentum=momentum, affine=False
+                settings.descriptor_dim, eps=BATCH_NORM_EPSILON, momentum=momentum, affine=False
             )
             if settings.final_norm
             else nn.Identity()
         )
         self.unit_norm = settings.unit_norm
-        self.patch_norm = settings.patch_norm
+        self.input_norm = settings.input_norm
 
     def forward(self, x: Float[Tensor, "b 1 32 32"]) -> Float[Tensor, "b d"]:
-        x = standardize(x) if self.patch_norm else x
+        x = standardize(x) if self.input_norm else x
         rows = channels_last_rows(self.blocks(x.flip(2, 3)))
         y = self.final_norm(self._covered(self.dropout(rows)))
         return l2_normalize(y) if self.unit_norm else y

@@ -4,8 +4,9 @@ The files are the settings as JSON and the weights as a state dict, read with ``
 artifact contains no code, and none is run from it. The code is that of the installed package.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -40,11 +41,13 @@ class PipelineSpec(FrozenConfig):
 class EnsembleSpec(FrozenConfig):
     """Pipelines of a saved ensemble, and how they are combined."""
 
+    former_names: ClassVar[Mapping[str, str]] = {"descriptor_dim": "dimensions"}
+
     version: Literal[1] = Field(default=1, exclude=True)
     """Version of hpsearch, as in ``PipelineSpec``."""
     members: tuple[PipelineSpec, ...] = Field(min_length=2)
     combine: Combine
-    dimensions: int = Field(ge=2)
+    descriptor_dim: int = Field(ge=2)
 
 
 AnySpec = PipelineSpec | EnsembleSpec
@@ -186,7 +189,7 @@ def _uninitialized(spec: AnySpec) -> Pipeline | Ensemble:
     if isinstance(spec, EnsembleSpec):
         return Ensemble(
             [_build_pipeline(member) for member in spec.members],
-            descriptor_dim=spec.dimensions,
+            descriptor_dim=spec.descriptor_dim,
             unit_norm=spec.combine == "mean",
         )
     return _build_pipeline(spec)

@@ -173,7 +173,7 @@ class CombinedModel:
         return EnsembleSpec(
             members=tuple(member.spec for member in self.members),
             combine=self.combine,
-            dimensions=self.network.combine.out_features,
+            descriptor_dim=self.network.combine.out_features,
         )
 
 
@@ -201,7 +201,7 @@ def combine_models(
         return CombinedModel(
             members=members, network=mean_of(pipelines), combine=method, explained_variance=None
         )
-    length = descriptor_dim or members[0].spec.descriptor.dimensions
+    length = descriptor_dim or members[0].spec.descriptor.descriptor_dim
     rows = concat_training_descriptors(pipelines, train, noisy=members[0].input_kind == "noisy")
     network, kept = pca_ensemble(pipelines, rows, descriptor_dim=length)
     return CombinedModel(members=members, network=network, combine=method, explained_variance=kept)
@@ -252,7 +252,7 @@ def register_ensemble(
             scores=scores,
             fingerprint=score_cache.store.fingerprint,
             example=score_cache.test_set.pixels(noisy=given == "noisy")[:64:16],
-            descriptor_dim=combined.spec.dimensions,
+            descriptor_dim=combined.spec.descriptor_dim,
             split=score_cache.split.name,
             input_kind=given,
             card=_ensemble_card(combined, registry.model, scores, score_cache),
@@ -289,12 +289,12 @@ def _ensemble_card(
     )
     members = "\n".join(f"- models:/{m.name}/{m.version}" for m in combined.members)
     sections = {
-        "How to load it": how_to_load(model, combined.spec.dimensions),
+        "How to load it": how_to_load(model, combined.spec.descriptor_dim),
         "Scores on test": score_table({model: scores}),
         "Members": f"{members}\n\nCombined by: {combined.combine}.{kept}",
         "Data": dataset_section(score_cache.store.meta, score_cache.store.fingerprint, parts),
     }
-    return combined_card(model, combined.spec.dimensions, sections)
+    return combined_card(model, combined.spec.descriptor_dim, sections)
 
 
 def _create_run(combined: CombinedModel, registry: Registry, scores: Scores) -> str:

@@ -301,7 +301,7 @@ def _add_version(
             scores=request.scores,
             fingerprint=folder.record.fingerprint,
             example=_input_example(folder),
-            descriptor_dim=run.config.descriptor.dimensions,
+            descriptor_dim=run.config.descriptor.descriptor_dim,
             split=request.terms[SPLIT_TAG],
             input_kind=request.terms[INPUT_KIND_TAG],
             card=render_card(card_data),

@@ -196,10 +196,10 @@ def plot_collapse_map(runs: Sequence[Run]) -> Figure:
     draws K views of each point, the marker is labeled with K.
     """
     trials = trials_of(runs)
-    kinds = sorted({run.config.optimiser.kind for run in trials}) or ["no trial yet"]
+    kinds = sorted({run.config.optimizer.kind for run in trials}) or ["no trial yet"]
     figure, every = new_axes(4.8 * max(2, len(kinds)), 4.2, columns=len(kinds))
     for axes, kind in zip(every, kinds, strict=True):
-        own = [run for run in trials if run.config.optimiser.kind == kind]
+        own = [run for run in trials if run.config.optimizer.kind == kind]
         set_title(axes, format_value(kind), x="patches per batch (label: K)", y="learning rate")
         if own:
             _draw_map(axes, own, dense=len(trials) > MAX_LABELED)
@@ -242,7 +242,7 @@ def plot_compute_usage(totals: Summary) -> Figure:
 def _draw_map(axes: Axes, runs: list[Run], *, dense: bool) -> None:
     for run in runs:
         flat, status = flatten(run.config), shown_status(run)
-        x, y = run.config.sampler.patches, run.config.optimiser.lr
+        x, y = run.config.sampler.patches, run.config.optimizer.lr
         style = {
             "color": STATUS_COLORS[status],
             "markersize": 8,

@@ -1,10 +1,10 @@
 """Names that a ``Search`` of version 0.1.0 had, read as the present ones."""
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from hpsearch.errors import OldSpellingWarning, UserError
+from hpsearch.config.base import warn_of_old_name
+from hpsearch.errors import UserError
 from hpsearch.search.pruners import ASHA, Hyperband, Median, NoPruner, Pruner
 from hpsearch.search.samplers import GP, NSGA2, TPE, Fixed, Grid, Random, Sampler
 
@@ -49,7 +49,7 @@ def read_old_spellings(values: Mapping[str, Any]) -> dict[str, Any]:
         if pruner is not None:
             found["pruner"] = pruner
     if told:
-        warnings.warn(f"old names: {'; '.join(told)}", OldSpellingWarning, stacklevel=4)
+        warn_of_old_name("; ".join(told), stacklevel=5)
     return found
 
 

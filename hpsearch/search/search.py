@@ -14,7 +14,7 @@ import optuna
 from pydantic import Field, ValidationError, model_validator
 
 from hpsearch.config import DEFAULT_COMPUTE, ComputeConfig, TrialConfig
-from hpsearch.config.base import FrozenConfig
+from hpsearch.config.base import FrozenConfig, old_names_silent, old_names_warned
 from hpsearch.config.formatting import Flat, flatten
 from hpsearch.errors import OldSpellingWarning, UserError
 from hpsearch.search.grid import enumerate_grid, validate_point
@@ -35,7 +35,7 @@ class Search(FrozenConfig):
         >>> from hpsearch.config import SGD, TrialConfig
         >>> def suggest(trial):
         ...     lr = trial.suggest_float("lr", 0.01, 1, log=True)
-        ...     return TrialConfig(optimiser=SGD(lr=lr), patches=48_000)
+        ...     return TrialConfig(optimizer=SGD(lr=lr), patches=48_000)
         >>> search = Search(
         ...     suggest=suggest, budget=48_000, report_every=12_000, trials=16,
         ...     pruner=ASHA(reduction_factor=3), baseline=TrialConfig(patches=48_000),
@@ -208,7 +208,8 @@ class Search(FrozenConfig):
             UserError: if ``suggest`` raises, returns something else, or disagrees on the budget.
         """
         try:
-            config = self.suggest(trial)
+            with old_names_silent():
+                config = self.suggest(trial)
         except UserError:
             raise
         except Exception as error:
@@ -258,7 +259,7 @@ def load_search(path: Path) -> Search:
     """
     if not path.is_file():
         raise UserError(f"there is no search space at {path}; pass the path of a Python file")
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, old_names_warned():
         warnings.simplefilter("always", OldSpellingWarning)
         module = _run_file(path)
     _warn_once(path, caught)
@@ -289,12 +290,18 @@ def _run_file(path: Path) -> ModuleType:
 
 
 def _warn_once(path: Path, caught: Sequence[warnings.WarningMessage]) -> None:
-    old = {str(one.message): None for one in caught if one.category is OldSpellingWarning}
+    old = {
+        str(one.message).removeprefix("old names: "): None
+        for one in caught
+        if one.category is OldSpellingWarning
+    }
     for one in caught:
         if one.category is not OldSpellingWarning:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
     if old:
-        warnings.warn(f"{path.name} has {'; '.join(old)}", OldSpellingWarning, stacklevel=3)
+        warnings.warn(
+            f"{path.name} has old names: {'; '.join(old)}", OldSpellingWarning, stacklevel=3
+        )
 
 
 def fixed_settings(search: Search, *, draws: int = NUM_DRAWS) -> dict[str, Flat]:

@@ -69,7 +69,7 @@ def render_card(data: ModelCardData, *, version: str = "VERSION") -> str:
     trained_on = {Clean: "on clean patches", Denoised: "behind a denoiser, which is part of it"}
     seen = trained_on.get(type(config.input), "on noisy patches")
     own = next(iter(data.scores.values()))
-    loading = how_to_load(data.model, config.descriptor.dimensions, version=version)
+    loading = how_to_load(data.model, config.descriptor.descriptor_dim, version=version)
     limits = LIMITATIONS_SECTION.format(seen=seen, sequences=len(own.names))
     settings = (
         f"{markdown_text(summary(config))}\n\n```json\n{config.model_dump_json(indent=1)}\n```"
@@ -82,7 +82,7 @@ def render_card(data: ModelCardData, *, version: str = "VERSION") -> str:
         "Limits": limits,
         "Configuration": settings,
     }
-    return combined_card(data.model, config.descriptor.dimensions, parts)
+    return combined_card(data.model, config.descriptor.descriptor_dim, parts)
 
 
 def how_to_load(model: str, descriptor_dim: int, *, version: str = "VERSION") -> str:
@@ -110,7 +110,7 @@ def version_description(data: ModelCardData, decision: Decision) -> str:
         score_table(data.scores),
         _selection_section(data),
         f"Patches: {markdown_text(data.patches.source)}; "
-        f"licence: {markdown_text(data.patches.licence)}.",
+        f"licence: {markdown_text(data.patches.license)}.",
         f"{markdown_text(summary(data.config))}, from search {markdown_text(data.search)}.",
         links,
         "The model card lies with the model's files, in `data/pipeline/README.md`.",
@@ -171,7 +171,7 @@ def dataset_section(
     return "\n".join(
         [
             f"- source: {markdown_text(patches.source)}",
-            f"- licence: {markdown_text(patches.licence)}",
+            f"- licence: {markdown_text(patches.license)}",
             f"- fingerprint: `{fingerprint}`",
             *parts,
         ]

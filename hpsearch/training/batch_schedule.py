@@ -26,8 +26,8 @@ def current_sampler(sampling: Sampling, *, share: float, stage: int = 0) -> Samp
     match sampling:
         case Stepped(stages=stages):
             return stages[stage]
-        case FixedSteps(stages=stages, at=at):
-            return stages[bisect_right(at, share)]
+        case FixedSteps(stages=stages, milestones=milestones):
+            return stages[bisect_right(milestones, share)]
         case MinedTriplets(batch=batch):
             return RandomTriplets(batch=batch)
         case _:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hpsearch.config import DenoiserTraining
+from hpsearch.config.base import dump_former_names
 from hpsearch.data.patch_store import Patches
 from hpsearch.losses import (
     build_restoration,
@@ -54,7 +55,7 @@ class DenoiserTask:
         compute = Compute(device=next(self.network.parameters()).device)
         self.launcher = compute.launcher()
         self.optimizer = build_optimizer(
-            self.config.optimiser, self.network.parameters(), captured=compute.uses_graphs
+            self.config.optimizer, self.network.parameters(), captured=compute.uses_graphs
         )
 
     def step(self, progress: Progress) -> tuple[Tensor, int]:
@@ -62,7 +63,7 @@ class DenoiserTask:
         rng = rng_for(self.config.seed, "denoiser batch", progress.step)
         rows = rng.integers(self.num_rows, size=self.config.batch)
         factor = lr_factor(self.config.schedule, seen=progress.seen, budget=self.config.patches)
-        set_lr(self.optimizer, self.config.optimiser.lr * factor)
+        set_lr(self.optimizer, self.config.optimizer.lr * factor)
         if not self.network.training:
             self.network.train()
         (loss_values,) = self.launcher(None, self._train, [torch.from_numpy(rows)])
@@ -175,7 +176,7 @@ def restoration_metrics(
 
 def _denoiser_dependencies(config: DenoiserTraining, train: Patches) -> dict:
     return {
-        "config": config.model_dump(mode="json"),
+        "config": dump_former_names(config),
         "patches": train.store.fingerprint,
         "sequences": list(train.names),
         "code": DENOISER_CACHE_VERSION,

@@ -20,6 +20,7 @@ from hpsearch.config import (
     TrialConfig,
     WarmStart,
 )
+from hpsearch.config.base import dump_former_names
 from hpsearch.data.augmentation import Prepared, apply_augmentation, prepare, sample_params
 from hpsearch.data.patch_store import Patches
 from hpsearch.data.samplers import Batch, sample
@@ -81,7 +82,7 @@ def _warm_start_config(config: TrialConfig, warm: WarmStart) -> TrialConfig:
         descriptor=config.descriptor,
         loss=warm.loss,
         sampler=warm.sampler,
-        optimiser=warm.optimiser,
+        optimizer=warm.optimizer,
         patches=warm.patches,
         seed=warm.seed,
     )
@@ -92,7 +93,7 @@ def _warm_start_dependencies(
 ) -> dict[str, Any]:
     baseline = _warm_start_config(config, warm)
     return {
-        "config": baseline.model_dump(mode="json", exclude={"evaluate_on", "warm_start"}),
+        "config": dump_former_names(baseline, exclude=("evaluate_on", "warm_start")),
         "patches": train.store.fingerprint,
         "sequences": list(train.names),
         "code": WARM_START_CACHE_VERSION,
@@ -121,7 +122,7 @@ class DescriptorTrainer:
         self.forward = self.compute.forward(self.network)
         self.launcher = self.compute.launcher()
         self.optimizer = build_optimizer(
-            config.optimiser, self.network.parameters(), captured=self.compute.uses_graphs
+            config.optimizer, self.network.parameters(), captured=self.compute.uses_graphs
         )
         self.detector = CollapseDetector(config.loss.collapse_value)
         self.batch_schedule = (
@@ -173,7 +174,7 @@ class DescriptorTrainer:
     def learning_rate(self, progress: Progress) -> float:
         """Learning rate of the next step."""
         factor = lr_factor(self.config.schedule, seen=progress.seen, budget=self.config.patches)
-        return self.config.optimiser.lr * factor
+        return self.config.optimizer.lr * factor
 
     def dispersion(self) -> BatchDispersion:
         """Dispersion of the latest training batch."""
@@ -291,7 +292,7 @@ class DescriptorTrainer:
     def _first_input(self, share: float) -> bool:
         """True while patches are from the first input of a fine-tuning (clean patches)."""
         settings = self.config.input
-        return isinstance(settings, Denoised) and share < settings.clean_first
+        return isinstance(settings, Denoised) and share < settings.clean_warmup
 
     def _apply_stage_change(self, move: StageChange) -> None:
         """Snapshot the weights at the start of a stage, and restore them if it is undone."""
@@ -305,11 +306,12 @@ class DescriptorTrainer:
             self._stage_snapshot = None
 
     def _weights_state(self) -> dict[str, Any]:
-        return {"network": self.network.state_dict(), "optimiser": self.optimizer.state_dict()}
+        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def _load_weights(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
-        restore_optimizer(self.optimizer, state["optimiser"])
+        former = "optimiser" in state  # a checkpoint of 0.1.0
+        restore_optimizer(self.optimizer, state["optimiser" if former else "optimizer"])
         self.launcher.forget()  # the optimizer has new tensors
 
 

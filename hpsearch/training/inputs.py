@@ -27,16 +27,16 @@ def training_input(
             return None, constant_input(_stored_patches(train, device, noisy=False))
         case Noisy():
             return None, constant_input(_stored_patches(train, device, noisy=True))
-        case Denoised(denoiser=settings, train_on=train_on, clean_first=clean_first):
+        case Denoised(denoiser=settings, train_on=train_on, clean_warmup=clean_warmup):
             denoiser = trained_denoiser(settings, train, cache, device)
             if train_on == "clean":
                 return denoiser, constant_input(_stored_patches(train, device, noisy=False))
             patches = denoised_patches(settings, train, denoiser, cache, device)
             denoised = device_resident(patches, device)
-            if not clean_first:
+            if not clean_warmup:
                 return denoiser, constant_input(denoised)
             clean = _stored_patches(train, device, noisy=False)
-            return denoiser, partial(_early_then_late, clean_first, clean, denoised)
+            return denoiser, partial(_early_then_late, clean_warmup, clean, denoised)
 
 
 def constant_input(gather: GatherFn) -> InputFn:

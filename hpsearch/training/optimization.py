@@ -95,7 +95,7 @@ def lr_factor(schedule: Schedule, *, seen: int, budget: int) -> float:
         budget: patches seen in the whole training.
     """
     share = seen / budget
-    rise = min(1.0, share / schedule.warm_up) if schedule.warm_up else 1.0
+    rise = min(1.0, share / schedule.warmup) if schedule.warmup else 1.0
     return rise * _decay(schedule, share)
 
 
@@ -103,9 +103,9 @@ def _decay(schedule: Schedule, share: float) -> float:
     match schedule:
         case Constant():
             return 1.0
-        case StepDecay(at=at, factor=factor):
-            return factor ** sum(share >= start for start in at)
-        case Cosine(final=final):
+        case StepDecay(milestones=milestones, gamma=gamma):
+            return gamma ** sum(share >= start for start in milestones)
+        case Cosine(final_lr_ratio=final):
             return final + (1 - final) * (1 + math.cos(math.pi * share)) / 2
-        case Exponential(final=final):
+        case Exponential(final_lr_ratio=final):
             return final**share

@@ -41,7 +41,7 @@ NOISY: dict[str, Any] = {"input": Noisy(), "evaluate_on": "noisy"}
 
 def trial(*, unit: bool = False, **settings: Any) -> TrialConfig:
     """A narrow L2-Net, clean patches unless told otherwise."""
-    network = L2Net(width=WIDTH, patch_norm=True, norm_momentum=0.1, unit_norm=unit)
+    network = L2Net(width=WIDTH, input_norm=True, bn_momentum=0.1, unit_norm=unit)
     return TrialConfig(**{"descriptor": network, "patches": PATCHES, **CLEAN, **settings})
 
 
@@ -53,13 +53,13 @@ def triplets(**sampler: Any) -> TrialConfig:
 def pairs(loss: Loss, **settings: Any) -> TrialConfig:
     """R1's batches of 128 pairs of unit descriptors; 1e-2 is our rate, R1 gives none."""
     return trial(
-        unit=True, loss=loss, sampler=Pairs(batch=128), **{"optimiser": Adam(lr=1e-2), **settings}
+        unit=True, loss=loss, sampler=Pairs(batch=128), **{"optimizer": Adam(lr=1e-2), **settings}
     )
 
 
 def hard(groups: int, views: int, *, rate: float = 2e-4, **settings: Any) -> TrialConfig:
     """R3's batch hard after baseline weights, with its Adam 2e-4 unless told otherwise."""
-    chosen = {"loss": BatchHard(), "optimiser": Adam(lr=rate), **settings}
+    chosen = {"loss": BatchHard(), "optimizer": Adam(lr=rate), **settings}
     warm = chosen.pop("warm_start", WarmStart(patches=100_000))
     return trial(sampler=PKSampler(groups=groups, views=views), warm_start=warm, **chosen)
 
@@ -74,7 +74,7 @@ def arms() -> dict[str, TrialConfig]:
         "R1 in-batch hard, clean": pairs(InBatchHard()),
         "R1 in-batch hard, noisy": pairs(InBatchHard(), **NOISY),
         "R2 baseline, noisy": trial(**NOISY),
-        **{f"R1 percentile {q}": pairs(Percentile(q=q)) for q in (0, 2, 5, 10, 15)},
+        **{f"R1 percentile {q}": pairs(Percentile(quantile=q)) for q in (0, 2, 5, 10, 15)},
         "R1 HardNet's minimum": pairs(HardNet(margin=HardMargin(alpha=0.01))),
         "R2 tough positives": triplets(tough_until=1),
         "R2 far negatives": triplets(far_from=0),
@@ -97,14 +97,14 @@ def arms() -> dict[str, TrialConfig]:
         "R3 random, 24, K 4, Adam 1e-5": hard(6, 4, **slow),
         "R3 random, 512, K 4, Adam 2e-3": hard(128, 4, warm_start=None, rate=2e-3),
         "R3 random, 512, K 4, SGD 2e-3": hard(
-            128, 4, warm_start=None, optimiser=SGD(lr=2e-3, momentum=0.9)
+            128, 4, warm_start=None, optimizer=SGD(lr=2e-3, momentum=0.9)
         ),
         "R3 random, 512, K 4, squared": hard(
-            128, 4, warm_start=None, optimiser=adam, loss=squared
+            128, 4, warm_start=None, optimizer=adam, loss=squared
         ),
         "R3 random, 512, K 4, unit": hard(
-            128, 4, warm_start=None, optimiser=adam,
-            descriptor=L2Net(width=WIDTH, patch_norm=True, norm_momentum=0.1, unit_norm=True),
+            128, 4, warm_start=None, optimizer=adam,
+            descriptor=L2Net(width=WIDTH, input_norm=True, bn_momentum=0.1, unit_norm=True),
         ),
     }  # fmt: skip
 

@@ -35,18 +35,18 @@ SHALLOW, DEEP, DEEPER = ShallowUNet(width=WIDTH), UNet(channels=16), UNet(channe
 def denoisers() -> dict[str, DenoiserTraining]:
     """By name; R0 and R3 tell of rates and batches, R1 of Adam and depth, R2 of DnCNN."""
     return {
-        "shallow, SGD": DenoiserTraining(network=SHALLOW, optimiser=PUBLISHED, batch=50),
-        "shallow, Adam": DenoiserTraining(network=SHALLOW, optimiser=Adam(lr=1e-3), batch=50),
-        "deep, SGD": DenoiserTraining(network=DEEP, optimiser=PUBLISHED, batch=50),
-        "deep, Adam": DenoiserTraining(network=DEEP, optimiser=Adam(lr=1e-3), batch=50),
-        "deeper, Adam": DenoiserTraining(network=DEEPER, optimiser=Adam(lr=1e-3), batch=50),
+        "shallow, SGD": DenoiserTraining(network=SHALLOW, optimizer=PUBLISHED, batch=50),
+        "shallow, Adam": DenoiserTraining(network=SHALLOW, optimizer=Adam(lr=1e-3), batch=50),
+        "deep, SGD": DenoiserTraining(network=DEEP, optimizer=PUBLISHED, batch=50),
+        "deep, Adam": DenoiserTraining(network=DEEP, optimizer=Adam(lr=1e-3), batch=50),
+        "deeper, Adam": DenoiserTraining(network=DEEPER, optimizer=Adam(lr=1e-3), batch=50),
         "DnCNN 5, Adam": DenoiserTraining(network=DnCNN(depth=5, channels=16), batch=50),
-        "shallow, 16, 1e-3": DenoiserTraining(network=SHALLOW, optimiser=Adam(lr=1e-3), batch=16),
+        "shallow, 16, 1e-3": DenoiserTraining(network=SHALLOW, optimizer=Adam(lr=1e-3), batch=16),
         "shallow, 1024, 1e-3": DenoiserTraining(
-            network=SHALLOW, optimiser=Adam(lr=1e-3), batch=1024
+            network=SHALLOW, optimizer=Adam(lr=1e-3), batch=1024
         ),
         "shallow, 1024, 1e-2": DenoiserTraining(
-            network=SHALLOW, optimiser=Adam(lr=1e-2), batch=1024
+            network=SHALLOW, optimizer=Adam(lr=1e-2), batch=1024
         ),
     }
 
@@ -59,7 +59,7 @@ def arms() -> Iterator[tuple[str, Denoised]]:
         yield f"{name}, trained on denoised", Denoised(denoiser=denoisers()[name])
     yield (
         "deep, Adam, clean then denoised",
-        Denoised(denoiser=denoisers()["deep, Adam"], clean_first=0.5),
+        Denoised(denoiser=denoisers()["deep, Adam"], clean_warmup=0.5),
     )
 
 
@@ -68,10 +68,10 @@ def run(name: str, given: Denoised, seed: int) -> tuple[str, TrialConfig]:
     both = {"patches": PATCHES, "seed": seed}
     config = TrialConfig(
         input=given.model_copy(update={"denoiser": given.denoiser.model_copy(update=both)}),
-        descriptor=L2Net(width=WIDTH, patch_norm=True, norm_momentum=0.1, unit_norm=True),
+        descriptor=L2Net(width=WIDTH, input_norm=True, bn_momentum=0.1, unit_norm=True),
         loss=InBatchHard(),
         sampler=Pairs(batch=128),
-        optimiser=Adam(lr=1e-2),
+        optimizer=Adam(lr=1e-2),
         evaluate_on="noisy",
         patches=PATCHES,
         seed=seed,

@@ -51,7 +51,7 @@ SAMPLERS: dict[str, Sampling] = {
     "stepped, points first": Stepped(stages=POINTS_FIRST, retry_after=32_768),
     "small": STAGES[0],
     "large": STAGES[-1],
-    "fixed steps": FixedSteps(stages=STAGES, at=(0.25, 0.5, 0.75)),
+    "fixed steps": FixedSteps(stages=STAGES, milestones=(0.25, 0.5, 0.75)),
     "large at once": STAGES[-1],
 }
 """All begin with baseline weights but ``large at once``. A rate of 2e-4 is R3's, 2e-3 is what short
@@ -67,11 +67,11 @@ def arm(
     config = TrialConfig(
         input=Noisy() if noisy else Clean(),
         descriptor=L2Net(
-            width=WIDTH, dropout=0.1, patch_norm=True, norm_momentum=0.1, unit_norm=unit
+            width=WIDTH, dropout=0.1, input_norm=True, bn_momentum=0.1, unit_norm=unit
         ),
         loss=BatchHard(margin=SoftMargin() if margin == "soft" else HardMargin()),
         sampler=SAMPLERS[sampler],
-        optimiser=Adam(lr=rate),
+        optimizer=Adam(lr=rate),
         warm_start=WarmStart(patches=100_000, seed=seed) if warm else None,
         patches=PATCHES,
         evaluate_on="noisy" if noisy else "clean",

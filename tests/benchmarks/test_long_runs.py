@@ -41,10 +41,10 @@ LISTS = sorted((Path(__file__).parents[2] / "search_spaces" / "reports").glob("*
 EVALUATION = Evaluation(reports=4, validation_points=4, test_points=6)
 CONFIG = TrialConfig(
     input=Clean(),
-    descriptor=L2Net(width=0.125, patch_norm=True),
+    descriptor=L2Net(width=0.125, input_norm=True),
     loss=BatchHard(margin=SoftMargin()),
     sampler=Stepped(stages=(PKSampler(groups=8, views=2), PKSampler(groups=8, views=4)), window=64),
-    optimiser=Adam(lr=1e-3),
+    optimizer=Adam(lr=1e-3),
     warm_start=WarmStart(patches=150),
     patches=640,
 )
@@ -60,7 +60,7 @@ def runner(tiny: PatchStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         stores={"tiny": tiny},
         code="c0de",
         alike=["c0de", "0ld"],
-        say=lambda text: None,
+        log=lambda text: None,
     )
 
 
@@ -169,8 +169,8 @@ def test_a_row_counts_as_this_version_reads_it(row: Row) -> None:
 
 
 def test_a_run_that_diverges_leaves_a_row(runner: Runner) -> None:
-    config = CONFIG.model_copy(update={"optimiser": SGD(lr=100), "warm_start": None})
-    hopeless = CONFIG.model_copy(update={"warm_start": WarmStart(optimiser=SGD(lr=100))})
+    config = CONFIG.model_copy(update={"optimizer": SGD(lr=100), "warm_start": None})
+    hopeless = CONFIG.model_copy(update={"warm_start": WarmStart(optimizer=SGD(lr=100))})
     runner.run_all([replace(RUN, config=config), replace(RUN, config=hopeless)])
     rows = read_rows(runner.table)
     assert [(row.status, row.scores) for row in rows] == [("diverged", {})] * 2

@@ -40,8 +40,8 @@ from hpsearch.search.search import Search
 PATCHES = {patches}
 
 def suggest(trial):
-    return TrialConfig(descriptor=L2Net(width=0.03125, patch_norm=True),
-                       sampler=RandomTriplets(batch=2), optimiser=Adam(lr=1e-3), patches=PATCHES,
+    return TrialConfig(descriptor=L2Net(width=0.03125, input_norm=True),
+                       sampler=RandomTriplets(batch=2), optimizer=Adam(lr=1e-3), patches=PATCHES,
                        seed=trial.suggest_int("fault", 0, 99))
 
 SEARCH = Search(suggest=suggest, budget=PATCHES, report_every=PATCHES // 6,

@@ -33,7 +33,7 @@ PATCHES = {patches}
 
 def suggest(trial):
     return TrialConfig(descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=20),
-                       optimiser=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2)), patches=PATCHES)
+                       optimizer=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2)), patches=PATCHES)
 
 SEARCH = Search(suggest=suggest, budget=PATCHES, report_every=PATCHES // {reports},
                 validation_points=8, trials={trials}, pruner=NoPruner(),

@@ -23,7 +23,7 @@ from hpsearch.search.pruners import NoPruner
 from hpsearch.search.search import Search
 
 def suggest(trial):
-    return TrialConfig(optimiser=SGD(lr=trial.suggest_float("lr", 0.01, 1)), patches=200)
+    return TrialConfig(optimizer=SGD(lr=trial.suggest_float("lr", 0.01, 1)), patches=200)
 
 SEARCH = Search(suggest=suggest, budget=200, report_every=100, trials=8, pruner=NoPruner(),
                 baseline=TrialConfig(patches=200))

@@ -42,7 +42,7 @@ DENOISER = DenoiserTraining(network=ShallowUNet(width=0.25), patches=256)
 def suggest(trial):
     return TrialConfig(input=Denoised(denoiser=DENOISER), descriptor=L2Net(width=0.125),
                        sampler=RandomTriplets(batch=20), patches=19_200,
-                       optimiser=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2)))
+                       optimizer=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2)))
 
 SEARCH = Search(suggest=suggest, budget=19_200, report_every=2_400, validation_points=8, trials=2,
                 baseline=TrialConfig(patches=4_800), pruner=NoPruner())

@@ -22,7 +22,7 @@ from hpsearch.tracking.model_registry import Registry
 from hpsearch.training.devices import choose_device
 from hpsearch.training.validation import build_test_set, evaluate_on_test_set
 
-NETWORK = L2Net(width=0.125, patch_norm=True, unit_norm=True)
+NETWORK = L2Net(width=0.125, input_norm=True, unit_norm=True)
 RECIPES = (
     PipelineSpec(denoiser=ShallowUNet(width=0.125), descriptor=NETWORK),
     PipelineSpec(denoiser=None, descriptor=NETWORK),

@@ -37,7 +37,7 @@ BASELINE = TrialConfig()
 SOFT = TrialConfig(
     loss=BatchHard(margin=SoftMargin()),
     sampler=PKSampler(groups=64, views=4),
-    optimiser=Adam(lr=2e-3),
+    optimizer=Adam(lr=2e-3),
     input=Denoised(),
 )
 
@@ -56,10 +56,10 @@ def configs() -> st.SearchStrategy[TrialConfig]:
         sampler=st.builds(
             PKSampler, groups=st.sampled_from([16, 64]), views=st.sampled_from([2, 4])
         ),
-        optimiser=optimizers,
+        optimizer=optimizers,
         input=inputs,
         seed=st.integers(0, 2),
-    ) | st.builds(TrialConfig, loss=st.builds(Triplet, margin=margins), optimiser=optimizers)
+    ) | st.builds(TrialConfig, loss=st.builds(Triplet, margin=margins), optimizer=optimizers)
 
 
 def test_a_kind_is_the_value_of_the_unions_own_name():
@@ -72,12 +72,12 @@ def test_a_kind_is_the_value_of_the_unions_own_name():
         "sampler": "sxk",
         "sampler.groups": 64,
         "sampler.views": 4,
-        "optimiser": "adam",
-        "optimiser.lr": 0.002,
+        "optimizer": "adam",
+        "optimizer.lr": 0.002,
         "input": "denoised",
         "input.train_on": "denoised",
         "input.denoiser.network": "shallow_unet",
-        "input.denoiser.optimiser.lr": 0.001,
+        "input.denoiser.optimizer.lr": 0.001,
         "descriptor.unit_norm": False,
         "evaluate_on": "noisy",
     }
@@ -102,7 +102,7 @@ def test_varying_is_exactly_what_is_not_shared(several: list[TrialConfig]):
 
 def test_a_setting_that_only_some_have_varies():
     names = varying_keys([BASELINE, SOFT])
-    assert {"sampler", "sampler.batch", "sampler.groups", "optimiser.momentum"} <= set(names)
+    assert {"sampler", "sampler.batch", "sampler.groups", "optimizer.momentum"} <= set(names)
     assert "descriptor.width" not in names
     assert varying_keys([SOFT]) == []
 
@@ -115,7 +115,7 @@ def test_a_setting_that_only_some_have_varies():
         (
             TrialConfig(
                 loss=Triplet(distance="euclidean", margin=HardMargin(alpha=0.2)),
-                optimiser=SGD(lr=0.05, momentum=0.9, nesterov=True),
+                optimizer=SGD(lr=0.05, momentum=0.9, nesterov=True),
                 sampler=RandomTriplets(batch=250),
                 input=Clean(),
                 descriptor=L2Net(width=0.5, unit_norm=True),
@@ -128,7 +128,7 @@ def test_a_setting_that_only_some_have_varies():
             TrialConfig(
                 input=Denoised(
                     train_on="clean",
-                    denoiser=DenoiserTraining(network=ShallowUNet(width=0.5), optimiser=SGD()),
+                    denoiser=DenoiserTraining(network=ShallowUNet(width=0.5), optimizer=SGD()),
                 )
             ),
             "triplet · batch 50 · sgd 0.1"
@@ -141,20 +141,22 @@ def test_a_setting_that_only_some_have_varies():
                     stages=(PKSampler(groups=32, views=2), PKSampler(groups=64, views=4)),
                     below=0.05,
                 ),
-                optimiser=AdamW(lr=3e-4),
-                schedule=Cosine(warm_up=0.05),
+                optimizer=AdamW(lr=3e-4),
+                schedule=Cosine(warmup=0.05),
                 augmentation=Augmentation(turns="point"),
                 warm_start=WarmStart(patches=10_000),
             ),
-            "batch hard · stepped 32×2 → 64×4, below 0.05 · adamw 3e-4 · cosine, warm up 0.05"
+            "batch hard · stepped 32×2 → 64×4, below 0.05 · adamw 3e-4 · cosine, warmup 0.05"
             " · turns point · warm start, patches 10,000",
         ),
         (
             TrialConfig(
                 loss=BatchAll(),
-                sampler=FixedSteps(stages=(PKSampler(groups=8, views=2),) * 4, at=(0.1, 0.2, 0.5)),
+                sampler=FixedSteps(
+                    stages=(PKSampler(groups=8, views=2),) * 4, milestones=(0.1, 0.2, 0.5)
+                ),
             ),
-            "batch all · fixed steps 8×2 → … → 8×2, at 0.1 → 0.2 → 0.5 · sgd 0.1",
+            "batch all · fixed steps 8×2 → … → 8×2, milestones 0.1 → 0.2 → 0.5 · sgd 0.1",
         ),
         (
             TrialConfig(sampler=RandomTriplets(tough_until=0.2)),
@@ -168,7 +170,7 @@ def test_titles(config: TrialConfig, expected: str):
 
 
 def test_differences_leave_out_what_all_share():
-    other = SOFT.model_copy(update={"optimiser": Adam(lr=1e-3)})
+    other = SOFT.model_copy(update={"optimizer": Adam(lr=1e-3)})
     assert diff_summaries([SOFT, other]) == ["adam 2e-3", "adam 1e-3"]
     assert diff_summaries([SOFT, SOFT]) == [summary(SOFT)] * 2
     seeded = SOFT.model_copy(update={"seed": 1})
@@ -179,8 +181,8 @@ def test_differences_leave_out_details_that_follow_from_the_variant():
     narrow = {"descriptor": L2Net(width=0.5)}
     fast, slow = (SGD(lr=rate, momentum=0.9) for rate in (0.1, 0.01))
     several = [
-        SOFT.model_copy(update={**narrow, "optimiser": fast}),
-        SOFT.model_copy(update={**narrow, "optimiser": slow}),
+        SOFT.model_copy(update={**narrow, "optimizer": fast}),
+        SOFT.model_copy(update={**narrow, "optimizer": slow}),
         SOFT.model_copy(update={"descriptor": L2Net(width=0.5, unit_norm=True)}),
     ]
     assert diff_summaries(several) == ["sgd 0.1", "sgd 0.01", "adam 2e-3 · unit norm"]

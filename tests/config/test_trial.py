@@ -162,8 +162,8 @@ def test_kinds_are_unique(union):
             "2 stages need 1 share",
         ),
         (
-            {"input": {"kind": "denoised", "train_on": "clean", "clean_first": 0.5}},
-            "clean_first is for train_on 'denoised'",
+            {"input": {"kind": "denoised", "train_on": "clean", "clean_warmup": 0.5}},
+            "clean_warmup is for train_on 'denoised'",
         ),
         ({"loss": {"kind": "no such loss"}}, "no such loss"),
     ],
@@ -175,7 +175,7 @@ def test_what_makes_no_sense_cannot_be_written(wrong, message):
 
 def test_the_default_is_the_coursework_s_baseline():
     trial = TrialConfig()
-    assert (trial.loss.kind, trial.sampler.kind, trial.optimiser.kind) == (
+    assert (trial.loss.kind, trial.sampler.kind, trial.optimizer.kind) == (
         "triplet",
         "random_triplets",
         "sgd",

@@ -19,7 +19,7 @@ from hpsearch.data.resize import area_downsample
 from hpsearch.errors import UserError
 from hpsearch.patch_views import VIEW_NAMES
 
-META = StoreMeta(source="test", licence="CC0")
+META = StoreMeta(source="test", license="CC0")
 SKIP = ImportSettings(skip_invalid=True)
 
 
@@ -223,7 +223,7 @@ from pathlib import Path
 from hpsearch.data.arrow_writer import preallocated
 from hpsearch.data.arrow_header import StoreMeta
 with preallocated(
-    Path(sys.argv[1]), names=["a"], counts=[1], meta=StoreMeta(source="", licence="")
+    Path(sys.argv[1]), names=["a"], counts=[1], meta=StoreMeta(source="", license="")
 ):
     os.kill(os.getpid(), 9)
 """

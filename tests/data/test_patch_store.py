@@ -16,7 +16,7 @@ from hpsearch.data.splits import TrialSplit
 from hpsearch.errors import UserError
 from hpsearch.patch_views import VIEW_NAMES
 
-META = StoreMeta(source="random numbers", licence="CC0", split="own one", test=("v_d",))
+META = StoreMeta(source="random numbers", license="CC0", split="own one", test=("v_d",))
 COUNTS = {"i_a": 3, "i_b": 1, "v_c": 4, "v_d": 2}
 SPLIT = TrialSplit("s", train=("v_c", "i_a"), validation=("i_b",), test=("v_d",))
 

@@ -23,7 +23,7 @@ def store(tmp_path_factory):
         SequencePatches(name, *rng.integers(0, 256, (2, n, 16, 32, 32), dtype=np.uint8))
         for name, n in {"i_a": 2, "v_b": 3, "i_c": 1}.items()
     ]
-    meta = StoreMeta(source="random", licence="CC0", noise=NoiseLevels())
+    meta = StoreMeta(source="random", license="CC0", noise=NoiseLevels())
     return write_store(tmp_path_factory.mktemp("s") / "s.arrow", sequences, meta=meta)
 
 

@@ -10,15 +10,15 @@ REPORTS = ((4, "completed"), (3, "completed"), (1, "pruned"))
 def write_trials(event_log: EventLog, fingerprint: str = "f" * 64) -> None:
     """Three trials, eight reports."""
     dataset = {"name": "tiny", "fingerprint": fingerprint, "path": "/x", "profile": "{}"}
-    shared = flatten(TrialConfig(optimiser=SGD(lr=0.1), patches=1920))
-    shared.pop("optimiser.lr")
+    shared = flatten(TrialConfig(optimizer=SGD(lr=0.1), patches=1920))
+    shared.pop("optimizer.lr")
     event_log.append(
         "search", params={"space": "space.py"}, dataset=dataset, direction="maximize",
         constants=shared,
     )  # fmt: skip
     for number, (reports, status) in enumerate(REPORTS):
         trial = f"t{number}"
-        config = TrialConfig(optimiser=SGD(lr=0.1 * (number + 1)), patches=1920)
+        config = TrialConfig(optimizer=SGD(lr=0.1 * (number + 1)), patches=1920)
         event_log.append("start", trial=trial, number=number, config=config.model_dump(mode="json"))
         for i in range(1, reports + 1):
             value = 0.11 * number + 0.1 * i

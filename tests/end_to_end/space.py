@@ -17,7 +17,7 @@ from hpsearch.config import (
 from hpsearch.search.search import Search
 
 BUDGET = 1_920
-SMALL = L2Net(width=0.125, dropout=0.1, patch_norm=True)
+SMALL = L2Net(width=0.125, dropout=0.1, input_norm=True)
 DENOISER = DenoiserTraining(network=ShallowUNet(width=0.25), patches=256)
 
 
@@ -28,7 +28,7 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
             descriptor=SMALL,
             loss=BatchHard(),
             sampler=PKSampler(groups=8, views=4),
-            optimiser=SGD(lr=0.9, weight_decay=1.0),
+            optimizer=SGD(lr=0.9, weight_decay=1.0),
             patches=BUDGET,
         )
     lr = trial.suggest_float("lr", 1e-4, 1e-2, log=True)
@@ -37,14 +37,14 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
             input=Denoised(denoiser=DENOISER),
             descriptor=SMALL,
             sampler=RandomTriplets(batch=20),
-            optimiser=Adam(lr=lr),
+            optimizer=Adam(lr=lr),
             patches=BUDGET,
         )
     return TrialConfig(
         descriptor=SMALL,
         loss=BatchHard(),
         sampler=PKSampler(groups=8, views=4),
-        optimiser=Adam(lr=lr),
+        optimizer=Adam(lr=lr),
         patches=BUDGET,
     )
 

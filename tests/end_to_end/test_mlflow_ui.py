@@ -146,7 +146,7 @@ def test_the_experiment_lists_the_trials_under_the_search(shown: Shown) -> None:
 
 
 def test_the_table_of_trials_shows_the_columns_worth_sorting_by(shown: Shown) -> None:
-    shown.page.open(shown.table, ready=has("002 triplet", "objective", "optimiser.lr", "status"))
+    shown.page.open(shown.table, ready=has("002 triplet", "objective", "optimizer.lr", "status"))
     words = shown.page.text()
     assert words.index("001 triplet") < words.index("000 triplet") < words.index("002 triplet")
     assert "patches" not in words.splitlines(), "what all trials share is no column"
@@ -159,7 +159,7 @@ def test_charts_are_grouped_by_name(shown: Shown) -> None:
 def test_runs_are_compared(shown: Shown) -> None:
     ids = ",".join(f"%22{run}%22" for run in list(shown.runs.values())[:2])
     path = f"compare-runs?runs=%5B{ids}%5D&experiments=%5B%221%22%5D"
-    shown.page.open(shown.at(path), ready=has("Comparing 2 Runs", "optimiser.lr", "val/mAP"))
+    shown.page.open(shown.at(path), ready=has("Comparing 2 Runs", "optimizer.lr", "val/mAP"))
 
 
 def test_the_model_shows_its_alias_and_scores(shown: Shown) -> None:

@@ -58,7 +58,7 @@ def ended(home: Home, store: PatchStore, name: str, *, objectives: list[float]) 
         config = TrialConfig(
             descriptor=L2Net(width=0.125),
             sampler=RandomTriplets(batch=20),
-            optimiser=Adam(lr=1e-3 * (1 + number)),
+            optimizer=Adam(lr=1e-3 * (1 + number)),
             patches=1_920,
         )
         output, trial = {"val/mAP": value}, f"{number:03d}"
@@ -119,7 +119,7 @@ def test_it_goes_on_after_a_kill_and_trains_each_configuration_with_each_seed(
 ) -> None:
     assert "2 × 2 seeds = 4 trainings" in printed
     runs = [run for run in own.runs("known-promotion") if run.status != "interrupted"]
-    assert sorted((run.config.optimiser.lr, run.config.seed) for run in runs) == [
+    assert sorted((run.config.optimizer.lr, run.config.seed) for run in runs) == [
         (1e-3, 1), (1e-3, 2), (2e-3, 1), (2e-3, 2),
     ]  # fmt: skip
     assert all(run.seen >= 1_920 for run in runs), "nothing is pruned"

@@ -85,7 +85,7 @@ def test_a_flipped_bit_in_the_folds_that_are_done_begins_the_trial_again(
 def test_a_collapse_ends_the_trial_in_its_fold(job: TrialEnvironment, tmp_path: Path) -> None:
     config = TrialConfig(
         descriptor=SMALL, loss=BatchHard(), sampler=PKSampler(groups=8, views=4),
-        optimiser=SGD(lr=0.9, weight_decay=1.0), patches=1_920,
+        optimizer=SGD(lr=0.9, weight_decay=1.0), patches=1_920,
     )  # fmt: skip
     (report,) = run_cross_validation(config, job, CheckpointHooks(tmp_path / "trial"), k=K)
     assert report.status in ("collapsed", "diverged")

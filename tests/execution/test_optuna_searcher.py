@@ -16,7 +16,7 @@ from hpsearch.search.samplers import TPE, Random
 from hpsearch.search.search import Search
 
 def suggest(trial):
-    return TrialConfig(optimiser=SGD(lr=trial.suggest_float("lr", 0.01, 1)), patches=100)
+    return TrialConfig(optimizer=SGD(lr=trial.suggest_float("lr", 0.01, 1)), patches=100)
 
 SEARCH = Search(suggest=suggest, budget=100, report_every=10, trials=9, sampler={sampler},
                 baseline=TrialConfig(patches=100), initial_points=[{{"lr": 0.5}}])
@@ -56,7 +56,7 @@ def result(seen: int, value: float, status: str = "running") -> dict:
 def test_the_first_points_come_first(folder: Path) -> None:
     config = bridge(folder).suggest("a")
     assert isinstance(config, dict)
-    assert config["trial"]["optimiser"]["lr"] == 0.5
+    assert config["trial"]["optimizer"]["lr"] == 0.5
     assert config["number"] == 0
 
 
@@ -165,7 +165,7 @@ def test_a_search_in_pieces_draws_as_one_in_one_go(
         for end in pieces:
             search = bridge(where, trials=end)
             while isinstance(config := search.suggest("t"), dict):
-                rate = config["trial"]["optimiser"]["lr"]
+                rate = config["trial"]["optimizer"]["lr"]
                 last = result(100, 1 - rate, "completed")
                 search.on_trial_complete(trial_id="t", result=last)
         return configs(where)

@@ -20,7 +20,7 @@ from hpsearch.search.objective import RETRIEVAL
 from hpsearch.search.search import Search
 
 def suggest(trial):
-    return TrialConfig(optimiser=SGD(lr=trial.suggest_float("lr", 0.01, 1)), patches=100)
+    return TrialConfig(optimizer=SGD(lr=trial.suggest_float("lr", 0.01, 1)), patches=100)
 
 SEARCH = Search(suggest=suggest, budget=100, report_every=10, trials=3,
                 extra_objectives=[RETRIEVAL], baseline=TrialConfig(patches=100))

@@ -51,7 +51,7 @@ def test_a_trial_whose_denoiser_diverges_has_diverged(
     tmp_path: Path, job: TrialEnvironment
 ) -> None:
     sgd = SGD(lr=100, momentum=0.9)
-    wild = DenoiserTraining(network=DnCNN(depth=3), loss="mse", optimiser=sgd, batch=8, patches=160)
+    wild = DenoiserTraining(network=DnCNN(depth=3), loss="mse", optimizer=sgd, batch=8, patches=160)
     config = CONFIG.model_copy(update={"input": Denoised(denoiser=wild)})
     (only,) = run_with_checkpoints(config, job, CheckpointHooks(tmp_path / "wild"))
     assert (only.seen, only.status) == (0, "diverged")

@@ -15,6 +15,8 @@ import torch
 from typer.testing import CliRunner
 
 from hpsearch.cli import app
+from hpsearch.config import TrialConfig
+from hpsearch.config.base import dump_former_names
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.search.study import open_journal
 from hpsearch.search.workspace import SearchFolder, Workspace
@@ -29,7 +31,11 @@ SEARCHES = {"finished", "finished-promotion", "stopped"}
 RESUMED = 9
 """The trial in which ``stopped`` was stopped; those after it had not begun."""
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning",
+    "ignore::ResourceWarning",
+    "ignore::hpsearch.errors.OldSpellingWarning",
+)
 
 
 @pytest.fixture(scope="module")
@@ -248,3 +254,16 @@ def test_it_may_be_named_by_a_relative_path_or_a_link(
             "sqlite:///mlflow.db",
         )
     assert (home / "mlflow.db").read_bytes() == before
+
+
+def test_its_configurations_are_what_they_were(home: Path) -> None:
+    """Digests of them name shared denoisers, so every name and value is as 0.1.0 wrote it."""
+    found = 0
+    for name in SEARCHES:
+        text = (home / "searches" / name / "ledger.jsonl").read_text()
+        for event in map(json.loads, text.splitlines()):
+            if "config" in event:
+                config = TrialConfig.model_validate(event["config"])
+                assert json.dumps(dump_former_names(config)) == json.dumps(event["config"])
+                found += 1
+    assert found > 20

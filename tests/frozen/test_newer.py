@@ -21,6 +21,8 @@ from hpsearch.tracking.mlflow_sync import SyncStateFile
 
 from .conftest import unpack
 
+pytestmark = pytest.mark.filterwarnings("ignore::hpsearch.errors.OldSpellingWarning")
+
 
 def newer(path: Path) -> Path:
     """A JSON file as the next version might write it; of a ledger the first line."""

@@ -9,6 +9,8 @@ import pytest
 from hpsearch.config import TrialConfig
 from hpsearch.search.search import load_search
 
+pytestmark = pytest.mark.filterwarnings("ignore::hpsearch.errors.OldSpellingWarning")
+
 SPACES = sorted((Path(__file__).parent / "spaces-0.1.0").glob("*.py"))
 
 

@@ -34,13 +34,13 @@ CATALOGUE = [
     *[(BatchAll(margin=m, average="nonzero"), GROUPS) for m in MARGINS[:2]],
     *[(loss(margin=m), PAIRS) for loss in (InBatchHard, HardNet) for m in MARGINS],
     *[
-        (Percentile(q=q, combine=c, margin=MARGINS[0]), PAIRS)
+        (Percentile(quantile=q, combine=c, margin=MARGINS[0]), PAIRS)
         for q in (0, 30, 34, 99.9, 100)
         for c in ("mean", "min")
     ],
-    (Percentile(q=50, margin=SoftMargin()), PAIRS),
+    (Percentile(quantile=50, margin=SoftMargin()), PAIRS),
     (FaceNet(), TRIPLETS),
-    *[(Contrastive(radius=r), s) for r in (0.5, 2.0) for s in (TRIPLETS, PAIRS)],
+    *[(Contrastive(margin=r), s) for r in (0.5, 2.0) for s in (TRIPLETS, PAIRS)],
     *[(Contrastive(negative_share=0.8), s) for s in (TRIPLETS, PAIRS)],
 ]
 every_loss = pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def slow_batch_all(settings, x, views=3):
 
 
 def slow_pairs(settings, x):
-    q = getattr(settings, "q", 0)
+    q = getattr(settings, "quantile", 0)
     combine = getattr(settings, "combine", "min" if isinstance(settings, HardNet) else "mean")
     anchors, positives = x
     n, loss_values = len(anchors), []
@@ -124,7 +124,7 @@ def slow_contrastive(settings, x):
     else:
         n = len(x[0])
         apart = [(x[0][i], x[1][j]) for i in range(n) for j in range(n) if i != j]
-    negative = [(settings.radius - distance(a, n)).clamp_min(0) ** 2 / 2 for a, n in apart]
+    negative = [(settings.margin - distance(a, n)).clamp_min(0) ** 2 / 2 for a, n in apart]
     share = settings.negative_share
     return (1 - share) * mean(positive) + share * mean(negative)
 
@@ -226,8 +226,8 @@ def test_known_collapse_values():
     assert InBatchHard().collapse_value == 0.01
     assert BatchHard(margin=SoftMargin()).collapse_value == pytest.approx(math.log(2))
     assert BatchHard(margin=SoftMargin(alpha=1)).collapse_value == pytest.approx(1.3133, abs=1e-4)
-    assert Contrastive(radius=2).collapse_value == 1.0
-    assert Contrastive(radius=2, negative_share=0.75).collapse_value == 1.5
+    assert Contrastive(margin=2).collapse_value == 1.0
+    assert Contrastive(margin=2, negative_share=0.75).collapse_value == 1.5
 
 
 @pytest.mark.parametrize(("groups", "views"), [(2, 2), (2, 7), (6, 2)])
@@ -261,13 +261,15 @@ def test_batch_all_without_a_paying_triplet_is_zero_and_can_be_trained_on():
 def test_percentile_zero_is_in_batch_hard_or_hardnet():
     x, margin = batch(PAIRS), HardMargin(alpha=0.5)
     for other, combine in [(InBatchHard, "mean"), (HardNet, "min")]:
-        same = build_loss(Percentile(q=0, combine=combine, margin=margin), PAIRS)
+        same = build_loss(Percentile(quantile=0, combine=combine, margin=margin), PAIRS)
         assert torch.equal(same(x), build_loss(other(margin=margin), PAIRS)(x))
 
 
 def test_two_pairs_have_one_negative_at_every_percentile():
     x = batch(PAIRS)[:, :2]
-    loss_values = [float(build_loss(Percentile(q=q), Pairs(batch=2))(x)) for q in (0, 50, 100)]
+    loss_values = [
+        float(build_loss(Percentile(quantile=q), Pairs(batch=2))(x)) for q in (0, 50, 100)
+    ]
     assert len(set(loss_values)) == 1
 
 

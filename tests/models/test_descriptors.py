@@ -24,7 +24,7 @@ def test_l2net_has_the_baseline_parameter_counts():
 @pytest.mark.parametrize("unit_norm", [False, True])
 @pytest.mark.parametrize("patch_norm", [False, True])
 def test_l2net_gives_128_numbers_at_every_width(width, unit_norm, patch_norm):
-    settings = config.L2Net(width=width, unit_norm=unit_norm, patch_norm=patch_norm)
+    settings = config.L2Net(width=width, unit_norm=unit_norm, input_norm=patch_norm)
     y = build_descriptor(settings, seed=0)(gray(3))
     assert y.shape == (3, 128)
     assert torch.allclose(y.norm(dim=1), torch.ones(3), atol=1e-5) == unit_norm
@@ -45,7 +45,7 @@ def test_the_last_normalization_has_no_parameters_and_ends_as_hardnet_does():
 @pytest.mark.parametrize("dimensions", [2, 64, 256])
 @pytest.mark.parametrize("final_norm", [False, True])
 def test_l2net_gives_as_many_numbers_as_asked(dimensions, final_norm):
-    settings = config.L2Net(width=0.25, dimensions=dimensions, final_norm=final_norm)
+    settings = config.L2Net(width=0.25, descriptor_dim=dimensions, final_norm=final_norm)
     assert build_descriptor(settings, seed=0)(gray(3)).shape == (3, dimensions)
 
 
@@ -81,10 +81,10 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
 
 @pytest.mark.parametrize("momentum", [0.01, 0.1])
 def test_batch_norm_has_keras_epsilon_and_the_momentum_of_the_settings(momentum):
-    settings = config.L2Net(width=0.1, final_norm=True, norm_momentum=momentum)
+    settings = config.L2Net(width=0.1, final_norm=True, bn_momentum=momentum)
     norms = [m for m in build_descriptor(settings, seed=0).modules() if hasattr(m, "running_var")]
     assert [(norm.eps, norm.momentum) for norm in norms] == [(1e-3, momentum)] * 7
-    assert config.L2Net().norm_momentum == 0.01
+    assert config.L2Net().bn_momentum == 0.01
 
 
 def test_dropout_acts_in_training_mode_alone():

@@ -10,7 +10,7 @@ from hpsearch.models import Pipeline, build_descriptor, describe
 from hpsearch.models.ensemble import Ensemble, mean_of, pca_ensemble, principal_directions
 from hpsearch.models.serialization import EnsembleSpec, PipelineSpec, load_pipeline, save_pipeline
 
-SETTINGS = (L2Net(width=0.125, patch_norm=True), L2Net(width=0.125, unit_norm=True))
+SETTINGS = (L2Net(width=0.125, input_norm=True), L2Net(width=0.125, unit_norm=True))
 
 
 def members(settings=SETTINGS):
@@ -86,7 +86,7 @@ def test_an_ensemble_is_saved_and_loaded(tmp_path):
     recipe = EnsembleSpec(
         members=tuple(PipelineSpec(denoiser=None, descriptor=one) for one in SETTINGS),
         combine="mean",
-        dimensions=128,
+        descriptor_dim=128,
     )
     ensemble, x = mean_of(members()), patches(3)
     save_pipeline(ensemble, recipe, tmp_path)
@@ -96,7 +96,7 @@ def test_an_ensemble_is_saved_and_loaded(tmp_path):
 
 
 def test_what_cannot_be_combined_is_refused():
-    different = (SETTINGS[0], L2Net(width=0.125, dimensions=64))
+    different = (SETTINGS[0], L2Net(width=0.125, descriptor_dim=64))
     with pytest.raises(UserError, match="128, 64 numbers have no mean"):
         mean_of(members(different))
     rows = np.zeros((300, 256))

@@ -16,7 +16,7 @@ pytest.importorskip("onnxscript", reason="the extra [onnx] is not installed")
 
 
 def pipeline(seed=0):
-    settings = L2Net(width=0.125, dropout=0.5, patch_norm=True, final_norm=True, unit_norm=True)
+    settings = L2Net(width=0.125, dropout=0.5, input_norm=True, final_norm=True, unit_norm=True)
     return Pipeline(
         denoiser=build_denoiser(ShallowUNet(width=0.125), seed=seed),
         descriptor=build_descriptor(settings, seed=seed),

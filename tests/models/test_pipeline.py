@@ -97,7 +97,7 @@ def test_every_kind_of_layer_can_be_exported():
             build_denoiser(config.DnCNN(depth=3, channels=2), seed=0),
         ),
         descriptor=build_descriptor(
-            config.L2Net(width=0.1, patch_norm=True, final_norm=True, dimensions=32), seed=0
+            config.L2Net(width=0.1, input_norm=True, final_norm=True, descriptor_dim=32), seed=0
         ),
     ).eval()
     example = (torch.from_numpy(patches(2)),)

@@ -24,7 +24,7 @@ SECONDS = Objective(metric="train/seconds", direction="minimize", worst=1e7)
 def run(
     number: int, value: float, *, lr: float = 0.1, seed: int = 0, status: RunStatus = "completed"
 ) -> Run:
-    config = TrialConfig(optimiser=SGD(lr=lr), seed=seed)
+    config = TrialConfig(optimizer=SGD(lr=lr), seed=seed)
     report = {"seen": 100, "objective": value, "metrics": {}}
     return Run(
         f"{number:03d}", number, config, started=0.0, status=status, reason="why", reports=(report,)
@@ -35,10 +35,10 @@ def again(found: RetrainingPlan, values: dict[float, list[float | RunStatus]]) -
     """Runs of a promotion, by learning rate and seed."""
     runs = []
     for number, config in enumerate(found.configs):
-        assert isinstance(config.optimiser, SGD)
-        value = values[config.optimiser.lr][config.seed - 1]
+        assert isinstance(config.optimizer, SGD)
+        value = values[config.optimizer.lr][config.seed - 1]
         shown, status = (0.9, value) if isinstance(value, str) else (value, "completed")
-        found_run = run(number, shown, lr=config.optimiser.lr, seed=config.seed, status=status)
+        found_run = run(number, shown, lr=config.optimizer.lr, seed=config.seed, status=status)
         runs.append(found_run)
     return runs
 

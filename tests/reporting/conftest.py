@@ -30,7 +30,7 @@ def _config(*, groups: int = 32, rate: float = 1e-3, alpha: float = 1.0) -> Tria
     return TrialConfig(
         loss=BatchHard(margin=HardMargin(alpha=alpha)),
         sampler=PKSampler(groups=groups, views=4),
-        optimiser=Adam.model_validate({"lr": rate}),
+        optimizer=Adam.model_validate({"lr": rate}),
         input=Denoised(),
         patches=1000,
     )

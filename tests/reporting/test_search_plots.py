@@ -102,9 +102,9 @@ def test_many_batch_sizes_and_optimizers_stay_readable(make_run: MakeRun):
 
 
 def test_importance_is_ranked_with_its_share():
-    figure = search_plots.plot_importance({"optimiser.lr": 0.7, "loss": 0.299, "sampler": 0.001})
+    figure = search_plots.plot_importance({"optimizer.lr": 0.7, "loss": 0.299, "sampler": 0.001})
     drawn = words(figure)
-    assert all(text in drawn for text in ("optimiser.lr", "70 %", "30 %", "under 1 %"))
+    assert all(text in drawn for text in ("optimizer.lr", "70 %", "30 %", "under 1 %"))
     assert "not enough" in words(search_plots.plot_importance({}))
 
 

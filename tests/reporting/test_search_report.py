@@ -74,7 +74,7 @@ def page(runs: list[Run], **more) -> SearchReport:
 @pytest.fixture(scope="module")
 def full(mixed: list[Run]) -> str:
     pictures = search_pictures(
-        mixed, direction="maximize", budget=1000, importances={"optimiser.lr": 0.9, "loss": 0.1}
+        mixed, direction="maximize", budget=1000, importances={"optimizer.lr": 0.9, "loss": 0.1}
     )
     scores = {"winner": TaskScores(0.8, 0.4, 0.6, 0.6), "pixels": TaskScores(0.5, 0.2, 0.3, 0.333)}
     commands = [NextCommand("hpsearch ui", "Browse every run")]
@@ -149,10 +149,10 @@ def test_a_long_leaderboard_folds(make_run: MakeRun):
 def test_columns_are_settings_with_more_than_one_value(make_run: MakeRun):
     runs = [make_run(n, rate=10.0**-n, groups=16 + 16 * (n % 2)) for n in range(1, 4)]
     rows = leaderboard(runs, direction="maximize")
-    assert varying_columns(rows) == ["sampler.groups", "optimiser.lr"]
+    assert varying_columns(rows) == ["sampler.groups", "optimizer.lr"]
     clean = replace(runs[0], config=runs[0].config.model_copy(update={"input": Clean()}))
     rows = leaderboard([clean, *runs], direction="maximize")
-    assert varying_columns(rows) == ["sampler.groups", "optimiser.lr", "input"]
+    assert varying_columns(rows) == ["sampler.groups", "optimizer.lr", "input"]
 
 
 def test_means_over_seeds_stand_on_the_page_where_there_are_any(make_run: MakeRun):

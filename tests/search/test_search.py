@@ -19,7 +19,7 @@ from hpsearch.search.search import Search
 
 def suggest(trial):
     {body}
-    return TrialConfig(optimiser=SGD(lr=trial.suggest_float("lr", 0.01, 1)), patches=100)
+    return TrialConfig(optimizer=SGD(lr=trial.suggest_float("lr", 0.01, 1)), patches=100)
 
 SEARCH = Search(suggest=suggest, budget=100, report_every=10, trials=2,
                 baseline=TrialConfig(patches=100){more})

@@ -26,7 +26,7 @@ def suggest(trial):
     else:
         optimiser = Adam(lr=trial.suggest_float("adam_lr", 1e-5, 1e-1, log=True))
     sampler = PKSampler(groups=8, views=views)
-    return TrialConfig(loss=BatchHard(), sampler=sampler, optimiser=optimiser, patches=100)
+    return TrialConfig(loss=BatchHard(), sampler=sampler, optimizer=optimiser, patches=100)
 
 SEARCH = Search(suggest=suggest, budget=100, report_every=25, trials=60, seed={seed},
                 sampler={sampler}, baseline=TrialConfig(patches=100))
@@ -44,9 +44,9 @@ def make(folder: Path, sampler: str, seed: int) -> OptunaSearcher:
 
 def strain(config: dict[str, Any]) -> float:
     """Decades by which the learning rate exceeds what the views bear; above 0 it collapses."""
-    bearable = -0.5 if config["optimiser"]["kind"] == "sgd" else -2.5
+    bearable = -0.5 if config["optimizer"]["kind"] == "sgd" else -2.5
     views = config["sampler"]["views"]
-    return math.log10(config["optimiser"]["lr"]) - bearable + 0.3 * math.log2(views / 2)
+    return math.log10(config["optimizer"]["lr"]) - bearable + 0.3 * math.log2(views / 2)
 
 
 def score(config: dict[str, Any]) -> float:

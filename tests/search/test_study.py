@@ -19,7 +19,7 @@ from hpsearch.search.study import check_study_name_available, open_journal, open
 
 
 def suggest(trial: optuna.Trial) -> TrialConfig:
-    return TrialConfig(optimiser=SGD(lr=trial.suggest_float("lr", 0.01, 1)), patches=100)
+    return TrialConfig(optimizer=SGD(lr=trial.suggest_float("lr", 0.01, 1)), patches=100)
 
 
 SEARCH = Search(

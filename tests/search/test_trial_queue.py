@@ -19,7 +19,7 @@ from hpsearch.search.search import Search
 
 def suggest(trial):
     sgd = SGD(lr={lr}, momentum=trial.suggest_categorical("momentum", [0.0, 0.9]))
-    return TrialConfig(optimiser=sgd, patches=100)
+    return TrialConfig(optimizer=sgd, patches=100)
 
 SEARCH = Search(suggest=suggest, budget=100, report_every=10, baseline=TrialConfig(patches=100),
                 {more})
@@ -58,7 +58,7 @@ def drawn(search: OptunaSearcher, most: int = 99) -> list[tuple[float, float, in
             break
         config = given["trial"]
         assert given["number"] == i
-        found.append((config["optimiser"]["lr"], config["optimiser"]["momentum"], config["seed"]))
+        found.append((config["optimizer"]["lr"], config["optimizer"]["momentum"], config["seed"]))
         finish(search, f"t{i}", 0.5)
     return found
 
@@ -76,9 +76,9 @@ def test_a_grid_is_tried_once_and_then_once_more_with_each_other_seed(folder: Pa
 def test_a_grid_goes_on_where_it_stood(folder: Path) -> None:
     before = drawn(begin(folder, lr=STEPS, more="sampler=Grid()"), most=2)
     search = begin(folder, lr=STEPS, more="sampler=Grid()")
-    third = search.suggest("a")["trial"]["optimiser"]["lr"]  # its driver dies here
+    third = search.suggest("a")["trial"]["optimizer"]["lr"]  # its driver dies here
     search = begin(folder, lr=STEPS, more="sampler=Grid()")
-    again = search.suggest("b")["trial"]["optimiser"]["lr"]
+    again = search.suggest("b")["trial"]["optimizer"]["lr"]
     rest = [search.suggest(f"c{i}") for i in range(4)]
     assert [lr for lr, *_ in before] + [third] == [0.1, 0.1, 0.2]
     assert again == third
@@ -110,15 +110,15 @@ def test_a_repeat_that_was_cut_off_is_not_lost(folder: Path) -> None:
     search = begin(folder, trials=6, more=more)
     rest = [search.suggest(f"r{i}")["trial"] for i in range(4)]
     assert whole[:2] == first
-    assert [(c["optimiser"]["lr"], c["seed"]) for c in rest] == [(lr, s) for lr, _, s in whole[2:]]
+    assert [(c["optimizer"]["lr"], c["seed"]) for c in rest] == [(lr, s) for lr, _, s in whole[2:]]
 
 
 def test_points_that_a_user_queues_are_tried_next(folder: Path) -> None:
     search = begin(folder, more="trials=9")
     drawn(search, most=2)
     study_of(folder).enqueue_trial({"lr": 0.25, "momentum": 0.9})
-    assert search.suggest("next")["trial"]["optimiser"]["lr"] == 0.25
-    assert search.suggest("then")["trial"]["optimiser"]["lr"] != 0.25
+    assert search.suggest("next")["trial"]["optimizer"]["lr"] == 0.25
+    assert search.suggest("then")["trial"]["optimizer"]["lr"] != 0.25
 
 
 PARETO = "trials=9, objective=VERIFICATION, extra_objectives=(TRAINING_SECONDS,), sampler={sampler}"

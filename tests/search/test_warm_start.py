@@ -23,8 +23,8 @@ from hpsearch.search.search import Search
 def suggest(trial):
     if trial.suggest_categorical("kind", ["sgd", "adam"]) == "sgd":
         sgd = SGD(lr=trial.suggest_float("lr", 0.01, {high}))
-        return TrialConfig(optimiser=sgd, patches={budget})
-    return TrialConfig(optimiser=Adam(lr=0.001), patches={budget})
+        return TrialConfig(optimizer=sgd, patches={budget})
+    return TrialConfig(optimizer=Adam(lr=0.001), patches={budget})
 
 SEARCH = Search(suggest=suggest, budget={budget}, report_every=10, trials=5,
                 baseline=TrialConfig(patches={budget}))

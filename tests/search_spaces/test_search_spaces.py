@@ -62,11 +62,11 @@ def batches(config: TrialConfig) -> list[Batch]:
 def build(config: TrialConfig) -> None:
     shape = config.descriptor.model_copy(update={"dropout": 0.0})  # weights do not depend on it
     network = descriptor(shape)
-    build_optimizer(config.optimiser, network.parameters())
+    build_optimizer(config.optimizer, network.parameters())
     assert 0 <= lr_factor(config.schedule, seen=config.patches // 2, budget=config.patches) <= 1
     if isinstance(config.input, Denoised):
         settings = config.input.denoiser
-        build_optimizer(settings.optimiser, denoiser(settings.network).parameters())
+        build_optimizer(settings.optimizer, denoiser(settings.network).parameters())
         assert settings.batch <= settings.patches
     sizes = [batch.rows.size for batch in batches(config)]
     assert max(sizes) == config.sampler.patches
@@ -112,7 +112,7 @@ def test_a_grid_has_every_combination_with_every_seed(name: str, trials: int) ->
 def test_figure_3_varies_q_alone() -> None:
     search = load_search(FOLDER / "percentile.py")
     assert [point["q"] for point in search.planned_points] == [0, 2, 5, 10, 15]
-    losses = {config.loss.model_copy(update={"q": 0}) for config in drawn(search, 20)}
+    losses = {config.loss.model_copy(update={"quantile": 0}) for config in drawn(search, 20)}
     assert len(losses) == 1
 
 

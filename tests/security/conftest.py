@@ -20,7 +20,7 @@ from hpsearch.search.search import Search
 
 def suggest(trial):
     lr = trial.suggest_float("lr", 0.01, 1)
-    return TrialConfig(descriptor=L2Net(width=0.125), optimiser=SGD(lr=lr), patches=100)
+    return TrialConfig(descriptor=L2Net(width=0.125), optimizer=SGD(lr=lr), patches=100)
 
 SEARCH = Search(suggest=suggest, budget=100, report_every=50, trials=2, data="tiny",
     baseline=TrialConfig(patches=100))

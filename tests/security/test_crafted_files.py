@@ -147,7 +147,7 @@ def test_a_shared_result(content: bytes, tiny: PatchStore, searched: SearchFolde
 
 
 def write_arrow(path: Path, counts: list[int], names: list[str], **columns: pa.Array) -> None:
-    meta = StoreMeta(source="x", licence="x")
+    meta = StoreMeta(source="x", license="x")
     header = Header(names=tuple(names), counts=tuple(counts), meta=meta)
     batch = pa.RecordBatch.from_arrays(
         list(columns.values()), names=list(columns), metadata=to_metadata(header)

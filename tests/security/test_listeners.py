@@ -39,7 +39,7 @@ from hpsearch.search.search import Search
 
 def suggest(trial):
     return TrialConfig(descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=20),
-                       optimiser=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2)), patches=9_600_000)
+                       optimizer=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2)), patches=9_600_000)
 
 SEARCH = Search(suggest=suggest, budget=9_600_000, report_every=480, validation_points=8, trials=1,
                 baseline=TrialConfig(patches=480))

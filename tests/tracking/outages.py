@@ -178,7 +178,7 @@ def write_trials(event_log: EventLog, *, trials: int, reports: int, pause: float
 
 def _write(event_log: EventLog, number: int, reports: int, pause: float) -> float:
     trial, longest = f"t{number}", 0.0
-    config = TrialConfig(optimiser=SGD(lr=0.01 * (number + 1))).model_dump(mode="json")
+    config = TrialConfig(optimizer=SGD(lr=0.01 * (number + 1))).model_dump(mode="json")
     event_log.append("start", trial=trial, number=number, config=config)
     for i in range(1, reports + 1):
         time.sleep(pause)

@@ -54,7 +54,7 @@ def mlflow_sync(event_log: EventLog, home: Path, search: str) -> MlflowSync:
 
 def write_trial(event_log: EventLog, number: int, status: str, reports: int = 3) -> None:
     trial = f"t{number}"
-    config = TrialConfig(optimiser=SGD(lr=0.1 * (number + 1))).model_dump(mode="json")
+    config = TrialConfig(optimizer=SGD(lr=0.1 * (number + 1))).model_dump(mode="json")
     event_log.append("start", trial=trial, number=number, config=config)
     for i in range(1, reports + 1):
         value = number / 10 + i / 100
@@ -90,7 +90,7 @@ def test_a_search_is_a_parent_with_one_child_a_trial(event_log: EventLog, home: 
     for number, (status, mlflow_status) in enumerate(STATUSES.items()):
         run = runs[f"t{number}"]
         assert (run.data.tags["status"], run.info.status) == (status, mlflow_status)
-        assert float(run.data.params["optimiser.lr"]) == pytest.approx(0.1 * (number + 1))
+        assert float(run.data.params["optimizer.lr"]) == pytest.approx(0.1 * (number + 1))
         assert run.data.params["loss"] == "triplet"
     dataset = parent.inputs.dataset_inputs[0].dataset
     assert (dataset.name, dataset.digest) == ("tiny", "f" * 16)
@@ -221,8 +221,8 @@ def test_what_all_trials_share_is_neither_a_parameter_nor_in_the_name(
     tmp_path: Path, home: Path
 ) -> None:
     event_log = EventLog(tmp_path / "ledger.jsonl")
-    config = TrialConfig(optimiser=SGD(lr=0.1), patches=7_000)
-    shared = {key: value for key, value in flatten(config).items() if key != "optimiser.lr"}
+    config = TrialConfig(optimizer=SGD(lr=0.1), patches=7_000)
+    shared = {key: value for key, value in flatten(config).items() if key != "optimizer.lr"}
     dataset = {"name": "tiny", "fingerprint": "f" * 64, "path": "/x", "profile": "{}"}
     event_log.append(
         "search", params={}, dataset=dataset, direction="maximize", constants=shared,
@@ -234,8 +234,8 @@ def test_what_all_trials_share_is_neither_a_parameter_nor_in_the_name(
     found = mlflow_sync(event_log, home, "shared")
     found.sync()
     runs = children(found)
-    assert runs["t0"].data.params == {"optimiser.lr": "0.1"}
-    assert runs["t1"].data.params == {"optimiser.lr": "0.1", "patches": "8000"}, "a rare value"
+    assert runs["t0"].data.params == {"optimizer.lr": "0.1"}
+    assert runs["t1"].data.params == {"optimizer.lr": "0.1", "patches": "8000"}, "a rare value"
     assert runs["t0"].info.run_name == "000 triplet · batch 50 · sgd 0.1"
     assert runs["t0"].data.tags["seed"] == "0"
     assert runs["parent"].data.tags["version.torch"] == "2"

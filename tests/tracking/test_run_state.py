@@ -7,7 +7,7 @@ from hpsearch.tracking.run_state import Run, group_by_config, runs_from
 
 
 def run(number: int, rate: float, seed: int) -> Run:
-    config = TrialConfig(optimiser=SGD(lr=rate), seed=seed)
+    config = TrialConfig(optimizer=SGD(lr=rate), seed=seed)
     return Run(id=str(number), number=number, config=config, started=0.0)
 
 

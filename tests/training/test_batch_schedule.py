@@ -87,7 +87,7 @@ def test_it_goes_on_from_its_state(at: int) -> None:
 
 
 def test_a_fixed_schedule_follows_the_budget() -> None:
-    fixed = FixedSteps(stages=STAGES, at=(0.25, 0.5))
+    fixed = FixedSteps(stages=STAGES, milestones=(0.25, 0.5))
     found = [current_sampler(fixed, share=share) for share in (0, 0.24, 0.25, 0.49, 0.5, 0.99)]
     assert found == [STAGES[n] for n in (0, 0, 1, 1, 2, 2)]
 

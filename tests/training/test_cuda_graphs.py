@@ -96,7 +96,7 @@ def trained(
     "settings",
     [
         {"sampler": STAGES[1]},
-        {"sampler": FixedSteps(stages=STAGES, at=(0.5,))},
+        {"sampler": FixedSteps(stages=STAGES, milestones=(0.5,))},
         {
             "sampler": STAGES[1],
             "augmentation": Augmentation(turns="point", crop=0.2, contrast=0.1),
@@ -108,7 +108,7 @@ def test_a_trial_is_the_same_to_the_last_bit(settings: dict, job: TrialEnvironme
     config = TrialConfig(
         descriptor=L2Net(width=0.125),
         loss=BatchHard(),
-        optimiser=Adam(lr=1e-3),
+        optimizer=Adam(lr=1e-3),
         patches=384,
         **settings,
     )

@@ -49,25 +49,25 @@ def trial(**settings: object) -> TrialConfig:
         "descriptor": L2Net(width=0.125),
         "loss": BatchHard(margin=SoftMargin()),
         "sampler": PKSampler(groups=8, views=4),
-        "optimiser": Adam(lr=1e-3),
+        "optimizer": Adam(lr=1e-3),
         "patches": 256,
         **settings,
     }
     return TrialConfig.model_validate(given)
 
 
-TRIPLETS = {"loss": Triplet(distance="euclidean"), "optimiser": AdamW(lr=1e-3)}
+TRIPLETS = {"loss": Triplet(distance="euclidean"), "optimizer": AdamW(lr=1e-3)}
 VARIANTS = {
     "stepped": trial(
         # A margin so wide that every triplet pays: the mean is below it from the first steps on.
         loss=BatchAll(margin=HardMargin(alpha=10)),
         sampler=Stepped(stages=STAGES, below=1e-3, window=100),
     ),
-    "fixed steps": trial(sampler=FixedSteps(stages=STAGES, at=(0.3, 0.6))),
-    "cosine": trial(schedule=Cosine(warm_up=0.2)),
+    "fixed steps": trial(sampler=FixedSteps(stages=STAGES, milestones=(0.3, 0.6))),
+    "cosine": trial(schedule=Cosine(warmup=0.2)),
     "augmented": trial(augmentation=Augmentation(turns="point", crop=0.2, contrast=0.1)),
     "warm": trial(warm_start=WarmStart(patches=90, sampler=RandomTriplets(batch=10))),
-    "fine-tuned": trial(input=Denoised(denoiser=DENOISER, clean_first=0.5)),
+    "fine-tuned": trial(input=Denoised(denoiser=DENOISER, clean_warmup=0.5)),
     "mined": trial(sampler=MinedTriplets(batch=8, candidates=40, start=0.3, every=100), **TRIPLETS),
     "curriculum": trial(sampler=RandomTriplets(batch=8, tough_until=0.3, far_from=0.8), **TRIPLETS),
 }
@@ -169,7 +169,7 @@ def test_a_warm_start_is_trained_once_and_shared(job: TrialEnvironment, tmp_path
     first = weights(build_trial(config, job))
     made = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "artifacts").iterdir()}
     assert len(made) == 2, "weights, and the time that they took"
-    other = config.model_copy(update={"seed": 4, "loss": BatchHard(), "optimiser": AdamW()})
+    other = config.model_copy(update={"seed": 4, "loss": BatchHard(), "optimizer": AdamW()})
     second = weights(build_trial(other, job))
     assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "artifacts").iterdir()} == made
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -179,7 +179,7 @@ def test_a_warm_start_is_trained_once_and_shared(job: TrialEnvironment, tmp_path
 
 def test_a_warm_start_that_fails_says_so(job: TrialEnvironment) -> None:
     wild = WarmStart(
-        patches=3000, optimiser=SGD(lr=100), sampler=RandomTriplets(batch=10), loss=Triplet()
+        patches=3000, optimizer=SGD(lr=100), sampler=RandomTriplets(batch=10), loss=Triplet()
     )
     with pytest.raises(UserError, match=r"the warm start (collapsed|diverged)"):
         build_trial(trial(warm_start=wild), job)
@@ -188,7 +188,7 @@ def test_a_warm_start_that_fails_says_so(job: TrialEnvironment) -> None:
 def test_fine_tuning_goes_from_clean_to_denoised(job: TrialEnvironment) -> None:
     train = job.training_patches()
     device = torch.device("cpu")
-    given = Denoised(denoiser=DENOISER, clean_first=0.5)
+    given = Denoised(denoiser=DENOISER, clean_warmup=0.5)
     rows = np.arange(5)
     _, feed = training_input(given, train, job.artifacts, device)
     _, clean = training_input(Clean(), train, job.artifacts, device)

@@ -18,18 +18,18 @@ from hpsearch.config import (
 )
 from hpsearch.training.optimization import build_optimizer, lr_factor, set_lr
 
-SCHEDULES = [Constant(), StepDecay(), Cosine(final=0.1), Exponential()]
+SCHEDULES = [Constant(), StepDecay(), Cosine(final_lr_ratio=0.1), Exponential()]
 
 
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
         (Constant(), [1, 1, 1, 1, 1]),
-        (Constant(warm_up=0.5), [0, 0.5, 1, 1, 1]),
-        (StepDecay(at=(0.5, 0.75), factor=0.1), [1, 1, 0.1, 0.01, 0.01]),
+        (Constant(warmup=0.5), [0, 0.5, 1, 1, 1]),
+        (StepDecay(milestones=(0.5, 0.75), gamma=0.1), [1, 1, 0.1, 0.01, 0.01]),
         (Cosine(), [1, 0.853553, 0.5, 0.146447, 0]),
-        (Cosine(final=0.5, warm_up=0.25), [0, 0.926777, 0.75, 0.573223, 0.5]),
-        (Exponential(final=0.0001), [1, 0.1, 0.01, 0.001, 0.0001]),
+        (Cosine(final_lr_ratio=0.5, warmup=0.25), [0, 0.926777, 0.75, 0.573223, 0.5]),
+        (Exponential(final_lr_ratio=0.0001), [1, 0.1, 0.01, 0.001, 0.0001]),
     ],
 )
 def test_factors_at_quarters_of_the_budget(schedule: Schedule, expected: list[float]) -> None:
@@ -38,15 +38,15 @@ def test_factors_at_quarters_of_the_budget(schedule: Schedule, expected: list[fl
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@given(warm_up=st.floats(0, 0.5), budget=st.integers(10, 10**9), share=st.floats(0, 1))
+@given(warmup=st.floats(0, 0.5), budget=st.integers(10, 10**9), share=st.floats(0, 1))
 def test_a_rate_rises_in_warm_up_only(
-    schedule: Schedule, warm_up: float, budget: int, share: float
+    schedule: Schedule, warmup: float, budget: int, share: float
 ) -> None:
-    warmed = schedule.model_copy(update={"warm_up": warm_up})
+    warmed = schedule.model_copy(update={"warmup": warmup})
     seen = int(share * budget)
     now, later = (lr_factor(warmed, seen=s, budget=budget) for s in (seen, min(budget, seen + 1)))
     assert 0 <= now <= 1
-    if seen >= warm_up * budget:
+    if seen >= warmup * budget:
         assert later <= now
 
 

@@ -41,7 +41,7 @@ def batch_hard(patches: int = 192, given: Input | None = None) -> TrialConfig:
         descriptor=SMALL,
         loss=BatchHard(margin=SoftMargin()),
         sampler=PKSampler(groups=8, views=4),
-        optimiser=Adam(lr=1e-3),
+        optimizer=Adam(lr=1e-3),
         patches=patches,
     )
 
@@ -164,7 +164,7 @@ def test_a_collapsing_trial_is_stopped_early(job: TrialEnvironment) -> None:
         descriptor=L2Net(width=0.125),
         loss=BatchHard(),
         sampler=PKSampler(groups=16, views=8),
-        optimiser=SGD(lr=0.3, momentum=0.9),
+        optimizer=SGD(lr=0.3, momentum=0.9),
         patches=16_000,
     )
     patient = TrialEnvironment(**{**vars(job), "report_every": 2_000})

@@ -27,7 +27,7 @@ from hpsearch.search.search import Search
 
 def suggest(trial):
     trial.suggest_categorical("kind", ["one", "two"])
-    return TrialConfig(optimiser=SGD(lr=trial.suggest_float("lr", 0.01, 1)), patches=100)
+    return TrialConfig(optimizer=SGD(lr=trial.suggest_float("lr", 0.01, 1)), patches=100)
 
 SEARCH = Search(suggest=suggest, budget=100, report_every=10, trials=2, sampler=Random(),
                 baseline=TrialConfig(patches=100))

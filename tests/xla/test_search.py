@@ -22,7 +22,7 @@ from hpsearch.search.search import Search
 
 def suggest(trial):
     return TrialConfig(descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=20),
-                       optimiser=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2)), patches=480)
+                       optimizer=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2)), patches=480)
 
 SEARCH = Search(suggest=suggest, budget=480, report_every=240, validation_points=8, trials=2,
                 data="tiny", pruner=NoPruner(),

@@ -18,7 +18,7 @@ pytest.importorskip("torch_xla")
 pytestmark = pytest.mark.filterwarnings("ignore:Please use the new API settings")  # of torch 2.9
 os.environ.setdefault("PJRT_DEVICE", "CPU")
 
-NETWORK = config.L2Net(width=0.125, dropout=0.0, norm_momentum=0.1)
+NETWORK = config.L2Net(width=0.125, dropout=0.0, bn_momentum=0.1)
 
 
 def trial_config(**changes):
@@ -26,7 +26,7 @@ def trial_config(**changes):
         "descriptor": NETWORK,
         "loss": config.BatchHard(),
         "sampler": config.PKSampler(groups=8, views=4),
-        "optimiser": config.Adam(lr=1e-3),
+        "optimizer": config.Adam(lr=1e-3),
         "patches": 640,
     }
     return config.TrialConfig(**{**settings, **changes})
@@ -88,7 +88,7 @@ def test_a_step_is_compiled_once(job, schedule):
 
 def test_each_stage_of_a_schedule_is_compiled_once(job):
     small, large = config.PKSampler(groups=6, views=4), config.PKSampler(groups=12, views=4)
-    sampler = config.FixedSteps(stages=(small, large), at=(0.5,))
+    sampler = config.FixedSteps(stages=(small, large), milestones=(0.5,))
     trial = build_trial(trial_config(sampler=sampler, patches=240), job)
     compiled = steps(trial, 8)
     before, after = compiled[:5], compiled[5:]
