@@ -16,6 +16,6 @@ cd "$draft"
 apt-get download gcompris-qt-data=3.1-2
 dpkg-deb -x gcompris-qt-data_*.deb package
 "$python" "$script" package photographs
-nice -n 15 "$python" -m hpsearch data photos photographs --out all.arrow --points 600 \
+nice -n 15 "$python" -m hpsearch data photos photographs --output all.arrow --points 600 \
     --workers "$workers"
 nice -n 15 "$python" "$here/photograph_scenes.py" all.arrow "$store"

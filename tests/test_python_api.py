@@ -64,7 +64,7 @@ def test_a_search_returns_its_result_and_prints_nothing(
     assert set(result.test_scores) == {"000", "baseline", "pixels 16×16"}
     assert result.registration is not None
     assert result.registration.alias == "champion"
-    assert observer.kinds == ["trial", "yardstick"]
+    assert observer.kinds == ["trial", "baseline"]
     assert observer.messages[0].startswith("search one: 1 trials of at most 240 patches")
     assert capfd.readouterr().out == ""
     with pytest.raises(hp.UserError, match="'one' has finished"):

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 import hpsearch
 from hpsearch.atomic_files import DISK_FULL_ERRNOS
+from hpsearch.cli.old_words import CommandGroup
 from hpsearch.console.output import err, out
 from hpsearch.errors import EXIT_INTERRUPTED, UserError
 from hpsearch.redaction import redacted
@@ -16,6 +17,7 @@ from hpsearch.untrusted import printable, validation_sentence
 
 app = typer.Typer(
     name="hpsearch",
+    cls=CommandGroup,
     help="Hyperparameter search for learned image-patch descriptors.",
     no_args_is_help=True,
     add_completion=False,
@@ -30,7 +32,9 @@ Home = Annotated[
 ]
 TrackingUri = Annotated[
     str | None,
-    typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; SQLite in the home folder if unset."),
+    typer.Option(
+        envvar="MLFLOW_TRACKING_URI", help="Address of MLflow (default: SQLite in the home folder)."
+    ),
 ]
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpsearch.cli.app import Home, app
+from hpsearch.cli.old_words import CommandGroup
 from hpsearch.console.output import out, print_plain
 from hpsearch.data.arrow_header import NoiseLevels
 from hpsearch.defaults import DEFAULT_HOME
@@ -14,15 +15,27 @@ if TYPE_CHECKING:
     from hpsearch.data.patch_store import PatchStore
 from hpsearch.console.progress_bars import progress_bar
 
-data = typer.Typer(help="Make patch sets, and look at them.", no_args_is_help=True)
+data = typer.Typer(
+    help="Make patch sets, and look at them.", cls=CommandGroup, no_args_is_help=True
+)
 app.add_typer(data, name="data", rich_help_panel="Data")
 
 Store = Annotated[str, typer.Argument(help="mini, tiny, or the path of a store.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes; all cores if unset.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of noise, and of targets of photographs.")]
-Easy = Annotated[float, typer.Option(help="σ of the noise on ref and e1..e5, grey levels.")]
-Hard = Annotated[float, typer.Option(help="σ on h1..h5.")]
-Tough = Annotated[float, typer.Option(help="σ on t1..t5.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Number of processes (default: all cores).")
+]
+Seed = Annotated[
+    int, typer.Option(min=0, help="Seed of the noise, and of how photographs are transformed.")
+]
+Easy = Annotated[
+    float, typer.Option(help="Standard deviation of the noise on ref and e1..e5, in grey levels.")
+]
+Hard = Annotated[
+    float, typer.Option(help="Standard deviation of the noise on h1..h5, in grey levels.")
+]
+Tough = Annotated[
+    float, typer.Option(help="Standard deviation of the noise on t1..t5, in grey levels.")
+]
 DEFAULT_NOISE = NoiseLevels()
 
 
@@ -44,9 +57,9 @@ def build(
 @data.command("import")
 def import_command(
     path: Annotated[Path, typer.Argument(help="An HPatches or N-HPatches tree.")],
-    to: Annotated[Path, typer.Option("--out", help="The store to write.")],
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out sequences with a bad strip.")
+    output: Annotated[Path, typer.Option("--output", "-o", help="The store to write.")],
+    skip_invalid: Annotated[
+        bool, typer.Option("--skip-invalid", help="Leave out sequences with an invalid strip.")
     ] = False,
     easy: Easy = DEFAULT_NOISE.easy,
     hard: Hard = DEFAULT_NOISE.hard,
@@ -58,14 +71,14 @@ def import_command(
 
     Which of the two it is shows by itself. Noise is made where the set has none.
 
-    Example: hpsearch data import hpatches-release --out hpatches.arrow
+    Example: hpsearch data import hpatches-release --output hpatches.arrow
     """
     from hpsearch.data.hpatches_import import ImportSettings, import_tree
 
     noise = NoiseLevels(easy=easy, hard=hard, tough=tough)
-    settings = ImportSettings(noise=noise, seed=seed, skip_invalid=skip_bad)
+    settings = ImportSettings(noise=noise, seed=seed, skip_invalid=skip_invalid)
     with progress_bar("importing") as advance:
-        found = import_tree(path, to, settings=settings, workers=workers, progress=advance)
+        found = import_tree(path, output, settings=settings, workers=workers, progress=advance)
     print_facts(found.store)
     _print_skipped(found.skipped)
 
@@ -73,8 +86,10 @@ def import_command(
 @data.command("photos")
 def photos(
     folder: Annotated[Path, typer.Argument(help="A folder of JPEG, PNG or WebP photographs.")],
-    to: Annotated[Path, typer.Option("--out", help="The store to write.")],
-    points: Annotated[int, typer.Option(min=1, max=2000, help="Points a photograph.")] = 300,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The store to write.")],
+    points: Annotated[
+        int, typer.Option(min=1, max=2000, help="Largest number of points of a photograph.")
+    ] = 300,
     easy: Easy = DEFAULT_NOISE.easy,
     hard: Hard = DEFAULT_NOISE.hard,
     tough: Tough = DEFAULT_NOISE.tough,
@@ -83,7 +98,7 @@ def photos(
 ) -> None:
     """Make a patch set of any folder of photographs, one sequence a photograph.
 
-    Example: hpsearch data photos ~/Pictures --out mine.arrow
+    Example: hpsearch data photos ~/Pictures --output mine.arrow
     """
     from hpsearch.data.photo_folder import import_photos
     from hpsearch.data.photo_synthesis import PhotoSettings
@@ -91,7 +106,7 @@ def photos(
     noise = NoiseLevels(easy=easy, hard=hard, tough=tough)
     settings = PhotoSettings(points=points, noise=noise, seed=seed)
     with progress_bar("building") as advance:
-        found = import_photos(folder, to, settings=settings, workers=workers, progress=advance)
+        found = import_photos(folder, output, settings=settings, workers=workers, progress=advance)
     print_facts(found.store)
     _print_skipped(found.skipped)
 
@@ -119,20 +134,22 @@ def info(
 @data.command("preview")
 def preview(
     store: Store,
-    to: Annotated[Path, typer.Option("--out", help="A PNG file.")] = Path("preview.png"),
-    rows: Annotated[int, typer.Option(min=1, max=200, help="Points to show.")] = 12,
-    seed: Annotated[int, typer.Option(min=0, help="Which points.")] = 0,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG file to write.")] = Path(
+        "preview.png"
+    ),
+    rows: Annotated[int, typer.Option(min=1, max=200, help="Number of points to show.")] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of points.")] = 0,
     home: Home = DEFAULT_HOME,
 ) -> None:
     """Draw a contact sheet: a row a point, a column a view, clean above noisy.
 
-    Example: hpsearch data preview mini --out preview.png
+    Example: hpsearch data preview mini --output preview.png
     """
     from hpsearch.data.preview import save_contact_sheet
     from hpsearch.search.workspace import Workspace
 
-    save_contact_sheet(Workspace(home).store(store), to, rows=rows, seed=seed)
-    out.print(f"{to}", soft_wrap=True)
+    save_contact_sheet(Workspace(home).store(store), output, rows=rows, seed=seed)
+    out.print(f"{output}", soft_wrap=True)
 
 
 def print_facts(store: "PatchStore") -> None:

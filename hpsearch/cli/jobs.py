@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hpsearch.cli.app import TrackingUri, app
+from hpsearch.cli.old_words import rewrite_old_words
 from hpsearch.cli.options import drop_none, to_cli_args
 from hpsearch.console.output import out, print_plain
 from hpsearch.errors import UserError
@@ -37,7 +38,9 @@ def submit(
     context: typer.Context,
     space: Annotated[Path, typer.Argument(help="A Python file that exports SEARCH.")],
     address: Address,
-    name: Annotated[str | None, typer.Option(help="The file's, if unset.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the search (default: that of the file).")
+    ] = None,
     tracking_uri: TrackingUri = None,
     home: ClusterHome = CLUSTER_HOME,
 ) -> None:
@@ -59,8 +62,8 @@ def submit(
     check_data(asked["data"] or stated.data)
     server = JobClient(address)
     server.check_versions()
-    if not asked["wait"]:
-        server.check_capacity(_requested_resources(stated, asked), asked["concurrent"])
+    if not asked["wait_for_nodes"]:
+        server.check_capacity(_requested_resources(stated, asked), asked["max_concurrent_trials"])
     server.submit(chosen, arguments, home=home, space=space)
     _print_submitted(chosen, address)
 
@@ -69,7 +72,7 @@ def _check_search_arguments(context: typer.Context, arguments: list[str]) -> dic
     """What ``hpsearch search`` makes of its arguments: refused here, if it refuses them."""
     commands: Any = context.find_root().command
     parsed = commands.get_command(context, "search").make_context(
-        "search", arguments[1:], parent=context.parent
+        "search", rewrite_old_words("search", arguments[1:]), parent=context.parent
     )
     return parsed.params
 
@@ -126,7 +129,9 @@ def status(name: Name, address: Address) -> None:
 def logs(
     name: Name,
     address: Address,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until it ends.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on printing until the search ends.")
+    ] = False,
 ) -> None:
     """What a search on a cluster prints.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpsearch.cli.app import Home, TrackingUri, app
+from hpsearch.cli.options import SplitName
 from hpsearch.cli.search import Cluster, console_observer
 from hpsearch.console.output import out, print_plain
 from hpsearch.defaults import DEFAULT_HOME
@@ -22,7 +23,7 @@ Model = Annotated[
         help="models:/NAME@champion, models:/NAME/VERSION, a folder of `train`, or SEARCH/TRIAL."
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace an output that is there.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]
 
 
 @app.command(rich_help_panel="Models")
@@ -35,12 +36,17 @@ def describe(
             "patches (PNG, 32×32 or 65×65), or a .npy file (N×32×32)."
         ),
     ],
-    to: Annotated[
+    output: Annotated[
         Path,
-        typer.Option(help="A .npy file, a .parquet file, or a folder for the official layout."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="A .npy file, a .parquet file, or a folder for the official layout.",
+        ),
     ],
     clean: Annotated[
-        bool, typer.Option("--clean", help="Clean patches, where there are noisy ones too.")
+        bool,
+        typer.Option("--clean", help="Describe clean patches, where there are noisy ones too."),
     ] = False,
     force: Force = False,
     tracking_uri: TrackingUri = None,
@@ -49,21 +55,21 @@ def describe(
     """Write descriptors of patches with a model.
 
     The name says the form: .npy holds a row a patch (N×128, float32), .parquet also sequence,
-    point and view, a folder the official benchmark's TO/SEQUENCE/VIEW.csv. Patches are read as
+    point and view, a folder the official benchmark's OUTPUT/SEQUENCE/VIEW.csv. Patches are read as
     they are described, so there may be more of them than memory.
 
-    Example: hpsearch describe models:/patch-descriptor@champion mini --to descriptors
+    Example: hpsearch describe models:/patch-descriptor@champion mini --output descriptors
     """
     from hpsearch.evaluation.descriptor_io import check_can_write
 
-    check_can_write(to, force=force)
+    check_can_write(output, force=force)
 
     from hpsearch.workflows.describe_patches import describe_patches
 
     done = describe_patches(
         model,
         patches,
-        to,
+        output,
         clean=clean,
         force=force,
         tracking_uri=tracking_uri,
@@ -94,24 +100,27 @@ def evaluate(
         ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="mini (unless told otherwise), tiny, or a store's path.")
+        str | None,
+        typer.Option(help="Patches: mini, tiny, or the path of a store (default: mini)."),
     ] = None,
-    split: Annotated[str, typer.Option(help="auto, a, b, c, illum, view, mini, seeded.")] = "auto",
+    split: SplitName = "auto",
     tasks: Annotated[Path | None, typer.Option(help="Folder of official task files.")] = None,
-    given: Annotated[GivenPatches, typer.Option("--input", help="Which patches it is given.")] = (
-        GivenPatches.noisy
-    ),
-    against: Annotated[
-        str | None, typer.Option(help="Another model: the difference, with its interval.")
+    given: Annotated[
+        GivenPatches, typer.Option("--input", help="Which patches the model is given.")
+    ] = (GivenPatches.noisy),
+    compare_with: Annotated[
+        str | None,
+        typer.Option(help="Another model; the difference is shown with its confidence interval."),
     ] = None,
-    yardsticks: Annotated[
-        bool, typer.Option("--yardsticks", help="Also normalised pixels, SIFT and RootSIFT.")
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Also score normalized pixels, SIFT and RootSIFT.")
     ] = False,
-    to: Annotated[
-        Path | None, typer.Option("--out", help="Folder for scores.json, figures, index.html.")
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for scores.json, figures and index.html."),
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--to", help="The first row's scores alone, as JSON.")
+        Path | None, typer.Option("--json", help="JSON file for the scores of the first row.")
     ] = None,
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
@@ -121,7 +130,7 @@ def evaluate(
     With --tasks, on the benchmark's own lists; descriptors in the official layout then need no
     patches.
 
-    Example: hpsearch evaluate models:/patch-descriptor@champion --data mini --out scored
+    Example: hpsearch evaluate models:/patch-descriptor@champion --data mini --output scored
     """
     from hpsearch.console.evaluation_output import print_evaluation
     from hpsearch.workflows.evaluate_models import (
@@ -131,20 +140,20 @@ def evaluate(
     )
 
     request = EvaluationRequest(
-        models=tuple(name for name in (model, against) if name is not None),
+        models=tuple(name for name in (model, compare_with) if name is not None),
         data=data,
         split=split,
         tasks=tasks,
         given=("noisy", "clean") if given == GivenPatches.both else (given.value,),
-        baselines=yardsticks,
+        baselines=baselines,
     )
     found = evaluate_models(request, tracking_uri=tracking_uri, home=home)
     print_evaluation(found)
     if json_file is not None:
         json_file.write_text(json.dumps(next(iter(found.rows.values())).to_dict()))
         out.print(f"\n{json_file}", soft_wrap=True)
-    if to is not None:
-        out.print(f"\n{save_evaluation(found, to)}", soft_wrap=True)
+    if output is not None:
+        out.print(f"\n{save_evaluation(found, output)}", soft_wrap=True)
 
 
 @app.command(rich_help_panel="Models")
@@ -192,17 +201,20 @@ class CombineMethod(StrEnum):
 
 @app.command(rich_help_panel="Models")
 def ensemble(
-    members: Annotated[list[str], typer.Argument(help="NAME@3, NAME@champion …; at least two.")],
-    name: Annotated[str, typer.Option(help="What to register the ensemble as.")],
+    members: Annotated[
+        list[str], typer.Argument(help="Registered versions, at least two: NAME@3, NAME@champion …")
+    ],
+    name: Annotated[str, typer.Option(help="Name that the ensemble is registered under.")],
     combine: Annotated[
         CombineMethod,
-        typer.Option(help="Project them side by side on what varies most, or average them."),
+        typer.Option(help="Concatenate and project (PCA), or average the members' descriptors."),
     ] = CombineMethod.concatenate,
     dimensions: Annotated[
-        int | None, typer.Option(min=2, help="Of a projection; a member's if unset.")
+        int | None,
+        typer.Option(min=2, help="Length of a projected descriptor (default: a member's)."),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Their patch set; if unset, that of their search.")
+        str | None, typer.Option(help="Patch set of the members (default: that of their search).")
     ] = None,
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
@@ -262,16 +274,22 @@ def print_ensemble(combined: "CombinedModel", done: "RegistrationResult", name: 
 def promote(
     name: Annotated[str, typer.Argument(help="Name of the search.")],
     top: Annotated[
-        int | None, typer.Option(min=1, help="Configurations to train again; 3, if unset.")
+        int | None,
+        typer.Option(min=1, help="Number of configurations to train again (default: 3)."),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Trainings of each, with new seeds; 3, if unset.")
+        int | None,
+        typer.Option(min=1, help="Trainings of each configuration, with new seeds (default: 3)."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Make it champion anyway; that is written down.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Make the model champion whatever the comparison says; its card says so.",
+        ),
     ] = False,
     reevaluate: Annotated[
         bool,
@@ -320,8 +338,9 @@ def promote(
 @app.command(rich_help_panel="Models")
 def rollback(
     model: Annotated[str, typer.Argument(help="Name in the registry.")] = "patch-descriptor",
-    to: Annotated[
-        int | None, typer.Option(min=1, help="This version; else the champion before.")
+    version: Annotated[
+        int | None,
+        typer.Option(min=1, help="Version to make champion (default: the champion before)."),
     ] = None,
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
@@ -337,7 +356,7 @@ def rollback(
 
     configure_mlflow_logging()
     registry = Registry(tracking=Workspace(home).tracking(tracking_uri), model=model)
-    now, before = registry.rollback(to)
+    now, before = registry.rollback(version)
     if now == before:
         out.print(f"{model} version {now} is the champion already")
         return

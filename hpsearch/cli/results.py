@@ -15,15 +15,22 @@ if TYPE_CHECKING:
     from hpsearch.tracking.mlflow_writer import SyncResult
 
 
-@app.command(rich_help_panel="Look")
+@app.command(rich_help_panel="Results")
 def report(
-    name: Annotated[str | None, typer.Argument(help="A search; the latest, if unset.")] = None,
-    to: Annotated[Path | None, typer.Option(help="The page; in the search's folder.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Name of a search (default: the latest).")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="The HTML page (default: report.html in the search's folder)."
+        ),
+    ] = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
     """Print the leaderboard and write the report as one HTML page, also while the search runs.
 
-    Example: hpsearch report quickstart --to report.html
+    Example: hpsearch report quickstart --output report.html
     """
     from hpsearch.console.search_output import print_scores, print_trials
     from hpsearch.promotion.final_evaluation import load_scores
@@ -39,15 +46,17 @@ def report(
     scores = load_scores(folder)
     if scores:
         print_scores(scores)
-    to = to or folder.path / "report.html"
-    to.write_text(render_search_report(folder, draw_search_figures(folder)), encoding="utf-8")
-    out.print(f"\n{to}", soft_wrap=True)
+    output = output or folder.path / "report.html"
+    output.write_text(render_search_report(folder, draw_search_figures(folder)), encoding="utf-8")
+    out.print(f"\n{output}", soft_wrap=True)
 
 
-@app.command(rich_help_panel="Look")
+@app.command(rich_help_panel="Results")
 def ui(
-    name: Annotated[str | None, typer.Argument(help="A search to open; all, if unset.")] = None,
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    name: Annotated[
+        str | None, typer.Argument(help="Name of a search to open (default: all).")
+    ] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the UI.")] = 5000,
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
@@ -105,10 +114,12 @@ def _ui_links(
     }
 
 
-@app.command(rich_help_panel="Look")
+@app.command(rich_help_panel="Results")
 def sync(
     name: Annotated[str, typer.Argument(help="Name of the search.")],
-    pictures: Annotated[bool, typer.Option(help="Also figures, report and descriptions.")] = True,
+    pictures: Annotated[
+        bool, typer.Option(help="Also send figures, the report and descriptions.")
+    ] = True,
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:

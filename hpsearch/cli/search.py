@@ -14,9 +14,10 @@ from hpsearch.cli.options import (
     GpuSeconds,
     GpusPerTrial,
     MaxConcurrent,
+    MaxPatches,
     OnSpaceChange,
-    Patches,
     ReportTimeout,
+    SplitName,
     TimeLimit,
     TpusPerTrial,
     WaitForNodes,
@@ -35,32 +36,43 @@ if TYPE_CHECKING:
 @app.command(rich_help_panel="Search")
 def search(
     space: Annotated[Path, typer.Argument(help="A Python file that exports SEARCH.")],
-    name: Annotated[str | None, typer.Option(help="The file's, if unset.")] = None,
-    data: Annotated[str | None, typer.Option(help="mini, tiny, or the path of a store.")] = None,
-    split: Annotated[str, typer.Option(help="auto, a, b, c, illum, view, mini, seeded.")] = "auto",
-    trials: Annotated[int | None, typer.Option(min=1, help="Instead of the space's.")] = None,
-    concurrent: MaxConcurrent = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the search (default: that of the file).")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Patches: mini, tiny, or the path of a store (default: the space's)."),
+    ] = None,
+    split: SplitName = "auto",
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Number of trials (default: from the space file).")
+    ] = None,
+    max_concurrent_trials: MaxConcurrent = None,
     cpus: Cpus = None,
-    address: Annotated[str | None, typer.Option(help="A running Ray cluster.")] = None,
-    warm_from: Annotated[str | None, typer.Option(help="An earlier search to learn from.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster, HEAD:6379 (default: none).")
+    ] = None,
+    warm_start_from: Annotated[
+        str | None, typer.Option(help="An earlier search whose trials the sampler learns from.")
+    ] = None,
     study: Annotated[
         str | None,
-        typer.Option(help="Database URL or journal:PATH of the study; $NAME is filled in."),
+        typer.Option(help="Database URL or journal:PATH of the Optuna study; $NAME is filled in."),
     ] = None,
     time_limit: TimeLimit = None,
-    patches: Patches = None,
+    max_patches: MaxPatches = None,
     gpu_seconds: GpuSeconds = None,
-    hang_after: ReportTimeout = None,
+    report_timeout: ReportTimeout = None,
     cpus_per_trial: CpusPerTrial = None,
     gpus_per_trial: GpusPerTrial = None,
     tpus_per_trial: TpusPerTrial = None,
     device: Device = None,
-    wait: WaitForNodes = False,
-    model: Annotated[str | None, typer.Option(help="Name in the registry.")] = None,
+    wait_for_nodes: WaitForNodes = False,
+    model: Annotated[str | None, typer.Option(help="Name of the registered model.")] = None,
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Search a space, judge the winner on test patches, and register it.
+    """Search a space, score the winner on test patches, and register it.
 
     Example: hpsearch search search_spaces/quickstart.py
     """
@@ -73,17 +85,17 @@ def search(
             data=data,
             split=split,
             trials=trials,
-            concurrent=concurrent,
+            max_concurrent_trials=max_concurrent_trials,
             cpus=cpus,
             address=address,
-            warm_from=warm_from,
+            warm_start_from=warm_start_from,
             study=study,
-            limits=drop_none(seconds=time_limit, patches=patches, gpu_seconds=gpu_seconds),
+            limits=drop_none(seconds=time_limit, patches=max_patches, gpu_seconds=gpu_seconds),
             resources=drop_none(
                 cpus=cpus_per_trial, gpus=gpus_per_trial, tpus=tpus_per_trial, device=device
             ),
-            report_timeout=hang_after,
-            wait=wait,
+            report_timeout=report_timeout,
+            wait_for_nodes=wait_for_nodes,
             model=model,
             tracking_uri=tracking_uri,
             home=home,
@@ -133,24 +145,25 @@ Name = Annotated[str, typer.Argument(help="Name of the search.")]
 def resume(
     name: Name,
     address: Address = None,
-    changed_space: OnSpaceChange = None,
-    concurrent: MaxConcurrent = None,
+    on_space_change: OnSpaceChange = None,
+    max_concurrent_trials: MaxConcurrent = None,
     cpus: Cpus = None,
     time_limit: TimeLimit = None,
-    patches: Patches = None,
+    max_patches: MaxPatches = None,
     gpu_seconds: GpuSeconds = None,
-    hang_after: ReportTimeout = None,
+    report_timeout: ReportTimeout = None,
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Go on with a search that was interrupted or hit a limit; what has ended stays as it is.
+    """Resume a search that was interrupted or reached a limit; what has ended stays as it is.
 
     Example: hpsearch resume quickstart
     """
     if address is not None and address.startswith(("http://", "https://")):
         options = to_cli_args(
-            changed_space=changed_space, concurrent=concurrent, time_limit=time_limit,
-            patches=patches, gpu_seconds=gpu_seconds, hang_after=hang_after,
+            on_space_change=on_space_change, max_concurrent_trials=max_concurrent_trials,
+            time_limit=time_limit, max_patches=max_patches, gpu_seconds=gpu_seconds,
+            report_timeout=report_timeout,
             tracking_uri=tracking_uri,
         )  # fmt: skip
         submit_resume(name, address, None if home == DEFAULT_HOME else str(home), options)
@@ -162,12 +175,16 @@ def resume(
         resume_search(
             name,
             address=address,
-            changed_space=changed_space,
-            limits=drop_none(seconds=time_limit, patches=patches, gpu_seconds=gpu_seconds),
+            on_space_change=on_space_change,
+            limits=drop_none(seconds=time_limit, patches=max_patches, gpu_seconds=gpu_seconds),
             tracking_uri=tracking_uri,
             home=home,
             observer=console_observer(),
-            **drop_none(concurrent=concurrent, cpus=cpus, hang_after=hang_after),
+            **drop_none(
+                max_concurrent_trials=max_concurrent_trials,
+                cpus=cpus,
+                report_timeout=report_timeout,
+            ),
         )
     )
 
@@ -175,19 +192,19 @@ def resume(
 @app.command(rich_help_panel="Search")
 def extend(
     name: Name,
-    trials: Annotated[int, typer.Option(min=1, help="How many to add.")],
+    trials: Annotated[int, typer.Option(min=1, help="Number of trials to add.")],
     address: Cluster = None,
-    changed_space: OnSpaceChange = None,
-    concurrent: MaxConcurrent = None,
+    on_space_change: OnSpaceChange = None,
+    max_concurrent_trials: MaxConcurrent = None,
     cpus: Cpus = None,
     time_limit: TimeLimit = None,
-    patches: Patches = None,
+    max_patches: MaxPatches = None,
     gpu_seconds: GpuSeconds = None,
-    hang_after: ReportTimeout = None,
+    report_timeout: ReportTimeout = None,
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Add trials to a search, finished or not, and go on; the winner is judged again at the end.
+    """Add trials to a search, finished or not, and run them; the winner is scored again at the end.
 
     Example: hpsearch extend quickstart --trials 20
     """
@@ -198,12 +215,16 @@ def extend(
             name,
             trials,
             address=address,
-            changed_space=changed_space,
-            limits=drop_none(seconds=time_limit, patches=patches, gpu_seconds=gpu_seconds),
+            on_space_change=on_space_change,
+            limits=drop_none(seconds=time_limit, patches=max_patches, gpu_seconds=gpu_seconds),
             tracking_uri=tracking_uri,
             home=home,
             observer=console_observer(),
-            **drop_none(concurrent=concurrent, cpus=cpus, hang_after=hang_after),
+            **drop_none(
+                max_concurrent_trials=max_concurrent_trials,
+                cpus=cpus,
+                report_timeout=report_timeout,
+            ),
         )
     )
 
@@ -211,27 +232,42 @@ def extend(
 @app.command(rich_help_panel="Search")
 def train(
     trial: Annotated[Path, typer.Argument(help="A TrialConfig as JSON.")],
-    to: Annotated[Path | None, typer.Option(help="Folder for checkpoint and model.")] = None,
-    data: Annotated[str, typer.Option(help="mini, tiny, or the path of a store.")] = "mini",
-    split: Annotated[str, typer.Option(help="auto, a, b, c, illum, view, mini, seeded.")] = "auto",
-    sequences: Annotated[str, typer.Option(help="Train on these only, with commas.")] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or xla.")] = "auto",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the checkpoint and the model."),
+    ] = None,
+    data: Annotated[
+        str, typer.Option(help="Patches: mini, tiny, or the path of a store.")
+    ] = "mini",
+    split: SplitName = "auto",
+    sequences: Annotated[
+        str,
+        typer.Option(help="Sequences to train on, separated by commas (default: all that train)."),
+    ] = "",
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or xla.")] = "auto",
     precision: Annotated[
-        str, typer.Option(help="auto, float32 or bfloat16, of training's convolutions.")
+        str,
+        typer.Option(
+            help="Numbers that convolutions compute in while training: auto, float32 or bfloat16."
+        ),
     ] = "auto",
-    compiled: Annotated[
-        bool, typer.Option("--compiled", help="torch.compile: pays on long budgets.")
+    compile_: Annotated[
+        bool,
+        typer.Option("--compile", help="Use torch.compile, which is worth it for long budgets."),
     ] = False,
     deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="Refuse operations that vary between runs.")
+        bool,
+        typer.Option(
+            "--deterministic", help="Refuse operations whose results vary from run to run."
+        ),
     ] = False,
     home: Home = DEFAULT_HOME,
 ) -> None:
     """Train one trial on this machine, with no Ray; the same JSON stands in every MLflow run.
 
-    Run again with the same --to, it goes on from its checkpoint.
+    Run again with the same --output, it resumes from its checkpoint.
 
-    Example: hpsearch train config.json --to runs/trained
+    Example: hpsearch train config.json --output runs/trained
     """
     from hpsearch.config import ComputeConfig
     from hpsearch.search.workspace import Workspace
@@ -241,7 +277,7 @@ def train(
         {
             "device": device,
             "precision": precision,
-            "compiled": compiled,
+            "compiled": compile_,
             "deterministic": deterministic,
         }
     )
@@ -251,7 +287,7 @@ def train(
     job = local_environment(
         config, workspace, data=data, split=split, sequences=wanted, compute_config=compute_config
     )
-    output = to or home / "trained" / trial.stem
+    output = output or home / "trained" / trial.stem
     train_trial(config, job, output, observer=console_observer())
     print_plain(
         f"saved {output}; score it with:  hpsearch evaluate {output} --data {job.store.path}"

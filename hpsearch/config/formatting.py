@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from hpsearch.config.base import FrozenConfig
 from hpsearch.config.sampling import FixedSteps, PKSampler, RandomTriplets, Stepped
 from hpsearch.config.trial import TrialConfig
 
@@ -30,6 +31,20 @@ def flatten(config: TrialConfig) -> dict[str, Flat]:
     An absent optional setting is ``"none"``.
     """
     return dict(_flatten_value(config, ""))
+
+
+def present_names(flat: Mapping[str, Flat]) -> dict[str, Flat]:
+    """Values as of ``flatten`` under the present names, if 0.1.0 named them."""
+    former = {
+        old: new
+        for kind in FrozenConfig.__subclasses__()
+        if kind.__module__.startswith(f"{__package__}.")
+        for new, old in kind.former_names.items()
+    }
+    return {
+        ".".join(former.get(part, part) for part in name.split(".")): value
+        for name, value in flat.items()
+    }
 
 
 def summary(config: TrialConfig) -> str:

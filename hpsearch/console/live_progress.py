@@ -88,11 +88,11 @@ class LiveProgress:
                 return f"{head} started    {summary(run.config)}"
             case "report":
                 return f"{head} {run.seen:>9,} patches  {_run_numbers(run)}  {self._eta()}"
-            case "crash":
+            case "worker_failed":
                 return f"{head} goes on    from {run.seen:,} patches; {event['reason']}"
-            case "anew":
-                return f"{head} begins anew; {event['reason']}"
-            case "end":
+            case "restarted_from_scratch":
+                return f"{head} restarts from scratch; {event['reason']}"
+            case "trial_finished":
                 reason = f"  ({run.reason})" if run.reason else ""
                 return (
                     f"{head} {run.status:<10} {run.seen:>9,} patches  {_run_numbers(run)}{reason}"

@@ -23,10 +23,10 @@ def print_plan(promotion: Promotion, *, dry_run: bool) -> None:
     """Which configurations, how many trainings, how long, and who is champion."""
     parent, found = promotion.parent, promotion.plan
     count = len(found.configs)
-    names = diff_summaries([one.config for one in found.chosen])
+    names = diff_summaries([one.config for one in found.selected])
     rows = [
         (one.trial, f"{one.objective:.4f}", name)
-        for one, name in zip(found.chosen, names, strict=True)
+        for one, name in zip(found.selected, names, strict=True)
     ]
     metric = parent.search().objective.metric
     print_plain(
@@ -38,7 +38,7 @@ def print_plan(promotion: Promotion, *, dry_run: bool) -> None:
     for words in _plan_notes(promotion):
         print_plain(words)
     left = count - _num_finished(promotion)
-    cost = f"{len(found.chosen)} × {found.seeds} seeds = {count} trainings of "
+    cost = f"{len(found.selected)} × {found.seeds} seeds = {count} trainings of "
     cost += f"{parent.search().budget:,} patches"
     if left < count:
         cost += f", {left} of them left" if left else ", all done"
@@ -57,8 +57,8 @@ def print_plan(promotion: Promotion, *, dry_run: bool) -> None:
 def _plan_notes(promotion: Promotion) -> Iterator[str]:
     """What may surprise about the configurations."""
     parent, found, child = promotion.parent, promotion.plan, promotion.child
-    if len(found.chosen) < found.top:
-        yield f"{found.top} were asked for; {len(found.chosen)} completed a trial"
+    if len(found.selected) < found.top:
+        yield f"{found.top} were asked for; {len(found.selected)} completed a trial"
     trials = [run for run in parent.runs() if run.kind == "trial"]
     ended = sum(run.status not in ("running", "interrupted") for run in trials)
     if child is None and ended < parent.record.trials:
@@ -66,7 +66,7 @@ def _plan_notes(promotion: Promotion) -> Iterator[str]:
     if child is not None:
         objective = parent.search().objective
         now = make_plan(parent.name, trials, objective, top=found.top, seeds=found.seeds)
-        if now.chosen != found.chosen:
+        if now.selected != found.selected:
             yield f"{parent.name} has gone on since; remove {child.path} to choose again"
 
 

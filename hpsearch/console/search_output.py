@@ -83,6 +83,6 @@ def _print_registration(result: SearchResult) -> None:
         (f"hpsearch ui{home}", "browse the trials"),
         (folder.command("report"), "the report as a page"),
         (folder.command("promote"), "retrain the best, compare with the champion"),
-        (f"hpsearch describe {model} mini --to descriptors{home}", "use the model"),
+        (f"hpsearch describe {model} mini --output descriptors{home}", "use the model"),
     ):
         print_plain(f"  {command:<70}  {purpose}")

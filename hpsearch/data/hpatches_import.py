@@ -247,7 +247,7 @@ def _raise_invalid(
     if invalid and (not settings.skip_invalid or not valid):
         first = next(iter(invalid.values()))
         more = f", and {len(invalid) - 1} more sequences are invalid" if len(invalid) > 1 else ""
-        advice = "" if not valid else "; correct it, or skip invalid sequences with --skip-bad"
+        advice = "; correct it, or skip invalid sequences with --skip-invalid" if valid else ""
         raise UserError(first + more + advice)
 
 

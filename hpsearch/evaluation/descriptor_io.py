@@ -181,7 +181,7 @@ def check_can_write(output: Path, *, force: bool) -> None:
         return
     if output.exists() and not force:
         raise UserError(
-            f"{output} exists already; choose another output or replace it with --force"
+            f"{output} exists already; choose another --output, or replace it with --force"
         )
     if output.is_dir() and not (
         _holds_descriptors(output) and output.suffix not in (".npy", ".parquet")

@@ -160,7 +160,7 @@ def check_capacity(nodes: Sequence[Node], asked: Resources, max_concurrent: int 
         ResourceAllocator(asked, nodes, max_concurrent)
     except UserError as error:
         raise UserError(
-            f"{error}, or pass --wait: the search then asks the cluster for nodes, and waits"
+            f"{error}, or pass --wait-for-nodes: the search then requests nodes and waits for them"
         ) from error
 
 

@@ -206,7 +206,7 @@ def reconcile(folder: SearchFolder) -> None:
     for trial in started_trials(trials):
         run = runs.get(format_trial_id(trial.number - first))
         if run and trial.state.is_finished() and run.status in ("running", "interrupted"):
-            folder.event_log.append("end", trial=run.id, **_end_event(trial))
+            folder.event_log.append("trial_finished", trial=run.id, **_end_event(trial))
 
 
 def _end_event(trial: FrozenTrial) -> dict[str, str]:

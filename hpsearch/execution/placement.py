@@ -49,7 +49,7 @@ class ResourceAllocator:
                 f"{self.max_concurrent} trials at once do not fit: each asks for {asks}, and the "
                 "cluster "
                 f"has {_total_resources(self.nodes)}, which is room for {room}; lower "
-                "--concurrent, or "
+                "--max-concurrent-trials, or "
                 "add workers"
             )
 

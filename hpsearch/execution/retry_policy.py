@@ -85,7 +85,7 @@ def was_preempted(ray_error: str) -> bool:
 def _oom_advice(where: str) -> str:
     if where == "GPU memory":
         return "lower the batch, or give each trial more of a GPU with --gpus-per-trial"
-    return "lower the batch, or run fewer trials at once with --concurrent"
+    return "lower the batch, or run fewer trials at once with --max-concurrent-trials"
 
 
 MAX_DEATHS_WITHOUT_PROGRESS = 5

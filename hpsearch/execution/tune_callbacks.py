@@ -31,7 +31,11 @@ class EventLogCallback(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial starts, or goes on after a crash."""
         config = trial.config
-        fields = {"number": config["number"], "config": config["trial"], "place": config["place"]}
+        fields = {
+            "number": config["number"],
+            "config": config["trial"],
+            "allocation": config["place"],
+        }
         self._event_log.append("start", trial=config["id"], **fields)
         self._started.add(config["id"])
 
@@ -40,7 +44,9 @@ class EventLogCallback(tune.Callback):
     ) -> None:
         """A report came, or the last words of a trial that fails, or why one begins anew."""
         if "anew" in result:
-            self._event_log.append("anew", trial=trial.config["id"], reason=result["anew"])
+            self._event_log.append(
+                "restarted_from_scratch", trial=trial.config["id"], reason=result["anew"]
+            )
         if "objective" not in result:
             return
         fields = {key: result[key] for key in ("seen", "objective", "metrics")}
@@ -53,7 +59,9 @@ class EventLogCallback(tune.Callback):
         status, reason = (
             final_status(result) if "status" in result else ("failed", "no report came")
         )
-        self._event_log.append("end", trial=trial.config["id"], status=status, reason=reason)
+        self._event_log.append(
+            "trial_finished", trial=trial.config["id"], status=status, reason=reason
+        )
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial raised or hung, or its worker died and it begins again."""
@@ -62,12 +70,12 @@ class EventLogCallback(tune.Callback):
         name, reason = trial.config["id"], self._retry_policy.failure_reason(trial.trial_id)
         again = self._retry_policy.will_retry(trial.trial_id)
         if again and self._shutdown.in_progress:
-            self._event_log.append("end", trial=name, status="interrupted")
+            self._event_log.append("trial_finished", trial=name, status="interrupted")
         elif again:
-            self._event_log.append("crash", trial=name, reason=reason)
+            self._event_log.append("worker_failed", trial=name, reason=reason)
         else:
             fields = {"reason": reason, "traceback": _error_text(trial)[-MAX_TRACEBACK_CHARS:]}
-            self._event_log.append("end", trial=name, status="failed", **fields)
+            self._event_log.append("trial_finished", trial=name, status="failed", **fields)
 
 
 class PruningScheduler(FIFOScheduler):

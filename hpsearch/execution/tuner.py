@@ -62,10 +62,12 @@ def run_session(folder: SearchFolder) -> SessionResult:
 def _run_tuner(folder: SearchFolder) -> SessionResult:
     search, record = folder.search(), folder.record
     reconcile(folder)
-    allocator = ResourceAllocator(folder.resources(), node_resources(), record.concurrent)
+    allocator = ResourceAllocator(
+        folder.resources(), node_resources(), record.max_concurrent_trials
+    )
     retry_policy, silence, events = (
         RetryPolicy(),
-        ReportTimeouts(record.hang_after),
+        ReportTimeouts(record.report_timeout),
         folder.event_log.events(),
     )
     retry_policy.load_history(events)
@@ -75,7 +77,7 @@ def _run_tuner(folder: SearchFolder) -> SessionResult:
         space=folder.space,
         trials=record.trials,
         url=record.study,
-        patience_offset=record.forgiven,
+        patience_offset=record.patience_offset,
     )
     payload = _create_payload(folder)
     shutdown = GracefulShutdown(

@@ -67,11 +67,13 @@ def train_baseline(folder: SearchFolder) -> Run:
         return done[0]
     search, event_log = folder.search(), folder.event_log
     config = search.baseline.model_dump(mode="json")
-    event_log.append("start", trial=BASELINE_NAME, number=-1, kind="yardstick", config=config)
+    event_log.append("start", trial=BASELINE_NAME, number=-1, kind="baseline", config=config)
     with single_threaded():
         post = CheckpointHooks(
             folder.trials / BASELINE_NAME,
-            on_restart=lambda why: event_log.append("anew", trial=BASELINE_NAME, reason=why),
+            on_restart=lambda why: event_log.append(
+                "restarted_from_scratch", trial=BASELINE_NAME, reason=why
+            ),
         )
         for report in run_with_checkpoints(search.baseline, folder.environment(), post):
             result = to_result(report, search.objective)
@@ -79,7 +81,9 @@ def train_baseline(folder: SearchFolder) -> Run:
             event_log.append("report", trial=BASELINE_NAME, **last_report)
             if report.status != "running":
                 status, reason = final_status(result)
-                event_log.append("end", trial=BASELINE_NAME, status=status, reason=reason)
+                event_log.append(
+                    "trial_finished", trial=BASELINE_NAME, status=status, reason=reason
+                )
     return next(run for run in folder.runs() if run.id == BASELINE_NAME)
 
 

@@ -37,7 +37,7 @@ class Promotion:
     @property
     def seconds_per_training(self) -> float | None:
         """What one training took in the search, as the median of those chosen; None if unknown."""
-        labels = {one.trial for one in self.plan.chosen}
+        labels = {one.trial for one in self.plan.selected}
         runs = [run for run in self.parent.runs() if run.label in labels and run.reports]
         known = [run.reports[-1]["seconds"] for run in runs if "seconds" in run.reports[-1]]
         return median(known) if known else None
@@ -46,7 +46,7 @@ class Promotion:
     def concurrency(self) -> int:
         """Trainings at once on this machine, as in the search."""
         record = self.parent.record
-        return record.concurrent or record.cpus or os.cpu_count() or 1
+        return record.max_concurrent_trials or record.cpus or os.cpu_count() or 1
 
 
 def prepare(folder: SearchFolder, *, top: int | None, seeds: int | None) -> Promotion:
@@ -99,7 +99,7 @@ def _promotion_record(folder: SearchFolder, trials: int) -> SearchRecord:
     """As the search, without what decides which points it tries."""
     new = {"space": _space_path(folder), "trials": trials, "limits": Limits()}
     return folder.record.model_copy(
-        update={**new, "origin": None, "study": None, "warm_from": None}
+        update={**new, "space_path": None, "study": None, "warm_start_from": None}
     )
 
 

@@ -6,10 +6,11 @@ the best configuration the network with the median objective is taken: what one 
 day. A training that collapses, diverges or fails counts with the worst value.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import ClassVar
 
 import optuna
 
@@ -45,12 +46,14 @@ class SelectedConfig(FrozenConfig):
 class RetrainingPlan(FrozenConfig):
     """What a promotion trains."""
 
+    former_names: ClassVar[Mapping[str, str]] = {"selected": "chosen"}
+
     parent: str
     """Name of the search."""
     top: int
     """How many configurations were asked for; there may be fewer."""
     seeds: int
-    chosen: tuple[SelectedConfig, ...]
+    selected: tuple[SelectedConfig, ...]
     """Best first."""
 
     @property
@@ -59,7 +62,7 @@ class RetrainingPlan(FrozenConfig):
         return [
             one.config.model_copy(update={"seed": one.config.seed + repeat})
             for repeat in range(1, self.seeds + 1)
-            for one in self.chosen
+            for one in self.selected
         ]
 
     @classmethod
@@ -122,7 +125,7 @@ def make_plan(
         )
     chosen = [_select(trials, objective) for trials in groups.values()]
     chosen.sort(key=lambda one: one.objective, reverse=objective.direction == "maximize")
-    return RetrainingPlan(parent=search, top=top, seeds=seeds, chosen=tuple(chosen[:top]))
+    return RetrainingPlan(parent=search, top=top, seeds=seeds, selected=tuple(chosen[:top]))
 
 
 def rank(plan: RetrainingPlan, runs: Sequence[Run], objective: Objective) -> list[RetrainingResult]:
@@ -135,7 +138,7 @@ def rank(plan: RetrainingPlan, runs: Sequence[Run], objective: Objective) -> lis
         run.config: run for run in runs if run.kind == "trial" and run.status != "interrupted"
     }
     table = []
-    for one in plan.chosen:
+    for one in plan.selected:
         seeds = range(one.config.seed + 1, one.config.seed + 1 + plan.seeds)
         own = tuple(by_config[one.config.model_copy(update={"seed": seed})] for seed in seeds)
         table.append(RetrainingResult(one, own, tuple(_value(run, objective) for run in own)))
@@ -216,7 +219,7 @@ def chosen_search(parent: Path, plan_file: Path) -> Search:
         pruner=NoPruner(),
         extra_objectives=(),
         num_folds=None,
-        warm_from=None,
+        warm_start_from=None,
         patience=None,
         time_limit=None,
     )

@@ -14,6 +14,7 @@ RENAMED = {
     "seeds": "seeds_per_point",
     "folds": "num_folds",
     "computing": "compute",
+    "warm_from": "warm_start_from",
 }
 SAMPLERS: dict[str, type[TPE | Random | GP | NSGA2 | Grid | Fixed]] = {
     "tpe": TPE,

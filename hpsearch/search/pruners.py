@@ -250,7 +250,7 @@ class PrunerWithHistory:
                 case "report" if event["trial"] in numbers:
                     number, value = numbers[event["trial"]], event["objective"]
                     self.should_prune(number, seen=event["seen"], value=value)
-                case "end" if event["trial"] in numbers:
+                case "trial_finished" if event["trial"] in numbers:
                     status = event.get("status")
                     if status in ("completed", "pruned", "collapsed", "diverged"):
                         completed = status != "pruned"

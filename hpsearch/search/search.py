@@ -73,7 +73,7 @@ class Search(FrozenConfig):
     initial_points: tuple[Mapping[str, Any], ...] = ()
     """Points to try before others, as parameter values by the names that ``suggest`` uses; the
     sampler draws what a point leaves out."""
-    warm_from: str | None = None
+    warm_start_from: str | None = None
     """An earlier search whose trials the sampler knows from the start."""
     patience: int | None = Field(default=None, ge=1)
     """Trials in a row without an improvement after which no more are started, counted from 0 when

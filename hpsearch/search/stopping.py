@@ -63,7 +63,7 @@ class UsageTracker:
         match event["event"]:
             case "start" if event.get("kind", "trial") == "trial":
                 self._patches.setdefault(event["trial"], 0)
-                self._gpus[event["trial"]] = event.get("place", {}).get("gpus", 0.0)
+                self._gpus[event["trial"]] = event.get("allocation", {}).get("gpus", 0.0)
             case "report" if event["trial"] in self._patches:
                 trial, seconds = event["trial"], event.get("seconds", 0.0)
                 self._patches[trial] = max(self._patches[trial], event["seen"])

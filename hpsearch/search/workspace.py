@@ -4,11 +4,11 @@ import fcntl
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -37,12 +37,21 @@ from hpsearch.training.trial import TrialEnvironment
 from hpsearch.untrusted import check_name, name_from, reading
 
 RECORD_FILE = "search.json"
-ADDRESSES = ("store", "tracking_uri", "study", "origin")
+ADDRESSES = ("store", "tracking_uri", "study", "space_path")
 """What is written down relative to the home, where it lies inside."""
 
 
 class SearchRecord(FrozenConfig):
     """What a search was started with, beside its space."""
+
+    former_names: ClassVar[Mapping[str, str]] = {
+        "max_concurrent_trials": "concurrent",
+        "wait_for_nodes": "wait",
+        "space_path": "origin",
+        "report_timeout": "hang_after",
+        "warm_start_from": "warm_from",
+        "patience_offset": "forgiven",
+    }
 
     space: str
     store: str
@@ -52,22 +61,22 @@ class SearchRecord(FrozenConfig):
     tracking_uri: str
     model: str = DEFAULT_MODEL_NAME
     trials: int
-    concurrent: int | None = None
+    max_concurrent_trials: int | None = None
     cpus: int | None = None
     address: str | None = None
-    wait: bool = False
+    wait_for_nodes: bool = False
     """Whether a session asks the cluster for nodes that it needs, and waits for them."""
-    origin: str | None = None
+    space_path: str | None = None
     """The space file that was copied; None if changes of it are of no interest any more."""
     limits: Limits = Limits()
     resources: Resources = Resources()
-    hang_after: float | None = Field(default=None, gt=0)
+    report_timeout: float | None = Field(default=None, gt=0)
     """Seconds without a report after which a trial hangs; None to judge by the others."""
     study: str | None = None
     """Storage of the study, if it is not a file in the search's folder."""
-    warm_from: str | None = None
+    warm_start_from: str | None = None
     """An earlier search that the sampler knows."""
-    forgiven: int = 0
+    patience_offset: int = 0
     """Trials that had ended when the search was last extended; patience is counted from there."""
 
     def addresses(self) -> dict[str, str | None]:
@@ -76,7 +85,7 @@ class SearchRecord(FrozenConfig):
             "--study": self.study,
             "--tracking-uri": self.tracking_uri,
             "--address": self.address,
-            "--warm-from": self.warm_from,
+            "--warm-start-from": self.warm_start_from,
             "--data": self.store,
         }
 

@@ -15,14 +15,28 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hpsearch.config.formatting import present_names
 from hpsearch.redaction import redacted
 from hpsearch.schema import KEY, SCHEMA_VERSION, refuse_newer
+from hpsearch.tracking.mlflow_tags import PARENT_SEARCH_ID
 from hpsearch.untrusted import NAME, reading
 
 Event = dict[str, Any]
-"""``event`` is search, start, report, crash, anew, end or finish; ``trial`` is its id.
+"""``event`` is search, start, report, worker_failed, restarted_from_scratch, trial_finished, extend
+or search_finished; ``trial`` is the trial's id.
 
 The first of a ledger also names the version of its form."""
+
+FORMER_EVENTS = {
+    "crash": "worker_failed",
+    "anew": "restarted_from_scratch",
+    "end": "trial_finished",
+    "finish": "search_finished",
+}
+FORMER_KINDS = {"yardstick": "baseline"}
+FORMER_FIELDS = {"place": "allocation"}
+FORMER_TAGS = {"hpsearch.beneath": PARENT_SEARCH_ID}
+"""Names in event logs of 0.1.0, and the present ones; here alone they are translated."""
 
 
 TEXTS = ("event", "trial", "status", "reason", "kind", "direction", "traceback")
@@ -144,6 +158,7 @@ def _parse_events(data: bytes, path: Path) -> Iterator[Event]:
             except ValueError:
                 continue  # a line that its writer did not finish
             _check(event)
+            event = _present_names(event)
         yield event
 
 
@@ -164,3 +179,16 @@ def _check(event: Any) -> None:
         numbers += event.get("metrics", {}).values()
     if not all(isinstance(x, (int, float)) and abs(x) < LARGEST for x in numbers):
         raise ValueError("a number in it is none, or too large")
+
+
+def _present_names(event: Event) -> Event:
+    """An event of any version under the names of this one."""
+    found = {FORMER_FIELDS.get(name, name): value for name, value in event.items()}
+    found["event"] = FORMER_EVENTS.get(event["event"], event["event"])
+    if "kind" in found:
+        found["kind"] = FORMER_KINDS.get(found["kind"], found["kind"])
+    if "tags" in found:
+        found["tags"] = {FORMER_TAGS.get(tag, tag): value for tag, value in found["tags"].items()}
+    if "constants" in found:
+        found["constants"] = present_names(found["constants"])
+    return found

@@ -100,7 +100,11 @@ def trial_tags(run: Run, search: Event) -> list[RunTag]:
 
 def state_tags(run: Run) -> list[RunTag]:
     """How the trial stands, or ended and why, and how often it went on or began anew."""
-    restarts = {"anew": str(len(run.restarted_attempts))} if run.restarted_attempts else {}
+    restarts = (
+        {"restarts_from_scratch": str(len(run.restarted_attempts))}
+        if run.restarted_attempts
+        else {}
+    )
     return _run_tags(
         {STATUS_TAG: run.status, "reason": run.reason, "retries": str(run.retries), **restarts}
     )

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Literal
 
 RUN_KIND = "hpsearch.kind"
-"""Tag: ``search`` for the parent run, else the kind of the child (``trial``, ``yardstick``)."""
+"""Tag: ``search`` for the parent run, else the kind of the child (``trial``, ``baseline``)."""
 SEARCH_NAME_TAG = "hpsearch.search"
 """Tag: the search's name."""
 SEARCH_ID = "hpsearch.id"
 """Tag: tells a search from another of the same name; follows from its ledger (``identity``)."""
-PARENT_SEARCH_ID = "hpsearch.beneath"
+PARENT_SEARCH_ID = "hpsearch.parent_search"
 """Tag: identity of the search beneath whose run this one's stands."""
 TRIAL_ID_TAG = "hpsearch.trial"
 """Tag: the trial's id, the same after every resume."""

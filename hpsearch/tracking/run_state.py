@@ -35,11 +35,11 @@ class Run:
     attempt_seen: int = 0
     """Patches seen at the last report of this attempt, which may stand before ``seen``."""
     kind: str = "trial"
-    """``trial``, or ``yardstick`` for a run that a trial is compared with."""
+    """``trial``, or ``baseline`` for a run that a trial is compared with."""
 
     @property
     def label(self) -> str:
-        """Short name: the trial's number, or what the yardstick is."""
+        """Short name: the trial's number, or the baseline's name."""
         return f"{self.number:03d}" if self.kind == "trial" else self.id
 
     @property
@@ -106,7 +106,7 @@ class SearchState:
         match event["event"]:
             case "search":
                 self.search_event = event
-            case "finish":
+            case "search_finished":
                 self.finish_event = event
         if "trial" not in event:
             return
@@ -116,7 +116,7 @@ class SearchState:
             return
         if event["event"] == "start":
             self.finish_event = None
-        if event["event"] == "end" and run.status != "interrupted":
+        if event["event"] == "trial_finished" and run.status != "interrupted":
             self._note_best(event["time"])
 
     def _note_best(self, time: float) -> None:
@@ -149,11 +149,11 @@ def apply_event(run: Run | None, event: Event) -> Run:
                 retries=run.retries + 1,
                 attempt_seen=0,
             )
-        case "anew":
+        case "restarted_from_scratch":
             return replace(run, restarted_attempts=(*run.restarted_attempts, run.retries))
         case "report":
             return _apply_report(run, event)
-        case "end":
+        case "trial_finished":
             status, reason = event["status"], event.get("reason", "")
             if status not in get_args(RunStatus):
                 raise ValueError(f"no trial ends as {status[:40]!r}")

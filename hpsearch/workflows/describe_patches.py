@@ -209,13 +209,13 @@ def check_layout(source: PatchSource, output: Path) -> None:
         return
     if output.suffix and not output.is_dir():
         raise UserError(
-            f"{output.suffix} is no output; give --to a .npy file, a .parquet file, or a folder"
+            f"{output.suffix} is no output; give --output a .npy file, a .parquet file, or a folder"
         )
     if not source.complete_points:
         raise UserError(
             f"{source.description} have no sequences and views, which the official layout needs; "
             "give "
-            "--to a .npy or .parquet file"
+            "--output a .npy or .parquet file"
         )
 
 

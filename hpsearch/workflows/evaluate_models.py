@@ -89,7 +89,7 @@ def evaluate_models(
     """
     workspace = Workspace(Path(home))
     if not request.models and not request.baselines:
-        raise UserError("there is nothing to score; give a MODEL, or --yardsticks")
+        raise UserError("there is nothing to score; give a MODEL, or --baselines")
     files = all(is_descriptor_folder(model) for model in request.models) and not request.baselines
     if request.tasks is not None and not request.tasks.is_dir():
         raise UserError(f"there is no folder of task files at {request.tasks}; correct --tasks")
@@ -108,7 +108,7 @@ def save_evaluation(result: EvaluationResult, folder: Path) -> Path:
         UserError: if ``folder`` is a file.
     """
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; give --out a folder")
+        raise UserError(f"{folder} is a file; give --output a folder")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scores.json").write_text(json.dumps(_to_json(result)))
     pictures = _draw_figures(result, folder)

@@ -35,7 +35,7 @@ class Observer:
 
         Args:
             folder: the search.
-            kind: which of its runs are trained, ``trial`` or ``yardstick``.
+            kind: which of its runs are trained, ``trial`` or ``baseline``.
         """
         yield
 

@@ -143,7 +143,7 @@ def _retrain(parent: SearchFolder, child: SearchFolder, observer: Observer) -> N
         interruption = run_trials(child, observer, command=parent.command("promote"))
         if interruption is not None:
             raise PromotionInterrupted(interruption)
-        child.event_log.append("finish", status="completed")
+        child.event_log.append("search_finished", status="completed")
     finally:
         if not mlflow_sync.stop():
             observer.warning(f"MLflow has not received everything yet: {mlflow_sync.last_error}")

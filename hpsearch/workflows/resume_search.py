@@ -32,7 +32,7 @@ def resume_search(
     name: str,
     *,
     address: str | None = None,
-    changed_space: str | None = None,
+    on_space_change: str | None = None,
     limits: Mapping[str, Any] = MappingProxyType({}),
     tracking_uri: str | None = None,
     home: str | Path = DEFAULT_HOME,
@@ -44,12 +44,12 @@ def resume_search(
     Args:
         name: name of the search.
         address: another Ray cluster than before, or ``local`` for none.
-        changed_space: ``keep`` or ``take``, if the space's file has changed since the search began.
+        on_space_change: ``keep`` or ``update``, if the space's file has changed since the start.
         limits: fields of ``Limits`` that change.
         tracking_uri: address of MLflow; the search's own if None.
         home: folder of the search.
         observer: receives messages and progress.
-        changes: ``concurrent``, ``cpus``, ``hang_after``: as in ``run_search``.
+        changes: ``max_concurrent_trials``, ``cpus``, ``report_timeout``: as in ``run_search``.
 
     Raises:
         UserError: if there is no such search, or it has nothing left to do.
@@ -57,7 +57,7 @@ def resume_search(
     observer = observer or Observer()
     folder = reopen(name, Path(home), tracking_uri)
     with folder.lock():
-        folder = resolve_space_change(folder, changed_space, observer)
+        folder = resolve_space_change(folder, on_space_change, observer)
         folder = folder.with_record(limits=_merged(folder.record.limits, limits), **changes)
         check_not_finished(folder)
         return run_session(switch_cluster(folder, address, observer), observer)
@@ -68,7 +68,7 @@ def extend_search(
     trials: int,
     *,
     address: str | None = None,
-    changed_space: str | None = None,
+    on_space_change: str | None = None,
     limits: Mapping[str, Any] = MappingProxyType({}),
     tracking_uri: str | None = None,
     home: str | Path = DEFAULT_HOME,
@@ -81,12 +81,12 @@ def extend_search(
         name: name of the search.
         trials: how many to add.
         address: another Ray cluster than before, or ``local`` for none.
-        changed_space: ``keep`` or ``take``, if the space's file has changed since the search began.
+        on_space_change: ``keep`` or ``update``, if the space's file has changed since the start.
         limits: fields of ``Limits`` that change.
         tracking_uri: address of MLflow; the search's own if None.
         home: folder of the search.
         observer: receives messages and progress.
-        changes: ``concurrent``, ``cpus``, ``hang_after``: as in ``run_search``.
+        changes: ``max_concurrent_trials``, ``cpus``, ``report_timeout``: as in ``run_search``.
 
     Raises:
         UserError: if there is no such search, or its space has no more points.
@@ -94,7 +94,7 @@ def extend_search(
     observer = observer or Observer()
     folder = reopen(name, Path(home), tracking_uri)
     with folder.lock():
-        folder = resolve_space_change(folder, changed_space, observer)
+        folder = resolve_space_change(folder, on_space_change, observer)
         new = _merged(folder.record.limits, limits)
         folder = extend(switch_cluster(folder, address, observer), trials, limits=new, **changes)
         return run_session(folder, observer)
@@ -151,7 +151,7 @@ def extend(folder: SearchFolder, trials: int, **fields: Any) -> SearchFolder:
         UserError: if there are no more to try, or its limits leave it nothing.
     """
     stated, runs, record = folder.search(), folder.runs(), folder.record
-    gave_up = runs_are_out_of_patience(runs, stated, patience_offset=record.forgiven)
+    gave_up = runs_are_out_of_patience(runs, stated, patience_offset=record.patience_offset)
     before = sum(run.kind == "trial" for run in runs) if gave_up else record.trials
     after = stated.num_trials(before + trials)
     if after == before:
@@ -159,7 +159,7 @@ def extend(folder: SearchFolder, trials: int, **fields: Any) -> SearchFolder:
             f"search {folder.name!r} has no more to try: sampler {stated.sampler.kind!r} lists "
             f"{before} trials; raise seeds_per_point, or begin a search of another space"
         )
-    changed = {"trials": after, "forgiven": len(informative_trials(runs)), **fields}
+    changed = {"trials": after, "patience_offset": len(informative_trials(runs)), **fields}
     _check_limits_not_spent(replace(folder, record=folder.record.model_copy(update=changed)))
     folder.event_log.append("extend", trials=after)
     return folder.with_record(**changed)
@@ -170,7 +170,7 @@ def _check_limits_not_spent(folder: SearchFolder) -> None:
     if reached:
         raise UserError(
             f"search {folder.name!r} has spent its limit of {reached}; set a larger one with "
-            "--patches or --gpu-seconds"
+            "--max-patches or --gpu-seconds"
         )
 
 
@@ -180,25 +180,26 @@ def resolve_space_change(
     """The search with the space that it goes on with, if the file has changed since it began.
 
     Raises:
-        UserError: if it has and ``choice`` is neither ``keep`` nor ``take``, or if a search cannot
-            go on with the new one.
+        UserError: if it has and ``choice`` is neither ``keep`` nor ``update``, or if a search
+            cannot go on with the new one.
     """
-    if choice not in (None, "keep", "take"):
-        raise UserError(f"--changed-space is keep or take, not {choice!r}")
-    origin = Path(folder.record.origin or "")
+    if choice not in (None, "keep", "update"):
+        raise UserError(f"--on-space-change is keep or update, not {choice!r}")
+    origin = Path(folder.record.space_path or "")
     if not origin.is_file() or origin.read_bytes() == folder.space.read_bytes():
         return folder
     match choice:
         case "keep":
-            return folder.with_record(origin=None)
-        case "take":
+            return folder.with_record(space_path=None)
+        case "update":
             check_same_terms(folder, load_search(origin))
             write_atomic(folder.space, origin.read_bytes())
             return folder
     observer.message(_space_difference(folder.space, origin))
     raise UserError(
         f"{origin.name} has changed since search {folder.name!r} began (above); "
-        "--changed-space keep resumes with it as it was, --changed-space take with the new file"
+        "--on-space-change keep resumes with it as it was, "
+        "--on-space-change update with the new file"
     )
 
 

@@ -33,15 +33,15 @@ def run_search(
     data: str | None = None,
     split: str = "auto",
     trials: int | None = None,
-    concurrent: int | None = None,
+    max_concurrent_trials: int | None = None,
     cpus: int | None = None,
     address: str | None = None,
-    warm_from: str | None = None,
+    warm_start_from: str | None = None,
     study: str | None = None,
     limits: Mapping[str, Any] = MappingProxyType({}),
     resources: Mapping[str, Any] = MappingProxyType({}),
     report_timeout: float | None = None,
-    wait: bool = False,
+    wait_for_nodes: bool = False,
     model: str | None = None,
     tracking_uri: str | None = None,
     home: str | Path = DEFAULT_HOME,
@@ -56,16 +56,16 @@ def run_search(
         split: which sequences train, validate and test: auto, a, b, c, illum, view, full, mini or
             seeded.
         trials: number of trials; the space's if None.
-        concurrent: trials at once; as many as fit if None.
+        max_concurrent_trials: trials at once; as many as fit if None.
         cpus: CPUs that Ray may use on this machine; all if None.
         address: a running Ray cluster, ``HEAD:6379``; None starts Ray on this machine.
-        warm_from: an earlier search whose trials the sampler learns from.
+        warm_start_from: an earlier search whose trials the sampler learns from.
         study: database URL or ``journal:PATH`` of the Optuna study; ``$NAME`` is replaced by the
             environment variable.
         limits: fields of ``Limits``: ``seconds``, ``patches``, ``gpu_seconds``.
         resources: fields of ``Resources`` that a trial asks for, instead of the space's.
         report_timeout: seconds without a report after which a trial counts as hung.
-        wait: request nodes from the cluster's autoscaler and wait for them.
+        wait_for_nodes: request nodes from the cluster's autoscaler and wait for them.
         model: name in the MLflow registry.
         tracking_uri: address of MLflow; SQLite in ``home`` if None.
         home: folder for data, searches and MLflow's files.
@@ -93,8 +93,8 @@ def run_search(
     refuse_password(tracking.given, "--tracking-uri")
     if model is not None:
         check_name(model, "a model")
-    warm_from = warm_from or search.warm_from
-    earlier = workspace.open(warm_from) if warm_from else None
+    warm_start_from = warm_start_from or search.warm_start_from
+    earlier = workspace.open(warm_start_from) if warm_start_from else None
     if study:
         check_study_name_available(study, chosen)
     with observer.progress("building patches") as advance:
@@ -111,21 +111,21 @@ def run_search(
         split=split,
         tracking_uri=tracking.given,
         trials=search.num_trials(trials),
-        concurrent=concurrent,
+        max_concurrent_trials=max_concurrent_trials,
         cpus=cpus,
         address=address,
-        wait=wait,
+        wait_for_nodes=wait_for_nodes,
         study=study,
-        warm_from=warm_from,
-        hang_after=report_timeout,
-        origin=str(space.absolute()),
+        warm_start_from=warm_start_from,
+        report_timeout=report_timeout,
+        space_path=str(space.absolute()),
         limits=Limits.model_validate({"seconds": search.time_limit, **limits}),
         resources=Resources.model_validate({**search.resources.model_dump(), **resources}),
         model=DEFAULT_MODEL_NAME if model is None else model,
     )
     start_ray(observer, address=address, cpus=cpus)
-    if not wait:
-        ray_runtime.check_capacity_now(record.resources, concurrent)
+    if not wait_for_nodes:
+        ray_runtime.check_capacity_now(record.resources, max_concurrent_trials)
     folder = workspace.create(chosen, space, record)
     with folder.lock():
         _announce(folder, search, store, observer)
@@ -176,20 +176,21 @@ def log_search_started(
         tags: more tags for the search's MLflow run.
     """
     split = folder.split()
+    source = folder.record.warm_start_from
     reduction = getattr(search.active_pruner, "reduction_factor", None)
     params = {
         "space": folder.record.space,
         "objective": ", ".join(objective.metric for objective in search.objectives),
         "trials": folder.record.trials,
         "budget": search.budget,
-        "scheduler": search.active_pruner.kind,
-        "grace": search.grace_patches,
-        **({} if reduction is None else {"reduction": f"{reduction:g}"}),
-        **({} if search.num_folds is None else {"folds": search.num_folds}),
+        "pruner": search.active_pruner.kind,
+        "grace_period": search.grace_patches,
+        **({} if reduction is None else {"reduction_factor": f"{reduction:g}"}),
+        **({} if search.num_folds is None else {"num_folds": search.num_folds}),
         "sampler": search.sampler.kind,
-        "seeds": search.seeds_per_point,
+        "seeds_per_point": search.seeds_per_point,
         **({} if search.patience is None else {"patience": search.patience}),
-        **({} if folder.record.warm_from is None else {"warm_from": folder.record.warm_from}),
+        **({} if source is None else {"warm_start_from": source}),
         "seed": search.seed,
         "split": split.name,
     }

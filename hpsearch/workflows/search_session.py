@@ -70,7 +70,7 @@ def run_session(folder: SearchFolder, observer: Observer) -> SearchResult:
         return finish_search(folder, mlflow_sync, observer)
     except KeyboardInterrupt:
         _close_running_trials(folder)
-        folder.event_log.append("finish", status="interrupted")
+        folder.event_log.append("search_finished", status="interrupted")
         raise
     finally:
         if not mlflow_sync.stop():
@@ -87,14 +87,14 @@ def finish_search(
     try:
         winner = best_run(folder.runs(), folder.search().objective)
     except UserError as error:
-        folder.event_log.append("finish", status="completed")
+        folder.event_log.append("search_finished", status="completed")
         return SearchResult(folder=folder, status="completed", reason=str(error))
     observer.message(f"winner: trial {winner.label}; training the baseline for the same budget …")
-    with observer.training(folder, kind="yardstick"):
+    with observer.training(folder, kind="baseline"):
         baseline = train_baseline(folder)
     observer.message("evaluating on test …")
     scores = evaluate_on_test(folder, winner, baseline)
-    folder.event_log.append("finish", status="completed", test=named_scores(scores))
+    folder.event_log.append("search_finished", status="completed", test=named_scores(scores))
     registration = _register_best(folder, mlflow_sync, winner, observer)
     return SearchResult(
         folder=folder,
@@ -140,9 +140,9 @@ def run_trials(folder: SearchFolder, observer: Observer, *, command: str = "") -
     """
     search, record = folder.search(), folder.record
     command = command or folder.command("resume")
-    if record.warm_from and not folder.runs():
-        known, there = warm_start(folder, folder.workspace.open(record.warm_from))
-        observer.message(f"the sampler knows {known} of {there} trials of {record.warm_from}")
+    if record.warm_start_from and not folder.runs():
+        known, there = warm_start(folder, folder.workspace.open(record.warm_start_from))
+        observer.message(f"the sampler knows {known} of {there} trials of {record.warm_start_from}")
     start_ray(observer, address=record.address, cpus=record.cpus)
     install_sigterm_handler()  # again: Ray takes the signal
     try:
@@ -155,20 +155,20 @@ def run_trials(folder: SearchFolder, observer: Observer, *, command: str = "") -
     except DiskFullError as error:
         with suppress(OSError):  # if the disk has space for that
             _close_running_trials(folder)
-            folder.event_log.append("finish", status="interrupted")
+            folder.event_log.append("search_finished", status="interrupted")
         raise DiskFullError(f"{error} with:  {command}") from error
     finally:
         ray_runtime.stop_ray()
     open_runs = _close_running_trials(folder)
     if not open_runs and (session.exhausted or is_complete(folder)):
-        if runs_are_out_of_patience(folder.runs(), search, patience_offset=record.forgiven):
+        if runs_are_out_of_patience(folder.runs(), search, patience_offset=record.patience_offset):
             observer.message(
                 f"{search.patience} trials in a row improved nothing: the search ends here"
             )
         return None
     if session.limit:
         return _finish_at_limit(folder, session.limit, open_runs, command, observer)
-    folder.event_log.append("finish", status="interrupted")
+    folder.event_log.append("search_finished", status="interrupted")
     reason = f"Interrupted; nothing is lost. Resume with:  {command}"
     observer.message(reason)
     return reason
@@ -187,15 +187,17 @@ def start_ray(observer: Observer, *, address: str | None, cpus: int | None) -> N
 
 def _requested_nodes(folder: SearchFolder, observer: Observer) -> AbstractContextManager[None]:
     """Request the nodes that the trials need and wait for them, if the search was started so."""
-    if not folder.record.wait:
+    if not folder.record.wait_for_nodes:
         return nullcontext()
-    return requested_nodes(folder.resources(), folder.record.concurrent, observer.message)
+    return requested_nodes(
+        folder.resources(), folder.record.max_concurrent_trials, observer.message
+    )
 
 
 def _exit_on_head_loss(folder: SearchFolder, command: str, observer: Observer) -> NoReturn:
     """End this process: the thread that runs Ray waits forever for a head that is lost."""
     _close_running_trials(folder)
-    folder.event_log.append("finish", status="interrupted")
+    folder.event_log.append("search_finished", status="interrupted")
     observer.message(
         f"The head node of the cluster at {folder.record.address or 'this machine'} does not "
         "answer. Nothing is lost. Once a head runs again (elsewhere: with --address), resume "
@@ -217,7 +219,7 @@ def _finish_at_limit(
     )
     if any(run.status == "completed" for run in folder.runs()):
         return None
-    folder.event_log.append("finish", status="interrupted")
+    folder.event_log.append("search_finished", status="interrupted")
     reason = "No trial completed within the limit, so there is no winner yet."
     observer.message(reason)
     return reason
@@ -240,7 +242,7 @@ def is_complete(folder: SearchFolder) -> bool:
     """Whether no trial is left to train."""
     final = [run for run in folder.runs() if run.status not in ("running", "interrupted")]
     enough = sum(run.kind == "trial" for run in final) >= folder.record.trials
-    patience_offset = folder.record.forgiven
+    patience_offset = folder.record.patience_offset
     return enough or runs_are_out_of_patience(
         folder.runs(), folder.search(), patience_offset=patience_offset
     )
@@ -250,5 +252,5 @@ def _close_running_trials(folder: SearchFolder) -> int:
     """Mark trials that did not end as interrupted, and count them."""
     open_runs = [run for run in folder.runs() if run.status == "running"]
     for run in open_runs:
-        folder.event_log.append("end", trial=run.id, status="interrupted")
+        folder.event_log.append("trial_finished", trial=run.id, status="interrupted")
     return len(open_runs)

@@ -60,11 +60,11 @@ def test_nodes_come_for_a_search_and_go_after_it(
     wait_for(lambda: jobs.run("list").returncode == 0)
     space.write_text(space_of(patches=4_800, reports=4))
 
-    words = ["submit", space, "--home", home, "--data", tiny.path, "--concurrent", "2"]
+    words = ["submit", space, "--home", home, "--data", tiny.path, "--max-concurrent-trials", "2"]
     refused = jobs.run(*words)
     assert refused.returncode == 2
     assert "0 CPUs" in refused.stderr
-    sent = jobs.run(*words, "--wait")
+    sent = jobs.run(*words, "--wait-for-nodes")
     assert sent.returncode == 0, sent.stderr
     wait_for(lambda: joined(fleet.address, 3))
     jobs.wait_for("far", "far: completed", 300)

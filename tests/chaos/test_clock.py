@@ -93,7 +93,9 @@ def assert_ends_in_order(folder: SearchFolder) -> None:
     times = [(trial.datetime_start, trial.datetime_complete) for trial in output]
     assert any(start and end and end < start for start, end in times), "the clock was set"
     output.sort(key=lambda trial: trial.user_attrs[FINISH_ORDER_ATTR])
-    ends = [event["trial"] for event in folder.event_log.events() if event["event"] == "end"]
+    ends = [
+        event["trial"] for event in folder.event_log.events() if event["event"] == "trial_finished"
+    ]
     assert [format_trial_id(trial.number) for trial in output] == ends[: len(output)]
 
 

@@ -129,7 +129,11 @@ def test_damaged_checkpoints_and_artifacts_are_made_again(
     session = run_session(folder.with_record(limits=Limits()))
     assert session.exhausted
     assert [seen(run) for run in folder.runs()] == [[2_400 * i for i in range(1, 9)]] * 2
-    output = [(e["trial"], e["reason"]) for e in folder.event_log.events() if e["event"] == "anew"]
+    output = [
+        (e["trial"], e["reason"])
+        for e in folder.event_log.events()
+        if e["event"] == "restarted_from_scratch"
+    ]
     assert sorted(output) == [(name, "its checkpoint was damaged") for name in sorted(before)]
     assert [run.retrained_patches for run in trials(folder)] == [
         before[name] for name in sorted(before)

@@ -31,7 +31,7 @@ def test_a_trial_that_hangs_again_after_the_driver_was_killed_has_failed(
 ) -> None:
     space = command.write_space(faulty_space(["hangs in C", "none"]))
     fleet.start(first=2)
-    options = ("--hang-after", HANG_AFTER)
+    options = ("--report-timeout", HANG_AFTER)
     driver = command.search(space, tiny.path, fleet.address, *options, **ARMED)
     wait_for(lambda: hung(marks))
     killed = time.time()

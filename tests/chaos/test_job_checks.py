@@ -39,7 +39,7 @@ def test_what_the_cluster_lacks_is_reported_and_a_search_may_wait_for_nodes(
     for words, output in (
         (["--gpus-per-trial", "1"], "no node of the cluster has that much; there are 1 CPU"),
         (["--device", "xla"], "asks for 1 CPU and 1 TPU"),
-        (["--concurrent", "2"], "2 trials at once do not fit"),
+        (["--max-concurrent-trials", "2"], "2 trials at once do not fit"),
         (["--data", "mine.arrow"], "relative to this folder"),
         (["--trails", "2"], "No such option"),
         (["--study", "postgresql://me:secret@host/db"], "holds a password"),
@@ -59,7 +59,7 @@ def test_what_the_cluster_lacks_is_reported_and_a_search_may_wait_for_nodes(
     assert JOBS.run("submit", space("blind"), "--home", home, *nowhere).returncode == 0
     JOBS.wait_for("blind", "the head sees no patch store at /nowhere/patches.arrow", SOON)
 
-    waiting = ["--home", home, "--cpus-per-trial", "2", "--wait", *data]
+    waiting = ["--home", home, "--cpus-per-trial", "2", "--wait-for-nodes", *data]
     assert JOBS.run("submit", mine, *waiting).returncode == 0
     JOBS.wait_for("mine", "waiting for nodes: a trial asks for 2 CPUs", 120)
     fleet.start_worker("late", cpus=2)

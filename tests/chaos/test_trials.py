@@ -68,7 +68,7 @@ def test_each_fault_ends_as_it_should_and_the_search_goes_on(
         again = sum(6 * (at - 1) % 1_020 for at in KILLED_AT) if run.retries > 5 else 0
         if name != "none":
             note_run(note, name, folder, run, again=again)
-    assert "--concurrent" in runs["asks NumPy for too much"].reason
+    assert "--max-concurrent-trials" in runs["asks NumPy for too much"].reason
     assert_freed(hung(marks)[0])
     assert runs["is killed again and again"].retries == len(KILLED_AT)
     assert runs["kills itself at one step"].retries == 5
@@ -100,14 +100,14 @@ def test_a_trial_that_eats_all_memory_fails_and_its_neighbor_does_not(
     assert eater.status == "failed"
     assert eater.reason.startswith("the machine ran out of memory, so Ray killed its worker; lower")
     assert (healthy.status, seen(healthy)) == ("completed", [204, 402, 600, 804, 1002, 1200])
-    crashed = [e["time"] for e in folder.event_log.events() if e["event"] == "crash"]
+    crashed = [e["time"] for e in folder.event_log.events() if e["event"] == "worker_failed"]
     again = sum(patches_since_report(folder, moment) for moment in crashed)
     note_run(note, "beside one that eats all memory", folder, healthy, again=again)
 
 
 def begin(home: Path, store: PatchStore, faults: list[str], *, patches: int) -> SearchFolder:
     space = faulty_space(faults, patches=patches)
-    return plan(home, store, space, trials=len(faults), hang_after=HANG_AFTER)
+    return plan(home, store, space, trials=len(faults), report_timeout=HANG_AFTER)
 
 
 def one(folder: SearchFolder, fault: str) -> Run:
@@ -125,9 +125,9 @@ def note_run(note, name: str, folder: SearchFolder, run: Run, *, again: int) -> 
 def pauses(events: list[Event], trial: str) -> Iterator[float]:
     """Seconds from each death of a trial until it, or the next in its place, starts."""
     for i, event in enumerate(events):
-        if event.get("trial") != trial or event["event"] not in ("crash", "end"):
+        if event.get("trial") != trial or event["event"] not in ("worker_failed", "trial_finished"):
             continue
-        own = event["event"] == "crash"
+        own = event["event"] == "worker_failed"
         starts = (
             e for e in events[i:] if e["event"] == "start" and (e["trial"] == trial or not own)
         )

@@ -47,7 +47,7 @@ def strips(folder: Path, pixels: np.ndarray) -> None:
 
 def test_a_store_is_described_in_three_forms(registered, expected, tmp_path, capsys):
     for name in ("x.npy", "x.parquet", "x"):
-        registered.run("describe", CHAMPION, registered.store.path, "--to", tmp_path / name)
+        registered.run("describe", CHAMPION, registered.store.path, "--output", tmp_path / name)
         assert "patches a second" in capsys.readouterr().out
     np.testing.assert_allclose(np.load(tmp_path / "x.npy"), expected, atol=1e-5)
     table = parquet.read_table(tmp_path / "x.parquet")
@@ -72,7 +72,7 @@ def test_strips_pictures_and_arrays_give_what_the_store_gives(registered, expect
     found = {}
     for name in ("tree", "pictures", "floats.npy", "none.npy", "large.npy"):
         to = tmp_path / f"{name}.parquet"
-        registered.run("describe", CHAMPION, tmp_path / name, "--to", to)
+        registered.run("describe", CHAMPION, tmp_path / name, "--output", to)
         found[name] = parquet.read_table(to)
     rows = {
         name: np.array(table["descriptor"].to_pylist(), np.float32) for name, table in found.items()
@@ -91,7 +91,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(registered, refused, tmp_p
         return tmp_path / "in.npy"
 
     def describing(patches, to="out.npy", model=CHAMPION) -> str:
-        return refused("describe", model, patches, "--to", tmp_path / "out" / to)
+        return refused("describe", model, patches, "--output", tmp_path / "out" / to)
 
     assert "(4, 5, 32)" in describing(array(np.zeros((4, 5, 32))))
     assert "nan in patch 0" in describing(array(np.full((1, 32, 32), np.nan)))
@@ -127,7 +127,7 @@ def test_an_artifact_that_brings_code_is_refused_and_not_run(registered, refused
                     "describe",
                     "models:/patches/2",
                     registered.store.path,
-                    "--to",
+                    "--output",
                     tmp_path / "x.npy",
                 ),
                 ("evaluate", "models:/patches/2", "--data", registered.store.path),
@@ -152,7 +152,7 @@ def test_an_ensemble_is_scored_registered_and_used(registered, tmp_path, capsys)
     assert "Registered both version 1 as champion" in capsys.readouterr().out
     x = np.array(registered.store.noisy[:2].reshape(-1, 32, 32))
     np.save(tmp_path / "x.npy", x)
-    registered.run("describe", "models:/both/1", tmp_path / "x.npy", "--to", tmp_path / "y.npy")
+    registered.run("describe", "models:/both/1", tmp_path / "x.npy", "--output", tmp_path / "y.npy")
     each = [describe(pipeline, x) for pipeline in registered.pipelines]
     total = sum(rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in each)
     mean = total / np.linalg.norm(total, axis=1, keepdims=True)

@@ -21,12 +21,12 @@ def test_a_trial_that_goes_on_and_one_that_restarts_from_scratch_say_why(tmp_pat
         for event, fields in (
             ("start", {"number": 7, "config": config.model_dump(mode="json")}),
             ("report", {"seen": 1_200, "objective": 0.5, "metrics": {"val/mAP": 0.5}}),
-            ("crash", {"reason": "its machine went away"}),
-            ("anew", {"reason": "its checkpoint was damaged"}),
+            ("worker_failed", {"reason": "its machine went away"}),
+            ("restarted_from_scratch", {"reason": "its checkpoint was damaged"}),
         ):
             event_log.append(event, trial="007", **fields)
     started, reported, crashed, restart = output.getvalue().splitlines()
     assert " 007 started " in started
     assert "1,200 patches  mAP 0.500  0 of 2 trials · no best yet" in reported
     assert crashed.endswith(" 007 goes on    from 1,200 patches; its machine went away")
-    assert restart.endswith(" 007 begins anew; its checkpoint was damaged")
+    assert restart.endswith(" 007 restarts from scratch; its checkpoint was damaged")

@@ -24,5 +24,7 @@ def write_trials(event_log: EventLog, fingerprint: str = "f" * 64) -> None:
             value = 0.11 * number + 0.1 * i
             metrics = {"train/loss": 1 / i, "val/mAP": value, "val/matching/hard": value / 2}
             event_log.append("report", trial=trial, seen=480 * i, objective=value, metrics=metrics)
-        event_log.append("end", trial=trial, status=status)
-    event_log.append("finish", status="completed", test={"winner, trial 001": [0.5, 0.4, 0.6, 0.5]})
+        event_log.append("trial_finished", trial=trial, status=status)
+    event_log.append(
+        "search_finished", status="completed", test={"winner, trial 001": [0.5, 0.4, 0.6, 0.5]}
+    )

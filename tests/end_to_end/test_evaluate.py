@@ -101,7 +101,7 @@ def test_inputs_side_by_side_against_a_run_with_everything_kept(
 ) -> None:
     out = tmp_path / "out"
     output = printed(
-        home, model, "--against", run, "--input", "both", "--data", home.store, "--out", out
+        home, model, "--compare-with", run, "--input", "both", "--data", home.store, "--output", out
     )
     found = rows(out)
     ways = ["denoised", "noisy", "clean, denoised", "clean"]
@@ -127,11 +127,11 @@ def test_files_score_as_the_model_that_wrote_them_on_official_lists_too(
         "model": (model, "--data", home.store, "--tasks", lists),
         "files on the store": (descriptors, "--data", home.store, "--tasks", lists),
     }.items():
-        printed(home, *words, "--out", tmp_path / name)
+        printed(home, *words, "--output", tmp_path / name)
     alone = tmp_path / "descriptors"
     for name in next(iter(rows(tmp_path / "model").values())).names:
         shutil.copytree(descriptors / name, alone / name)
-    printed(home, alone, "--tasks", lists, "--out", tmp_path / "files alone")
+    printed(home, alone, "--tasks", lists, "--output", tmp_path / "files alone")
     by_model = rows(tmp_path / "model")["denoised"]
     for name in ("files on the store", "files alone"):
         (by_files,) = rows(tmp_path / name).values()
@@ -144,7 +144,7 @@ def test_files_score_as_the_model_that_wrote_them_on_official_lists_too(
 
 
 def test_baselines_need_no_model(home: Home, tmp_path: Path) -> None:
-    output = printed(home, "--yardsticks", "--data", home.store, "--to", tmp_path / "first.json")
+    output = printed(home, "--baselines", "--data", home.store, "--json", tmp_path / "first.json")
     for name in ("pixels 16×16, noisy", "SIFT, noisy", "RootSIFT, noisy"):
         assert output.count(f"\n{name}") + output.startswith(name) == 5, "one row in each table"
     first = Scores.from_dict(json.loads((tmp_path / "first.json").read_text()))
@@ -216,7 +216,7 @@ def test_bad_files_are_named_with_their_row(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "there is nothing to score; give a MODEL, or --yardsticks"),
+        ((), "there is nothing to score; give a MODEL, or --baselines"),
         (("nowhere",), "'nowhere' is no model: give models:/NAME@ALIAS"),
         (("examined/77",), "search 'examined' has no trial '77'; it has baseline"),
         (("models:/nobody@champion",), "models:/nobody@champion cannot be loaded from"),

@@ -125,7 +125,7 @@ def test_a_second_search_is_compared_with_the_champion(home: Home, printed: str)
 
 
 def test_report_writes_a_page_at_any_time(home: Home, printed: str, tmp_path: Path) -> None:
-    done = home.run("report", "main", "--to", tmp_path / "page.html")
+    done = home.run("report", "main", "--output", tmp_path / "page.html")
     assert done.returncode == 0, done.stderr
     assert "Leaderboard of main" in done.stdout
     assert "<h1>main</h1>" in (tmp_path / "page.html").read_text()
@@ -136,11 +136,11 @@ def test_describe_writes_npy_and_official_csv(
 ) -> None:
     model, patches = "models:/patch-descriptor@champion", tmp_path / "patches.npy"
     np.save(patches, np.array(tiny.noisy[:2, 0]))
-    done = home.run("describe", model, patches, "--to", tmp_path / "found.npy")
+    done = home.run("describe", model, patches, "--output", tmp_path / "found.npy")
     assert done.returncode == 0, done.stderr
     found = np.load(tmp_path / "found.npy")
     assert (found.shape, found.dtype) == ((2, 128), np.float32)
-    done = home.run("describe", model, home.store, "--to", tmp_path / "csv")
+    done = home.run("describe", model, home.store, "--output", tmp_path / "csv")
     assert done.returncode == 0, done.stderr
     rows = np.loadtxt(tmp_path / "csv" / tiny.names[0] / "ref.csv", delimiter=",")
     np.testing.assert_allclose(rows[:2], found, atol=1e-5)
@@ -149,7 +149,7 @@ def test_describe_writes_npy_and_official_csv(
 def test_evaluate_repeats_the_winners_test_scores(home: Home, printed: str, tmp_path: Path) -> None:
     to = tmp_path / "scores.json"
     model = "models:/patch-descriptor/1"
-    done = home.run("evaluate", model, "--data", home.store, "--to", to)
+    done = home.run("evaluate", model, "--data", home.store, "--json", to)
     assert done.returncode == 0, done.stderr
     saved = json.loads((home.path / "searches" / "main" / "test_scores.json").read_text())
     winner = Scores.from_dict(next(iter(saved.values())))
@@ -166,7 +166,7 @@ def test_a_trial_of_the_search_can_be_trained_again_without_ray(
     )
     (tmp_path / "trial.json").write_text(run.config.model_dump_json())
     done = home.run(
-        "train", tmp_path / "trial.json", "--data", home.store, "--to", tmp_path / "trained"
+        "train", tmp_path / "trial.json", "--data", home.store, "--output", tmp_path / "trained"
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "trained" / "pipeline.json").exists()

@@ -67,7 +67,7 @@ def ended(home: Home, store: PatchStore, name: str, *, objectives: list[float]) 
         folder.event_log.append(
             "report", trial=trial, seen=1_920, objective=value, metrics=output, seconds=60.0
         )
-        folder.event_log.append("end", trial=trial, status="completed", reason="")
+        folder.event_log.append("trial_finished", trial=trial, status="completed", reason="")
     return folder
 
 

@@ -81,7 +81,7 @@ from hpsearch.search.workspace import SearchRecord, Workspace
 home, space, path = map(Path, sys.argv[1:])
 store = PatchStore.open(path)
 record = SearchRecord(space=str(space), store=str(path), fingerprint=store.fingerprint,
-                      split="auto", tracking_uri="", trials=6, concurrent=1)
+                      split="auto", tracking_uri="", trials=6, max_concurrent_trials=1)
 start_ray(cpus=1)
 assert run_session(Workspace(home).create("undisturbed", space, record)).exhausted
 """
@@ -133,7 +133,16 @@ def test_ctrl_c_keeps_everything_and_resume_goes_on_and_extend_adds(
 
 def test_a_killed_search_ends_in_the_study_of_one_that_was_not(home: Home, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    begin = ("search", SPACE, "--name", "killed", "--data", home.store, "--concurrent", 1)
+    begin = (
+        "search",
+        SPACE,
+        "--name",
+        "killed",
+        "--data",
+        home.store,
+        "--max-concurrent-trials",
+        1,
+    )
     process = home.begin(*begin, "--cpus", 1, log=log)
     wait_for_reports(home, "killed", 3, process)
     os.killpg(process.pid, signal.SIGKILL)

@@ -25,8 +25,8 @@ def test_reasons_are_one_line_that_names_the_remedy() -> None:
         torch.zeros(1 << 50)
     gpu = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nAnd more")
     for error, remedy in (
-        (numpy_message.value, "run fewer trials at once with --concurrent"),
-        (torch_message.value, "run fewer trials at once with --concurrent"),
+        (numpy_message.value, "run fewer trials at once with --max-concurrent-trials"),
+        (torch_message.value, "run fewer trials at once with --max-concurrent-trials"),
         (gpu, "out of GPU memory (CUDA out of memory. Tried to allocate 20.00 GiB.); lower the"),
         (gpu, "--gpus-per-trial"),
     ):

@@ -44,4 +44,4 @@ def test_a_machine_without_memory_is_known() -> None:
     retry_policy = RetryPolicy()
     retry_policy.record_worker_death("x", "000", "due to the node running low on memory")
     assert retry_policy.out_of_node_memory("x")
-    assert "--concurrent" in retry_policy.failure_reason("x")
+    assert "--max-concurrent-trials" in retry_policy.failure_reason("x")

@@ -65,7 +65,7 @@ def at_once(events: list[dict]) -> dict[str, int]:
     for event in events:
         if event["event"] == "start":
             running[event["trial"]] = where[event["trial"]] = event["place"]["kind"]
-        elif event["event"] == "end":
+        elif event["event"] == "trial_finished":
             running.pop(event["trial"])
         for kind in set(running.values()):
             now = sum(other == kind for other in running.values())
@@ -105,7 +105,7 @@ def test_a_search_in_folds_stops_a_bad_configuration_after_one(
     folder = begin(
         tmp_path, tiny,
         f"trials=2, num_folds=2, pruner=ASHA(reduction_factor=2), sampler=Fixed({first})",
-        trials=2, concurrent=1,
+        trials=2, max_concurrent_trials=1,
     )  # fmt: skip
     assert run_session(folder).exhausted
     good, bad = folder.runs()

@@ -116,7 +116,7 @@ def test_what_lies_inside_it_is_found_there(home: Path, name: str) -> None:
 
 def test_it_reports(home: Path, tmp_path: Path, expected: dict[str, Any]) -> None:
     page = tmp_path / "report.html"
-    said = command(home, "report", "finished", "--to", page)
+    said = command(home, "report", "finished", "--output", page)
     values = [trial["value"] for trial in expected["studies"]["finished"] if trial["value"]]
     assert f"{max(values):.4f}" in said
     assert "pixels 16×16" in said
@@ -153,7 +153,7 @@ def test_the_champion_is_who_it_was_and_describes_a_store(
 ) -> None:
     to = tmp_path / "descriptors.npy"
     store = home / "data" / "points.arrow"
-    command(home, "describe", f"models:/{MODEL}@champion", store, "--to", to)
+    command(home, "describe", f"models:/{MODEL}@champion", store, "--output", to)
     known = expected["models"][str(expected["champion"])]["descriptors"]
     np.testing.assert_allclose(np.load(to)[[0, 16]], known, 1e-4, 1e-4)
 
@@ -232,7 +232,7 @@ def test_a_home_of_this_version_is_renamed_and_moved_back(tmp_path: Path) -> Non
         old.rename(new)
         load_champion(new)
         assert Workspace(new).open("finished").store().path == new / "data" / "points.arrow"
-        assert "stopped" in command(new, "report", "stopped", "--to", tmp_path / "page.html")
+        assert "stopped" in command(new, "report", "stopped", "--output", tmp_path / "page.html")
         assert not old.exists()
 
 

@@ -26,7 +26,7 @@ def test_a_baseline_that_was_killed_goes_on_from_its_checkpoint(
     killed = search(tmp_path, tiny, "killed")
     config = killed.search().baseline
     dump = config.model_dump(mode="json")
-    killed.event_log.append("start", trial=BASELINE_NAME, number=-1, kind="yardstick", config=dump)
+    killed.event_log.append("start", trial=BASELINE_NAME, number=-1, kind="baseline", config=dump)
     report = list(
         islice(
             run_with_checkpoints(

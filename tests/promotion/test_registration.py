@@ -52,7 +52,7 @@ def search(home: Path, store: PatchStore, name: str, *, seed: int) -> SearchFold
     folder.event_log.append(
         "report", trial="000", seen=1_920, objective=0.5, metrics={"val/mAP": 0.5}
     )
-    folder.event_log.append("end", trial="000", status="completed", reason="")
+    folder.event_log.append("trial_finished", trial="000", status="completed", reason="")
     build_trial(config(seed), folder.environment()).save(folder.trials / "000")
     return folder
 

@@ -75,5 +75,5 @@ def mixed() -> list[Run]:
         _run(5, "failed", {500: 0.99}, alpha=0.2),
         _run(6, "interrupted", {500: 0.3}),
         _run(7, "running"),
-        _run(8, "completed", {1000: 0.8}, kind="yardstick"),
+        _run(8, "completed", {1000: 0.8}, kind="baseline"),
     ]

@@ -129,7 +129,7 @@ def test_what_is_shared_and_what_is_trained_again_is_added_up(make_run: MakeRun)
         make_run(0, curve={500: 0.5, 1000: 0.6}, metrics=made),
         crashed,
         make_run(2, curve={500: 0.5}, metrics=found),
-        make_run(3, curve={500: 0.5}, metrics=found, kind="yardstick"),
+        make_run(3, curve={500: 0.5}, metrics=found, kind="baseline"),
     ]
     totals = summarize(runs, budget=1000)
     assert (totals.cache_seconds_computed, totals.cache_seconds_saved) == (30.0, 62.0)

@@ -30,7 +30,7 @@ def runs(request: pytest.FixtureRequest, make_run: MakeRun, mixed: list[Run]) ->
         "one": [make_run(0, "completed", {1000: 0.5})],
         "silent": [make_run(0, "running")],
         "all collapsed": [make_run(n, "collapsed", {100: None}) for n in range(3)],
-        "only a yardstick": [make_run(0, "completed", {1000: 0.5}, kind="yardstick")],
+        "only a yardstick": [make_run(0, "completed", {1000: 0.5}, kind="baseline")],
     }[request.param]
 
 

@@ -25,7 +25,7 @@ def runs(make_run: MakeRun) -> list[Run]:
         seeded(make_run(2, "collapsed", {500: 0.5, 600: None}, rate=1e-2), 1),
         seeded(make_run(3, curve={1000: 0.8}, rate=1e-3), 1),
         seeded(make_run(4, "pruned", {500: 0.7}, rate=1e-4), 0),
-        seeded(make_run(5, curve={1000: 0.99}, kind="yardstick"), 0),
+        seeded(make_run(5, curve={1000: 0.99}, kind="baseline"), 0),
     ]
 
 

@@ -93,7 +93,7 @@ def test_a_search_in_two_sessions_decides_as_one(
         for number, seen, value in reports[:cut]
     ]
     second = history(
-        rule, maximize=False, events=[*starts, *heard, {"event": "finish", "trial": "000"}]
+        rule, maximize=False, events=[*starts, *heard, {"event": "search_finished", "trial": "000"}]
     )
     again = max(0, cut - 1)
     assert decisions(second, reports[again:])[1:] == whole[again + 1 :]

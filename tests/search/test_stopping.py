@@ -25,7 +25,7 @@ def report(event_log: EventLog, trial: str, seen: int, seconds: float) -> None:
 def test_patches_are_counted_once_and_only_of_trials(event_log: EventLog) -> None:
     meter = UsageTracker(Limits(patches=250), event_log)
     start(event_log, "000")
-    start(event_log, "baseline", kind="yardstick")
+    start(event_log, "baseline", kind="baseline")
     for seen in (100, 200, 200):  # one told again after a crash
         report(event_log, "000", seen, 1.0)
     report(event_log, "baseline", 900, 1.0)

@@ -85,5 +85,5 @@ def searched(tiny: PatchStore, space: Path, tmp_path: Path) -> SearchFolder:
     config = json.loads(CONFIG.model_dump_json())
     event_log.append("start", trial="000", number=0, config=config)
     event_log.append("report", trial="000", seen=100, objective=0.5, metrics={"val/mAP": 0.5})
-    event_log.append("end", trial="000", status="completed", reason="")
+    event_log.append("trial_finished", trial="000", status="completed", reason="")
     return folder

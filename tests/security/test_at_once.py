@@ -47,7 +47,7 @@ def test_two_resumes_and_two_promotions_do_the_work_once(tmp_path: Path, tiny: P
     (said,) = twice(home, "resume", "far")
     assert "running in another process" in said
     events = folder.event_log.events()
-    ended = [event["trial"] for event in events if event["event"] == "end"]
+    ended = [event["trial"] for event in events if event["event"] == "trial_finished"]
     assert sorted(ended) == sorted({*ended}), "each has ended once"
     assert sum(run.status == "completed" for run in folder.runs() if run.kind == "trial") == 2
     (said,) = twice(home, "promote", "far", "--top", 1, "--seeds", 1)

@@ -79,8 +79,8 @@ EVENTS = {
     "text": b'{"event": "report", "time": 1, "trial": "000", "seen": "x", "objective": 1, "metrics": {}}',
     "metrics": b'{"event":"report","time":1,"trial":"000","seen":1,"objective":1,"metrics":{"a":"b"}}',
     "NaN": b'{"event":"report","time":1,"trial":"000","seen":200,"objective":NaN,"metrics":{}}',
-    "status": b'{"event": "end", "time": 1, "trial": "000", "status": "owned"}',
-    "time": b'{"event": "end", "time": "now", "trial": "000", "status": "completed"}',
+    "status": b'{"event": "trial_finished", "time": 1, "trial": "000", "status": "owned"}',
+    "time": b'{"event": "trial_finished", "time": "now", "trial": "000", "status": "completed"}',
 }
 
 
@@ -117,7 +117,9 @@ def test_weights(content: bytes, command: Callable, tmp_path: Path) -> None:
     pipeline = Pipeline(denoiser=None, descriptor=build_descriptor(network, seed=0))
     save_pipeline(pipeline, PipelineSpec(denoiser=None, descriptor=network), tmp_path / "model")
     (tmp_path / "model" / "weights.pt").write_bytes(content)
-    command("describe", "model", "tiny", "--to", "o.npy").is_one_sentence("model", "contains no")
+    command("describe", "model", "tiny", "--output", "o.npy").is_one_sentence(
+        "model", "contains no"
+    )
 
 
 CHECKPOINTS = WEIGHTS | {
@@ -132,7 +134,9 @@ def test_a_trial_s_checkpoint(content: bytes, command: Callable, searched: Searc
     folder = searched.trials / "000"
     folder.mkdir(parents=True)
     write_with_checksum(folder / "trial.pt", content)
-    ended = command("describe", "s/000", "tiny", "--to", "o.npy", "--home", searched.workspace.home)
+    ended = command(
+        "describe", "s/000", "tiny", "--output", "o.npy", "--home", searched.workspace.home
+    )
     ended.is_one_sentence("trial.pt", "remove it")
 
 

@@ -39,7 +39,7 @@ def test_a_search_refuses_an_address_with_a_password(
     assert not list(home.glob("searches/*"))
 
 
-@pytest.mark.parametrize("field", ["study", "address", "warm_from"])
+@pytest.mark.parametrize("field", ["study", "address", "warm_start_from"])
 def test_so_does_the_folder_of_a_search(field: str, searched: SearchFolder, space: Path) -> None:
     record = searched.record.model_copy(update={field: f"mysql://me:{HIDDEN}@host/db"})
     with pytest.raises(UserError, match="contains a password"):
@@ -105,7 +105,9 @@ def test_a_variable_works_for_the_study_and_the_tracking_uri_and_is_what_is_kept
 
 def test_an_event_log_keeps_no_password_of_an_error(tmp_path: Path) -> None:
     event_log = EventLog(tmp_path / "ledger.jsonl")
-    event_log.append("end", trial="0", status="failed", traceback=f"at mysql://me:{HIDDEN}@h/db")
+    event_log.append(
+        "trial_finished", trial="0", status="failed", traceback=f"at mysql://me:{HIDDEN}@h/db"
+    )
     assert HIDDEN not in event_log.path.read_text()
 
 

@@ -75,7 +75,7 @@ def strips(folder: Path, content: bytes) -> Path:
 @pictures
 def test_import_refuses_it(content: bytes, command: Callable, tmp_path: Path) -> None:
     tree = strips(tmp_path, content)
-    words = ("data", "import", tree, "--out", tmp_path / "s.arrow", "--workers", 1)
+    words = ("data", "import", tree, "--output", tmp_path / "s.arrow", "--workers", 1)
     command(*words).is_one_sentence("ref.png")
     assert not (tmp_path / "s.arrow").exists()
 
@@ -84,7 +84,7 @@ def test_import_refuses_it(content: bytes, command: Callable, tmp_path: Path) ->
 def test_photos_leave_it_out(content: bytes, command: Callable, tmp_path: Path) -> None:
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "a.png").write_bytes(content)
-    words = ("data", "photos", tmp_path / "p", "--out", tmp_path / "s.arrow", "--workers", 1)
+    words = ("data", "photos", tmp_path / "p", "--output", tmp_path / "s.arrow", "--workers", 1)
     command(*words).is_one_sentence("a.png")
 
 
@@ -93,10 +93,12 @@ def test_describe_refuses_it(
     content: bytes, command: Callable, tmp_path: Path, model: Path
 ) -> None:
     tree, to = strips(tmp_path, content), tmp_path / "out"
-    command("describe", model, tree, "--to", to).is_one_sentence("ref.png")
+    command("describe", model, tree, "--output", to).is_one_sentence("ref.png")
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "a.png").write_bytes(content)
-    command("describe", model, tmp_path / "p", "--to", tmp_path / "o.npy").is_one_sentence("a.png")
+    command("describe", model, tmp_path / "p", "--output", tmp_path / "o.npy").is_one_sentence(
+        "a.png"
+    )
     assert not to.exists()
 
 
@@ -123,5 +125,5 @@ def test_describe_refuses_an_array(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.npy").write_bytes(content)
-    command("describe", model, tmp_path / "a.npy", "--to", "o.npy").is_one_sentence("a.npy")
+    command("describe", model, tmp_path / "a.npy", "--output", "o.npy").is_one_sentence("a.npy")
     assert not (tmp_path / "canary").exists()

@@ -30,7 +30,7 @@ def test_markdown_shows_words_as_they_are() -> None:
 
 
 def test_a_note_and_a_card_hold_no_html_of_others(searched: SearchFolder) -> None:
-    searched.event_log.append("end", trial="000", status="failed", reason=HOSTILE)
+    searched.event_log.append("trial_finished", trial="000", status="failed", reason=HOSTILE)
     (row,) = leaderboard(searched.runs(), direction="maximize")
     is_inert(trial_description(row, of=1, metric="val/mAP", picture=None))
     is_inert(dataset_section(StoreMeta(source=HOSTILE, license=HOSTILE), "f", {"test": [HOSTILE]}))

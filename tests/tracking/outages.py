@@ -187,7 +187,7 @@ def _write(event_log: EventLog, number: int, reports: int, pause: float) -> floa
         began = time.monotonic()
         event_log.append("report", trial=trial, seen=100 * i, objective=value, metrics=metrics)
         longest = max(longest, time.monotonic() - began)
-    event_log.append("end", trial=trial, status="completed")
+    event_log.append("trial_finished", trial=trial, status="completed")
     return longest
 
 

@@ -129,7 +129,7 @@ def test_a_run_is_what_its_events_say() -> None:
         events(
             ("report", report(10, 0.1)),
             ("report", report(20, 0.3)),
-            ("end", {"status": "pruned", "reason": "low"}),
+            ("trial_finished", {"status": "pruned", "reason": "low"}),
         )
     )
     assert (run.number, run.status, run.reason, run.seen) == (3, "pruned", "low", 20)
@@ -143,7 +143,7 @@ def test_reports_that_a_resumed_trial_repeats_count_once() -> None:
         events(
             ("report", report(10, 0.1)),
             ("report", report(20, 0.2)),
-            ("end", {"status": "interrupted"}),
+            ("trial_finished", {"status": "interrupted"}),
             ("start", again),
             ("report", report(20, 0.2)),
             ("report", report(30, 0.3)),

@@ -60,7 +60,7 @@ def write_trial(event_log: EventLog, number: int, status: str, reports: int = 3)
         value = number / 10 + i / 100
         metrics = {"val/mAP": value, "train/loss": 1 / i}
         event_log.append("report", trial=trial, seen=100 * i, objective=value, metrics=metrics)
-    event_log.append("end", trial=trial, status=status, reason="because")
+    event_log.append("trial_finished", trial=trial, status=status, reason="because")
 
 
 def children(found: MlflowSync) -> dict[str, Run]:
@@ -79,7 +79,7 @@ def history(client: MlflowClient, run: Run, key: str) -> list[tuple[int, float]]
 def test_a_search_is_a_parent_with_one_child_a_trial(event_log: EventLog, home: Path) -> None:
     for number, status in enumerate(STATUSES):
         write_trial(event_log, number, status)
-    event_log.append("finish", status="completed")
+    event_log.append("search_finished", status="completed")
     found = mlflow_sync(event_log, home, "nested")
     found.sync()
     runs = children(found)
@@ -157,7 +157,7 @@ def test_a_new_process_goes_on_in_the_same_runs(event_log: EventLog, home: Path)
     event_log.append("report", trial="t0", seen=100, objective=0.1, metrics=metrics)
     mlflow_sync(event_log, home, "restart").sync()
     event_log.append("report", trial="t0", seen=200, objective=0.1, metrics=metrics)
-    event_log.append("end", trial="t0", status="completed")
+    event_log.append("trial_finished", trial="t0", status="completed")
     after = mlflow_sync(event_log, home, "restart")
     after.sync()
     runs = children(after)
@@ -278,7 +278,7 @@ def test_a_server_that_lost_everything_gets_it_again(event_log: EventLog, tmp_pa
         for table in ("metrics", "latest_metrics", "params", "tags", "runs"):
             database.execute(f"DELETE FROM {table}")
     database.close()
-    event_log.append("finish", status="completed")
+    event_log.append("search_finished", status="completed")
     with pytest.raises(TrackingError):
         found.sync()
     assert found.sync().sent == 3

@@ -52,7 +52,7 @@ def test_one_that_restarts_from_scratch_after_its_first_report_trains_that_again
         start,
         message,
         start,
-        {"event": "anew", "reason": "damaged"},
+        {"event": "restarted_from_scratch", "reason": "damaged"},
         message,
         start,
         message,

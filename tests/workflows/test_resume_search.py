@@ -56,7 +56,7 @@ def folder(tmp_path: Path, origin: Path) -> SearchFolder:
     """A search of which two trials have ended, one of them completed."""
     record = SearchRecord(
         space="mine.py", store="", fingerprint="", split="auto", tracking_uri="", trials=2,
-        origin=str(origin),
+        space_path=str(origin),
     )  # fmt: skip
     folder = Workspace(tmp_path / "home").create("mine", origin, record)
     study = open_study(folder.path, search=folder.search())
@@ -66,12 +66,12 @@ def folder(tmp_path: Path, origin: Path) -> SearchFolder:
         study.tell(drawn, 0.5)
         folder.event_log.append("start", trial=trial, number=int(trial), config=config)
         folder.event_log.append("report", trial=trial, seen=100, objective=0.5, metrics={})
-        folder.event_log.append("end", trial=trial, status="completed")
+        folder.event_log.append("trial_finished", trial=trial, status="completed")
     return folder
 
 
 def finish(folder: SearchFolder) -> None:
-    folder.event_log.append("finish", status="completed")
+    folder.event_log.append("search_finished", status="completed")
     (folder.path / SCORES_FILE).write_text("{}")
 
 
@@ -91,7 +91,7 @@ def test_a_spent_limit_asks_for_a_larger_one(folder: SearchFolder) -> None:
     with pytest.raises(UserError, match="has spent its limit of 200 patches"):
         check_not_finished(spent)
     check_not_finished(spent.with_record(limits=Limits(patches=201)))
-    with pytest.raises(UserError, match="set a larger one with --patches"):
+    with pytest.raises(UserError, match="set a larger one with --max-patches"):
         extend(folder.with_record(limits=Limits(patches=200)), 1)
     assert Workspace(folder.workspace.home).open("mine").record.trials == 2, "nothing was added"
     more = extend(folder, 1, limits=Limits(patches=300))
@@ -125,7 +125,7 @@ def test_a_changed_space_is_shown_and_kept_or_taken(folder: SearchFolder, origin
     kept = resolve_space_change(folder, "keep", Observer())
     assert kept.space.read_text() == before
     assert resolve_space_change(kept, None, Observer()) is kept, "and is not asked again"
-    taken = resolve_space_change(folder, "take", Observer())
+    taken = resolve_space_change(folder, "update", Observer())
     assert taken.space.read_text() == origin.read_text()
     assert resolve_space_change(taken, None, Observer()) is taken
     with pytest.raises(UserError, match="keep or take, not 'both'"):
@@ -147,7 +147,7 @@ def test_what_cannot_be_mixed_is_not_taken(
     origin.write_text(SPACE.replace(before, now))
     kept = folder.space.read_text()
     with pytest.raises(UserError, match=words):
-        resolve_space_change(folder, "take", Observer())
+        resolve_space_change(folder, "update", Observer())
     assert folder.space.read_text() == kept
 
 

@@ -38,7 +38,7 @@ def test_the_winner_of_a_search_in_folds_is_trained_on_the_whole_training_part(
         output = to_result(report, folder.search().objective)
         fields = {key: output[key] for key in ("seen", "objective", "metrics")}
         event_log.append("report", trial="000", **fields)
-    event_log.append("end", trial="000", status="completed")
+    event_log.append("trial_finished", trial="000", status="completed")
     for _ in range(2):  # the second finds it trained
         train_winner(folder, Observer())
         winner = load_trained(best_run(folder.runs(), folder.search().objective), folder)
