@@ -34,7 +34,7 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
             bn_momentum=0.1,
         ),
         loss=Percentile(
-            q=trial.suggest_categorical("q", PERCENTILES), margin=HardMargin(alpha=0.01)
+            quantile=trial.suggest_categorical("q", PERCENTILES), margin=HardMargin(alpha=0.01)
         ),
         sampler=Pairs(batch=PAIRS),
         optimizer=Adam(lr=5e-3),  # the report names Adam, but no rate

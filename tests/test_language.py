@@ -1,6 +1,6 @@
 """Words of the package: the glossary's banned words, and the form of docstrings.
 
-The rules are those of CONTRIBUTING.md: standard terms instead of metaphors, American spelling, and
+The rules: standard terms instead of metaphors, American spelling, and
 docstrings that can be read alone in an editor's tooltip.
 """
 
