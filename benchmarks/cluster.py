@@ -1,7 +1,7 @@
 """Claim: the search itself does not limit a cluster. Trials that sleep, nodes of one machine.
 
-Each prints a Markdown table. The session is the product's: study, fleet, Tune, ledger, and MLflow
-in a database of its own; only the training function sleeps instead.
+Each prints a Markdown table. The session is the product's: study, Tune, event log, and MLflow
+in a separate database; only the training function is replaced by one that sleeps.
 
     python benchmarks/cluster.py nodes [--seconds 12]    # trials an hour on 1, 2, 4, 8 nodes
     python benchmarks/cluster.py driver [--seconds 15]   # 1,000 trials, 64 at once: its cost
@@ -85,7 +85,7 @@ def sleeper(seconds: float) -> Callable[..., None]:
 
 @contextmanager
 def asleep(seconds: float) -> Iterator[None]:
-    """Trials sleep, and take no luggage with them."""
+    """Replace the training function by one that sleeps, without a runtime environment."""
     train, pack = worker.train_on_worker, checkpoint_store.create_payload
     worker.train_on_worker, checkpoint_store.create_payload = sleeper(seconds), lambda *unused: None  # type: ignore
     try:
@@ -114,7 +114,7 @@ def begin(home: Path, store: PatchStore, *, trials: int, cpus: float) -> SearchF
 
 @dataclass
 class Meter:
-    """What the driver pays, and how far MLflow lags behind the ledger, each second."""
+    """Measurement of the driver's CPU and memory and of MLflow's lag, once per second."""
 
     event_log: EventLog
     mlflow_sync: MlflowSync
@@ -142,7 +142,7 @@ class Meter:
             self.lags.append(time.time() - waiting[0]["time"] if waiting else 0.0)
 
     def waiting(self) -> list[Event]:
-        """Events of the ledger that MLflow has not acknowledged."""
+        """Events of the log that MLflow has not acknowledged."""
         try:
             known = json.loads(self.mlflow_sync.state_path.read_text())
             sent = max(position["offset"] for position in known.values())
@@ -152,7 +152,7 @@ class Meter:
 
 
 def cpu_seconds() -> float:
-    """Of this process, all threads, so far."""
+    """CPU seconds of all threads of this process so far."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
@@ -164,15 +164,15 @@ def resident() -> float:
 
 @dataclass(frozen=True)
 class Steady:
-    """The part of a session in which every place has had its first trial and trials are left."""
+    """Part of a session in which every slot has had its first trial and trials are left."""
 
     seconds: float
     busy: float
-    """Share of the places' time in which a trial trained."""
+    """Share of the slots' time in which a trial trained."""
 
     @classmethod
     def of(cls, events: Sequence[Event], *, allocations: int, length: float) -> "Steady":
-        """From the ledger of trials that each train for ``length`` seconds."""
+        """Measure from the event log of trials that each train for ``length`` seconds."""
         began = sorted({e["trial"]: e["metrics"][BEGAN] for e in reports(events)}.values())
         full, last = began[allocations - 1], began[-1]
         trained = sum(max(0.0, min(b + length, last) - max(b, full)) for b in began)
@@ -203,7 +203,7 @@ def nodes(counts: Sequence[int], *, seconds: float, waves: int, home: Path) -> N
         head_node_args={"num_cpus": 0, "object_store_memory": 100_000_000},
     )
     ray_runtime.start_ray(address=cluster.address)
-    print("| nodes | trials | s in all | trials/h, all places busy | efficiency | driver CPU s |")
+    print("| nodes | trials | s in all | trials/h, all slots busy | efficiency | driver CPU s |")
     print("| --: | --: | --: | --: | --: | --: |")
     there = 0
     try:
@@ -242,7 +242,7 @@ def driver(trials: int, *, at_once: int, seconds: float, home: Path) -> None:
         ("trials, at once", f"{trials:,}, {at_once}"),
         ("seconds in all", f"{meter.wall:.0f}"),
         ("reports, and a second", f"{output:,}, {output / meter.wall:.1f}"),
-        ("share of the places' time in which a trial trained", f"{steady.busy:.3f}"),
+        ("share of the slots' time in which a trial trained", f"{steady.busy:.3f}"),
         ("CPU seconds, MLflow's sender among them", f"{meter.cpu:.1f}"),
         ("CPU ms a report", f"{1000 * meter.cpu / output:.1f}"),
         ("MB in memory before, most", f"{before:.0f}, {meter.megabytes:.0f}"),

@@ -1,7 +1,7 @@
-"""What reaches the nodes of a cluster, and what comes back; nodes of one machine.
+"""Data traffic of a cluster: patches, checkpoints and reports; nodes of one machine.
 
     python benchmarks/cluster_data.py store     # bytes that a patch store costs each node (root)
-    python benchmarks/cluster_data.py keeper    # checkpoints that one actor bears
+    python benchmarks/cluster_data.py checkpoints # checkpoints through one actor
     python benchmarks/cluster_data.py tracking  # reports that MLflow takes from one driver
 
 A node of ``store`` has a mount namespace of its own, in which the driver's disk is hidden.
@@ -30,7 +30,7 @@ from hpsearch.tracking.model_registry import configure_mlflow_logging
 
 
 def store_bytes(workers: int, *, home: Path) -> None:
-    """What reaches nodes that do not see the driver's disk: three readers on each of them."""
+    """Bytes at nodes without access to the driver's disk, with three readers on each."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from tests.chaos.conftest import Fleet
 
@@ -68,7 +68,7 @@ def store_bytes(workers: int, *, home: Path) -> None:
 
 @ray.remote(num_cpus=1)
 def _reader(checkpoint_store: Any, path: str) -> str:
-    """Reads the store as a trial does, and stays until the others have theirs."""
+    """Read the store as a trial does, and wait for the other readers."""
     import time
     from pathlib import Path
 
@@ -118,7 +118,7 @@ def checkpoint_store(sizes: Sequence[float], *, senders: int, seconds: float, ho
 
 @ray.remote(num_cpus=0)
 def _sender(actor: Any, home: str, trial: str, size: int, seconds: float, seen: bool) -> int:
-    """Delivers a checkpoint again and again, as a trial does after each report; how often."""
+    """Send a checkpoint repeatedly, as a trial does after each report; returns the count."""
     start = ray.get(actor.begin_attempt.remote(trial))
     content = np.random.default_rng(0).bytes(size)
     with tempfile.TemporaryDirectory(dir=home) as scratch:
@@ -134,7 +134,7 @@ def _sender(actor: Any, home: str, trial: str, size: int, seconds: float, seen: 
 
 
 def tracking(trials: int, *, home: Path) -> None:
-    """What one driver brings to a real MLflow server: its trials, then one report of each."""
+    """Throughput of one driver to an MLflow server: trials, then one report of each."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "tracking"))
     from outages import KEYS, Server, begin  # type: ignore[import-not-found]
 
@@ -172,12 +172,12 @@ def timed(call: Callable[[], object]) -> float:
 def main() -> None:
     """Parse and run one of the three."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("store", "keeper", "tracking"))
+    parser.add_argument("what", choices=("store", "checkpoints", "tracking"))
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--trials", type=int, default=200, help="of `tracking`")
     parser.add_argument("--senders", type=int, default=4)
     parser.add_argument("--megabytes", type=float, nargs="+", default=[0.1, 1, 10])
-    parser.add_argument("--seconds", type=float, default=5, help="of each row of `keeper`")
+    parser.add_argument("--seconds", type=float, default=5, help="of each row of `checkpoints`")
     asked = parser.parse_args()
     os.environ.update(RAY_AUTH_MODE="disabled", MLFLOW_DISABLE_TELEMETRY="true")
     with tempfile.TemporaryDirectory() as folder:

@@ -5,13 +5,13 @@ is written down. The detector then reads these looks, so its thresholds can be t
 training again (``--save`` and ``--load``). Small networks, the embedded mini set.
 
 Ground truth, from validation patches at the end of the full budget alone: a run has COLLAPSED if
-its loss is no number, if the evaluation's own guard says so (one place, points not told apart), or
-if its descriptors lie in one place (relative dispersion below 0.1) and their mean mAP is no better
-than the untrained network's. The detector should have stopped it. Any other run learns, recovers
-or is slow, and the detector should have stayed silent: also on runs that sit at the collapse value
-with descriptors a hundredth of their length apart, if these rank better than untrained ones, for
-they are useful. A stop is late if it comes more than 5 % of the budget after the last training
-batch with spread (relative dispersion above 0.1).
+its loss is no number, if the evaluation's own guard reports it (one place, points
+indistinguishable), or if its descriptors lie in one place (relative dispersion below 0.1) and their
+mean mAP is no better than the untrained network's. The detector should have stopped it. Any other
+run learns, recovers or is slow, and the detector should have stayed silent: also on runs that sit
+at the collapse value with descriptors a hundredth of their length apart, if these rank better than
+untrained ones, for they are useful. A stop is late if it comes more than 5 % of the budget after
+the last training batch with spread (relative dispersion above 0.1).
 
 The last part of the grid is meant to come back or to be slow: batches that shrink, rates that fall,
 warm-up. A run has RECOVERED if its descriptors lay close together (relative dispersion below 0.2 or
@@ -82,7 +82,7 @@ class Looks:
 
     @property
     def collapsed(self) -> bool:
-        """By the ground truth."""
+        """True if the run collapsed by the ground truth."""
         if self.diverged or self.ends["collapsed"]:
             return True
         one_place = self.ends["relative"] < SPREAD
@@ -90,7 +90,7 @@ class Looks:
 
     @property
     def recovered(self) -> bool:
-        """Whether it came back from one place."""
+        """True if the descriptors collapsed for a while and recovered."""
         narrow = [
             relative < NARROW or resultant > ALIGNED for relative, resultant, _ in self.dispersion
         ]
@@ -213,7 +213,7 @@ def validated(task: DescriptorTask, *, settle: int = 0) -> dict[str, float]:
 
 
 def verdict(looks: Looks, detector: CollapseDetector) -> tuple[str, int | None]:
-    """How the detector did, and at how many patches seen it would have stopped the run."""
+    """Result of the detector, and patches seen at which it would have stopped the run."""
     if looks.diverged:  # the loop ends these itself
         return "right", looks.seen[-1] if looks.seen else 0
     stopped = None
@@ -250,7 +250,7 @@ def table(runs: list[Looks]) -> None:
 
 
 def line(looks: Looks) -> str:
-    """What happened in a run, for whoever waits."""
+    """Summary of a finished run, as a line of output."""
     loss = [round(x / looks.collapse_value, 3) for x in looks.loss[:: CHECKS * 2]]
     begins, ends = (
         {name: round(value, 3) for name, value in found.items()}

@@ -35,7 +35,7 @@ SMALL_PATCHES = 12_000
 
 def grid() -> list[TrialConfig]:
     """Known to collapse: large batch, K > 3, Adam, high rates, squared distances. Known not to:
-    random triplets, small K, low rates, normalised ends; some so slow that they hug the value.
+    random triplets, small K, low rates, normalized ends; some so slow that they hug the value.
     """
     raw, unit = network(), network(unit_norm=True)
     ended = network(unit_norm=True, final_norm=True)

@@ -1,7 +1,8 @@
 """The recorded space with a corner in which networks collapse: hard batches at high rates.
 
-Of 82 random configurations of ``replay_space.py`` none collapsed, so they cannot tell what it helps
-to be told of a collapse. Here Adam's rate may be up to 1, and recording begins in the corner.
+Of 82 random configurations of ``replay_space.py`` none collapsed, so they cannot show the benefit
+of reporting a collapse to the sampler. Here Adam's rate may be up to 1, and recording begins in the
+corner.
 """
 
 from collections.abc import Mapping

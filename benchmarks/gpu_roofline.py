@@ -1,8 +1,8 @@
-"""What a card can do, measured, and the least that a training step asks of it.
+"""Roofline model: measured rates of a GPU, and the minimum cost of a training step.
 
 Work is counted by torch (multiplications and additions of every product, forward and backward).
 Bytes are those of the layers' operators, each of which reads its inputs once and writes its outputs
-once: a convolution, its two gradients, and, where there is batch normalisation, that with its ReLU
+once: a convolution, its two gradients, and, where there is batch normalization, that with its ReLU
 and the gradient of both. What else is done to single numbers is taken to be free, as part of these.
 """
 
@@ -23,7 +23,7 @@ ADAM = 7 * 4
 
 @dataclass(frozen=True)
 class Ceilings:
-    """Measured rates."""
+    """Measured rates of products and of memory."""
 
     products: float
     """FLOP a second of a bfloat16 matrix product."""
@@ -34,7 +34,7 @@ class Ceilings:
 
 @dataclass(frozen=True)
 class Need:
-    """Of one training step."""
+    """Operations and bytes of one training step."""
 
     flop: float
     moved: float
@@ -64,7 +64,7 @@ def ceilings(device: torch.device, *, toy: bool = False) -> Ceilings:
 
 
 def need(network: nn.Module, batch: int, *, bytes_each: int) -> Need:
-    """What a step of ``network`` on (batch, 1, 32, 32) needs, counted on a few patches."""
+    """Count the operations and bytes of a step of ``network`` on (batch, 1, 32, 32)."""
     few = 8
     moved = 0
     x = 255 * torch.rand(few, 1, 32, 32)

@@ -182,7 +182,7 @@ class Runner:
     def _wait_while_paused(self) -> None:
         pause = self.folder / PAUSE
         if pause.exists():
-            self.log(f"{_now()} paused; remove {pause} to go on")
+            self.log(f"{_now()} paused; remove {pause} to continue")
         while pause.exists():
             self.sleep(PAUSE_POLL_S)
 
@@ -263,7 +263,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--versions", type=Path, default=RESULTS / "training_versions.txt")
     parser.add_argument("--data", action="append", default=[], metavar="NAME=PATH")
     parser.add_argument("--until", default=None, help="no run begins after this time, HH:MM")
-    parser.add_argument("--missing", action="store_true", help="say what is missing, train nothing")
+    parser.add_argument(
+        "--missing", action="store_true", help="list what is missing, train nothing"
+    )
     parser.add_argument("--show", action="store_true", help="print the table as Markdown")
     parser.add_argument("--compare", type=Path, nargs=2, help="tables of the same runs")
     options = parser.parse_args(words)

@@ -6,7 +6,7 @@ in-batch hard, and R3's recipe: baseline weights first, then soft batch hard in 
 
 Everything but the published baseline is trained by Adam at one constant rate, chosen for each way
 from the same few (``--rates``) by a shorter training with another seed. Narrow L2-Net on noisy,
-normalised patches, 192 patches a batch; unit descriptors after batch normalisation for all but the
+normalized patches, 192 patches a batch; unit descriptors after batch normalization for all but the
 baseline's triplet, which is defined on raw ones. Scores are mAP on all validation points, mean and
 standard deviation over seeds; seconds are processor time of a whole trial on one thread.
 
@@ -65,7 +65,7 @@ STAGES = (
 
 @dataclass
 class Ended:
-    """One training."""
+    """Result of one training."""
 
     status: str = "?"
     seconds: float = 0.0
@@ -75,7 +75,7 @@ class Ended:
 
     @property
     def mean_average_precision(self) -> float:
-        """What a rate is chosen by."""
+        """Score by which a learning rate is chosen."""
         return self.metrics["val/mAP"]
 
 

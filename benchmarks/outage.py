@@ -1,7 +1,7 @@
-"""Claim: whatever happens to the tracking server, every point arrives once and no trial waits.
+"""Claim: during any outage of the tracking server, every point arrives once and no trial waits.
 
 Eight trials write reports while a real ``mlflow server`` is paused, killed, slow, or refuses; then
-every point of the ledger is compared with what MLflow has. Prints a Markdown table.
+every point of the event log is compared with the content of MLflow. Prints a Markdown table.
 
     python benchmarks/outage.py [--seconds 20] [--only killed]
 """
@@ -33,7 +33,7 @@ Fault = Callable[[Server, Proxy, float], None]
 
 
 def nothing(server: Server, proxy: Proxy, seconds: float) -> None:
-    """For comparison."""
+    """Run without a fault, for comparison."""
 
 
 def paused(server: Server, proxy: Proxy, seconds: float) -> None:
@@ -69,7 +69,7 @@ def refusing(server: Server, proxy: Proxy, seconds: float) -> None:
 
 
 def unauthorized(server: Server, proxy: Proxy, seconds: float) -> None:
-    """401 to everything, as with wrong credentials that somebody then mends."""
+    """Status 401 to everything, as with wrong credentials that are corrected later."""
     proxy.refuse("401 Unauthorized")
     time.sleep(seconds)
 

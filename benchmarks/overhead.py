@@ -1,4 +1,4 @@
-"""Trials that train nothing: what is left is Ray, the sampler, and MLflow. Ours beside the stock.
+"""Trials that train nothing: the rest is Ray, the sampler, and MLflow. Ours against stock.
 
 Both sample one number with TPE, run two trials at a time in the same Ray session, report once a
 trial, and log it to an MLflow database of their own, with all of it written when the clock stops.
@@ -106,7 +106,7 @@ def stock(home: Path, trials: int) -> float:
 
 
 def database(path: Path) -> str:
-    """An MLflow database that is ready, so that nobody pays for making it."""
+    """Initialized MLflow database, so that its creation is not measured."""
     uri = f"sqlite:///{path.absolute()}"
     mlflow.MlflowClient(tracking_uri=uri).search_experiments()
     return uri

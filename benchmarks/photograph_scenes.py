@@ -23,7 +23,7 @@ SCENES = {
 """Photographs of one place, as found by looking at all of them."""
 TEST_SHARE = 0.3
 LICENSE = (
-    "Photographs of GCompris (Debian package gcompris-qt-data 3.1-2), each under its own licence, "
+    "Photographs of GCompris (Debian package gcompris-qt-data 3.1-2), each under its own license, "
     "see the LICENSE and README files of its activities; not for redistribution with this project"
 )
 

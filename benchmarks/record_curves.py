@@ -1,8 +1,8 @@
 """Record learning curves of random configurations, each to the end of its budget, no pruning.
 
-Collapsing runs go on to the end too; where the detector would have stopped them is written down.
-Each run is added to a JSON-lines file when it ends, so an interrupted recording goes on where it
-stopped; ``--table`` turns the file into the parquet table that ``search.py`` replays. One thread.
+Collapsing runs continue to the end too; the step at which the detector would stop is recorded.
+Each run is added to a JSON-lines file when it ends, so an interrupted recording can be
+resumed; ``--table`` turns the file into the parquet table that ``search.py`` replays. One thread.
 
     python benchmarks/record_curves.py --lines curves.jsonl --runs 200 [--until 15:00]
     python benchmarks/record_curves.py --lines curves.jsonl --table benchmarks/curves.parquet
@@ -147,7 +147,7 @@ def run(config: TrialConfig, job: TrialEnvironment, search: Search) -> dict[str,
 
 
 def guarded(report: Report, search: Search) -> float:
-    """What the search would be told; the raw mAP stands among the metrics."""
+    """Objective that the search would receive; the raw mAP is one of the metrics."""
     gone = report.status == "diverged" or report.metrics.get("val/collapsed", 0.0) > 0
     return search.objective.value(report.metrics, collapsed=gone)
 

@@ -55,7 +55,7 @@ class Table:
 
     @property
     def best(self) -> float:
-        """Of all rows that were trained to the end."""
+        """Best objective of all rows that were trained to the end."""
         return max(row.final for row in self.rows)
 
     def nearest(self, params: Mapping[str, Any]) -> int:
@@ -69,7 +69,7 @@ class Table:
 
     @cached_property
     def distributions(self) -> dict[str, BaseDistribution]:
-        """Of every name that occurs."""
+        """Distribution of every parameter that occurs."""
         return {n: d for row in self.rows for n, d in row.distributions.items()}
 
     def _scaled(self, params: Mapping[str, Any]) -> np.ndarray:
@@ -88,7 +88,7 @@ class Table:
 
 
 class Searcher(Protocol):
-    """What proposes rows, and what it is told."""
+    """Interface of a searcher: proposes rows, receives reports."""
 
     def ask(self, name: str) -> int | None:
         """A row that has not been tried; None if there is none left."""
@@ -114,7 +114,7 @@ class Replay:
     """Patches trained so far, by all, and the best that was trained to the end."""
     trials: int = 0
     collapses: list[bool] = field(default_factory=list)
-    """Of each trial that ended."""
+    """Result of each trial that ended."""
 
     def run(self) -> "Replay":
         """Until the target is reached, or no row is left."""
@@ -146,7 +146,7 @@ class Replay:
             self.trials += 1
 
     def _record(self, trial: int, report: Report) -> bool:
-        """Whether the trial goes on; as Tune, which keeps a stopping report from the searcher."""
+        """Return True if the trial continues; a stopping report is withheld, as in Tune."""
         name, value = str(trial), report["objective"]
         running = report["status"] == "running"
         pruned = self.pruner.should_prune(trial, seen=report["seen"], value=value)

@@ -1,9 +1,9 @@
 """The space whose learning curves are recorded: every loss and margin, fixed or stepped batches.
 
 Wide on purpose. Learning rates span three decades and more, descriptors may be unit without the
-normalisation that keeps them apart, margins may be larger than any distance: so it holds bad, slow
-and collapsing configurations beside good ones. ``record_curves.py`` draws from it, ``search.py``
-searches what was drawn.
+normalization that keeps them apart, margins may be larger than any distance: so it holds bad, slow
+and collapsing configurations as well as good ones. ``record_curves.py`` draws from it,
+``search.py`` searches what was drawn.
 """
 
 import optuna

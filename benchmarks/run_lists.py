@@ -22,7 +22,7 @@ class Run:
     evaluation: Evaluation
 
     def same_as(self, other: "Run") -> bool:
-        """Whether both are the same training and the same scores, whatever they are called."""
+        """Return True if training and evaluation of both are equal, whatever their names."""
         mine, its = ((run.data, run.evaluation, run.config) for run in (self, other))
         return mine == its
 
@@ -56,6 +56,6 @@ def code_version(repository: Path) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     if git("status", "--porcelain"):
-        raise UserError("hpsearch/ differs from the last commit; commit it, so that rows can say "
-                        "what trained them")  # fmt: skip
+        raise UserError("hpsearch/ differs from the last commit; commit it, so that rows can name "
+                        "their version")  # fmt: skip
     return git("log", "-1", "--format=%H")[:12]

@@ -20,7 +20,7 @@ SCHEMA_VERSION = 1
 
 
 class Evaluation(BaseModel):
-    """How often and on how many points a run is scored; it decides the numbers, not the weights."""
+    """Frequency and number of points of evaluation, which affect the scores, not the weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,7 +29,7 @@ class Evaluation(BaseModel):
     validation_points: int = 32
     """Points of each validation sequence at a report."""
     test_points: int = 100
-    """Points of each test sequence at the end; scores depend on it, so say it with them."""
+    """Points of each test sequence at the end; scores depend on it, so report it with them."""
 
 
 class Row(BaseModel):
@@ -45,7 +45,7 @@ class Row(BaseModel):
     data: str
     """Name of the patch set."""
     fingerprint: str
-    """Of the patch store; another machine's libraries may round a few pixels differently."""
+    """Fingerprint of the patch store; other libraries may round some pixels differently."""
     split: dict[str, int]
     """Sequences in each part."""
     evaluation: Evaluation
@@ -139,7 +139,7 @@ def find_row(
 
 
 def differences(rows: Sequence[Row], others: Sequence[Row]) -> list[str]:
-    """What two trainings of the same runs did not do alike, a line a run; runs by arm and seed."""
+    """Differences between two trainings of the same runs, a line per run, by arm and seed."""
     found = []
     by_run = {(row.name, row.seed): row for row in others}
     for row in rows:

@@ -1,4 +1,4 @@
-"""A search of thousands of trials, many at a time, with its study in a file: what the driver pays.
+"""A search of thousands of trials, many at a time, with its study in a file: cost of the driver.
 
 Recorded curves stand for training, so all that is measured is sampling, stopping, and the study.
 """
@@ -27,7 +27,7 @@ class Metered:
     marks: list[tuple[int, float, float, float]] = field(default_factory=list)
     """Trials that have ended; CPU seconds, wall seconds and MB so far."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """CPU seconds by what they went on."""
+    """CPU seconds by activity."""
 
     def __post_init__(self) -> None:
         self._mark()
@@ -59,7 +59,7 @@ class Metered:
 
 
 def resident() -> float:
-    """MB of this process in memory now; the most it ever had, where that is not told."""
+    """Memory of this process in MB; its maximum so far if the present value is not available."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * resource.getpagesize() / 1e6

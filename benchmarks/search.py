@@ -1,8 +1,8 @@
-"""What a search costs and saves, beside the stock stack: Ray Tune with its own Optuna bridge.
+"""Costs and savings of a search, compared with stock Ray Tune and its own Optuna bridge.
 
 python benchmarks/search.py --replay [--seeds 50]     patches until the best of a table is found
 python benchmarks/search.py --replay --collapsing     the same, with rows that collapse
-python benchmarks/search.py --replay --pruners       the same, with Optuna's pruners beside ours
+python benchmarks/search.py --replay --pruners       the same, with Optuna's pruners and ours
 python benchmarks/search.py --scale                   what thousands of trials cost the driver
 python benchmarks/search.py --overhead                trials that train nothing, a second
 """
@@ -207,7 +207,7 @@ def capped(cost: np.ndarray, costs: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def describe(table: Table) -> None:
-    """What the table holds."""
+    """Print a summary of the table."""
     final = np.array([row.final for row in table.rows])
     near = {f"{goal:.0%}": int((final >= table.best * (1 - goal)).sum()) for goal in GOALS}
     log(f"{len(final)} rows, best {table.best:.4f}, rows within: {near}")

@@ -1,8 +1,8 @@
 """Searchers for replays: rows at random, Ray's bridge to Optuna, and ours.
 
-Only a row can be tried, so TPE cannot draw its candidates. It judges rows instead: of 24 that are
-left, as many as it would have drawn, it takes the one that its model of good and bad trials likes
-best. Model, settings and what it is told are those of the bridge that it belongs to.
+Only a row can be tried, so TPE cannot draw its candidates. It ranks rows instead: of 24 that are
+left, as many as it would have drawn, it takes the best one by its model of good and bad trials.
+Model, settings and reported results are those of the bridge that it belongs to.
 """
 
 import warnings
@@ -27,7 +27,7 @@ from hpsearch.search.search import load_search
 from hpsearch.search.trial_queue import TrialQueue
 
 CANDIDATES = 24
-"""Optuna's default."""
+"""Number of candidates of TPE, Optuna's default."""
 
 
 class Left:
@@ -40,7 +40,7 @@ class Left:
         self.taken = -1
 
     def some(self) -> list[int]:
-        """Candidates."""
+        """Candidates among the rows that are left."""
         return [int(row) for row in self.rng.permutation(self.rows)[:CANDIDATES]]
 
     def take(self, row: int) -> None:
@@ -77,7 +77,7 @@ class RowTPE(optuna.samplers.BaseSampler):
         return self._tpe.infer_relative_search_space(self._shown(study, trial), trial)
 
     def _shown(self, study: optuna.Study, trial: FrozenTrial) -> optuna.Study:
-        """What the model is made of: all trials, or the part that the product shows."""
+        """Study for the model: all trials, or the subset of the product's sampler."""
         return study if self._subset is None else self._subset.subset(study, trial)
 
     def sample_relative(
@@ -121,7 +121,7 @@ class RowTPE(optuna.samplers.BaseSampler):
         part: Mapping[str, BaseDistribution],
         rows: Sequence[int],
     ) -> np.ndarray:
-        """How much likelier a part of each row is among good trials than among bad; a logarithm."""
+        """Log-likelihood ratio of a part of each row, good trials to bad ones."""
         space = dict(sorted(part.items()))
         below, above = self._split(study, trial)
         good = self._tpe._build_parzen_estimator(study, space, below, handle_below=True)

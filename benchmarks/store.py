@@ -97,7 +97,7 @@ def importing(tree: Path, out: Path) -> None:
 
 
 def decode(folder: Path) -> int:
-    """What any reader has to do."""
+    """Decode all strips of a folder, as any reader has to."""
     return sum(np.asarray(Image.open(folder / f"{view}.png")).shape[0] for view in VIEW_NAMES)
 
 

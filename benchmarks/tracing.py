@@ -60,13 +60,13 @@ class Trace:
         self.total, self.steps, self.patches = 0.0, 0, 0
 
     def state(self) -> dict[str, Any]:
-        """All that a resumed run goes on from."""
+        """State for a checkpoint of a traced run."""
         kept = {name: getattr(self, name) for name in ("total", "steps", "patches")}
         columns = {name: list(values) for name, values in self.columns.items()}
         return {**kept, "columns": columns, "earlier_seconds": self.cpu_seconds}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``."""
+        """Restore the state of a checkpoint."""
         for name, value in state.items():
             setattr(self, name, value)
         self.began = time.process_time()
@@ -81,7 +81,7 @@ class TracedTask(DescriptorTask):
     """All reports so far, as dictionaries."""
 
     def step(self, progress: Progress) -> tuple[Tensor, int]:
-        """One batch."""
+        """Train on one batch, and record its loss."""
         loss, used = super().step(progress)
         self.trace.add(float(loss), used, progress.seen + used, self.trainer)
         return loss, used
@@ -95,14 +95,14 @@ class TracedTask(DescriptorTask):
         return {**super().state(), "trace": self.trace.state(), "told": list(self.output)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``."""
+        """Restore the state of a checkpoint."""
         super().restore(state)
         self.trace.restore(state["trace"])
         self.output[:] = state["told"]
 
 
 def look(learner: DescriptorTrainer) -> dict[str, float]:
-    """What the latest batch looks like to batch hard, whatever the loss.
+    """Batch-hard statistics of the latest batch, for any loss.
 
     Returns:
         ``ratio``: root mean squared distance of negatives to that of positives; ``positive`` and

@@ -2,8 +2,8 @@
 
 The plain way: a DataLoader over the same patches in memory, pytorch-metric-learning's sampler,
 batch-hard miner and triplet loss, L2-Net as a Sequential, eager, Adam as torch has it. Without that
-package its miner and loss are written out here, and the table says so. Ours: ``Learner.step``, as
-every trial runs it, eager and compiled.
+package its miner and loss are reimplemented here, and the table states it. Ours: ``Learner.step``,
+as every trial runs it, eager and compiled.
 
 Also: the share of the measured matrix-product rate that training reaches, the share of a step that
 loss and mining of a 1024-patch batch take, and patches per second of the denoiser. On a GPU where
@@ -52,7 +52,7 @@ from hpsearch.training.loop import Progress
 MEGAFLOP = 78.1
 """Multiplications and additions of L2-Net at width 1 for one patch forward, in millions."""
 SIDE = 2048
-"""Of the matrices whose product is the machine's measured rate."""
+"""Side of the matrices whose product measures the machine's rate."""
 STEP = 3
 """A training step is about three forward passes."""
 Step = Callable[[int], object]
@@ -82,7 +82,7 @@ def descriptors(options: argparse.Namespace) -> None:
 
     Ours changes how its process keeps memory, which would help the plain way too.
     """
-    name = "pytorch-metric-learning" if PML else "its miner and loss by hand"
+    name = "pytorch-metric-learning" if PML else "reimplemented miner and loss"
     ways = {
         "ours": partial(ours, compiled=False),
         f"DataLoader(0) + {name}": partial(plain, workers=0),
@@ -148,7 +148,7 @@ def patches(options: argparse.Namespace) -> Patches:
 
 
 def configuration(options: argparse.Namespace) -> TrialConfig:
-    """What every way trains."""
+    """Configuration that all ways train."""
     return TrialConfig(
         input=Noisy(),
         descriptor=L2Net(width=options.width),
@@ -232,7 +232,7 @@ def plain_network(width: float) -> nn.Sequential:
 def plain_loss() -> Callable[[Tensor, Tensor], Tensor]:
     """Batch-hard mining and a hinge of 1."""
     if not PML:
-        return by_hand
+        return reimplemented_loss
     from pytorch_metric_learning import distances, losses, miners  # type: ignore[import-not-found]
 
     distance = distances.LpDistance(normalize_embeddings=False)
@@ -241,8 +241,8 @@ def plain_loss() -> Callable[[Tensor, Tensor], Tensor]:
     return lambda x, labels: triplet(x, labels, miner(x, labels))
 
 
-def by_hand(x: Tensor, labels: Tensor) -> Tensor:
-    """The usual twenty lines in four."""
+def reimplemented_loss(x: Tensor, labels: Tensor) -> Tensor:
+    """Batch-hard triplet loss with margin 1, as in pytorch-metric-learning."""
     distances, same = torch.cdist(x, x), labels[:, None] == labels
     positive = distances.masked_fill(~same, -torch.inf).max(dim=1).values
     negative = distances.masked_fill(same, torch.inf).min(dim=1).values
@@ -256,7 +256,7 @@ def product(device: torch.device) -> Step:
 
 
 def mining(options: argparse.Namespace, device: torch.device) -> None:
-    """What loss and mining cost beside the network."""
+    """Cost of loss and mining as a share of a training step."""
     network = Compute(device=device).to_device(build_descriptor(L2Net(width=options.width), seed=0))
     loss = build_loss(BatchHard(), PKSampler(groups=256, views=4))
     given = torch.rand(1024, 1, 32, 32, device=device) * 255

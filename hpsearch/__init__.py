@@ -45,7 +45,7 @@ _EXPORTS = {
     "save_evaluation": "workflows.evaluate_models",
     "train_trial": "workflows.train_trial",
 }
-"""Name of the API to the module of this package that defines it."""
+"""Module of this package that defines each name of the API."""
 
 
 def __getattr__(name: str) -> Any:

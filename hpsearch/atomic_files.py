@@ -10,15 +10,23 @@ import pyarrow as pa
 
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 DISK_FULL_MESSAGES = ("No space left on device", "Disk quota exceeded")
-"""What the system calls them, for whoever has the text alone."""
+"""Texts of those error codes, for errors that arrive as text only."""
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A draft to write beside ``path``, which it replaces when the block ends.
+    """Yield a draft file in the same folder, which replaces ``path`` when the block ends.
 
-    If the block raises, the draft is removed and what stood at ``path`` still does. A draft that a
-    killed process left is removed first: it may be a second name of a file that is in use.
+    If the block raises, the draft is removed and ``path`` is unchanged. A draft that a killed
+    process left is removed first: it may be a second name of a file that is in use.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp(), "plan.json")
+        >>> with atomic_write(target) as draft:
+        ...     _ = draft.write_text("{}")
+        >>> target.read_text()
+        '{}'
     """
     draft = path.with_name(f"{path.name}.part")
     draft.unlink(missing_ok=True)
@@ -31,10 +39,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, content: str | bytes, *, private: bool = False) -> None:
-    """Replace a file's content, and make its folder if need be.
+    """Replace the content of a file atomically; its folder is created if it is missing.
 
     Args:
-        private: whether only its owner may read it.
+        path: the file.
+        content: the new content; text is encoded as UTF-8.
+        private: whether only the owner may read the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as draft:
@@ -43,16 +53,16 @@ def write_atomic(path: Path, content: str | bytes, *, private: bool = False) -> 
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder that only its owner may enter; one that is there stays as it is."""
+    """Create a folder that only its owner may enter; an existing folder is left unchanged."""
     if not folder.is_dir():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether the cause, however far down, is a disk without room."""
+    """Return True if the error, or any error in its chain of causes, reports a full disk."""
     return any(
         getattr(cause, "errno", None) in DISK_FULL_ERRNOS
-        or any(words in str(cause) for words in DISK_FULL_MESSAGES)
+        or any(message in str(cause) for message in DISK_FULL_MESSAGES)
         for cause in _cause_chain(error)
     )
 
@@ -64,16 +74,16 @@ def _cause_chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 DIGEST_BYTES = 32
-"""Bytes of the SHA-256 that end what is sealed."""
+"""Length of the SHA-256 digest at the end of a file with a checksum."""
 
 
 def checksum(payload: bytes | pa.Buffer) -> bytes:
-    """What a payload is sealed with."""
+    """SHA-256 digest of a payload, ``DIGEST_BYTES`` long."""
     return hashlib.sha256(payload).digest()
 
 
 def verify_checksum(stored: pa.Buffer) -> pa.Buffer | None:
-    """The payload, without copying; None if it is not as it was when it was sealed."""
+    """Payload in front of the digest, without copying; None if the digest does not match."""
     if stored.size < DIGEST_BYTES:
         return None
     payload = stored.slice(0, stored.size - DIGEST_BYTES)
@@ -82,10 +92,10 @@ def verify_checksum(stored: pa.Buffer) -> pa.Buffer | None:
 
 
 def write_with_checksum(path: Path, payload: bytes) -> None:
-    """Replace a file, which a reader sees as it was or as it is now.
+    """Replace a file by a payload and its digest, atomically.
 
     Raises:
-        OSError: if it cannot be written; the file is then as it was, and no draft is left.
+        OSError: if the file cannot be written; it is then unchanged, and no draft is left.
     """
     with atomic_write(path) as draft, draft.open("wb") as file:
         file.write(payload)
@@ -93,10 +103,10 @@ def write_with_checksum(path: Path, payload: bytes) -> None:
 
 
 def read_with_checksum(path: Path) -> bytes | None:
-    """What was written; None if there is nothing, or it is damaged.
+    """Payload of a file that ``write_with_checksum`` wrote; None if it is missing or damaged.
 
     Raises:
-        OSError: if there is something that cannot be read.
+        OSError: if the file exists and cannot be read.
     """
     try:
         found = verify_checksum(pa.py_buffer(path.read_bytes()))

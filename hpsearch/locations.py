@@ -1,7 +1,7 @@
-"""Addresses of what lies inside a home, written down relative to it so that the home can be moved.
+"""Addresses inside a home folder, recorded relative to it so that the folder can be moved.
 
 An address is a path, or a path behind ``sqlite:///`` or ``journal:``. Addresses of servers, and
-whatever is filled in later (``$NAME``), stay as they are.
+addresses with variables to be substituted later (``$NAME``), are left unchanged.
 """
 
 import os
@@ -12,11 +12,15 @@ PREFIXES = ("sqlite:///", "journal:")
 
 
 def recorded(address: str, home: Path) -> str:
-    """The address as it is written down: relative to ``home`` if it lies inside, else absolute.
+    """Address in its recorded form: relative to ``home`` if it lies inside, else absolute.
 
     Args:
-        address: a relative path in it starts from the working directory.
-        home: the home, which need not be given by its absolute path.
+        address: path or URI; a relative path starts from the working directory.
+        home: the home folder, absolute or relative.
+
+    Example:
+        >>> recorded("/srv/runs/data/mini.arrow", Path("/srv/runs"))
+        'data/mini.arrow'
     """
     prefix, path = _parts(address)
     if path is None:
@@ -26,43 +30,43 @@ def recorded(address: str, home: Path) -> str:
 
 
 def located(address: str, home: Path) -> str:
-    """The inverse of ``recorded``: the absolute address of what was written down."""
+    """Absolute address of a recorded one; the inverse of ``recorded``."""
     prefix, path = _parts(address)
     return address if path is None else prefix + str(home.absolute() / path)
 
 
 def moved(address: str, home: Path, former: Sequence[Path]) -> str:
-    """An address that 0.1.0 wrote down, which is absolute also where it leads into the home.
+    """Address recorded by 0.1.0, which is absolute even inside the home, in its new location.
 
     Args:
-        address: where it leads into one of ``former``, it now leads into ``home``.
-        home: where the home lies now.
-        former: where it lay before.
+        address: the recorded address; inside one of ``former`` it is moved into ``home``.
+        home: present location of the home folder.
+        former: earlier locations of the home folder.
     """
     prefix, path = _parts(address)
     if path is None or not path.is_absolute():
         return address
-    inside = next((x for x in (inside_of(path, place) for place in former) if x), None)
+    inside = next((x for x in (inside_of(path, folder) for folder in former) if x), None)
     return prefix + str(home.absolute() / inside) if inside else address
 
 
 def database_path(uri: str) -> Path | None:
-    """The file of an SQLite database; None for any other address."""
+    """File of an SQLite database; None for any other address."""
     prefix, path = _parts(uri.partition("?")[0])
     return path if prefix == "sqlite:///" else None
 
 
 def inside_of(path: Path, home: Path) -> Path | None:
-    """The path relative to ``home``; None if it does not lie inside."""
-    for of in (os.path.abspath, os.path.realpath):
-        whole, place = Path(of(path)), Path(of(home))
-        if place in whole.parents:
-            return whole.relative_to(place)
+    """Path relative to ``home``; None if it does not lie inside."""
+    for normalize in (os.path.abspath, os.path.realpath):
+        full, root = Path(normalize(path)), Path(normalize(home))
+        if root in full.parents:
+            return full.relative_to(root)
     return None
 
 
 def _parts(address: str) -> tuple[str, Path | None]:
-    """The prefix of an address and its path; no path if it is no place on this machine."""
+    """Prefix of an address, and its path or None if it is not a path on this machine."""
     prefix = next((p for p in PREFIXES if address.startswith(p)), "")
     rest = address.removeprefix(prefix)
     if not rest or rest.startswith((":", "$", "~", "file:")) or "://" in rest:

@@ -1,6 +1,6 @@
-"""Passwords in addresses: cut out of what is shown, and refused in what is kept.
+"""Passwords in addresses: removed from output, rejected in stored addresses.
 
-An address that is kept names an environment variable in the place of its password,
+A stored address names an environment variable instead of its password,
 ``postgresql://ann:$DB_PASSWORD@host/db``; ``filled_in`` looks the variable up at each use.
 """
 
@@ -32,15 +32,19 @@ IN_ODBC = re.compile(r"(?i)(?:^|;)\s*(?:pwd|password)\s*=")
 
 
 def redacted(text: str) -> str:
-    """An address, or any text with addresses in it, without users and passwords.
+    """Text with users and passwords removed from the addresses in it.
 
-    A variable in the place of a password (``ann:$NAME@host``) stays.
+    A variable instead of a password (``ann:$NAME@host``) is kept.
+
+    Example:
+        >>> redacted("postgresql://ann:s3cret@db.example.org/study")
+        'postgresql://db.example.org/study'
     """
     return _without_parameters(USER_INFO.sub(_without_user, text))
 
 
 def holds_password(text: str) -> bool:
-    """Whether an address, or any text with addresses in it, holds a password outright."""
+    """Return True if an address in the text contains a literal password."""
     for match in USER_INFO.finditer(text):
         password = _user_info(match).partition(":")[2]
         if password and not VARIABLE.fullmatch(password):
@@ -50,29 +54,29 @@ def holds_password(text: str) -> bool:
 
 
 def refuse_password(address: str | None, option: str) -> None:
-    """Make sure that an address can be kept in a file.
+    """Check that an address can be stored in a file.
 
     Args:
-        address: None is none.
-        option: how the user gave it, as ``--study``.
+        address: the address; None is accepted.
+        option: name of the command-line option in the error message, such as ``--study``.
 
     Raises:
-        UserError: if it holds a password; it is not repeated.
+        UserError: if it contains a password, which the message does not repeat.
     """
     if address is not None and holds_password(address):
         raise UserError(
-            f"{option} holds a password, which would be kept in files; export it as an environment "
-            "variable and name that in its place, in single quotes: 'SCHEME://USER:$NAME@HOST'"
+            f"{option} contains a password, which would be stored in files; export it as an "
+            "environment variable and give the name of the variable instead, in single quotes: 'SCHEME://USER:$NAME@HOST'"
         )
 
 
 def filled_in(address: str) -> str:
-    """The address with the values of the environment variables that it names.
+    """Address with its environment variables substituted.
 
-    In the place of a user, password or parameter, a value that is not percent-encoded becomes so.
+    A value used as user, password or parameter is percent-encoded unless it already is.
 
     Raises:
-        UserError: if a variable that stands in one of these places is not set.
+        UserError: if a variable used as user, password or parameter is not set.
     """
     return VARIABLE.sub(_value, address)
 
@@ -108,7 +112,7 @@ def _without_user(match: Match[str]) -> str:
 
 
 def _secret_parameters(text: str) -> Iterator[tuple[int, int]]:
-    """Where parameters that hold a password begin and end, a ``&`` behind them included."""
+    """Start and end of each parameter with a password, including a ``&`` after it."""
     at = 0
     while name := PARAMETER.search(text, at):
         value = VALUE.match(text, name.end())
@@ -116,7 +120,7 @@ def _secret_parameters(text: str) -> Iterator[tuple[int, int]]:
             yield name.start(), value.end()
             at = value.end()
         else:
-            at = name.end()  # there may be an address in its value
+            at = name.end()  # the value may contain an address
 
 
 def _without_parameters(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The version of what hpsearch writes to disk, and the refusal of what a newer one has written."""
+"""Schema version of the files that hpsearch writes; files of newer versions are rejected."""
 
 import json
 from collections.abc import Mapping
@@ -7,27 +7,27 @@ from typing import Any
 from hpsearch.errors import UserError
 
 SCHEMA_VERSION = 2
-"""Version of every file written today. 1 is hpsearch 0.1.0, whose files do not name it."""
+"""Version of the files written now; files of hpsearch 0.1.0 are version 1, without a number."""
 KEY = "schema_version"
 
 
 class NewerSchema(UserError):
-    """Error for a file that a newer hpsearch has written, as opposed to a damaged one."""
+    """Error for a file written by a newer hpsearch, as opposed to a damaged one."""
 
     default_code = "newer-schema"
 
 
 def stamped(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the version to the content of a file."""
+    """Content of a file with the schema version added."""
     return {KEY: SCHEMA_VERSION, **content}
 
 
 def unstamped(content: Mapping[str, Any], source: object) -> dict[str, Any]:
-    """Remove the version from the content of a file, once it has been checked.
+    """Content of a file without its schema version, which is checked first.
 
     Args:
-        content: as read; without a version it is of 0.1.0.
-        source: what to call the file in a message.
+        content: the content as read; without a version it was written by 0.1.0.
+        source: name of the file in error messages.
 
     Raises:
         NewerSchema: if a newer hpsearch wrote it.
@@ -37,7 +37,7 @@ def unstamped(content: Mapping[str, Any], source: object) -> dict[str, Any]:
 
 
 def refuse_newer(content: Mapping[str, Any], source: object) -> None:
-    """Make sure that this version knows how to read a file; arguments as of ``unstamped``.
+    """Check that this version can read a file; arguments as of ``unstamped``.
 
     Raises:
         NewerSchema: if a newer hpsearch wrote it.
@@ -51,27 +51,27 @@ def refuse_newer(content: Mapping[str, Any], source: object) -> None:
 
 
 def to_json(content: Mapping[str, Any], *, indent: int | None = None) -> str:
-    """The text of a JSON file, with the version in it."""
+    """Text of a JSON file with the schema version added."""
     return json.dumps(stamped(content), indent=indent)
 
 
 def from_json(text: str | bytes, source: object) -> dict[str, Any]:
-    """The content of a JSON file, without the version; arguments and errors as of ``parsed``."""
+    """Content of a JSON file without the schema version; arguments and errors as of ``parsed``."""
     return unstamped(parsed(text, source), source)
 
 
 def parsed(text: str | bytes, source: object) -> dict[str, Any]:
-    """The content of a JSON file, with the version that it names; ``source`` as of ``unstamped``.
+    """Content of a JSON file including its schema version; ``source`` as of ``unstamped``.
 
     Raises:
         NewerSchema: if a newer hpsearch wrote it.
-        UserError: if it is no JSON object.
+        UserError: if it is not a JSON object.
     """
     try:
         content = json.loads(text)
     except ValueError as error:
         raise UserError(f"{source} is damaged ({error}); restore it from a copy") from error
     if not isinstance(content, dict):
-        raise UserError(f"{source} is damaged: it holds no JSON object; restore it from a copy")
+        raise UserError(f"{source} is damaged: it contains no JSON object; restore it from a copy")
     refuse_newer(content, source)
     return content

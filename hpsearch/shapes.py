@@ -1,4 +1,4 @@
-"""Array shapes in signatures: jaxtyping where it is installed (tests check it), no cost elsewhere.
+"""Array shapes in signatures: jaxtyping if it is installed (as in tests), no cost otherwise.
 
 A bare GPU worker has torch, numpy, pyarrow and pydantic only, so jaxtyping must stay optional.
 """

@@ -1,4 +1,4 @@
-"""Names, files and words that somebody else may have written."""
+"""Checks of names, files and texts from untrusted sources."""
 
 import re
 from collections.abc import Iterator
@@ -13,20 +13,24 @@ from hpsearch.redaction import redacted
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 LONGEST_REASON = 200
 LONGEST_INPUT = 200
-"""Characters of a wrong setting that are repeated."""
+"""Length to which a wrong setting is shortened in an error message."""
 IN_MARKDOWN = re.compile(r"([\\`*_\[\]<>|!])")
 
 
 def check_name(name: str, what: str) -> str:
-    """The name, if it can be one.
+    """Check that a name can be used for a folder, a job and a tag, and return it.
 
     Args:
-        name: of a folder, a job and a tag.
-        what: it is to name, as in ``a search``.
+        name: the name.
+        what: the named thing in the error message, such as ``a search``.
 
     Raises:
-        UserError: if it holds anything but letters, digits, ``-``, ``_`` and ``.``, begins with
+        UserError: if it contains anything but letters, digits, ``-``, ``_`` and ``.``, begins with
             ``-`` or ``.``, or is too long.
+
+    Example:
+        >>> check_name("hard-margin.2", "a search")
+        'hard-margin.2'
     """
     if NAME.fullmatch(name) is None:
         shown = repr(name[:60]) + ("…" if len(name) > 60 else "")
@@ -38,58 +42,58 @@ def check_name(name: str, what: str) -> str:
 
 
 def name_from(stem: str) -> str:
-    """A file's name without its suffix, with ``-`` in place of what no name may hold."""
+    """Stem of a file name with ``-`` for each character that a name may not contain."""
     found = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.")[:80]
     return found or "search"
 
 
 @contextmanager
 def reading(path: Path | str, what: str, remedy: str) -> Iterator[None]:
-    """Read a file that anybody may have written; whatever a reader stumbles over is its damage.
+    """Read an untrusted file inside the block; any error of the reader becomes a ``UserError``.
 
     Args:
-        path: of the file.
-        what: it should be, as in ``event log``.
-        remedy: what the user can do.
+        path: path of the file.
+        what: expected kind of file, such as ``event log``.
+        remedy: advice to the user in the error message.
 
     Raises:
-        UserError: naming the file, why it cannot be used, and the remedy.
+        UserError: naming the file, the cause, and the remedy.
     """
     try:
         yield
     except UserError:
         raise
     except Exception as error:  # a reader of crafted bytes may raise anything
-        raise UserError(f"{path} is no usable {what} ({reason(error)}); {remedy}") from error
+        raise UserError(f"{path} is not a usable {what} ({reason(error)}); {remedy}") from error
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, in one printable line without passwords."""
-    words = " ".join(str(error).split())
-    if isinstance(error, (KeyError, IndexError, AssertionError, AttributeError)) or not words:
-        words = f"{type(error).__name__} {words}".strip()
-    return printable(redacted(words))[:LONGEST_REASON].rstrip(". ")
+    """Message of an error as one printable line without passwords."""
+    message = " ".join(str(error).split())
+    if isinstance(error, (KeyError, IndexError, AssertionError, AttributeError)) or not message:
+        message = f"{type(error).__name__} {message}".strip()
+    return printable(redacted(message))[:LONGEST_REASON].rstrip(". ")
 
 
 def printable(text: str) -> str:
-    """The text on one line, without characters that command a terminal."""
+    """Text on one line, without control characters."""
     return "".join(char if char.isprintable() else " " for char in text)
 
 
-def markdown_text(words: str) -> str:
-    """Words that Markdown shows as they are: no HTML, link, picture or table in them."""
-    return IN_MARKDOWN.sub(r"\\\1", printable(words)).replace("\\<", "&lt;").replace("\\>", "&gt;")
+def markdown_text(text: str) -> str:
+    """Text escaped for Markdown: no HTML, links, pictures or tables take effect."""
+    return IN_MARKDOWN.sub(r"\\\1", printable(text)).replace("\\<", "&lt;").replace("\\>", "&gt;")
 
 
 def validation_sentence(error: ValidationError) -> str:
-    """A pydantic error as one sentence that names the first setting that is wrong."""
+    """Pydantic error as one sentence that names the first invalid setting."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"]) or error.title
     if first["type"] == "extra_forbidden":
         return f"there is no setting {where!r}; remove it or correct its name"
     cause = first.get("ctx", {}).get("error")
     if not first["loc"] and cause is not None:
-        return str(cause)  # of a check of ours over several settings
+        return str(cause)  # error of a validator over several settings
     got = repr(first.get("input"))
     got = got if len(got) <= LONGEST_INPUT else f"{got[:LONGEST_INPUT]} …"
     return f"setting {where!r} is wrong: {first['msg']} (got {got})"

@@ -1,4 +1,4 @@
-"""Which denoiser to put in front: R1's table 1 and R2's figure 6, then whatever is better.
+"""Comparison of denoisers: R1's table 1 and R2's figure 6, then a search for better ones.
 
 The rows of both tables are tried first: the shallow U-Net, the deep and the deeper one, each with
 SGD and with Adam, and a DnCNN. All are scored by the descriptor behind them, because the cleanest
@@ -43,7 +43,7 @@ KINDS = ["shallow", "unet", "dncnn", *(["dncnn_transfer"] if PRETRAINED else [])
 
 
 def suggest(trial: optuna.Trial) -> TrialConfig:
-    """One descriptor for all, good enough to feel what a denoiser leaves."""
+    """Suggest a denoiser; the descriptor is the same for all."""
     denoiser = DenoiserTraining(
         network=suggest_network(trial),
         loss="mse" if trial.suggest_categorical("mse", [False, True]) else "mae",
@@ -80,12 +80,12 @@ def suggest_network(trial: optuna.Trial) -> Denoiser:
                 depth=trial.suggest_int("depth", 5, 17, step=4), channels=round(64 * SCALE)
             )
         case _:
-            assert PRETRAINED is not None, "it is not among the kinds otherwise"
+            assert PRETRAINED is not None, "requires PRETRAINED"
             return DnCNNTransfer(weights=PRETRAINED, head=DnCNN(depth=5))
 
 
 def suggest_optimizer(trial: optuna.Trial) -> Optimizer:
-    """Errors are in grey levels, up to 255: SGD needs far smaller rates than Adam."""
+    """Errors are in gray levels, up to 255: SGD needs far smaller rates than Adam."""
     if trial.suggest_categorical("denoiser_optimiser", ["sgd", "adam"]) == "sgd":
         lr = trial.suggest_float("denoiser_sgd_lr", 1e-6, 1e-3, log=True)
         return SGD(lr=lr, momentum=0.9, nesterov=True)

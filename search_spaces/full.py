@@ -1,4 +1,4 @@
-"""Everything at once: input, denoiser, descriptor, loss, batches, optimiser, augmentation.
+"""Complete search space: input, denoiser, descriptor, loss, batches, optimizer, augmentation.
 
 A conditional space of some forty names, about half of which are in use at a time. Begin with a
 smaller space; this one is for what they may have missed, and for a cluster. On the embedded set, a
@@ -95,7 +95,7 @@ def suggest_loss(trial: optuna.Trial, kind: str) -> c.Loss:
 
 
 def suggest_hinge(trial: optuna.Trial) -> c.HardMargin:
-    """From R1's 0.01 to as far as unit descriptors can be apart."""
+    """Suggest a margin from R1's 0.01 to the maximum distance of unit descriptors."""
     return c.HardMargin(alpha=trial.suggest_float("alpha", 0.01, 2.0, log=True))
 
 

@@ -1,4 +1,4 @@
-"""What a descriptor of noisy patches should be trained on: R1's table 2 and R2's figure 8.
+"""Comparison of training inputs for noisy patches: R1's table 2 and R2's figure 8.
 
 The reports disagree. R2, with random triplets, found clean training patches best by far; R1, with
 in-batch hard negatives, found denoised ones slightly better, best of all after clean ones. So both

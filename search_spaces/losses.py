@@ -1,8 +1,8 @@
-"""Every loss with every margin: which of them makes the best descriptor of noisy patches.
+"""Comparison of losses and margins for descriptors of noisy patches.
 
 On the embedded set a trial that is not stopped early takes about a minute of one core. On the whole
 of N-HPatches, with a GPU: ``WIDTH = 1``, ``BUDGET = 5_000_000``, ``--data STORE``. Copy this file
-to begin a space of your own.
+to start a space of your own.
 """
 
 import optuna
@@ -51,7 +51,7 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
             width=WIDTH,
             dropout=trial.suggest_float("dropout", 0.0, 0.3),
             input_norm=True,
-            # Unit descriptors collapse onto one point unless batch normalisation centres them.
+            # Unit descriptors collapse onto one point unless batch normalization centers them.
             final_norm=unit,
             unit_norm=unit,
             bn_momentum=0.1,  # the baseline's 0.01 needs more steps than there are here
@@ -91,14 +91,14 @@ def suggest_loss(trial: optuna.Trial, kind: str) -> Loss:
 
 
 def suggest_margin(trial: optuna.Trial) -> Margin:
-    """Soft never stops pulling; the hinge lets go of what is α apart."""
+    """Suggest a soft margin, or a hinge, which has zero loss for violations below −α."""
     if trial.suggest_categorical("margin", ["hard", "soft"]) == "soft":
         return SoftMargin()
     return suggest_hinge(trial)
 
 
 def suggest_hinge(trial: optuna.Trial) -> HardMargin:
-    """Unit descriptors are at most 2 apart, so a larger α would never let go."""
+    """Suggest a margin; unit descriptors are at most 2 apart, so a larger α is never reached."""
     return HardMargin(alpha=trial.suggest_float("alpha", 0.01, 2.0, log=True))
 
 

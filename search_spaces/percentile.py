@@ -1,4 +1,4 @@
-"""How hard should the negative be: figure 3 of "Learning Patch Descriptors" (R1), with spread.
+"""Hardness of the negative: figure 3 of "Learning Patch Descriptors" (R1), with spread.
 
 In-batch hard takes the nearest other patch as the negative. Here it is the one at percentile q of
 all of them; the report saw matching and retrieval fall clearly at q = 2 already, in single runs.

@@ -1,6 +1,6 @@
-"""Minutes on a laptop: which loss, batch and optimiser make a small descriptor of noisy patches.
+"""Quick start, minutes on a laptop: loss, batch and optimizer of a small descriptor.
 
-Copy this file to begin a space of your own; `hpsearch search` takes any path.
+Copy this file to start a space of your own; `hpsearch search` takes any path.
 """
 
 import optuna
@@ -36,9 +36,9 @@ DENOISER = DenoiserTraining(network=ShallowUNet(width=0.25), patches=12_000)  # 
 
 
 def suggest(trial: optuna.Trial) -> TrialConfig:
-    """What is not suggested here stays the coursework's baseline."""
+    """Suggest a configuration; other settings are those of the coursework's baseline."""
     loss, sampler = suggest_loss(trial)
-    # Unit descriptors collapse onto one point unless batch normalisation centres them first.
+    # Unit descriptors collapse onto one point unless batch normalization centers them first.
     unit = isinstance(loss, HardNet) or (
         isinstance(loss, BatchHard) and trial.suggest_categorical("unit_norm", [False, True])
     )
@@ -60,7 +60,7 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
 
 
 def suggest_loss(trial: optuna.Trial) -> tuple[Loss, Sampler]:
-    """From the safe and slow one to those that learn fast, or collapse."""
+    """Suggest a loss and its sampler, from slow and stable to fast and prone to collapse."""
     match trial.suggest_categorical("loss", ["triplet", "batch_hard", "hardnet"]):
         case "triplet":
             return Triplet(), RandomTriplets(batch=BATCH // 3)
@@ -76,7 +76,7 @@ def suggest_loss(trial: optuna.Trial) -> tuple[Loss, Sampler]:
 
 
 def suggest_input(trial: optuna.Trial) -> Input:
-    """Noisy as they come, or through the shared denoiser."""
+    """Suggest noisy patches, or patches from the shared denoiser."""
     if trial.suggest_categorical("input", ["noisy", "denoised"]) == "noisy":
         return Noisy()
     return Denoised(denoiser=DENOISER)
@@ -100,12 +100,12 @@ SOFT_BATCH_HARD = {
     "adam_lr": 1e-2,
     "dropout": 0.1,
 }
-"""Tried first: the loss that did best in the coursework's reports."""
+"""Initial point: the loss with the best scores in the coursework's reports."""
 
 SEARCH = Search(
     suggest=suggest,
     budget=BUDGET,
-    report_every=12_000,  # hard mining starts slowly: judged at 6,000 patches it would always lose
+    report_every=12_000,  # hard mining starts slowly: at 6,000 patches it would always be pruned
     validation_points=32,  # of each sequence; validation then takes about 3 % of a trial
     trials=16,
     initial_points=(SOFT_BATCH_HARD,),

@@ -1,8 +1,8 @@
 """Batch hard on large batches without collapse: how S and K should grow (R3's stepped schedule).
 
 Large batches and many views of a point make hard triplets, and from random weights they collapse.
-R3 began with small batches and raised them by hand as far as the loss allowed. Here a schedule may
-wait for the loss (``stepped``), go by the clock (``fixed``), or take the last batch at once
+R3 started with small batches and raised them manually as far as the loss allowed. Here a schedule
+depends on the loss (``stepped``) or on the budget (``fixed``), or has the last batch from the start
 (``one``). A trial that is not stopped early takes about a minute and a half of one core. On the
 whole of N-HPatches, with a GPU: ``WIDTH = 1``, ``BUDGET = 5_000_000``, ``--data STORE``.
 """
@@ -35,7 +35,7 @@ TURNS = {
 
 
 def suggest(trial: optuna.Trial) -> TrialConfig:
-    """No normalisation at the end, as in R3: that is where collapse threatens."""
+    """Suggest a schedule; without normalized descriptors, as in R3, collapse is likely."""
     soft = trial.suggest_categorical("margin", ["hard", "soft"]) == "soft"
     margin = SoftMargin() if soft else HardMargin(alpha=trial.suggest_float("alpha", 0.1, 2.0))
     # R3 began with the weights of the baseline; these are trained once for all trials.
@@ -52,7 +52,7 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
 
 
 def suggest_sampler(trial: optuna.Trial) -> Sampling:
-    """Which batch to arrive at, and by which way."""
+    """Suggest the final batch and the schedule that leads to it."""
     last = trial.suggest_categorical("last_batch", [128, 256, 512, 1024])
     views = trial.suggest_categorical("last_views", [2, 4, 8, 16])
     steps = trial.suggest_categorical("steps", ["one", "fixed", "stepped"])
@@ -73,7 +73,7 @@ def suggest_sampler(trial: optuna.Trial) -> Sampling:
 
 
 def doubled(first: int, last: int, views: int) -> tuple[PKSampler, ...]:
-    """From ``first`` to ``last`` patches a batch in doublings, and from 2 to ``views`` views."""
+    """Stages that double from ``first`` to ``last`` patches per batch, up to ``views`` views."""
     steps = (last // first).bit_length() - 1
     growing = [(first * 2**i, min(views, 2 * 2**i)) for i in range(steps)]
     stages = [*growing, (last, views)]

@@ -1,4 +1,4 @@
-"""Which triplets teach most: figure 10 of R2, its curriculum, and R3's offline mining, with spread.
+"""Comparison of triplets: figure 10 of R2, its curriculum, and R3's offline mining, with spread.
 
 R2 compared regular triplets, positives from tough views, and negatives from other images, then
 trained 10 epochs on tough ones, 35 on regular, 5 on far. Each is trained with three seeds and to

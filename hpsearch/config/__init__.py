@@ -1,6 +1,6 @@
-"""A trial is one frozen value: ``TrialConfig`` and the unions that it is made of.
+"""Configuration of a trial: ``TrialConfig`` and its parts, as frozen values.
 
-Every choice is a discriminated union, so an invalid combination cannot be written down, and an
+Every choice is a discriminated union, so that invalid combinations cannot be represented, and an
 unknown key is an error. ``TrialConfig.model_validate_json(c.model_dump_json()) == c`` always.
 Class names of version 0.1.0 are still found, with a warning.
 """

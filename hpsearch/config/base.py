@@ -1,4 +1,4 @@
-"""Base class of all settings: frozen, an unknown key is an error, and names of 0.1.0 are read."""
+"""Base class of settings: frozen, strict about unknown keys, and with field names of 0.1.0."""
 
 import warnings
 from collections.abc import Collection, Iterator, Mapping
@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from hpsearch.errors import OldSpellingWarning
 
 _MODE: ContextVar[Literal["classes", "all", "none"]] = ContextVar("_MODE", default="classes")
-"""Which old names are warned of: those of classes and of a ``Search``, or those of fields too."""
+"""Old names that cause a warning: those of classes and of a ``Search``, or those of fields too."""
 
 
 class FrozenConfig(BaseModel):
-    """A frozen value; a choice between settings is a union told apart by ``kind``."""
+    """Base class of frozen settings; unions of settings are discriminated by ``kind``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -50,7 +50,7 @@ def old_names_warned() -> Iterator[None]:
 
 @contextmanager
 def old_names_silent() -> Iterator[None]:
-    """Warn of no old name, in code that has been warned of when it was loaded."""
+    """Disable warnings of old names, in code that was checked when it was loaded."""
     token = _MODE.set("none")
     try:
         yield
@@ -65,10 +65,10 @@ def warn_of_old_name(sentence: str, *, stacklevel: int = 3) -> None:
 
 
 def dump_former_names(value: Any, *, exclude: Collection[str] = ()) -> Any:
-    """A setting as JSON values under the names of 0.1.0.
+    """Convert settings to JSON values under the names of 0.1.0.
 
-    Digests of settings are taken of these, so that they stay what they were: a shared denoiser of
-    an earlier version is found again. ``exclude`` names fields of ``value`` that are left out.
+    Digests of settings are computed from these, so that they do not change between versions and a
+    shared denoiser of an earlier version is found. ``exclude`` names omitted fields of ``value``.
     """
     if isinstance(value, FrozenConfig):
         return {

@@ -1,7 +1,7 @@
-"""A configuration as people read it: flat names, a short title, and what differs between several.
+"""Formatting of configurations: flat names, short summaries, and differences.
 
-Nothing here knows the single settings, so a variant that is added later needs no line of its own;
-only the three parts that every title shows have their own words.
+The functions are generic, so that new variants need no code here; only the three parts that every
+summary shows have their own format.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,14 +17,14 @@ from hpsearch.config.trial import TrialConfig
 Flat = str | float | int | bool
 
 ALWAYS_SHOWN = ("loss", "sampler", "optimizer")
-"""Parts that a title shows even when they are the baseline's."""
+"""Parts of a summary that are shown even if they are equal to the baseline's."""
 NEVER_SHOWN = ("patches",)
-"""Parts that no title shows: the budget is the same for every trial of a search."""
+"""Parts that are never shown, because all trials of a search have the same budget."""
 SYMBOLS = {"alpha": "α"}
 
 
 def flatten(config: TrialConfig) -> dict[str, Flat]:
-    """Every setting under a readable name; different configurations give different results.
+    """Flat dictionary of all settings by readable name; injective.
 
     A union's kind is the value of the union's own name: ``{"loss": "batch_hard",
     "loss.margin": "soft", "loss.margin.alpha": 0.0, "sampler": "sxk", "sampler.groups": 64, …}``.
@@ -48,18 +48,18 @@ def present_names(flat: Mapping[str, Flat]) -> dict[str, Flat]:
 
 
 def summary(config: TrialConfig) -> str:
-    """What a person calls it, for example ``soft batch hard · S×K 64×4 · adam 2e-3 · denoised``.
+    """Short summary of a configuration: ``soft batch hard · S×K 64×4 · adam 2e-3 · denoised``.
 
     Loss, sampler and optimizer always; anything else where it differs from the baseline. The
-    budget is left out and numbers are rounded, so two configurations may share a title.
+    budget is left out and numbers are rounded, so two configurations may have the same summary.
     """
     return " · ".join(_summary_parts(config).values())
 
 
 def diff_summaries(configs: Sequence[TrialConfig]) -> list[str]:
-    """Titles without what all ``configs`` share; full titles if they share everything.
+    """Summaries without the parts that all ``configs`` share; full summaries if all are equal.
 
-    A detail that all of one variant have, such as the same momentum of every SGD, is left out too.
+    A detail that all of one variant share, such as the same momentum of every SGD, is omitted too.
     """
     parts = [_summary_parts(config) for config in configs]
     names = [name for name in _union_of_keys(parts) if _varies(name, parts)]
@@ -85,7 +85,12 @@ def varying_keys(configs: Sequence[TrialConfig]) -> list[str]:
 
 
 def format_value(value: Flat) -> str:
-    """A value in few characters: ``2e-3``, ``0.1``, ``20,000``, ``batch hard``, ``yes``."""
+    """Format a value in few characters: ``2e-3``, ``0.1``, ``20,000``, ``batch hard``, ``yes``.
+
+    Example:
+        >>> format_value(0.002), format_value(20000), format_value(True)
+        ('2e-3', '20,000', 'yes')
+    """
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -117,7 +122,7 @@ def _join(name: str, field: str) -> str:
 
 
 def _union_of_keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Keys of all rows; a key that only later rows have stands where they have it."""
+    """Keys of all rows, in an order consistent with every row."""
     names: list[str] = []
     for row in rows:
         position = 0
@@ -136,7 +141,7 @@ def _varies(name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
 
 
 class _SummaryPart(NamedTuple):
-    """``soft batch hard`` and ``α 0.5``, ``distance squared``: the variant, then its details."""
+    """Part of a summary: variant (``soft batch hard``) and details (``α 0.5``)."""
 
     head: str
     details: tuple[str, ...] = ()
@@ -147,7 +152,7 @@ class _SummaryPart(NamedTuple):
 
 
 def _summary_parts(config: TrialConfig) -> dict[str, str]:
-    """Words for each part of the configuration that a title shows."""
+    """Text of each part of the configuration in a summary."""
     fields = type(config).model_fields
     names = [*ALWAYS_SHOWN, *(n for n in fields if n not in ALWAYS_SHOWN and n not in NEVER_SHOWN)]
     values = {name: getattr(config, name) for name in names}
@@ -159,7 +164,7 @@ def _summary_parts(config: TrialConfig) -> dict[str, str]:
 
 
 def _distinguishing(name: str, values: Sequence[Any]) -> list[str]:
-    """A part's words for each of ``values``, without details that all of one variant share."""
+    """Texts of a part for each of ``values``, without details that all of a variant share."""
     parts = [_shorten(name, value) for value in values]
     shared: dict[type, frozenset[str]] = {}
     for value, part in zip(values, parts, strict=True):
@@ -171,7 +176,7 @@ def _distinguishing(name: str, values: Sequence[Any]) -> list[str]:
 
 
 def _shorten(name: str, value: Any) -> _SummaryPart:
-    """A part without its head where that is the only kind there is by default."""
+    """Part of a summary without its head if that is the default kind."""
     part = _describe_setting(name, value)
     default = _default(TrialConfig.model_fields[name]) if name in TrialConfig.model_fields else None
     if name not in ALWAYS_SHOWN and isinstance(value, BaseModel) and type(value) is type(default):
@@ -209,7 +214,7 @@ def _describe_setting(name: str, value: Any) -> _SummaryPart:
 
 
 def _format_stages(stages: Sequence[PKSampler]) -> str:
-    """``32×2 → 64×4``; of many stages the first and the last."""
+    """Format stages as ``32×2 → 64×4``; only the first and the last of many."""
     shown = [f"{stage.groups}×{stage.views}" for stage in stages]
     return " → ".join(shown if len(shown) <= 3 else [shown[0], "…", shown[-1]])
 
@@ -228,26 +233,26 @@ def _nested_details(value: BaseModel) -> Iterator[tuple[BaseModel, Any]]:
 
 
 def _details(value: BaseModel) -> list[str]:
-    """Words for every value that is not its own class's default."""
-    words = []
+    """Texts of all values that differ from the default of their class."""
+    texts = []
     for name, field in type(value).model_fields.items():
         item = getattr(value, name)
         if name == "kind" or item == _default(field):
             continue
         if not isinstance(item, BaseModel):
-            words.append(_format_detail(name, item))
+            texts.append(_format_detail(name, item))
         elif _kind_name(item):
-            words += _details(item)
+            texts += _details(item)
         else:
             inner = [
                 _kind_name(i) for i, d in _nested_details(item) if _kind_name(i) != _kind_name(d)
             ]
-            words += [f"{_spaced(name)} {word}" for word in [*inner, *_details(item)]]
-    return words
+            texts += [f"{_spaced(name)} {word}" for word in [*inner, *_details(item)]]
+    return texts
 
 
 def _drop_repeated(start: str, value: BaseModel) -> tuple[str, ...]:
-    """Details but the one that the head has said."""
+    """Details without the one that the head contains."""
     return tuple(word for word in _details(value) if not word.startswith(start))
 
 

@@ -1,4 +1,4 @@
-"""Optimizers, learning-rate schedules, and how a network computes."""
+"""Settings of optimizers, learning-rate schedules, and compute."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -10,7 +10,12 @@ from hpsearch.config.base import FrozenConfig
 
 
 class SGD(FrozenConfig):
-    """Stochastic gradient descent; the defaults are the coursework's descriptor baseline."""
+    """Stochastic gradient descent; defaults of the coursework's descriptor baseline.
+
+    Example:
+        >>> SGD(lr=0.1, momentum=0.9, nesterov=True).lr
+        0.1
+    """
 
     kind: Literal["sgd"] = "sgd"
     lr: float = Field(default=0.1, gt=0, le=100)
@@ -21,12 +26,17 @@ class SGD(FrozenConfig):
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> "SGD":
         if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov needs a momentum above 0")
+            raise ValueError("nesterov requires a momentum above 0")
         return self
 
 
 class Adam(FrozenConfig):
-    """Adam (Kingma & Ba 2015) with torch's betas."""
+    """Adam (Kingma & Ba 2015) with torch's default betas.
+
+    Example:
+        >>> Adam(lr=1e-3).kind
+        'adam'
+    """
 
     kind: Literal["adam"] = "adam"
     lr: float = Field(default=1e-3, gt=0, le=1)
@@ -34,7 +44,7 @@ class Adam(FrozenConfig):
 
 
 class AdamW(FrozenConfig):
-    """Adam with a weight decay that its step sizes do not scale (Loshchilov & Hutter 2019)."""
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
 
     kind: Literal["adamw"] = "adamw"
     lr: float = Field(default=1e-3, gt=0, le=1)
@@ -48,11 +58,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 """Share of the budget, in patches seen."""
 
 Warmup = Annotated[float, Field(ge=0, le=0.5)]
-"""Share of the budget in which the rate rises from 0 in a straight line."""
+"""Share of the budget in which the learning rate rises linearly from 0."""
 
 
 class Constant(FrozenConfig):
-    """The optimizer's rate throughout."""
+    """Constant learning rate."""
 
     former_names: ClassVar[Mapping[str, str]] = {"warmup": "warm_up"}
 
@@ -61,7 +71,12 @@ class Constant(FrozenConfig):
 
 
 class StepDecay(FrozenConfig):
-    """The rate is multiplied by a factor at each of some shares of the budget."""
+    """Step decay: the learning rate is multiplied by a factor at shares of the budget.
+
+    Example:
+        >>> StepDecay().kind
+        'step'
+    """
 
     former_names: ClassVar[Mapping[str, str]] = {
         "milestones": "at",
@@ -83,24 +98,29 @@ class StepDecay(FrozenConfig):
 
 
 class Cosine(FrozenConfig):
-    """Half a cosine from the rate down to a share of it (Loshchilov & Hutter 2017, no restart)."""
+    """Cosine decay to a share of the learning rate (Loshchilov & Hutter 2017, no restarts).
+
+    Example:
+        >>> Cosine().kind
+        'cosine'
+    """
 
     former_names: ClassVar[Mapping[str, str]] = {"final_lr_ratio": "final", "warmup": "warm_up"}
 
     kind: Literal["cosine"] = "cosine"
     final_lr_ratio: Share = 0.0
-    """Share of the rate that is left at the end of the budget."""
+    """Share of the learning rate at the end of the budget."""
     warmup: Warmup = 0.0
 
 
 class Exponential(FrozenConfig):
-    """The same factor for every equal share of the budget."""
+    """Exponential decay of the learning rate over the budget."""
 
     former_names: ClassVar[Mapping[str, str]] = {"final_lr_ratio": "final", "warmup": "warm_up"}
 
     kind: Literal["exponential"] = "exponential"
     final_lr_ratio: float = Field(default=0.01, gt=0, le=1)
-    """Share of the rate that is left at the end of the budget."""
+    """Share of the learning rate at the end of the budget."""
     warmup: Warmup = 0.0
 
 
@@ -108,32 +128,37 @@ Schedule = Annotated[Constant | StepDecay | Cosine | Exponential, Field(discrimi
 
 
 Device = Literal["auto", "cpu", "cuda", "xla"]
-"""``auto`` is CUDA where the machine has it, else the CPU."""
+"""Device; ``auto`` is CUDA if available, else the CPU."""
 
 Precision = Literal["auto", "float32", "bfloat16"]
-"""What convolutions of a descriptor in training compute in; ``auto`` is bfloat16 on accelerators.
+"""Precision of convolutions of a descriptor in training; ``auto`` is bfloat16 on accelerators.
 
-Weights, losses, denoisers and all that is scored stay in float32: 8 bits of mantissa are coarser
-than a grey level. On a CPU without bfloat16 units bfloat16 is many times slower.
+Weights, losses, denoisers and evaluation are always float32: 8 bits of mantissa are coarser
+than a gray level. On a CPU without bfloat16 units bfloat16 is many times slower.
 """
 
 
 class ComputeConfig(FrozenConfig):
-    """Where and in which numbers networks compute; the same for all trials of a search."""
+    """Compute settings of all trials of a search: device, precision, compilation, determinism.
+
+    Example:
+        >>> ComputeConfig(device="cpu", deterministic=True).compiled
+        False
+    """
 
     device: Device = "auto"
-    """Found anew on every machine that runs a trial."""
+    """Device, resolved on every machine that runs a trial."""
     precision: Precision = "auto"
     compiled: bool = False
     """Compile the descriptor's training (``torch.compile``): tens of seconds for the first trial on
-    a machine, fewer for the next, which find what was compiled in ``TORCHINDUCTOR_CACHE_DIR`` (by
-    default a folder in the machine's temporary one). So it is for long budgets."""
+    a machine, less for the next, which use the cache in ``TORCHINDUCTOR_CACHE_DIR`` (by default in
+    the temporary folder of the machine). Recommended for long budgets."""
     graphed: bool | Literal["auto"] = "auto"
-    """Run a training step as one CUDA graph; ``auto`` does so on CUDA. Convolutions then take the
-    algorithm that is fastest there; with ``deterministic`` no number changes."""
+    """Run a training step as one CUDA graph; ``auto`` enables it on CUDA. Convolutions then use the
+    fastest algorithm; with ``deterministic`` results are unchanged."""
     deterministic: bool = False
-    """Refuse operations whose result varies from run to run on one machine."""
+    """Disable nondeterministic operations, whose results vary from run to run on one machine."""
 
 
 DEFAULT_COMPUTE = ComputeConfig()
-"""What suits the machine."""
+"""Default compute settings, chosen for the machine."""

@@ -1,4 +1,4 @@
-"""Which patches make a batch."""
+"""Settings of batch samplers and batch schedules."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -12,7 +12,7 @@ from hpsearch.patch_views import VIEWS
 
 
 class RandomTriplets(FrozenConfig):
-    """Anchor and positive are two views of one point, the negative any view of another.
+    """Random triplets: anchor and positive are views of one point, the negative of another.
 
     ``tough_until=1`` is R2's tough positive, ``far_from=0`` its far negative, and 0.2 with 0.9 its
     curriculum (10 epochs tough, 35 regular, 5 far).
@@ -20,43 +20,48 @@ class RandomTriplets(FrozenConfig):
 
     kind: Literal["random_triplets"] = "random_triplets"
     batch: int = Field(default=50, ge=1, le=8192)
-    """Triplets a batch; a batch is three times as many patches."""
+    """Triplets per batch; three patches each."""
     tough_until: float = Field(default=0.0, ge=0, le=1)
     """Share of the budget, in patches seen, during which positives are tough views (t1..t5)."""
     far_from: float = Field(default=1.0, ge=0, le=1)
-    """Share of the budget from which on negatives are of another sequence."""
+    """Share of the budget after which negatives are of another sequence."""
 
     @property
     def patches(self) -> int:
-        """Patches a batch."""
+        """Patches per batch."""
         return 3 * self.batch
 
 
 class Pairs(FrozenConfig):
-    """Two distinct views of each of n distinct points."""
+    """Pairs of distinct views, one of each of n distinct points."""
 
     kind: Literal["pairs"] = "pairs"
     batch: int = Field(default=128, ge=2, le=4096)
-    """Pairs a batch; a batch is twice as many patches."""
+    """Pairs per batch; two patches each."""
 
     @property
     def patches(self) -> int:
-        """Patches a batch."""
+        """Patches per batch."""
         return 2 * self.batch
 
 
 class PKSampler(FrozenConfig):
-    """S distinct points, K distinct views of each."""
+    """P×K sampler: S distinct points, K distinct views of each (Hermans et al. 2017).
+
+    Example:
+        >>> PKSampler(groups=32, views=4).patches
+        128
+    """
 
     kind: Literal["sxk"] = "sxk"
     groups: int = Field(default=32, ge=2, le=2048)
-    """S, points a batch."""
+    """S, number of points in a batch."""
     views: int = Field(default=4, ge=2, le=VIEWS)
-    """K, views of each point."""
+    """K, number of views of each point."""
 
     @property
     def patches(self) -> int:
-        """Patches a batch."""
+        """Patches per batch."""
         return self.groups * self.views
 
     @model_validator(mode="after")
@@ -67,12 +72,16 @@ class PKSampler(FrozenConfig):
 
 
 class Stepped(FrozenConfig):
-    """S×K batches that grow while training goes well, and shrink again when it does not (R3).
+    """P×K batches that grow while the loss is low, and shrink again when it is high (R3).
 
-    A stage is left for the next when the smoothed loss lies below the collapse value by
-    ``below``. If a stage's smoothed loss is above the collapse value instead, training falls back
-    to the stage before: to the weights it came with if that shows in the stage's first window, so
-    that a collapse is undone.
+    A stage advances when the smoothed loss is below the collapse value by ``below``. If it is above
+    the collapse value instead, training falls back to the stage before; if that happens in the
+    first window of a stage, its initial weights are restored, so that a collapse is undone.
+
+    Example:
+        >>> stages = (PKSampler(groups=32, views=2), PKSampler(groups=64, views=4))
+        >>> Stepped(stages=stages).patches
+        256
     """
 
     kind: Literal["stepped"] = "stepped"
@@ -88,18 +97,23 @@ class Stepped(FrozenConfig):
     below: float = Field(default=0.1, gt=0, lt=1)
     """Share of the collapse value by which the smoothed loss must be lower."""
     window: int = Field(default=4096, ge=1)
-    """Patches seen over which the loss is averaged."""
+    """Window of the mean loss, in patches seen."""
     retry_after: int | None = Field(default=None, ge=1)
-    """Patches seen before a stage that failed is tried again; none means never."""
+    """Patches seen until a failed stage is tried again; None means never."""
 
     @property
     def patches(self) -> int:
-        """Patches in the largest batch."""
+        """Patches in the largest batch of the schedule."""
         return max(stage.patches for stage in self.stages)
 
 
 class FixedSteps(FrozenConfig):
-    """S×K batches that change at set shares of the budget, whatever the loss does."""
+    """P×K batches that change at fixed shares of the budget, independent of the loss.
+
+    Example:
+        >>> FixedSteps().patches
+        256
+    """
 
     former_names: ClassVar[Mapping[str, str]] = {"milestones": "at"}
 
@@ -112,7 +126,7 @@ class FixedSteps(FrozenConfig):
 
     @property
     def patches(self) -> int:
-        """Patches in the largest batch."""
+        """Patches in the largest batch of the schedule."""
         return max(stage.patches for stage in self.stages)
 
     @model_validator(mode="after")
@@ -128,35 +142,35 @@ class FixedSteps(FrozenConfig):
 
 
 class MinedTriplets(FrozenConfig):
-    """Offline hard mining: triplets that the descriptor itself found hard (R3).
+    """Triplets from offline hard mining (R3).
 
-    Random triplets are drawn and described, and those with the largest d(a,p) − d(a,n) are
-    trained on until the next mining. Mining trains nothing, so its patches do not count as seen.
+    Random triplets are drawn and described, and those with the largest d(a,p) − d(a,n) are used
+    until the next mining. Mining does not train, so its patches do not count as seen.
     """
 
     kind: Literal["mined_triplets"] = "mined_triplets"
     batch: int = Field(default=50, ge=1, le=8192)
-    """Triplets a batch; a batch is three times as many patches."""
+    """Triplets per batch; three patches each."""
     candidates: int = Field(default=20_000, ge=1, le=10_000_000)
-    """Random triplets that are described at a mining."""
+    """Number of random triplets that are described in a mining."""
     keep: float = Field(default=0.25, gt=0, le=1)
-    """Share of the candidates that is kept, the hardest."""
+    """Share of the candidates that is kept, hardest first."""
     start: Share = 0.25
-    """Share of the budget after which triplets are mined first; random ones before."""
+    """Share of the budget at the first mining; random triplets before."""
     every: int | None = Field(default=None, ge=1)
-    """Patches seen between two minings; none means once."""
+    """Patches seen between two minings; None means a single mining."""
 
     @property
     def patches(self) -> int:
-        """Patches a batch."""
+        """Patches per batch."""
         return 3 * self.batch
 
 
 Sampler = Annotated[RandomTriplets | Pairs | PKSampler, Field(discriminator="kind")]
-"""Batches that are all alike: what a batch is drawn with and what a loss reads."""
+"""Sampler of batches of constant composition, for which a loss is defined."""
 
 Sampling = Annotated[
     RandomTriplets | Pairs | PKSampler | Stepped | FixedSteps | MinedTriplets,
     Field(discriminator="kind"),
 ]
-"""Where a trial's batches come from."""
+"""Batches of a trial: a sampler, a batch schedule, or mined triplets."""

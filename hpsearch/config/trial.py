@@ -1,4 +1,4 @@
-"""One trial as one value."""
+"""Configuration of one trial."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Literal
@@ -32,16 +32,16 @@ from hpsearch.config.sampling import (
 
 
 class WarmStart(FrozenConfig):
-    """Weights of a descriptor trained on random triplets first, as R3 starts batch hard.
+    """Warm start from a descriptor trained on random triplets first, as in R3 for batch hard.
 
-    They depend on this, the descriptor's shape, its input and the patches alone, so trials share
-    them, and the trial's own budget is untouched.
+    The weights depend only on these settings, the shape of the descriptor, its input and the
+    patches, so that trials share them. The budget of the trial is not affected.
     """
 
     former_names: ClassVar[Mapping[str, str]] = {"optimizer": "optimiser"}
 
     patches: int = Field(default=20_000, ge=1)
-    """Budget of the first training, in patches seen."""
+    """Budget of the training of the warm start, in patches seen."""
     loss: Triplet = Triplet(distance="euclidean", margin=HardMargin())
     sampler: RandomTriplets = RandomTriplets()
     optimizer: Optimizer = SGD()
@@ -49,19 +49,24 @@ class WarmStart(FrozenConfig):
 
 
 class Augmentation(FrozenConfig):
-    """Random changes of training patches; the default changes nothing."""
+    """Augmentation of training patches; disabled by default.
+
+    Example:
+        >>> Augmentation() == TrialConfig().augmentation
+        True
+    """
 
     turns: Literal["none", "patch", "point"] = "none"
-    """Flips and 90° rotations: each patch its own, or all patches of a point alike.
+    """Flips and 90° rotations, independent for each patch or equal for all patches of a point.
 
-    R3: each patch its own nearly doubled the loss; alike for a point was proposed and not tried.
+    In R3, independent ones nearly doubled the loss; equal ones were proposed and not tried.
     """
     crop: float = Field(default=0.0, ge=0, le=0.5)
-    """Largest share of the side that is cut off, before what is left is scaled up again."""
+    """Maximum share of the side that is cropped before the rest is scaled up again."""
     brightness: float = Field(default=0.0, ge=0, le=128)
-    """Largest shift, in grey levels."""
+    """Maximum shift of brightness, in gray levels."""
     contrast: float = Field(default=0.0, ge=0, le=1)
-    """Largest |log| of the factor on the deviation from the patch's mean."""
+    """Maximum |log| of the factor on the deviation from the patch's mean."""
 
 
 TRIPLET_SAMPLERS, GROUP_SAMPLERS = (RandomTriplets, MinedTriplets), (PKSampler, Stepped, FixedSteps)
@@ -76,14 +81,20 @@ SAMPLERS_OF_LOSS: dict[type, tuple[type, ...]] = {
     Percentile: (Pairs,),
     Contrastive: (*TRIPLET_SAMPLERS, Pairs),
 }
-"""Which samplers make batches that a loss can read."""
+"""Samplers by loss for whose batches the loss is defined."""
 
 UNIT_NORM_LOSSES = (FaceNet, InBatchHard, HardNet, Percentile)
 """Losses that are defined for unit descriptors."""
 
 
 class TrialConfig(FrozenConfig):
-    """Everything that decides what a trial computes; the defaults are the coursework's baseline."""
+    """Complete configuration of a trial; defaults of the coursework's baseline.
+
+    Example:
+        >>> config = TrialConfig(patches=20_000, seed=1)
+        >>> TrialConfig.model_validate_json(config.model_dump_json()) == config
+        True
+    """
 
     former_names: ClassVar[Mapping[str, str]] = {"optimizer": "optimiser"}
 
@@ -93,14 +104,14 @@ class TrialConfig(FrozenConfig):
     sampler: Sampling = RandomTriplets()
     optimizer: Optimizer = SGD()
     schedule: Schedule = Constant()
-    """How the optimizer's rate changes over the budget."""
+    """Learning-rate schedule over the budget."""
     augmentation: Augmentation = Augmentation()
     warm_start: WarmStart | None = None
-    """Weights to begin with; none means random ones."""
+    """Initial weights from another training; None means random weights."""
     patches: int = Field(default=100_000, ge=1)
-    """Budget in patches seen by the descriptor."""
+    """Budget, in patches seen by the descriptor."""
     evaluate_on: Literal["noisy", "clean"] = "noisy"
-    """Raw patches that the pipeline is scored on; keep it fixed within one search."""
+    """Raw patches for the evaluation of the pipeline; keep it fixed within a search."""
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
@@ -109,7 +120,7 @@ class TrialConfig(FrozenConfig):
         if not isinstance(self.sampler, accepted):
             names = " or ".join(kind.__name__ for kind in accepted)
             raise ValueError(
-                f"loss {self.loss.kind!r} needs a sampler of type {names}, "
+                f"loss {self.loss.kind!r} requires a sampler of type {names}, "
                 f"got {self.sampler.kind!r}"
             )
         return self

@@ -12,34 +12,34 @@ from hpsearch.config.base import FrozenConfig
 from hpsearch.shapes import UInt8
 
 StoreProgress = Callable[[int, int, str], None]
-"""Called with how many sequences are done, of how many, and the name of the latest."""
+"""Progress callback ``(done, total, name)``: sequences written, all sequences, latest name."""
 
 
 class NoiseLevels(FrozenConfig):
-    """Standard deviation of the white Gaussian noise by view, in grey levels.
+    """Standard deviation of the white Gaussian noise by view, in gray levels.
 
-    With the defaults a small U-Net reaches the error that was published for N-HPatches.
+    With the defaults a small U-Net reaches the error published for N-HPatches.
     """
 
     easy: float = Field(default=10.0, ge=0, le=128)
-    """Of ``ref`` and ``e1..e5``."""
+    """Noise of ``ref`` and ``e1..e5``."""
     hard: float = Field(default=20.0, ge=0, le=128)
     tough: float = Field(default=30.0, ge=0, le=128)
 
 
 class StoreMeta(FrozenConfig):
-    """Where the patches of a store come from and how they may be used."""
+    """Source, license, noise and split of a patch store."""
 
     former_names: ClassVar[Mapping[str, str]] = {"license": "licence"}
 
     source: str
     license: str
     noise: NoiseLevels | None = None
-    """None where the noisy patches came with the set."""
+    """Noise that was added; None if the noisy patches are part of the data set."""
     split: str = ""
-    """Name of the set's own split; empty where it has none."""
+    """Name of the data set's own split; empty if it has none."""
     test: tuple[str, ...] = ()
-    """Test sequences of the set's own split."""
+    """Test sequences of the data set's own split."""
 
 
 SCHEMA_VERSION = "1"
@@ -48,18 +48,18 @@ NO_FINGERPRINT = "0" * 64
 
 
 class Header(FrozenConfig):
-    """Which sequences a store holds, and what their pixels hash to."""
+    """Header of a patch store: sequence names, point counts, fingerprint and metadata."""
 
     names: tuple[str, ...]
     counts: tuple[int, ...]
-    """Points a sequence."""
+    """Number of points of each sequence."""
     meta: StoreMeta
     fingerprint: str = NO_FINGERPRINT
-    """Always of the same length, so that sealing a file moves nothing in it."""
+    """SHA-256 of names and pixels, in hex; its fixed length keeps offsets valid."""
 
 
 class SequenceDigests(NamedTuple):
-    """What one sequence adds to the fingerprint of its store: SHA-256 of its pixels."""
+    """Pixel digests of one sequence, from which the fingerprint of a store is computed."""
 
     clean: str
     noisy: str
@@ -72,13 +72,13 @@ def pixel_digest(pixels: UInt8[np.ndarray, "n 16 32 32"]) -> str:
 def store_fingerprint(
     names: Sequence[str], counts: Sequence[int], parts: Sequence[SequenceDigests]
 ) -> str:
-    """SHA-256 over names, counts and pixels; hashing by sequence lets processes share the work."""
+    """SHA-256 over names, counts and pixel digests; sequences can be hashed in parallel."""
     rows = [[n, int(c), *d] for n, c, d in zip(names, counts, parts, strict=True)]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def to_metadata(header: Header) -> dict[str, str]:
-    """Metadata for the schema; a checksum stands beside the header."""
+    """Arrow schema metadata: the header as JSON, and its checksum."""
     text = header.model_dump_json()
     return {
         VERSION_KEY: SCHEMA_VERSION,
@@ -88,16 +88,16 @@ def to_metadata(header: Header) -> dict[str, str]:
 
 
 def version_of(metadata: Mapping[bytes, bytes]) -> str | None:
-    """The schema version of a store; None if this is none."""
+    """Schema version of a store; None if the file is not a patch store."""
     found = metadata.get(VERSION_KEY.encode())
     return None if found is None else found.decode(errors="replace")
 
 
 def from_metadata(metadata: Mapping[bytes, bytes]) -> Header:
-    """Read a header of this version.
+    """Header of this version, parsed from Arrow schema metadata.
 
     Raises:
-        ValueError: if it is damaged.
+        ValueError: if the header is damaged.
     """
     text = metadata.get(HEADER_KEY.encode(), b"")
     if metadata.get(CHECKSUM_KEY.encode(), b"") != _header_checksum(text).encode():
@@ -106,23 +106,23 @@ def from_metadata(metadata: Mapping[bytes, bytes]) -> Header:
     if len(header.names) != len(header.counts) or not header.names:
         raise ValueError("its sequences and their counts differ in number")
     if len(set(header.names)) < len(header.names) or min(header.counts) < 1:
-        raise ValueError("a sequence in it is empty, or is there twice")
+        raise ValueError("one of its sequences is empty or duplicated")
     for name in (*header.names, *header.meta.test):
         check_sequence_name(name)
     return header
 
 
 def check_sequence_name(name: str) -> None:
-    """Make sure that a sequence's name is one folder's, fits on a line, and is no formula.
+    """Check that a sequence name is a valid folder name, one line, and no spreadsheet formula.
 
     Raises:
-        ValueError: if it is not.
+        ValueError: if the name is not allowed.
     """
     wrong = not name.isprintable() or set(name) & set("/\\") or len(name.encode()) > 1000
     if wrong or not name or name[0] in ".=+-@":
         raise ValueError(
-            f"{name[:40]!r} cannot name a sequence: no / or control character in it, and none of "
-            ". = + - @ in front"
+            f"{name[:40]!r} cannot be the name of a sequence: it must not contain / or control "
+            "characters, or begin with one of . = + - @"
         )
 
 

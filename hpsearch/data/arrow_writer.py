@@ -36,7 +36,7 @@ USER_ERRNOS = {
 
 
 class SequencePatches(NamedTuple):
-    """The patches of one sequence, clean and noisy, in the order of ``VIEW_NAMES``."""
+    """Clean and noisy patches of one sequence; views in the order of ``VIEW_NAMES``."""
 
     name: str
     clean: UInt8[np.ndarray, "n 16 32 32"]
@@ -45,7 +45,7 @@ class SequencePatches(NamedTuple):
 
 @dataclass(frozen=True)
 class StoreLayout:
-    """Where the pixels of each sequence lie in a file that is not yet sealed."""
+    """Byte offsets of the pixels of each sequence in a preallocated file."""
 
     file: Path
     header: Header
@@ -53,9 +53,9 @@ class StoreLayout:
     """Bytes from the start of the file to the first clean and the first noisy patch."""
 
     def write(self, position: int, pixels: UInt8[np.ndarray, "n 16 32 32"], *, noisy: bool) -> str:
-        """Put one sequence's patches in their place and return their SHA-256.
+        """Write one sequence's patches at their offset and return their SHA-256.
 
-        Several processes may write at once.
+        Several processes may write concurrently.
         """
         assert pixels.shape == (self.header.counts[position], VIEWS, SIDE, SIDE)
         with self.file.open("r+b") as f:
@@ -80,7 +80,7 @@ class StoreLayout:
 def preallocated(
     path: Path, *, names: Sequence[str], counts: Sequence[int], meta: StoreMeta
 ) -> Iterator[StoreLayout]:
-    """A file beside ``path`` with room for all; it is gone afterwards unless it was sealed."""
+    """Yield the layout of a preallocated draft file, which is removed unless it is finalized."""
     header = Header(names=tuple(names), counts=tuple(map(int, counts)), meta=meta)
     with create_parent(path):
         _remove_leftovers(path)
@@ -96,7 +96,7 @@ def preallocated(
 
 @contextlib.contextmanager
 def create_parent(path: Path) -> Iterator[None]:
-    """Make the folder of ``path`` and tell the user what the disk refuses."""
+    """Create the folder of ``path``; errors of the disk inside the block become ``UserError``."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
@@ -104,22 +104,22 @@ def create_parent(path: Path) -> Iterator[None]:
         if e.errno not in USER_ERRNOS:
             raise
         raise UserError(
-            f"cannot write {path} ({e.strerror}); make room or choose another folder"
+            f"cannot write {path} ({e.strerror}); free some space or choose another folder"
         ) from e
 
 
 def _draft_prefix(path: Path) -> str:
-    """How the names of this machine's unfinished files for ``path`` begin."""
+    """Name prefix of this machine's unfinished files for ``path``."""
     return f".{path.name}.{platform.node()}."
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Delete what earlier processes of this machine left when they were killed."""
+    """Delete draft files of killed processes of this machine."""
     begin = _draft_prefix(path)
     for part in path.parent.iterdir():
         pid, _, end = part.name.removeprefix(begin).partition(".")
-        ours = part.name.startswith(begin) and end.endswith(".part")
-        if ours and pid.isdigit() and not _is_alive(int(pid)):
+        is_draft = part.name.startswith(begin) and end.endswith(".part")
+        if is_draft and pid.isdigit() and not _is_alive(int(pid)):
             part.unlink(missing_ok=True)
 
 
@@ -138,12 +138,12 @@ def _check_disk_space(path: Path, needed: int) -> None:
     if needed > free:
         raise UserError(
             f"the store needs {needed / 1e9:.1f} GB and {path.parent} has {free / 1e9:.1f} GB; "
-            "make room or choose another folder"
+            "free some space or choose another folder"
         )
 
 
 class _OffsetRecorder:
-    """A file that skips over the pixel buffers instead of writing them."""
+    """File object that records the offsets of pixel buffers instead of writing them."""
 
     closed = False
 
@@ -170,9 +170,9 @@ class _OffsetRecorder:
 
 
 def _write_metadata(file, header: Header) -> tuple[int, int]:
-    """Write everything but the pixels; returns where clean and noisy pixels begin."""
+    """Write everything but the pixels; return the offsets of clean and noisy pixels."""
     points = sum(header.counts)
-    # Never touched, so it costs address space and no memory.
+    # Never accessed, so it uses address space and no memory.
     pixels = pa.py_buffer(np.zeros(points * BYTES_PER_POINT, np.uint8))
     patch = pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(PIXELS_PER_PATCH), points * VIEWS, [None, pixels]
@@ -189,7 +189,7 @@ def _write_metadata(file, header: Header) -> tuple[int, int]:
 
 
 def side_columns(names: Sequence[str], counts: Sequence[int]) -> dict[str, pa.Array]:
-    """Sequence, view and index of each row, for readers that know Arrow alone."""
+    """Columns with sequence, view and index of each row, for plain Arrow readers."""
     repeats = np.multiply(counts, VIEWS)
     sequence = np.repeat(np.arange(len(names), dtype=np.int16), repeats)
     index = np.concatenate([np.arange(c, dtype=np.int32) for c in counts])
@@ -201,7 +201,7 @@ def side_columns(names: Sequence[str], counts: Sequence[int]) -> dict[str, pa.Ar
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut, where the system allows it."""
+    """Flush a folder to disk so that a rename survives a power failure, where supported."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -211,8 +211,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_streaming(path: Path, sequences: Iterable[SequencePatches], meta: StoreMeta) -> None:
-    """Write ``sequences`` to a store at ``path``."""
-    # Offsets depend on how many points there are, so sequences wait in a spool until all are known.
+    """Write sequences from an iterator of unknown length to a store at ``path``."""
+    # Offsets depend on the number of points, so sequences are spooled until all are known.
     with create_parent(path), tempfile.TemporaryFile(dir=path.parent) as spool:
         names, counts = _fill_spool(spool, sequences)
         with preallocated(path, names=names, counts=counts, meta=meta) as layout:
@@ -229,7 +229,7 @@ def _fill_spool(
             raise UserError(f"sequence {patches.name!r} has no patches; leave it out")
         if patches.name in names:
             raise UserError(f"two sequences are called {patches.name!r}; rename one")
-        assert patches.clean.shape == patches.noisy.shape, "clean and noisy are twins"
+        assert patches.clean.shape == patches.noisy.shape, "clean and noisy shapes differ"
         assert patches.clean.shape[1:] == (VIEWS, SIDE, SIDE)
         names.append(patches.name)
         counts.append(len(patches.clean))
@@ -241,7 +241,7 @@ def _fill_spool(
 
 
 def _copy_sequence(spool, layout: StoreLayout, position: int) -> SequenceDigests:
-    """The next sequence of the spool, into its place."""
+    """Copy the next sequence of the spool to its offset."""
     pixels = np.empty((layout.header.counts[position], VIEWS, SIDE, SIDE), np.uint8)
     sums = []
     for noisy in (False, True):

@@ -1,4 +1,4 @@
-"""Random changes of training patches, drawn as small arrays and applied on the patches' device."""
+"""Augmentation of training patches: parameters from NumPy, applied on the patches' device."""
 
 from functools import cache
 from typing import NamedTuple
@@ -12,30 +12,30 @@ from hpsearch.config import Augmentation
 from hpsearch.shapes import Float, Int
 
 NUM_ORIENTATIONS = 8
-"""Four rotations, each as it is or mirrored."""
+"""Number of flips and quarter turns: four rotations, each with and without a mirror."""
 MAX_GRAY = 255.0
 
 
 class AugmentationParams(NamedTuple):
-    """What happens to each patch of a call, or of several calls."""
+    """Augmentation of each patch of one call or of several calls."""
 
     turn: Int[np.ndarray, "..."]
-    """0..7: quarter turns, and 4 more for a mirrored patch."""
+    """Quarter turns 0..3, plus 4 for a mirrored patch."""
     side: Float[np.ndarray, "..."]
-    """Side of the crop, as a share of the patch's."""
+    """Side of the crop as a share of the side of the patch, in (0, 1]."""
     corner: Float[np.ndarray, "... 2"]
-    """Where the crop lies, x and y: 0 at the near border, 1 at the far one."""
+    """Position of the crop, x and y in [0, 1]: 0 at the near border, 1 at the far one."""
     shift: Float[np.ndarray, "..."]
-    """Grey levels."""
+    """Shift of brightness in gray levels."""
     gain: Float[np.ndarray, "..."]
 
 
 class Prepared(NamedTuple):
-    """Changes as tensors; a CUDA graph can take them as inputs."""
+    """Augmentation parameters as tensors, which can be inputs of a CUDA graph."""
 
     turn: Int[Tensor, "..."]
     theta: Float[Tensor, "... 2 3"]
-    """The crop as an affine map."""
+    """Affine map of the crop."""
     shift: Float[Tensor, "..."]
     gain: Float[Tensor, "..."]
 
@@ -43,9 +43,9 @@ class Prepared(NamedTuple):
 def sample_params(
     settings: Augmentation, labels: Int[np.ndarray, "calls n"], rng: np.random.Generator
 ) -> list[AugmentationParams]:
-    """Changes for each call of a batch; ``labels`` name the point of each patch.
+    """Sample parameters for each call of a batch; ``labels`` are the points of its patches.
 
-    Turns by point agree between the calls, so an anchor turns with its positive.
+    With turns by point, the patches of a point turn alike in all calls (anchor and positive).
     """
     match settings.turns:
         case "none":
@@ -63,7 +63,7 @@ def sample_params(
 
 
 def prepare(changes: AugmentationParams) -> Prepared:
-    """Changes of one call on the host, in the numbers that the patches' device computes in."""
+    """Convert the parameters of one call to float32 and int64 tensors on the CPU."""
     theta = np.zeros((len(changes.side), 2, 3), np.float32)
     theta[:, 0, 0] = theta[:, 1, 1] = changes.side
     theta[:, :, 2] = (1 - changes.side[:, None]) * (2 * changes.corner - 1)
@@ -74,9 +74,9 @@ def prepare(changes: AugmentationParams) -> Prepared:
 def apply_augmentation(
     settings: Augmentation, patches: Float[Tensor, "n 1 s s"], params: AugmentationParams | Prepared
 ) -> Float[Tensor, "n 1 s s"]:
-    """The changed patches, in 0..255; what the settings leave alone costs nothing.
+    """Augmented patches in 0..255; disabled augmentations cost nothing.
 
-    Shapes never depend on what was drawn, so an XLA device compiles this once.
+    Shapes do not depend on the sampled parameters, so an XLA device compiles this once.
     """
     if settings == Augmentation():
         return patches
@@ -96,14 +96,14 @@ def apply_augmentation(
 def _apply_turn(
     patches: Float[Tensor, "n 1 s s"], turn: Int[Tensor, " n"]
 ) -> Float[Tensor, "n 1 s s"]:
-    """Exact, by moving pixels: one gather with the pixel order of each turn."""
+    """Turn patches exactly: one gather with the pixel order of each turn."""
     orders = _turn_orders(patches.shape[-1], patches.device)[turn]
     return patches.flatten(1).gather(1, orders).view_as(patches)
 
 
 @cache
 def _turn_orders(side: int, device: torch.device) -> Int[Tensor, "8 pixels"]:
-    """Which old pixel each new one takes, by turn."""
+    """Source pixel of each target pixel, by turn."""
     pixels = np.arange(side * side).reshape(side, side)
     turned = [np.rot90(p, k) for p in (pixels, pixels[:, ::-1]) for k in range(4)]
     return torch.from_numpy(np.stack([t.ravel() for t in turned])).to(device)
@@ -112,6 +112,6 @@ def _turn_orders(side: int, device: torch.device) -> Int[Tensor, "8 pixels"]:
 def _crop(
     patches: Float[Tensor, "n 1 s s"], theta: Float[Tensor, "n 2 3"]
 ) -> Float[Tensor, "n 1 s s"]:
-    """Scale a square part up to the whole, bilinear."""
+    """Crop a square and scale it up to the full patch, bilinear."""
     grid = functional.affine_grid(theta, list(patches.shape), align_corners=False)
     return functional.grid_sample(patches, grid, padding_mode="border", align_corners=False)

@@ -1,4 +1,4 @@
-"""The embedded patch sets, built once from photographs that ship inside scikit-image.
+"""Built-in patch sets, built once from photographs that are part of scikit-image.
 
 ``mini`` is for the demo, ``tiny`` for tests. Both have a fixed split by photograph.
 """
@@ -21,13 +21,13 @@ from hpsearch.errors import UserError
 from hpsearch.shapes import UInt8
 
 CODE_VERSION = 3
-"""To be raised with every change of the pixels that the same photograph gives."""
+"""Version of the synthesis; increment with every change of the resulting pixels."""
 PHOTOGRAPHS_LICENSE = (
     "Photographs as shipped with scikit-image: astronaut (NASA), rocket and text public domain; "
     "camera, chelsea, coffee, grass and gravel CC0; coins and ihc no known copyright restrictions"
 )
 
-# SHA-256 of the grey pixels: a photograph that changed would give other patches under one name.
+# SHA-256 of the gray pixels: a changed photograph would give other patches under the same name.
 PHOTOGRAPHS: Mapping[str, str] = {
     "astronaut": "f98a00b3351f8ba2cf8abfdebcef54ee691a83bbab15093edbf3d87078126618",
     "camera": "5cb24482a53416f99052258be2b1ee38cd31c559a70c8a8b321cba231b332e21",
@@ -44,13 +44,13 @@ LOADER_NAMES = {"ihc": "immunohistochemistry"}
 
 
 class BuiltinSet(NamedTuple):
-    """Which photographs make a set, and how."""
+    """Photographs and synthesis settings of a built-in set."""
 
     sequences: tuple[str, ...]
     test: tuple[str, ...]
     settings: PhotoSettings
     downscale: int
-    """Factor by which the photographs are made smaller first."""
+    """Factor by which the photographs are reduced first."""
 
 
 BUILTIN_SETS: Mapping[str, BuiltinSet] = {
@@ -82,10 +82,10 @@ BUILTIN_SETS: Mapping[str, BuiltinSet] = {
 
 
 def check_exists(data: str) -> None:
-    """Make sure that there is an embedded set of this name, or a file.
+    """Check that ``data`` is the name of a built-in set or the path of a file.
 
     Raises:
-        UserError: if there is neither.
+        UserError: if it is neither.
     """
     if data not in BUILTIN_SETS and not Path(data).exists():
         sets = " or ".join(BUILTIN_SETS)
@@ -95,15 +95,15 @@ def check_exists(data: str) -> None:
 def open_builtin(
     name: str, folder: Path, *, progress: StoreProgress | None = None, workers: int | None = None
 ) -> Path:
-    """The store ``name`` (``mini`` or ``tiny``) in ``folder``, built if it is not there yet.
+    """Open the built-in store ``name`` (``mini`` or ``tiny``) in ``folder``; build it if missing.
 
-    ``workers`` processes share the photographs; by default one a core.
+    ``workers`` processes share the photographs; by default one per core.
 
     Raises:
-        UserError: for another name, or when a photograph is missing or not the known one.
+        UserError: for another name, or if a photograph is missing or has other pixels.
     """
     if name not in BUILTIN_SETS:
-        raise UserError(f"no embedded set {name!r}; choose one of {', '.join(BUILTIN_SETS)}")
+        raise UserError(f"no built-in set {name!r}; choose one of {', '.join(BUILTIN_SETS)}")
     recipe = BUILTIN_SETS[name]
     path = Path(folder) / f"{name}-{_cache_key(recipe)}.arrow"
     if not path.exists():
@@ -120,21 +120,21 @@ def open_builtin(
 
 
 def photograph(name: str, *, known: Mapping[str, str] = PHOTOGRAPHS) -> UInt8[np.ndarray, "h w"]:
-    """One of the known photographs in grey.
+    """One of the known photographs in gray, uint8.
 
     Raises:
-        UserError: if the installed scikit-image lacks it or has another picture by that name.
+        UserError: if the installed scikit-image lacks it or has another picture of that name.
     """
-    from skimage import data  # here, because it is slow to import and only a build needs it
+    from skimage import data  # imported here because it is slow and needed only for a build
 
-    advice = "install scikit-image 0.26, whose photographs the embedded sets are made of"
+    advice = "install scikit-image 0.26, whose photographs the built-in sets are made of"
     try:
         pixels = getattr(data, LOADER_NAMES.get(name, name))()
     except (AttributeError, OSError, ModuleNotFoundError) as e:
         raise UserError(f"scikit-image has no photograph {name!r} here; {advice}") from e
     gray = np.asarray(Image.fromarray(pixels).convert("L"))
     if hashlib.sha256(gray.tobytes()).hexdigest() != known[name]:
-        raise UserError(f"the photograph {name!r} of scikit-image is not the known one; {advice}")
+        raise UserError(f"scikit-image's photograph {name!r} has unexpected pixels; {advice}")
     return gray
 
 

@@ -1,4 +1,4 @@
-"""Pictures from anywhere: whatever a decoder stumbles over is told in one sentence."""
+"""Decoding of untrusted pictures, with errors as one sentence."""
 
 import warnings
 from collections.abc import Iterator
@@ -13,17 +13,17 @@ from hpsearch.untrusted import reason
 
 @contextmanager
 def decoding(file: Path, remedy: str) -> Iterator[None]:
-    """Open and decode a picture that anybody may have made.
+    """Decode an untrusted picture inside the block.
 
-    More pixels than Pillow takes for sane (89 million) are refused before they are decoded.
+    Pictures above Pillow's limit (89 million pixels) are rejected before they are decoded.
 
     Args:
-        file: of the picture.
-        remedy: what was expected, or what the user can do.
+        file: the picture.
+        remedy: expected content, or advice to the user, in the error message.
 
     Raises:
-        UserError: naming the file and what is wrong with it.
-        FileNotFoundError: if there is none.
+        UserError: naming the file and the cause.
+        FileNotFoundError: if the file is missing.
     """
     try:
         with warnings.catch_warnings():
@@ -32,6 +32,6 @@ def decoding(file: Path, remedy: str) -> Iterator[None]:
     except (UserError, FileNotFoundError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"{file} claims to have far too many pixels; {remedy}") from error
+        raise UserError(f"{file} has too many pixels according to its header; {remedy}") from error
     except Exception as error:  # a decoder of crafted bytes may raise anything
         raise UserError(f"{file} cannot be decoded ({reason(error)}); {remedy}") from error

@@ -31,22 +31,22 @@ from hpsearch.patch_views import SIDE, VIEW_NAMES, VIEWS
 from hpsearch.shapes import UInt8
 
 STRIP_SIDES = (SOURCE_SIDE, SIDE)
-MODE_NAMES = {"1": "1-bit", "P": "palette", "RGB": "colour", "RGBA": "colour", "LA": "transparent"}
+MODE_NAMES = {"1": "1-bit", "P": "palette", "RGB": "color", "RGBA": "color", "LA": "transparent"}
 
 
 class StripKind(NamedTuple):
-    """What tells the sets apart."""
+    """Patch width of the strips, and whether noisy patches are included."""
 
     side: int
     has_noisy: bool
-    """Whether the noisy patches come with the set."""
+    """True if the data set includes noisy patches (N-HPatches)."""
 
     def __str__(self) -> str:
-        return f"{self.side} pixels wide {'with' if self.has_noisy else 'without'} noisy twins"
+        return f"{self.side} pixels wide {'with' if self.has_noisy else 'without'} noisy strips"
 
 
 class SequenceFolder(NamedTuple):
-    """A folder whose strips have been checked from the outside."""
+    """Folder of a sequence whose strip headers have been checked."""
 
     path: Path
     points: int
@@ -65,7 +65,7 @@ def check_headers(folder: Path) -> SequenceFolder:
     """Check the headers of a sequence's strips; no pixel is read.
 
     Raises:
-        UserError: naming the file and what was expected of it.
+        UserError: naming the file and the expected header.
     """
     has_noisy = any(strip_file(folder, v, noisy=True).exists() for v in range(VIEWS))
     files = [
@@ -88,7 +88,7 @@ def check_headers(folder: Path) -> SequenceFolder:
 
 
 def read_views(sequence: SequenceFolder, *, noisy: bool) -> UInt8[np.ndarray, "n 16 32 32"]:
-    """Every view of a sequence at 32×32.
+    """All views of a sequence, downsampled to 32×32.
 
     Raises:
         UserError: naming the file, if one cannot be decoded.
@@ -106,72 +106,72 @@ def _strip_size(file: Path) -> tuple[int, int]:
             depth = MODE_NAMES.get(
                 image.mode, "16-bit" if image.mode.startswith("I") else image.mode
             )
-            raise UserError(f"{file} is {depth}; expected 8-bit grey")
+            raise UserError(f"{file} is {depth}; expected 8-bit gray")
         return image.size
 
 
 def _read_strip(file: Path, sequence: SequenceFolder) -> UInt8[np.ndarray, "n s s"]:
     side = sequence.kind.side
-    with decoding(file, "expected a whole PNG"):
+    with decoding(file, "expected a complete PNG"):
         content = file.read_bytes()
         _check_png_checksums(content)
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             pixels = np.asarray(image)
     if pixels.shape != (side * sequence.points, side):
-        raise UserError(f"{file} changed while it was read; leave the folder alone and try again")
+        raise UserError(f"{file} changed during the import; do not modify it, and retry")
     return pixels.reshape(-1, side, side)
 
 
 def _check_png_checksums(png: bytes) -> None:
-    """Compare the checksum of each chunk: Pillow decodes some damaged files without a word."""
+    """Compare the checksum of each chunk: Pillow decodes some damaged files without an error."""
     at = 8
     while at < len(png):
         (length,) = struct.unpack_from(">I", png, at)
         (stored,) = struct.unpack_from(">I", png, at + 8 + length)
         if zlib.crc32(memoryview(png)[at + 4 : at + 8 + length]) != stored:
-            raise ValueError("a checksum does not fit")
+            raise ValueError("a checksum does not match")
         at += 12 + length
 
 
 def _open_strip(file: Path) -> Image.Image:
     try:
-        with decoding(file, "expected an 8-bit grey strip"):
+        with decoding(file, "expected an 8-bit gray strip"):
             return Image.open(file, formats=["PNG"])
     except FileNotFoundError as e:
         raise UserError(f"{file} is missing; expected a strip for each of the 16 views") from e
     except UserError as e:
         if isinstance(e.__cause__, UnidentifiedImageError):
-            raise UserError(f"{file} is no readable PNG; expected an 8-bit grey strip") from e
+            raise UserError(f"{file} is not a readable PNG; expected an 8-bit gray strip") from e
         raise
 
 
 MAX_IMPORT_WORKERS = 6
-"""A worker holds one sequence, up to 150 MB; more of them could pass 1 GB together."""
+"""Maximum number of workers; each holds one sequence of up to 150 MB, 1 GB in all."""
 HPATCHES_LICENSE = (
-    "HPatches (Balntas et al., CVPR 2017): see the licence of the release it was read from"
+    "HPatches (Balntas et al., CVPR 2017): see the license of the release it was read from"
 )
 
 
 class ImportSettings(FrozenConfig):
-    """How a tree is read."""
+    """Settings of an import: noise, seed, and handling of invalid sequences."""
 
     noise: NoiseLevels = NoiseLevels()
-    """Of the noisy patches, where the set has none."""
+    """Seed of the noise that is added if the data set has no noisy patches."""
     seed: int = Field(default=0, ge=0)
     skip_invalid: bool = False
-    """Leave a sequence with a bad strip out instead of giving up."""
+    """Skip a sequence with an invalid strip instead of failing."""
 
 
 class ImportResult(NamedTuple):
-    """A finished import."""
+    """Result of an import: the store and the skipped sequences."""
 
     store: PatchStore
     skipped: dict[str, str]
-    """What was wrong, by sequence."""
+    """Reason for each skipped sequence, by name."""
 
 
 class ScanResult(NamedTuple):
-    """The sequences of a tree, told good from bad by the headers of their strips."""
+    """Valid and invalid sequences of a tree, by the headers of their strips."""
 
     valid: list[SequenceFolder]
     invalid: dict[str, str]
@@ -185,58 +185,58 @@ def import_tree(
     workers: int | None = None,
     progress: StoreProgress | None = None,
 ) -> ImportResult:
-    """Read the tree at ``path`` into a store at ``out``, which appears whole or not at all.
+    """Import the tree at ``path`` into a store at ``out``, which is written atomically.
 
-    Sequences are shared among ``workers`` processes, which write them straight into their places.
+    ``workers`` processes convert sequences and write them at their offsets.
 
     Raises:
-        UserError: if there are no sequences, the disk has no room, or a strip is bad (its message
-            names the file and what was expected).
+        UserError: if there are no sequences, the disk is full, or a strip is invalid (the message
+            names the file and the expected content).
     """
     tree = scan(Path(path))
-    left_out = dict(tree.invalid)
+    skipped = dict(tree.invalid)
     while True:
-        _raise_invalid(tree.valid, left_out, settings)
-        store, bad = _write_sequences(tree.valid, Path(out), settings, workers, progress)
+        _raise_invalid(tree.valid, skipped, settings)
+        store, invalid = _write_sequences(tree.valid, Path(out), settings, workers, progress)
         if store is not None:
-            return ImportResult(store, left_out)
-        # A strip that looks whole from outside shows its damage late; the next store lacks it.
-        left_out |= bad
-        tree = tree._replace(valid=[s for s in tree.valid if s.name not in left_out])
+            return ImportResult(store, skipped)
+        # A strip with a valid header can still fail to decode; the next attempt skips it.
+        skipped |= invalid
+        tree = tree._replace(valid=[s for s in tree.valid if s.name not in skipped])
 
 
 def scan(path: Path) -> ScanResult:
-    """Find the sequences under ``path`` and check the headers of their strips.
+    """Find the sequences in ``path`` and check the headers of their strips.
 
     Raises:
-        UserError: if there are none.
+        UserError: if there are no sequences.
     """
-    good, bad = [], {}
+    valid, invalid = [], {}
     for folder in _sequence_folders(path):
         try:
             check_sequence_name(folder.name)
-            good.append(check_headers(folder))
+            valid.append(check_headers(folder))
         except ValueError as e:
-            bad[folder.name] = str(e)
-    if good:
-        usual = Counter(s.kind for s in good).most_common(1)[0][0]
-        for s in good:
+            invalid[folder.name] = str(e)
+    if valid:
+        usual = Counter(s.kind for s in valid).most_common(1)[0][0]
+        for s in valid:
             if s.kind != usual:
-                bad[s.name] = f"{s.path} has strips {s.kind}; expected {usual} like the others"
-        good = [s for s in good if s.kind == usual]
-    return ScanResult(good, bad)
+                invalid[s.name] = f"{s.path} has strips {s.kind}; expected {usual} like the others"
+        valid = [s for s in valid if s.kind == usual]
+    return ScanResult(valid, invalid)
 
 
 def _sequence_folders(path: Path) -> list[Path]:
     if not path.is_dir():
-        raise UserError(f"no folder at {path}; give the folder that holds the sequences")
+        raise UserError(f"no folder at {path}; give the folder of the sequences")
     inner = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
     found = [p for p in inner if any(strip_file(p, v, noisy=False).exists() for v in range(VIEWS))]
     if not found and len(inner) == 1:
-        return _sequence_folders(inner[0])  # archives wrap everything into one folder
+        return _sequence_folders(inner[0])  # archives often have a single top folder
     if not found:
         raise UserError(
-            f"{path} holds no sequences; expected folders with ref.png, e1.png … t5.png"
+            f"{path} contains no sequences; expected folders with ref.png, e1.png … t5.png"
         )
     return found
 
@@ -246,8 +246,8 @@ def _raise_invalid(
 ) -> None:
     if invalid and (not settings.skip_invalid or not valid):
         first = next(iter(invalid.values()))
-        more = f", and {len(invalid) - 1} more sequences are bad" if len(invalid) > 1 else ""
-        advice = "" if not valid else "; mend it, or leave such sequences out with --skip-invalid"
+        more = f", and {len(invalid) - 1} more sequences are invalid" if len(invalid) > 1 else ""
+        advice = "; correct it, or skip invalid sequences with --skip-invalid" if valid else ""
         raise UserError(first + more + advice)
 
 
@@ -258,11 +258,11 @@ def _write_sequences(
     workers: int | None,
     progress: StoreProgress | None,
 ) -> tuple[PatchStore | None, dict[str, str]]:
-    """The sealed store, or none and what was wrong with which sequence."""
+    """Fingerprint of the finished store, or None and the cause for each invalid sequence."""
     names, counts = [s.name for s in sequences], [s.points for s in sequences]
     meta = _store_meta(sequences[0], settings)
     parts: list[SequenceDigests] = []
-    bad: dict[str, str] = {}
+    invalid: dict[str, str] = {}
     with preallocated(out, names=names, counts=counts, meta=meta) as layout:
         work = partial(_convert_sequence, layout=layout, sequences=sequences, settings=settings)
         workers = min(workers or usable_cores(), len(sequences), MAX_IMPORT_WORKERS)
@@ -271,12 +271,12 @@ def _write_sequences(
             if isinstance(result, SequenceDigests):
                 parts.append(result)
             else:
-                bad[name] = result
-                _raise_invalid(sequences, bad, settings)
+                invalid[name] = result
+                _raise_invalid(sequences, invalid, settings)
             if progress:
                 progress(done, len(names), name)
-        if bad:
-            return None, bad
+        if invalid:
+            return None, invalid
         layout.finalize(out, parts)
     return PatchStore.open(out), {}
 
@@ -284,7 +284,7 @@ def _write_sequences(
 def _convert_sequence(
     position: int, *, layout: StoreLayout, sequences: list[SequenceFolder], settings: ImportSettings
 ) -> SequenceDigests | str:
-    """Write one sequence into its place; a bad strip comes back as what is wrong with it."""
+    """Write one sequence at its offset; return the cause if a strip is invalid."""
     sequence = sequences[position]
     try:
         pixels = read_views(sequence, noisy=False)

@@ -1,4 +1,4 @@
-"""White additive Gaussian noise by level, as genuine N-HPatches patches show it."""
+"""Additive white Gaussian noise by level, as measured on genuine N-HPatches patches."""
 
 from functools import cache
 from statistics import NormalDist
@@ -21,9 +21,9 @@ def add_noise(
     seed: int = 0,
     out: UInt8[np.ndarray, "n 16 32 32"] | None = None,
 ) -> UInt8[np.ndarray, "n 16 32 32"]:
-    """The noisy twins of a sequence's patches, rounded and clipped to 0..255.
+    """Noisy versions of a sequence's patches, rounded and clipped to 0..255.
 
-    The noise depends on the seed, the sequence's name and the view alone, not on the pixels.
+    The noise depends on the seed, the name of the sequence and the view, not on the pixels.
     ``out`` may be ``clean`` itself.
     """
     noisy = np.empty_like(clean) if out is None else out
@@ -36,14 +36,14 @@ def add_noise(
 
 
 def deviation(levels: NoiseLevels, view_name: str) -> float:
-    """Standard deviation of one view's noise, in grey levels."""
+    """Standard deviation of one view's noise, in gray levels."""
     return {"h": levels.hard, "t": levels.tough}.get(view_name[0], levels.easy)
 
 
 def _sample_noise(
     sigma: float, shape: tuple[int, ...], rng: np.random.Generator
 ) -> Int[np.ndarray, "..."]:
-    """Gaussian noise rounded to whole grey levels; pixels are whole, so the sum rounds alike."""
+    """Gaussian noise rounded to whole gray levels; pixels are whole, so the sum rounds alike."""
     count = int(np.prod(shape))
     raw = rng.bit_generator.random_raw(-(-count // 4)).view(np.uint16)[:count]
     return _noise_quantiles(sigma).take(raw).reshape(shape)

@@ -29,7 +29,7 @@ from hpsearch.untrusted import reason
 
 
 class MappedStore(NamedTuple):
-    """A store as it lies on the disk; the arrays are read-only views on the file."""
+    """Memory-mapped store; the arrays are read-only views of the file."""
 
     header: Header
     clean: UInt8[np.ndarray, "points 16 32 32"]
@@ -37,14 +37,14 @@ class MappedStore(NamedTuple):
 
 
 def map_store(path: Path, content: pa.Buffer | None = None) -> MappedStore:
-    """Map the file; no pixel is read.
+    """Map a store file; no pixel is read.
 
     Args:
-        path: of the file.
-        content: what the file holds, where this machine has it in memory and not on disk.
+        path: path of the file.
+        content: content of the file, if this machine has it in memory and not on disk.
 
     Raises:
-        UserError: if there is no such file, it is no whole patch store, or of another version.
+        UserError: if the file is missing, is not a complete patch store, or has another version.
     """
     if content is None and not path.is_file():
         raise UserError(
@@ -62,7 +62,7 @@ def map_store(path: Path, content: pa.Buffer | None = None) -> MappedStore:
 
 
 def check_columns(path: Path) -> None:
-    """Compare the columns beside the pixels with what the header says.
+    """Check the columns other than the pixels against the header.
 
     Raises:
         UserError: if they differ.
@@ -83,7 +83,7 @@ def corrupt_store_error(path: Path, why: str) -> UserError:
 
 @contextlib.contextmanager
 def _translate_errors(path: Path) -> Iterator[None]:
-    """Whatever a damaged file makes Arrow, JSON or us stumble over is told as damage."""
+    """Translate any error of reading a damaged file into a ``UserError``."""
     try:
         yield
     except UserError:
@@ -93,17 +93,17 @@ def _translate_errors(path: Path) -> Iterator[None]:
 
 
 def _check_sizes(header: Header, batch: pa.RecordBatch) -> None:
-    """Refuse columns of another type or length than the header says, before anything is laid out.
+    """Check types and lengths of all columns against the header before they are used.
 
     Raises:
-        ValueError: if one is.
+        ValueError: if one does not match.
     """
     batch.validate()
     rows = VIEWS * sum(header.counts)
     for name in ("clean", "noisy"):
         column = batch.column(name)
         if column.type != pa.binary(SIDE * SIDE) or len(column) != rows or column.offset:
-            raise ValueError(f"its column {name!r} does not hold the {rows:,} patches it should")
+            raise ValueError(f"its column {name!r} does not contain the expected {rows:,} patches")
 
 
 def _read_batch(path: Path, content: pa.Buffer | None = None) -> tuple[Header, pa.RecordBatch]:
@@ -111,10 +111,10 @@ def _read_batch(path: Path, content: pa.Buffer | None = None) -> tuple[Header, p
     metadata = reader.schema.metadata or {}
     version = version_of(metadata)
     if version is None:
-        raise ValueError("it holds no patches")
+        raise ValueError("it contains no patches")
     if version != SCHEMA_VERSION:
         raise UserError(
-            f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}; "
+            f"{path} has schema version {version}, but hpsearch reads {SCHEMA_VERSION}; "
             "build or import it again"
         )
     return from_metadata(metadata), reader.get_batch(0)
@@ -133,28 +133,42 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class PatchStore:
-    """Patches of named sequences, clean and noisy, as read-only views on the mapped file."""
+    """Clean and noisy patches of named sequences, as read-only views of a memory-mapped file.
+
+    Example:
+        >>> import tempfile
+        >>> from hpsearch.data.arrow_header import StoreMeta
+        >>> from hpsearch.data.arrow_writer import SequencePatches
+        >>> patches = np.zeros((5, 16, 32, 32), np.uint8)
+        >>> store = write_store(
+        ...     Path(tempfile.mkdtemp(), "demo.arrow"),
+        ...     [SequencePatches("v_wall", patches, patches)],
+        ...     meta=StoreMeta(source="demo", licence="CC0"),
+        ... )
+        >>> store.names, store.counts, store.clean.shape
+        (('v_wall',), (5,), (5, 16, 32, 32))
+    """
 
     path: Path
     names: tuple[str, ...]
     counts: tuple[int, ...]
-    """Points a sequence."""
+    """Number of points of each sequence."""
     fingerprint: str
-    """SHA-256 of names and pixels, in hex; people are shown the first 16 digits."""
+    """SHA-256 of names and pixels in hex; messages show the first 16 digits."""
     meta: StoreMeta
     clean: UInt8[np.ndarray, "points 16 32 32"]
     noisy: UInt8[np.ndarray, "points 16 32 32"]
 
     @staticmethod
     def open(path: Path | str, content: pa.Buffer | None = None) -> "PatchStore":
-        """Map a store; no pixel is read.
+        """Open a store by memory-mapping its file; no pixel is read.
 
         Args:
-            path: of its file.
-            content: what the file holds, where this machine has it in memory and not on disk.
+            path: path of the file.
+            content: content of the file, if this machine has it in memory and not on disk.
 
         Raises:
-            UserError: if there is no such file, it is no patch store, or of another version.
+            UserError: if the file is missing, is not a patch store, or has another version.
 
         """
         header, clean, noisy = map_store(Path(path), content)
@@ -173,18 +187,18 @@ class PatchStore:
 
     @cached_property
     def sequence_of(self) -> Int[np.ndarray, " points"]:
-        """Position in ``names`` of each point's sequence."""
+        """Index into ``names`` of each point's sequence."""
         return np.repeat(np.arange(len(self.names)), self.counts)
 
     @cached_property
     def starts(self) -> Int[np.ndarray, " sequences"]:
-        """First point of each sequence."""
+        """Index of the first point of each sequence."""
         return np.cumsum([0, *self.counts[:-1]])
 
     def split(
         self, name: str = "auto", *, validation_share: float = VALIDATION_SHARE, seed: int = 0
     ) -> TrialSplit:
-        """The split ``name`` of this store's sequences; see ``split_for``."""
+        """Split ``name`` of this store's sequences; see ``split_for``."""
         split = split_for(
             self.names, name=name, test=self.meta.test, validation_share=validation_share, seed=seed
         )
@@ -194,13 +208,13 @@ class PatchStore:
         """All patches of one part of a split.
 
         Raises:
-            UserError: if that part is empty, or names a sequence that is not in the store.
+            UserError: if the part is empty or contains a sequence that is not in the store.
 
         """
         return self._subset(split.part(part))
 
     def select(self, names: Sequence[str], split: TrialSplit) -> "Patches":
-        """Patches of chosen sequences, to train on.
+        """Training patches of the given sequences.
 
         Raises:
             UserError: if one of them is a test sequence of the split, or is not in the store.
@@ -209,16 +223,16 @@ class PatchStore:
         for name in names:
             if name in split.test:
                 raise UserError(
-                    f"{name!r} is a test sequence of split {split.name!r} and cannot be trained "
-                    "on; leave it out"
+                    f"{name!r} is a test sequence of split {split.name!r} and cannot be used for "
+                    "training; remove it"
                 )
         return self._subset(tuple(names))
 
     def verify(self) -> None:
-        """Read everything and compare with the fingerprint.
+        """Read all patches and compare them with the fingerprint.
 
         Raises:
-            UserError: if anything in it has changed since the store was written.
+            UserError: if the content has changed since the store was written.
 
         """
         check_columns(self.path)
@@ -246,14 +260,14 @@ class PatchStore:
 
 @dataclass(frozen=True, eq=False)
 class Patches:
-    """Some sequences of a store; a local row is 16·(local point) + view.
+    """Patches of some sequences of a store; local row = 16·(local point) + view.
 
-    Pickles as the path of its store, so sending it to a worker costs nothing.
+    Pickled as the path of its store, so that it is cheap to send to workers.
     """
 
     store: PatchStore
     points: Int[np.ndarray, " points"]
-    """Points in the store; their order is the order of the local points."""
+    """Indices of the points in the store, in the order of the local points."""
     names: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -261,25 +275,25 @@ class Patches:
 
     @cached_property
     def counts(self) -> tuple[int, ...]:
-        """Points a sequence, in the order of ``names``."""
+        """Number of points of each sequence, in the order of ``names``."""
         return tuple(self.store.counts[self.store.names.index(n)] for n in self.names)
 
     @cached_property
     def sequence_of(self) -> Int[np.ndarray, " points"]:
-        """Position in ``names`` of each local point's sequence."""
+        """Index into ``names`` of each local point's sequence."""
         return np.repeat(np.arange(len(self.names)), self.counts)
 
     def rows(self, local_rows: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
-        """Rows in the store of local rows."""
+        """Rows of the store for local rows."""
         point, view = np.divmod(local_rows, VIEWS)
         return VIEWS * self.points[point] + view
 
     def gather(self, rows: Int[np.ndarray, " n"], *, noisy: bool) -> UInt8[np.ndarray, "n 32 32"]:
-        """Copies of the patches at local rows, writable."""
+        """Writable copies of the patches at local rows."""
         return self._pixels(noisy).reshape(-1, SIDE, SIDE).take(self.rows(rows), axis=0)
 
     def load_all(self, *, noisy: bool) -> UInt8[np.ndarray, "points 16 32 32"]:
-        """A writable copy of every patch; 16 KiB a point."""
+        """Writable copy of all patches; 16 KiB per point."""
         return self._pixels(noisy).take(self.points, axis=0)
 
     def _pixels(self, noisy: bool) -> UInt8[np.ndarray, "points 16 32 32"]:
@@ -287,11 +301,11 @@ class Patches:
 
 
 def write_store(path: Path, sequences: Iterable[SequencePatches], *, meta: StoreMeta) -> PatchStore:
-    """Write sequences as they come, one in memory at a time; the file appears whole or not at all.
+    """Write sequences to a store atomically, with one sequence in memory at a time.
 
     Raises:
         UserError: if there is no sequence, one is empty, two have the same name, or the disk
-            refuses.
+            reports an error.
     """
     write_streaming(Path(path), sequences, meta)
     return PatchStore.open(path)
@@ -302,6 +316,6 @@ def _reopen_checked(path: Path, expected: str) -> PatchStore:
     if store.fingerprint != expected:
         raise UserError(
             f"{path} has changed: fingerprint {store.fingerprint[:16]}, expected {expected[:16]}; "
-            "give every machine the same store"
+            "use the same store on every machine"
         )
     return store

@@ -1,4 +1,4 @@
-"""A patch store from any folder of photographs."""
+"""Import of a folder of photographs into a patch store."""
 
 import hashlib
 import re
@@ -22,29 +22,29 @@ from hpsearch.untrusted import reason
 
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 FORMATS = ("JPEG", "PNG", "WEBP")
-"""Pillow would also take PostScript, and start Ghostscript for it."""
+"""Accepted formats; Pillow would also accept PostScript, and start Ghostscript for it."""
 MIN_SIDE_PIXELS = 120
-"""Pixels; below, hardly a patch keeps its distance from the border."""
+"""Minimum side of a photograph, in pixels; smaller ones leave no patches inside the border."""
 MAX_SIDE_PIXELS = 1024
-"""Pixels, about the size of HPatches' pictures; larger photographs are reduced to it."""
+"""Maximum side in pixels, as in HPatches; larger photographs are reduced to it."""
 MIN_PHOTO_STD = 10.0
-"""Grey levels; HPatches keeps patches below this out of its retrieval lists."""
+"""Standard deviation in gray levels below which HPatches excludes patches from retrieval."""
 MIN_POINTS = 16
-"""A photograph with fewer patches that are not flat is left out."""
+"""Minimum number of non-flat patches of a photograph; others are skipped."""
 MAX_PHOTO_WORKERS = 6
 
 
 class PhotoImport(NamedTuple):
-    """A finished store of photographs."""
+    """Result of an import of photographs: the store and the skipped files."""
 
     store: PatchStore
     skipped: dict[str, str]
-    """Why, by file."""
+    """Reason for each skipped file."""
 
 
 class _Built(NamedTuple):
     photo: str
-    """SHA-256 of the grey pixels."""
+    """SHA-256 of the gray pixels."""
     patches: SequencePatches
 
 
@@ -56,14 +56,14 @@ def import_photos(
     workers: int | None = None,
     progress: StoreProgress | None = None,
 ) -> PhotoImport:
-    """Make patches of every JPEG, PNG and WebP under ``folder``; the same files, the same store.
+    """Build a store from every JPEG, PNG and WebP file in ``folder``; equal files, equal store.
 
-    Files are taken in alphabetical order. A name that starts with ``i_`` or ``v_`` chooses light
-    or viewpoint targets; the others take turns. A picture that is unreadable, too small, flat, or
-    the same as one before is left out.
+    Files are read in alphabetical order. A name that starts with ``i_`` or ``v_`` selects
+    illumination or viewpoint targets; the others alternate. A picture that is unreadable, too
+    small, flat, or a duplicate is skipped.
 
     Raises:
-        UserError: if there is no such folder, or no picture in it that can be used.
+        UserError: if the folder is missing or contains no usable picture.
     """
     names = _sequence_names(Path(folder))
     left_out: dict[str, str] = {}
@@ -77,23 +77,23 @@ def import_photos(
     first = next(chosen, None)
     if first is None:
         file, why = next(iter(left_out.items()))
-        raise UserError(f"no picture in {folder} can be used; the first, {file}, {why}")
+        raise UserError(f"no picture in {folder} is usable; the first, {file}, {why}")
     store = write_store(Path(out), _chain(first, chosen), meta=meta)
     return PhotoImport(store, left_out)
 
 
 def load_gray(file: Path) -> UInt8[np.ndarray, "h w"]:
-    """A picture upright by its EXIF tag, in grey, at most ``MAX_SIDE_PIXELS`` long.
+    """Gray picture, rotated by its EXIF tag and reduced to ``MAX_SIDE_PIXELS``.
 
     Raises:
-        OSError, ValueError, SyntaxError: as Pillow does for files that it cannot decode.
+        OSError, ValueError, SyntaxError: from Pillow, for files that it cannot decode.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Pillow, about large pictures and broken tags
+        warnings.simplefilter("ignore")  # from Pillow, about large pictures and broken tags
         with Image.open(file, formats=FORMATS) as image:
             image.draft(
                 "L", (2 * MAX_SIDE_PIXELS, 2 * MAX_SIDE_PIXELS)
-            )  # JPEG decodes reduced, faster
+            )  # faster: JPEG can be decoded at a reduced size
             upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I"):  # 16 bits; Pillow would clip instead of scaling
         upright = Image.fromarray((np.asarray(upright, np.uint32) >> 8).astype(np.uint8))
@@ -110,7 +110,7 @@ def _sequence_names(folder: Path) -> dict[Path, str]:
         p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES and p.is_file()
     )
     if not files:
-        raise UserError(f"{folder} holds no JPEG, PNG or WebP; give a folder of photographs")
+        raise UserError(f"{folder} contains no JPEG, PNG or WebP; give a folder of photographs")
     names: dict[Path, str] = {}
     for i, file in enumerate(files):
         stem = re.sub(r"\W+", "_", file.stem)
@@ -122,7 +122,7 @@ def _sequence_names(folder: Path) -> dict[Path, str]:
 
 
 def _build_photo(job: tuple[Path, str], *, settings: PhotoSettings) -> _Built | str:
-    """The patches of one picture, or why it is left out."""
+    """Patches of one picture, or the reason for skipping it."""
     file, name = job
     try:
         gray = load_gray(file)
@@ -146,12 +146,12 @@ def _valid_results(
     skipped: dict[str, str],
     progress: StoreProgress | None,
 ) -> Iterator[SequencePatches]:
-    """The good ones; what is wrong with the others is written into ``skipped``."""
+    """Yield the usable results; add the reasons for the others to ``skipped``."""
     seen: dict[str, str] = {}
     for done, (file, result) in enumerate(zip(names, results, strict=True), start=1):
         if isinstance(result, str):
             skipped[str(file)] = result
-        # One photograph in two sequences could train and test, and would distract from itself.
+        # One photograph in two sequences could be in training and test, and be its own distractor.
         elif result.photo in seen:
             skipped[str(file)] = f"is the same picture as {seen[result.photo]}"
         else:

@@ -1,4 +1,4 @@
-"""Where patches lie: three detectors in one scale space, the overlap rule, Lowe's orientation.
+"""Keypoint detection: three detectors in one scale space, overlap removal, orientation.
 
 Source: the extraction that HPatches describes (Balntas et al., CVPR 2017): Hessian, Harris and
 difference-of-Gaussians points, clusters of more than half overlap reduced to one, one dominant
@@ -13,24 +13,24 @@ from scipy import ndimage
 from hpsearch.shapes import Float, Int
 
 BASE_SIGMA = 1.6
-INPUT_BLUR = 0.5  # what a camera's pixel grid is assumed to have blurred already (Lowe 2004)
+INPUT_BLUR = 0.5  # assumed blur of the camera (Lowe 2004)
 LEVELS_PER_OCTAVE = 3
 EDGE_RATIO = 10.0
 HARRIS_K = 0.05
 HARRIS_WINDOW = 1.4
 HALF_SIDE_SIGMAS = 5.0
-"""Half the side of a patch, in σ of its keypoint; measured on genuine HPatches strips."""
+"""Half the side of a patch in units of the keypoint's σ, measured on HPatches strips."""
 MAX_SIDE_SHARE = 0.8
 """Largest side of a patch, as a share of the photograph's shorter side."""
 BORDER_SCALE = 1.5
-"""The neighbourhood that has to lie inside the photograph, in half-sides of the patch."""
+"""Required neighborhood inside the photograph, in half-sides of the patch."""
 MAX_OVERLAP = 0.5
 MAX_CANDIDATES = 3000
-"""Candidates kept of each detector; many more than the patches that are asked for."""
+"""Number of candidates kept of each detector; many more than requested patches."""
 
 
 class Keypoints(NamedTuple):
-    """Points in order of preference; xy and sigma in pixels, angle in radians (x towards y)."""
+    """Keypoints in order of preference; xy and sigma in pixels, angle in radians (x toward y)."""
 
     xy: Float[np.ndarray, "n 2"]
     sigma: Float[np.ndarray, " n"]
@@ -38,25 +38,25 @@ class Keypoints(NamedTuple):
 
 
 class Octave(NamedTuple):
-    """Levels at σ = 1.6·2^(k/3), k = -1..3, in pixels of this octave."""
+    """Octave of a scale space: levels at σ = 1.6·2^(k/3), k = -1..3, in pixels of this octave."""
 
     levels: Float[np.ndarray, "5 h w"]
     pixel: int
-    """Side of this octave's pixels in pixels of the photograph."""
+    """Size of this octave's pixels in pixels of the photograph."""
 
 
 class _Candidates(NamedTuple):
     octave: Int[np.ndarray, " n"]
     level: Int[np.ndarray, " n"]
     yx: Float[np.ndarray, "n 2"]
-    """In pixels of the octave, at pixel centres."""
+    """Coordinates in pixels of the octave, at pixel centers."""
     sigma: Float[np.ndarray, " n"]
-    """In pixels of the octave."""
+    """Scale σ in pixels of the octave."""
     strength: Float[np.ndarray, " n"]
 
 
 def detect(image: Float[np.ndarray, "h w"], *, limit: int) -> Keypoints:
-    """Up to ``limit`` keypoints of a picture with grey levels in 0..255."""
+    """Detect up to ``limit`` keypoints in a picture with gray levels in 0..255."""
     octaves = scale_space(image / 255)
     ranked = _interleave([_strongest(octaves, kind, image.shape) for kind in range(3)])
     pixel = np.array([o.pixel for o in octaves])[ranked.octave]
@@ -68,7 +68,7 @@ def detect(image: Float[np.ndarray, "h w"], *, limit: int) -> Keypoints:
 
 
 def scale_space(image: Float[np.ndarray, "h w"]) -> list[Octave]:
-    """Octaves of blurred levels, as many as the largest patch asks for."""
+    """Octaves of blurred levels, as many as the largest patch requires."""
     largest = MAX_SIDE_SHARE * min(image.shape) / (2 * HALF_SIDE_SIGMAS)
     first = BASE_SIGMA * 2 ** (-1 / LEVELS_PER_OCTAVE)
     base = _blur(image.astype(np.float32), np.sqrt(first**2 - INPUT_BLUR**2))
@@ -87,7 +87,7 @@ def scale_space(image: Float[np.ndarray, "h w"]) -> list[Octave]:
 def drop_overlaps(
     xy: Float[np.ndarray, "n 2"], radius: Float[np.ndarray, " n"], *, limit: int
 ) -> Int[np.ndarray, " kept"]:
-    """First come, first kept: no circle shares more than half of its union with one before."""
+    """Indices of circles whose intersection over union with every earlier kept one is at most ½."""
     kept = np.empty(0, np.int64)
     for i in range(len(xy)):
         if len(kept) == limit:
@@ -102,7 +102,7 @@ def circle_overlap(
     distance: Float[np.ndarray, " n"], r: Float[np.ndarray, " n"], s: float
 ) -> Float[np.ndarray, " n"]:
     """Intersection over union of circles with radii r and s, in [0, 1]."""
-    # Clipping the distance makes apart and contained the limits of the general case.
+    # Clipping the distance covers disjoint and nested circles by the general formula.
     d = np.clip(distance, np.abs(r - s) + 1e-9, r + s)
     part_r = np.arccos(np.clip((d**2 + r**2 - s**2) / (2 * d * r), -1, 1))
     part_s = np.arccos(np.clip((d**2 + s**2 - r**2) / (2 * d * s), -1, 1))
@@ -123,14 +123,14 @@ def _strongest(octaves: list[Octave], kind: int, shape: tuple[int, ...]) -> _Can
 
 
 def _interleave(kinds: list[_Candidates]) -> _Candidates:
-    """First the best of each detector, then the second best: their units do not compare."""
+    """Interleave detectors by rank, because their responses are not comparable."""
     rank = np.concatenate([np.arange(len(k.strength)) for k in kinds])
     order = np.argsort(rank, kind="stable")
     return _Candidates(*(np.concatenate(parts)[order] for parts in zip(*kinds, strict=True)))
 
 
 def _maxima(octave: Octave, number: int, kind: int, shape: tuple[int, ...]) -> _Candidates:
-    """Local maxima over place and scale whose neighbourhood lies inside the photograph."""
+    """Local maxima over position and scale whose neighborhood lies inside the photograph."""
     sigmas = BASE_SIGMA * 2 ** (np.arange(-1, LEVELS_PER_OCTAVE + 1) / LEVELS_PER_OCTAVE)
     response = np.stack(
         [RESPONSES[kind](im, s) for im, s in zip(octave.levels, sigmas, strict=True)]
@@ -153,7 +153,7 @@ def _maxima(octave: Octave, number: int, kind: int, shape: tuple[int, ...]) -> _
 def _parabola_vertex(
     response: Float[np.ndarray, "5 h w"], at: Int[np.ndarray, "3 n"], axis: int
 ) -> Float[np.ndarray, " n"]:
-    """Where a parabola through the neighbours on one axis has its top, within half a step."""
+    """Offset of the vertex of a parabola through the neighbors on one axis, within ±½ step."""
     step = np.zeros((3, 1), int)
     step[axis] = 1
     before, here, after = (response[tuple(at + k * step)] for k in (-1, 0, 1))
@@ -172,7 +172,7 @@ def _hessian(image: Float[np.ndarray, "h w"]) -> tuple[np.ndarray, np.ndarray, n
 
 
 def _laplacian(image: Float[np.ndarray, "h w"], sigma: float) -> Float[np.ndarray, "h w"]:
-    """|LoG|, which DoG approximates, without points on straight edges (Lowe 2004, eq. 5)."""
+    """Response |LoG|, approximated by DoG, without points on straight edges (Lowe 2004, eq. 5)."""
     xx, xy, yy = _hessian(image)
     trace = xx + yy
     edge = trace**2 * EDGE_RATIO >= (EDGE_RATIO + 1) ** 2 * (xx * yy - xy**2)

@@ -21,26 +21,26 @@ from hpsearch.shapes import Bool, Float, UInt8
 
 UNIT_SQUARE = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]], float)
 MAX_TILT_DEGREES = 55.0
-"""Degrees between the photograph and the camera of the hardest viewpoint target."""
+"""Angle in degrees between the photograph and the camera of the hardest viewpoint target."""
 CAMERA_DISTANCE = 2.0
-"""In longer sides of the photograph; nearer would bend the perspective more."""
+"""Camera distance in longer sides of the photograph; smaller means stronger perspective."""
 
 
 class Jitter(NamedTuple):
-    """Standard deviations of the disturbance of a patch."""
+    """Standard deviations of the geometric jitter of a patch."""
 
     rotation: float
-    """Degrees."""
+    """Standard deviation of the rotation, in degrees."""
     scale: float
-    """Of the log of the isotropic scale."""
+    """Standard deviation of the log of the isotropic scale."""
     anisotropy: float
-    """Of the log of the stretch along a random axis."""
+    """Standard deviation of the log of the stretch along a random axis."""
     shift: float
-    """Half-sides of the patch."""
+    """Standard deviation of the shift, in half-sides of the patch."""
 
 
 # Calibrated: median overlap 0.86 / 0.73 / 0.62 (HPatches documents 0.85 and 0.72), and RootSIFT's
-# matching score on genuine HPatches pictures meets the published one.
+# matching score on genuine HPatches pictures equals the published one.
 JITTER_OF_LEVEL = {
     "e": Jitter(18, 0.08, 0.055, 0.055),
     "h": Jitter(27, 0.15, 0.10, 0.13),
@@ -49,13 +49,13 @@ JITTER_OF_LEVEL = {
 
 
 def rotations(angle: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 2 2"]:
-    """Rotations from x towards y, by angles in radians."""
+    """Rotation matrices from x toward y, by angles in radians."""
     c, s = np.cos(angle), np.sin(angle)
     return np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], -2)
 
 
 def squares(points: Keypoints) -> Float[np.ndarray, "n 3 3"]:
-    """Maps from [-1, 1]² to the upright patches of the keypoints."""
+    """Affine maps from [-1, 1]² to the oriented patches of the keypoints."""
     linear = HALF_SIDE_SIGMAS * points.sigma[:, None, None] * rotations(points.angle)
     return _affine(linear, points.xy)
 
@@ -75,7 +75,7 @@ def jitters(n: int, jitter: Jitter, rng: np.random.Generator) -> Float[np.ndarra
 def inside(
     maps: Float[np.ndarray, "... 3 3"], width: int, height: int, *, margin: float
 ) -> Bool[np.ndarray, "..."]:
-    """Whether the patches of affine maps keep their corners off the border of a picture."""
+    """Mask of the patches of affine maps whose corners lie inside the border of a picture."""
     corners = np.einsum("...ij,kj->...ki", maps, UNIT_SQUARE)[..., :2]
     low, high = corners.min(-2), corners.max(-2)
     return (low >= margin).all(-1) & (high <= np.array([width, height]) - margin).all(-1)
@@ -84,9 +84,9 @@ def inside(
 def viewpoint(
     width: int, height: int, *, severity: float, rng: np.random.Generator
 ) -> tuple[Float[np.ndarray, "3 3"], tuple[int, int]]:
-    """Homography to a picture of the photograph by an orbiting camera, and that picture's size.
+    """Homography from the photograph to an orbiting camera's picture, and that picture's size.
 
-    ``severity`` in (0, 1]. The canvas is as large as it takes to lose nothing.
+    ``severity`` is in (0, 1]. The canvas contains the whole photograph.
     """
     tilt = np.deg2rad(MAX_TILT_DEGREES * severity * rng.uniform(0.4, 1))
     roll = np.deg2rad((12 * severity + 3) * rng.standard_normal())
@@ -112,7 +112,7 @@ def project(h: Float[np.ndarray, "3 3"], xy: Float[np.ndarray, "n 2"]) -> Float[
 
 
 def magnification(maps: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, " n"]:
-    """Pixels a unit of the patch at its centre: the root of the Jacobian's determinant."""
+    """Pixels per unit of the patch at its center: square root of the Jacobian's determinant."""
     m = maps / maps[:, 2:, 2:]
     jacobian = m[:, :2, :2] - m[:, :2, 2:] * m[:, 2:, :2]
     return np.sqrt(np.abs(np.linalg.det(jacobian)))
@@ -134,7 +134,7 @@ LEVEL_STEP = np.sqrt(2)
 def viewpoint_target(
     photo: UInt8[np.ndarray, "h w"], *, severity: float, rng: np.random.Generator
 ) -> tuple[UInt8[np.ndarray, "h2 w2"], Float[np.ndarray, "3 3"]]:
-    """The photograph from elsewhere, and the homography from the photograph to it."""
+    """Photograph from another viewpoint, and the homography from the photograph to it."""
     height, width = photo.shape
     h, size = viewpoint(width, height, severity=severity, rng=rng)
     moved = Image.fromarray(photo).transform(
@@ -149,15 +149,15 @@ def viewpoint_target(
 def illumination_target(
     photo: UInt8[np.ndarray, "h w"], *, severity: float, rng: np.random.Generator
 ) -> UInt8[np.ndarray, "h w"]:
-    """The photograph in another light, from the same place.
+    """Photograph under another illumination, from the same viewpoint.
 
-    Gamma, a smooth field, shadows with soft edges, an exposure that may clip, a little blur, and
-    noise that grows with the light.
+    Gamma, a smooth field, shadows with soft edges, an exposure that may clip, slight blur, and
+    noise that grows with intensity.
     """
     light = (photo.astype(np.float32) / 255) ** (2 ** (1.2 * severity * rng.uniform(-1, 1)))
     light *= _smooth_field(photo.shape, severity, rng)
     shadows = [_shadow(photo.shape, severity, rng) for _ in range(rng.integers(1, 5))]
-    light *= np.minimum.reduce(shadows)  # where two meet, the same light is missing once
+    light *= np.minimum.reduce(shadows)  # overlapping shadows darken only once
     exposure = rng.uniform(0.85, 1.0) / np.quantile(light, rng.uniform(0.93, 0.999))
     light = ndimage.gaussian_filter(light * exposure, rng.uniform(0.1, 1.1) * severity)
     spread = np.sqrt(1 + 6 * np.clip(light, 0, 1)) * rng.uniform(0.5, 1.5)
@@ -167,9 +167,9 @@ def illumination_target(
 def extract_patches(
     picture: UInt8[np.ndarray, "h w"], maps: Float[np.ndarray, "n 3 3"]
 ) -> UInt8[np.ndarray, "n 65 65"]:
-    """Patches of a picture, given the maps from [-1, 1]² to its pixels.
+    """Extract patches of a picture, given the maps from [-1, 1]² to its pixels.
 
-    Bilinear, from copies blurred in steps of √2 so that large patches do not alias.
+    Bilinear interpolation in copies blurred in steps of √2 so that large patches do not alias.
     """
     s = 2 / SOURCE_SIDE
     maps = maps @ np.array([[s, 0, -1], [0, s, -1], [0, 0, 1]])
@@ -191,7 +191,7 @@ def extract_patches(
 
 
 def _blurred(picture: UInt8[np.ndarray, "h w"], step: float) -> Image.Image:
-    """The picture, blurred for samples that are ``step`` pixels apart."""
+    """Picture blurred for sampling at intervals of ``step`` pixels."""
     if step <= 1:
         return Image.fromarray(picture)
     blur = 0.5 * np.sqrt(step**2 - 1)
@@ -199,7 +199,7 @@ def _blurred(picture: UInt8[np.ndarray, "h w"], step: float) -> Image.Image:
 
 
 def _coefficients(h: Float[np.ndarray, "3 3"]) -> list[float]:
-    """Pillow asks for the map from the new picture back to the old one."""
+    """Coefficients for Pillow of the inverse map, from the new picture to the old one."""
     back = np.linalg.inv(h)
     return (back / back[2, 2]).ravel()[:8].tolist()
 
@@ -216,7 +216,7 @@ def _smooth_field(
 def _shadow(
     shape: tuple[int, ...], severity: float, rng: np.random.Generator
 ) -> Float[np.ndarray, "h w"]:
-    """A band of less light across the picture."""
+    """Multiplicative mask of a dark band across the picture."""
     y, x = np.indices(shape, np.float32) / max(shape)
     angle = rng.uniform(0, np.pi)
     across = x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle)) - rng.uniform(-0.2, 1.0)
@@ -231,16 +231,16 @@ def _to_uint8(gray: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
 
 NUM_PHOTO_TARGETS = 5
 BORDER_PIXELS = 3.0
-"""Pixels that a patch keeps from the border, where warps and blurs see beyond the photograph."""
+"""Distance in pixels of a patch from the border, where warps and blurs are invalid."""
 MIN_SEVERITY = 0.35
-"""Severity of the first target; the last has 1."""
+"""Severity of the first target; the last target has 1."""
 
 
 class PhotoSettings(FrozenConfig):
-    """How patches are made from photographs."""
+    """Settings of the synthesis of patches from photographs."""
 
     points: int = Field(default=300, ge=1, le=2000)
-    """Points a photograph at most."""
+    """Maximum number of points of a photograph."""
     noise: NoiseLevels = NoiseLevels()
     seed: int = Field(default=0, ge=0)
 
@@ -248,7 +248,7 @@ class PhotoSettings(FrozenConfig):
 def photo_sequence(
     photo: UInt8[np.ndarray, "h w"], *, name: str, settings: PhotoSettings
 ) -> SequencePatches:
-    """The patches of one grey photograph; a pure function of its arguments.
+    """Patches of one gray photograph; a pure function of its arguments.
 
     Raises:
         UserError: if no patch fits into the photograph.
@@ -271,7 +271,7 @@ def photo_sequence(
 
 
 def _view_maps(points: Keypoints, name: str, seed: int) -> Float[np.ndarray, "n 16 3 3"]:
-    """For each view, the map from [-1, 1]² to the disturbed patch in the reference."""
+    """Map of each view from [-1, 1]² to the jittered patch in the reference."""
     n = len(points.sigma)
     upright = squares(points)
     maps = [upright]

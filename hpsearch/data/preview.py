@@ -1,4 +1,4 @@
-"""What is in a store, for people: facts and a contact sheet."""
+"""Summary of a patch store: facts and a contact sheet."""
 
 from pathlib import Path
 
@@ -17,11 +17,11 @@ LEFT_PIXELS, TOP_PIXELS, GAP_PIXELS = (
     110,
     16,
     4,
-)  # room for sequence names, view names, and between points
+)  # space for sequence names, view names, and between points
 
 
 def store_facts(store: PatchStore) -> dict[str, str]:
-    """Facts by heading, in the order in which to print them."""
+    """Facts about a store by heading, in print order."""
     noise = store.meta.noise
     kinds = [n[:2] for n in store.names]
     return {
@@ -31,7 +31,7 @@ def store_facts(store: PatchStore) -> dict[str, str]:
         "points": f"{sum(store.counts):,} ({min(store.counts)} to {max(store.counts)} a sequence)",
         "patches": f"{VIEWS * sum(store.counts):,} of {SIDE}×{SIDE}, clean and noisy",
         "views": " ".join(VIEW_NAMES),
-        "noise": "came with the set"
+        "noise": "part of the data set"
         if noise is None
         else f"σ {noise.easy:g} (ref, easy), {noise.hard:g} (hard), {noise.tough:g} (tough)",
         "fingerprint": store.fingerprint[:16],
@@ -41,9 +41,9 @@ def store_facts(store: PatchStore) -> dict[str, str]:
 
 
 def contact_sheet(store: PatchStore, *, rows: int = 12, seed: int = 0) -> Image.Image:
-    """Random points one below another, views side by side, the clean patches above the noisy.
+    """Image of random points in rows and views in columns, clean patches above noisy ones.
 
-    Sequences take turns, so that few rows show many of them.
+    Sequences alternate, so that few rows show many of them.
     """
     points = _choose_points(store, rows, seed)
     height = 2 * SIDE * ZOOM_FACTOR + GAP_PIXELS

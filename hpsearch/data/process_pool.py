@@ -1,4 +1,4 @@
-"""The same work on many jobs, in processes of their own, results in the order of the jobs."""
+"""Parallel map over worker processes, with results in the order of the jobs."""
 
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 def usable_cores() -> int:
-    """Processor cores that this process may use."""
+    """Number of processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -26,17 +26,17 @@ def usable_cores() -> int:
 def imap_ordered(
     work: Callable[[Item], Result], items: Iterable[Item], *, workers: int
 ) -> Iterator[Result]:
-    """Results of ``work``, a module-level function, job by job; one worker needs no process.
+    """Yield the results of ``work``, a module-level function, in the order of the jobs.
 
-    Only a few jobs run ahead of the reader, so results do not pile up in memory.
+    Few jobs run ahead of the reader, which bounds memory. One worker runs in this process.
 
     Raises:
-        UserError: if a process is killed; what ``work`` raises, as it is.
+        UserError: if a process is killed. Errors of ``work`` are raised unchanged.
     """
     if workers <= 1:
         yield from map(work, items)
         return
-    # Forking a process that has threads (torch starts some) may deadlock, so workers start afresh.
+    # Forking a process that has threads (torch starts some) may deadlock, so workers are spawned.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, _prepare_worker) as pool:
         ahead: deque = deque()
@@ -49,8 +49,8 @@ def imap_ordered(
                 yield ahead.popleft().result()
         except BrokenProcessPool as e:
             raise UserError(
-                "a worker process was ended from outside, perhaps for want of memory "
-                "(in a script: start the work under `if __name__ == '__main__'`); try again"
+                "a worker process was killed, perhaps because memory ran out "
+                "(in a script: start the work under `if __name__ == '__main__'`); retry"
             ) from e
         finally:
             pool.shutdown(cancel_futures=True)
@@ -59,7 +59,7 @@ def imap_ordered(
 def end_with_parent() -> None:
     """End this child process of ``multiprocessing`` when its parent does, even by SIGKILL.
 
-    A pool's workers wait for jobs in a pipe that they hold open themselves, so for ever.
+    A pool's workers hold their own pipe of jobs open, so they would wait forever.
     """
     parent = multiprocessing.parent_process()
     if parent is None:
@@ -73,6 +73,6 @@ def end_with_parent() -> None:
 
 
 def _prepare_worker() -> None:
-    """Ctrl-C reaches every process of a terminal; the parent alone answers it."""
+    """Ignore Ctrl-C in a worker, because the parent process handles it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()

@@ -1,4 +1,4 @@
-"""From the 65×65 patches of the HPatches release to the 32×32 that the networks read."""
+"""Area downsampling of HPatches' 65×65 patches to 32×32."""
 
 import numpy as np
 
@@ -6,14 +6,14 @@ from hpsearch.patch_views import SIDE
 from hpsearch.shapes import Int, UInt8
 
 SOURCE_SIDE = 65
-"""Side of a patch in the HPatches release."""
+"""Side of a patch in the HPatches release, in pixels."""
 BLOCK_ROWS = (
     48  # patches whose intermediate sums stay in a core's cache: four times faster than all
 )
 
 
 def area_downsample(patches: UInt8[np.ndarray, "n 65 65"]) -> UInt8[np.ndarray, "n 32 32"]:
-    """Reduce by area: a new pixel is the mean of what it covers, rounded half up.
+    """Downsample by area: a new pixel is the mean of the area it covers, rounded half up.
 
     A new pixel i covers 65/32 old ones from 2i + i/32 on: a share 1 - i/32 of pixel 2i, all of
     2i + 1 and (i + 1)/32 of 2i + 2. In 32nds the weights are whole, so the result is exact.

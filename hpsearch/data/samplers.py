@@ -1,6 +1,6 @@
-"""Which rows make a batch: index arrays from a named random stream, no patch is touched.
+"""Batch sampling: index arrays from a named random stream; no patch is read.
 
-Batches are drawn without a state, so that a resumed run needs none. Source of S×K batches: Hermans
+Sampling is stateless, so that a resumed run needs no sampler state. Source of P×K batches: Hermans
 et al. 2017, arXiv:1703.07737.
 """
 
@@ -20,17 +20,17 @@ FIRST_TOUGH_VIEW = VIEW_NAMES.index("t1")
 
 
 class Batch(NamedTuple):
-    """Rows of one batch; each of the ``calls`` goes through the network on its own.
+    """Rows of one batch; the network is called once for each of the ``calls``.
 
-    Triplets have three calls (anchors, positives, negatives), so batch normalisation sees each
-    alone, as in the coursework's baseline. Pairs have two (anchors, positives), S×K has one, group
-    after group.
+    Triplets have three calls (anchors, positives, negatives), so that batch normalization uses
+    separate statistics, as in the coursework's baseline. Pairs have two calls (anchors,
+    positives), P×K batches one, group by group.
     """
 
     rows: Int[np.ndarray, "calls n"]
-    """Local rows, 16·point + view."""
+    """Local rows: 16·point + view."""
     labels: Int[np.ndarray, "calls n"]
-    """Local points."""
+    """Local points of the rows."""
 
 
 def sample(
@@ -40,13 +40,21 @@ def sample(
     *,
     progress: float | None = None,
 ) -> Batch:
-    """Draw one batch from the points whose sequences are given (``Patches.sequence_of``).
+    """Draw one batch.
 
-    ``progress`` is the share of the budget that is spent, in [0, 1); a sampler that never changes
-    does without.
+    Args:
+        sampler: setting of the sampler.
+        sequence_of: sequence of each point, ascending (``Patches.sequence_of``).
+        rng: source of randomness.
+        progress: spent share of the budget, in [0, 1); None for samplers that do not change.
 
     Raises:
-        UserError: if there are fewer points, or sequences, than the sampler needs.
+        UserError: if there are fewer points or sequences than the sampler needs.
+
+    Example:
+        >>> batch = sample(PKSampler(groups=4, views=2), np.arange(10), rng_for(0, "batch", 0))
+        >>> batch.rows.shape, len(set(batch.labels[0].tolist()))
+        ((1, 8), 4)
     """
     match sampler:
         case RandomTriplets():
@@ -66,7 +74,7 @@ def _sample_triplets(
     n, points = sampler.batch, len(sequence_of)
     if points < 2:
         raise UserError(
-            f"triplets need at least 2 points, the patches have {points}; add sequences"
+            f"triplets need at least 2 points, but the patches have {points}; add sequences"
         )
     tough, far = _difficulty(sampler, progress)
     anchors = rng.integers(points, size=n)
@@ -84,7 +92,7 @@ def _sample_triplets(
 
 
 def _difficulty(sampler: RandomTriplets, progress: float | None) -> tuple[bool, bool]:
-    """Whether positives are tough and negatives far at this share of the budget."""
+    """Pair (tough positives, far negatives) at this share of the budget."""
     if progress is None:
         assert {sampler.tough_until, sampler.far_from} <= {0.0, 1.0}, "a curriculum needs progress"
         progress = 0.0
@@ -92,10 +100,10 @@ def _difficulty(sampler: RandomTriplets, progress: float | None) -> tuple[bool, 
 
 
 def _random_others(
-    chosen: Int[np.ndarray, " n"], of: int, rng: np.random.Generator
+    chosen: Int[np.ndarray, " n"], count: int, rng: np.random.Generator
 ) -> Int[np.ndarray, " n"]:
-    """For each, uniformly any other of 0..of-1."""
-    return (chosen + rng.integers(1, of, size=len(chosen))) % of
+    """Uniform draw from 0..count-1 without the chosen number, for each."""
+    return (chosen + rng.integers(1, count, size=len(chosen))) % count
 
 
 def _from_other_sequences(
@@ -103,7 +111,7 @@ def _from_other_sequences(
     sequence_of: Int[np.ndarray, " points"],
     rng: np.random.Generator,
 ) -> Int[np.ndarray, " n"]:
-    """For each anchor, uniformly any point of the other sequences."""
+    """Uniform draw from the points of other sequences, for each anchor."""
     assert (np.diff(sequence_of) >= 0).all(), "the points of a sequence are adjacent"
     counts = np.bincount(sequence_of)
     if len(counts[counts > 0]) < 2:
@@ -128,10 +136,10 @@ def _sample_groups(s: int, k: int, points: int, rng: np.random.Generator) -> Bat
 
 
 def _sample_distinct(n: int, points: int, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
-    """Points without replacement: one drawn twice would be its own false negative."""
+    """Draw points without replacement: a repeated point would be its own false negative."""
     if n > points:
         raise UserError(
-            f"a batch of {n} distinct points is asked for and the patches have {points}; "
-            "ask for fewer (S, or pairs a batch) or add sequences"
+            f"a batch needs {n} distinct points, but the patches have {points}; "
+            "lower the number of groups or pairs per batch, or add sequences"
         )
     return rng.choice(points, size=n, replace=False)

@@ -1,4 +1,4 @@
-"""Splits by sequence: the official ones and generated ones."""
+"""Splits by sequence: official HPatches splits and generated ones."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -38,7 +38,7 @@ _ONLY_TRAINING = """
 """.split()  # noqa: SIM905
 
 HPATCHES_SEQUENCES = tuple(sorted({*_TEST_A, *_TEST_B, *_TEST_C, *_ONLY_TRAINING}))
-"""57 illumination (``i_``) and 59 viewpoint (``v_``) sequences; "i_contruction" is spelt so."""
+"""57 illumination (``i_``) and 59 viewpoint (``v_``) sequences; "i_contruction" is official."""
 
 TEST_SEQUENCES: dict[str, tuple[str, ...]] = {
     "a": tuple(_TEST_A),
@@ -49,7 +49,7 @@ TEST_SEQUENCES: dict[str, tuple[str, ...]] = {
     "full": HPATCHES_SEQUENCES,
     "mini": ("i_astronaut", "i_ihc", "v_coffee", "v_gravel"),
 }
-"""Test sequences by split; ``mini`` is the embedded set's."""
+"""Test sequences by split; ``mini`` is that of the built-in set."""
 
 
 Part = Literal["train", "validation", "test"]
@@ -60,7 +60,7 @@ VALIDATION_SHARE = 0.2
 
 @dataclass(frozen=True)
 class TrialSplit:
-    """Sequence names by part; no name is in two parts."""
+    """Names of training, validation and test sequences, disjoint."""
 
     name: str
     train: tuple[str, ...]
@@ -69,10 +69,10 @@ class TrialSplit:
 
     def __post_init__(self) -> None:
         everything = (*self.train, *self.validation, *self.test)
-        assert len(set(everything)) == len(everything), "a sequence is in one part only"
+        assert len(set(everything)) == len(everything), "parts must be disjoint"
 
     def part(self, part: Part) -> tuple[str, ...]:
-        """Names of one part.
+        """Sequence names of one part.
 
         Raises:
             UserError: if the part is empty, as the training part of ``full`` is.
@@ -95,14 +95,25 @@ def split_for(
     validation_share: float = VALIDATION_SHARE,
     seed: int = 0,
 ) -> TrialSplit:
-    """The split of the sequences ``names``, validation cut out of the training sequences.
+    """Split sequences into training, validation and test parts.
 
-    ``name`` is an official name, ``mini``, ``seeded``, or ``auto``: the set's own split ``test`` if
-    it has one, ``a`` for HPatches sequences, ``mini`` for its photographs, else seeded.
-    ``validation_share`` in [0, 1) is of the training sequences, balanced over ``i_`` and ``v_``.
+    Args:
+        names: all sequences.
+        name: an official name, ``mini``, ``seeded``, or ``auto``: the data set's own split
+            ``test`` if it has one, ``a`` for HPatches sequences, ``mini`` for its photographs,
+            else seeded.
+        test: test sequences of the data set's own split; empty if it has none.
+        validation_share: share of the training sequences, in [0, 1), balanced over ``i_`` and
+            ``v_``.
+        seed: seed of the generated parts.
 
     Raises:
         UserError: for an unknown name, or one that does not apply to these sequences.
+
+    Example:
+        >>> split = split_for(["v_wall", "v_there", "i_fog", "i_nuts"], name="a")
+        >>> split.test
+        ('i_fog',)
 
     """
     if name not in SPLIT_NAMES:
@@ -127,7 +138,7 @@ def split_for(
 
 
 def folds(split: TrialSplit, k: int, seed: int = 0) -> list[TrialSplit]:
-    """K splits that validate on each training or validation sequence once; test stays as it is.
+    """K-fold splits: each training or validation sequence validates once; test is unchanged.
 
     Raises:
         UserError: if there are fewer than k sequences outside test, or k < 2.
@@ -138,7 +149,7 @@ def folds(split: TrialSplit, k: int, seed: int = 0) -> list[TrialSplit]:
         raise UserError(f"k must lie in 2..{len(names)} for split {split.name!r}, got {k}")
     rng = rng_for(seed, "folds", k)
     order = [n for kind in _by_kind(names).values() for n in rng.permutation(kind).tolist()]
-    # Dealing the kinds one after the other like cards spreads each evenly over the folds.
+    # Round-robin assignment by kind spreads each kind evenly over the folds.
     parts = [tuple(sorted(order[i::k])) for i in range(k)]
     return [
         replace(split, validation=part, train=tuple(n for n in names if n not in part))
@@ -157,15 +168,15 @@ def _resolve(names: Sequence[str], name: str, test: Sequence[str]) -> str:
 
 
 def _has_both_parts(names: Sequence[str], test: Sequence[str]) -> bool:
-    """Whether there is something to train on and something to test on."""
+    """Return True if both the training and the test part would be non-empty."""
     return bool(set(names) & set(test)) and bool(set(names) - set(test))
 
 
 def _official_split(names: Sequence[str], name: str) -> list[str]:
-    strange = sorted(set(names) - set(HPATCHES_SEQUENCES)) if name != "mini" else []
-    if strange:
+    unknown = sorted(set(names) - set(HPATCHES_SEQUENCES)) if name != "mini" else []
+    if unknown:
         raise UserError(
-            f"split {name!r} is for HPatches sequences and {strange[0]!r} is none; use 'auto'"
+            f"split {name!r} is for HPatches sequences, but {unknown[0]!r} is not one; use 'auto'"
         )
     chosen = [n for n in TEST_SEQUENCES[name] if n in names]
     if not chosen:
@@ -176,12 +187,12 @@ def _official_split(names: Sequence[str], name: str) -> list[str]:
 
 
 def _draw_share(names: Iterable[str], share: float, rng: np.random.Generator) -> list[str]:
-    """A share of each kind, at least one of a kind where that leaves one behind."""
+    """Draw a share of each kind, at least one and fewer than all of a kind."""
     chosen: list[str] = []
     for members in _by_kind(names).values():
-        wanted = max(round(share * len(members)), 1 if share > 0 else 0)
-        wanted = min(wanted, len(members) - 1)
-        chosen += rng.permutation(members)[:wanted].tolist()
+        count = max(round(share * len(members)), 1 if share > 0 else 0)
+        count = min(count, len(members) - 1)
+        chosen += rng.permutation(members)[:count].tolist()
     return sorted(chosen)
 
 

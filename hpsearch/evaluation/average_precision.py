@@ -1,7 +1,7 @@
-"""Area under precision-recall and ROC, as the official HPatches evaluation counts them.
+"""Areas under precision-recall and ROC curves, as in the official HPatches evaluation.
 
 Both curves run over a list sorted by distance with a *stable* sort: ties keep the list's order, and
-each rank is a point of its own (tied entries are not merged). scikit-learn's
+each rank is a separate point (tied entries are not merged). scikit-learn's
 ``average_precision_score`` is a different number.
 
 Source: Balntas et al., HPatches, CVPR 2017; hpatches-benchmark, ``python/utils/hpatch.py``.
@@ -13,7 +13,7 @@ from hpsearch.errors import UserError
 from hpsearch.shapes import Bool, Float, Num
 
 MIN_DENOMINATOR = 1e-10
-"""The official code floors true positives and retrieved counts by this before dividing."""
+"""Lower bound of true positives and retrieved counts before division, as in the official code."""
 
 
 def average_precision(
@@ -22,29 +22,34 @@ def average_precision(
     *,
     n_positive: int | None = None,
 ) -> float:
-    """Trapezoid area under precision-recall with (recall 0, precision 1) in front, in [0, 1].
+    """Average precision: trapezoid area under precision-recall from (0, 1), in [0, 1].
 
     Args:
-        distance: smaller means more likely a match; ties keep the order of the list.
+        distance: distances of the list; smaller means more likely a match; ties keep list order.
+        is_match: True for matches, in the order of ``distance``.
         n_positive: all true matches, found or not (default: those in the list). The area stops at
-            the recall that the list reaches.
+            the recall of the list.
 
     Raises:
-        UserError: if ``n_positive`` is zero or below the matches listed, or a distance is NaN.
+        UserError: if ``n_positive`` is zero or less than the listed matches, or a distance is NaN.
+
+    Example:
+        >>> round(average_precision(np.array([0.1, 0.2, 0.3]), np.array([True, False, True])), 4)
+        0.7917
     """
     matches = sorted_labels(distance, is_match)
     found = np.flatnonzero(matches)
     total = len(found) if n_positive is None else n_positive
     if total < max(len(found), 1):
-        raise UserError(f"n_positive is {total}, but the list holds {len(found)} matches")
+        raise UserError(f"n_positive is {total}, but the list has {len(found)} matches")
     return float(area_from_counts(found - np.arange(len(found)), n_positive=total))
 
 
 def roc_auc(distance: Num[np.ndarray, " n"], is_match: Bool[np.ndarray, " n"]) -> float:
     """Trapezoid area under ROC over the stably sorted list, in [0, 1].
 
-    Equal to the share of (match, non-match) pairs in which the match is listed first; by the stable
-    sort a tie goes to whichever was listed first and is not counted half.
+    Equal to the share of (match, non-match) pairs with the match listed first; in case of ties the
+    stable sort keeps list order, and ties do not count half.
 
     Raises:
         UserError: if either class is empty or a distance is NaN.
@@ -76,7 +81,7 @@ def area_from_counts(
 def sorted_labels(
     distance: Num[np.ndarray, " n"], is_match: Bool[np.ndarray, " n"]
 ) -> Bool[np.ndarray, " n"]:
-    """Labels in the order of the stably sorted distances."""
+    """Labels in the order of stably sorted distances."""
     if np.isnan(distance).any():
-        raise UserError("a distance is NaN: the descriptors hold NaN or infinity")
+        raise UserError("a distance is NaN: the descriptors contain NaN or infinity")
     return np.asarray(is_match, bool)[np.argsort(distance, kind="stable")]

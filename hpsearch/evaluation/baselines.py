@@ -10,17 +10,17 @@ from hpsearch.errors import UserError
 from hpsearch.shapes import Float, UInt8
 
 SIFT_GRID = 16
-"""Patches a side of the picture that is described in one call."""
+"""Patches per side of the picture that is described in one call."""
 
 SIFT_MARGIN = 8
-"""Pixels of repeated edge round each patch, so that smoothing does not mix neighbours."""
+"""Border of repeated edge pixels of each patch, so that smoothing does not mix neighbors."""
 
 
 def sift(patches: UInt8[np.ndarray, "n h h"]) -> UInt8[np.ndarray, "n 128"]:
-    """One SIFT descriptor a patch: keypoint in its centre, upright, as wide as the patch.
+    """SIFT descriptor of each patch: keypoint at its center, upright, as wide as the patch.
 
-    Patches are taken as already turned to their dominant orientation, as HPatches cuts them. A flat
-    patch gives zeros.
+    Patches are assumed to be in their dominant orientation, as in HPatches. A flat patch gives
+    zeros.
 
     Raises:
         UserError: if the patches are not square.
@@ -34,7 +34,7 @@ def sift(patches: UInt8[np.ndarray, "n h h"]) -> UInt8[np.ndarray, "n 128"]:
 
 
 def root_sift(patches: UInt8[np.ndarray, "n h h"]) -> Float[np.ndarray, "n 128"]:
-    """Square root of the SIFT descriptor divided by its sum; unit L2 norm (zeros stay zeros)."""
+    """RootSIFT: square root of the SIFT descriptor divided by its sum; unit L2 norm, or zeros."""
     described = sift(patches).astype(np.float32)
     return np.sqrt(described / np.maximum(described.sum(axis=1, keepdims=True), 1))
 
@@ -56,7 +56,7 @@ def _compute_sift(patches: UInt8[np.ndarray, "n h h"]) -> UInt8[np.ndarray, "n 1
     extractor.scales = np.zeros(len(patches), int)
     extractor.octaves = np.zeros(len(patches), int)
     extractor.orientations = np.zeros(len(patches))
-    with np.errstate(invalid="ignore"):  # a flat patch is 0/0; it is zeroed below
+    with np.errstate(invalid="ignore"):  # 0/0 for a flat patch, which is set to zero below
         extractor.extract(picture)
     assert extractor.descriptors is not None
     flat = patches.min(axis=(1, 2)) == patches.max(axis=(1, 2))
@@ -65,16 +65,16 @@ def _compute_sift(patches: UInt8[np.ndarray, "n h h"]) -> UInt8[np.ndarray, "n 1
 
 BASELINE_SIDE = 16
 MIN_GRAY_STD = 1.0
-"""Grey levels; the least standard deviation, so that a flat patch is not blown up."""
+"""Minimum standard deviation in gray levels, so that flat patches are not amplified."""
 
 PIXEL_CHUNK = 8192
 
 
 def pixel_descriptor(patches: UInt8[Tensor, "n h w"]) -> Float[Tensor, "n 256"]:
-    """Patches shrunk to 16×16 by averaging areas, then (x - mean) / max(std, 1 grey level).
+    """Normalized pixels: patches downsampled to 16×16 by area, (x - mean) / max(std, 1).
 
-    Mean and (population) standard deviation are those of the 256 values of each patch. From 32×32
-    every value is the mean of 2×2 pixels; from 65×65 areas overlap by up to a pixel.
+    Mean and (population) standard deviation are over the 256 values of each patch. From 32×32,
+    each value is the mean of 2×2 pixels; from 65×65, areas overlap by up to a pixel.
 
     Raises:
         UserError: if the patches are not at least 16×16.

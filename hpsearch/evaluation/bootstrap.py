@@ -1,16 +1,16 @@
 """Confidence intervals and paired comparisons by resampling sequences.
 
-Patches of one sequence are alike, so sequences, not patches, are drawn with replacement. What a
-drawn sequence brings, with its multiplicity as weight:
+Patches of one sequence are dependent, so sequences, not patches, are drawn with replacement. The
+contribution of a drawn sequence, weighted by its multiplicity:
 
 - matching: the mean AP of its 15 pairs of views; the headline is the mean over drawn sequences;
-- retrieval: the APs of its queries, whole pool (the distractors stay as they are); the headline is
-  the mean over drawn queries, so a sequence counts by its number of queries;
+- retrieval: the APs of its queries, whole pool (the distractors do not change); the headline is
+  the mean over drawn queries, so a sequence is weighted by its number of queries;
 - verification: the pairs whose first patch lies in it, positives and negatives; precision and
-  recall are computed anew over the pooled, weighted pairs, on 256 bins of distance of equally many
-  positives. What binning changes is measured on the undrawn set and taken off.
+  recall are recomputed over the pooled, weighted pairs, on 256 bins of distance with equally many
+  positives. The bias of binning is measured on the original set and subtracted.
 
-One drawing of sequences serves all headlines and both sides of a comparison.
+The same samples of sequences are used for all headlines and both sides of a comparison.
 
 Source: Efron & Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13 (percentile interval).
 """
@@ -29,7 +29,7 @@ HEADLINES = ("verification", "matching", "retrieval", "mAP")
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A headline and the bounds of its percentile interval."""
+    """Headline score and the bounds of its percentile interval."""
 
     value: float
     low: float
@@ -38,28 +38,30 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A headline of the first scores less that of the second, with bounds of the difference."""
+    """Difference of a headline score (first minus second), with bounds of its interval."""
 
     difference: float
     low: float
     high: float
     share_won: float
-    """Share of sequences that score higher, ties half, those without a score left out."""
+    """Share of sequences with a higher score; ties count half, missing scores are excluded."""
 
     @property
     def better(self) -> bool:
-        """Whether the whole interval lies above zero."""
+        """True if the whole interval is above zero."""
         return self.low > 0
 
 
 def intervals(
     scores: Scores, *, seed: int = 0, samples: int = 2000, confidence: float = 0.95
 ) -> dict[str, Interval]:
-    """Interval of each of ``HEADLINES``; see the module for what is resampled.
+    """Confidence interval of each of ``HEADLINES``; see the module for the resampling.
 
     Args:
-        samples: drawings of as many sequences as there are.
-        confidence: in (0, 1).
+        scores: scores of one model.
+        seed: seed of the resampling.
+        samples: number of bootstrap samples.
+        confidence: level of the interval, in (0, 1).
 
     Raises:
         UserError: if there are fewer than two sequences.
@@ -71,16 +73,17 @@ def intervals(
 
 
 def headline_scores(scores: Scores, chosen: Sequence[bool]) -> dict[str, float]:
-    """``HEADLINES`` over some of the sequences alone, as if the drawing had been those.
+    """Scores of each of ``HEADLINES`` over a subset of the sequences.
 
-    Verification takes the pairs whose first patch lies in them, from the binned distances.
+    Verification uses the pairs whose first patch lies in the subset, from the binned distances.
 
     Args:
-        chosen: whether each sequence counts; at least one must.
+        scores: scores of one model.
+        chosen: True for each sequence of the subset; at least one.
     """
     one = np.asarray(chosen, float)[None]
     if not one.any():
-        raise UserError("scores of no sequences at all were asked for; choose at least one")
+        raise UserError("scores of an empty set of sequences were requested; choose at least one")
     drawn = _resample(scores, one * (one.size / one.sum()))
     return {name: float(values[0]) for name, values in drawn.items()}
 
@@ -88,16 +91,18 @@ def headline_scores(scores: Scores, chosen: Sequence[bool]) -> dict[str, float]:
 def compare(
     scores: Scores, other: Scores, *, seed: int = 0, samples: int = 2000, confidence: float = 0.95
 ) -> dict[str, Comparison]:
-    """Difference ``scores - other`` of each of ``HEADLINES`` over the same drawings.
+    """Difference ``scores - other`` of each of ``HEADLINES`` over the same bootstrap samples.
 
     Raises:
-        UserError: if the two were not scored on the same sequences and queries, or there are fewer
-            than two sequences.
+        UserError: if the two have different sequences or queries, or there are fewer than two
+            sequences.
     """
     if scores.names != other.names or not np.array_equal(
         scores.retrieved.sequence, other.retrieved.sequence
     ):
-        raise UserError("the two scores are of different sequences or queries: evaluate both alike")
+        raise UserError(
+            "the scores have different sequences or queries; use the same tasks for both"
+        )
     weights = _resample_weights(len(scores.names), seed=seed, samples=samples)
     ours, theirs = _resample(scores, weights), _resample(other, weights)
     values, others = _headline_values(scores), _headline_values(other)
@@ -135,7 +140,7 @@ def _resample(
         minlength=sequences,
     )
     matching = weights @ scores.matched.ap.mean(axis=(1, 2)) / sequences
-    with np.errstate(invalid="ignore"):  # a drawing without any query has no score: NaN
+    with np.errstate(invalid="ignore"):  # NaN for a sample without queries
         retrieval = (weights @ found) / (weights @ queries)
     binned = weighted_ap(scores.verified, weights)
     whole = weighted_ap(scores.verified, np.ones((1, sequences)))
@@ -151,7 +156,7 @@ def _resample(
 def weighted_ap(
     verified: VerificationScores, weights: Float[np.ndarray, "r s"]
 ) -> Float[np.ndarray, " r"]:
-    """Verification mAP with every sequence's pairs weighted, from the binned distances."""
+    """Verification mAP with weighted pairs of each sequence, from the binned distances."""
     total = np.zeros(len(weights))
     for positives, *kinds in verified.histogram:
         hits = (weights @ positives).cumsum(axis=1)
@@ -163,7 +168,7 @@ def weighted_ap(
 def _binned_ap(
     hits: Float[np.ndarray, "r b"], misses: Float[np.ndarray, "r b"]
 ) -> Float[np.ndarray, " r"]:
-    with np.errstate(invalid="ignore"):  # 0/0: nothing listed yet, or no positive drawn
+    with np.errstate(invalid="ignore"):  # 0/0: empty list, or no positive sampled
         precision = np.where(hits + misses > 0, hits / (hits + misses), 1.0)
         recall = hits / hits[:, -1:]
     precision = np.pad(precision, ((0, 0), (1, 0)), constant_values=1.0)

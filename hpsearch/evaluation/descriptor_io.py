@@ -22,14 +22,15 @@ SEPARATORS = (",", ";")
 def read_descriptors(
     folder: Path, names: Sequence[str] | None = None
 ) -> dict[str, Float[np.ndarray, "n 16 d"]]:
-    """Descriptors by sequence in float32, as the official tool casts them; ``,`` or ``;`` separate.
+    """Read descriptors by sequence, float32 as in the official tool; separator ``,`` or ``;``.
 
     Args:
+        folder: folder with ``SEQUENCE/VIEW.csv``.
         names: sequences to read; default: every sub-folder, sorted.
 
     Raises:
         UserError: naming file and row: a missing view, unequal rows or dimensions, NaN, a value
-            that is no number, another separator.
+            that is not a number, another separator.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -37,7 +38,7 @@ def read_descriptors(
     if names is None:
         names = sorted(path.name for path in folder.iterdir() if path.is_dir())
     if not names:
-        raise UserError(f"{folder} holds no sequences: expected DESC/SEQUENCE/VIEW.csv")
+        raise UserError(f"{folder} contains no sequences: expected DESC/SEQUENCE/VIEW.csv")
     found = {name: _read_sequence(folder / name) for name in names}
     dimension = found[names[0]].shape[2]
     for name, array in found.items():
@@ -67,7 +68,7 @@ def write_descriptors(
 def append_descriptors(
     sequence: Path, rows: Num[np.ndarray, "n 16 d"], *, separator: str = ","
 ) -> None:
-    """Write the next points of a sequence to the end of its files, or begin them."""
+    """Append points of a sequence to its files, which are created if missing."""
     sequence.mkdir(parents=True, exist_ok=True)
     for view, found in zip(VIEW_NAMES, rows.swapaxes(0, 1), strict=True):
         with (sequence / f"{view}.csv").open("a") as file:
@@ -91,14 +92,14 @@ def _read_view(path: Path) -> Float[np.ndarray, "n d"]:
     try:
         table = csv.read_csv(
             path,
-            # one thread: only so do errors name their row
+            # one thread, because otherwise errors do not name their row
             read_options=csv.ReadOptions(column_names=columns, use_threads=False),
             parse_options=csv.ParseOptions(delimiter=separator),
             convert_options=csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.float64())),
         )
     except pa.ArrowInvalid as error:
         raise UserError(f"{path} is not a table of numbers: {error}") from error
-    with np.errstate(over="ignore"):  # beyond float32 becomes infinity, which is refused below
+    with np.errstate(over="ignore"):  # overflow becomes infinity, which is rejected below
         rows = np.stack([table[i].to_numpy() for i in range(dimension)], axis=1, dtype=np.float32)
     wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(wrong):
@@ -121,46 +122,46 @@ def _csv_format(path: Path) -> tuple[str, int]:
 
 
 ROWS_PER_GROUP = 16_384
-"""Rows; 8 MB of descriptors of 128 numbers."""
+"""Rows per Parquet row group; 8 MB of descriptors of 128 numbers."""
 
 
 class PatchKeys(NamedTuple):
-    """Which patches some descriptors are of."""
+    """Sequence, point and view of each descriptor."""
 
     sequence: Sequence[str] | None
     point: Int[np.ndarray, " n"]
-    """Within the sequence; the row of the input where there are no sequences."""
+    """Point within the sequence, or the row of the input if there are no sequences."""
     view: Int[np.ndarray, " n"] | None
-    """Into ``VIEW_NAMES``."""
+    """Index into ``VIEW_NAMES``."""
 
 
 WriteFn = Callable[[PatchKeys, Float[np.ndarray, "n d"]], None]
-"""Takes the next rows."""
+"""Function that writes the next rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DescriptorTableSpec:
-    """What is to be written."""
+    """Shape and metadata of a descriptor table to be written."""
 
     rows: int
     descriptor_dim: int
     metadata: Mapping[str, str]
-    """Kept in the metadata of a Parquet file."""
+    """Metadata of a Parquet file."""
 
 
 @contextmanager
 def descriptor_output(
     output: Path, spec: DescriptorTableSpec, *, force: bool = False
 ) -> Iterator[WriteFn]:
-    """Open an output by its name: ``.npy``, ``.parquet``, else a folder ``TO/SEQUENCE/VIEW.csv``.
+    """Open an output by its suffix: ``.npy``, ``.parquet``, else a folder ``SEQUENCE/VIEW.csv``.
 
     Args:
-        output: its folder is made if it is missing.
-        spec: what is to be written; rows that come must add up to it.
-        force: whether an output that is there is replaced.
+        output: file or folder; its parent folder is created if missing.
+        spec: shape of the table; the written rows must add up to it.
+        force: True to replace an existing output.
 
     Raises:
-        UserError: if it is there already, or the disk refuses.
+        UserError: if the output exists, or the disk reports an error.
     """
     kinds = {".npy": _npy_writer, ".parquet": _parquet_writer}
     with (
@@ -171,10 +172,10 @@ def descriptor_output(
 
 
 def check_can_write(output: Path, *, force: bool) -> None:
-    """Make sure that an output may be written.
+    """Check that an output may be written.
 
     Raises:
-        UserError: if there is something that must not be replaced.
+        UserError: if a file or folder exists that must not be replaced.
     """
     if output.is_dir() and not any(output.iterdir()):
         return
@@ -186,16 +187,17 @@ def check_can_write(output: Path, *, force: bool) -> None:
         _holds_descriptors(output) and output.suffix not in (".npy", ".parquet")
     ):
         raise UserError(
-            f"{output} holds more than descriptors, so --force leaves it; choose another"
+            f"{output} contains other files than descriptors, so --force does not replace it; "
+            "choose another output"
         )
 
 
 @contextmanager
 def atomic_output(output: Path, *, force: bool) -> Iterator[Path]:
-    """A path beside ``output`` whose file or folder takes its place at the end, or is removed.
+    """Yield a draft path whose file or folder replaces ``output`` at the end, or is removed.
 
     Raises:
-        UserError: as ``check_can_write``, or if the disk refuses.
+        UserError: as ``check_can_write``, or if the disk reports an error.
     """
     check_can_write(output, force=force)
     draft = output.with_name(f".{output.name}.{uuid4().hex[:8]}.part")
@@ -210,7 +212,7 @@ def atomic_output(output: Path, *, force: bool) -> Iterator[Path]:
             draft.rename(output)
     except OSError as error:
         why = error.strerror or str(error)
-        raise UserError(f"{output} cannot be written ({why}); choose another place") from error
+        raise UserError(f"{output} cannot be written ({why}); choose another output") from error
     finally:
         _remove_path(draft)
 
@@ -238,24 +240,24 @@ def _parquet_writer(draft: Path, spec: DescriptorTableSpec) -> Iterator[WriteFn]
         ],
         metadata={f"hpsearch.{name}": value for name, value in spec.metadata.items()},
     )
-    waiting: list[pa.Table] = []
-    # Descriptors neither repeat nor compress: trying to would only take time.
+    pending: list[pa.Table] = []
+    # Descriptors do not compress, and dictionaries do not help: both would only take time.
     with parquet.ParquetWriter(
         draft,
         schema,
         compression="none",
-        use_dictionary=["sequence", "view"],  # type: ignore[arg-type]  the stubs want a bool
+        use_dictionary=["sequence", "view"],  # type: ignore[arg-type]  the stubs expect a bool
     ) as writer:
 
         def write(keys: PatchKeys, found: Float[np.ndarray, "n d"]) -> None:
-            waiting.append(pa.Table.from_arrays(_columns(keys, found), schema=schema))
-            if sum(len(part) for part in waiting) >= ROWS_PER_GROUP:
-                writer.write_table(pa.concat_tables(waiting).unify_dictionaries())
-                waiting.clear()
+            pending.append(pa.Table.from_arrays(_columns(keys, found), schema=schema))
+            if sum(len(part) for part in pending) >= ROWS_PER_GROUP:
+                writer.write_table(pa.concat_tables(pending).unify_dictionaries())
+                pending.clear()
 
         yield write
-        if waiting:
-            writer.write_table(pa.concat_tables(waiting).unify_dictionaries())
+        if pending:
+            writer.write_table(pa.concat_tables(pending).unify_dictionaries())
 
 
 def _columns(keys: PatchKeys, found: Float[np.ndarray, "n d"]) -> list[pa.Array]:
@@ -277,7 +279,7 @@ def _csv_writer(draft: Path, spec: DescriptorTableSpec) -> Iterator[WriteFn]:
     draft.mkdir()
 
     def write(keys: PatchKeys, found: Float[np.ndarray, "n d"]) -> None:
-        assert keys.sequence is not None, "the caller asks for a layout that the input has"
+        assert keys.sequence is not None, "CSV output requires sequences and points"
         names = np.array(keys.sequence)
         for name in dict.fromkeys(keys.sequence):
             own = found[names == name]

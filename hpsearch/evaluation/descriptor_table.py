@@ -1,4 +1,4 @@
-"""Descriptors of a set of sequences as one table on one device."""
+"""Table of the descriptors of a set of sequences on one device."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from hpsearch.shapes import Float, Num
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DescriptorTable:
-    """All descriptors in float32; point p of sequence s is row ``starts[s] + p``."""
+    """Descriptors in float32; point p of sequence s is row ``starts[s] + p``."""
 
     names: tuple[str, ...]
     counts: tuple[int, ...]
@@ -22,7 +22,7 @@ class DescriptorTable:
 
     @property
     def starts(self) -> np.ndarray:
-        """First row of each sequence."""
+        """Index of the first row of each sequence."""
         return np.concatenate([[0], np.cumsum(self.counts)[:-1]])
 
     def sequence(self, index: int) -> Float[Tensor, "n 16 d"]:
@@ -39,13 +39,17 @@ class DescriptorTable:
         names: Sequence[str],
         device: str | torch.device,
     ) -> "DescriptorTable":
-        """Gather and check; raises UserError naming sequence, row and view."""
+        """Copy descriptor arrays into a table and check them.
+
+        Raises:
+            UserError: naming sequence, row and view of invalid descriptors.
+        """
         given = _in_order(descriptors, names)
         dimension = given[0].shape[-1] if given[0].ndim == 3 else 0
         for name, array in zip(names, given, strict=True):
             _check_shape(name, array, dimension=dimension)
         counts = tuple(len(array) for array in given)
-        # NumPy asks for huge pages, which makes reading rows at random a tenth faster
+        # NumPy requests huge pages, which makes random reads of rows a tenth faster
         empty = np.empty((sum(counts), len(VIEW_NAMES), dimension), np.float32)
         table = torch.from_numpy(empty).to(device)
         start = 0
@@ -58,11 +62,11 @@ class DescriptorTable:
 
 
 def _copy_rows(rows: Float[Tensor, "n 16 d"], array: Num[np.ndarray | Tensor, "n 16 d"]) -> None:
-    """Copy into float32 rows in one pass."""
+    """Copy an array into float32 rows in one pass."""
     if isinstance(array, Tensor):
         rows.copy_(array.detach())
         return
-    # beyond float32 becomes infinity, which is then refused by name
+    # overflow becomes infinity, which is rejected afterward
     with np.errstate(over="ignore"):
         if rows.device.type == "cpu":
             np.copyto(rows.numpy(), array, casting="unsafe")
@@ -92,7 +96,7 @@ def _check_shape(name: str, array: np.ndarray | Tensor, *, dimension: int) -> No
         )
     if array.shape[2] != dimension or not dimension:
         raise UserError(
-            f"{name}: descriptors have dimension {array.shape[2]}, those of the first sequence "
+            f"{name}: descriptors have dimension {array.shape[2]}, but those of the first sequence "
             f"{dimension}"
         )
 
@@ -105,6 +109,6 @@ def _check_finite(name: str, rows: Float[Tensor, "n 16 d"]) -> None:
     if len(wrong):
         row, view = wrong[0].tolist()
         raise UserError(
-            f"{name}, row {row} (0-based) of view {VIEW_NAMES[view]}: the descriptor holds NaN or "
-            "infinity in float32"
+            f"{name}, row {row} (0-based) of view {VIEW_NAMES[view]}: the descriptor contains "
+            "NaN or infinity in float32"
         )

@@ -1,4 +1,4 @@
-"""Exact Euclidean distances, block by block, on several cores."""
+"""Exact distances between descriptors, in blocks, on several cores."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,11 +19,11 @@ Result = TypeVar("Result")
 def parallel_map(
     work: Callable[[Item], Result], items: Sequence[Item], *, device: torch.device
 ) -> list[Result]:
-    """``work`` on every item, in order, in as many threads as torch may use on a CPU.
+    """Apply ``work`` to every item in order, on a CPU with torch's number of threads.
 
-    Each item is worked on by one thread: operations small enough for a core's cache would spend
-    longer waiting for the other core, as torch's own threads do, than they last. Meanwhile torch
-    is told to use one thread, which holds for the whole process and is undone at the end.
+    One thread processes an item: for operations that fit into a core's cache, torch's own threads
+    would wait for each other longer than they compute. Meanwhile torch is limited to one thread in
+    the whole process; the former number is restored at the end.
     """
     threads = min(torch.get_num_threads(), len(items))
     if threads <= 1 or device.type != "cpu":
@@ -32,7 +32,7 @@ def parallel_map(
     inference = torch.is_inference_mode_enabled()
 
     def single_threaded(item: Item) -> Result:
-        with torch.inference_mode(inference):  # a thread begins with the mode off
+        with torch.inference_mode(inference):  # inference mode is off in a new thread
             return work(item)
 
     before = torch.get_num_threads()
@@ -47,16 +47,16 @@ def parallel_map(
 Norm = Literal["l2", "l1"]
 
 ROWS_PER_STEP = 4096
-"""Pairs a step: small enough for the cache, large enough to hide the cost of a call."""
+"""Pairs per step: small enough for the cache, large enough to amortize a call."""
 
 
 def scipy_distance(
     a: Float[Tensor, "n d"], b: Float[Tensor, "n d"], *, norm: Norm
 ) -> Float[Tensor, " n"]:
-    """Distance of row i to row i in float64, to the last bit that of ``scipy``'s ``cdist``.
+    """Distance of row i to row i in float64, bit-identical to SciPy's ``cdist``.
 
-    SciPy adds the dimensions one after the other; any other order could tell apart distances that
-    SciPy finds equal, or the reverse.
+    SciPy adds the dimensions sequentially; any other order could distinguish distances that are
+    equal in SciPy, or the reverse.
     """
     difference = a.double() - b.double()
     terms = difference.square_() if norm == "l2" else difference.abs_()
@@ -65,14 +65,14 @@ def scipy_distance(
         total += column
     if norm == "l1":
         return total
-    # torch's own root on a CPU (MKL) is now and then one bit off the correctly rounded one
+    # torch's square root on a CPU (MKL) is sometimes one bit off the correctly rounded one
     return torch.from_numpy(np.sqrt(total.cpu().numpy())).to(total.device)
 
 
 def indexed_distance(
     a: Float[Tensor, "n d"], rows: Tensor, b: Float[Tensor, "m d"], columns: Tensor, *, norm: Norm
 ) -> Float[Tensor, " p"]:
-    """``scipy_distance`` of ``a[rows]`` to ``b[columns]`` in steps of bounded memory."""
+    """Distance of ``a[rows]`` to ``b[columns]`` by ``scipy_distance``, with bounded memory."""
     result = torch.empty(len(rows), dtype=torch.float64, device=a.device)
     for start in range(0, len(rows), ROWS_PER_STEP):
         step = slice(start, start + ROWS_PER_STEP)
@@ -83,9 +83,9 @@ def indexed_distance(
 
 
 def product_dtype(device: torch.device) -> torch.dtype:
-    """Type in which matrix products have the error that ``Frame.tolerance`` states.
+    """Dtype in which matrix products keep the bound of ``CenteredCoordinates.tolerance``.
 
-    float32 is faster, but only where it may not be cut to TF32 or bfloat16 behind our back.
+    float32 is faster, but is used only where torch cannot replace it by TF32 or bfloat16.
     """
     safe = device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
     return torch.float32 if safe else torch.float64
@@ -93,10 +93,10 @@ def product_dtype(device: torch.device) -> torch.dtype:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CenteredCoordinates:
-    """Coordinates in which rounding does least harm: centred, and scaled by a power of two.
+    """Coordinates with small rounding errors: centered, and scaled by a power of two.
 
-    Centring makes the error follow the spread of the descriptors instead of their common offset.
-    Integers stay integers, so that their products are exact and need no second look.
+    Centering makes the error proportional to the spread of the descriptors instead of their common
+    offset. Integers stay integers, so that their products are exact and need no recomputation.
     """
 
     center: Float[Tensor, " d"]
@@ -108,8 +108,8 @@ class CenteredCoordinates:
     def fit(
         cls, points: Float[Tensor, "n d"], *, norm: Norm, dtype: torch.dtype
     ) -> "CenteredCoordinates":
-        """The frame of these points; others may be placed in it too."""
-        # any centre near the points will do; float32, so that equal ones come out as exact zeros
+        """Fit the center and scale to these points."""
+        # any center near the points suffices; float32, so that equal points become exact zeros
         some = points[:: max(len(points) // 256, 1)]
         center = some.mean(dim=0, dtype=torch.float64).float()
         if integral(points):
@@ -118,13 +118,13 @@ class CenteredCoordinates:
         return cls(center=center, scale=2.0 ** min(-exponent, 100), norm=norm, dtype=dtype)
 
     def transform(self, points: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
-        """Coordinates of points in this frame."""
-        # halved first, because the difference of two large float32 may overflow
+        """Centered and scaled coordinates of points."""
+        # halved first, because the difference of two large float32 numbers may overflow
         halves = points.to(self.dtype) / 2 - self.center.to(self.dtype) / 2
         return halves * (2 * self.scale)
 
     def squared_norms(self, transformed: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:
-        """Squared L2 norm (or L1 norm) of placed points."""
+        """Squared L2 norm, or L1 norm, of transformed points."""
         return (transformed.square() if self.norm == "l2" else transformed.abs()).sum(dim=-1)
 
     def approximate(
@@ -135,14 +135,15 @@ class CenteredCoordinates:
         weight: Float[Tensor, " m"],
         out: Float[Tensor, "k m"],
     ) -> Float[Tensor, "n m"]:
-        """Squared L2 distance less the weight of row i; or the L1 distance.
+        """Squared L2 distance minus the squared norm of row i; or the L1 distance.
 
-        Along a row both rise with the distance, which is all that ranking needs.
+        Both are monotonic in the distance along a row, which suffices for ranking.
 
         Args:
-            squared_norms: of b's points.
-            out: at least n rows to write to; memory fresh from the system would cost a quarter of
-                the product.
+            a: transformed points of the rows.
+            b: transformed points of the columns.
+            squared_norms: squared norms of b's points.
+            out: buffer of at least n rows; allocating it would cost a quarter of the product.
         """
         with torch.autocast(a.device.type, enabled=False):
             if self.norm == "l1":
@@ -157,17 +158,17 @@ class CenteredCoordinates:
         dimension: int,
         exact: bool,
     ) -> Float[Tensor, " n"]:
-        """How far ``approximate`` may lie from the truth, by row; 0 where nothing is rounded.
+        """Error bound of ``approximate`` by row; 0 if nothing is rounded.
 
         Args:
-            squared_norms: of the rows.
-            largest: weight of a column.
-            exact: whether all placed points are integers; they are exact unless too large.
+            squared_norms: squared norms of the rows.
+            largest: largest squared norm of a column.
+            exact: True if all transformed points are integers, which are exact unless too large.
 
         A sum of d products in precision u is off by at most d·u·Σ|aᵢbᵢ| ≤ d·u·|a||b| (Higham,
         Accuracy and Stability of Numerical Algorithms, §3.1), and 2|a||b| ≤ (|a|+|b|)²/2; the
-        weight adds d·u·|b|², and eight more u (|a|+|b|)² cover the rounding of coordinates and of
-        the final sum.
+        squared norm adds d·u·|b|², and eight more u (|a|+|b|)² cover the rounding of
+        coordinates and of the final sum.
         """
         unit = torch.finfo(self.dtype).eps / 2
         squared = self.norm == "l2"
@@ -175,11 +176,11 @@ class CenteredCoordinates:
         if exact and float(reach.max()) < 0.25 / unit:
             return torch.zeros_like(reach)
         share = 1.5 * dimension
-        # the constant covers products too small for float32
+        # the constant covers underflow in float32
         return (share + 8) * unit * reach + 1e-30
 
 
 def integral(points: Float[Tensor, "n d"]) -> bool:
-    """Whether all coordinates are whole numbers."""
+    """Return True if all coordinates are integers."""
     first = points[:1]
     return bool((first == first.round()).all() and (points == points.round()).all())

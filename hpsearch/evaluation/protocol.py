@@ -1,4 +1,4 @@
-"""The three tasks together: descriptors in, scores out."""
+"""Evaluation by the HPatches protocol: verification, matching and retrieval."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -16,27 +16,27 @@ from hpsearch.evaluation.verification import verify
 from hpsearch.shapes import Num
 
 MAX_DISPERSION_POINTS = 4096
-"""Points looked at, evenly spaced over the whole set."""
+"""Number of sampled points, evenly spaced over the whole set."""
 
 
-def point_dispersion(bank: DescriptorTable) -> Dispersion:
+def point_dispersion(descriptors: DescriptorTable) -> Dispersion:
     """Spread of descriptors between points.
 
     - ``relative``: mean distance between the reference descriptors of different points, divided by
       their mean norm; about 1.41 for random unit vectors, 0 for a constant.
-    - ``resultant``: length of the mean of the unit-normalised reference descriptors; 1 for a
+    - ``resultant``: length of the mean of the unit-normalized reference descriptors; 1 for a
       constant.
     - ``contrast``: mean distance to another point's views, divided by the mean distance to the
-      other views of the same point; 1 if the patch does not matter, and for a constant.
+      other views of the same point; 1 if the descriptor is independent of the patch, or constant.
 
-    Each point is compared with the one half the set away. Zero-length descriptors count as equal to
-    any other direction in ``resultant``.
+    Each point is compared with the one half of the set away. Zero-length descriptors count as equal
+    to any direction in ``resultant``.
     """
-    points = len(bank.table)
+    points = len(descriptors.table)
     chosen = torch.arange(
-        0, points, max(points // MAX_DISPERSION_POINTS, 1), device=bank.table.device
+        0, points, max(points // MAX_DISPERSION_POINTS, 1), device=descriptors.table.device
     )
-    views = bank.table[chosen].double()
+    views = descriptors.table[chosen].double()
     ref = views[:, 0]
     other = views.roll(max(len(chosen) // 2, 1), dims=0)
     norm = ref.norm(dim=1)
@@ -59,7 +59,7 @@ def _safe_ratio(numerator: torch.Tensor, denominator: torch.Tensor, *, otherwise
 
 
 DEFAULT_BLOCK_BYTES = 2**25
-"""Bytes of working memory for one block of distances; larger ones are no faster on a CPU."""
+"""Default bytes of working memory for a block of distances; more is not faster on a CPU."""
 
 
 @torch.inference_mode()
@@ -72,32 +72,44 @@ def evaluate(
     device: str | torch.device = "cpu",
     memory: int = DEFAULT_BLOCK_BYTES,
 ) -> Scores:
-    """Verification, matching and retrieval by the official protocol, equal distances included.
+    """Verification, matching and retrieval by the official protocol, including ties.
 
-    Descriptors are taken as float32, as the official tool does. Distances are those of SciPy:
+    Descriptors are converted to float32, as in the official tool. Distances are those of SciPy:
     float32 for verification, float64 for matching and retrieval. Matrix products only pre-select;
-    whatever lies within their error bound of a decision is computed again, so that equal distances
-    are exactly equal and keep the order of the list.
+    distances within their error bound of a decision are recomputed, so that equal distances are
+    exactly equal and keep the order of the list.
 
     Args:
         descriptors: by name, or in the order of ``tasks.names``; view order ref, e1..e5, h1..h5,
             t1..t5; any float or integer type; the number of points may differ between sequences.
-        memory: bytes for a block of distances; the peak is a few blocks beside two copies of the
+        tasks: task lists.
+        norm: norm of the distance.
+        device: device of the computation.
+        memory: bytes for a block of distances; the peak is a few blocks plus two copies of the
             descriptors.
 
     Raises:
         UserError: naming sequence, row and view: NaN or infinity, unequal dimension, missing views;
-            or tasks that point outside the descriptors.
+            or tasks with indices outside the descriptors.
+
+    Example:
+        >>> from hpsearch.evaluation.tasks import TaskSizes, sample_tasks
+        >>> sizes = TaskSizes(pairs=20, queries=4, distractors=8)
+        >>> tasks = sample_tasks(["i_a", "v_b"], [10, 10], seed=0, sizes=sizes)
+        >>> rng = np.random.default_rng(0)
+        >>> scores = evaluate([rng.random((10, 16, 8)) for _ in tasks.names], tasks)
+        >>> 0 <= scores.mean <= 1
+        True
 
     Source: Balntas et al., HPatches, CVPR 2017; hpatches-benchmark, Python evaluation.
     """
-    bank = DescriptorTable.from_arrays(descriptors, names=tasks.names, device=device)
-    tasks.check(bank.counts)
+    table = DescriptorTable.from_arrays(descriptors, names=tasks.names, device=device)
+    tasks.check(table.counts)
     return Scores(
         names=tasks.names,
-        points=bank.counts,
-        verified=verify(bank, tasks, norm=norm),
-        matched=match(bank, norm=norm, memory=memory),
-        retrieved=retrieve(bank, tasks, norm=norm, memory=memory),
-        dispersion=point_dispersion(bank),
+        points=table.counts,
+        verified=verify(table, tasks, norm=norm),
+        matched=match(table, norm=norm, memory=memory),
+        retrieved=retrieve(table, tasks, norm=norm, memory=memory),
+        dispersion=point_dispersion(table),
     )

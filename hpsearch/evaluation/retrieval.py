@@ -1,4 +1,4 @@
-"""Retrieval: are the other views of a patch found among distractors?"""
+"""Retrieval task: ranks of the other views of a patch among distractors."""
 
 from dataclasses import dataclass, replace
 
@@ -23,31 +23,33 @@ from hpsearch.shapes import Bool, Float, Int
 NUM_POSITIVES = len(VIEW_NAMES) - 1
 
 
-def retrieve(bank: DescriptorTable, tasks: Tasks, *, norm: Norm, memory: int) -> RetrievalScores:
+def retrieve(
+    descriptors: DescriptorTable, tasks: Tasks, *, norm: Norm, memory: int
+) -> RetrievalScores:
     """AP of every query by level and pool size.
 
-    The list of a query holds the five views of its level first, so a tie counts for the descriptor,
-    then the distractors in the order of their file without those of the query's own sequence; a
-    pool is the front of the list. AP needs no more than the number of distractors in the pool that
-    are closer than each positive, and one sorted row gives that for every level and pool.
+    The list of a query starts with the five views of its level, so that ties favor the descriptor,
+    followed by the distractors in file order, without those of the query's own sequence; a pool is
+    a prefix of the list. AP depends only on the number of distractors in the pool that are closer
+    than each positive, and one sorted row gives it for every level and pool.
     """
     ap = np.empty((len(LEVELS), len(POOL_SIZES), len(tasks.queries)))
     neutral = np.empty((len(LEVELS), len(tasks.queries)))
-    whole = DistractorPool.from_points(
-        bank.table[_row_indices(bank, tasks.distractors), 0], norm=norm
+    all_distractors = DistractorPool.from_points(
+        descriptors.table[_row_indices(descriptors, tasks.distractors), 0], norm=norm
     )
-    threads = torch.get_num_threads() if bank.table.device.type == "cpu" else 1
+    threads = torch.get_num_threads() if descriptors.table.device.type == "cpu" else 1
 
     def of_sequence(sequence: int) -> None:
         own = np.flatnonzero(tasks.queries[:, 0] == sequence)
-        pool = whole.without(tasks.distractors[:, 0] == sequence)
-        views = bank.table[_row_indices(bank, tasks.queries[own])]
+        pool = all_distractors.without(tasks.distractors[:, 0] == sequence)
+        views = descriptors.table[_row_indices(descriptors, tasks.queries[own])]
         closer, as_close = pool.counts(views, memory=memory // threads)
         ap[:, :, own] = _positives_ap(closer)
         neutral[:, own] = _positives_ap((closer + as_close)[..., -1:] / 2)[:, 0]
 
     sequences = np.unique(tasks.queries[:, 0]).tolist()
-    parallel_map(of_sequence, sequences, device=bank.table.device)
+    parallel_map(of_sequence, sequences, device=descriptors.table.device)
     return RetrievalScores(
         ap=ap, tie_neutral_ap=neutral, sequence=tasks.queries[:, 0].astype(np.int64)
     )
@@ -55,10 +57,10 @@ def retrieve(bank: DescriptorTable, tasks: Tasks, *, norm: Norm, memory: int) ->
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DistractorPool:
-    """Distractors, of which some are ignored for the queries of one sequence.
+    """Pool of distractors, some of which are ignored for the queries of one sequence.
 
-    Products are float64 here: with thousands of distractors many lie within float32's error of a
-    positive, and looking at those again would cost more than it saves.
+    Products are float64: with thousands of distractors, many are within float32's error of a
+    positive, and recomputing those would cost more than it saves.
     """
 
     coordinates: CenteredCoordinates
@@ -66,14 +68,14 @@ class DistractorPool:
     transformed: Float[Tensor, "m d"]
     squared_norms: Float[Tensor, " m"]
     exact: bool
-    """Whether all placed points are integers."""
+    """True if all transformed points are integers."""
     ignored: Int[Tensor, " i"]
     ends: tuple[int, ...]
-    """Columns up to which each pool size reaches; ignored columns do not count towards it."""
+    """End column of each pool size; ignored columns do not count toward it."""
 
     @classmethod
     def from_points(cls, points: Float[Tensor, "m d"], *, norm: Norm) -> "DistractorPool":
-        """All the distractors, none ignored."""
+        """Pool of all distractors, none ignored."""
         frame = CenteredCoordinates.fit(points, norm=norm, dtype=torch.float64)
         transformed = frame.transform(points)
         return cls(
@@ -87,7 +89,7 @@ class DistractorPool:
         )
 
     def without(self, ignored: Bool[np.ndarray, " m"]) -> "DistractorPool":
-        """The pool as the queries of a sequence see it."""
+        """Copy of the pool in which some distractors are ignored."""
         kept = np.flatnonzero(~ignored)
         sizes = [min(size - IMAGES_PER_LEVEL, len(kept)) for size in POOL_SIZES]
         return replace(
@@ -99,7 +101,7 @@ class DistractorPool:
     def counts(
         self, views: Float[Tensor, "q 16 d"], *, memory: int
     ) -> tuple[Int[np.ndarray, "q 15 7"], Int[np.ndarray, "q 15 7"]]:
-        """Distractors closer than each positive, and closer or as close, in each pool."""
+        """Number of distractors closer, and closer or equal, than each positive, in each pool."""
         rows = max(memory // (self.squared_norms.nbytes * 2 + 1), 1)
         block = self.transformed.new_empty((min(rows, len(views)), len(self.transformed)))
         parts = [self._counts_of(part, block=block) for part in views.split(rows)]
@@ -137,7 +139,7 @@ class DistractorPool:
     def _threshold(
         self, transformed: Float[Tensor, "q 16 d"], weight: Float[Tensor, "q 16"]
     ) -> Float[Tensor, "q 15"]:
-        """Approximate distance of each query to its positives, on the scale of the block."""
+        """Distance of each query to its positives, on the scale of ``approximate``."""
         if self.coordinates.norm == "l1":
             return (transformed[:, :1] - transformed[:, 1:]).abs().sum(dim=2)
         return weight[:, 1:] - 2 * (transformed[:, :1] * transformed[:, 1:]).sum(dim=2)
@@ -145,8 +147,8 @@ class DistractorPool:
     def _count_between(
         self, block: Float[Tensor, "q m"], low: Float[Tensor, "q 15"], high: Float[Tensor, "q 15"]
     ) -> tuple[Int[Tensor, "q 15 7"], Int[Tensor, "q 15 7"]]:
-        """How many entries lie below ``low`` and how many at or below ``high``, in each pool."""
-        # at or below high is below the next number after it
+        """Number of entries below ``low``, and at or below ``high``, in each pool."""
+        # at or below high means below the next larger number
         above = torch.nextafter(high, torch.full_like(high, torch.inf))
         limits, counts, start = torch.cat([low, above], dim=1), [], 0
         for end in self.ends:
@@ -158,7 +160,7 @@ class DistractorPool:
     def _recheck_near_ties(
         self, views: Float[Tensor, "p 16 d"], view: Int[Tensor, " p"], near: Tensor
     ) -> tuple[Int[Tensor, "p 7"], Int[Tensor, "p 7"]]:
-        """Near entries truly closer than the positive, and those as close, in each pool."""
+        """Number of near entries exactly closer than the positive, and equal, in each pool."""
         pair = torch.arange(len(views), device=views.device)
         own = indexed_distance(
             views[:, 0],
@@ -180,19 +182,19 @@ class DistractorPool:
 
 
 def sort_rows(values: Float[Tensor, "q m"]) -> Float[Tensor, "q m"]:
-    """Rows in ascending order; on a CPU by NumPy, whose vectorised sort is five times faster."""
+    """Sort rows in ascending order; on a CPU by NumPy, which is five times faster."""
     if values.device.type != "cpu":
         return values.sort(dim=1).values
     return torch.from_numpy(np.sort(values.numpy(), axis=1))
 
 
-def _row_indices(bank: DescriptorTable, points: Int[np.ndarray, "n 2"]) -> Tensor:
-    rows = bank.starts[points[:, 0]] + points[:, 1]
-    return torch.from_numpy(rows).to(bank.table.device)
+def _row_indices(descriptors: DescriptorTable, points: Int[np.ndarray, "n 2"]) -> Tensor:
+    rows = descriptors.starts[points[:, 0]] + points[:, 1]
+    return torch.from_numpy(rows).to(descriptors.table.device)
 
 
 def _positives_ap(ahead: Float[np.ndarray, "q 15 k"]) -> Float[np.ndarray, "3 k q"]:
-    """AP from the distractors ahead of each positive; the closest positive has the fewest."""
+    """AP from the number of distractors closer than each positive, in ascending order."""
     levels = ahead.reshape(len(ahead), len(LEVELS), IMAGES_PER_LEVEL, -1)
     return area_from_counts(
         np.sort(levels, axis=2).transpose(1, 3, 0, 2), n_positive=IMAGES_PER_LEVEL

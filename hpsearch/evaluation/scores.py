@@ -1,4 +1,4 @@
-"""What an evaluation found: every number of the official printout, and the headlines."""
+"""Scores of an evaluation: all numbers of the official output, and headlines."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -15,20 +15,20 @@ POOL_SIZES = (100, 500, 1_000, 5_000, 10_000, 15_000, 20_000)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class VerificationScores:
-    """Axes: level (easy, hard, tough), kind (inter, intra), sequence s of a pair's first patch."""
+    """Verification scores by level (easy, hard, tough), kind (inter, intra) and sequence."""
 
     balanced_auc: Float[np.ndarray, "3 2"]
     imbalanced_ap: Float[np.ndarray, "3 2"]
     sequence_ap: Float[np.ndarray, "3 2 s"]
-    """Imbalanced AP of each sequence's own pairs; NaN where it has no positive or no negative."""
+    """Imbalanced AP of each sequence's pairs; NaN if it has no positive or no negative."""
     histogram: Int[np.ndarray, "3 3 s b"]
-    """Pairs of the imbalanced lists by level, list (positives, inter, intra), sequence and bin of
-    distance; the bins hold equally many positives. What the bootstrap resamples."""
+    """Number of pairs of the imbalanced lists by level, list (positives, inter, intra), sequence
+    and bin of distance, with equally many positives per bin; input of the bootstrap."""
 
     def curve(
         self, level: int, kind: int
     ) -> tuple[Float[np.ndarray, " b"], Float[np.ndarray, " b"]]:
-        """Recall and precision at the edges of the bins: the pooled curve, for a figure."""
+        """Recall and precision at the edges of the bins: the pooled curve for plots."""
         positives = self.histogram[level, 0].sum(axis=0).cumsum()
         negatives = self.histogram[level, 1 + kind].sum(axis=0).cumsum()
         kept = positives + negatives > 0
@@ -38,7 +38,7 @@ class VerificationScores:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MatchingScores:
-    """Axes: sequence s, level (easy, hard, tough), target image 1..5."""
+    """Matching scores by sequence, level (easy, hard, tough), target image 1..5."""
 
     ap: Float[np.ndarray, "s 3 5"]
     success_rate: Float[np.ndarray, "s 3 5"]
@@ -46,18 +46,18 @@ class MatchingScores:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RetrievalScores:
-    """Axes: level (easy, hard, tough), pool size (``POOL_SIZES``), query q."""
+    """Retrieval scores by level (easy, hard, tough), pool size (``POOL_SIZES``), query."""
 
     ap: Float[np.ndarray, "3 7 q"]
     tie_neutral_ap: Float[np.ndarray, "3 q"]
-    """Whole list; a distractor as close as a positive counts half ahead of it."""
+    """AP in the largest pool with ties neutral: an equally close distractor counts half."""
     sequence: Int[np.ndarray, " q"]
     """Sequence of each query."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dispersion:
-    """How far apart descriptors of different points lie; see ``evaluation.dispersion``."""
+    """Spread of descriptors of different points; see ``protocol.point_dispersion``."""
 
     relative: float
     resultant: float
@@ -65,11 +65,11 @@ class Dispersion:
 
     @property
     def collapsed(self) -> bool:
-        """No spread to speak of; or little, and other points no farther than other views.
+        """True if the spread vanishes, or is small with other points as close as other views.
 
-        Little spread alone is no collapse: a run that learns passes through it, and a descriptor
-        with a common offset ranks as well as one without. But what is a thousandth of the length is
-        lost in half precision and in the five decimals of the official files.
+        A small spread by itself is not a collapse: it occurs during successful training, and a
+        common offset of descriptors does not change ranks. But a spread of a thousandth of the
+        length is lost in half precision and in the five decimals of the official files.
         """
         limits = EVALUATION
         little = self.relative < limits.min_spread or self.resultant > limits.max_resultant
@@ -80,11 +80,11 @@ class Dispersion:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scores:
-    """Scores of one set of descriptors on one set of tasks; all lie in [0, 1], more is better."""
+    """Scores of one set of descriptors on one set of tasks, in [0, 1]; higher is better."""
 
     names: tuple[str, ...]
     points: tuple[int, ...]
-    """Points of each sequence."""
+    """Number of points of each sequence."""
     verified: VerificationScores
     matched: MatchingScores
     retrieved: RetrievalScores
@@ -104,44 +104,43 @@ class Scores:
     def retrieval(self) -> float:
         """Mean over levels and queries with the largest pool.
 
-        The coursework on N-HPatches printed ``retrieval_over_pools``: compare with its reports by
-        that one only.
+        The coursework on N-HPatches reported ``retrieval_over_pools``; compare only that with it.
         """
         return float(self.retrieved.ap[:, -1].mean())
 
     @property
     def retrieval_over_pools(self) -> float:
-        """Mean over levels, queries and the seven pool sizes, as the coursework's script has it."""
+        """Mean over levels, queries and the seven pool sizes, as in the coursework's script."""
         return float(self.retrieved.ap.mean())
 
     @property
     def retrieval_tie_neutral(self) -> float:
-        """As ``retrieval``, but ties count half: a constant encoder gains nothing by them."""
+        """Retrieval with ties counted half, so that a constant encoder does not benefit."""
         return float(self.retrieved.tie_neutral_ap.mean())
 
     @property
     def mean(self) -> float:
-        """Mean of verification, matching and retrieval; ``objective`` is safe against collapse."""
+        """Mean of the three tasks; not robust to collapse, see ``objective``."""
         return (self.verification + self.matching + self.retrieval) / 3
 
     @property
     def collapsed(self) -> bool:
-        """Whether the descriptors hardly depend on the patch."""
+        """True if the descriptors hardly depend on the patch."""
         return self.dispersion.collapsed
 
     @property
     def objective(self) -> float:
-        """What a search may maximise: 0 if collapsed, else the mean with tie-neutral retrieval.
+        """Objective to maximize: 0 if collapsed, else the mean with tie-neutral retrieval.
 
-        By the official rules a constant encoder has retrieval mAP 1.0 (all distances tie and the
-        positives stand first in the list), so ``mean`` would rank it above encoders that learn.
+        By the official rules a constant encoder has retrieval mAP 1.0 (all distances are equal and
+        the positives are first in the list), so ``mean`` would rank it above trained encoders.
         """
         if self.collapsed:
             return 0.0
         return (self.verification + self.matching + self.retrieval_tie_neutral) / 3
 
     def flat(self) -> dict[str, float]:
-        """Headlines by names that log well, such as ``matching/hard``, ``matching`` and ``mAP``."""
+        """Headlines by metric name, such as ``matching/hard``, ``matching`` and ``mAP``."""
         by_level = {
             "verification": self.verified.imbalanced_ap.mean(axis=1),
             "matching": self.matched.ap.mean(axis=(0, 2)),
@@ -157,10 +156,10 @@ class Scores:
         return metrics | headlines | guards | {"mAP": self.mean}
 
     def by_sequence(self) -> dict[str, Float[np.ndarray, " s"]]:
-        """Each task's score of every sequence, averaged over levels (verification: and kinds).
+        """Score of every sequence by task, averaged over levels (verification: and kinds).
 
         Verification: AP of the pairs whose first patch lies in the sequence; retrieval: mean AP of
-        its queries with the largest pool; NaN where a sequence has no pairs or no queries.
+        its queries with the largest pool; NaN if a sequence has no pairs or no queries.
         """
         queries = np.bincount(self.retrieved.sequence, minlength=len(self.names))
         total = np.bincount(
@@ -177,13 +176,13 @@ class Scores:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values: arrays as nested lists, NaN as None."""
+        """All scores as JSON values: arrays as nested lists, NaN as None."""
         headlines = self.flat() | {"collapsed": self.collapsed}
         return {"headline": headlines} | _to_json_value(asdict(self))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Scores":
-        """Inverse of ``to_dict``."""
+        """Scores from the result of ``to_dict``."""
         return cls(
             names=tuple(values["names"]),
             points=tuple(values["points"]),
@@ -201,7 +200,7 @@ def _to_json_value(value: Any) -> Any:
         floating = np.issubdtype(value.dtype, np.floating)
         missing = np.isnan(value) if floating else np.zeros(value.shape, bool)
         result = value.astype(object)
-        result[missing] = None  # JSON knows no NaN
+        result[missing] = None  # JSON has no NaN
         return result.tolist()
     return list(value) if isinstance(value, tuple) else value
 

@@ -25,19 +25,21 @@ TASK_FILES = {
 }
 
 FIRST_DATA_LINE = 2
-"""Line number of the first row, the header being line 1."""
+"""Line number of the first row after the header."""
 
 
 def read_tasks(folder: Path, split: str, *, names: Sequence[str], counts: Sequence[int]) -> Tasks:
-    """Tasks of a split, indices checked against the points that each sequence has.
+    """Read the tasks of a split, with indices checked against the points of each sequence.
 
     Args:
-        names: sequences in the order in which descriptors will be given.
-        counts: points of each sequence.
+        folder: folder of the task files.
+        split: name of the split.
+        names: sequences in the order of the descriptors.
+        counts: number of points of each sequence.
 
     Raises:
         UserError: naming file and line: missing file, wrong header or separator, an unknown
-            sequence, an index that is not a number or points outside its sequence.
+            sequence, an index that is not a number or is outside its sequence.
     """
     lists = {}
     for role, pattern in TASK_FILES.items():
@@ -53,7 +55,7 @@ def read_tasks(folder: Path, split: str, *, names: Sequence[str], counts: Sequen
 
 
 def write_tasks(tasks: Tasks, folder: Path, split: str) -> None:
-    """Write the five official files of a split into a folder (made where missing)."""
+    """Write the five official files of a split into a folder, which is created if missing."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     dictionary = pa.array(tasks.names)
@@ -79,7 +81,7 @@ def _read_task_rows(
     try:
         table = csv.read_csv(
             path,
-            read_options=csv.ReadOptions(use_threads=False),  # only so do errors name their line
+            read_options=csv.ReadOptions(use_threads=False),  # for line numbers in errors
             convert_options=csv.ConvertOptions(
                 column_types={name: pa.string() for name in columns}
             ),
@@ -114,7 +116,7 @@ def _check_csv_header(path: Path, columns: Sequence[str]) -> None:
 def _parse_indices(
     column: pa.StringArray, *, known: dict[str, int] | None, where: str
 ) -> Int[np.ndarray, " n"]:
-    """Each distinct value is looked up (or parsed) once, the million rows by an array index."""
+    """Parse a column: each distinct value once, the rows by an array index."""
     encoded = column.dictionary_encode()
     rows = encoded.indices.to_numpy()
     values = encoded.dictionary.to_pylist()

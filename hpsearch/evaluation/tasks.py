@@ -1,4 +1,4 @@
-"""Tasks of the protocol: which patches are compared, and how they are sampled."""
+"""Task lists of the HPatches protocol, and their sampling."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,22 +13,22 @@ PAIR_COLUMNS = ("s1", "t1", "idx1", "s2", "t2", "idx2")
 POINT_COLUMNS = ("s", "idx")
 
 MIN_PAIR_COUNT = 5
-"""The imbalanced list takes the first fifth of the positives, which must not be empty."""
+"""Minimum number of pairs, so that the first fifth in the imbalanced list is not empty."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Tasks:
-    """One set of lists over the sequences ``names``.
+    """Task lists over the sequences ``names``.
 
     Pairs are rows ``sequence, image, point, sequence, image, point`` with 0-based indices; an image
-    is 0 (reference) or 1..5, and the level being scored says which of its three views is meant.
-    Order matters everywhere: ties keep it, pools and the imbalanced list are prefixes.
+    is 0 (reference) or 1..5, and the scored level selects one of its three views. The order of all
+    lists matters: ties keep it, and pools and the imbalanced list are prefixes.
     """
 
     names: tuple[str, ...]
     positives: Int[np.ndarray, "n 6"]
     inter: Int[np.ndarray, "n 6"]
-    """Negatives whose second patch is drawn from any (official) or another (ours) sequence."""
+    """Negatives whose second patch is of any (official) or another (``sample_tasks``) sequence."""
     intra: Int[np.ndarray, "n 6"]
     """Negatives whose second patch is another point of the same sequence."""
     queries: Int[np.ndarray, "q 2"]
@@ -44,10 +44,14 @@ class Tasks:
         yield "distractors", POINT_COLUMNS, self.distractors
 
     def check(self, counts: Sequence[int]) -> None:
-        """Raise UserError, naming list and row, where a row points outside ``counts`` points."""
+        """Check all indices against the number of points of each sequence.
+
+        Raises:
+            UserError: naming list and row of an index outside its range.
+        """
         if len(counts) != len(self.names):
             raise UserError(
-                f"the tasks are about {len(self.names)} sequences, got {len(counts)} sequences"
+                f"the tasks have {len(self.names)} sequences, but the descriptors {len(counts)}"
             )
         for name, columns, rows in self.lists():
             if rows.ndim != 2 or rows.shape[1] != len(columns):
@@ -62,7 +66,7 @@ class Tasks:
                 f"{len(self.intra)}"
             )
         if not len(self.queries) or not len(self.distractors):
-            raise UserError("queries and distractors must hold at least one row each")
+            raise UserError("queries and distractors must have at least one row each")
 
 
 def first_outside(
@@ -72,7 +76,7 @@ def first_outside(
     names: Sequence[str],
     counts: Sequence[int],
 ) -> tuple[int, str] | None:
-    """Index of the first row that points outside the set and what is wrong with it, or None."""
+    """Index of the first row with an index out of range and the reason, or None."""
     sizes = np.asarray(counts)
     limits = np.empty_like(rows)
     for column, name in enumerate(columns):
@@ -91,28 +95,28 @@ def first_outside(
     sequence = names[int(np.clip(rows[row, 0 if column < 3 else 3], 0, len(names) - 1))]
     allowed = f"0..{limits[row, column] - 1}"
     of = f" of {sequence}" if columns[column].startswith("idx") else ""
-    return row, f"{columns[column]} is {rows[row, column]}, allowed is {allowed}{of}"
+    return row, f"{columns[column]} is {rows[row, column]}, but must be {allowed}{of}"
 
 
 MIN_PATCH_STD = 10.0
-"""Reference patches of at most this standard deviation (grey levels) stay out of retrieval."""
+"""Standard deviation in gray levels at or below which patches are excluded from retrieval."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSizes:
-    """Lengths of the task lists."""
+    """Numbers of pairs, queries and distractors of the task lists."""
 
     pairs: int
-    """Rows of each of the three pair lists."""
+    """Number of rows of each of the three pair lists."""
     queries: int
     distractors: int
     shrinks: bool = False
-    """Whether fewer eligible points shorten queries and distractors alike, instead of a refusal."""
+    """True to shorten queries and distractors if points are too few, instead of an error."""
 
     def clamped(self, points: int) -> "TaskSizes":
-        """Shrunk for a set of ``points``: at most a quarter as queries, half as distractors.
+        """Sizes for a set of ``points``: at most a quarter as queries, half as distractors.
 
-        Flat patches, which only the drawing sees, may shrink them further.
+        Flat patches, which are known only while sampling, may shrink them further.
         """
         return replace(
             self,
@@ -122,31 +126,31 @@ class TaskSizes:
         )
 
     def scaled(self, eligible: int) -> "TaskSizes":
-        """Queries and distractors for so many eligible points, in the same proportion.
+        """Sizes for the number of eligible points, with the same proportions.
 
         Raises:
-            UserError: if there are too few, or fewer than asked for and ``shrinks`` is not set.
+            UserError: if there are too few points, or fewer than requested without ``shrinks``.
         """
-        asked = self.queries + self.distractors
-        if eligible >= asked:
+        requested = self.queries + self.distractors
+        if eligible >= requested:
             return self
         if not self.shrinks:
             raise UserError(
-                f"{asked} queries and distractors asked for, but only {eligible} points are "
-                "eligible: ask for fewer"
+                f"{requested} queries and distractors requested, but only {eligible} points are "
+                "eligible; request fewer"
             )
         if eligible < 2:
             raise UserError(
                 f"retrieval needs two points with some texture, but only {eligible} have a "
-                f"standard deviation above {MIN_PATCH_STD:g} grey levels: add sequences or points"
+                f"standard deviation above {MIN_PATCH_STD:g} gray levels; add sequences or points"
             )
-        queries = max(eligible * self.queries // asked, 1)
+        queries = max(eligible * self.queries // requested, 1)
         return replace(self, queries=queries, distractors=eligible - queries)
 
 
 OFFICIAL_SIZES = TaskSizes(pairs=1_000_000, queries=10_000, distractors=20_000)
 VALIDATION_SIZES = TaskSizes(pairs=5_000, queries=250, distractors=2_000)
-"""A cheap fixed subset for reports inside trials."""
+"""Sizes of the fixed subset for reports during a trial."""
 
 
 def sample_tasks(
@@ -157,17 +161,20 @@ def sample_tasks(
     seed: int,
     std: Sequence[Float[np.ndarray, " n"]] | None = None,
 ) -> Tasks:
-    """Draw tasks as the official generator does, from a seed.
+    """Sample task lists from a seed, as in the official generator.
 
     Sequences are uniform, not weighted by their points; a pair is two different images out of 0..5;
-    row r of the three pair lists shares its first patch, and the intra negative its images as well.
-    Queries and distractors are distinct points. Two differences from the official lists: all six
-    images are used (official: 0..4), and inter negatives never come from the same sequence.
+    row r of the three pair lists has the same first patch, and the intra negative also the same
+    images. Queries and distractors are distinct points. Two differences from the official lists:
+    all six images are used (official: 0..4), and inter negatives never come from the same sequence.
 
     Args:
-        counts: points of each sequence.
-        std: standard deviation of every reference patch, grey levels, by sequence; points at or
-            below 10 are kept out of retrieval. None keeps all.
+        names: names of the sequences.
+        counts: number of points of each sequence.
+        sizes: lengths of the lists.
+        seed: seed of the sampling.
+        std: standard deviation of every reference patch in gray levels, by sequence; points at or
+            below 10 are excluded from retrieval. None includes all.
 
     Raises:
         UserError: if the set is too small: fewer than two sequences, no sequence with two points,
@@ -200,7 +207,7 @@ def sample_tasks(
 def _sample_pairs(
     rng: np.random.Generator, counts: Int[np.ndarray, " s"], *, n: int
 ) -> dict[str, Int[np.ndarray, "n 6"]]:
-    several = np.flatnonzero(counts > 1)  # an intra negative needs a second point
+    several = np.flatnonzero(counts > 1)  # an intra negative requires a second point
     sequence = rng.choice(several, n)
     point = rng.integers(counts[sequence])
     image = rng.integers(IMAGES_PER_LEVEL + 1, size=n)
@@ -220,7 +227,7 @@ def _sample_pairs(
 def _random_other(
     rng: np.random.Generator, value: Int[np.ndarray, " n"], *, of: Int[np.ndarray, " n"]
 ) -> Int[np.ndarray, " n"]:
-    """Uniform in 0..of-1 without ``value``."""
+    """Uniform draw from 0..of-1 without ``value``."""
     drawn = rng.integers(of - 1)
     return drawn + (drawn >= value)
 
@@ -228,10 +235,10 @@ def _random_other(
 def _sample_points(
     rng: np.random.Generator, eligible: Sequence[Int[np.ndarray, " e"]], *, n: int
 ) -> Int[np.ndarray, "n 2"]:
-    waiting = [list(rng.permutation(points)) for points in eligible]
+    remaining = [list(rng.permutation(points)) for points in eligible]
     rows = []
     while len(rows) < n:
-        sequence = int(rng.integers(len(waiting)))
-        if waiting[sequence]:
-            rows.append((sequence, waiting[sequence].pop()))
+        sequence = int(rng.integers(len(remaining)))
+        if remaining[sequence]:
+            rows.append((sequence, remaining[sequence].pop()))
     return np.array(rows, np.int32).reshape(n, 2)

@@ -1,4 +1,4 @@
-"""Verification: do two patches show the same point?"""
+"""Verification task: classification of pairs of patches as the same point or not."""
 
 from functools import partial
 
@@ -14,28 +14,28 @@ from hpsearch.patch_views import LEVELS, VIEW_NAMES, view_of
 from hpsearch.shapes import Float, Int
 
 NEGATIVES_PER_POSITIVE = 5
-"""The imbalanced list holds all negatives and the first fifth of the positives."""
+"""Divisor of the positives: the imbalanced list has all negatives and a fifth of the positives."""
 
 PAIRS_PER_CHUNK = 2048
-"""Pairs a step: both sides and their difference stay in a core's cache."""
+"""Pairs per step, so that both sides and their difference fit into a core's cache."""
 
 NUM_BINS = 256
-"""Bins of equally many positives that the bootstrap resamples."""
+"""Number of bins, with equally many positives, for the bootstrap."""
 
 
-def verify(bank: DescriptorTable, tasks: Tasks, *, norm: Norm) -> VerificationScores:
+def verify(descriptors: DescriptorTable, tasks: Tasks, *, norm: Norm) -> VerificationScores:
     """Balanced AUC and imbalanced AP by level and kind of negative.
 
-    The list holds the negatives first, so a tie counts against the descriptor. Distances are
+    The list starts with the negatives, so that ties count against the descriptor. Distances are
     float32.
     """
     few = len(tasks.positives) // NEGATIVES_PER_POSITIVE
     lists = (tasks.positives[:few], tasks.positives[few:], tasks.inter, tasks.intra)
-    device = bank.table.device
-    ordered = parallel_map(partial(_in_memory_order, bank), lists, device=device)
+    device = descriptors.table.device
+    ordered = parallel_map(partial(_in_memory_order, descriptors), lists, device=device)
     parts = [(pairs, level) for level in range(len(LEVELS)) for pairs in ordered]
     sorted_parts = parallel_map(
-        lambda part: _distances_by_sequence(bank, part[0], level=part[1], norm=norm),
+        lambda part: _distances_by_sequence(descriptors, part[0], level=part[1], norm=norm),
         parts,
         device=device,
     )
@@ -53,7 +53,8 @@ def _verify_level(
     """AUC, AP, AP of each sequence and histogram from sorted distances of each sequence.
 
     Args:
-        few: positives of the imbalanced list; ``rest``: the others.
+        few: positives of the imbalanced list.
+        rest: the other positives.
         kinds: negatives, inter and intra.
     """
     positives = np.sort(np.concatenate(few))
@@ -69,38 +70,38 @@ def _verify_level(
 
 
 def _in_memory_order(
-    bank: DescriptorTable, pairs: Int[np.ndarray, "n 6"]
+    descriptors: DescriptorTable, pairs: Int[np.ndarray, "n 6"]
 ) -> Int[np.ndarray, "n 6"]:
-    """Pairs by the place of their first patch, so that reading runs through memory.
+    """Pairs sorted by the position of their first patch, for sequential memory access.
 
-    Pairs of one list may change places, because only how many lie ahead of a positive counts.
+    Pairs of one list may be reordered, because only the number ahead of a positive counts.
     """
-    return pairs[np.argsort(bank.starts[pairs[:, 0]] + pairs[:, 2])]
+    return pairs[np.argsort(descriptors.starts[pairs[:, 0]] + pairs[:, 2])]
 
 
 def _distances_by_sequence(
-    bank: DescriptorTable, pairs: Int[np.ndarray, "n 6"], *, level: int, norm: Norm
+    descriptors: DescriptorTable, pairs: Int[np.ndarray, "n 6"], *, level: int, norm: Norm
 ) -> list[Float[np.ndarray, " m"]]:
     """Sorted distances of the pairs whose first patch lies in each sequence."""
     first, second = (
-        (bank.starts[pairs[:, i]] + pairs[:, i + 2]) * len(VIEW_NAMES)
+        (descriptors.starts[pairs[:, i]] + pairs[:, i + 2]) * len(VIEW_NAMES)
         + view_of(pairs[:, i + 1], level=level)
         for i in (0, 3)
     )
-    distances = _pair_distances(bank, first, second, norm=norm)
-    ends = np.searchsorted(pairs[:, 0], np.arange(1, len(bank.counts)))
+    distances = _pair_distances(descriptors, first, second, norm=norm)
+    ends = np.searchsorted(pairs[:, 0], np.arange(1, len(descriptors.counts)))
     return [np.sort(part) for part in np.split(distances, ends)]
 
 
 def _pair_distances(
-    bank: DescriptorTable,
+    descriptors: DescriptorTable,
     first: Int[np.ndarray, " n"],
     second: Int[np.ndarray, " n"],
     *,
     norm: Norm,
 ) -> Float[np.ndarray, " n"]:
-    """Distances in float32, rounded where SciPy rounds: the difference, then the norm."""
-    rows = bank.table.flatten(0, 1)
+    """Distances in float32, rounded as in SciPy: the difference, then the norm."""
+    rows = descriptors.table.flatten(0, 1)
     left, right = (torch.from_numpy(index).to(rows.device) for index in (first, second))
     result = np.empty(len(first), np.float32)
     for start in range(0, len(first), PAIRS_PER_CHUNK):
@@ -109,13 +110,13 @@ def _pair_distances(
         if norm == "l2":
             length = torch.linalg.vector_norm(difference, dim=1, dtype=torch.float64)
             result[step] = length.cpu().numpy()
-        else:  # NumPy's own order of adding float32, which SciPy uses here
+        else:  # NumPy's summation order of float32, which SciPy uses here
             result[step] = difference.abs_().cpu().numpy().sum(axis=1)
     return result
 
 
 def _sorted_ap(positives: Float[np.ndarray, " p"], negatives: Float[np.ndarray, " n"]) -> float:
-    """AP of sorted distances with the negatives listed first; NaN if either are missing."""
+    """AP of sorted distances with the negatives listed first; NaN if either list is empty."""
     if not len(positives) or not len(negatives):
         return float("nan")
     ahead = np.searchsorted(negatives, positives, side="right")
@@ -131,6 +132,6 @@ def _sorted_auc(positives: Float[np.ndarray, " p"], negatives: Float[np.ndarray,
 def _distance_histogram(
     own: list[Float[np.ndarray, " m"]], edges: Float[np.ndarray, " b"]
 ) -> Int[np.ndarray, "s b"]:
-    """Count of sorted distances up to each edge and above the one before, by sequence."""
+    """Histogram of sorted distances by sequence; each bin includes its upper edge."""
     reached = np.stack([np.searchsorted(part, edges, side="right") for part in own])
     return np.diff(reached, axis=1, prepend=0)

@@ -1,4 +1,4 @@
-"""Distance, then which triplets or pairs, then what they pay; and what a denoiser pays."""
+"""Losses: distances, miners, metric losses, and restoration losses of denoisers."""
 
 from hpsearch.losses.build import BatchLoss, build_loss, build_restoration
 from hpsearch.losses.restoration import (

@@ -1,4 +1,4 @@
-"""From a setting to a function of one batch of descriptors."""
+"""Construction of loss functions from settings."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,23 +19,28 @@ from hpsearch.losses.metric_losses import (
 from hpsearch.losses.restoration import mean_absolute_error, mean_squared_error
 
 BatchLoss = Callable[[Tensor], Tensor]
-"""From descriptors (calls, n, d) to a scalar."""
+"""Loss function from descriptors (calls, n, d) to a scalar."""
 
 
 def build_loss(settings: config.Loss, sampler: config.Sampler) -> BatchLoss:
-    """What a batch drawn by ``sampler`` pays under ``settings``, computed in float32 or better.
+    """Build the loss function of ``settings`` for batches of ``sampler``, in float32 or better.
 
-    The function takes (3, n, d), anchors, positives, negatives, from random triplets, (2, n, d),
-    anchors and positives, from pairs, and (1, S·K, d), group after group, from S×K batches.
+    The function accepts (3, n, d), anchors, positives, negatives, from random triplets, (2, n, d),
+    anchors and positives, from pairs, and (1, P·K, d), group by group, from P×K batches.
 
     Raises:
-        ValueError: if the loss cannot read the sampler's batches.
+        ValueError: if the loss is not defined for the sampler's batches.
+
+    Example:
+        >>> loss = build_loss(config.BatchHard(), config.PKSampler(groups=4, views=2))
+        >>> loss(torch.zeros(1, 8, 128)).shape
+        torch.Size([])
     """
     return partial(_in_full_precision, _loss_function(settings, sampler))
 
 
 def build_restoration(kind: config.Restoration) -> Callable[[Tensor, Tensor], Tensor]:
-    """What restored patches pay against clean ones, (n, …) each, in grey levels."""
+    """Build the restoration loss of restored against clean patches, (n, …) in gray levels."""
     match kind:
         case "mae":
             return mean_absolute_error
@@ -52,7 +57,7 @@ def _loss_function(settings: config.Loss, sampler: config.Sampler) -> BatchLoss:
         case config.Pairs():
             loss = _pair_function(settings)
     if loss is None:
-        raise ValueError(f"loss {settings.kind!r} cannot read batches of {sampler.kind!r}")
+        raise ValueError(f"loss {settings.kind!r} is not defined for batches of {sampler.kind!r}")
     return loss
 
 
@@ -96,6 +101,6 @@ def _pair_function(settings: config.Loss) -> BatchLoss | None:
 
 
 def _in_full_precision(loss: BatchLoss, descriptors: Tensor) -> Tensor:
-    # Distances are differences of near-equal numbers; autocast would take them in bfloat16.
+    # Distances are differences of near-equal numbers; autocast would compute them in bfloat16.
     with torch.autocast(descriptors.device.type, enabled=False):
         return loss(to_float32(descriptors))

@@ -17,21 +17,23 @@ from hpsearch.losses.miners import (
 from hpsearch.shapes import Float
 
 MAX_TRIPLETS_PER_CHUNK = 2**22
-"""Triplets that batch all holds at a time, 16 MiB in float32."""
+"""Maximum number of triplets in memory in batch all, 16 MiB in float32."""
 
 
 def triplet_loss(
     descriptors: Float[Tensor, "3 n d"], *, distance: Distance, margin: Margin
 ) -> Float[Tensor, ""]:
-    """Mean over triplets; ``descriptors`` are anchors, positives, negatives, row by row.
+    """Triplet loss, the mean over triplets of m(d(a,p) − d(a,n)).
+
+    ``descriptors`` (3, n, d) are anchors, positives, negatives, row by row.
 
     Source: MatchLab-Imperial/keras_triplet_descriptor, with ``mean_squared`` and α = 1.
     """
     anchor, positive, negative = descriptors
-    excess = paired_distance(anchor, positive, distance) - paired_distance(
+    violation = paired_distance(anchor, positive, distance) - paired_distance(
         anchor, negative, distance
     )
-    return margin_loss(excess, margin).mean()
+    return margin_loss(violation, margin).mean()
 
 
 def batch_hard_loss(
@@ -41,24 +43,24 @@ def batch_hard_loss(
     distance: Distance,
     margin: Margin,
 ) -> Float[Tensor, ""]:
-    """Mean over anchors of the farthest positive against the nearest negative in the batch.
+    """Batch-hard loss: mean over anchors of m(farthest positive − nearest negative).
 
     Args:
         descriptors: group-major, n = S · K with S and K at least 2.
         views: K, patches of each point.
-        distance: what is mined with and paid for.
-        margin: how an excess is paid.
+        distance: distance of mining and loss.
+        margin: margin function m of the violation.
 
     Source: Hermans et al. 2017, arXiv:1703.07737, eq. 5, as a mean.
     """
     x = descriptors[0]
-    # Every distance grows with the squared one, so it mines the same triplets without a root.
+    # Distances are monotonic in the squared one, so it mines the same triplets without a root.
     distances = pairwise_distance(x.detach(), x.detach(), "squared")
     mined = batch_hard_indices(distances, positive_mask(len(x), views=views, device=x.device))
-    excess = paired_distance(x, x[mined.positive], distance) - paired_distance(
+    violation = paired_distance(x, x[mined.positive], distance) - paired_distance(
         x, x[mined.negative], distance
     )
-    return margin_loss(excess, margin).mean()
+    return margin_loss(violation, margin).mean()
 
 
 def batch_all_loss(
@@ -69,7 +71,7 @@ def batch_all_loss(
     margin: Margin,
     nonzero: bool,
 ) -> Float[Tensor, ""]:
-    """Mean over all S(S−1)K²(K−1) valid triplets of the batch, or over those that pay.
+    """Batch-all loss: mean over all S(S−1)K²(K−1) valid triplets, or over those with a loss.
 
     Memory is bounded: triplets are formed for a few anchors at a time, and once more for the
     gradient.
@@ -77,9 +79,9 @@ def batch_all_loss(
     Args:
         descriptors: group-major, n = S · K with S and K at least 2.
         views: K, patches of each point.
-        distance: what is paid for.
-        margin: how an excess is paid.
-        nonzero: divide by the number of triplets that pay; the loss is 0 if there is none.
+        distance: distance between descriptors.
+        margin: margin function m of the violation.
+        nonzero: divide by the number of triplets with nonzero loss; 0 if there are none.
 
     Source: Hermans et al. 2017, arXiv:1703.07737, eq. 6 and section 3.
     """
@@ -89,19 +91,19 @@ def batch_all_loss(
     columns = all_pair_indices(n, views=views, device=x.device)
     near, far = distances.gather(1, columns.positive), distances.gather(1, columns.negative)
     rows = max(1, MAX_TRIPLETS_PER_CHUNK // ((views - 1) * (n - views)))
-    total, paying = x.new_zeros(()), x.new_zeros(())
+    total, num_nonzero = x.new_zeros(()), x.new_zeros(())
     for a, b in zip(near.split(rows), far.split(rows), strict=True):
         part, count = checkpoint(
             _sum_violations, a, b, margin, use_reentrant=False, preserve_rng_state=False
         )
-        total, paying = total + part, paying + count
-    return total / (paying.clamp_min(1) if nonzero else n * (views - 1) * (n - views))
+        total, num_nonzero = total + part, num_nonzero + count
+    return total / (num_nonzero.clamp_min(1) if nonzero else n * (views - 1) * (n - views))
 
 
 def _sum_violations(
     near: Float[Tensor, "a p"], far: Float[Tensor, "a m"], margin: Margin
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """What all triplets of some anchors pay together, and how many of them pay at all."""
+    """Sum of the losses of all triplets of some anchors, and the number of nonzero ones."""
     loss_values = margin_loss(near[:, :, None] - far[:, None, :], margin)
     return loss_values.sum(), (loss_values.detach() > 0).sum().to(loss_values.dtype)
 
@@ -113,21 +115,21 @@ def in_batch_triplet_loss(
     combine: Literal["mean", "min"],
     margin: Margin,
 ) -> Float[Tensor, ""]:
-    """Mean over pairs i of m(d_ii − c(d of row i at q, d of column i at q)), d Euclidean.
+    """In-batch triplet loss: mean over pairs i of m(d_ii − c(row i at q, column i at q)).
 
-    On unit descriptors d is the reports' √(2(1 − y·y′)). With ``quantile`` = 0 and the mean this
-    is R1's equation 6, with the minimum HardNet's loss.
+    d is Euclidean, on unit descriptors the reports' √(2(1 − y·y′)). With ``quantile`` = 0 and the
+    mean this is R1's equation 6, with the minimum HardNet's loss.
 
     Args:
         descriptors: anchors and positives, row by row, n at least 2.
         quantile: percentile of the n − 1 negatives, 0 = the nearest.
         combine: c, "mean" or "min".
-        margin: how an excess is paid.
+        margin: margin function m of the violation.
 
     Source: R1, equation 6 and figure 3; Mishchuk et al., NeurIPS 2017.
     """
     anchor, positive = descriptors
-    # Every distance grows with the squared one, so it mines the same negatives without a root.
+    # Distances are monotonic in the squared one, so it mines the same negatives without a root.
     mined = percentile_negatives(
         pairwise_distance(anchor.detach(), positive.detach(), "squared"), quantile=quantile
     )
@@ -144,7 +146,7 @@ def contrastive_pair_loss(
     anchor, positive = descriptors
     distances = pairwise_distance(anchor, positive, "euclidean")
     others = ~torch.eye(len(anchor), dtype=torch.bool, device=anchor.device)
-    # The diagonal pays 0: a mask keeps the shape fixed, an index list would not.
+    # The diagonal has loss 0: a mask keeps the shape fixed, an index list would not.
     apart = torch.relu(margin - distances).square() * others
     negative = apart.sum() / (len(anchor) * (len(anchor) - 1))
     return _weighted_mean(
@@ -166,5 +168,8 @@ def contrastive_triplet_loss(
 def _weighted_mean(
     positive: Float[Tensor, ""], negative: Float[Tensor, ""], negative_share: float
 ) -> Float[Tensor, ""]:
-    """Source: Chopra et al., CVPR 2005; equal shares are the mean over balanced pairs."""
+    """Weighted mean of ½d² and ½[Δ − d]₊²; equal weights are the mean over balanced pairs.
+
+    Source: Chopra et al., CVPR 2005.
+    """
     return ((1 - negative_share) * positive + negative_share * negative) / 2

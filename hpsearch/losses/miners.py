@@ -1,4 +1,4 @@
-"""Which positive and negative an anchor pays for: indices from a matrix of distances."""
+"""Triplet miners: indices of positives and negatives from a distance matrix."""
 
 import math
 from typing import NamedTuple
@@ -10,23 +10,23 @@ from hpsearch.shapes import Bool, Float, Int
 
 
 class HardIndices(NamedTuple):
-    """Columns chosen for each anchor (row)."""
+    """Column of the mined positive and negative of each anchor (row)."""
 
     positive: Int[Tensor, " n"]
     negative: Int[Tensor, " n"]
 
 
 def positive_mask(n: int, *, views: int, device: torch.device | str = "cpu") -> Bool[Tensor, "n n"]:
-    """Which of the n = S·K patches of a group-major batch show the same point, K ``views`` each."""
+    """Mask (n, n) of pairs of the same point in a group-major batch of n = S·K patches."""
     group = torch.arange(n, device=device) // views
     return group[:, None] == group
 
 
 @torch.no_grad()
 def batch_hard_indices(distances: Float[Tensor, "n n"], same: Bool[Tensor, "n n"]) -> HardIndices:
-    """The farthest positive and the nearest negative of each anchor; the first one where tied.
+    """Farthest positive and nearest negative of each anchor; the first one in case of ties.
 
-    A patch is its own nearest positive, so it is chosen only where all positives coincide with it.
+    A patch is its own nearest positive, so it is chosen only if all positives coincide with it.
 
     Source: Hermans et al. 2017, arXiv:1703.07737, eq. 5.
     """
@@ -36,14 +36,14 @@ def batch_hard_indices(distances: Float[Tensor, "n n"], same: Bool[Tensor, "n n"
 
 
 class AllPairIndices(NamedTuple):
-    """All positives and all negatives of each anchor (row)."""
+    """Columns of all positives and all negatives of each anchor (row)."""
 
     positive: Int[Tensor, "n p"]
     negative: Int[Tensor, "n m"]
 
 
 def all_pair_indices(n: int, *, views: int, device: torch.device | str = "cpu") -> AllPairIndices:
-    """Where a group-major batch of n = S·K patches has its positives and negatives.
+    """Indices of all positives and negatives in a group-major batch of n = S·K patches.
 
     Each anchor has K − 1 positives and n − K negatives, so a valid triplet is any of the one with
     any of the other, and no mask over n³ triplets is needed.
@@ -56,23 +56,23 @@ def all_pair_indices(n: int, *, views: int, device: torch.device | str = "cpu") 
 
 
 class PercentileIndices(NamedTuple):
-    """For each pair i of anchor and positive, another pair's patch on either side."""
+    """Negatives of each pair i of anchor and positive, by row and by column."""
 
     positive: Int[Tensor, " n"]
-    """Row i's choice: j ≠ i, the negative is positive j of anchor i."""
+    """Negative of row i: positive j ≠ i as negative of anchor i."""
     anchor: Int[Tensor, " n"]
-    """Column i's choice: j ≠ i, the negative is anchor j of positive i."""
+    """Negative of column i: anchor j ≠ i as negative of positive i."""
 
 
 @torch.no_grad()
 def percentile_negatives(distances: Float[Tensor, "n n"], *, quantile: float) -> PercentileIndices:
-    """The negative at percentile ``quantile`` of each row and of each column without the diagonal.
+    """Negative at percentile ``quantile`` of each row and each column without the diagonal.
 
     Args:
-        distances: of anchor i to positive j; the diagonal holds the pairs; n at least 2.
+        distances: distances of anchor i to positive j; pairs on the diagonal; n at least 2.
         quantile: percent of the n − 1 negatives that are nearer, rounded down; 0 = the nearest.
 
-    Source: R1, figure 3; the nearest are Mishchuk et al., NeurIPS 2017.
+    Source: R1, figure 3; for the nearest, Mishchuk et al., NeurIPS 2017.
     """
     n = len(distances)
     rank = math.floor(quantile * (n - 2) / 100)

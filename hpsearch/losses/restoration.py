@@ -1,4 +1,4 @@
-"""What a denoiser pays, and how good it is; all patches in grey levels 0..255."""
+"""Restoration losses and metrics of denoisers; patches in gray levels 0..255."""
 
 import torch
 from torch import Tensor
@@ -12,19 +12,19 @@ PEAK_VALUE = 255.0
 def mean_absolute_error(
     restored: Num[Tensor, "n ..."], clean: Num[Tensor, "n ..."]
 ) -> Float[Tensor, ""]:
-    """Mean over all pixels of |restored − clean|, in grey levels."""
+    """Mean absolute error over all pixels, in gray levels."""
     return (restored.float() - clean.float()).abs().mean()
 
 
 def mean_squared_error(
     restored: Num[Tensor, "n ..."], clean: Num[Tensor, "n ..."]
 ) -> Float[Tensor, ""]:
-    """Mean over all pixels of (restored − clean)², in squared grey levels."""
+    """Mean squared error over all pixels, in squared gray levels."""
     return (restored.float() - clean.float()).square().mean()
 
 
 def pooled_psnr(restored: Num[Tensor, "n ..."], clean: Num[Tensor, "n ..."]) -> Float[Tensor, ""]:
-    """Peak signal-to-noise ratio in dB of the error pooled over all pixels; inf where equal."""
+    """Peak signal-to-noise ratio in dB of the error pooled over all pixels; inf if equal."""
     return _decibels(mean_squared_error(restored, clean))
 
 
@@ -42,13 +42,13 @@ def mean_patch_psnr(
 def mean_ssim(restored: Num[Tensor, "n h w"], clean: Num[Tensor, "n h w"]) -> Float[Tensor, ""]:
     """Structural similarity, at most 1, as a mean over patches and over their pixels.
 
-    Pixels whose window leaves the patch are left out; height and width are at least 11.
+    Pixels whose window extends beyond the patch are excluded; height and width are at least 11.
 
     Source: Wang et al., IEEE TIP 2004: Gaussian window of 11×11 with σ = 1.5, K = (0.01, 0.03).
     """
     x, y = restored.float().unsqueeze(1), clean.float().unsqueeze(1)
     window = _gaussian_window(x.device)
-    # Second moments of grey levels minus 128 lose fewer digits to the difference below.
+    # Second moments of gray levels minus 128 lose fewer digits to the difference below.
     u, v = x - 128, y - 128
     mean_u, mean_v, uu, vv, uv = (functional.conv2d(z, window) for z in (u, v, u * u, v * v, u * v))
     variance = uu - mean_u.square() + vv - mean_v.square()

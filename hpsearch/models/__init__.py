@@ -1,4 +1,4 @@
-"""Denoisers, descriptors, and the two together."""
+"""Denoisers, descriptors, and pipelines of both."""
 
 from hpsearch.models.build import build_denoiser, build_descriptor
 from hpsearch.models.pipeline import Pipeline, denoise, describe

@@ -1,4 +1,4 @@
-"""From a setting to an initialised network."""
+"""Construction of initialized networks from settings."""
 
 from typing import TypeVar
 
@@ -14,15 +14,15 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def build_denoiser(settings: config.Denoiser, *, seed: int) -> nn.Module:
-    """A network from (B, 1, 32, 32) noisy to clean grey levels, He-normal, in training mode.
+    """Build a denoiser from (B, 1, 32, 32) noisy to clean gray levels, in training mode.
 
-    Networks that predict the noise start as the identity instead: their last weights are 0.
-    Equal settings and seed give equal weights; torch's global random state is left alone.
+    Weights are He-normal; networks that predict the noise start as the identity (last weights 0).
+    Equal settings and seed give equal weights; torch's global random state is unchanged.
 
     Raises:
-        UserError: if the weights of a frozen front cannot be read.
+        UserError: if the weights of a frozen backbone cannot be read.
     """
-    with torch.random.fork_rng(devices=[]):  # torch initialises every layer before we do
+    with torch.random.fork_rng(devices=[]):  # torch initializes every layer first
         match settings:
             case config.ShallowUNet(width=width):
                 return _initialized(ShallowUNet(width), seed)
@@ -40,9 +40,15 @@ def build_denoiser(settings: config.Denoiser, *, seed: int) -> nn.Module:
 
 
 def build_descriptor(settings: config.Descriptor, *, seed: int) -> nn.Module:
-    """A network from (B, 1, 32, 32) grey levels to (B, d), He-normal, in training mode.
+    """Build a descriptor from (B, 1, 32, 32) gray levels to (B, d), in training mode.
 
-    Equal settings and seed give equal weights; torch's global random state is left alone.
+    Weights are He-normal. Equal settings and seed give equal weights; torch's global random state
+    is unchanged.
+
+    Example:
+        >>> network = build_descriptor(config.L2Net(width=0.125), seed=0).eval()
+        >>> network(torch.zeros(2, 1, 32, 32)).shape
+        torch.Size([2, 128])
     """
     with torch.random.fork_rng(devices=[]):
         match settings:

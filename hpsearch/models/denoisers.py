@@ -13,14 +13,14 @@ from hpsearch.models.layers import pad_after, scale_channels
 from hpsearch.shapes import Float
 
 MAX_GRAY = 255.0
-"""Grey levels per unit that a network computes in."""
+"""Gray levels per unit of the network's internal scale."""
 
 
 class ShallowUNet(nn.Module):
     """The denoiser of the N-HPatches baseline; 59,777 parameters at width 1.
 
-    Grey levels in, grey levels out (not clipped). Inside it computes on grey / 255. All layers
-    but the biases are homogeneous, so the scale changes nothing but how far a step moves a bias.
+    Gray levels in, gray levels out (not clipped). It computes on gray / 255. All
+    layers but the biases are homogeneous, so the scale only affects the step size of biases.
 
     Args:
         width: factor on every hidden channel count (16, 32, 64, 64).
@@ -47,18 +47,18 @@ class ShallowUNet(nn.Module):
 
 
 class UNet(nn.Module):
-    """3×3 convolutions with ReLU, doubled channels at every level, maps of equal size joined.
+    """U-Net: 3×3 convolutions with ReLU, channels doubled per level, skip connections.
 
-    Grey levels in, grey levels out (not clipped), computed on grey / 255 as ``ShallowUNet`` is.
-    On the way up: nearest up-sampling, 2×2 convolution and ReLU, join, 3×3 convolutions and ReLU.
+    Gray levels in, gray levels out (not clipped), computed on gray / 255 as ``ShallowUNet`` is.
+    Decoder: nearest upsampling, 2×2 convolution and ReLU, concatenation, 3×3 convolutions and ReLU.
     Height and width must be multiples of 2 to the power of ``levels``.
 
     Args:
-        levels: times the map is halved, at least 1.
+        levels: number of times that the map is halved, at least 1.
         channels: feature maps at full resolution.
-        convolutions: 3×3 convolutions a level and way.
+        convolutions: 3×3 convolutions per level of the encoder and of the decoder.
 
-    Source: Ronneberger et al., MICCAI 2015; ``config.UNet`` says which report means which.
+    Source: Ronneberger et al., MICCAI 2015; ``config.UNet`` lists the variants of the reports.
     """
 
     def __init__(self, *, levels: int, channels: int, convolutions: int) -> None:
@@ -95,18 +95,18 @@ def _conv_layers(inputs: int, outputs: int, count: int) -> nn.Sequential:
 
 
 class DnCNN(nn.Module):
-    """A chain of 3×3 convolutions whose output is subtracted from its input.
+    """DnCNN: a chain of 3×3 convolutions whose output is subtracted from its input.
 
-    Grey levels in, grey levels out (not clipped), computed on grey / 255 as in published weights.
-    The first convolution has biases and no batch normalisation, the last has neither, those
-    between have batch normalisation instead of biases: 556,096 parameters at depth 17.
+    Gray levels in, gray levels out (not clipped), computed on gray / 255 as in published weights.
+    The first convolution has biases and no batch normalization, the last has neither, the others
+    have batch normalization instead of biases: 556,096 parameters at depth 17.
 
     Args:
-        depth: convolutions, at least 3.
+        depth: number of convolutions, at least 3.
         channels: feature maps between them.
 
     Source: Zhang et al., IEEE TIP 2017; layer by layer as in cszn/DnCNN, epsilon included. Its
-    momentum of 0.95 (0.05 of the past kept) is not taken over: statistics of one batch are noise.
+    momentum of 0.95 (0.05 of the past kept) is not used: statistics of one batch are noisy.
     """
 
     def __init__(self, *, depth: int, channels: int) -> None:
@@ -124,16 +124,15 @@ class DnCNN(nn.Module):
 
     @torch.no_grad()
     def zero_init_output_(self) -> "DnCNN":
-        """Let the network start as the identity: the last weights are 0."""
+        """Set the last weights to 0, so that the network starts as the identity."""
         self.last.weight.zero_()
         return self
 
 
 class FrozenBackbone(nn.Module):
-    """A trained network whose weights and statistics stay, then one that is trained.
+    """Frozen, trained network (``front``) followed by a trainable one (``head``).
 
-    The front stays in evaluation mode whatever mode is set, or its batch normalisation would
-    drift.
+    The frozen part is always in evaluation mode; its batch statistics would drift otherwise.
     """
 
     def __init__(self, *, front: nn.Module, head: nn.Module) -> None:
@@ -142,7 +141,7 @@ class FrozenBackbone(nn.Module):
         self.head = head
 
     def train(self, mode: bool = True) -> "FrozenBackbone":
-        """Set the mode of the head alone."""
+        """Set the mode of the head only."""
         super().train(mode)
         self.front.eval()
         return self
@@ -152,25 +151,28 @@ class FrozenBackbone(nn.Module):
 
 
 def load_weights(network: nn.Module, path: str, *, sha256: str | None = None) -> None:
-    """Read a state dict that ``torch.save`` wrote into ``network``; nothing is executed.
+    """Load a state dict, written by ``torch.save``, into ``network``; no code is executed.
 
     Raises:
-        UserError: if the file is missing, damaged, another one, or for another network.
+        UserError: if the file is missing or damaged, has another SHA-256, or does not match the
+            network.
     """
     try:
         stored = Path(path).read_bytes()
     except OSError as error:
         raise UserError(
             f"the weights {path!r} cannot be read ({error.strerror}); give a file that every "
-            "worker sees"
+            "worker can read"
         ) from error
     found = hashlib.sha256(stored).hexdigest()
     if sha256 not in (None, found):
-        raise UserError(f"the weights {path!r} have SHA-256 {found}, not {sha256}; mend either")
+        raise UserError(
+            f"the weights {path!r} have SHA-256 {found}, not {sha256}; correct one of them"
+        )
     try:
         network.load_state_dict(torch.load(io.BytesIO(stored), "cpu", weights_only=True))
     except Exception as error:  # a reader of crafted bytes may raise anything
         raise UserError(
             f"the weights {path!r} are not a state dict of {network.__class__.__name__} in the "
-            "shape that the settings say; save one with torch.save, or mend depth and channels"
+            "shape of the settings; save one with torch.save, or correct depth and channels"
         ) from error

@@ -1,4 +1,4 @@
-"""Networks from patches to descriptors."""
+"""Descriptor networks: L2-Net and its building blocks."""
 
 import torch
 from torch import Tensor, nn
@@ -9,16 +9,16 @@ from hpsearch.models.layers import Dropout, scale_channels
 from hpsearch.shapes import Float
 
 BATCH_NORM_EPSILON = 1e-3
-"""Of batch normalisation, as in Keras."""
+"""Epsilon of batch normalization, as in Keras."""
 MIN_PATCH_STD = 1e-2
-"""Grey levels added to a patch's standard deviation: without it the rounding of a constant
-patch's mean would be blown up to full contrast; real patches have a deviation above 1."""
+"""Gray levels added to a patch's standard deviation, so that rounding of a constant patch's mean is
+not amplified to full contrast; real patches have a deviation above 1."""
 MIN_NORM = 1e-10
 """Added to a squared norm, so that a zero descriptor has a gradient (HardNet's value)."""
 
 
 class ConvBlock(nn.Module):
-    """3×3 convolution, batch normalisation, ReLU."""
+    """Block of 3×3 convolution, batch normalization and ReLU."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, momentum: float) -> None:
         super().__init__()
@@ -32,19 +32,19 @@ class ConvBlock(nn.Module):
 class L2Net(nn.Module):
     """The descriptor of the N-HPatches baseline; 1,336,032 trainable parameters at width 1.
 
-    (B, 1, 32, 32) raw grey levels 0..255 to (B, dimensions). Six blocks, dropout on the last map,
-    then a linear 8×8 convolution.
+    Maps (B, 1, 32, 32) raw gray levels 0..255 to (B, d). Six blocks, dropout on the last map, then
+    a linear 8×8 convolution.
 
-    Patches are turned by 180° first. Keras' "same" padding puts the row of zeros that stride 2
-    needs *after* an even map, torch's before it; turned, they agree, with no copy of each map. So
-    the kernels are the Keras network's turned by 180°.
+    Patches are rotated by 180° first. Keras' "same" padding puts the row of zeros that stride 2
+    needs *after* an even map, torch's before it; rotated, they agree without a copy of each map.
+    So the kernels are the Keras network's, rotated by 180°.
 
     Args:
-        settings: width, what is normalised, dropout (of the last map, in training mode) and the
-            descriptor's length.
+        settings: width, normalization, dropout (of the last map, in training mode) and
+            descriptor dimension.
 
     Source: the layer table of MatchLab-Imperial/keras_triplet_descriptor; Tian et al., CVPR 2017;
-    patch normalisation and the root's epsilon as in Mishchuk et al., NeurIPS 2017.
+    patch normalization and the root's epsilon as in Mishchuk et al., NeurIPS 2017.
     """
 
     def __init__(self, settings: config.L2Net) -> None:
@@ -74,22 +74,22 @@ class L2Net(nn.Module):
         return l2_normalize(y) if self.unit_norm else y
 
     def _covered(self, rows: Float[Tensor, "b n"]) -> Float[Tensor, "b d"]:
-        """The last convolution; its kernel covers the map, so it is one product, and faster."""
+        """Last convolution as one matrix product, because its kernel covers the map."""
         return functional.linear(rows, channels_last_rows(self.last.weight), self.last.bias)
 
 
 def channels_last_rows(maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b hwc"]:
-    """Each map as a row, in the layout of ``Compute.to_device``, so that nothing is copied."""
+    """Feature maps as rows, in the layout of ``Compute.to_device``, without a copy."""
     return maps.permute(0, 2, 3, 1).flatten(1)
 
 
 def standardize(x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
-    """Each patch minus its mean, divided by its standard deviation; a constant patch gives 0."""
+    """Subtract each patch's mean and divide by its standard deviation; constant patches give 0."""
     std, mean = torch.std_mean(x, dim=(2, 3), keepdim=True)
     return (x - mean) / (std + MIN_PATCH_STD)
 
 
 def l2_normalize(y: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
-    """Each row divided by its Euclidean norm, in float32 or better; a zero row stays 0."""
+    """Divide each row by its Euclidean norm, in float32 or better; a zero row stays 0."""
     wide = y.float() if y.dtype in (torch.bfloat16, torch.float16) else y
     return wide * torch.rsqrt(wide.square().sum(dim=1, keepdim=True) + MIN_NORM)

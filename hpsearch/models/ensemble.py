@@ -1,10 +1,9 @@
-"""Several pipelines averaged into one descriptor.
+"""Ensembles: several pipelines combined into one descriptor.
 
-Each member's descriptors are scaled to unit length and laid side by side; one linear layer makes
-the ensemble's descriptor of them. What the layer holds tells the kinds apart: their mean, or their
-projection on the directions in which training patches vary most. A pair's squared distance between
-the rows laid side by side is the mean of the members' squared distances, and the projection keeps
-as much of it as so many numbers can.
+Each member's descriptors are scaled to unit length and concatenated; one linear layer computes the
+ensemble's descriptor from them. The layer is either their mean or their projection on the principal
+directions of training patches. A pair's squared distance between concatenated rows is the mean of
+the members' squared distances, and the projection preserves as much of it as its dimension allows.
 """
 
 from collections.abc import Sequence
@@ -23,12 +22,12 @@ Combine = Literal["mean", "concatenate"]
 
 
 class Ensemble(nn.Module):
-    """Raw patches to one descriptor of several pipelines, as a ``Pipeline`` does.
+    """Network from raw patches (N, 32, 32) to one descriptor of several pipelines.
 
     Args:
-        members: pipelines from (N, 32, 32) to (N, d), each d its own.
-        dimensions: numbers in the ensemble's descriptor.
-        unit_norm: whether the result is scaled to unit length again.
+        members: pipelines from (N, 32, 32) to (N, d); d may differ.
+        descriptor_dim: dimension of the ensemble's descriptor.
+        unit_norm: True to scale the result to unit length.
     """
 
     def __init__(
@@ -37,7 +36,7 @@ class Ensemble(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(members)
         width = sum(output_dim(member) for member in members)
-        with torch.random.fork_rng(devices=[]):  # its weights are replaced
+        with torch.random.fork_rng(devices=[]):  # weights are replaced later
             self.combine = nn.Linear(width, descriptor_dim)
         self.unit_norm = unit_norm
 
@@ -46,25 +45,25 @@ class Ensemble(nn.Module):
         return l2_normalize(y) if self.unit_norm else y
 
     def concat_descriptors(self, patches: Num[Tensor, "n 32 32"]) -> Float[Tensor, "n w"]:
-        """The members' unit descriptors as one row of unit length."""
+        """Members' unit descriptors, concatenated to one row of unit length."""
         rows = [l2_normalize(member(patches)) for member in self.members]
         return torch.cat(rows, dim=1) * len(rows) ** -0.5
 
 
 class Projection(NamedTuple):
-    """A linear layer: the rows times the directions, and an offset."""
+    """Linear projection: rows times directions, plus an offset."""
 
     directions: Float[np.ndarray, "d w"]
     offset: Float[np.ndarray, " d"]
     explained_variance: float
-    """Share of the variance that is kept, in (0, 1]."""
+    """Explained share of the variance, in (0, 1]."""
 
 
 def mean_of(members: Sequence[Pipeline]) -> Ensemble:
-    """The mean of the members' unit descriptors, scaled to unit length again.
+    """Build an ensemble that averages the members' unit descriptors, scaled to unit length.
 
     Raises:
-        UserError: if their lengths differ.
+        UserError: if their dimensions differ.
     """
     lengths = [output_dim(member) for member in members]
     if len(set(lengths)) > 1:
@@ -78,12 +77,12 @@ def mean_of(members: Sequence[Pipeline]) -> Ensemble:
 def pca_ensemble(
     members: Sequence[Pipeline], rows: Float[np.ndarray, "n w"], *, descriptor_dim: int
 ) -> tuple[Ensemble, float]:
-    """The members side by side, on the directions in which ``rows`` vary most; the share kept.
+    """Build a PCA ensemble; returns it with the explained share of the variance.
 
     Args:
-        members: the pipelines that ``rows`` are of.
-        rows: what ``Ensemble.concat_descriptors`` gives for training patches.
-        descriptor_dim: of the result, at most the rows' width.
+        members: the pipelines.
+        rows: output of ``Ensemble.concat_descriptors`` for training patches.
+        descriptor_dim: dimension of the result, at most the rows' width.
     """
     found = principal_directions(rows, descriptor_dim=descriptor_dim)
     ensemble = Ensemble(members, descriptor_dim=descriptor_dim, unit_norm=False)
@@ -95,7 +94,7 @@ def principal_directions(rows: Float[np.ndarray, "n w"], *, descriptor_dim: int)
     """Principal component analysis by the covariance, in float64.
 
     Raises:
-        UserError: if there are more dimensions than numbers in a row, or fewer rows than that.
+        UserError: if ``descriptor_dim`` exceeds the row length or the number of rows.
     """
     if not descriptor_dim <= rows.shape[1]:
         raise UserError(
@@ -103,14 +102,15 @@ def principal_directions(rows: Float[np.ndarray, "n w"], *, descriptor_dim: int)
         )
     if len(rows) <= descriptor_dim:
         raise UserError(
-            f"{len(rows)} training patches do not say {descriptor_dim} directions; give more data"
+            f"{len(rows)} training patches cannot determine {descriptor_dim} directions; "
+            "use more data"
         )
     wide = rows.astype(np.float64)
     mean = wide.mean(axis=0)
     covariance = np.cov(wide, rowvar=False)
-    variance, vectors = np.linalg.eigh(covariance)  # ascending
+    variance, vectors = np.linalg.eigh(covariance)  # eigenvalues ascend
     directions = vectors[:, ::-1][:, :descriptor_dim].T
-    # The sign of an eigenvector is arbitrary: without a rule it could change with the library.
+    # The sign of an eigenvector is arbitrary: without a rule it could depend on the library.
     directions *= np.sign(directions[np.arange(descriptor_dim), np.abs(directions).argmax(axis=1)])[
         :, None
     ]
@@ -119,7 +119,7 @@ def principal_directions(rows: Float[np.ndarray, "n w"], *, descriptor_dim: int)
 
 
 def output_dim(member: nn.Module) -> int:
-    """Numbers in a pipeline's descriptor."""
+    """Dimension of a pipeline's descriptor."""
     with torch.no_grad():
         return member.eval()(torch.zeros(1, 32, 32)).shape[1]
 

@@ -1,4 +1,4 @@
-"""What the networks share: channel counts, Keras' padding, He-normal initialisation."""
+"""Shared parts of the networks: channel counts, padding, dropout, initialization."""
 
 import math
 
@@ -10,20 +10,20 @@ from torch.nn import functional
 from hpsearch.shapes import Float
 
 TRUNCATED_STD = 0.87962566103423978
-"""Standard deviation of a standard normal cut off at ±2."""
+"""Standard deviation of a standard normal distribution truncated at ±2."""
 
 
 DROPOUT_RESOLUTION = 2**16
-"""Of the uniform numbers that a dropout mask on a CPU is drawn from."""
+"""Number of levels of the uniform numbers from which a CPU dropout mask is drawn."""
 
 
 def scale_channels(channels: int, *, width: float) -> int:
-    """``channels`` times a width factor, at least 1."""
+    """Number of channels times a width factor, rounded, at least 1."""
     return max(1, round(channels * width))
 
 
 def pad_after(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h+1 w+1"]:
-    """One row of zeros below and one column to the right: Keras' "same" padding of 2×2 kernels.
+    """Add a row of zeros below and a column to the right: Keras' "same" padding of 2×2 kernels.
 
     ``padding=1`` would shift the map by one pixel.
     """
@@ -31,10 +31,10 @@ def pad_after(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h+1 w+1"]:
 
 
 class Dropout(nn.Dropout):
-    """Dropout whose mask costs little on a CPU, where torch draws it on one core.
+    """Dropout with a fast mask on CPUs, where torch samples it on one core.
 
-    There it is drawn by NumPy in 16 bits a number, from a seed that torch draws: a tenth of the
-    time, and as repeatable. The share that stays is exact to 2⁻¹⁶, and so is the scale.
+    On a CPU, NumPy samples 16 bits per element from a seed of torch's generator: a tenth of the
+    time, and as reproducible. The kept share and the scale are exact to 2⁻¹⁶.
     """
 
     def forward(self, input: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
@@ -51,9 +51,9 @@ class Dropout(nn.Dropout):
 
 @torch.no_grad()
 def he_normal_(network: nn.Module, *, generator: torch.Generator) -> None:
-    """Draw every convolution's weights anew, std √(2 / fan-in); set biases to 0.
+    """Initialize every convolution's weights with std √(2 / fan-in), and biases with 0, in place.
 
-    A normal cut off at two standard deviations, as Keras' ``he_normal``.
+    The normal distribution is truncated at two standard deviations, as in Keras' ``he_normal``.
 
     Source: He et al., ICCV 2015, eq. 10; Keras ``VarianceScaling``.
     """

@@ -1,4 +1,4 @@
-"""A pipeline as an ONNX file, compared with the pipeline before it is handed out."""
+"""ONNX export of a pipeline, with a parity check against the pipeline."""
 
 import importlib.util
 import logging
@@ -16,38 +16,38 @@ from hpsearch.models.serialization import SIDE
 from hpsearch.shapes import Float
 
 MAX_PARITY_DIFFERENCE = 1e-4
-"""Largest difference from the pipeline that any number of a descriptor may have."""
+"""Maximum absolute difference of descriptors between ONNX file and pipeline."""
 REQUIRED_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 PARITY_BATCHES = (1, 2, 65)
-"""Of what the two are compared on: one, the exported one, more than a block."""
+"""Batch sizes of the parity check: one, the exported one, more than a block."""
 
 
 def require_onnx() -> None:
-    """Make sure that what exporting needs is installed.
+    """Check that the packages for the export are installed.
 
     Raises:
-        UserError: if it is not.
+        UserError: if one is missing.
     """
     missing = [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
-            f"exporting needs {', '.join(missing)}; install with: pip install 'hpsearch[onnx]'"
+            f"the export needs {', '.join(missing)}; install with: pip install 'hpsearch[onnx]'"
         )
 
 
 def export_onnx(pipeline: nn.Module, path: Path, *, metadata: dict[str, str]) -> float:
-    """Write a pipeline to ``path``; the largest difference that onnxruntime's descriptors have.
+    """Write a pipeline to ``path`` as ONNX; returns the largest difference in onnxruntime.
 
-    The file takes ``patches``, float32 (n, 32, 32) in grey levels 0…255, n any number, and gives
-    ``descriptors``. It is written first and compared then: whoever calls throws it away on error.
+    The file takes ``patches``, float32 (n, 32, 32) in gray levels 0…255, n any number, and gives
+    ``descriptors``. It is written before it is compared: the caller deletes it after an error.
 
     Args:
-        pipeline: on the CPU.
+        pipeline: the pipeline, on the CPU.
         path: the file to write.
-        metadata: kept in the file's metadata.
+        metadata: key-value pairs for the file's metadata.
 
     Raises:
-        UserError: if the two differ by more than ``MAX_PARITY_DIFFERENCE``.
+        UserError: if descriptors differ by more than ``MAX_PARITY_DIFFERENCE``.
     """
     with _suppress_exporter_warnings():
         program = torch.onnx.export(
@@ -57,20 +57,20 @@ def export_onnx(pipeline: nn.Module, path: Path, *, metadata: dict[str, str]) ->
             dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
             input_names=["patches"],
             output_names=["descriptors"],
-            # The optimiser takes constants below 1e-8 for 0 and drops the addition that keeps a
-            # zero descriptor finite; runtimes optimise by themselves when they load.
+            # The optimizer takes constants below 1e-8 for 0 and drops the addition that keeps a
+            # zero descriptor finite; runtimes optimize by themselves when they load.
             optimize=False,
             verbose=False,
         )
-        assert program is not None, "the exporter that returns a program was asked for"
+        assert program is not None, "the exporter with dynamo=True returns a program"
         program.model.metadata_props.update(metadata)
         program.save(path, external_data=False)
     found = max_difference(pipeline, path)
-    if not found <= MAX_PARITY_DIFFERENCE:  # NaN is no parity either
+    if not found <= MAX_PARITY_DIFFERENCE:  # also fails for NaN
         raise UserError(
             f"the exported network differs from the pipeline by {found:.1e}, more than "
             f"{MAX_PARITY_DIFFERENCE:g}, "
-            "and is not kept; use the model through hpsearch or MLflow"
+            "and is deleted; use the model through hpsearch or MLflow"
         )
     return found
 
@@ -91,10 +91,10 @@ def max_difference(pipeline: nn.Module, path: Path) -> float:
 
 
 def parity_patches(number: int) -> Float[np.ndarray, "n 32 32"]:
-    """Patches of every kind, in whole grey levels: noise, ramps, edges, and flat ones, black first.
+    """Patches for the parity check, in whole gray levels: noise, ramps, edges, and flat patches.
 
-    The mean of a flat patch between two levels is rounded, and what is left of the patch without it
-    is that rounding alone; two programs need not agree on it.
+    Flat patches have whole gray levels, black first: with others, the patch minus its mean is
+    rounding only, on which two programs need not agree.
     """
     rng = np.random.default_rng(number)
     rows, columns = np.mgrid[:SIDE, :SIDE]
@@ -111,7 +111,7 @@ def parity_patches(number: int) -> Float[np.ndarray, "n 32 32"]:
 
 @contextmanager
 def _suppress_exporter_warnings() -> Iterator[None]:
-    """Without the exporter's remarks on its own deprecations and on packages nobody asked for."""
+    """Suppress the exporter's warnings about deprecations and optional packages."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Denoiser and descriptor as one network: what is scored and what is registered."""
+"""Pipeline: optional denoiser and descriptor as one network."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,14 +11,22 @@ from hpsearch.shapes import Float, Num, UInt8
 
 
 class Pipeline(nn.Module):
-    """Raw patches to descriptors: denoise if there is a denoiser, then describe.
+    """Network from raw patches to descriptors, with an optional denoiser in front.
 
-    (N, 32, 32) grey levels 0..255, uint8 or float, to (N, 128) float32. ``torch.export`` takes it
-    in evaluation mode with a dynamic batch; the exported program is bound to its example's dtype.
+    Maps (N, 32, 32) gray levels 0..255, uint8 or float, to (N, d) float32. ``torch.export`` accepts
+    it in evaluation mode with a dynamic batch; the exported program has its example's dtype.
 
     Denoised patches are clipped to 0..255 and not rounded. The coursework's loader truncates them
-    to uint8, which darkens by half a grey level; rounding would make the descriptor jump where
-    the denoiser's output differs in the last bit, as it does between batch sizes and devices.
+    to uint8, which darkens by half a gray level; rounding would make the descriptor discontinuous
+    where the denoiser's output differs in the last bit between batch sizes and devices.
+
+    Example:
+        >>> from hpsearch import config
+        >>> from hpsearch.models import build_descriptor
+        >>> descriptor = build_descriptor(config.L2Net(width=0.125), seed=0)
+        >>> pipeline = Pipeline(denoiser=None, descriptor=descriptor).eval()
+        >>> pipeline(torch.zeros(2, 32, 32, dtype=torch.uint8)).shape
+        torch.Size([2, 128])
     """
 
     def __init__(self, *, denoiser: nn.Module | None, descriptor: nn.Module) -> None:
@@ -41,19 +49,19 @@ def describe(
     batch: int = 1024,
     device: torch.device | str = "cpu",
 ) -> Float[np.ndarray, "n d"]:
-    """Descriptors of ``patches`` in evaluation mode; the modes it had are restored.
+    """Descriptors of ``patches``, computed in evaluation mode; earlier modes are restored.
 
     Args:
-        pipeline: from (N, 32, 32) grey levels to (N, d), on ``device``.
-        patches: grey levels; at least one.
-        batch: patches a forward pass, at least 1.
-        device: where the pipeline is.
+        pipeline: network from (N, 32, 32) gray levels to (N, d), on ``device``.
+        patches: gray levels; at least one.
+        batch: patches per forward pass, at least 1.
+        device: device of the pipeline.
 
     Returns:
-        float32, one row a patch.
+        Descriptors (N, d), float32.
 
     Raises:
-        ValueError: if there is no patch.
+        ValueError: if ``patches`` is empty.
     """
     if not len(patches):
         raise ValueError("there are no patches to describe; give at least one")
@@ -71,16 +79,16 @@ def denoise(
     batch: int = 1024,
     device: torch.device | str = "cpu",
 ) -> UInt8[np.ndarray, "n 32 32"]:
-    """Denoised patches, clipped to 0..255 and rounded to the nearest grey level for storage.
+    """Denoised patches, clipped to 0..255 and rounded to the nearest gray level for storage.
 
     Args:
-        denoiser: from (N, 1, 32, 32) to the same, on ``device``.
-        patches: noisy grey levels; at least one.
-        batch: patches a forward pass, at least 1.
-        device: where the denoiser is.
+        denoiser: network from (N, 1, 32, 32) to the same shape, on ``device``.
+        patches: noisy gray levels; at least one.
+        batch: patches per forward pass, at least 1.
+        device: device of the denoiser.
 
     Raises:
-        ValueError: if there is no patch.
+        ValueError: if ``patches`` is empty.
     """
     if not len(patches):
         raise ValueError("there are no patches to denoise; give at least one")
@@ -105,7 +113,7 @@ def _batches(
 
 @contextmanager
 def _eval_mode(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every module's own mode, frozen parts included."""
+    """Evaluation mode inside the block; afterward each module's own mode is restored."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

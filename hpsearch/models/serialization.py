@@ -1,7 +1,7 @@
-"""A pipeline as files, and as MLflow's Python function.
+"""Serialization of pipelines to files, and MLflow's pyfunc loader.
 
-The files are the settings as JSON and the weights as a state dict, read with ``weights_only``: no
-code lies in the artifact and none is run from it. The code is this installed package's.
+The files are the settings as JSON and the weights as a state dict, read with ``weights_only``: an
+artifact contains no code, and none is run from it. The code is that of the installed package.
 """
 
 from collections.abc import Mapping
@@ -26,25 +26,25 @@ from hpsearch.shapes import Float, Num
 
 SPEC_FILE, WEIGHTS_FILE = "pipeline.json", "weights.pt"
 CPU_BATCH = 64
-"""Patches a forward pass on a CPU: the maps of more of them leave a core's cache."""
+"""Patches per forward pass on a CPU; feature maps of larger batches exceed a core's cache."""
 
 
 class PipelineSpec(FrozenConfig):
-    """Which networks a saved pipeline consists of."""
+    """Networks of a saved pipeline."""
 
     version: Literal[1] = Field(default=1, exclude=True)
-    """Read from models of 0.1.0, and no longer written."""
+    """Version of hpsearch; read from models of 0.1.0, and no longer written."""
     denoiser: AnyDenoiser | None
     descriptor: AnyDescriptor
 
 
 class EnsembleSpec(FrozenConfig):
-    """Which pipelines a saved ensemble consists of, and how they are combined."""
+    """Pipelines of a saved ensemble, and how they are combined."""
 
     former_names: ClassVar[Mapping[str, str]] = {"descriptor_dim": "dimensions"}
 
     version: Literal[1] = Field(default=1, exclude=True)
-    """As of ``PipelineSpec``."""
+    """Version of hpsearch, as in ``PipelineSpec``."""
     members: tuple[PipelineSpec, ...] = Field(min_length=2)
     combine: Combine
     descriptor_dim: int = Field(ge=2)
@@ -55,17 +55,18 @@ SPEC_ADAPTER: TypeAdapter[AnySpec] = TypeAdapter(AnySpec)
 
 
 def save_pipeline(pipeline: nn.Module, spec: AnySpec, folder: Path) -> None:
-    """Write settings and weights into ``folder``."""
+    """Write the settings and weights of a pipeline into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SPEC_FILE).write_text(to_json(spec.model_dump(mode="json"), indent=1))
     torch.save({name: x.cpu() for name, x in pipeline.state_dict().items()}, folder / WEIGHTS_FILE)
 
 
 def load_pipeline(folder: Path) -> Pipeline | Ensemble:
-    """The pipeline in ``folder``, on the CPU, in evaluation mode.
+    """Load the pipeline in ``folder``, on the CPU, in evaluation mode.
 
     Raises:
-        UserError: if it was written by another version, is damaged, or holds anything but weights.
+        UserError: if it was written by an unknown version, is damaged, or contains anything but
+            weights.
     """
     try:
         pipeline = _uninitialized(read_spec(folder))
@@ -75,34 +76,34 @@ def load_pipeline(folder: Path) -> Pipeline | Ensemble:
         raise
     except Exception as error:  # a reader of crafted bytes may raise anything
         raise UserError(
-            f"{folder} holds no pipeline that this version reads; install the version of hpsearch "
-            "that wrote it, or register the model again"
+            f"{folder} contains no pipeline that this version can read; install the version of "
+            "hpsearch that wrote it, or register the model again"
         ) from error
-    # The stubs want a channel order for tensors, not modules.
+    # The type stubs know memory_format for tensors only.
     return pipeline.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def read_spec(folder: Path) -> AnySpec:
-    """Which networks the pipeline in ``folder`` consists of.
+    """Networks of the pipeline in ``folder``, without loading weights.
 
     Raises:
-        OSError, ValueError: if there is none.
+        OSError, ValueError: if the folder contains no pipeline.
     """
     path = folder / SPEC_FILE
     return SPEC_ADAPTER.validate_python(from_json(path.read_text(), path))
 
 
 class PyfuncModel:
-    """What ``mlflow.pyfunc`` calls."""
+    """Model for ``mlflow.pyfunc``: descriptors of patches."""
 
     def __init__(self, pipeline: Pipeline | Ensemble) -> None:
         self.pipeline = pipeline
 
     def predict(self, model_input: Any, params: Any = None) -> Float[np.ndarray, "n d"]:
-        """Descriptors of patches (N, 32, 32) in grey levels 0…255: arrays of any number, or lists.
+        """Descriptors (N, d) of patches (N, 32, 32) in gray levels 0…255, N ≥ 0, array or lists.
 
         Raises:
-            UserError: if the patches have another shape, or are no grey levels.
+            UserError: if the patches have another shape or are not gray levels.
         """
         if isinstance(model_input, dict) and len(model_input) == 1:
             (model_input,) = model_input.values()
@@ -112,7 +113,7 @@ class PyfuncModel:
 def describe_any(
     pipeline: nn.Module, patches: Num[np.ndarray, "n 32 32"], *, device: torch.device | None = None
 ) -> Float[np.ndarray, "n d"]:
-    """Descriptors of any number of patches, none included, on the device where ``pipeline`` is."""
+    """Descriptors of any number of patches, including none, on the device of ``pipeline``."""
     if not len(patches):
         one = describe(pipeline, np.zeros((1, SIDE, SIDE), np.uint8), device=device or "cpu")
         return one[:0]
@@ -121,7 +122,7 @@ def describe_any(
 
 
 def as_array(numbers: Any) -> Num[np.ndarray, "..."]:
-    """Nested lists or an array, as an array.
+    """Array from an array or nested lists.
 
     Raises:
         UserError: if rows differ in length.
@@ -138,13 +139,14 @@ def as_array(numbers: Any) -> Num[np.ndarray, "..."]:
 def validate_patches(
     patches: Num[np.ndarray, "..."], *, first: int = 0
 ) -> Num[np.ndarray, "n 32 32"]:
-    """Patches as uint8 or float32.
+    """Check patches and convert them to uint8 or float32.
 
     Args:
-        first: number of the first of them, where they are a part.
+        patches: array of patches.
+        first: number of the first patch for error messages, if this is a chunk.
 
     Raises:
-        UserError: if they are not (N, 32, 32) numbers in 0…255.
+        UserError: if they are not of shape (N, 32, 32) with numbers in 0…255.
     """
     if patches.ndim != 3 or patches.shape[1:] != (SIDE, SIDE):
         raise UserError(f"patches must have the shape (N, {SIDE}, {SIDE}), got {patches.shape}")
@@ -153,37 +155,37 @@ def validate_patches(
     numbers = _as_float32(patches)
     if not len(numbers):
         return numbers
-    low, high = float(numbers.min()), float(numbers.max())  # NaN if there is any
+    low, high = float(numbers.min()), float(numbers.max())  # NaN if any is NaN
     if not (low >= 0 and high <= 255):
         raise UserError(
-            f"patches must be grey levels 0…255, but hold {_first_invalid(numbers, first)}; "
+            f"patches must be gray levels 0…255, but contain {_first_invalid(numbers, first)}; "
             "scale them first"
         )
     if 0 < high <= 1 and not np.array_equal(numbers, numbers.round()):
-        raise UserError("patches must be grey levels 0…255, these are 0…1; multiply them by 255")
+        raise UserError("patches must be gray levels 0…255, but are 0…1; multiply them by 255")
     return numbers
 
 
 def _as_float32(patches: np.ndarray) -> Float[np.ndarray, "n 32 32"]:
-    # Objects are what JSON becomes under a signature that takes any numbers.
+    # MLflow passes JSON as objects under a signature that accepts any numbers.
     if patches.dtype.kind not in "uifO":
         raise UserError(f"patches must be numbers, got {patches.dtype}; save them as uint8")
     try:
         with np.errstate(over="ignore"):  # becomes infinity, which is out of range
             return patches.astype(np.float32)
     except (TypeError, ValueError) as error:
-        raise UserError("patches must be numbers, got something else; mend the rows") from error
+        raise UserError("patches must be numbers, got something else; correct the rows") from error
 
 
 def _first_invalid(numbers: Float[np.ndarray, "n 32 32"], first: int) -> str:
-    """The first value that is no grey level, and where."""
+    """First value that is not a gray level, and its position."""
     bad = ~((numbers >= 0) & (numbers <= 255))
     patch, row, column = (int(i[0]) for i in bad.nonzero())
     return f"{numbers[patch, row, column]:g} in patch {first + patch}, row {row}, column {column}"
 
 
 def _uninitialized(spec: AnySpec) -> Pipeline | Ensemble:
-    """The networks with weights that are still to be filled in; no file is read."""
+    """Build the networks with uninitialized weights; no file is read."""
     if isinstance(spec, EnsembleSpec):
         return Ensemble(
             [_build_pipeline(member) for member in spec.members],
@@ -199,9 +201,9 @@ def _build_pipeline(spec: PipelineSpec) -> Pipeline:
 
 
 def _build_denoiser(settings: Denoiser) -> nn.Module:
-    """A denoiser; the front of a transferred one comes with the other weights, not from its file.
+    """Build a denoiser; a frozen backbone's weights come from the artifact, not its own file.
 
-    That file lay where the model was trained, and need not exist here.
+    That file was on the machine of the training, and need not exist here.
     """
     if isinstance(settings, DnCNNTransfer):
         front = build_denoiser(settings.front, seed=0)

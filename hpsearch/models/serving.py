@@ -1,4 +1,4 @@
-"""Former name of `hpsearch.models.serialization`, which models registered by 0.1.0 name."""
+"""Old name of `hpsearch.models.serialization`, named by models that 0.1.0 registered."""
 
 from hpsearch.models.serialization import _load_pyfunc
 

@@ -1,4 +1,4 @@
-"""Report of an evaluation: tables, figures and a page."""
+"""Report of an evaluation: tables, figures and an HTML page."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -37,7 +37,7 @@ RETRIEVAL_NOTE = (
 
 
 def score_tables(named_scores: Mapping[str, Scores]) -> dict[str, TextTable]:
-    """One table a task; a row for everything that was scored."""
+    """Tables by task, with a row for every evaluated model."""
     lines = {name: _score_rows(scores) for name, scores in named_scores.items()}
     return {
         task: TextTable(
@@ -50,17 +50,17 @@ def score_tables(named_scores: Mapping[str, Scores]) -> dict[str, TextTable]:
 
 
 def comparison_table(scores: Scores, other: Scores) -> TextTable:
-    """Difference of each headline, its interval, the share of sequences won, and what it means."""
+    """Table of differences: headline, interval, share of sequences won, conclusion."""
     found = compare(scores, other)
     rows = tuple(
         (MEAN_ROW if name == "mAP" else name, *_difference_row(c)) for name, c in found.items()
     )
-    header = ("", "difference", "95 % interval", "sequences won", "says")
-    return TextTable(header, rows, frozenset({"", "says"}))
+    header = ("", "difference", "95 % interval", "sequences won", "conclusion")
+    return TextTable(header, rows, frozenset({"", "conclusion"}))
 
 
 def score_notes(scores: Scores) -> Iterator[str]:
-    """What the numbers are of, in sentences."""
+    """Yield notes on the evaluated data and the meaning of the scores."""
     yield (
         f"{len(scores.names)} sequences, {sum(scores.points):,} points; "
         "intervals by bootstrap over sequences"
@@ -91,7 +91,7 @@ def _score_rows(scores: Scores) -> dict[str, tuple[str, ...]]:
 
 
 def _headlines_by_kind(scores: Scores) -> list[dict[str, float] | None]:
-    """Headlines over the illumination and over the viewpoint sequences, where there are any."""
+    """Headlines over illumination and over viewpoint sequences; None if there are none."""
     chosen = [[name.startswith(prefix) for name in scores.names] for prefix in SEQUENCE_KINDS]
     return [headline_scores(scores, kind) if any(kind) else None for kind in chosen]
 
@@ -102,27 +102,27 @@ def _indices_of_kind(kind: dict[str, float] | None, name: str) -> str:
 
 
 def _difference_row(found: Comparison) -> tuple[str, ...]:
-    verdict = "better" if found.better else "worse" if found.high < 0 else "no difference shown"
+    conclusion = "better" if found.better else "worse" if found.high < 0 else "no difference shown"
     return (
         f"{found.difference:+.4f}",
         f"{found.low:+.3f} … {found.high:+.3f}",
         f"{100 * found.share_won:.0f} %",
-        verdict,
+        conclusion,
     )
 
 
 NUM_EXTREMES = 3
-"""Sequences shown at either end."""
+"""Number of best and of worst sequences in the figure."""
 POINTS_PER_SEQUENCE = 4
-"""Points of a sequence, each by its reference and one view of every level."""
+"""Number of points of a sequence in the figure, with one view of every level each."""
 SHOWN_VIEWS = (0, 3, 8, 13)
-"""``ref``, ``e3``, ``h3`` and ``t3``: the middle one of the five target images."""
+"""Views in the figure: ``ref``, ``e3``, ``h3`` and ``t3``, of the third of five targets."""
 GAP_PIXELS, SEQUENCE_GAP_PIXELS = 2, 10
-"""Pixels between the patches of a point, and between points."""
+"""Gaps in pixels between the patches of a point, and between points."""
 
 
 def plot_precision_recall(found: Mapping[str, Scores]) -> Figure:
-    """Verification by level: solid against patches of other sequences, dashed of the same."""
+    """Precision-recall curves by level; negatives of other sequences solid, of the same dashed."""
     figure, every = new_axes(9.6, 3.6, columns=len(LEVELS))
     for level, axes in enumerate(every):
         set_title(
@@ -143,7 +143,7 @@ def plot_precision_recall(found: Mapping[str, Scores]) -> Figure:
 
 
 def plot_matching_by_sequence(found: Mapping[str, Scores]) -> Figure:
-    """Matching mAP of every sequence, the best by the first of ``found`` on top."""
+    """Bar chart of matching mAP by sequence, sorted by the first of ``found``."""
     first = next(iter(found.values()))
     order = np.argsort(first.by_sequence()["matching"], kind="stable")
     figure = new_figure(9.6, 1.3 + 1.4 * LINE_INCHES * len(order))
@@ -165,10 +165,10 @@ def plot_matching_by_sequence(found: Mapping[str, Scores]) -> Figure:
 def plot_best_and_worst(
     scores: Scores, patches: Mapping[str, UInt8[np.ndarray, "n 16 32 32"]]
 ) -> Figure:
-    """Worst and best sequences by matching, with patches: reference, easy, hard, tough.
+    """Figure of the worst and best sequences by matching, with patches of every level.
 
     Args:
-        patches: as the model was given them, of the sequences that ``best_and_worst`` names.
+        patches: input patches of the sequences in ``best_and_worst``.
     """
     rows = best_and_worst(scores)
     figure = new_figure(9.6, 0.75 + 0.62 * len(rows))
@@ -182,14 +182,14 @@ def plot_best_and_worst(
     matching = scores.by_sequence()["matching"]
     for row, name in enumerate(rows):
         _draw_patch_row(canvas[row * high : row * high + 32], patches[name])
-        words = f"{name}  {matching[scores.names.index(name)]:.3f}"
-        axes.text(-6, row * high + 16, words, ha="right", va="center", fontsize=NORMAL, color=INK)
+        label = f"{name}  {matching[scores.names.index(name)]:.3f}"
+        axes.text(-6, row * high + 16, label, ha="right", va="center", fontsize=NORMAL, color=INK)
     axes.imshow(canvas, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     return figure
 
 
 def best_and_worst(scores: Scores) -> list[str]:
-    """Up to three worst and three best sequences by matching, the worst first."""
+    """Names of up to three worst and three best sequences by matching, the worst first."""
     order = np.argsort(scores.by_sequence()["matching"], kind="stable").tolist()
     chosen = (
         order if len(order) <= 2 * NUM_EXTREMES else [*order[:NUM_EXTREMES], *order[-NUM_EXTREMES:]]
@@ -215,8 +215,8 @@ def _row_width() -> int:
 
 
 def _view_labels() -> list[str]:
-    words = {"inter": "negatives of other sequences", "intra": "of the same sequence"}
-    return [words[kind] for kind in PAIR_KINDS]
+    labels = {"inter": "negatives of other sequences", "intra": "of the same sequence"}
+    return [labels[kind] for kind in PAIR_KINDS]
 
 
 def _colors(found: Mapping[str, Scores]) -> list[str]:
@@ -235,7 +235,7 @@ def _legend(figure: Figure, found: Mapping[str, Scores], *, more: Sequence[Line2
 
 
 class FigureFile(NamedTuple):
-    """A figure in a file beside the page."""
+    """Figure in a file in the folder of the page."""
 
     file: str
     caption: str
@@ -248,13 +248,13 @@ def render_evaluation_page(
     tables: Mapping[str, TextTable],
     figures: Sequence[FigureFile],
 ) -> str:
-    """HTML with every table under its name, and the figures.
+    """HTML page of an evaluation, with all tables and figures.
 
     Args:
         title: heading of the page.
-        lead: sentences on what was evaluated.
+        lead: introductory sentences.
         tables: tables by name.
-        figures: figures in files beside the page.
+        figures: figures in files in the folder of the page.
     """
     drawn = [
         HtmlTable.of(

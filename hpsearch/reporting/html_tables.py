@@ -1,4 +1,4 @@
-"""HTML pages from templates: Jinja2 with autoescape, and the tables that the templates draw."""
+"""HTML pages from Jinja2 templates with autoescape, and tables for the templates."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,35 +12,35 @@ from hpsearch.reporting.plot_style import STATUS_COLORS, svg_uri
 from hpsearch.reporting.text_tables import TextTable
 
 PIXELS_PER_INCH = 116
-"""Pixels of a page for an inch of a figure."""
+"""Pixels of a page per inch of a figure."""
 
 
 class Cell(NamedTuple):
-    """A cell of a table: a number at the right unless it is text."""
+    """Cell of a table; numbers are right-aligned."""
 
     value: str
     text: bool = False
-    """Whether it stands at the left."""
+    """True if the cell is left-aligned text."""
     wide: bool = False
-    """Whether it may wrap."""
+    """True if the text may wrap."""
     header: bool = False
-    """Whether it names its row."""
+    """True for the header cell of a row."""
     status: str = ""
-    """Status of a trial, shown as a dot of that color."""
+    """Status of a trial, shown as a dot of its color."""
 
 
 @dataclass(frozen=True)
 class HtmlTable:
-    """A table as the templates draw it."""
+    """Table for the templates: label, header and rows of cells."""
 
     label: str
-    """Its name for a screen reader."""
+    """Accessible name of the table, for screen readers."""
     columns: tuple[Cell, ...]
     rows: tuple[tuple[Cell, ...], ...]
 
     @classmethod
     def of(cls, label: str, table: TextTable, *, wide: Iterable[str] = ()) -> "HtmlTable":
-        """A table of text as HTML, with the columns named in ``wide`` allowed to wrap."""
+        """Convert a text table; columns named in ``wide`` may wrap."""
         wide = frozenset(wide)
         return cls(
             label,
@@ -56,7 +56,7 @@ class HtmlTable:
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from a template of ``reporting/templates``; every value is escaped."""
+    """Render a template of ``reporting/templates``; every value is escaped."""
     return _environment().get_template(template).render(colors=STATUS_COLORS, **values)
 
 
@@ -75,7 +75,7 @@ def _environment() -> Environment:
 
 
 def _breakable(name: str) -> Markup:
-    """A dotted name that may break after its dots."""
+    """Dotted name with possible line breaks after its dots."""
     return Markup(escape(name).replace(Markup("."), Markup(".<wbr>")))
 
 

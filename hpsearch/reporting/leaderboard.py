@@ -1,4 +1,4 @@
-"""What a search found, as rows and sums: the leaderboard, the compute it took, the yardsticks."""
+"""Leaderboard of a search, and summary of its compute."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,24 +21,24 @@ STATUS_ORDER: tuple[RunStatus, ...] = (
     "diverged",
     "collapsed",
 )
-"""Who stands before whom. A constant encoder comes last, whatever its retrieval mAP says."""
+"""Rank of each status in the leaderboard; a collapsed trial is last, whatever its retrieval mAP."""
 
 
 class Row(NamedTuple):
-    """One line of the leaderboard."""
+    """Row of the leaderboard."""
 
     rank: int
-    """From 1."""
+    """Rank in the leaderboard, from 1."""
     run: Run
     status: RunStatus
     objective: float | None
-    """At the last report; None if there was none."""
+    """Objective at the last report; None without a report."""
     diff: str
-    """The configuration in words, without what all trials share."""
+    """Summary of the configuration, without settings that all trials share."""
 
 
 class TaskScores(NamedTuple):
-    """mAP in [0, 1] of the three tasks and their mean."""
+    """Scores of the three tasks and their mean, mAP in [0, 1]."""
 
     verification: float
     matching: float
@@ -48,7 +48,7 @@ class TaskScores(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """How the trials of a search ended, and what they cost in patches."""
+    """Summary of the trials of a search: statuses, and compute in patches and seconds."""
 
     completed: int
     running: int
@@ -58,48 +58,48 @@ class Summary:
     diverged: int
     collapsed: int
     budget: int
-    """Patches that all these trials would see if each was trained to the end."""
+    """Patches that all these trials would see if each were trained to the end."""
     trained: int
     """Patches seen, failed trials included."""
     saved_by_pruning: int
-    """Patches not trained because ASHA stopped a trial."""
+    """Patches not trained because a pruner stopped a trial."""
     saved_by_detection: int
     """Patches not trained because a trial had collapsed or diverged."""
     lost_to_failures: int
     """Patches seen by trials that then failed."""
     restarts: int
-    """How often a trial went on after its worker or the driver died."""
+    """Number of resumes of trials after a failure of the worker or driver."""
     restarts_from_scratch: int
-    """How often one began from nothing, because its checkpoint was damaged."""
+    """Number of restarts from scratch because of a damaged checkpoint."""
     retrained_patches: int
-    """Patches trained a second time after that; beyond those trained."""
+    """Patches trained again after resumes and restarts, not included in ``trained``."""
     cache_seconds_computed: float
-    """Summed over trials: time in making denoisers and first weights that trials share."""
+    """Seconds of computing shared denoisers and warm starts, summed over trials."""
     cache_seconds_saved: float
-    """Summed over trials: what making them again would have taken."""
+    """Seconds saved by reading them from the cache, summed over trials."""
     seconds: float
-    """From the start of the first trial to the last sign of life."""
+    """Wall-clock seconds from the start of the first trial to the last event."""
     trial_seconds: float
-    """Summed over trials: time in training and validation."""
+    """Seconds of training and validation, summed over trials."""
 
     @property
     def trials(self) -> int:
-        """All of them, however they ended."""
+        """Number of all trials, of any status."""
         return sum(getattr(self, status) for status in STATUS_ORDER)
 
     @property
     def share_saved(self) -> float:
-        """Part of the whole budget that pruning saved, in [0, 1]."""
+        """Share of the whole budget that pruning saved, in [0, 1]."""
         return self._share(self.saved_by_pruning)
 
     @property
     def share_detected(self) -> float:
-        """Part of the whole budget that detecting collapse saved, in [0, 1]."""
+        """Share of the whole budget that collapse detection saved, in [0, 1]."""
         return self._share(self.saved_by_detection)
 
     @property
     def share_trained(self) -> float:
-        """Part of the whole budget that was trained; a little over 1 if batches overshoot."""
+        """Trained share of the whole budget; slightly above 1 if batches overshoot."""
         return self._share(self.trained)
 
     def _share(self, patches: int) -> float:
@@ -107,27 +107,28 @@ class Summary:
 
 
 def shown_status(run: Run) -> RunStatus:
-    """How a run ended, where a constant encoder counts as collapsed however it was stopped."""
+    """Status of a run; a constant encoder counts as collapsed, however it was stopped."""
     constant = is_reported_collapsed(run.last)
     return "collapsed" if constant and run.status in ("completed", "pruned") else run.status
 
 
 def last_objective(run: Run) -> float | None:
-    """The guarded objective at the last report."""
+    """Guarded objective at the last report; None without a report."""
     return run.reports[-1]["objective"] if run.reports else None
 
 
 def trials_of(runs: Iterable[Run]) -> list[Run]:
-    """The trials among ``runs``; yardsticks do not compete."""
+    """Trials among ``runs``, without baselines."""
     return [run for run in runs if run.kind == "trial"]
 
 
 def leaderboard(
     runs: Sequence[Run], *, direction: Direction, limit: int | None = None
 ) -> list[Row]:
-    """Trials by how they ended (see ``STATUS_ORDER``), then by objective, then by number.
+    """Rows of trials sorted by status (see ``STATUS_ORDER``), objective and number.
 
-    Yardsticks do not compete. What differs is judged over all trials, also those beyond ``limit``.
+    Baselines are excluded. Differences of configurations are relative to all trials, including
+    those beyond ``limit``.
     """
     trials = trials_of(runs)
     sign = -1 if direction == "maximize" else 1
@@ -135,11 +136,11 @@ def leaderboard(
     def key(pair: tuple[Run, str]) -> tuple[int, bool, float, int]:
         run, _ = pair
         value = last_objective(run)
-        worth = 0.0 if value is None else sign * value
-        return STATUS_ORDER.index(shown_status(run)), value is None, worth, run.number
+        score = 0.0 if value is None else sign * value
+        return STATUS_ORDER.index(shown_status(run)), value is None, score, run.number
 
-    words = diff_summaries([run.config for run in trials])
-    ranked = sorted(zip(trials, words, strict=True), key=key)
+    differences = diff_summaries([run.config for run in trials])
+    ranked = sorted(zip(trials, differences, strict=True), key=key)
     return [
         Row(rank, run, shown_status(run), last_objective(run), differs)
         for rank, (run, differs) in enumerate(ranked[:limit], 1)
@@ -147,11 +148,11 @@ def leaderboard(
 
 
 def summarize(runs: Sequence[Run], *, budget: int) -> Summary:
-    """Count and add up the trials of a search.
+    """Summarize the trials of a search.
 
     Args:
-        runs: trials, and yardsticks, which are left out.
-        budget: patches that a full trial sees.
+        runs: trials, and baselines, which are ignored.
+        budget: patches seen by a complete trial.
     """
     trials = trials_of(runs)
     counts = Counter(shown_status(run) for run in trials)
@@ -177,12 +178,12 @@ def summarize(runs: Sequence[Run], *, budget: int) -> Summary:
 
 
 def trial_seconds(run: Run) -> float:
-    """Time that a trial spent in training and validation, as far as its reports say."""
+    """Seconds of training and validation of a trial, from its reports."""
     return float(run.reports[-1].get("seconds", 0.0)) if run.reports else 0.0
 
 
 def task_scores(metrics: Mapping[str, float], *, prefix: str = "val/") -> TaskScores | None:
-    """The three tasks and their mean out of a report's metrics; None where one is missing."""
+    """Scores of the three tasks and their mean from metrics; None if one is missing."""
     names = [f"{prefix}{name}" for name in ("verification", "matching", "retrieval", "mAP")]
     if not all(name in metrics for name in names):
         return None
@@ -190,7 +191,7 @@ def task_scores(metrics: Mapping[str, float], *, prefix: str = "val/") -> TaskSc
 
 
 def _constant_metric(run: Run, name: str) -> float:
-    """A metric that is the same in all reports but that of a failure, which lacks it."""
+    """Metric that is equal in all reports, except that of a failure, which lacks it."""
     return max((report["metrics"].get(name, 0.0) for report in run.reports), default=0.0)
 
 

@@ -1,4 +1,4 @@
-"""What MLflow shows first on the page of a search and of a trial: Markdown of a few lines."""
+"""MLflow run descriptions of searches, trials and baselines, in Markdown."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,7 +16,7 @@ from hpsearch.tracking.run_state import Run
 from hpsearch.untrusted import markdown_text
 
 MAX_NOTE_CHARS = 7_800
-"""Characters; MLflow keeps 8,000 of a note."""
+"""Maximum length of a description in characters; MLflow's limit is 8,000."""
 
 
 def search_description(
@@ -28,13 +28,13 @@ def search_description(
     links: Mapping[str, str],
     picture: str,
 ) -> str:
-    """The leaderboard, the test scores, what it cost, and where to read on.
+    """Description of a search: leaderboard, test scores, compute, and links.
 
     Args:
-        rows: the head of the leaderboard.
-        metric: what its objective is.
-        links: addresses by name.
-        picture: address of the learning curves.
+        rows: first rows of the leaderboard.
+        metric: metric of the objective.
+        links: URLs by name.
+        picture: URL of the learning curves.
     """
     read_on = " · ".join(f"[{name}]({address})" for name, address in links.items())
     parts = [
@@ -49,7 +49,7 @@ def search_description(
 
 
 def trial_description(row: Row, *, of: int, metric: str, picture: str | None) -> str:
-    """One line of the leaderboard, why the trial ended, and its curves."""
+    """Description of a trial: its row of the leaderboard, reason of its end, and curves."""
     score = f"{metric} **{row.objective:.4f}**" if row.objective is not None else "no report"
     rank = f"**{row.rank}** of {of}, {row.status}"
     three = zip(("verification", "matching", "retrieval"), task_columns(row), strict=True)
@@ -58,18 +58,18 @@ def trial_description(row: Row, *, of: int, metric: str, picture: str | None) ->
         " · ".join(f"{task} {score}" for task, score in three),
     ]
     if row.run.reason:
-        lines.append(f"Ended because: {markdown_text(row.run.reason)}")
+        lines.append(f"Reason: {markdown_text(row.run.reason)}")
     if row.run.restarted_attempts:
-        lines.append("Began anew, because its checkpoint was damaged")
+        lines.append("Restarted from scratch because of a damaged checkpoint")
     if row.run.reports:
         lines.append(to_markdown(leaderboard_table([row], tasks=True)))
     return _truncate([*lines, _curves_image(picture)])
 
 
 def baseline_description(run: Run, *, picture: str | None) -> str:
-    """What a yardstick is, and its curves."""
-    words = "The winner is compared with this run on test; it takes no part in the search."
-    return _truncate([words, markdown_text(summary(run.config)), _curves_image(picture)])
+    """Description of a baseline, and its curves."""
+    text = "Baseline: the best trial is compared with it on test; it is not part of the search."
+    return _truncate([text, markdown_text(summary(run.config)), _curves_image(picture)])
 
 
 def _best_line(rows: Sequence[Row], metric: str) -> str:
@@ -89,7 +89,7 @@ def _curves_image(picture: str | None) -> str:
 
 
 def _truncate(parts: Sequence[str]) -> str:
-    """As many parts as MLflow keeps, the first ones for certain."""
+    """Join as many of the first parts as fit into the limit."""
     text = ""
     for part in parts:
         longer = f"{text}\n\n{part}" if text else part

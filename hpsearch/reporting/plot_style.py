@@ -49,18 +49,18 @@ GROUP_COLORS = (
 )
 DPI = 150
 LINE_INCHES = 0.16
-"""Inches between two lines of small text."""
+"""Distance in inches between two lines of small text."""
 SMALL, NORMAL, LARGE = 8.5, 9.5, 11.0
 HEADING_STYLE: dict[str, Any] = {"fontsize": LARGE, "color": INK, "fontweight": "bold"}
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, laid out so that nothing overlaps."""
+    """Empty figure with size in inches and constrained layout."""
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
 
 
 def new_axes(width: float, height: float, *, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure with dressed axes side by side."""
+    """Figure with styled axes in columns."""
     figure = new_figure(width, height)
     every = [figure.add_subplot(1, columns, column + 1) for column in range(columns)]
     for axes in every:
@@ -69,7 +69,7 @@ def new_axes(width: float, height: float, *, columns: int = 1) -> tuple[Figure, 
 
 
 def style_axes(axes: Axes) -> None:
-    """Quiet axes: horizontal grid lines, no box, small muted ticks."""
+    """Apply the style to axes: horizontal grid lines, no box, small muted ticks."""
     axes.set_facecolor("none")
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
@@ -80,14 +80,14 @@ def style_axes(axes: Axes) -> None:
 
 
 def set_title(axes: Axes, heading: str, *, x: str = "", y: str = "") -> None:
-    """Heading at the left, and what the axes measure, in which unit."""
+    """Set a left-aligned title, and axis labels with units."""
     axes.set_title(heading, loc="left", pad=10, **HEADING_STYLE)
     axes.set_xlabel(x, fontsize=NORMAL, color=MUTED)
     axes.set_ylabel(y, fontsize=NORMAL, color=MUTED)
 
 
 def count_patches(axes: Axes) -> None:
-    """The x axis counts patches seen, from nothing to just beyond the last."""
+    """Format the x axis as patches seen, starting at 0."""
     axes.margins(x=0.015)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(6))
@@ -95,21 +95,21 @@ def count_patches(axes: Axes) -> None:
 
 
 def end_labels(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
-    """Name lines at the right edge (height, words, colour), moved apart where they overlap."""
+    """Label lines at the right edge (height, text, color), moved apart if they overlap."""
     low, high = axes.get_ylim()
     ordered = sorted(labels)
     apart = LINE_INCHES * DPI / axes.get_window_extent().height * (high - low)
     heights = spread_labels([y for y, _, _ in ordered], apart=apart)
-    for (_, words, color), y in zip(ordered, heights, strict=True):
+    for (_, text, color), y in zip(ordered, heights, strict=True):
         axes.annotate(
-            words, (1, y), xycoords=("axes fraction", "data"), xytext=(5, 0),
+            text, (1, y), xycoords=("axes fraction", "data"), xytext=(5, 0),
             textcoords="offset points", fontsize=SMALL, color=color, va="center",
             annotation_clip=False,
         )  # fmt: skip
 
 
 def spread_labels(heights: Sequence[float], *, apart: float) -> list[float]:
-    """Ascending heights, moved as little as keeps neighbours ``apart`` (least squares)."""
+    """Ascending heights, moved minimally (least squares) to a distance of at least ``apart``."""
     if not heights:
         return []
     steps = apart * np.arange(len(heights))
@@ -119,7 +119,7 @@ def spread_labels(heights: Sequence[float], *, apart: float) -> list[float]:
 def status_legend(
     axes: Axes, statuses: Sequence[RunStatus], *, more: Sequence[Line2D] = ()
 ) -> None:
-    """Each status with its colour and marker in one line between heading and data."""
+    """Add a legend of statuses with color and marker, in one line below the title."""
     marks = [
         Line2D(
             [],
@@ -142,7 +142,7 @@ def status_legend(
 
 
 def mark_stopped(axes: Axes, x: int, status: RunStatus) -> None:
-    """Mark on the x axis where a trial was stopped whose guarded objective would tell nothing."""
+    """Mark the end of a stopped trial on the x axis, because its objective is not informative."""
     axes.plot(
         x, 0.03, STATUS_MARKERS[status], color=STATUS_COLORS[status], markersize=6.5,
         markeredgewidth=0,
@@ -151,7 +151,7 @@ def mark_stopped(axes: Axes, x: int, status: RunStatus) -> None:
 
 
 def annotate_empty(axes: Axes, text: str) -> None:
-    """Words in place of data that is not there."""
+    """Show a text instead of missing data."""
     axes.grid(visible=False)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -160,18 +160,18 @@ def annotate_empty(axes: Axes, text: str) -> None:
 
 
 DARK_INKS = {INK: "#e8eaed", MUTED: "#9aa3ad", GRID: "#2b3138"}
-"""What stands for ink, muted text and grid lines on a dark page."""
+"""Colors of ink, muted text and grid lines on a dark page."""
 
 
 def png(figure: Figure, *, dots: int = 150) -> bytes:
-    """The figure on white, so many dots an inch."""
+    """Figure as PNG on white, with ``dots`` per inch."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dots)
     return buffer.getvalue()
 
 
 def svg(figure: Figure) -> str:
-    """The figure without background, in light or dark ink as the reader's screen asks for."""
+    """Figure as SVG without background, in light or dark ink by the reader's color scheme."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     drawn = buffer.getvalue()
@@ -181,7 +181,7 @@ def svg(figure: Figure) -> str:
 
 
 def svg_uri(figure: Figure) -> str:
-    """The SVG as a data address, which needs no file beside the page."""
+    """SVG as a data URI, without a separate file."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg(figure).encode()).decode()
 
 

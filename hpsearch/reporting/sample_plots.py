@@ -1,4 +1,4 @@
-"""What a network does to patches: what a denoiser gives, and how descriptors of a batch lie."""
+"""Plots of samples: denoised patches, and an embedding of descriptors."""
 
 from typing import Any
 
@@ -21,11 +21,11 @@ from hpsearch.reporting.plot_style import (
 from hpsearch.shapes import Float, Int, UInt8
 
 MAX_COLUMNS = 12
-"""Patches that a triptych shows at most."""
+"""Maximum number of patches in a denoising grid."""
 NUM_COLORED = len(GROUP_COLORS)
-"""Groups of an embedding that get a colour of their own; the others stay grey."""
+"""Number of groups with their own color in an embedding; the others are gray."""
 PATCH_GAP_PIXELS, LABEL_HEIGHT_PIXELS = 4, 11
-"""Pixels between columns, and below a row for a number."""
+"""Gaps in pixels between columns, and below a row for a number."""
 
 
 def plot_denoising_grid(
@@ -33,10 +33,12 @@ def plot_denoising_grid(
     seen: UInt8[np.ndarray, "n 32 32"],
     clean: UInt8[np.ndarray, "n 32 32"],
 ) -> Figure:
-    """Noisy, denoised and clean patches in rows, with the mean absolute error in grey levels.
+    """Figure of noisy, denoised and clean patches in rows, with mean absolute errors.
 
     Args:
-        seen: what the descriptor sees, that is after the denoiser.
+        noisy: noisy patches.
+        seen: input patches of the descriptor, that is after the denoiser.
+        clean: clean patches.
     """
     rows = {
         "noisy": noisy[:MAX_COLUMNS],
@@ -46,7 +48,7 @@ def plot_denoising_grid(
     count = min(MAX_COLUMNS, len(clean))
     figure = new_figure(9.6, 2.95)
     axes = figure.add_subplot()
-    set_title(axes, "What the descriptor sees; mean absolute error in grey levels")
+    set_title(axes, "Input of the descriptor; mean absolute error in gray levels")
     axes.set_axis_off()
     if not count:
         annotate_empty(axes, "no patches")
@@ -71,10 +73,11 @@ def plot_denoising_grid(
 def plot_embedding(
     descriptors: Float[np.ndarray, "n d"], labels: Int[np.ndarray, " n"], *, seed: int = 0
 ) -> Figure:
-    """t-SNE (van der Maaten & Hinton 2008) of one S×K batch; spokes join the views of a point.
+    """Figure of a t-SNE (van der Maaten & Hinton 2008) of one P×K batch, with views connected.
 
     Args:
-        labels: which point each descriptor shows.
+        descriptors: descriptors of the batch.
+        labels: point of each descriptor.
     """
     figure, (axes,) = new_axes(6.4, 5.6)
     groups, sizes = np.unique(labels, return_counts=True)
@@ -98,10 +101,10 @@ def plot_embedding(
 
 
 def project_tsne(descriptors: Float[np.ndarray, "n d"], *, seed: int) -> Float[np.ndarray, "n 2"]:
-    """t-SNE in two dimensions, the same for the same seed; fewer than four fall back to PCA.
+    """Project descriptors to two dimensions by t-SNE, reproducibly; fewer than four by PCA.
 
-    It starts from the two principal directions plus a little noise, so that identical descriptors
-    (a collapsed encoder) do not divide by a spread of zero.
+    The initialization is the two principal directions plus a little noise, so that identical
+    descriptors (a collapsed encoder) do not cause a division by zero.
     """
     x = np.nan_to_num(np.asarray(descriptors, np.float64))
     x = x - x.mean(axis=0)
@@ -112,7 +115,7 @@ def project_tsne(descriptors: Float[np.ndarray, "n d"], *, seed: int) -> Float[n
         return flat
     noise = np.random.default_rng(seed).normal(size=flat.shape)
     start = 1e-4 * (flat / max(float(flat[:, 0].std()), 1e-12) + 0.01 * noise)
-    # exact: for a few hundred points it is several times faster than building trees
+    # exact is several times faster than Barnes-Hut for a few hundred points
     settings: dict[str, Any] = {"init": start.astype(np.float32), "random_state": seed}
     settings |= {"method": "exact", "max_iter": 500}
     tsne = TSNE(perplexity=min(30.0, (len(x) - 1) / 3), **settings)

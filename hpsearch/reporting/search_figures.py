@@ -12,17 +12,17 @@ from hpsearch.tracking.run_state import Run
 
 
 class ReportFigure(NamedTuple):
-    """A figure with the words for those who do not see it and for those who do."""
+    """Figure with its alternative text and caption."""
 
     name: str
-    """Letters and dashes; the name of its PNG file."""
+    """Name of the PNG file: letters and dashes."""
     figure: Figure
     alt: str
     caption: str
 
 
 MAX_SHOWN = ("val/verification", "val/matching", "val/retrieval", "val/mAP")
-"""Scores that the words for the best trial give."""
+"""Scores in the alternative text of the best trial."""
 
 
 def search_pictures(
@@ -33,11 +33,11 @@ def search_pictures(
     metric: str = "val/mAP",
     importances: Mapping[str, float] | None = None,
 ) -> list[ReportFigure]:
-    """All figures that follow from the runs of a search, in the order of the report.
+    """All figures of the runs of a search, in the order of the report.
 
     Args:
-        budget: patches that a full trial sees.
-        importances: share of the objective's spread that each setting explains, if it is known.
+        budget: patches seen by a complete trial.
+        importances: share of the objective's variance explained by each setting, if known.
     """
     totals = summarize(runs, budget=budget)
     pictures = [
@@ -58,7 +58,7 @@ def _curves(runs: Sequence[Run], *, direction: Direction, metric: str) -> Report
     return ReportFigure(
         "learning-curves",
         search_plots.plot_intermediate_values(runs, direction=direction, metric=metric),
-        f"Line chart of {metric} over patches seen, one line a trial.",
+        f"Line chart of {metric} over patches seen, one line per trial.",
         "The ten best trials against those that were stopped. Trials that collapsed or diverged "
         "are marked on the axis where they were stopped.",
     )
@@ -73,8 +73,8 @@ def _winning_run(run: Run) -> ReportFigure:
         search_plots.plot_learning_curves(run),
         f"Two line charts of trial {run.label} over patches seen: training loss and validation "
         f"mAP. At the last report: {last or 'no score'}.",
-        f"Trial {run.label}. An encoder that maps every patch to one point pays the collapse "
-        "value.",
+        f"Trial {run.label}. The collapse value is the loss of an encoder that maps every patch "
+        "to one point.",
     )
 
 
@@ -83,18 +83,18 @@ def _history(runs: Sequence[Run], *, direction: Direction, metric: str) -> Repor
         "trial-by-trial",
         search_plots.plot_optimization_history(runs, direction=direction, metric=metric),
         f"Scatter chart of the last {metric} of each trial in the order of their start.",
-        "The last report of every trial. Marks of pruned trials are lower also because they were "
-        "trained on fewer patches.",
+        "The last report of every trial. Pruned trials are lower partly because they were trained "
+        "on fewer patches.",
     )
 
 
 def _importance(importances: Mapping[str, float]) -> ReportFigure:
     ranked = sorted(importances.items(), key=lambda item: -item[1])[:3]
-    words = ", ".join(f"{name} {100 * share:.0f} %" for name, share in ranked)
+    ranking = ", ".join(f"{name} {100 * share:.0f} %" for name, share in ranked)
     return ReportFigure(
         "importance",
         search_plots.plot_importance(importances),
-        f"Bar chart of the importance of settings. The first: {words}.",
+        f"Bar chart of the importance of settings. The first: {ranking}.",
         "Which settings the objective depended on, within the ranges that were searched.",
     )
 
@@ -103,10 +103,10 @@ def _collapse(runs: Sequence[Run], totals: Summary) -> ReportFigure:
     return ReportFigure(
         "collapse-map",
         search_plots.plot_collapse_map(runs),
-        "Scatter chart of patches a batch against learning rate, marked by how each trial ended; "
+        "Scatter chart of patches per batch against learning rate, with the status of each trial; "
         f"{totals.collapsed} of {totals.trials} collapsed.",
-        f"Where trials collapsed{'' if totals.collapsed else ': none did'}. The number beside a "
-        "mark is K, the views of each point in a batch.",
+        f"Collapsed trials{'' if totals.collapsed else ': none'}. The number at a "
+        "marker is K, the views of each point in a batch.",
     )
 
 
@@ -118,7 +118,7 @@ def _compute(totals: Summary) -> ReportFigure:
         f"{totals.saved_by_detection} saved by stopping collapsed and diverged trials, "
         f"{totals.lost_to_failures} lost to failures, {totals.retrained_patches} trained again, of "
         f"{totals.budget}.",
-        "Patches trained, lost and saved, as shares of what all trials would take to the end. "
+        "Patches trained, lost and saved, as shares of the budget of all trials. "
         + _sharing(totals),
     )
 
@@ -127,8 +127,8 @@ def _sharing(totals: Summary) -> str:
     if not totals.cache_seconds_computed and not totals.cache_seconds_saved:
         return ""
     return (
-        "Denoisers and first weights that trials share took "
-        f"{format_duration(totals.cache_seconds_computed)} to "
-        f"make, beside this; making them for each trial would have taken "
+        "Computing shared denoisers and warm starts took "
+        f"{format_duration(totals.cache_seconds_computed)} "
+        f"in addition; computing them for each trial would have taken "
         f"{format_duration(totals.cache_seconds_saved)} more."
     )

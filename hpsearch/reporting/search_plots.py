@@ -33,12 +33,12 @@ from hpsearch.reporting.text_tables import format_patches, format_percent
 from hpsearch.tracking.event_log import Event
 from hpsearch.tracking.run_state import Run
 
-NUM_LABELLED = 3
-"""Trials of the top ten that get their number at the end of their curve."""
+NUM_LABELED = 3
+"""Number of top-ten trials with a label at the end of their curve."""
 
 
 def plot_learning_curves(run: Run) -> Figure:
-    """Training loss beside its collapse value, and the three validation mAPs with their mean."""
+    """Figure of training loss with collapse value, and validation mAPs with their mean."""
     figure, (left, right) = new_axes(9.6, 3.4, columns=2)
     set_title(left, f"Training loss of {run.label}", x="patches seen")
     set_title(right, "Validation mAP", x="patches seen")
@@ -54,10 +54,10 @@ def plot_learning_curves(run: Run) -> Figure:
 def plot_intermediate_values(
     runs: Sequence[Run], *, direction: Direction, metric: str = "val/mAP"
 ) -> Figure:
-    """Objective over patches seen: the ten best against all others.
+    """Figure of the objective over patches seen: the ten best against all others.
 
-    A collapsed or diverged trial is marked on the axis where it was stopped, because its guarded
-    objective there is the worst there is and says nothing of how it was doing.
+    The end of a collapsed or diverged trial is marked on the axis, because its guarded objective
+    is the worst possible value and not informative.
     """
     figure, (axes,) = new_axes(9.6, 4.4)
     set_title(axes, "Learning curves", x="patches seen", y=metric)
@@ -69,7 +69,7 @@ def plot_intermediate_values(
     for row in reversed(rows):
         _draw_search_curve(axes, row.run, strong=row.run in best)
     count_patches(axes)
-    named = [(run.reports[-1]["objective"], run.label, INK) for run in best[:NUM_LABELLED]]
+    named = [(run.reports[-1]["objective"], run.label, INK) for run in best[:NUM_LABELED]]
     end_labels(axes, named)
     strong = [Line2D([], [], color=STATUS_COLORS["completed"], linewidth=2.2, label="the ten best")]
     status_legend(axes, [row.status for row in rows], more=strong if best else ())
@@ -79,9 +79,9 @@ def plot_intermediate_values(
 def plot_optimization_history(
     runs: Sequence[Run], *, direction: Direction, metric: str = "val/mAP"
 ) -> Figure:
-    """Objective of every trial in the order they started, and the best completed so far."""
+    """Figure of the objective of every trial in order of start, and the best completed so far."""
     figure, (axes,) = new_axes(9.6, 3.4)
-    set_title(axes, "Trial by trial", x="trial", y=metric)
+    set_title(axes, "Optimization history", x="trial", y=metric)
     trials = [run for run in trials_of(runs) if run.reports]
     if not trials:
         annotate_empty(axes, "no report yet")
@@ -161,7 +161,7 @@ def _mark_end(axes: Axes, run: Run) -> None:
 def _draw_best_so_far(
     axes: Axes, trials: list[Run], *, better: Callable[..., float]
 ) -> list[Line2D]:
-    """Draw the steps; the line for the key, or none if nothing has completed."""
+    """Draw the best so far; returns the line for the legend, or None without completed trials."""
     best: list[tuple[int, float]] = []
     for run in trials:
         if shown_status(run) == "completed":
@@ -181,50 +181,48 @@ def _is_stopped(run: Run) -> bool:
 
 
 def _informative_reports(run: Run) -> Sequence[Event]:
-    """Reports that say how a run was doing: not the guarded last one of a run that failed."""
+    """Informative reports of a run: without the guarded last one of a failed run."""
     return run.reports[:-1] if _is_stopped(run) else run.reports
 
 
-MAX_LABELLED = 60
-"""With more trials than this, only those that failed are annotated."""
+MAX_LABELED = 60
+"""Number of trials above which only failed ones are labeled."""
 
 
 def plot_collapse_map(runs: Sequence[Run]) -> Figure:
-    """How every trial ended, over patches a batch and learning rate; one panel an optimizer.
+    """Figure of trial statuses by patches per batch and learning rate, with a panel per optimizer.
 
-    Learning rates of different optimizers cannot be compared, hence the panels. Where the sampler
-    draws K views of each point, K stands beside the mark.
+    Learning rates of different optimizers are not comparable, hence the panels. If the sampler
+    draws K views of each point, the marker is labeled with K.
     """
     trials = trials_of(runs)
     kinds = sorted({run.config.optimizer.kind for run in trials}) or ["no trial yet"]
     figure, every = new_axes(4.8 * max(2, len(kinds)), 4.2, columns=len(kinds))
     for axes, kind in zip(every, kinds, strict=True):
         own = [run for run in trials if run.config.optimizer.kind == kind]
-        set_title(
-            axes, format_value(kind), x="patches a batch (beside a mark: K)", y="learning rate"
-        )
+        set_title(axes, format_value(kind), x="patches per batch (label: K)", y="learning rate")
         if own:
-            _draw_map(axes, own, dense=len(trials) > MAX_LABELLED)
+            _draw_map(axes, own, dense=len(trials) > MAX_LABELED)
         else:
-            annotate_empty(axes, "nothing to show")
+            annotate_empty(axes, "no trials to show")
     return figure
 
 
 def plot_importance(shares: Mapping[str, float]) -> Figure:
-    """How much of the spread of the objective each setting explains; shares in [0, 1]."""
+    """Figure of the share of the objective's variance explained by each setting, in [0, 1]."""
     ranked = sorted(shares.items(), key=lambda item: item[1])[-12:]
     labels = [format_percent(share) for _, share in ranked]
     names = [name for name, _ in ranked]
-    heading = "What mattered: share of the objective's spread"
+    heading = "Importance: share of the objective's variance"
     return _draw_bars(
         heading, names, [s for _, s in ranked], labels, [STATUS_COLORS["completed"]] * len(ranked)
     )
 
 
 def plot_compute_usage(totals: Summary) -> Figure:
-    """Patches trained to use, lost to failures, saved by pruning and by detecting collapse.
+    """Figure of patches trained, lost to failures, and saved by pruning and collapse detection.
 
-    What did not happen has no bar.
+    Zero values have no bar.
     """
     parts = [
         ("trained", totals.trained - totals.lost_to_failures, STATUS_COLORS["completed"]),
@@ -245,13 +243,13 @@ def _draw_map(axes: Axes, runs: list[Run], *, dense: bool) -> None:
     for run in runs:
         flat, status = flatten(run.config), shown_status(run)
         x, y = run.config.sampler.patches, run.config.optimizer.lr
-        look = {
+        style = {
             "color": STATUS_COLORS[status],
             "markersize": 8,
             "markeredgewidth": 0,
             "alpha": 0.85,
         }
-        axes.plot(x, y, STATUS_MARKERS[status], **look)
+        axes.plot(x, y, STATUS_MARKERS[status], **style)
         if "sampler.views" in flat and (not dense or status in ("collapsed", "diverged")):
             offset = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
             axes.annotate(f"{flat['sampler.views']}", (x, y), color=MUTED, fontsize=7, **offset)
@@ -266,7 +264,7 @@ def _draw_map(axes: Axes, runs: list[Run], *, dense: bool) -> None:
 
 
 def _few_ticks(axes: Axes, sizes: list[int]) -> None:
-    """Ticks at the batch sizes that occur, or at powers of two if they are many."""
+    """Set ticks at the batch sizes, or at powers of two if there are many."""
     if len(sizes) > 6:
         low, high = math.floor(math.log2(sizes[0])), math.ceil(math.log2(sizes[-1]))
         sizes = [2**power for power in range(low, high + 1)]

@@ -20,14 +20,14 @@ from hpsearch.reporting.text_tables import (
 )
 
 MAX_REPORT_ROWS = 15
-"""Rows of a table before the fold."""
+"""Number of rows of a table that are shown without expanding it."""
 OPEN_UP_TO = 5
-"""So many failures are shown without a click."""
+"""Number of failed trials up to which their table is initially open."""
 FAILED = ("collapsed", "diverged", "failed")
 
 
 class NextCommand(NamedTuple):
-    """What to type next, and what it does."""
+    """Suggested next command and its effect."""
 
     command_line: str
     description: str
@@ -35,27 +35,27 @@ class NextCommand(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchReport:
-    """Everything that the report says."""
+    """Content of the report of a search."""
 
     name: str
-    """The search."""
+    """Name of the search."""
     lead: str
-    """One sentence: what was searched, on which patches, by which objective."""
+    """Introductory sentence with search space, patches and objective."""
     totals: Summary
     rows: Sequence[Row]
-    """The whole leaderboard."""
+    """All rows of the leaderboard."""
     verdict: str = ""
-    """What became of the winner."""
+    """Result of the registration of the best model."""
     configurations: Sequence[Configuration] = ()
-    """Means over training seeds, if any was trained with more than one."""
+    """Means over training seeds of configurations trained with several."""
     baselines: Mapping[str, TaskScores] = field(default_factory=dict)
-    """Test scores by name, the winner first."""
+    """Test scores by name, the best trial first."""
     figures: Sequence[ReportFigure] = ()
     commands: Sequence[NextCommand] = ()
 
     @property
     def winner(self) -> Row | None:
-        """The first of the leaderboard, unless it has not reported or came to nothing."""
+        """First row of the leaderboard; None if it failed or has no report."""
         first = self.rows[0] if self.rows else None
         if first is None or first.objective is None:
             return None
@@ -63,7 +63,7 @@ class SearchReport:
 
 
 class Tile(NamedTuple):
-    """A number at the head of the page."""
+    """Key number at the top of the page."""
 
     name: str
     value: str
@@ -71,7 +71,7 @@ class Tile(NamedTuple):
 
 
 def render_report(report: SearchReport) -> str:
-    """The page as HTML that needs nothing beside it; every value is escaped."""
+    """Report as a self-contained HTML page; every value is escaped."""
     return render(
         "search_report.html.j2",
         page=report,
@@ -99,12 +99,12 @@ def _tiles_html(page: SearchReport) -> list[Tile]:
     value = f"{best.objective:.4f}" if best else MISSING_VALUE
     spent = f"{format_patches(totals.trained)} patches trained"
     if totals.cache_seconds_saved:
-        spent += f", {format_duration(totals.cache_seconds_saved)} spared by sharing"
+        spent += f", {format_duration(totals.cache_seconds_saved)} saved by sharing"
     return [
         Tile(
             "Best objective",
             value,
-            f"trial {best.run.label}" if best else "no trial has learnt yet",
+            f"trial {best.run.label}" if best else "no completed trial yet",
         ),
         Tile("Trials", str(totals.trials), ended or "none started"),
         Tile("Compute saved", saved, f"{pruning} by pruning, {detection} by stopping collapse"),
@@ -113,9 +113,9 @@ def _tiles_html(page: SearchReport) -> list[Tile]:
 
 
 def varying_columns(rows: Sequence[Row]) -> list[str]:
-    """Flat names with two values or more, in the order of a title.
+    """Flat names of settings with several values, in the order of a summary.
 
-    A setting that follows from its variant is no column.
+    A setting that is implied by its variant is not a column.
     """
     values: dict[str, set] = {}
     for row in rows:
@@ -127,7 +127,7 @@ def varying_columns(rows: Sequence[Row]) -> list[str]:
 
 
 def _leaderboard(rows: Sequence[Row]) -> HtmlTable:
-    """The whole leaderboard, with the settings that vary in columns."""
+    """Table of the whole leaderboard, with varying settings in columns."""
     columns = varying_columns(rows)
     numbers = ("objective", "verifi\u00adcation", "match\u00ading", "retrie\u00adval", "seen")
     head = (
@@ -155,7 +155,7 @@ def _row_cells(row: Row, columns: Sequence[str]) -> tuple[Cell, ...]:
 
 
 def _failures(rows: Sequence[Row]) -> HtmlTable:
-    """Trials that collapsed, diverged or failed, and why."""
+    """Table of trials that collapsed, diverged or failed, with reasons."""
     names = ("ended", "settings", "why")
     head = (Cell("trial"), Cell("seen"), *(Cell(name, text=True) for name in names))
     lines = tuple(
@@ -173,7 +173,7 @@ def _failures(rows: Sequence[Row]) -> HtmlTable:
 
 
 def _test_scores(scores: Mapping[str, TaskScores]) -> HtmlTable:
-    """Scores on test by name, the winner first."""
+    """Table of test scores by name, the best trial first."""
     head = tuple(Cell(name, text=not name) for name in baseline_table(scores).header)
     rows = tuple(
         (Cell(name, text=True, header=True), *(Cell(f"{value:.3f}") for value in values))

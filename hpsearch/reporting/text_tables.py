@@ -22,12 +22,12 @@ from hpsearch.tracking.run_state import Run, group_by_config
 from hpsearch.untrusted import markdown_text
 
 TERMINAL_WIDTH = 100
-"""Columns of a terminal that a table fits into."""
+"""Default width of a table in characters."""
 MISSING_VALUE = "–"
 
 
 class TextTable(NamedTuple):
-    """Cells as they are shown; the columns named in ``left`` are text, all others numbers."""
+    """Table of formatted cells; columns named in ``left`` are text, all others numbers."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -35,11 +35,12 @@ class TextTable(NamedTuple):
 
 
 def leaderboard_table(rows: Sequence[Row], *, tasks: bool = False) -> TextTable:
-    """Place, trial, how it ended, objective, patches seen, what differs from the other trials.
+    """Table of the leaderboard: rank, trial, status, objective, patches seen, differing settings.
 
     Args:
-        tasks: also the three tasks, which leaves less room for the settings. Those of a collapsed
-            or diverged trial mean nothing and are not shown.
+        rows: rows of the leaderboard.
+        tasks: True to include the three tasks, with less space for the settings. Those of a
+            collapsed or diverged trial are meaningless and omitted.
     """
     three = ("verification", "matching", "retrieval") if tasks else ()
     header = ("#", "trial", "ended", "objective", *three, "seen", "settings")
@@ -50,19 +51,19 @@ def leaderboard_table(rows: Sequence[Row], *, tasks: bool = False) -> TextTable:
 def baseline_table(
     scores: Mapping[str, TaskScores | tuple[float, float, float, float]],
 ) -> TextTable:
-    """The winner and what it is compared with, in the order given; mAP in [0, 1]."""
+    """Table of the best trial and its baselines, in the given order; mAP in [0, 1]."""
     header = ("", "verification", "matching", "retrieval", "mean mAP")
     rows = tuple((name, *(f"{value:.3f}" for value in values)) for name, values in scores.items())
     return TextTable(header, rows, frozenset({""}))
 
 
 def summary_lines(totals: Summary) -> list[str]:
-    """How the trials ended, what they cost and what was saved, one sentence each."""
+    """Summary of a search as sentences: statuses, compute, and savings."""
     counts = [f"{n} {status}" for status in STATUS_ORDER if (n := getattr(totals, status))]
     lines = [
         f"{totals.trials} trials: {', '.join(counts) or 'none started'}",
         f"{totals.trained:,} of {totals.budget:,} patches trained: "
-        f"{format_percent(totals.share_trained)} of what all trials would take to the end",
+        f"{format_percent(totals.share_trained)} of the budget of all trials",
         f"Pruning saved {format_percent(totals.share_saved)} of the compute, "
         f"stopping collapsed and diverged trials {format_percent(totals.share_detected)}",
     ]
@@ -70,36 +71,36 @@ def summary_lines(totals: Summary) -> list[str]:
         lines.append(f"{totals.lost_to_failures:,} patches were lost to failed trials")
     if totals.restarts:
         lines.append(
-            f"Trials went on after a crash or a stop {_format_times(totals.restarts)}, which "
+            f"Trials were resumed after a failure or stop {_format_times(totals.restarts)}, which "
             "trained "
             f"{totals.retrained_patches:,} patches again"
         )
     if totals.restarts_from_scratch:
         lines.append(
-            "A damaged checkpoint made trials begin anew "
-            f"{_format_times(totals.restarts_from_scratch)}"
+            f"Trials were restarted from scratch {_format_times(totals.restarts_from_scratch)}, "
+            "because a checkpoint was damaged"
         )
     if totals.cache_seconds_computed or totals.cache_seconds_saved:
         lines.append(
-            "Shared denoisers and first weights took "
-            f"{format_duration(totals.cache_seconds_computed)} to make "
-            f"and spared {format_duration(totals.cache_seconds_saved)}"
+            "Shared denoisers and warm starts took "
+            f"{format_duration(totals.cache_seconds_computed)} to compute "
+            f"and saved {format_duration(totals.cache_seconds_saved)}"
         )
     lines.append(
-        f"{format_duration(totals.seconds)} from first to last, "
-        f"{format_duration(totals.trial_seconds)} in trials added up"
+        f"{format_duration(totals.seconds)} of wall-clock time, "
+        f"{format_duration(totals.trial_seconds)} summed over trials"
     )
     return lines
 
 
 def task_columns(row: Row) -> list[str]:
-    """Verification, matching and retrieval as shown; nothing for a trial that failed to learn."""
+    """Cells of verification, matching and retrieval; empty for a collapsed or diverged trial."""
     scores = None if row.status in ("collapsed", "diverged") else task_scores(row.run.last)
     return [MISSING_VALUE] * 3 if scores is None else [f"{score:.3f}" for score in scores[:3]]
 
 
 def to_text(table: TextTable, *, width: int = TERMINAL_WIDTH) -> str:
-    """Aligned columns within ``width``; the last column wraps at `` · `` or a space."""
+    """Table as text in aligned columns; the last column wraps at `` · `` or a space."""
     cells = [table.header, *table.rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(table.header))]
     before = sum(widths[:-1]) + 2 * (len(widths) - 1)
@@ -109,19 +110,19 @@ def to_text(table: TextTable, *, width: int = TERMINAL_WIDTH) -> str:
 
 
 def to_markdown(table: TextTable) -> str:
-    """A pipe table."""
+    """Table as a Markdown pipe table."""
     rule = [":--" if name in table.left else "--:" for name in table.header]
     rows = [table.header, rule, *table.rows]
     return "\n".join(f"| {' | '.join(_escape_pipe(cell) for cell in row)} |" for row in rows)
 
 
 def format_percent(share: float) -> str:
-    """``0.384`` → ``38 %``; something above nothing is never 0 %."""
+    """Format a share in percent: ``0.384`` → ``38 %``; a positive share is never ``0 %``."""
     return "under 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
 
 
 def format_duration(seconds: float) -> str:
-    """``312`` → ``5 min 12 s``."""
+    """Format seconds: ``312`` → ``5 min 12 s``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -131,7 +132,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_patches(count: int) -> str:
-    """``33400`` → ``33k``, in at most five characters."""
+    """Format a number of patches in at most five characters: ``33400`` → ``33k``."""
     if count < 1000:
         return str(count)
     if count < 999_500:
@@ -164,7 +165,7 @@ def _aligned_lines(
 
 
 def _wrap(text: str, last_width: int) -> list[str]:
-    """Lines of at most ``last_width`` characters, broken between parts where these are short."""
+    """Wrap text to ``last_width`` characters, between parts if possible."""
     lines: list[str] = []
     for part in text.split(" · "):
         if lines and len(lines[-1]) + len(part) + 3 <= last_width:
@@ -179,40 +180,40 @@ def _escape_pipe(cell: str) -> str:
 
 
 COUNTED_STATUSES = ("completed", "collapsed", "diverged")
-"""Who ended by itself; that of a collapsed trial is the worst objective there is."""
+"""Statuses whose objective counts in means; that of a collapsed trial is the worst possible."""
 
 
 class Configuration(NamedTuple):
-    """Trials that differ in their training seed alone."""
+    """Configuration whose trials differ in the training seed only."""
 
     rank: int
-    """From 1, by mean."""
+    """Rank by mean, from 1."""
     runs: list[Run]
     values: list[float]
-    """Objectives of the trials that ended by themselves."""
+    """Objectives of the trials that completed, collapsed or diverged."""
     diff: str
-    """The configuration in words, without what all share."""
+    """Summary of the configuration, without settings that all share."""
 
     @property
     def mean(self) -> float | None:
-        """None if no trial ended by itself."""
+        """Mean objective; None without objectives."""
         return mean(self.values) if self.values else None
 
     @property
     def standard_deviation(self) -> float | None:
-        """Standard deviation of the sample; None of fewer than two."""
+        """Sample standard deviation of the objective; None for fewer than two trials."""
         return stdev(self.values) if len(self.values) > 1 else None
 
 
 def group_configurations(runs: Sequence[Run], *, direction: Direction) -> list[Configuration]:
-    """All of them by their mean; none if each was trained once."""
+    """Configurations sorted by mean objective; empty if each was trained once."""
     groups = group_by_config(trials_of(runs))
     if all(len(group) == 1 for group in groups):
         return []
-    words = diff_summaries([group[0].config.model_copy(update={"seed": 0}) for group in groups])
+    summaries = diff_summaries([group[0].config.model_copy(update={"seed": 0}) for group in groups])
     found = [
         Configuration(0, group, _final_values(group), differs)
-        for group, differs in zip(groups, words, strict=True)
+        for group, differs in zip(groups, summaries, strict=True)
     ]
     sign = -1 if direction == "maximize" else 1
     found.sort(key=lambda c: (c.mean is None, sign * (c.mean or 0.0), c.runs[0].number))
@@ -220,7 +221,7 @@ def group_configurations(runs: Sequence[Run], *, direction: Direction) -> list[C
 
 
 def configurations_table(found: Sequence[Configuration]) -> TextTable:
-    """Place, mean ± standard deviation over so many trials, how they ended, what differs."""
+    """Table of configurations: rank, mean ± standard deviation, statuses, differences."""
     header = ("#", "trials", "mean", "± sd", "n", "ended", "settings")
     rows = tuple(
         (

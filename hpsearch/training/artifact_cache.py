@@ -1,7 +1,7 @@
-"""Results that trials share, kept under the hash of what they depend on.
+"""Content-addressed cache of results that trials share, keyed by the hash of their inputs.
 
-No locks: a trial that needs an artifact finds it or makes it, and the first to finish publishes.
-A duplicate is the same bytes, so it is harmless. Bytes are verified when they are read.
+No locks: a trial that needs an artifact reads or computes it, and publishes it atomically. A
+duplicate has the same bytes, so it is harmless. Bytes are verified when they are read.
 """
 
 import hashlib
@@ -22,29 +22,34 @@ from hpsearch.untrusted import reading
 
 
 def artifact_key(**depends_on: Any) -> str:
-    """A name for what follows from ``depends_on`` (JSON values) alone."""
+    """Cache key of an artifact that is a pure function of ``depends_on`` (JSON values).
+
+    Example:
+        >>> artifact_key(kind="demo", seed=1) == artifact_key(seed=1, kind="demo")
+        True
+    """
     text = json.dumps(depends_on, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 COMPUTED_SECONDS_METRIC, SAVED_SECONDS_METRIC = "shared/made_seconds", "shared/spared_seconds"
-"""Metrics: what a trial spent on making shared results, and what it did not spend because others
-had made them."""
+"""Metrics: seconds that a trial spent on computing shared artifacts, and seconds that it saved by
+reading them from the cache."""
 
 
 class DependencyFailedError(UserError):
-    """What a trial needs collapsed or diverged in training, and so has the trial."""
+    """Failed dependency: a shared denoiser or warm start collapsed or diverged in training."""
 
 
 @dataclass
 class CacheStats:
-    """Wall seconds that went into shared results."""
+    """Wall-clock seconds of computing, and saved by reading, shared artifacts."""
 
     computed_s: float = 0.0
     saved_s: float = 0.0
 
     def metrics(self) -> dict[str, float]:
-        """Nothing, if nothing was shared."""
+        """Metrics of the cache; empty if no artifact was used."""
         shared = self.computed_s or self.saved_s
         return (
             {COMPUTED_SECONDS_METRIC: self.computed_s, SAVED_SECONDS_METRIC: self.saved_s}
@@ -55,34 +60,41 @@ class CacheStats:
 
 @dataclass(frozen=True)
 class ArtifactCache:
-    """A folder of artifacts on any file system that pyarrow opens (path or URI)."""
+    """Folder of artifacts on any file system that pyarrow supports (path or URI).
+
+    Example:
+        >>> import tempfile
+        >>> cache = ArtifactCache(tempfile.mkdtemp())
+        >>> cache.get_or_compute("key", lambda: b"weights").to_pybytes()
+        b'weights'
+    """
 
     root: str
     stats: CacheStats = field(default_factory=CacheStats, compare=False)
 
     def with_fresh_stats(self) -> "ArtifactCache":
-        """The same folder, with no costs so far."""
+        """Cache of the same folder with statistics at zero."""
         return replace(self, stats=CacheStats())
 
     def get_or_compute(self, key: str, compute: Callable[[], bytes]) -> pa.Buffer:
-        """The bytes under ``key``, which are made and published if there are none."""
+        """Bytes of the artifact ``key``, which is computed and published if it is missing."""
         stored = self.get(key)
         if stored is not None:
             cost = self.get(f"{key}.seconds")
             with self.reading(f"{key}.seconds"):
                 self.stats.saved_s += 0.0 if cost is None else float(bytes(cost))
             return stored
-        began = time.monotonic()
+        started_at = time.monotonic()
         payload = compute()
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - started_at
         self.stats.computed_s += seconds
         self.publish(key, payload)
         self.publish(f"{key}.seconds", f"{seconds:.3f}".encode())
-        stored = self.get(key)  # mapped, where it can be: patches are large
+        stored = self.get(key)  # memory-mapped if possible: patches are large
         return pa.py_buffer(payload) if stored is None else stored
 
     def get(self, key: str) -> pa.Buffer | None:
-        """The bytes under ``key``, or None where there are none or they are damaged."""
+        """Bytes of the artifact ``key``; None if it is missing or damaged."""
         filesystem, folder = fs.FileSystem.from_uri(self.root)
         path = f"{folder}/{key}"
         if filesystem.get_file_info(path).type != fs.FileType.File:
@@ -94,14 +106,16 @@ class ArtifactCache:
         return verify_checksum(stored)
 
     def reading(self, key: str) -> AbstractContextManager[None]:
-        """Make something of the bytes under ``key``; a UserError names the file if it cannot be."""
-        return reading(f"{self.root}/{key}", "shared result", "remove it to have it made again")
+        """Parse the artifact ``key`` inside the block; errors become a UserError with the file."""
+        return reading(
+            f"{self.root}/{key}", "shared result", "remove it so that it is computed again"
+        )
 
     def publish(self, key: str, payload: bytes) -> None:
-        """Write the bytes so that a reader sees all of them or none.
+        """Write an artifact atomically.
 
         Raises:
-            OSError: if they cannot be written; no draft is left.
+            OSError: if it cannot be written; no draft is left.
         """
         filesystem, folder = fs.FileSystem.from_uri(self.root)
         filesystem.create_dir(folder, recursive=True)

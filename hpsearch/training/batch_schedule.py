@@ -1,4 +1,4 @@
-"""Which batches come next: constant, by the budget, or as the loss allows."""
+"""Batch-size schedules: constant, by the budget, or by the loss."""
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
@@ -11,16 +11,17 @@ from hpsearch.config import FixedSteps, MinedTriplets, RandomTriplets, Sampler, 
 from hpsearch.training.loop import stack_losses
 
 StageChange = Literal["stay", "on", "back", "undo"]
-"""Undo: back to the stage before, and to the weights with which this stage began."""
+"""Stage change: "on" advances, "back" falls back to the stage before, and "undo" also restores the
+weights from the start of this stage."""
 
 
 def current_sampler(sampling: Sampling, *, share: float, stage: int = 0) -> Sampler:
-    """What the next batch is drawn with.
+    """Sampler of the next batch.
 
     Args:
-        sampling: the setting.
-        share: share of the budget that is spent, in [0, 1).
-        stage: where a stepped schedule stands.
+        sampling: setting of the batches.
+        share: spent share of the budget, in [0, 1).
+        stage: current stage of a stepped schedule.
     """
     match sampling:
         case Stepped(stages=stages):
@@ -35,28 +36,28 @@ def current_sampler(sampling: Sampling, *, share: float, stage: int = 0) -> Samp
 
 @dataclass
 class BatchScheduleController:
-    """Where a stepped schedule stands; all of it is part of the checkpoint.
+    """Controller of a stepped batch schedule; its state is part of the checkpoint.
 
-    It reads one mean loss a window, so that the loss leaves the device seldom, and at patches
-    that depend on the settings alone.
+    It reads one mean loss per window, so that the loss is rarely copied from the device, and at
+    points that depend on the settings only.
 
-    Source: R3's stepped batch hard, in which a person did this by hand.
+    Source: R3's stepped batch hard, which was adjusted manually.
     """
 
     settings: Stepped
     collapse_value: float
-    """The loss of a constant encoder."""
+    """Loss of a constant encoder."""
     stage: int = 0
     proven: bool = True
-    """Whether the stage has had a window below the collapse value; the first needs none."""
+    """True once the stage had a window below the collapse value; always for the first stage."""
     failed_at: dict[int, int] = field(default_factory=dict)
-    """Patches seen when a stage last lifted the loss too far."""
+    """Patches seen when a stage last failed, by stage."""
     losses: list[Tensor] = field(default_factory=list)
-    """Of the window so far; on the device, and not added up, as in ``loop``."""
+    """Losses of the current window, on the device and not summed, as in ``loop``."""
     patches: int = 0
 
     def record_loss(self, loss: Tensor, *, used: int, seen: int) -> StageChange:
-        """Take note of a step's loss, detached; ``seen`` counts its ``used`` patches too."""
+        """Record the detached loss of a step; ``seen`` includes its ``used`` patches."""
         self.losses.append(loss)
         self.patches += used
         if self.patches < self.settings.window:
@@ -66,8 +67,8 @@ class BatchScheduleController:
         return self.update(mean, seen=seen)
 
     def update(self, mean: float, *, seen: int) -> StageChange:
-        """Where to go after a window with this mean loss."""
-        if self.stage > 0 and not mean <= self.collapse_value:  # NaN is too high as well
+        """Update the stage after a window with this mean loss, and return the change."""
+        if self.stage > 0 and not mean <= self.collapse_value:  # also true for NaN
             move: StageChange = "back" if self.proven else "undo"
             self.failed_at[self.stage] = seen
             self.stage, self.proven = self.stage - 1, True
@@ -86,7 +87,7 @@ class BatchScheduleController:
         return failed is None or (retry is not None and seen - failed >= retry)
 
     def state(self) -> dict[str, Any]:
-        """Everything but the settings."""
+        """State for a checkpoint, without the settings."""
         names = ("stage", "proven", "patches")
         return {
             **{name: getattr(self, name) for name in names},
@@ -95,7 +96,7 @@ class BatchScheduleController:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``."""
+        """Restore the state of a checkpoint."""
         for name in ("stage", "proven", "patches", "failed_at"):
             setattr(self, name, state[name])
         if self.stage not in range(len(self.settings.stages)):

@@ -1,15 +1,15 @@
-"""Collapse: every patch gets the same descriptor.
+"""Detection of collapse, in which every patch gets the same descriptor.
 
-Neither the loss nor mAP shows it alone: a run that learns can sit at the collapse value for a
-while, and a constant encoder has retrieval mAP 1.0. The descriptors show it, but only together:
-they lie in one direction or close to one point relative to their length, *and* another point's
-patch is no farther than a patch of the same point. The effective rank is no help: it is scale-free
-and stays high while everything shrinks to one point.
+Neither the loss nor mAP is sufficient: the loss of a successful training can stay at the collapse
+value for a while, and a constant encoder has retrieval mAP 1.0. The criterion is a combination: the
+descriptors have one direction, or are close to one point relative to their length, *and* the patch
+of another point is no farther than a patch of the same point. The effective rank is not useful: it
+is scale-free and stays high while all descriptors shrink to one point.
 
-Whether points are told apart is asked without dropout: where descriptors lie close together, the
-noise of dropout is larger than what separates them, although they may rank well. Unit descriptors
-trained with a high rate can end a fiftieth of their length apart, with their loss at the collapse
-value throughout, and be as good as others; that is no collapse.
+The contrast between points is measured without dropout: if descriptors are close together, dropout
+noise exceeds their differences, although they may rank well. Unit descriptors trained with a high
+learning rate can end a fiftieth of their length apart, with their loss at the collapse value
+throughout, and be as good as others; that is not a collapse.
 """
 
 from dataclasses import dataclass, field
@@ -23,22 +23,22 @@ from hpsearch.collapse_thresholds import TRAINING
 from hpsearch.shapes import Float, Int
 
 COLLAPSE_LOSS_TOLERANCE = 0.02
-"""Relative distance of the loss from its collapse value that counts as hugging it."""
+"""Relative difference of the loss from its collapse value that counts as equal."""
 
 
 class BatchDispersion(NamedTuple):
-    """How far descriptors of a batch are apart; all three are free of scale."""
+    """Dispersion of the descriptors of a batch; all three measures are scale-free."""
 
     relative: float
     """Root mean squared distance of two descriptors ÷ root mean squared norm; 0 = one point."""
     resultant: float
-    """Length of the mean of the unit-normalised descriptors, in [0, 1]."""
+    """Length of the mean of the unit-normalized descriptors, in [0, 1]."""
     contrast: float
     """Root mean squared distance to other points' patches ÷ to the same point's; 1 = chance."""
 
     @property
     def is_degenerate(self) -> bool:
-        """Whether descriptors lie close together for their length, or all in one direction."""
+        """True if descriptors are close together relative to their length, or in one direction."""
         return self.relative < TRAINING.min_spread or self.resultant > TRAINING.max_resultant
 
 
@@ -46,9 +46,10 @@ class BatchDispersion(NamedTuple):
 def batch_dispersion(
     descriptors: Float[Tensor, "n d"], labels: Int[Tensor, " n"]
 ) -> BatchDispersion:
-    """Measure a batch in O(n·d), from group means; ``labels`` name the point of each patch.
+    """Dispersion of a batch in O(n·d), from group means; ``labels`` are points.
 
-    In float64, because the distances of nearly equal descriptors are differences of large sums.
+    Computed in float64, because distances of nearly equal descriptors are differences
+    of large sums.
     """
     x = descriptors.double()
     count = len(x)
@@ -79,13 +80,19 @@ def _root_ratio(above: Tensor, below: Tensor) -> float:
 
 @dataclass
 class CollapseDetector:
-    """Decides on the mean of several looks, because a look at one batch is noisy.
+    """Collapse detector, which averages several checks because a single batch is noisy.
 
     Args:
-        collapse_value: the loss of a constant encoder; a run well below it is safe.
-        num_checks: looks in a row, each at descriptors close together, whose mean ratio ends a
-            trial. Dips recover, so one is not enough.
-        contrasts: of the latest such looks; part of the checkpoint.
+        collapse_value: loss of a constant encoder; a run well below it is not collapsed.
+        num_checks: number of consecutive checks with degenerate descriptors whose mean contrast
+            decides. One is not enough, because dips recover.
+        contrasts: contrasts of the latest such checks; part of the checkpoint.
+
+    Example:
+        >>> detector = CollapseDetector(collapse_value=1.0)
+        >>> spread = BatchDispersion(relative=1.4, resultant=0.1, contrast=2.0)
+        >>> detector.update(spread, loss=0.5)
+        False
     """
 
     collapse_value: float
@@ -93,9 +100,14 @@ class CollapseDetector:
     contrasts: list[float] = field(default_factory=list)
 
     def update(self, dispersion: BatchDispersion, loss: float) -> bool:
-        """Whether the trial has collapsed, given the latest batch and the recent mean loss."""
-        hugging = abs(loss / self.collapse_value - 1) < COLLAPSE_LOSS_TOLERANCE
-        vanished = dispersion.relative < TRAINING.vanishing_spread and hugging
+        """Record a check; True if the trial has collapsed.
+
+        Args:
+            dispersion: dispersion of the latest batch.
+            loss: mean loss since the last check.
+        """
+        at_collapse_value = abs(loss / self.collapse_value - 1) < COLLAPSE_LOSS_TOLERANCE
+        vanished = dispersion.relative < TRAINING.vanishing_spread and at_collapse_value
         if not vanished and not (dispersion.is_degenerate and loss > 0.9 * self.collapse_value):
             self.contrasts = []
             return False

@@ -1,7 +1,7 @@
-"""A training step as one launch: captured as a CUDA graph after a few steps, then replayed.
+"""CUDA graphs: a training step is captured after a few steps, then replayed as one launch.
 
-A step of L2-Net is some two hundred kernels of a few microseconds each, and Python needs longer to
-launch them than a GPU to run them. A graph launches them together.
+A step of L2-Net has about two hundred kernels of a few microseconds each, and Python needs longer
+to launch them than a GPU to run them. A graph launches them together.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -13,38 +13,38 @@ import torch
 from torch import Tensor
 
 WARM_UP_STEPS = 3
-"""Steps that run kernel by kernel before a capture: they choose algorithms, compile, and make the
-optimizer's state, none of which a capture allows."""
+"""Number of steps that run kernel by kernel before a capture: they choose algorithms, compile, and
+create the optimizer's state, none of which is possible during a capture."""
 
 Body = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
-"""A step: from its inputs on the device to its results, with no other number from the host."""
+"""Step function from inputs on the device to results, without other values from the host."""
 
 
 class Runner(Protocol):
-    """Streams and capture of a device."""
+    """Interface for warm-up and capture of steps on a device."""
 
     def warm_up(self, body: Body, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Run ``body`` kernel by kernel, where a later capture will run it."""
+        """Run ``body`` kernel by kernel, on the stream of a later capture."""
         ...
 
     def capture(
         self, body: Body, inputs: Sequence[Tensor]
     ) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
-        """Record ``body`` without running it; what runs it again, and where its results appear."""
+        """Capture ``body`` without running it; returns its replay function and result tensors."""
         ...
 
 
 @dataclass(eq=False)
 class CudaRunner:
-    """Warms up and captures on one side stream, as CUDA graphs demand.
+    """Runner for CUDA, which warms up and captures on one side stream, as CUDA graphs require.
 
-    Random numbers are those of the same step kernel by kernel: a replay starts from the seed that
-    torch's generator has then.
+    Random numbers are equal to those of the same step kernel by kernel: a replay starts from the
+    current seed of torch's generator.
 
     Args:
         device: a CUDA device.
-        timed: let cuDNN time its algorithms for each convolution and take the fastest; which one
-            that is, and so the last bits of a result, can vary from run to run.
+        timed: True if cuDNN measures its algorithms for each convolution and uses the fastest; the
+            choice, and so the last bits of a result, can vary from run to run.
     """
 
     device: torch.device
@@ -65,7 +65,7 @@ class CudaRunner:
     def capture(
         self, body: Body, inputs: Sequence[Tensor]
     ) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
-        """Record ``body``; other threads of this process may use the GPU meanwhile."""
+        """Capture ``body``; other threads of this process may use the GPU meanwhile."""
         graph = torch.cuda.CUDAGraph()
         with (
             self._algorithms(),
@@ -86,15 +86,15 @@ class CudaRunner:
 
 @dataclass(eq=False)
 class StepLauncher:
-    """Runs training steps, and replays them as one launch where that is asked for.
+    """Launcher of training steps, which replays captured graphs if a runner is given.
 
     Steps of one ``kind`` have inputs of equal shapes and take the same branches in Python. A new
-    kind is warmed up and captured afresh; only the latest graph is kept, since each holds the
+    kind is warmed up and captured again; only the latest graph is kept, because each keeps the
     memory of a step.
 
     Args:
-        device: where steps run.
-        runner: how steps are captured; None runs every step kernel by kernel.
+        device: device of the steps.
+        runner: runner for captures; None runs every step kernel by kernel.
     """
 
     device: torch.device
@@ -106,7 +106,7 @@ class StepLauncher:
     _results: tuple[Tensor, ...] = ()
 
     def __call__(self, kind: Hashable, body: Body, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The results of one step; ``inputs`` are on the host."""
+        """Run one step and return its results; ``inputs`` are on the host."""
         if self.runner is None:
             return body([x.to(self.device) for x in inputs])
         if kind != self._kind:
@@ -119,13 +119,13 @@ class StepLauncher:
             self._inputs = [x.to(self.device, copy=True) for x in inputs]
             self._replay, self._results = self.runner.capture(body, self._inputs)
         for ours, given in zip(self._inputs, inputs, strict=True):
-            # From pinned memory, so that the host does not wait; torch keeps it until it is read.
+            # Pinned memory, so that the host does not wait; torch keeps it until it is read.
             pinned = given.pin_memory() if self.device.type == "cuda" else given
             ours.copy_(pinned, non_blocking=True)
         self._replay()
         return tuple(result.clone() for result in self._results)
 
     def forget(self) -> None:
-        """Drop the graph: the tensors that it works on are no longer the ones in use."""
+        """Drop the graph, because the tensors that it uses have been replaced."""
         self._kind, self._warm = None, 0
         self._inputs, self._replay, self._results = [], None, ()

@@ -1,4 +1,4 @@
-"""Denoisers as a task, and as artifacts that trials share."""
+"""Training of denoisers, and shared denoisers and denoised patches as artifacts."""
 
 import io
 from collections.abc import Sequence
@@ -28,27 +28,27 @@ from hpsearch.training.loop import Progress, StopReason, fit
 from hpsearch.training.optimization import build_optimizer, lr_factor, set_lr
 
 DENOISER_CACHE_VERSION = 2
-"""Raise when the same settings would give other weights, so that old artifacts are left alone."""
+"""Version in cache keys; increment it when equal settings would give other weights."""
 VIEWS_OF_LEVEL = {"easy": slice(0, 6), "hard": slice(6, 11), "tough": slice(11, 16)}
-"""Views of a point by level of noise; easy has ``ref`` too."""
+"""Slice of the views of a point by noise level; easy includes ``ref``."""
 RESTORATION_MEASURES = {
     "MAE": mean_absolute_error,
     "PSNR_per_patch": mean_patch_psnr,
     "SSIM": mean_ssim,
 }
-"""Measures that are means over patches."""
+"""Restoration metrics that are means over patches."""
 
 
 @dataclass
 class DenoiserTask:
-    """Train a network to give clean patches for noisy ones."""
+    """Training task of a denoiser: map noisy patches to clean ones."""
 
     config: DenoiserTraining
     network: nn.Module
     noisy: GatherFn
     clean: GatherFn
     num_rows: int
-    """Patches to draw from."""
+    """Patches of the training sequences."""
 
     def __post_init__(self) -> None:
         self.loss = build_restoration(self.config.loss)
@@ -59,7 +59,7 @@ class DenoiserTask:
         )
 
     def step(self, progress: Progress) -> tuple[Tensor, int]:
-        """One batch of patches, drawn with replacement."""
+        """Train on one batch of patches, drawn with replacement; returns loss and patches used."""
         rng = rng_for(self.config.seed, "denoiser batch", progress.step)
         rows = rng.integers(self.num_rows, size=self.config.batch)
         factor = lr_factor(self.config.schedule, seen=progress.seen, budget=self.config.patches)
@@ -79,25 +79,25 @@ class DenoiserTask:
         return (loss.detach(),)
 
     def check(self, loss: float) -> StopReason | None:
-        """Denoisers do not collapse; a loss that is not finite is caught by ``fit``."""
+        """Return None: denoisers do not collapse, and ``fit`` detects a loss that is not finite."""
         return None
 
     def evaluate(self) -> dict[str, float]:
-        """Nothing beyond the loss; what a denoiser is worth shows in ``restoration_metrics``."""
+        """Return no metrics; ``restoration_metrics`` measures a trained denoiser."""
         return {}
 
     def failure_metrics(self) -> dict[str, float]:
-        """Nothing."""
+        """Return no metrics: a diverged denoiser fails its trial."""
         return {}
 
 
 def trained_denoiser(
     config: DenoiserTraining, train: Patches, cache: ArtifactCache, device: torch.device
 ) -> nn.Module:
-    """The denoiser that follows from its settings and the patches; found, or made and published.
+    """Trained denoiser from the cache; trained and published if it is missing.
 
     Raises:
-        DependencyFailedError: if its training diverges.
+        DependencyFailedError: if the training diverges.
     """
     network = Compute(device=device).to_device(build_denoiser(config.network, seed=config.seed))
 
@@ -138,7 +138,7 @@ def denoised_patches(
     cache: ArtifactCache,
     device: torch.device,
 ) -> UInt8[np.ndarray, "rows 32 32"]:
-    """Every training patch, denoised once for all trials that share the denoiser."""
+    """Denoised training patches from the cache, shared by all trials with the same denoiser."""
     key = artifact_key(kind="denoised patches", **_denoiser_dependencies(config, train))
 
     def compute() -> bytes:
@@ -153,12 +153,12 @@ def denoised_patches(
 def restoration_metrics(
     seen: UInt8[np.ndarray, "rows 32 32"], clean: UInt8[np.ndarray, "rows 32 32"]
 ) -> dict[str, float]:
-    """How near what a descriptor sees is to the clean patches, overall and by noise level.
+    """Restoration quality of denoised patches against clean ones, overall and by noise level.
 
-    ``val/MAE`` in grey levels; ``val/PSNR`` in dB of the error pooled over all pixels;
+    ``val/MAE`` in gray levels; ``val/PSNR`` in dB of the error pooled over all pixels;
     ``val/PSNR_per_patch``, the mean over patches of each one's own PSNR, which is higher;
-    ``val/SSIM``. What is infinite, because patches are equal, is left out. Rows are point-major;
-    level easy is ``ref`` and e1…e5, hard h1…h5, tough t1…t5.
+    ``val/SSIM``. Infinite values, of equal patches, are omitted. Rows are point-major; level
+    easy is ``ref`` and e1…e5, hard h1…h5, tough t1…t5.
     """
     x, y = (torch.from_numpy(a).view(-1, VIEWS, 32, 32) for a in (seen, clean))
     out = {"val/PSNR": float(pooled_psnr(x, y))}
@@ -168,7 +168,7 @@ def restoration_metrics(
         for name, measure in RESTORATION_MEASURES.items():
             value = float(measure(one, other))
             out[f"val/{name}/{level}"] = value
-            # A mean over patches is the levels' mean by number of views; SSIM is slow.
+            # The overall mean is computed from the levels, because SSIM is slow.
             share = (views.stop - views.start) / VIEWS
             out[f"val/{name}"] = out.get(f"val/{name}", 0.0) + share * value
     return {name: value for name, value in out.items() if np.isfinite(value)}

@@ -1,4 +1,4 @@
-"""Where data, model and loss meet: the training of a descriptor, one step at a time."""
+"""Training of a descriptor: data, network, loss and optimizer, one step at a time."""
 
 import copy
 import io
@@ -38,16 +38,16 @@ from hpsearch.training.optimization import build_optimizer, lr_factor, restore_o
 from hpsearch.training.triplet_mining import Miner
 
 WARM_START_CACHE_VERSION = 1
-"""Raise when the same settings would give other weights, so that old artifacts are left alone."""
+"""Version in cache keys; increment it when equal settings would give other weights."""
 
 
 def warm_weights(
     config: TrialConfig, train: Patches, input_fn: InputFn, cache: ArtifactCache, compute: Compute
 ) -> dict[str, torch.Tensor] | None:
-    """State dict that a trial begins with, found, or made and published; None for random weights.
+    """State dict of a warm start from the cache, trained if it is missing; None without warm start.
 
     Raises:
-        DependencyFailedError: if the baseline collapses or diverges.
+        DependencyFailedError: if the training collapses or diverges.
     """
     warm = config.warm_start
     if warm is None:
@@ -60,8 +60,8 @@ def warm_weights(
         for report in fit(trainer, patches=warm.patches, report_every=warm.patches):
             if report.status != "completed":
                 raise DependencyFailedError(
-                    f"the warm start {report.status}: {report.reason}; give it another learning "
-                    "rate or begin with random weights"
+                    f"the warm start {report.status}: {report.reason}; use another learning "
+                    "rate or start with random weights"
                 )
         buffer = io.BytesIO()
         state = trainer.network.state_dict()
@@ -101,18 +101,18 @@ def _warm_start_dependencies(
 
 
 DISPERSION_SAMPLE = 192
-"""Patches that are described once more where a collapse is suspected."""
+"""Number of patches described without dropout if a collapse is suspected."""
 
 
 @dataclass(eq=False)
 class DescriptorTrainer:
-    """A descriptor, how it is trained, and everything that its next step depends on."""
+    """Trainer of a descriptor, with the complete state of the next step."""
 
     config: TrialConfig
     sequence_of: Int[np.ndarray, " points"]
     """Sequence of each training point."""
     input_fn: InputFn
-    """Training patches by local row."""
+    """Function from local rows to training patches on the device."""
     compute: Compute
 
     def __post_init__(self) -> None:
@@ -140,7 +140,11 @@ class DescriptorTrainer:
         self._latest_batch: tuple[Batch, float] | None = None
 
     def step(self, progress: Progress) -> tuple[Tensor, int]:
-        """Forward each call of the batch on its own, pay, move the weights."""
+        """Train on one batch: forward each call separately, compute the loss, update the weights.
+
+        Returns:
+            Detached loss on the device, and number of patches used.
+        """
         share = progress.seen / self.config.patches
         sampler = current_sampler(
             self.config.sampler,
@@ -173,30 +177,32 @@ class DescriptorTrainer:
         return self.config.optimizer.lr * factor
 
     def dispersion(self) -> BatchDispersion:
-        """Of the latest training batch."""
-        assert self._latest_descriptors is not None, "a step comes first"
+        """Dispersion of the latest training batch."""
+        assert self._latest_descriptors is not None, "requires a step"
         descriptors, labels = self._latest_descriptors
         return batch_dispersion(descriptors, labels.to(descriptors.device))
 
     def dispersion_without_dropout(self) -> BatchDispersion:
-        """As ``dispersion``; where it is narrow, points are told apart without dropout's noise."""
+        """Dispersion of the latest batch; its contrast without dropout if it is degenerate."""
         now = self.dispersion()
         if not now.is_degenerate:
             return now
-        assert self._latest_batch is not None, "a step comes first"
+        assert self._latest_batch is not None, "requires a step"
         batch, share = self._latest_batch
-        some = slice(max(2, DISPERSION_SAMPLE // len(batch.rows)))
-        quiet = self._describe(batch.rows[:, some].ravel(), share)
-        labels = torch.from_numpy(batch.labels[:, some].ravel()).to(quiet.device)
-        return now._replace(contrast=max(now.contrast, batch_dispersion(quiet, labels).contrast))
+        sample_columns = slice(max(2, DISPERSION_SAMPLE // len(batch.rows)))
+        descriptors = self._describe(batch.rows[:, sample_columns].ravel(), share)
+        labels = torch.from_numpy(batch.labels[:, sample_columns].ravel()).to(descriptors.device)
+        return now._replace(
+            contrast=max(now.contrast, batch_dispersion(descriptors, labels).contrast)
+        )
 
     @property
     def stage_unconfirmed(self) -> bool:
-        """Whether a stepped schedule has just begun a stage, and may still undo it."""
+        """True if a stepped schedule has started a stage that it may still undo."""
         return self._stage_snapshot is not None
 
     def check(self, loss: float) -> StopReason | None:
-        """Whether the descriptor has collapsed; not while the stepped schedule may undo it."""
+        """Reason to stop if the descriptor has collapsed; None while a stage may be undone."""
         if self.stage_unconfirmed:
             return None
         now = self.dispersion_without_dropout()
@@ -210,7 +216,7 @@ class DescriptorTrainer:
         )
 
     def evaluate(self) -> dict[str, float]:
-        """How the latest batch is dispersed, and the stage of a stepped schedule."""
+        """Metrics of training: dispersion of the latest batch, and stage of a stepped schedule."""
         now = self.dispersion()
         metrics = {"train/dispersion": now.relative, "train/resultant": now.resultant}
         if self.batch_schedule:
@@ -218,11 +224,11 @@ class DescriptorTrainer:
         return metrics
 
     def failure_metrics(self) -> dict[str, float]:
-        """Nothing; what a failed descriptor scores is for who scores it."""
+        """Return no metrics; ``DescriptorTask`` adds the scores of a failed descriptor."""
         return {}
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on, beside the progress."""
+        """State for a checkpoint: everything the next step depends on, except the progress."""
         return {
             **self._weights_state(),
             "narrow_looks": self.detector.contrasts,
@@ -232,7 +238,7 @@ class DescriptorTrainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``."""
+        """Restore the state of a checkpoint."""
         self._load_weights(state)
         self.detector.contrasts = state.get("narrow_looks", [])
         self._stage_snapshot = state.get("before_stage")
@@ -254,7 +260,7 @@ class DescriptorTrainer:
         return self.network.eval()(self.input_fn(rows, share))
 
     def _inputs(self, batch: Batch, number: int) -> list[Tensor]:
-        """Row numbers of each call, then its changes, if there are any: all from the host."""
+        """Inputs of a step on the host: row numbers of each call, then augmentation parameters."""
         rows, settings = torch.from_numpy(batch.rows), self.config.augmentation
         if settings == Augmentation():
             return [rows]
@@ -267,7 +273,7 @@ class DescriptorTrainer:
     def _train(
         self, sampler: Sampler, share: float, inputs: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
-        """A step on the device; loss and descriptors."""
+        """Compute a step on the device; returns loss and descriptors."""
         rows, *changes = inputs
         calls = [self.input_fn(one, share) for one in rows]
         if changes:
@@ -284,17 +290,17 @@ class DescriptorTrainer:
         return loss.detach(), descriptors.detach().flatten(0, 1)
 
     def _first_input(self, share: float) -> bool:
-        """Whether patches still come from the input that fine-tuning begins with."""
+        """True while patches are from the first input of a fine-tuning (clean patches)."""
         settings = self.config.input
         return isinstance(settings, Denoised) and share < settings.clean_warmup
 
     def _apply_stage_change(self, move: StageChange) -> None:
-        """Keep the weights that a new stage began with until it has proved itself."""
+        """Snapshot the weights at the start of a stage, and restore them if it is undone."""
         assert self.batch_schedule is not None
         if move == "on":
             self._stage_snapshot = copy.deepcopy(self._weights_state())
         elif move == "undo":
-            assert self._stage_snapshot is not None, "an unproven stage began with kept weights"
+            assert self._stage_snapshot is not None, "an unconfirmed stage has a snapshot"
             self._load_weights(self._stage_snapshot)
         if self.batch_schedule.proven:
             self._stage_snapshot = None
@@ -310,5 +316,5 @@ class DescriptorTrainer:
 
 
 def _dropout_seed(seed: int, step: int) -> int:
-    """One number a step, so that a resumed run drops the same features without saved state."""
+    """Seed of dropout by step, so that a resumed run drops the same features without state."""
     return int(np.random.SeedSequence(seed, spawn_key=(step,)).generate_state(1)[0])

@@ -1,4 +1,4 @@
-"""Where tensors live and how networks compute; chosen once, at the edge."""
+"""Devices and numeric precision of training."""
 
 import ctypes
 import importlib
@@ -23,7 +23,7 @@ from hpsearch.training.cuda_graphs import CudaRunner, StepLauncher
 
 @dataclass(frozen=True)
 class LazyRows:
-    """Looks like a (rows, 32, 32) array of uint8 to whoever indexes it by row numbers."""
+    """Array-like view (rows, 32, 32) of uint8 patches, read when it is indexed."""
 
     patches: Patches
     noisy: bool
@@ -36,17 +36,17 @@ class LazyRows:
 
 
 GatherFn = Callable[[np.ndarray | Tensor], Float[Tensor, "n 1 32 32"]]
-"""Row numbers (an array, or a tensor on the device) in, patches on the device in grey levels 0…255
-out."""
+"""Function from row numbers (array, or tensor on the device) to patches on the device, gray levels
+0…255."""
 
 MALLOPT_SETTINGS = ((-4, 0), (-1, 2**31 - 1), (-2, 2**26))
-"""M_MMAP_MAX: nothing by mmap; M_TRIM_THRESHOLD: return nothing; M_TOP_PAD: grow by 64 MiB."""
+"""Options of mallopt: M_MMAP_MAX (no mmap), M_TRIM_THRESHOLD (never trim), M_TOP_PAD (64 MiB)."""
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 class Indexable(Protocol):
-    """Patches (n, 32, 32) of uint8, indexed by row numbers: an array, or rows of a mapped store."""
+    """Patches (n, 32, 32) of uint8, indexed by row numbers: an array, or ``LazyRows``."""
 
     def __getitem__(self, rows: np.ndarray, /) -> np.ndarray: ...
 
@@ -54,10 +54,14 @@ class Indexable(Protocol):
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """A device by name: ``auto`` takes CUDA where there is one.
+    """Device by name; ``auto`` is CUDA if available, else the CPU.
 
     Raises:
-        UserError: if the device is not there.
+        UserError: if the device is not available.
+
+    Example:
+        >>> choose_device("cpu")
+        device(type='cpu')
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -72,7 +76,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """How a network computes in training."""
+    """Resolved compute settings of one machine: device, precision, compilation, graphs."""
 
     device: torch.device
     precision: Precision = "auto"
@@ -82,36 +86,36 @@ class Compute:
 
     @classmethod
     def resolve(cls, config: ComputeConfig) -> "Compute":
-        """What ``config`` means on this machine.
+        """Resolve compute settings on this machine.
 
         Raises:
-            UserError: if the device, or the compiler that it asks for, is not there.
+            UserError: if the device or the required compiler is not available.
         """
         device = choose_device(config.device)
         if config.compiled and device.type == "cpu" and cpp_compiler() is None:
             raise UserError(
-                "compiled=True needs a C++ compiler, and there is none; install g++, say where "
-                "one is in the environment variable CXX, or leave compiled out"
+                "compiled=True needs a C++ compiler, but none was found; install g++, set the "
+                "environment variable CXX to its path, or remove compiled"
             )
         if config.graphed is True and device.type != "cuda":
             raise UserError(
-                f"graphed=True needs a CUDA device, and this is {device.type}; leave graphed out"
+                f"graphed=True needs a CUDA device, but the device is {device.type}; remove graphed"
             )
         if config.deterministic and device.type == "cuda":
-            # cuBLAS is repeatable only with workspaces of a fixed size, and torch insists on it.
+            # cuBLAS is deterministic only with workspaces of a fixed size, which torch requires.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         return cls(device=device, **config.model_dump(exclude={"device"}))
 
     def to_device(self, network: Network) -> Network:
-        """Move a network to the device, channels last in memory where convolutions like it."""
+        """Move a network to the device, with channels last where that is faster."""
         network = network.to(self.device)
-        if self.device.type == "xla":  # XLA lays out tensors itself
+        if self.device.type == "xla":  # XLA chooses layouts itself
             return network
-        # The stubs want a channel order for tensors, not modules.
+        # The type stubs know memory_format for tensors only.
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
-        """The network as a training step calls it, in the chosen numbers."""
+        """Forward function of a network for training steps, with precision and compilation."""
         kind, enabled = self.device.type, self.uses_bfloat16
         call: Callable[[Tensor], Tensor] = torch.compile(network) if self.compiled else network
 
@@ -122,7 +126,7 @@ class Compute:
         return run if enabled else call
 
     def seed(self, number: int) -> None:
-        """Seed torch's generator of the device; a tenth of the time of ``torch.manual_seed``."""
+        """Seed torch's generator of the device, ten times faster than ``torch.manual_seed``."""
         match self.device.type:
             case "cpu":
                 torch.default_generator.manual_seed(number)
@@ -135,25 +139,25 @@ class Compute:
 
     @property
     def uses_graphs(self) -> bool:
-        """Whether training steps are captured as CUDA graphs."""
+        """True if training steps are captured as CUDA graphs."""
         return self.device.type == "cuda" and self.graphed is not False
 
     def launcher(self) -> StepLauncher:
-        """What runs the training steps of one network."""
+        """New launcher for the training steps of one network."""
         graphs = self.uses_graphs
         runner = CudaRunner(self.device, timed=not self.deterministic) if graphs else None
         return StepLauncher(self.device, runner)
 
     @property
     def uses_bfloat16(self) -> bool:
-        """Whether convolutions compute in bfloat16."""
+        """True if convolutions compute in bfloat16."""
         if self.precision == "auto":
             return self.device.type != "cpu"
         return self.precision == "bfloat16"
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Around one training step: determinism if asked for, and the end of a graph for XLA."""
+        """Context of one training step: deterministic mode if set, and XLA's step mark."""
         before = torch.are_deterministic_algorithms_enabled()
         torch.use_deterministic_algorithms(self.deterministic or before)
         try:
@@ -164,13 +168,13 @@ class Compute:
 
 
 def mark_step(device: torch.device) -> None:
-    """On XLA, compute what has been written down since the last step; elsewhere it is done."""
+    """Execute the operations recorded since the last step on XLA; no effect on other devices."""
     if device.type == "xla":
         _import_xla().sync()
 
 
 def device_resident(patches: Indexable, device: torch.device) -> GatherFn:
-    """Keep patches where they are used: mapped in memory for the CPU, copied once elsewhere."""
+    """Gather function for patches: memory-mapped on the CPU, copied once to other devices."""
     if device.type == "cpu":
         return lambda rows: torch.from_numpy(patches[np.asarray(rows)]).unsqueeze(1).float()
     stored = torch.from_numpy(np.array(patches)).to(device)
@@ -178,16 +182,16 @@ def device_resident(patches: Indexable, device: torch.device) -> GatherFn:
 
 
 def cpp_compiler() -> str | None:
-    """The C++ compiler that ``torch.compile`` calls for a CPU; None if there is none."""
+    """C++ compiler of ``torch.compile`` for CPUs; None if none is installed."""
     return shutil.which(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++"))
 
 
 def tune_glibc_malloc() -> None:
-    """Let this process keep memory that it frees, where its C library is glibc.
+    """Configure glibc's malloc to keep freed memory; no effect with other C libraries.
 
-    Every layer frees and asks again for maps of tens of megabytes, which the kernel otherwise
-    takes back and clears each time: a quarter of a step of L2-Net at width 1 on a CPU. It works for
-    the main thread; in others, start the process with THP_MEM_ALLOC_ENABLE=1 for as much.
+    Every layer frees and allocates maps of tens of megabytes, which the kernel otherwise reclaims
+    and clears each time: a quarter of a step of L2-Net at width 1 on a CPU. It affects the main
+    thread; for others, start the process with THP_MEM_ALLOC_ENABLE=1.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,4 +1,4 @@
-"""What a descriptor is trained on: clean, noisy or denoised patches, by local row."""
+"""Training inputs of a descriptor: clean, noisy or denoised patches, by local row."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,13 +15,13 @@ from hpsearch.training.denoiser_training import denoised_patches, trained_denois
 from hpsearch.training.devices import GatherFn, LazyRows, device_resident
 
 InputFn = Callable[[np.ndarray | Tensor, float], Float[Tensor, "n 1 32 32"]]
-"""Row numbers and the share of the budget that is spent in, patches on the device out."""
+"""Function from row numbers and spent share of the budget to patches on the device."""
 
 
 def training_input(
     config: Input, train: Patches, cache: ArtifactCache, device: torch.device
 ) -> tuple[nn.Module | None, InputFn]:
-    """The denoiser that stands in front, if any, and the patches that the descriptor trains on."""
+    """Denoiser in front of the descriptor, or None, and the input function of its training."""
     match config:
         case Clean():
             return None, constant_input(_stored_patches(train, device, noisy=False))
@@ -40,7 +40,7 @@ def training_input(
 
 
 def constant_input(gather: GatherFn) -> InputFn:
-    """The same patches throughout."""
+    """Input function with the same patches throughout."""
     return lambda rows, share: gather(rows)
 
 

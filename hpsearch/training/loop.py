@@ -1,7 +1,7 @@
-"""One loop for denoisers and descriptors: a generator of reports.
+"""Training loop of denoisers and descriptors, as a generator of reports.
 
-It knows nothing of Ray, MLflow or printing; the caller decides what a report means. Progress is
-counted in patches seen, so that a report is the same compute whatever the batch size.
+It is independent of Ray, MLflow and printing; the caller handles the reports. Progress is counted
+in patches seen, so that a report means equal compute for any batch size.
 """
 
 import math
@@ -17,34 +17,34 @@ Status = Literal["running", "completed", "collapsed", "diverged"]
 
 @dataclass
 class Progress:
-    """How far a task has come; part of every checkpoint."""
+    """Progress of a task; part of every checkpoint."""
 
     seen: int = 0
-    """Patches that training steps have used."""
+    """Number of patches used by training steps."""
     step: int = 0
-    """Optimiser steps taken; names the random streams of the next step."""
+    """Number of optimizer steps; selects the random streams of the next step."""
     losses: list[Tensor] = field(default_factory=list)
-    """Of the steps since the last check. They stay on the device, and are not added up: on XLA a
-    sum would be part of the next step's program, and another one at the start of every window."""
+    """Losses of the steps since the last check, on the device and not summed: on XLA a sum would
+    be part of the next step's program, which would differ at the start of every window."""
     checked: list[tuple[float, int]] = field(default_factory=list)
     """Sum and number of the losses of each check since the last report."""
 
     def check(self) -> None:
-        """Make sure that these are counts and losses.
+        """Check the types and ranges of counts and losses.
 
         Raises:
-            TypeError, ValueError: if they are not.
+            TypeError, ValueError: if one is invalid.
         """
         if not all(type(count) is int and count >= 0 for count in (self.seen, self.step)):
-            raise ValueError("its counts are none")
+            raise ValueError("its counts are invalid")
         if not all(isinstance(loss, Tensor) and loss.numel() == 1 for loss in self.losses):
-            raise ValueError("its losses are none")
+            raise ValueError("its losses are invalid")
         self.checked = [(float(total), int(number)) for total, number in self.checked]
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a task has to say after a fixed number of patches; every number is finite."""
+    """Report of a task after a fixed number of patches; all metrics are finite."""
 
     seen: int
     metrics: dict[str, float] = field(default_factory=dict)
@@ -53,24 +53,24 @@ class Report:
 
 
 class StopReason(NamedTuple):
-    """Why a task should end now."""
+    """Status and explanation of a task that has to stop."""
 
     status: Status
     reason: str
 
 
 class Task(Protocol):
-    """What ``fit`` needs of a network, its data and its loss."""
+    """Interface between ``fit`` and a network with its data and loss."""
 
     def step(self, progress: Progress) -> tuple[Tensor, int]:
-        """Train on one batch; the loss, detached and on the device, and the patches used.
+        """Train on one batch; returns the detached loss on the device and the patches used.
 
-        ``progress`` names the batch and is not changed.
+        ``progress`` selects the batch and is not modified.
         """
         ...
 
     def check(self, loss: float) -> StopReason | None:
-        """Look at the network's latest output, given the mean loss since the last check."""
+        """Check the latest output for failure, given the mean loss since the last check."""
         ...
 
     def evaluate(self) -> dict[str, float]:
@@ -78,7 +78,7 @@ class Task(Protocol):
         ...
 
     def failure_metrics(self) -> dict[str, float]:
-        """The metrics of a task that failed: finite, and worse than any that did not."""
+        """Metrics of a failed task: finite, and worse than those of any successful one."""
         ...
 
 
@@ -93,16 +93,17 @@ def fit(
 ) -> Iterator[Report]:
     """Train ``task`` until it has seen ``patches`` patches, or until it fails.
 
-    Reports come at the first step at or past each multiple of ``report_every`` and at the end;
-    between two reports the task is checked for failure ``num_checks`` times, and only then does the
-    loss leave the device. The last report's status is never ``running``.
+    Reports are yielded at the first step at or past each multiple of ``report_every`` and at the
+    end; between two reports the task is checked for failure ``num_checks`` times, and only then is
+    the loss copied from the device. The last report's status is never ``running``.
 
     Args:
+        task: the task.
         patches: the budget, in patches seen.
         report_every: patches between two reports.
         num_checks: how often the task is checked between two reports.
-        progress: where to go on; updated in place.
-        on_step: called after each step that no report follows; the task and its progress can be
+        progress: progress to resume from; updated in place.
+        on_step: callback after each step without a report; the task and its progress can be
             saved there.
     """
     progress = progress or Progress()
@@ -114,9 +115,9 @@ def fit(
         done = progress.seen >= patches
         due = done or _crossed(before, progress.seen, report_every)
         if due or _crossed(before, progress.seen, max(1, report_every // num_checks)):
-            verdict = _check_task(task, progress)
-            if verdict is not None:
-                yield Report(progress.seen, task.failure_metrics(), *verdict)
+            stop_reason = _check_task(task, progress)
+            if stop_reason is not None:
+                yield Report(progress.seen, task.failure_metrics(), *stop_reason)
                 return
         if due:
             metrics = {"train/loss": _mean_loss(progress), **task.evaluate()}
@@ -130,7 +131,7 @@ def _crossed(before: int, now: int, every: int) -> bool:
 
 
 def stack_losses(losses: Sequence[Tensor]) -> Tensor:
-    """Losses of many steps in one tensor; those from a checkpoint lie on the CPU until now."""
+    """Stack the losses of several steps; those from a checkpoint are moved to the device."""
     return torch.stack([loss.to(losses[-1].device) for loss in losses])
 
 
@@ -144,7 +145,7 @@ def _check_task(task: Task, progress: Progress) -> StopReason | None:
 
 
 def _mean_loss(progress: Progress) -> float:
-    """Since the last report."""
+    """Mean loss since the last report."""
     total, count = (sum(part) for part in zip(*progress.checked, strict=True))
     progress.checked = []
     return total / count

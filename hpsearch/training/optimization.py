@@ -23,14 +23,17 @@ from hpsearch.config import (
 def build_optimizer(
     config: Optimizer, parameters: Iterable[nn.Parameter], *, captured: bool = False
 ) -> optim.Optimizer:
-    """The optimizer that ``config`` describes, over ``parameters``.
+    """Build the optimizer of ``config`` over ``parameters``.
 
     Args:
-        captured: its steps become part of a CUDA graph, so that the rate must be a tensor.
+        config: setting of the optimizer.
+        parameters: trainable parameters.
+        captured: True if its steps are captured in a CUDA graph, so that the learning rate must
+            be a tensor.
     """
     weights = list(parameters)
     rate = torch.tensor(config.lr, device=weights[0].device) if captured else config.lr
-    # One pass over all weights where there is a kernel for it: narrow networks feel the overhead.
+    # Fused over all weights where a kernel exists, because of the overhead in narrow networks.
     fused = all(weight.device.type in ("cpu", "cuda") for weight in weights)
     match config:
         case SGD():
@@ -61,7 +64,7 @@ def build_optimizer(
 
 
 def set_lr(optimizer: optim.Optimizer, rate: float) -> None:
-    """Let the next step have this learning rate."""
+    """Set the learning rate of the next step."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)
@@ -70,10 +73,10 @@ def set_lr(optimizer: optim.Optimizer, rate: float) -> None:
 
 
 def restore_optimizer(optimizer: optim.Optimizer, state: dict[str, Any]) -> None:
-    """Go on from the state of an optimizer that may have run on another kind of device.
+    """Restore the state of an optimizer, possibly from another kind of device.
 
-    How weights are moved (all in one pass, or within a CUDA graph) is for the device that is here,
-    and so is the kind of the rate, which every step sets.
+    Implementation options (fused, capturable) and the type of the learning rate are those of this
+    device.
     """
     here = [
         {name: group[name] for name in ("fused", "capturable", "lr") if name in group}
@@ -84,12 +87,12 @@ def restore_optimizer(optimizer: optim.Optimizer, state: dict[str, Any]) -> None
 
 
 def lr_factor(schedule: Schedule, *, seen: int, budget: int) -> float:
-    """What the optimizer's rate is multiplied by, in [0, 1].
+    """Factor on the optimizer's learning rate, in [0, 1].
 
     Args:
-        schedule: the shape of the curve.
+        schedule: setting of the schedule.
         seen: patches seen before the step, at most ``budget``.
-        budget: patches that the whole training sees.
+        budget: patches seen in the whole training.
     """
     share = seen / budget
     rise = min(1.0, share / schedule.warmup) if schedule.warmup else 1.0

@@ -1,4 +1,4 @@
-"""One trial, from its configuration to reports, on one machine, with no Ray."""
+"""Training of one trial on one machine: configuration, networks, reports, checkpoints."""
 
 import io
 import math
@@ -38,40 +38,40 @@ FAILURE_METRICS = {
 
 @dataclass(eq=False)
 class DescriptorTask:
-    """A learner, and the examination of what it has learnt."""
+    """Training task of a descriptor with its validation."""
 
     trainer: DescriptorTrainer
     validation: EvaluationSet
     seen_by_descriptor: np.ndarray
-    """Validation patches as the descriptor gets them, uint8 (rows, 32, 32)."""
+    """Validation patches as input of the descriptor, uint8 (rows, 32, 32)."""
     constant_metrics: dict[str, float]
-    """What does not change while the descriptor trains: error and likeness of its input."""
+    """Metrics that are constant during training: restoration quality of the input."""
 
     @property
     def config(self) -> TrialConfig:
-        """What is trained, and how."""
+        """Configuration of the trial."""
         return self.trainer.config
 
     @property
     def network(self) -> nn.Module:
-        """The descriptor."""
+        """Descriptor network in training."""
         return self.trainer.network
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """Device of the descriptor."""
         return self.trainer.compute.device
 
     def step(self, progress: Progress) -> tuple[Tensor, int]:
-        """One batch."""
+        """Train the descriptor on one batch; returns loss and patches used."""
         return self.trainer.step(progress)
 
     def check(self, loss: float) -> StopReason | None:
-        """Whether the descriptor has collapsed."""
+        """Reason to stop if the descriptor has collapsed, else None."""
         return self.trainer.check(loss)
 
     def evaluate(self) -> dict[str, float]:
-        """Validation mAP by task and noise level, and how training goes."""
+        """Validation mAP by task and noise level, and metrics of training."""
         pipeline = Pipeline(denoiser=None, descriptor=self.network)
         scores = self.validation.score(
             describe(pipeline, self.seen_by_descriptor, device=self.device)
@@ -85,19 +85,19 @@ class DescriptorTask:
         }
 
     def failure_metrics(self) -> dict[str, float]:
-        """What a collapsed or diverged descriptor scores."""
+        """Scores of a collapsed or diverged descriptor."""
         return FAILURE_METRICS
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on, beside the progress."""
+        """State for a checkpoint: everything the next step depends on, except the progress."""
         return self.trainer.state()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``."""
+        """Restore the state of a checkpoint."""
         self.trainer.restore(state)
 
     def _learning_rate(self) -> dict[str, float]:
-        """Of the latest step, where it changes at all."""
+        """Learning rate of the latest step, if it changes during training."""
         if self.config.schedule == Constant():
             return {}
         return {"train/lr": float(self.trainer.optimizer.param_groups[0]["lr"])}
@@ -108,7 +108,7 @@ CHECKPOINT_FILE = "trial.pt"
 
 @dataclass(frozen=True, kw_only=True)
 class TrialEnvironment:
-    """What all trials of a search have in common; small, and pickles by path."""
+    """Environment that all trials of a search share; small, pickled by path."""
 
     store: PatchStore
     split: TrialSplit
@@ -116,14 +116,14 @@ class TrialEnvironment:
     report_every: int
     validation_points: int
     sequences: tuple[str, ...] = ()
-    """Training sequences; none means all of the split's."""
+    """Training sequences; None means all of the split."""
     computing: ComputeConfig = DEFAULT_COMPUTE
 
     def training_patches(self) -> Patches:
-        """Patches to train on; never of a test or validation sequence.
+        """Training patches; never of a test or validation sequence.
 
         Raises:
-            UserError: if a chosen sequence is a test or validation sequence, or is not there.
+            UserError: if a chosen sequence is a test or validation sequence, or is missing.
         """
         if not self.sequences:
             return self.store.part(self.split, "train")
@@ -131,27 +131,27 @@ class TrialEnvironment:
             if name in self.split.validation:
                 raise UserError(
                     f"{name!r} is a validation sequence of split {self.split.name!r} and cannot "
-                    "be trained on; leave it out"
+                    "be used for training; remove it"
                 )
         return self.store.select(self.sequences, self.split)
 
 
 @dataclass(eq=False)
 class TrainingRun:
-    """A descriptor in training, with the denoiser in front of it, if there is one."""
+    """Training of one trial: descriptor, optional denoiser, progress and cache."""
 
     env: TrialEnvironment
     task: DescriptorTask
     denoiser: nn.Module | None
     progress: Progress
     cache_stats: CacheStats
-    """Of what it shares with other trials."""
+    """Cache of artifacts that are shared with other trials."""
 
     def reports(self, *, on_step: Callable[[], None] | None = None) -> Iterator[Report]:
         """Train to the end of the budget, or until the trial fails.
 
         Args:
-            on_step: called after each step that no report follows; the trial can be saved there.
+            on_step: callback after each step without a report; the trial can be saved there.
         """
         return fit(
             self.task,
@@ -162,35 +162,39 @@ class TrainingRun:
         )
 
     def save(self, folder: Path, report: Report | None = None) -> None:
-        """Write a checkpoint that continues bit-identically on the same machine.
+        """Write a checkpoint, from which training resumes bit-identically on the same machine.
 
         Args:
-            folder: made if need be; it holds one checkpoint, always the latest.
-            report: what the trial has just said, so that it can say it again if nobody heard.
+            folder: folder of the latest checkpoint, created if missing.
+            report: latest report, which is repeated on resume if it was not received.
 
         Raises:
-            OSError: if it cannot be written; the one before is then still there.
+            OSError: if it cannot be written; the checkpoint before is then unchanged.
         """
         folder.mkdir(parents=True, exist_ok=True)
         report_state = None if report is None else vars(report)
         task, progress = to_cpu(self.task.state()), to_cpu(vars(self.progress))
-        content = io.BytesIO()  # a full disk is an OSError here, and nothing of the kind in torch
+        content = io.BytesIO()  # a full disk is an OSError here, but not in torch
         torch.save(stamped({"progress": progress, "task": task, "report": report_state}), content)
         write_with_checksum(folder / CHECKPOINT_FILE, content.getvalue())
 
     def load(self, folder: Path) -> Report | None:
-        """Go on from a checkpoint; the report that was saved with it.
+        """Resume from a checkpoint; returns the report that was saved with it.
 
         Raises:
-            UserError: if the checkpoint is missing or damaged, the trial is then of no use; or if a
-                newer hpsearch wrote it.
-            OSError: if the disk does not give it.
+            UserError: if the checkpoint is missing, damaged (the trial is then unusable), or was
+                written by a newer hpsearch.
+            OSError: if the checkpoint cannot be read.
         """
         content = read_with_checksum(folder / CHECKPOINT_FILE)
         if content is None:
-            raise UserError(f"the checkpoint in {folder} is damaged; start the trial again")
+            raise UserError(
+                f"the checkpoint in {folder} is damaged; restart the trial from scratch"
+            )
         path = folder / CHECKPOINT_FILE
-        with reading(path, "checkpoint of this trial", "remove it to start the trial again"):
+        with reading(
+            path, "checkpoint of this trial", "remove it to restart the trial from scratch"
+        ):
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             refuse_newer(state, f"the checkpoint in {folder}")
             progress, report = Progress(**state["progress"]), _report(state["report"])
@@ -200,15 +204,15 @@ class TrainingRun:
         return report
 
     def pipeline(self) -> Pipeline:
-        """What is registered: noisy or clean patches in, descriptors out."""
+        """Pipeline of denoiser and descriptor, from patches to descriptors."""
         return Pipeline(denoiser=self.denoiser, descriptor=self.task.network).eval()
 
 
 def _report(report_state: dict[str, Any] | None) -> Report | None:
-    """What was saved of a report.
+    """Report from its saved state.
 
     Raises:
-        TypeError, ValueError: if it is none.
+        TypeError, ValueError: if the state is not a valid report.
     """
     if report_state is None:
         return None
@@ -216,14 +220,14 @@ def _report(report_state: dict[str, Any] | None) -> Report | None:
     if report.status not in get_args(Status) or not isinstance(report.reason, str):
         raise ValueError("its report has no status")
     if not all(isinstance(name, str) and math.isfinite(v) for name, v in report.metrics.items()):
-        raise ValueError("its report holds something other than numbers")
+        raise ValueError("its report contains values that are not numbers")
     if type(report.seen) is not int:
-        raise TypeError("its report counts no patches")
+        raise TypeError("its report has no count of patches")
     return report
 
 
 def to_cpu(state: Any) -> Any:
-    """Copies of all tensors in nested dictionaries and lists, so that any device can go on."""
+    """Copy all tensors in nested dictionaries and lists to the CPU."""
     if isinstance(state, torch.Tensor):
         return state.detach().cpu()
     if isinstance(state, dict):
@@ -234,13 +238,13 @@ def to_cpu(state: Any) -> Any:
 
 
 def build_trial(config: TrialConfig, env: TrialEnvironment) -> TrainingRun:
-    """Build the networks and lay out the patches.
+    """Build the networks of a trial and load its patches.
 
-    A shared denoiser and the weights to begin with are found or trained here.
+    A shared denoiser and the weights of a warm start are read from the cache, or trained.
 
     Raises:
-        UserError: if the job's device or compiler is not here.
-        DependencyFailedError: if what it shares with other trials collapses or diverges.
+        UserError: if the device or compiler of ``env`` is not available.
+        DependencyFailedError: if the training of a shared denoiser or warm start fails.
     """
     compute = Compute.resolve(env.computing)
     if compute.device.type == "cpu":

@@ -1,4 +1,4 @@
-"""Offline hard mining: triplets that the descriptor finds hard, kept until the next mining."""
+"""Offline hard mining of triplets, which are used until the next mining."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,33 +16,33 @@ from hpsearch.rng import rng_for
 from hpsearch.shapes import Float, Int
 
 CANDIDATE_CHUNK = 1024
-"""Triplets that are described at a time; a mining holds 28 bytes for each candidate, no more."""
+"""Triplets described per chunk; a mining needs 28 bytes of memory per candidate."""
 
 DescribeRows = Callable[[Int[np.ndarray, " n"]], Float[Tensor, "n d"]]
-"""Training rows in, their descriptors in evaluation mode out."""
+"""Function from training rows to their descriptors in evaluation mode."""
 
 
 @dataclass
 class Miner:
-    """The mined triplets; they are part of the checkpoint."""
+    """Miner of hard triplets; its state is part of the checkpoint."""
 
     settings: MinedTriplets
     sequence_of: Int[np.ndarray, " points"]
     seed: int
     rows: Int[Tensor, "3 kept"] | None = None
-    """Training rows of anchors, positives, negatives, the hardest triplet first."""
+    """Training rows (3, n) of anchors, positives, negatives, hardest triplet first."""
     mined_at: int = 0
-    """Patches seen at the latest mining."""
+    """Number of patches seen at the latest mining."""
 
     def due(self, *, seen: int, budget: int) -> bool:
-        """Whether to mine before the next batch."""
+        """Return True if triplets have to be mined before the next batch."""
         if self.rows is None:
             return seen >= self.settings.start * budget
         every = self.settings.every
         return every is not None and seen - self.mined_at >= every
 
     def mine(self, describe: DescribeRows, *, seen: int) -> None:
-        """Draw candidates, describe them a chunk at a time, and keep the hardest.
+        """Draw candidates, describe them in chunks, and keep the hardest.
 
         Source: R3, offline hard mining; hardness is d(a,p) − d(a,n), Euclidean.
         """
@@ -61,17 +61,17 @@ class Miner:
         self.mined_at = seen
 
     def batch(self, rng: np.random.Generator) -> Batch:
-        """Mined triplets, drawn with replacement."""
-        assert self.rows is not None, "mining comes first"
+        """Batch of mined triplets, drawn with replacement."""
+        assert self.rows is not None, "requires mining"
         kept = self.rows.numpy()
         rows = kept[:, rng.integers(kept.shape[1], size=self.settings.batch)]
         return Batch(rows, rows // VIEWS)
 
     def state(self) -> dict[str, Any]:
-        """Everything but the settings."""
+        """State for a checkpoint, without the settings."""
         return {"rows": self.rows, "mined_at": self.mined_at}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``."""
+        """Restore the state of a checkpoint."""
         rows = state["rows"]
         self.rows, self.mined_at = None if rows is None else rows.cpu(), state["mined_at"]

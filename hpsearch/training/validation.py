@@ -18,7 +18,7 @@ from hpsearch.shapes import Float, Int, UInt8
 
 @dataclass(frozen=True, eq=False)
 class EvaluationSet:
-    """Some points of some sequences, with the task lists they are scored by.
+    """Points of some sequences with task lists for their evaluation.
 
     Rows are point-major, as in the store: the 16 views of a point are adjacent.
     """
@@ -33,11 +33,11 @@ class EvaluationSet:
         return (VIEWS * self.points[:, None] + np.arange(VIEWS)).ravel()
 
     def pixels(self, *, noisy: bool) -> UInt8[np.ndarray, "rows 32 32"]:
-        """The patches to describe."""
+        """Patches (rows, 32, 32) to be described."""
         return self.patches.gather(self.rows, noisy=noisy)
 
     def score(self, descriptors: Float[np.ndarray, "rows d"]) -> Scores:
-        """Verification, matching and retrieval of one descriptor a row."""
+        """Scores of descriptors, one per row: verification, matching and retrieval."""
         views = descriptors.reshape(len(self.points), VIEWS, -1)
         sequence = self.patches.sequence_of[self.points]
         return evaluate(
@@ -48,7 +48,7 @@ class EvaluationSet:
 def sample_evaluation_set(
     patches: Patches, *, points: int | None, sizes: TaskSizes, seed: int = 0
 ) -> EvaluationSet:
-    """Choose at most ``points`` of each sequence (None: all) and draw their task lists, by seed."""
+    """Sample at most ``points`` of each sequence (None: all) and task lists for them."""
     chosen = []
     for i, name in enumerate(patches.names):
         own = np.flatnonzero(patches.sequence_of == i)
@@ -68,23 +68,23 @@ def sample_evaluation_set(
 TEST_SIZES = TaskSizes(
     pairs=100_000, queries=OFFICIAL_SIZES.queries, distractors=OFFICIAL_SIZES.distractors
 )
-"""Task lists for a set without official ones; retrieval is cut to what the set has."""
+"""Sizes of task lists for a set without official ones; retrieval shrinks for small sets."""
 
 
 def build_test_set(store: PatchStore, split: TrialSplit) -> EvaluationSet:
-    """Every test point, with task lists that depend on the store alone."""
+    """Evaluation set of all test points, with task lists that depend on the store only."""
     return sample_evaluation_set(store.part(split, "test"), points=None, sizes=TEST_SIZES)
 
 
 def evaluate_on_test_set(
     pipeline: nn.Module, test: EvaluationSet, *, noisy: bool, device: torch.device
 ) -> Scores:
-    """Scores of a pipeline (raw patches in, descriptors out) on test patches."""
+    """Scores of a pipeline, from raw patches to descriptors, on test patches."""
     return test.score(describe(pipeline.to(device), test.pixels(noisy=noisy), device=device))
 
 
 def evaluate_function(
     function: Callable[[np.ndarray], np.ndarray], test: EvaluationSet, *, noisy: bool
 ) -> Scores:
-    """Scores of a classical descriptor: uint8 (n, 32, 32) in, (n, d) out."""
+    """Scores of a descriptor function from uint8 (n, 32, 32) to (n, d) on test patches."""
     return test.score(function(test.pixels(noisy=noisy)))

@@ -137,7 +137,7 @@ def test_kinds_are_unique(union):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"loss": {"kind": "batch_hard"}}, "needs a sampler of type PKSampler"),
+        ({"loss": {"kind": "batch_hard"}}, "requires a sampler of type PKSampler"),
         ({"loss": {"kind": "hardnet"}, "sampler": {"kind": "pairs"}}, "unit_norm"),
         ({"loss": {"kind": "facenet"}}, "unit_norm"),
         (
@@ -147,7 +147,7 @@ def test_kinds_are_unique(union):
         ({"loss": {"kind": "percentile", "q": 101}}, "less than or equal to 100"),
         (
             {"loss": {"kind": "batch_all", "average": "nonzero", "margin": {"kind": "soft"}}},
-            "every triplet pay",
+            "a soft margin",
         ),
         ({"descriptor": {"kind": "l2net", "dropout": 1.0}}, "less than 1"),
         ({"sampler": {"kind": "sxk", "groups": 2048, "views": 16}}, "at most 4096"),

@@ -183,13 +183,13 @@ def test_other_files_and_versions_are_refused(tmp_path, path):
     table = pa.table({"x": [1]})
     with pa.ipc.new_file(alien, table.schema) as writer:
         writer.write(table)
-    with pytest.raises(UserError, match="holds no patches"):
+    with pytest.raises(UserError, match=r"alien.arrow"):
         PatchStore.open(alien)
     table = pa.ipc.open_file(path).read_all()
     message = {**table.schema.metadata, b"hpsearch.version": b"0"}
     with pa.ipc.new_file(tmp_path / "old.arrow", table.schema.with_metadata(message)) as writer:
         writer.write(table.replace_schema_metadata(message))
-    with pytest.raises(UserError, match="schema version 0, this program reads 1"):
+    with pytest.raises(UserError, match=r"schema version 0, .* reads 1"):
         PatchStore.open(tmp_path / "old.arrow")
 
 

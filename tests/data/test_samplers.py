@@ -61,8 +61,8 @@ def test_a_batch_is_a_function_of_seed_role_and_step():
 @pytest.mark.parametrize(
     ("sampler", "points", "message"),
     [
-        (PKSampler(groups=8), 7, "a batch of 8 distinct points"),
-        (Pairs(batch=8), 7, "a batch of 8 distinct points"),
+        (PKSampler(groups=8), 7, "8 distinct points, but the patches have 7"),
+        (Pairs(batch=8), 7, "8 distinct points, but the patches have 7"),
         (RandomTriplets(), 1, "at least 2 points"),
         (RandomTriplets(far_from=0), 9, "at least 2 sequences"),
     ],

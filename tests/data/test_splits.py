@@ -104,7 +104,7 @@ def test_a_part_of_the_release_keeps_its_own_share_of_the_test_list():
     ("names", "name", "message"),
     [
         (["i_x", "v_y"], "d", "unknown split 'd'"),
-        (["i_x", "v_y"], "a", "'i_x' is none"),
+        (["i_x", "v_y"], "a", "'i_x'"),
         (["i_nuts", "v_wall"], "a", "none of these sequences"),
     ],
 )

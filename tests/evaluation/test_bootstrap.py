@@ -146,5 +146,5 @@ def test_headlines_of_some_sequences(golden_scores):
     own = kind[golden_scores.retrieved.sequence]
     assert found["retrieval"] == pytest.approx(golden_scores.retrieved.ap[:, -1, own].mean())
     assert found["verification"] != pytest.approx(whole["verification"], abs=1e-4)
-    with pytest.raises(UserError, match="no sequences at all"):
+    with pytest.raises(UserError, match="empty set"):
         headline_scores(golden_scores, [False] * len(names))

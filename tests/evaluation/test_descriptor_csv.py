@@ -87,7 +87,7 @@ def test_another_separator_is_refused(descriptors, tmp_path, separator):
 
 
 def test_an_empty_folder_or_file_is_refused(descriptors, tmp_path):
-    with pytest.raises(UserError, match="holds no sequences"):
+    with pytest.raises(UserError, match="no sequences"):
         read_descriptors(tmp_path)
     with pytest.raises(UserError, match="not a folder"):
         read_descriptors(tmp_path / "nowhere")

@@ -132,7 +132,7 @@ def test_official_files_are_rewritten_as_they_were(golden, tmp_path):
         ("i_zzz,3", "line 7: 'i_zzz' is not one of the sequences"),
         ("i_a,three", "line 7: 'three' is not an index"),
         ("i_a,-1", "line 7: '-1' is not an index"),
-        ("i_a,20", r"line 7: idx is 20, allowed is 0..19 of i_a"),
+        ("i_a,20", r"line 7: idx is 20, but must be 0..19 of i_a"),
         ("i_a", "Row #7|Expected 2 columns"),
         ("i_a;3", "Expected 2 columns"),
     ],

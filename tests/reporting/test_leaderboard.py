@@ -135,9 +135,9 @@ def test_what_is_shared_and_what_is_trained_again_is_added_up(make_run: MakeRun)
     assert (totals.cache_seconds_computed, totals.cache_seconds_saved) == (30.0, 62.0)
     assert (totals.restarts, totals.restarts_from_scratch, totals.retrained_patches) == (2, 1, 250)
     assert summary_lines(totals)[3:6] == [
-        "Trials went on after a crash or a stop twice, which trained 250 patches again",
-        "A damaged checkpoint made trials begin anew once",
-        "Shared denoisers and first weights took 30 s to make and spared 1 min 2 s",
+        "Trials were resumed after a failure or stop twice, which trained 250 patches again",
+        "Trials were restarted from scratch once, because a checkpoint was damaged",
+        "Shared denoisers and warm starts took 30 s to compute and saved 1 min 2 s",
     ]
 
 

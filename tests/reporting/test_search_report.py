@@ -127,15 +127,15 @@ def test_a_search_that_has_found_nothing_yet(make_run: MakeRun, ending: tuple | 
     runs = [] if ending is None else [make_run(0, *ending)]
     pictures = search_pictures(runs, direction="maximize", budget=1000)
     words = " ".join(read(render_report(page(runs, figures=pictures))).text)
-    assert "no trial has learnt yet" in words
-    assert "The winner" not in words
+    assert "no completed trial yet" in words
+    assert "Best trial" not in words
 
 
 def test_trials_that_restarted_from_scratch_are_named(make_run: MakeRun):
     runs = [make_run(n, "completed", {10: 0.5}) for n in range(3)]
     runs[1] = replace(runs[1], restarted_attempts=(1,))
     words = " ".join(read(render_report(page(runs))).text)
-    assert "Restarted from scratch, because a checkpoint was damaged: 001." in words
+    assert "of a damaged checkpoint: 001." in words
     assert "Restarted" not in render_report(page(runs[:1]))
 
 
@@ -168,6 +168,6 @@ def test_means_over_seeds_stand_on_the_page_where_there_are_any(make_run: MakeRu
             )
         ).text
     )
-    assert "Configurations, over their seeds" in text
+    assert "Configurations over seeds" in text
     assert "0.7000 0.1414 2 2 completed" in text
-    assert "over their seeds" not in render_report(page(runs[:1]))
+    assert "over seeds" not in render_report(page(runs[:1]))

@@ -70,10 +70,10 @@ def test_the_sums_in_sentences(mixed: list[Run]):
     assert summary_lines(summarize(mixed, budget=1000)) == [
         "8 trials: 2 completed, 1 running, 1 interrupted, 1 pruned, 1 failed, 1 diverged, "
         "1 collapsed",
-        "4,360 of 8,000 patches trained: 55 % of what all trials would take to the end",
+        "4,360 of 8,000 patches trained: 55 % of the budget of all trials",
         "Pruning saved 6 % of the compute, stopping collapsed and diverged trials 14 %",
         "500 patches were lost to failed trials",
-        "20 s from first to last, 44 s in trials added up",
+        "20 s of wall-clock time, 44 s summed over trials",
     ]
     assert summary_lines(summarize([], budget=1))[0] == "0 trials: none started"
 

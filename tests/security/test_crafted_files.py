@@ -117,7 +117,9 @@ def test_weights(content: bytes, command: Callable, tmp_path: Path) -> None:
     pipeline = Pipeline(denoiser=None, descriptor=build_descriptor(network, seed=0))
     save_pipeline(pipeline, PipelineSpec(denoiser=None, descriptor=network), tmp_path / "model")
     (tmp_path / "model" / "weights.pt").write_bytes(content)
-    command("describe", "model", "tiny", "--output", "o.npy").is_one_sentence("model", "holds no")
+    command("describe", "model", "tiny", "--output", "o.npy").is_one_sentence(
+        "model", "contains no"
+    )
 
 
 CHECKPOINTS = WEIGHTS | {

@@ -42,7 +42,7 @@ def test_a_search_refuses_an_address_with_a_password(
 @pytest.mark.parametrize("field", ["study", "address", "warm_start_from"])
 def test_so_does_the_folder_of_a_search(field: str, searched: SearchFolder, space: Path) -> None:
     record = searched.record.model_copy(update={field: f"mysql://me:{HIDDEN}@host/db"})
-    with pytest.raises(UserError, match="holds a password"):
+    with pytest.raises(UserError, match="contains a password"):
         searched.workspace.create("other", space, record)
 
 

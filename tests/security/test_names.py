@@ -80,6 +80,6 @@ def test_a_promotion_runs_nothing_of_its_search_s_name() -> None:
     "name", ["../../x", "a\\b", "a\x1b[2J", "=HYPERLINK(1)", "+1", "-x", "@x", ""]
 )
 def test_it_names_no_sequence(name: str) -> None:
-    with pytest.raises(ValueError, match="cannot name a sequence"):
+    with pytest.raises(ValueError, match="sequence"):
         check_sequence_name(name)
     check_sequence_name("i_[red]ünter den Linden")

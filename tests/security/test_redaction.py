@@ -78,7 +78,7 @@ def test_several_addresses_and_parameters_lose_theirs() -> None:
 
 
 def test_a_refusal_names_the_form_with_a_variable_and_no_password() -> None:
-    with pytest.raises(UserError, match=r"--study holds a password.*\$NAME@HOST") as refused:
+    with pytest.raises(UserError, match=r"--study contains a password.*\$NAME@HOST") as refused:
         refuse_password("postgresql://me:hidden@host/db", "--study")
     assert "hidden" not in str(refused.value)
 
