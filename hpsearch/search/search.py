@@ -281,7 +281,7 @@ def _run_file(path: Path) -> ModuleType:
         raise UserError(f"{path.name}: {validation_sentence(error)}") from error
     except UserError as error:
         raise UserError(f"{path.name}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # the latter would end the command without a word
         raise UserError(
             f"{path} does not run: {type(error).__name__}: {first_line(error)}"
         ) from error
