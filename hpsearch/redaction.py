@@ -14,7 +14,8 @@ from hpsearch.errors import UserError
 
 VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 DATABASE = r"(?:postgres|mysql|mariadb|mssql|oracle|redis|mongodb|clickhouse)[\w+.-]*://"
-SERVER = r"[a-z][\w+.-]*://"
+SERVER = r"[a-z][\w+.-]*:/(?:/|(?=[^\s:/?#@]+:[^\s/@]+@))"
+"""As one slash it is an address that was taken for a path."""
 USER_INFO = re.compile(
     rf"(?i)(?P<scheme>{DATABASE})(?P<info>[^\s:/?#@]*:\S*|[^\s/?#]*)@|"
     rf"(?P<scheme2>{SERVER})(?P<info2>[^\s:/?#@]*:(?!\d*[/?#])\S*|[^\s/?#]*)@"

@@ -28,7 +28,9 @@ NO_METRICS = {
     "AUTOSCALER_METRIC_PORT": "-1",
     "DASHBOARD_METRIC_PORT": "-1",
 }
-"""Ray's pages for Prometheus ask for no token; -1 is no port, so they cannot open."""
+"""Ray's pages for Prometheus ask for no token; -1 is no port, so they cannot open.
+
+Also where the user has set otherwise: what they set is for their clusters."""
 _environment_before: dict[str, str | None] = {}
 """What the user had set; empty while no session of ours runs."""
 
@@ -44,8 +46,8 @@ def private_session() -> Iterator[str]:
         The folder for ``ray.init(_temp_dir=…)``.
     """
     _set_environment(
-        {name: os.environ.get(name, value) for name, value in NO_METRICS.items()}
-        | {
+        {
+            **NO_METRICS,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_AUTH_TOKEN_PATH": None,

@@ -304,7 +304,7 @@ def _run_file(path: Path) -> ModuleType:
         ) from error
     except UserError as error:
         raise UserError(f"{path.name}: {error}", code=error.code) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # the latter would end the command silently
         raise UserError(
             f"{path} fails to run ({type(error).__name__}: {first_line(error)}); correct the file",
             code="space-failed",

@@ -68,6 +68,12 @@ def test_a_trial_as_json(content: bytes, command: Callable, tmp_path: Path) -> N
     command("train", "trial.json", "--home", "home").is_one_sentence("trial.json")
 
 
+def test_a_space_that_ends_the_process(command: Callable, tmp_path: Path) -> None:
+    (tmp_path / "space.py").write_text("raise SystemExit(0)")
+    command("search", "space.py", "--home", "home").is_one_sentence("space.py", "does not run")
+    assert not list(tmp_path.glob("home/searches/*"))
+
+
 EVENTS = {
     "list": b"[1]",
     "number": b"5",

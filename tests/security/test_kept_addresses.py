@@ -39,6 +39,12 @@ def test_a_search_refuses_an_address_with_a_password(
     assert not list(home.glob("searches/*"))
 
 
+def test_an_address_in_the_place_of_a_space_shows_no_password(command, tmp_path: Path) -> None:
+    ended = command("search", "http://me:hidden@host/space.py", "--home", tmp_path / "home")
+    ended.is_one_sentence("host")
+    assert "hidden" not in ended.said
+
+
 @pytest.mark.parametrize("field", ["study", "address", "warm_start_from"])
 def test_so_does_the_folder_of_a_search(field: str, searched: SearchFolder, space: Path) -> None:
     record = searched.record.model_copy(update={field: f"mysql://me:{HIDDEN}@host/db"})

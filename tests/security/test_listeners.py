@@ -98,7 +98,8 @@ def searching(tmp_path_factory: pytest.TempPathFactory, tiny: PatchStore) -> Ite
         process = begin(
             "search", home / "space.py", "--name", "open", "--data", tiny.path, "--cpus", 1,
             log=log, HOME=str(home), RAY_TMPDIR=str(temp), HPSEARCH_HOME=str(home / "runs"),
-            RAY_ADDRESS="127.0.0.1:1", RAY_USAGE_STATS_ENABLED="0",
+            RAY_ADDRESS="127.0.0.1:1", RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled",
+            RAY_enable_metrics_collection="1", DASHBOARD_METRIC_PORT=str(free_port()),
         )  # fmt: skip
     event_log = EventLog(home / "runs" / "searches" / "open" / "ledger.jsonl")
 
