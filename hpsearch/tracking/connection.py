@@ -2,6 +2,7 @@
 
 import os
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -60,6 +61,10 @@ DATABASE_ERROR = re.compile(r"^\((?:sqlite3|psycopg2?)\.\S+\) ")
 ADDRESS_HINT = "correct --tracking-uri or MLFLOW_TRACKING_URI"
 
 
+PROGRAMMING_ERRORS = (KeyError, AttributeError, TypeError)
+"""Errors that MLflow's client raises at an answer which is not MLflow's, and a bug of ours too."""
+
+
 class MlflowUnavailableError(UserError):
     """MLflow refuses, or does not answer."""
 
@@ -89,7 +94,9 @@ def translate_all_errors(uri: str) -> Iterator[None]:
             yield
     except UserError:
         raise
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        if not is_raised_by_mlflow(error):
+            raise
         raise MlflowUnavailableError(format_error(error, uri)) from error
 
 
@@ -115,7 +122,9 @@ def format_error(error: Exception, uri: str) -> str:
     if troubled := SERVER_ERROR.search(message):
         code = troubled[1] or troubled[2]
         return f"MLflow at {where} answers {code} and nothing else; look into its log"
-    if NOT_MLFLOW.search(message) or isinstance(error, (KeyError, AttributeError, TypeError)):
+    if isinstance(error, PROGRAMMING_ERRORS) and not is_raised_by_mlflow(error):
+        return f"hpsearch itself failed ({type(error).__name__}: {message}); report this as a bug"
+    if NOT_MLFLOW.search(message) or isinstance(error, PROGRAMMING_ERRORS):
         return f"what answers at {where} is not MLflow; {ADDRESS_HINT}"
     if code in NOT_FOUND_CODES:
         return (
@@ -124,6 +133,16 @@ def format_error(error: Exception, uri: str) -> str:
     if UNREACHABLE.search(message):
         return f"MLflow at {where} does not answer; start it, or {ADDRESS_HINT}"
     return f"MLflow at {where} says: {message[:300].rstrip('. ')}; {ADDRESS_HINT}"
+
+
+def is_raised_by_mlflow(error: BaseException) -> bool:
+    """Whether an error comes out of a call of MLflow, and not from code of ours."""
+    modules = [
+        str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
+    ours = max((i for i, name in enumerate(modules) if name == "hpsearch"), default=-1)
+    return modules[ours + 1 : ours + 2] == ["mlflow"]
 
 
 def is_not_found(error: MlflowException) -> bool:

@@ -4,7 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from hpsearch.tracking.connection import MlflowUnavailableError, TrackingServer, format_error
+from hpsearch.tracking.connection import (
+    MlflowUnavailableError,
+    TrackingServer,
+    format_error,
+    translate_all_errors,
+)
 from hpsearch.tracking.model_registry import Registry, configure_mlflow_logging
 
 from ..servers import answering, free_port
@@ -44,3 +49,24 @@ def test_a_full_disk_is_not_blamed_on_the_address() -> None:
     assert format_error(error, "sqlite:////x/mlflow.db") == (
         "MLflow at sqlite:////x/mlflow.db finds its disk full; make room there"
     )
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("seen"), AttributeError("x"), TypeError("y"), ValueError("not valid JSON")]
+)
+def test_a_bug_of_ours_is_not_blamed_on_the_server(error: Exception) -> None:
+    with pytest.raises(type(error)), translate_all_errors("http://127.0.0.1:1"):
+        raise error
+    if not isinstance(error, ValueError):  # as the thread that sends runs would show it
+        assert "is not MLflow" not in format_error(error, "http://127.0.0.1:1")
+        assert type(error).__name__ in format_error(error, "http://127.0.0.1:1")
+
+
+def test_an_answer_that_makes_mlflow_itself_stumble_is_blamed_on_the_server() -> None:
+    with answering(200, b'["no object"]') as address:
+        server = TrackingServer(uri=f"http://{address}")
+        with (
+            pytest.raises(MlflowUnavailableError, match="is not MLflow"),
+            translate_all_errors(server.uri),
+        ):
+            server.experiment_id()
