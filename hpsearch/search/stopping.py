@@ -72,6 +72,8 @@ class UsageTracker:
                 self._seconds[trial] = seconds
 
 
+UNINFORMATIVE_STATUSES = ("running", "failed", "interrupted")
+"""Statuses that say nothing of a trial's configuration."""
 FINISH_ORDER_ATTR = "ended"
 """User attribute of an Optuna trial: the how manyth it was to end, whatever the clock said."""
 
@@ -98,47 +100,68 @@ def trials_without_improvement(
     return max(0, total - since)
 
 
-def study_is_out_of_patience(
-    trials: Iterable[FrozenTrial], search: Search, *, patience_offset: int = 0
+def is_out_of_patience(
+    ended: Iterable[tuple[str, Values | None]], search: Search, *, patience_offset: int = 0
 ) -> bool:
-    """By the study; failures of machines say nothing, so they do not count."""
+    """Decide whether a search stops because its latest trials have not improved on it.
+
+    Args:
+        ended: status and objectives of the trials in the order in which they ended. Those that
+            failed or were interrupted are not counted: machines fail, not configurations.
+        search: its patience and its objectives.
+        patience_offset: so many, from the first on, are not counted either.
+    """
     if search.patience is None:
         return False
-    ended = [
-        t for t in started_trials(trials) if t.state in (TrialState.COMPLETE, TrialState.PRUNED)
-    ]
-    ended.sort(
-        key=lambda t: (t.user_attrs.get(FINISH_ORDER_ATTR, 0), t.datetime_complete, t.number)
+    values = (
+        values if status == "completed" else None
+        for status, values in ended
+        if status not in UNINFORMATIVE_STATUSES
     )
-    values = map(_values_of, ended)
     return (
         trials_without_improvement(values, search.objectives, patience_offset=patience_offset)
         >= search.patience
     )
 
 
+def study_is_out_of_patience(
+    trials: Iterable[FrozenTrial], search: Search, *, patience_offset: int = 0
+) -> bool:
+    """Apply :func:`is_out_of_patience` to the trials of a study."""
+    ended = [trial for trial in started_trials(trials) if trial.state.is_finished()]
+    ended.sort(
+        key=lambda t: (t.user_attrs.get(FINISH_ORDER_ATTR, 0), t.datetime_complete, t.number)
+    )
+    endings = ((_status_of(trial), _values_of(trial)) for trial in ended)
+    return is_out_of_patience(endings, search, patience_offset=patience_offset)
+
+
 def runs_are_out_of_patience(
     runs: Iterable[Run], search: Search, *, patience_offset: int = 0
 ) -> bool:
-    """The same by the ledger."""
-    if search.patience is None:
-        return False
-    endings = (run_values(run, search.objectives) for run in informative_trials(runs))
-    return (
-        trials_without_improvement(endings, search.objectives, patience_offset=patience_offset)
-        >= search.patience
-    )
+    """Apply :func:`is_out_of_patience` to the runs of an event log."""
+    endings = ((run.status, run_values(run, search.objectives)) for run in informative_trials(runs))
+    return is_out_of_patience(endings, search, patience_offset=patience_offset)
 
 
 def informative_trials(runs: Iterable[Run]) -> list[Run]:
     """Trials whose end says something of their configuration, in the order in which they ended."""
-    silent = ("running", "failed", "interrupted")
-    ended = [run for run in runs if run.kind == "trial" and run.status not in silent]
+    ended = [
+        run for run in runs if run.kind == "trial" and run.status not in UNINFORMATIVE_STATUSES
+    ]
     return sorted(ended, key=lambda run: (run.ended or 0.0, run.number))
 
 
-def _values_of(trial: FrozenTrial) -> Values | None:
+def _status_of(trial: FrozenTrial) -> str:
+    """Status of a finished trial, as far as patience tells them apart."""
+    match trial.state:
+        case TrialState.FAIL:
+            return "failed"
+        case TrialState.PRUNED:
+            return "pruned"
     collapsed = any(value > 0 for value in trial.constraints.values())
-    if trial.state != TrialState.COMPLETE or collapsed:
-        return None
-    return tuple(trial.values)
+    return "collapsed" if collapsed else "completed"
+
+
+def _values_of(trial: FrozenTrial) -> Values | None:
+    return tuple(trial.values) if trial.state == TrialState.COMPLETE else None
