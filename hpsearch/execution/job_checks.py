@@ -1,5 +1,6 @@
 """What can be said against a job before it is queued: who answers, which versions, what room."""
 
+import json
 import os
 import platform
 import re
@@ -188,10 +189,31 @@ class HeadVersions:
 
 def head_versions(client: JobSubmissionClient, address: str) -> HeadVersions:
     """Versions of Ray and Python on the head."""
-    version = client._do_request("GET", "/api/version").json()["ray_version"]
+    version = json.loads(_get(client.get_address(), "/api/version"))["ray_version"]
     for node in _describe_nodes(address):
         if node.is_head_node:
-            answer = client._do_request("GET", f"/nodes/{node.node_id}")
-            found = PYTHON_IN_PATH.search(answer.text) if answer.ok else None
+            try:
+                page = _get(client.get_address(), f"/nodes/{node.node_id}")
+            except urllib.error.HTTPError:
+                page = ""
+            found = PYTHON_IN_PATH.search(page)
             return HeadVersions(version, found and found[1])
     return HeadVersions(version, None)
+
+
+def _get(address: str, path: str) -> str:
+    """Read a page of a dashboard, with the token for it where Ray's client would send one."""
+    request = urllib.request.Request(f"{address.rstrip('/')}{path}", headers=_token_header())
+    with urllib.request.urlopen(request, timeout=JOB_SERVER_TIMEOUT_S) as answer:
+        return answer.read().decode(errors="replace")
+
+
+def _token_header() -> dict[str, str]:
+    """Header with the token that Ray's documentation of token authentication describes."""
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+        return {}
+    token = os.environ.get("RAY_AUTH_TOKEN", "")
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    if not token and path.is_file():
+        token = path.read_text()
+    return {"Authorization": f"Bearer {token.strip()}"} if token.strip() else {}

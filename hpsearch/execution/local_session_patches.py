@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ray._common.utils import get_default_system_temp_dir
 from ray._private import ray_constants
 from ray._raylet import (  # pyright: ignore[reportAttributeAccessIssue]
     AuthenticationTokenLoader,  # pyright: ignore[reportAttributeAccessIssue]
@@ -88,7 +87,9 @@ def reload_authentication() -> None:
 
 def _private_folder() -> Path:
     """A folder inside one that this user alone may enter: Ray opens its own to everybody."""
-    folder = Path(get_default_system_temp_dir()) / f"hpsearch-{os.getuid()}"
+    # as Ray itself looks for it; paths of sockets must be short
+    root = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    folder = Path(root) / f"hpsearch-{os.getuid()}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         folder.mkdir(mode=0o700)
