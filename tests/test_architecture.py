@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,15 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "hpsearch"
 LAYERS = [
     {"errors", "shapes"},
-    {"defaults", "atomic_files", "rng", "patch_views", "schema", "redaction"},
+    {
+        "defaults",
+        "atomic_files",
+        "rng",
+        "patch_views",
+        "schema",
+        "redaction",
+        "collapse_thresholds",
+    },
     {"locations", "untrusted"},
     {"config"},
     {"data", "models", "losses", "evaluation"},
@@ -125,6 +134,88 @@ for name in {BARE_WORKER!r}:
     importlib.import_module("hpsearch." + name)
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+OWN = {"hpsearch", "__future__"}
+PRIVATE_PARTS = {"_private", "_internal", "_raylet", "_common"}
+PRIVATE_ATTRIBUTES = {
+    *("_trial_id", "_storage", "_study_id", "_study", "_is_multi_objective", "_get_trials"),
+    *("_do_request", "_actor_task_failed", "temporary_state", "_tracking_client", "_mlflow_client"),
+    "ENABLE_RAY_CLUSTER",
+}
+"""Private names of Ray, Optuna and MLflow, on whatever object they are read."""
+PUBLIC = {"os._exit", "ray_constants"}
+"""A documented function, and a module of which the attribute is counted that is read of it."""
+MAX_PRIVATE_NAMES = 6
+
+
+def is_private(name: str) -> bool:
+    return any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
+
+
+def foreign_imports(tree: ast.Module) -> Iterator[tuple[str, str, str]]:
+    """Module, name in it and name here of all that comes from other packages."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found = [(a.name, "", a.asname or a.name.split(".")[0]) for a in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found = [(node.module, a.name, a.asname or a.name) for a in node.names]
+        else:
+            continue
+        yield from (triple for triple in found if triple[0].split(".")[0] not in OWN)
+
+
+def root_of(node: ast.expr) -> str:
+    """Name of the variable that a chain of attributes starts with."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def private_foreign_names(tree: ast.Module) -> set[str]:
+    """Private names of other packages that a file uses, as far as its text tells."""
+    imports = list(foreign_imports(tree))
+    found = {
+        name or module
+        for module, name, _ in imports
+        if is_private(name or module) or PRIVATE_PARTS & set(module.split("."))
+    }
+    modules = {here for _, _, here in imports}
+    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    own = {node.attr for node in attributes if isinstance(node.ctx, ast.Store)}
+    for node in attributes:
+        ours = isinstance(node.value, ast.Name) and node.value.id == "self" and node.attr in own
+        if (node.attr in PRIVATE_ATTRIBUTES and not ours) or (
+            root_of(node.value) in modules and is_private(node.attr)
+        ):
+            found.add(f"os.{node.attr}" if root_of(node.value) == "os" else node.attr)
+    return found - PUBLIC
+
+
+def test_private_names_of_others_stand_in_patches_alone_and_are_few() -> None:
+    found = {path: private_foreign_names(ast.parse(path.read_text())) for path in MODULES}
+    patches = {path: names for path, names in found.items() if path.stem.endswith("_patches")}
+    elsewhere = {name_of(path): names for path, names in found.items() if path not in patches}
+    assert not {path: names for path, names in elsewhere.items() if names}
+    names = sorted(set().union(*patches.values()))
+    assert len(names) <= MAX_PRIVATE_NAMES, names
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from ray._private import worker",
+        "import ray._private.worker",
+        "from optuna.storages import _cached_storage",
+        "from ray._raylet import GcsClient as Client",
+        "import optuna\noptuna.samplers._tpe",
+        "number = frozen._trial_id",
+        "actor = trial.temporary_state.ray_actor",
+        "self._client._do_request('GET', '/')",
+    ],
+)
+def test_a_private_name_is_found(line: str) -> None:
+    assert private_foreign_names(ast.parse(line))
 
 
 def test_names_promise_something() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from hpsearch.collapse_thresholds import EVALUATION
 from hpsearch.patch_views import LEVELS
 from hpsearch.shapes import Float, Int
 
@@ -70,8 +71,11 @@ class Dispersion:
         with a common offset ranks as well as one without. But what is a thousandth of the length is
         lost in half precision and in the five decimals of the official files.
         """
-        little = self.relative < 0.2 or self.resultant > 0.99
-        return self.relative < 1e-3 or (little and self.contrast < 1.05)
+        limits = EVALUATION
+        little = self.relative < limits.min_spread or self.resultant > limits.max_resultant
+        return self.relative < limits.vanishing_spread or (
+            little and self.contrast < limits.min_contrast
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

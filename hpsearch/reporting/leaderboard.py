@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from hpsearch.collapse_thresholds import is_reported_collapsed
 from hpsearch.config.formatting import diff_summaries
 from hpsearch.tracking.run_state import Run, RunStatus
 from hpsearch.training.artifact_cache import COMPUTED_SECONDS_METRIC, SAVED_SECONDS_METRIC
@@ -107,7 +108,7 @@ class Summary:
 
 def shown_status(run: Run) -> RunStatus:
     """How a run ended, where a constant encoder counts as collapsed however it was stopped."""
-    constant = run.last.get("val/collapsed", 0.0) > 0
+    constant = is_reported_collapsed(run.last)
     return "collapsed" if constant and run.status in ("completed", "pruned") else run.status
 
 

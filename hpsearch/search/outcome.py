@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hpsearch.collapse_thresholds import is_reported_collapsed
 from hpsearch.search.objective import Objective
 from hpsearch.tracking.run_state import Run
 from hpsearch.training.loop import Report
@@ -16,7 +17,7 @@ def to_result(report: Report, objective: Objective) -> dict[str, Any]:
     A validation in which all descriptors lie in one point counts as a collapse, also where the
     detector of the training loop has not spoken.
     """
-    lost = report.status in COLLAPSE_STATUSES or report.metrics.get("val/collapsed", 0.0) > 0
+    lost = report.status in COLLAPSE_STATUSES or is_reported_collapsed(report.metrics)
     return {
         "seen": report.seen,
         "objective": objective.value(report.metrics, collapsed=lost),

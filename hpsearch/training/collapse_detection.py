@@ -19,19 +19,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hpsearch.collapse_thresholds import TRAINING
 from hpsearch.shapes import Float, Int
 
-MIN_RELATIVE_SPREAD = 0.1
-"""Relative dispersion below this counts as one point; at 0.2 the first steps of runs that come back
-are nearly taken for collapse."""
-MAX_RESULTANT = 0.995
-"""Resultant length above this counts as one direction."""
-MIN_CONTRAST = 1.03
-"""A mean ratio of negative to positive distance below this counts as not told apart; at 1.05 runs
-are stopped that later match twice as well as untrained ones."""
-MIN_SPREAD_FLOAT16 = 2e-3
-"""Relative dispersion below this, with the loss at its collapse value, counts as collapse even if
-points can still be told apart: what is left is lost in half precision and in files."""
 COLLAPSE_LOSS_TOLERANCE = 0.02
 """Relative distance of the loss from its collapse value that counts as hugging it."""
 
@@ -49,7 +39,7 @@ class BatchDispersion(NamedTuple):
     @property
     def is_degenerate(self) -> bool:
         """Whether descriptors lie close together for their length, or all in one direction."""
-        return self.relative < MIN_RELATIVE_SPREAD or self.resultant > MAX_RESULTANT
+        return self.relative < TRAINING.min_spread or self.resultant > TRAINING.max_resultant
 
 
 @torch.no_grad()
@@ -105,11 +95,13 @@ class CollapseDetector:
     def update(self, dispersion: BatchDispersion, loss: float) -> bool:
         """Whether the trial has collapsed, given the latest batch and the recent mean loss."""
         hugging = abs(loss / self.collapse_value - 1) < COLLAPSE_LOSS_TOLERANCE
-        vanished = dispersion.relative < MIN_SPREAD_FLOAT16 and hugging
+        vanished = dispersion.relative < TRAINING.vanishing_spread and hugging
         if not vanished and not (dispersion.is_degenerate and loss > 0.9 * self.collapse_value):
             self.contrasts = []
             return False
         self.contrasts = [*self.contrasts, 1.0 if vanished else dispersion.contrast][
             -self.num_checks :
         ]
-        return len(self.contrasts) == self.num_checks and fmean(self.contrasts) < MIN_CONTRAST
+        return (
+            len(self.contrasts) == self.num_checks and fmean(self.contrasts) < TRAINING.min_contrast
+        )
