@@ -1,8 +1,8 @@
-"""Ends trials that hang: in native code, on a lock, on a disk that does not answer.
+"""Hang detection: trials stuck in native code, on a lock, or on a disk that does not answer.
 
-How long a trial may say nothing follows from what the trials of the search have done: many times
-the longest silence that one of them has broken. So nobody needs to know what a report costs, and a
-slow trial is not taken for a dead one.
+The timeout follows from the trials of the search: it is many times the longest gap between two of
+their reports. So no user has to know how long a report takes, and a slow trial is not mistaken for
+one that hangs.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,35 +10,35 @@ from dataclasses import dataclass, field
 from typing import Any
 
 TIMEOUT_FACTOR = 10
-"""A trial may be silent so many times as long as any that then spoke."""
+"""Timeout, in longest gaps between two reports."""
 MIN_TIMEOUT_S = 30 * 60.0
-"""Seconds that it may always be silent."""
+"""Shortest timeout, in seconds."""
 FIRST_REPORT_TIMEOUT_S = 24 * 60 * 60.0
-"""Seconds before its first report, for which it may have to train a denoiser; nothing that others
-did tells how long that takes."""
+"""Shortest timeout before the first report, in seconds: it may need a denoiser, whose training can
+take any time."""
 MAX_TICK_S = 10.0
-"""Seconds between two looks that count; a driver that slept longer has not been listening."""
+"""Longest step of time, in seconds: a driver that slept longer has not read the reports."""
 
 
 @dataclass
 class ReportTimeouts:
-    """How long each trial has said nothing, and how long it may.
+    """Seconds since the last report of each trial, and its timeout.
 
     Args:
-        report_timeout: seconds that any trial may be silent; None to judge by the others.
+        report_timeout: in seconds, for all trials; None to derive it from the gaps so far.
     """
 
     report_timeout: float | None = None
     longest_gap: float = 0.0
-    """Seconds: the longest silence between two reports that a report has ended."""
+    """Longest gap between two reports of a trial, in seconds."""
     longest_first_gap: float = 0.0
-    """Seconds: the same, from a trial's start to its first report."""
+    """Longest gap between the start of a trial and its first report, in seconds."""
     _elapsed: dict[str, float] = field(default_factory=dict)
     _first_gaps: dict[str, float] = field(default_factory=dict)
-    """Seconds before the first report, of trials that have made one: their own pace."""
+    """Seconds before the first report of each trial that has made one."""
 
     def load_history(self, events: Iterable[Mapping[str, Any]]) -> None:
-        """What earlier sessions took between two reports of a trial, by the ledger."""
+        """Load the gaps of earlier sessions from the event log."""
         before: dict[str, float] = {}
         for event in events:
             if event["event"] == "report":
@@ -47,7 +47,7 @@ class ReportTimeouts:
                 before[event["trial"]] = seconds
 
     def start(self, trial: str) -> None:
-        """A trial starts."""
+        """Record the start of a trial."""
         self._elapsed[trial] = 0.0
 
     def record_report(self, trial: str) -> None:
@@ -62,17 +62,17 @@ class ReportTimeouts:
         self._elapsed[trial] = 0.0
 
     def finish(self, trial: str) -> None:
-        """Nothing more is expected of a trial."""
+        """Stop waiting for reports of a trial."""
         self._elapsed.pop(trial, None)
 
     def advance(self, seconds: float) -> dict[str, float]:
-        """Time has passed; the trials that hang, with the seconds that they have been silent."""
+        """Let time pass; return the trials that hang, with the seconds since their last report."""
         for trial in self._elapsed:
             self._elapsed[trial] += min(seconds, MAX_TICK_S)
         return {t: silent for t, silent in self._elapsed.items() if silent > self.timeout(t)}
 
     def timeout(self, trial: str) -> float:
-        """Seconds that a trial may be silent now."""
+        """Return the timeout of a trial now, in seconds."""
         if self.report_timeout is not None:
             return self.report_timeout
         if trial in self._first_gaps:

@@ -31,18 +31,18 @@ from hpsearch.search.trial_queue import (
 from hpsearch.search.workspace import SearchFolder
 
 OUTCOME_ATTR = "outcome"
-"""User attribute of an Optuna trial: how it ended, in our words."""
+"""User attribute of an Optuna trial: its status at the end."""
 
 
 class OptunaSearcher(Searcher):
-    """Ray's view of an Optuna study; it keeps nothing that the study's storage does not know.
+    """Tune searcher on an Optuna study, whose storage holds the whole state.
 
     Args:
-        folder: the search's; its name is the study's.
-        space: the file that states the search.
-        trials: how many to begin in all.
-        url: the study's storage, if it is not the search's own file.
-        forgiven: trials, from the first that ended on, that no patience is lost over.
+        folder: of the search; its name is that of the study.
+        space: file that defines the search.
+        trials: number of trials to start in all.
+        url: of the study's storage; None for a file in the folder.
+        patience_offset: finished trials, from the first on, that patience does not count.
     """
 
     def __init__(
@@ -82,10 +82,10 @@ class OptunaSearcher(Searcher):
         return self._opened
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial's configuration, as JSON; Tune's word for the end after the last.
+        """Suggest the next configuration, as JSON; ``FINISHED`` after the last.
 
-        First come the trials of an earlier session that did not end. None, for Tune to ask again
-        later, if one that still runs decides whether the search is out of patience.
+        Unfinished trials of an earlier session come first. None, on which Tune asks again later, if
+        a running trial decides whether the search is out of patience.
         """
         search, study, queue = self._open()
         if self._unfinished:
@@ -104,7 +104,7 @@ class OptunaSearcher(Searcher):
         return {"trial": config, "number": number, "id": format_trial_id(number)}
 
     def _ask_study(self, turn: PlannedTrial, *, queued: Sequence[FrozenTrial]) -> optuna.Trial:
-        """By the queue, so that the storage knows a trial's place from its first moment on."""
+        """Enqueue and ask, so that the storage has a trial's point from its first moment on."""
         study = self._sampler_for(turn.point)
         if not any(trial.state == TrialState.WAITING for trial in queued):
             study.enqueue_trial(dict(turn.params), user_attrs=turn.attributes)
@@ -129,7 +129,7 @@ class OptunaSearcher(Searcher):
         return study
 
     def _config_of(self, trial: optuna.Trial) -> dict[str, Any]:
-        """What a trial was drawn as; a driver that died while it drew has not written it."""
+        """Return the stored configuration, or sample it where a driver died before it stored it."""
         known = trial.user_attrs
         if "config" in known:
             return known["config"]
@@ -226,14 +226,15 @@ def _objective_values(message: WorkerMessage | None, search: Search) -> list[flo
 
 
 def format_trial_id(number: int) -> str:
-    """What a trial is called in the ledger and on disk."""
+    """Format the name of a trial in the event log and on disk."""
     return f"{number:03d}"
 
 
 def reconcile(folder: SearchFolder) -> None:
-    """End in the ledger what has ended in the study.
+    """Append to the event log the ends that only the study has.
 
-    The study is told first, so it is the ledger that may lack an end.
+    The end of a trial is written to the study first, so a driver that dies may not have written
+    it to the event log.
     """
     runs = {run.id: run for run in folder.runs()}
     study = open_study(folder.path, search=folder.search(), url=folder.record.study)

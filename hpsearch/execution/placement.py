@@ -23,16 +23,16 @@ from hpsearch.search.resources import (
 
 @dataclass
 class ResourceAllocator:
-    """Who runs where. Trials share a GPU as soon as the first has said how much memory it holds."""
+    """Resources of the running trials; they share a GPU once the first has reported its memory."""
 
     asked: Resources
     nodes: Sequence[Node]
     max_concurrent: int | None = None
-    """Most trials at once; None for as many as fit."""
+    """Maximum number of concurrent trials; None for as many as fit."""
     _running: dict[str, ResourceAllocation] = field(default_factory=dict)
     _memory_share: float = 0.0
     _concurrency_cap: int | None = None
-    """Most trials at once by the memory of the machines; None where it has never run out."""
+    """Maximum number of concurrent trials after a machine ran out of memory; None before."""
 
     def __post_init__(self) -> None:
         self._placements = candidate_placements(self.asked, self.nodes)
@@ -48,7 +48,7 @@ class ResourceAllocator:
             )
 
     def update_nodes(self, nodes: Sequence[Node]) -> None:
-        """Nodes have joined or left; what has no room now waits for its node to come back."""
+        """Set the nodes; what fits on none of them now waits until its node is back."""
         self.nodes = nodes
         with suppress(UserError):
             self._placements = candidate_placements(self.asked, nodes)
@@ -56,22 +56,22 @@ class ResourceAllocator:
 
     @property
     def shares_gpus(self) -> bool:
-        """Whether trials will share GPUs as their memory allows."""
+        """Whether trials may share GPUs, as far as their memory allows."""
         return self.asked.gpus is None and any(
             allocation.kind == "gpu" for allocation in self._placements
         )
 
     @property
     def has_running(self) -> bool:
-        """Whether any trial holds a place."""
+        """Whether any trial is running."""
         return bool(self._running)
 
     def available_slots(self) -> int:
-        """Trials that fit now."""
+        """Return the number of trials that fit on the nodes."""
         return sum(_capacity(allocation, self.nodes) for allocation in self._placements)
 
     def acquire(self, trial: str) -> ResourceAllocation | None:
-        """A place for a trial, of the kind that has most left; None while there is none."""
+        """Allocate resources of the kind with the most free capacity; None while none is free."""
         most = [
             limit for limit in (self.max_concurrent, self._concurrency_cap) if limit is not None
         ]
@@ -85,26 +85,26 @@ class ResourceAllocator:
         return allocation
 
     def release(self, trial: str) -> ResourceAllocation | None:
-        """A trial has ended; the place that it held. Once more does no harm."""
+        """Free and return the resources of a trial; None if it holds none."""
         return self._running.pop(trial, None)
 
     def reduce_gpu_sharing(self, allocation: ResourceAllocation) -> bool:
-        """A trial found no memory here: later ones get twice as much, if the GPU was shared."""
+        """Double the GPU share of later trials when GPU memory ran out, if the GPU was shared."""
         together = round(1 / allocation.gpus) if self.shares_gpus and allocation.gpus else 1
         if together > 1:
             self.record_memory((1 - 1e-9) / (MEMORY_SAFETY_MARGIN * (together // 2)))
         return together > 1
 
     def limit_concurrency(self) -> bool:
-        """A machine ran out of memory: no more at once than run now, if any do.
+        """Limit concurrency to the trials that run now, if any do, as a machine ran out of memory.
 
-        One that ran alone needs too much by itself; the others may then have all places again.
+        A trial that ran alone needs too much by itself; the limit is then lifted for the others.
         """
         self._concurrency_cap = len(self._running) or None
         return self.has_running
 
     def record_memory(self, share: float) -> None:
-        """Note the share of a GPU's memory that a trial holds; later trials are packed by it."""
+        """Record the share of a GPU's memory that a trial uses; later ones are packed by it."""
         self._memory_share = max(self._memory_share, share)
         if self.shares_gpus and self._memory_share > 0:
             together = min(
@@ -141,7 +141,7 @@ class ResourceAllocator:
 
 
 def placement_group(config: dict[str, Any]) -> tune.PlacementGroupFactory:
-    """What Tune reserves for a trial."""
+    """Build the resource request of a trial for Ray Tune."""
     return tune.PlacementGroupFactory(
         [ResourceAllocation.model_validate(config["place"]).ray_bundle()]
     )

@@ -1,4 +1,4 @@
-"""A trial that can be killed at any moment: each report comes after its checkpoint."""
+"""Trials that can be killed at any moment: a checkpoint is written before each report."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -34,34 +34,34 @@ CUDA_CONTEXT_BYTES = 0.6 * 2**30
 
 @dataclass(frozen=True)
 class CheckpointHooks:
-    """Where a trial is trained: a folder for its checkpoints, and who is told of them."""
+    """Folder for the checkpoints of a trial, and functions to call around them."""
 
     checkpoint_dir: Path
     on_checkpoint: Callable[[], None] = lambda: None
-    """Called when something new lies in the folder, and before anything is said of it."""
+    """Called after each checkpoint, before its report."""
     should_stop: Callable[[], bool] = lambda: False
-    """Asked after each training step whether to save at once and go."""
+    """Called after each training step; returns whether to save at once and stop."""
     on_restart: Callable[[str], None] = lambda why: None
-    """Told why training begins again, if what lies in the folder cannot be gone on from."""
+    """Called with the reason when training restarts from scratch, as the checkpoint is damaged."""
 
     def subdirectory(self, name: str) -> "CheckpointHooks":
-        """A folder inside this one."""
+        """Return the same hooks for a folder inside this one."""
         return replace(self, checkpoint_dir=self.checkpoint_dir / name)
 
 
 def run_with_checkpoints(
     config: TrialConfig, env: TrialEnvironment, hooks: CheckpointHooks
 ) -> Iterator[Report]:
-    """Reports of a trial that goes on from its latest checkpoint, if it has one.
+    """Yield the reports of a trial, resumed from its latest checkpoint if it has one.
 
     Checkpoints are ours and not Tune's: after the driver died, Tune knows what its last snapshot
     knew, and by then it has deleted the checkpoint that the snapshot names. Ours is always the
-    latest, and holds the last report, which is told again in case nobody heard it.
+    latest, and holds the last report, which is repeated in case it was lost.
 
     A trial whose denoiser or first weights come to nothing has diverged before its first patch.
 
     Raises:
-        TrialInterrupted: once it has been saved, when it was told to leave.
+        TrialInterrupted: once it has been saved, when it was asked to stop.
     """
     try:
         trial = build_trial(config, env)
@@ -94,7 +94,7 @@ def run_with_checkpoints(
     def between() -> None:
         if hooks.should_stop():
             save()
-            raise TrialInterrupted("saved, and left")
+            raise TrialInterrupted("saved, and stopped")
 
     for report in trial.reports(on_step=between):
         cost = {
@@ -113,14 +113,14 @@ def _restore(trial: TrainingRun, hooks: CheckpointHooks) -> Report | None:
 
 
 def _reset_peak_memory(device: torch.device) -> None:
-    """A process runs trial after trial; what the last one held is not this one's."""
+    """Reset the memory statistics of a process that runs one trial after another."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def _gpu_memory_share(device: torch.device) -> dict[str, float]:
-    """What this process holds of its GPU; other trials share what is left."""
+    """Measure the share of its GPU's memory that this process holds."""
     if device.type != "cuda":
         return {}
     held = torch.cuda.max_memory_reserved(device) + CUDA_CONTEXT_BYTES

@@ -14,29 +14,29 @@ from hpsearch.errors import UserError
 from hpsearch.execution.shutdown import TrialInterrupted
 
 OOM_MESSAGES = ("DefaultCPUAllocator: can't allocate memory", "RESOURCE_EXHAUSTED")
-"""How torch on the CPU, and XLA, say that there is no memory: in a RuntimeError."""
+"""Parts of messages with which torch on the CPU, and XLA, report exhausted memory."""
 
 
 class DiskFullError(UserError):
-    """A disk is full: the search stops and can go on."""
+    """Full disk, on which a search stops; it can be resumed."""
 
 
 def describe_fullest_disk(paths: Iterable[Path]) -> str:
-    """Which of the disks has least room, in words."""
+    """Describe the disk with the least free space."""
     free_bytes = {path: shutil.disk_usage(path).free for path in paths if path.exists()}
     fullest = min(free_bytes, key=lambda path: free_bytes[path])
     return f"the disk that holds {fullest} on {platform.node()} is full"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a trial has found no memory, of the machine or of its accelerator."""
+    """Return whether an error means exhausted memory, of the machine or of its accelerator."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(word in str(error) for word in OOM_MESSAGES)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same trial may do on another try: disks and networks recover.
+    """Return whether another attempt may succeed: disks and networks recover.
 
     Anything else would be raised again: training from a checkpoint repeats itself to the bit.
     """
@@ -44,7 +44,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def format_trial_error(error: BaseException) -> str:
-    """What a trial raised; for an error that is not its user's, with the line that raised it."""
+    """Describe an error of a trial; one that is not the user's with the line that raised it."""
     if isinstance(error, UserError):
         return str(error)
     message = " ".join(str(error).split("\n")[0].split())[:300]
@@ -57,7 +57,7 @@ def format_trial_error(error: BaseException) -> str:
 
 
 def describe_worker_death(ray_error: str) -> str:
-    """Why a worker died, by what Ray said of it."""
+    """Describe why a worker died, from the text of Ray's error."""
     if is_node_oom(ray_error):
         return f"the machine ran out of memory, so Ray killed its worker; {_oom_advice('memory')}"
     if was_preempted(ray_error):
@@ -73,12 +73,12 @@ def describe_worker_death(ray_error: str) -> str:
 
 
 def is_node_oom(ray_error: str) -> bool:
-    """Whether Ray killed a worker because its machine had no memory left."""
+    """Return whether Ray killed a worker because its machine ran out of memory."""
     return "running low on memory" in ray_error
 
 
 def was_preempted(ray_error: str) -> bool:
-    """Whether a trial left a machine that was about to go."""
+    """Return whether a trial saved and stopped after a preemption notice."""
     return f"{TrialInterrupted.__name__}: " in ray_error
 
 
@@ -89,16 +89,16 @@ def _oom_advice(where: str) -> str:
 
 
 MAX_DEATHS_WITHOUT_PROGRESS = 5
-"""Deaths of a trial's worker, without a report further than any before, after which it goes on."""
+"""Worker deaths in a row, without a report further than any before, after which to retry."""
 
 
 @dataclass
 class RetryPolicy:
-    """A trial whose worker died, with its machine or without, goes on from its checkpoint.
+    """Rules for the retry of a trial whose worker died, with its machine or without.
 
-    It may do so any number of times as long as it comes further between, so that a search on
-    machines that come and go loses nobody; a trial that kills its worker at the same step each time
-    ends. A trial that raised has no second try, since it would raise again.
+    A retried trial resumes from its checkpoint. There is no limit as long as it gets further each
+    time, so that a search on preemptible machines loses no trial; one that kills its worker at the
+    same step each time fails. A trial that raised is not retried, since it would raise again.
     """
 
     _furthest_seen: dict[str, int] = field(default_factory=dict)
@@ -112,22 +112,22 @@ class RetryPolicy:
     _node_oom: set[str] = field(default_factory=set)
 
     def load_history(self, events: Iterable[Mapping[str, Any]]) -> None:
-        """Learn from the ledger how far the trials had come in earlier sessions."""
+        """Load from the event log how far the trials had come in earlier sessions."""
         for event in events:
             if event["event"] == "report":
                 self.record_progress(event["trial"], event["seen"])
 
     def record_progress(self, name: str, seen: int) -> None:
-        """A report came; if it is new, deaths before it count no more."""
+        """Record a report; if it is the furthest so far, forget the deaths before it."""
         if seen > self._furthest_seen.get(name, 0):
             self._furthest_seen[name] = seen
             self._deaths.pop(name, None)
 
     def mark_failed(self, trial_id: str, reason: str, *, out_of_gpu_memory: bool = False) -> None:
-        """A trial has failed, whatever its worker does now.
+        """Fail a trial for good, whatever its worker does now.
 
         Args:
-            out_of_gpu_memory: it found no memory on its accelerator.
+            out_of_gpu_memory: whether memory of its accelerator ran out.
         """
         self._not_retried.add(trial_id)
         self._reasons[trial_id] = reason
@@ -135,7 +135,7 @@ class RetryPolicy:
             self._gpu_oom.add(trial_id)
 
     def record_worker_death(self, trial_id: str, name: str, ray_error: str) -> None:
-        """A trial's worker died; what Ray said of it."""
+        """Record the death of a trial's worker, with the text of Ray's error."""
         if trial_id in self._not_retried:
             return
         if is_node_oom(ray_error):
@@ -150,17 +150,17 @@ class RetryPolicy:
             self._not_retried.add(trial_id)
 
     def should_not_retry(self, trial_id: str) -> bool:
-        """Whether a trial would fail again."""
+        """Return whether a trial would fail again."""
         return trial_id in self._not_retried
 
     def out_of_gpu_memory(self, trial_id: str) -> bool:
-        """Whether a trial found no memory on its accelerator."""
+        """Return whether memory of a trial's accelerator ran out."""
         return trial_id in self._gpu_oom
 
     def out_of_node_memory(self, trial_id: str) -> bool:
-        """Whether a trial was killed because its machine had no memory left."""
+        """Return whether a trial was killed because its machine ran out of memory."""
         return trial_id in self._node_oom
 
     def failure_reason(self, trial_id: str) -> str:
-        """Why a trial failed, or why its worker died."""
+        """Describe why a trial failed, or why its worker died."""
         return self._reasons.get(trial_id, "")

@@ -9,30 +9,33 @@ from dataclasses import dataclass
 from types import FrameType
 
 GRACE_PERIOD_S = 20.0
-"""Seconds that trials have to leave; Kubernetes gives a whole process 30."""
+"""Seconds that trials have to save and stop; Kubernetes gives a whole process 30."""
 
 
 @dataclass
 class GracefulShutdown:
-    """Whether a session is about to end."""
+    """State of a graceful shutdown of a session."""
 
     notify_workers: Callable[[], object]
-    """Tells the workers."""
+    """Asks the workers to save and stop."""
     has_running_trials: Callable[[], bool]
-    """Whether any trial still runs."""
+    """Returns whether any trial is running."""
     requested: bool = False
-    """Whether the user wants it to end."""
+    """Whether the user asked for it."""
     _since: float | None = None
 
     @property
     def in_progress(self) -> bool:
-        """Whether trials that raise now have left, and no new one begins."""
+        """Whether trials save and stop, and no new one starts."""
         return self._since is not None
 
     def should_exit(self, wanted: bool) -> bool:
-        """Whether the session can end now, if it is wanted to.
+        """Start or continue the shutdown; return whether the session can end now.
 
-        What must not happen in a handler of signals happens here: Tune asks several times a second.
+        Tune calls this several times a second. It does what a signal handler must not do.
+
+        Args:
+            wanted: whether a limit asks for the shutdown.
         """
         if not (wanted or self.requested or self.in_progress):
             return False
@@ -43,7 +46,7 @@ class GracefulShutdown:
 
     @contextmanager
     def handle_sigint(self) -> Iterator[None]:
-        """Ctrl-C asks for the end; a second one interrupts whatever is being done."""
+        """While inside, the first Ctrl-C requests the shutdown; the second interrupts at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -61,13 +64,13 @@ class GracefulShutdown:
 
 
 def install_sigterm_handler() -> None:
-    """From now on, until something else (Ray, when it starts) takes the signal for itself."""
+    """Treat SIGTERM as Ctrl-C, until another handler (Ray's, when it starts) replaces this one."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _raise_sigint)
 
 
 def _raise_sigint(number: int, frame: FrameType | None) -> None:
-    """Whatever Ctrl-C means now; an interrupt where it is ignored, as in a shell's background."""
+    """Call the handler of Ctrl-C; interrupt where it is ignored, as in a shell's background."""
     handler = signal.getsignal(signal.SIGINT)
     if callable(handler):
         handler(signal.SIGINT, frame)
@@ -76,4 +79,4 @@ def _raise_sigint(number: int, frame: FrameType | None) -> None:
 
 
 class TrialInterrupted(ConnectionError):
-    """A trial was told to leave; it has been saved, and can go on elsewhere or later."""
+    """End of an attempt that was asked to stop, after a checkpoint from which it can resume."""

@@ -33,24 +33,24 @@ from hpsearch.tracking.event_log import Event
 
 TUNE_DIR = "tune"
 UNLIMITED_TRIALS = 10_000
-"""Trials at once, for Tune: how many there are is for the fleet to say."""
+"""Limit of concurrent trials for Tune; the resource allocator sets the real one."""
 
 
 @dataclass(frozen=True)
 class SessionResult:
-    """How a session of a search ended."""
+    """End of a session of a search."""
 
     exhausted: bool
-    """Whether there was no more trial to begin."""
+    """Whether there was no further trial to start."""
     limit: str
-    """The limit that was reached, in words; empty if none was."""
+    """Description of the limit that was reached; empty if none was."""
 
 
 def run_session(folder: SearchFolder) -> SessionResult:
-    """Run the trials of a search that is new or goes on, until none is left, a limit, or Ctrl-C.
+    """Run the trials of a new or resumed search until none is left, a limit, or Ctrl-C.
 
-    Tune begins afresh each time: the study knows which trials there are, the ledger what they have
-    said, their checkpoints where they stand.
+    Tune starts from scratch each time, and nothing reads what it writes: the study holds the
+    trials, the event log their reports, and the checkpoint store their state.
 
     Raises:
         UserError: if the cluster cannot hold a trial, or not so many at once.
@@ -91,7 +91,7 @@ def _run_tuner(folder: SearchFolder) -> SessionResult:
             storage_path=str(folder.path.absolute()),
             callbacks=[EventLogCallback(supervisor), HangDetector(supervisor)],
             stop=stopper,
-            failure_config=tune.FailureConfig(max_failures=0),  # who goes on is for us to say
+            failure_config=tune.FailureConfig(max_failures=0),  # the supervisor decides on retries
             verbose=0,
         ),
     )
