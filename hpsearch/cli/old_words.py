@@ -8,19 +8,18 @@ from typing import Any
 
 from typer.core import TyperGroup
 
-SEARCH_WORDS = {
+COMMON_WORDS = {
     "--concurrent": "--max-concurrent-trials",
     "--hang-after": "--report-timeout",
     "--patches": "--max-patches",
-    "--wait": "--wait-for-nodes",
-    "--warm-from": "--warm-start-from",
-    "--changed-space": "--on-space-change",
 }
+SEARCH_WORDS = {**COMMON_WORDS, "--wait": "--wait-for-nodes", "--warm-from": "--warm-start-from"}
+RESUME_WORDS = {**COMMON_WORDS, "--changed-space": "--on-space-change"}
 OLD_WORDS: Mapping[str, Mapping[str, str]] = {
     "search": SEARCH_WORDS,
     "submit": SEARCH_WORDS,
-    "resume": SEARCH_WORDS,
-    "extend": SEARCH_WORDS,
+    "resume": RESUME_WORDS,
+    "extend": RESUME_WORDS,
     "train": {"--to": "--output", "--compiled": "--compile"},
     "report": {"--to": "--output"},
     "describe": {"--to": "--output"},
