@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -27,6 +27,10 @@ class FrozenConfig(BaseModel):
     def _read_former_names(cls, values: Any) -> Any:
         if not cls.former_names or not isinstance(values, Mapping):
             return values
+        return cls._with_present_names(values)
+
+    @classmethod
+    def _with_present_names(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         found = dict(values)
         for name, former in cls.former_names.items():
             if former in found:
@@ -36,6 +40,19 @@ class FrozenConfig(BaseModel):
                 if _MODE.get() == "all":
                     warn_of_old_name(f"{former}= is {name}=")
         return found
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values, which are not checked; names of 0.1.0 are read here too."""
+        present = self._with_present_names(update) if update and self.former_names else update
+        return super().model_copy(update=present, deep=deep)
+
+    if not TYPE_CHECKING:  # a type checker is to know the present names alone
+
+        def __getattr__(self, name: str) -> Any:
+            for present, former in type(self).former_names.items():
+                if name == former:
+                    return getattr(self, present)
+            return super().__getattr__(name)
 
 
 @contextmanager

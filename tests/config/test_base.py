@@ -46,6 +46,16 @@ def test_former_names_are_read(present: FrozenConfig, former: dict[str, Any]) ->
     assert not (former.keys() - {"kind"}) & present.model_dump().keys()
 
 
+@pytest.mark.parametrize(("present", "former"), FORMER, ids=lambda x: type(x).__name__)
+def test_former_names_are_read_by_copies_and_as_attributes(
+    present: FrozenConfig, former: dict[str, Any]
+) -> None:
+    """As space files of 0.1.0 do; pydantic would add an unknown name of a copy silently."""
+    names = {old: getattr(present, new) for new, old in present.former_names.items()}
+    assert type(present)().model_copy(update=names) == present
+    assert {old: getattr(present, old) for old in names} == names
+
+
 def test_all_of_them_are_tested() -> None:
     tried = {type(present) for present, _ in FORMER}
     own = {k for k in vars(c).values() if isinstance(k, type) and issubclass(k, FrozenConfig)}
