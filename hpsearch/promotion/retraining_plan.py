@@ -23,7 +23,7 @@ from hpsearch.search.objective import Objective
 from hpsearch.search.pruners import NoPruner
 from hpsearch.search.samplers import Fixed
 from hpsearch.search.search import Search, load_search
-from hpsearch.search.workspace import SearchFolder
+from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.model_card import CardTable
 from hpsearch.tracking.run_state import Run
 from hpsearch.untrusted import reading
@@ -197,17 +197,28 @@ def explain_selection(
 
 
 def chosen_search(parent: Path, plan_file: Path) -> Search:
-    """A search of the points of a plan and no other, all trained to the end.
+    """Load the search of a promotion; its space file calls this.
 
     Args:
-        parent: the space file of the search that the plan is of.
+        parent: space file of the search that is promoted.
+        plan_file: file of the plan.
     """
-    configs = RetrainingPlan.read(plan_file).configs
+    return retraining_search(load_search(parent), RetrainingPlan.read(plan_file))
+
+
+def retraining_search(parent: Search, plan: RetrainingPlan) -> Search:
+    """Search of the configurations of a plan and no other, all trained to the end.
+
+    Args:
+        parent: the search that is promoted.
+        plan: configurations to train again.
+    """
+    configs = plan.configs
 
     def suggest(trial: optuna.Trial) -> TrialConfig:
         return configs[trial.suggest_int("training", 0, len(configs) - 1)]
 
-    return load_search(parent).with_changes(
+    return parent.with_changes(
         suggest=suggest,
         trials=len(configs),
         sampler=Fixed(points=tuple({"training": number} for number in range(len(configs)))),
@@ -222,16 +233,16 @@ def chosen_search(parent: Path, plan_file: Path) -> Search:
     )
 
 
-def check_not_promotion(folder: SearchFolder) -> None:
+def check_not_promotion(context: SearchContext) -> None:
     """Make sure that a search is none that a promotion made.
 
     Raises:
         UserError: if it is: it has another end.
     """
-    if (folder.path / PLAN_FILE).exists():
-        name = RetrainingPlan.read(folder.path / PLAN_FILE).parent
+    if (context.paths.folder / PLAN_FILE).exists():
+        name = RetrainingPlan.read(context.paths.folder / PLAN_FILE).parent
         raise UserError(
-            f"{folder.name!r} is the promotion of search {name!r}; go on with "
+            f"{context.name!r} is the promotion of search {name!r}; go on with "
             f"`hpsearch promote {name}`"
         )
 
