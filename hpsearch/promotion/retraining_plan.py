@@ -203,7 +203,8 @@ def chosen_search(parent: Path, plan_file: Path) -> Search:
         parent: space file of the search that is promoted.
         plan_file: file of the plan.
     """
-    return retraining_search(load_search(parent), RetrainingPlan.read(plan_file))
+    plan = RetrainingPlan.read(plan_file)
+    return retraining_search(load_search(parent), plan)
 
 
 def retraining_search(parent: Search, plan: RetrainingPlan) -> Search:

@@ -74,7 +74,7 @@ def test_a_newer_file_of_a_search_is_refused(tmp_path: Path, kind: str) -> None:
     with pytest.raises(
         NewerSchema, match=rf"{name} was written by a newer hpsearch .*; update hpsearch"
     ):
-        read(context)
+        read(Workspace(context.home).open("finished"))
 
 
 def test_a_newer_plan_is_refused(tmp_path: Path) -> None:
