@@ -31,7 +31,8 @@ from hpsearch.data.builtin_sets import open_builtin
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.execution import checkpoint_store, ray_runtime, tuner, worker
 from hpsearch.search.resources import Resources
-from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.search.search_context import SearchContext
+from hpsearch.search.workspace import SearchRecord, Workspace
 from hpsearch.tracking.event_log import Event, EventLog
 from hpsearch.tracking.mlflow_sync import MlflowSync
 from hpsearch.tracking.model_registry import configure_mlflow_logging
@@ -94,7 +95,7 @@ def asleep(seconds: float) -> Iterator[None]:
         worker.train_on_worker, checkpoint_store.create_payload = train, pack
 
 
-def begin(home: Path, store: PatchStore, *, trials: int, cpus: float) -> SearchFolder:
+def begin(home: Path, store: PatchStore, *, trials: int, cpus: float) -> SearchContext:
     """A search whose runs go to an MLflow database that is ready."""
     home.mkdir(parents=True, exist_ok=True)
     (home / "space.py").write_text(SPACE)
@@ -184,12 +185,12 @@ def reports(events: Sequence[Event]) -> list[Event]:
     return [event for event in events if event["event"] == "report"]
 
 
-def session(folder: SearchFolder, seconds: float) -> tuple[Meter, float]:
+def session(context: SearchContext, seconds: float) -> tuple[Meter, float]:
     """Run a search of sleeping trials; what it cost, and seconds until MLflow had the rest."""
-    mlflow_sync = folder.mlflow_sync()
+    mlflow_sync = context.mlflow_sync()
     mlflow_sync.start()
-    with Meter(folder.event_log, mlflow_sync) as meter, asleep(seconds):
-        tuner.run_session(folder)
+    with Meter(context.event_log, mlflow_sync) as meter, asleep(seconds):
+        tuner.run_session(context)
     began = time.perf_counter()
     assert mlflow_sync.stop(timeout=600), mlflow_sync.last_error
     return meter, time.perf_counter() - began
@@ -212,9 +213,9 @@ def nodes(counts: Sequence[int], *, seconds: float, waves: int, home: Path) -> N
                 cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
             there = count
             cluster.wait_for_nodes()
-            folder = begin(home / str(count), store, trials=count * waves, cpus=1)
-            meter, _ = session(folder, seconds)
-            steady = Steady.of(folder.event_log.events(), allocations=count, length=seconds)
+            context = begin(home / str(count), store, trials=count * waves, cpus=1)
+            meter, _ = session(context, seconds)
+            steady = Steady.of(context.event_log.events(), allocations=count, length=seconds)
             row = f"| {count} | {count * waves} | {meter.wall:.0f} "
             row += f"| {steady.busy * count * 3600 / seconds:,.0f} | {steady.busy:.3f} "
             print(f"{row}| {meter.cpu:.1f} |", flush=True)
@@ -229,11 +230,11 @@ def driver(trials: int, *, at_once: int, seconds: float, home: Path) -> None:
     ray_runtime.start_ray(cpus=cores)
     try:
         before = resident()
-        folder = begin(home / "driver", store, trials=trials, cpus=cores / at_once)
-        meter, drained = session(folder, seconds)
+        context = begin(home / "driver", store, trials=trials, cpus=cores / at_once)
+        meter, drained = session(context, seconds)
     finally:
         ray_runtime.stop_ray()
-    events = folder.event_log.events()
+    events = context.event_log.events()
     output = len(reports(events))
     steady = Steady.of(events, allocations=at_once, length=seconds)
     lags = statistics.quantiles(meter.lags, n=20)

@@ -5,7 +5,7 @@ The Python API; each name is imported when it is first used::
     import hpsearch as hp
 
     result = hp.run_search("search_spaces/quickstart.py", trials=4)
-    promotion = hp.promote(result.folder.name)
+    promotion = hp.promote(result.context.name)
     hp.describe_patches("models:/patch-descriptor@champion", "mini", "descriptors.npy")
 
 Every setting of a trial is here too: ``hp.TrialConfig``, ``hp.L2Net``, ``hp.HardNet`` and the rest

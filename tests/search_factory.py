@@ -4,10 +4,11 @@ from pathlib import Path
 
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.search.resources import Resources
-from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.search.search_context import SearchContext
+from hpsearch.search.workspace import SearchRecord, Workspace
 
 
-def plan(home: Path, store: PatchStore, space: str, **fields: object) -> SearchFolder:
+def plan(home: Path, store: PatchStore, space: str, **fields: object) -> SearchContext:
     """A search of a space, on the CPU.
 
     Args:

@@ -40,7 +40,7 @@ class Recorder(hp.Observer):
         self.messages.append(text)
 
     @contextmanager
-    def training(self, folder: object, *, kind: str = "trial") -> Iterator[None]:
+    def training(self, context: object, *, kind: str = "trial") -> Iterator[None]:
         self.kinds.append(kind)
         yield
 

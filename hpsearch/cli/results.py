@@ -41,13 +41,13 @@ def report(
     known = workspace.searches()
     if name is None and not known:
         raise UserError(f"there is no search in {home}; start one with `hpsearch search SPACE`")
-    folder = workspace.open(known[-1] if name is None else name)
-    print_trials(folder)
-    scores = load_scores(folder)
+    context = workspace.open(known[-1] if name is None else name)
+    print_trials(context)
+    scores = load_scores(context)
     if scores:
         print_scores(scores)
-    output = output or folder.path / "report.html"
-    output.write_text(render_search_report(folder, draw_search_figures(folder)), encoding="utf-8")
+    output = output or context.paths.folder / "report.html"
+    output.write_text(render_search_report(context, draw_search_figures(context)), encoding="utf-8")
     out.print(f"\n{output}", soft_wrap=True)
 
 
@@ -71,14 +71,14 @@ def ui(
     from hpsearch.tracking.model_registry import configure_mlflow_logging
 
     workspace = Workspace(home)
-    folder = None if name is None else workspace.open(name, tracking_uri=tracking_uri)
-    tracking = workspace.tracking(tracking_uri) if folder is None else folder.tracking()
+    context = None if name is None else workspace.open(name, tracking_uri=tracking_uri)
+    tracking = workspace.tracking(tracking_uri) if context is None else context.tracking()
     local = not is_server(tracking.uri)
     if local:
         check_port_free(port)
     configure_mlflow_logging()
     with translate_all_errors(tracking.uri):
-        pages = _ui_links(tracking, folder and folder.event_log.search_id(), name)
+        pages = _ui_links(tracking, context and context.event_log.search_id(), name)
     base = f"http://127.0.0.1:{port}" if local else tracking.display_uri.rstrip("/")
     lines = [f"{what:<24} {base}/{page}" for what, page in pages.items()]
     if local:
@@ -135,14 +135,14 @@ def sync(
     from hpsearch.tracking.model_registry import configure_mlflow_logging
     from hpsearch.workflows.publish_figures import publish_figures
 
-    folder = Workspace(home).open(name, tracking_uri=tracking_uri)
-    if not folder.event_log.events():
+    context = Workspace(home).open(name, tracking_uri=tracking_uri)
+    if not context.event_log.events():
         raise UserError(
             f"search {name!r} is empty; start it again with `hpsearch search`",
             code="empty-search",
         )
     configure_mlflow_logging()
-    mlflow_sync = folder.mlflow_sync()
+    mlflow_sync = context.mlflow_sync()
     with translate_all_errors(mlflow_sync.tracking.uri):
         with progress_bar("sending trials") as advance:
             delivery = mlflow_sync.sync(full=True, progress=lambda i, n: advance(i, n, ""))
@@ -150,10 +150,10 @@ def sync(
         if pictures:
             with progress_bar("drawing") as advance:
                 count = publish_figures(
-                    folder, mlflow_sync, progress=lambda i, n: advance(i, n, "")
+                    context, mlflow_sync, progress=lambda i, n: advance(i, n, "")
                 )
             out.print(f"{count} figures and pages")
-    print_plain(f"view them with:  {folder.command('ui')}")
+    print_plain(f"view them with:  {context.command('ui')}")
 
 
 def _sync_summary(result: "SyncResult") -> str:

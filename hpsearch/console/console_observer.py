@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from hpsearch.console.live_progress import LiveProgress
 from hpsearch.console.output import err, out
 from hpsearch.console.progress_bars import progress_bar
-from hpsearch.search.workspace import SearchFolder
+from hpsearch.search.search_context import SearchContext
 from hpsearch.workflows.observer import Advance, Observer
 
 
@@ -23,9 +23,9 @@ class ConsoleObserver(Observer):
         err.print(text, markup=False, soft_wrap=True)
 
     @contextmanager
-    def training(self, folder: SearchFolder, *, kind: str = "trial") -> Iterator[None]:
+    def training(self, context: SearchContext, *, kind: str = "trial") -> Iterator[None]:
         """Show the runs in a live table, or line by line in a file."""
-        with LiveProgress(folder.event_log, folder.search(), out, folder.record.trials, kind=kind):
+        with LiveProgress(context.event_log, context.search, out, context.record.trials, kind=kind):
             yield
 
     @contextmanager

@@ -10,7 +10,7 @@ from hpsearch.promotion.promotion_search import Promotion
 from hpsearch.promotion.registration import RegistrationOutcome, RegistrationRequest, registry_of
 from hpsearch.promotion.retraining_plan import RetrainingResult, make_plan
 from hpsearch.reporting.text_tables import TextTable, format_duration, to_text
-from hpsearch.search.workspace import SearchFolder
+from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.model_card import CardTable
 from hpsearch.tracking.model_registry import CHAMPION
 from hpsearch.workflows.promote_search import PromotionResult
@@ -28,7 +28,7 @@ def print_plan(promotion: Promotion, *, dry_run: bool) -> None:
         (one.trial, f"{one.objective:.4f}", name)
         for one, name in zip(found.selected, names, strict=True)
     ]
-    metric = parent.search().objective.metric
+    metric = parent.objective.metric
     print_plain(
         f"Configurations of {parent.name} to retrain, best first by {metric} on validation:"
     )
@@ -39,7 +39,7 @@ def print_plan(promotion: Promotion, *, dry_run: bool) -> None:
         print_plain(words)
     left = count - _num_finished(promotion)
     cost = f"{len(found.selected)} × {found.seeds} seeds = {count} trainings of "
-    cost += f"{parent.search().budget:,} patches"
+    cost += f"{parent.search.budget:,} patches"
     if left < count:
         cost += f", {left} of them left" if left else ", all done"
     print_plain(f"{cost}{_time_left(promotion, left)}")
@@ -59,21 +59,21 @@ def _plan_notes(promotion: Promotion) -> Iterator[str]:
     parent, found, child = promotion.parent, promotion.plan, promotion.child
     if len(found.selected) < found.top:
         yield f"{found.top} were asked for; {len(found.selected)} completed a trial"
-    trials = [run for run in parent.runs() if run.kind == "trial"]
+    trials = [run for run in parent.runs if run.kind == "trial"]
     ended = sum(run.status not in ("running", "interrupted") for run in trials)
     if child is None and ended < parent.record.trials:
         yield f"{ended} of {parent.record.trials} trials of {parent.name} have ended so far"
     if child is not None:
-        objective = parent.search().objective
+        objective = parent.objective
         now = make_plan(parent.name, trials, objective, top=found.top, seeds=found.seeds)
         if now.selected != found.selected:
-            yield f"{parent.name} has new trials since; remove {child.path} to select again"
+            yield f"{parent.name} has new trials since; remove {child.paths.folder} to select again"
 
 
 def _num_finished(promotion: Promotion) -> int:
     if promotion.child is None:
         return 0
-    runs = promotion.child.runs()
+    runs = promotion.child.runs
     return sum(run.status not in ("running", "interrupted") for run in runs)
 
 
@@ -91,7 +91,7 @@ def _time_left(promotion: Promotion, left: int) -> str:
 def print_promotion(result: PromotionResult) -> None:
     """Print what a promotion found: the retrainings, the scores on test, and the decision."""
     parent = result.promotion.parent
-    print_retraining_results(result.standings, result.entry, parent.search().objective.metric)
+    print_retraining_results(result.standings, result.entry, parent.objective.metric)
     print_promotion_scores(result.entry, result.registration)
     print_registration(parent, result.registration)
 
@@ -107,7 +107,7 @@ def print_retraining_results(
 
 def print_promotion_scores(request: RegistrationRequest, outcome: RegistrationOutcome) -> None:
     """Print test scores of the network, the champion, their difference, and the baselines."""
-    columns = {f"{request.folder.name}/{request.run.label}": _interval_cells(request.scores)}
+    columns = {f"{request.context.name}/{request.run.label}": _interval_cells(request.scores)}
     champion, found = outcome.champion, outcome.comparisons
     if champion is not None and champion.scores is not None and found:
         columns[f"champion, version {champion.version}"] = _interval_cells(champion.scores)
@@ -132,7 +132,7 @@ def _difference_cells(found: Comparison) -> str:
     return f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
-def print_registration(parent: SearchFolder, outcome: RegistrationOutcome) -> None:
+def print_registration(parent: SearchContext, outcome: RegistrationOutcome) -> None:
     verb = "is champion" if outcome.alias == CHAMPION else "is challenger, the champion stays"
     print_plain(f"\n{outcome.model} version {outcome.version} {verb}:")
     print_plain(f"  {outcome.decision.reason}")

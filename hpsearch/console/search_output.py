@@ -15,7 +15,7 @@ from hpsearch.reporting.text_tables import (
 )
 from hpsearch.search.outcome import pareto_front
 from hpsearch.search.search import Search
-from hpsearch.search.workspace import SearchFolder
+from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.run_state import Run
 from hpsearch.workflows.publish_figures import named_scores
 from hpsearch.workflows.search_session import SearchResult
@@ -28,18 +28,18 @@ def print_result(result: SearchResult) -> None:
     """Print the results of a search; nothing for one that was interrupted."""
     if result.status == "interrupted":
         return
-    print_trials(result.folder)
+    print_trials(result.context)
     if result.winner is not None:
         print_scores(result.test_scores)
         _print_registration(result)
 
 
-def print_trials(folder: SearchFolder) -> None:
+def print_trials(context: SearchContext) -> None:
     """Print the leaderboard, and what the trials cost."""
-    search, runs = folder.search(), folder.runs()
+    search, runs = context.search, context.runs
     direction = search.objective.direction
     rows = leaderboard(runs, direction=direction, limit=MAX_ROWS)
-    out.print(f"\nLeaderboard of {folder.name} ({search.objective.metric} on validation)")
+    out.print(f"\nLeaderboard of {context.name} ({search.objective.metric} on validation)")
     print_plain(to_text(leaderboard_table(rows)))
     for line in _pareto_lines(runs, search):
         print_plain(line)
@@ -69,20 +69,20 @@ def print_scores(scores: Mapping[str, Scores]) -> None:
 
 
 def _print_registration(result: SearchResult) -> None:
-    folder, registered = result.folder, result.registration
+    context, registered = result.context, result.registration
     if registered is not None:
         print_plain(
             f"\nRegistered {registered.model} version {registered.version} as {registered.alias}:"
         )
         print_plain(f"  {registered.decision.reason}")
     alias = registered.alias if registered else "champion"
-    model = f"models:/{folder.record.model}@{alias}"
-    home = folder.home_option
+    model = f"models:/{context.record.model}@{alias}"
+    home = context.home_option
     out.print("\nNext")
     for command, purpose in (
         (f"hpsearch ui{home}", "browse the trials"),
-        (folder.command("report"), "the report as a page"),
-        (folder.command("promote"), "retrain the best, compare with the champion"),
+        (context.command("report"), "the report as a page"),
+        (context.command("promote"), "retrain the best, compare with the champion"),
         (f"hpsearch describe {model} mini --output descriptors{home}", "use the model"),
     ):
         print_plain(f"  {command:<70}  {purpose}")

@@ -18,6 +18,7 @@ from hpsearch.execution.worker_messages import (
 from hpsearch.search.outcome import COLLAPSE_STATUSES
 from hpsearch.search.samplers import build_sampler
 from hpsearch.search.search import Search, load_search
+from hpsearch.search.search_context import SearchContext
 from hpsearch.search.stopping import FINISH_ORDER_ATTR, study_is_out_of_patience
 from hpsearch.search.study import open_study, open_study_storage, running_trial, study_in
 from hpsearch.search.trial_queue import (
@@ -28,7 +29,6 @@ from hpsearch.search.trial_queue import (
     TrialQueue,
     started_trials,
 )
-from hpsearch.search.workspace import SearchFolder
 
 OUTCOME_ATTR = "outcome"
 """User attribute of an Optuna trial: its status at the end."""
@@ -40,6 +40,7 @@ class OptunaSearcher(Searcher):
     Args:
         folder: of the search; its name is that of the study.
         space: file that defines the search.
+        search: what the file exports, if it is loaded already.
         trials: number of trials to start in all.
         url: of the study's storage; None for a file in the folder.
         patience_offset: finished trials, from the first on, that patience does not count.
@@ -50,6 +51,7 @@ class OptunaSearcher(Searcher):
         folder: Path,
         *,
         space: Path,
+        search: Search | None = None,
         trials: int,
         url: str | None = None,
         patience_offset: int = 0,
@@ -63,15 +65,16 @@ class OptunaSearcher(Searcher):
         self._num_imported = 0
         self._opened: tuple[Search, optuna.Study, TrialQueue] | None = None
         self._storage: BaseStorage | None = None
-        objective = load_search(space).objective
-        super().__init__(metric="objective", mode=objective.mode)
+        self._search = search or load_search(space)
+        super().__init__(metric="objective", mode=self._search.objective.mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None, "_storage": None, "_running": {}}
+        dropped = {"_search": None, "_opened": None, "_storage": None, "_running": {}}
+        return {**self.__dict__, **dropped}
 
     def _open(self) -> tuple[Search, optuna.Study, TrialQueue]:
         if self._opened is None:
-            search = load_search(self._space)
+            search = self._search or load_search(self._space)
             self._storage = open_study_storage(self._folder, self._url)
             study = study_in(self._storage, self._folder.name, search)
             trials = study.get_trials(deepcopy=False)
@@ -230,20 +233,20 @@ def format_trial_id(number: int) -> str:
     return f"{number:03d}"
 
 
-def reconcile(folder: SearchFolder) -> None:
+def reconcile(context: SearchContext) -> None:
     """Append to the event log the ends that only the study has.
 
     The end of a trial is written to the study first, so a driver that dies may not have written
     it to the event log.
     """
-    runs = {run.id: run for run in folder.runs()}
-    study = open_study(folder.path, search=folder.search(), url=folder.record.study)
+    runs = {run.id: run for run in context.runs}
+    study = open_study(context.paths.folder, search=context.search, url=context.record.study)
     trials = study.get_trials(deepcopy=False)
     first = sum(WARM_START_ATTR in trial.user_attrs for trial in trials)
     for trial in started_trials(trials):
         run = runs.get(format_trial_id(trial.number - first))
         if run and trial.state.is_finished() and run.status in ("running", "interrupted"):
-            folder.event_log.append("trial_finished", trial=run.id, **_end_event(trial))
+            context.event_log.append("trial_finished", trial=run.id, **_end_event(trial))
 
 
 def _end_event(trial: FrozenTrial) -> dict[str, str]:

@@ -27,8 +27,8 @@ from hpsearch.execution.tune_callbacks import (
 from hpsearch.execution.worker import train_on_worker
 from hpsearch.search.pruners import PrunerWithHistory, build_pruner
 from hpsearch.search.search import Search
+from hpsearch.search.search_context import SearchContext
 from hpsearch.search.stopping import UsageTracker
-from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.event_log import Event
 
 TUNE_DIR = "tune"
@@ -46,7 +46,7 @@ class SessionResult:
     """Description of the limit that was reached; empty if none was."""
 
 
-def run_session(folder: SearchFolder) -> SessionResult:
+def run_session(context: SearchContext) -> SessionResult:
     """Run the trials of a new or resumed search until none is left, a limit, or Ctrl-C.
 
     Tune starts from scratch each time, and nothing reads what it writes: the study holds the
@@ -57,25 +57,27 @@ def run_session(folder: SearchFolder) -> SessionResult:
         DiskFullError: if a disk is full.
     """
     try:
-        return _run_tuner(folder)
+        return _run_tuner(context)
     except DiskFullError:
         raise
     except Exception as error:
         if is_disk_full(error):
-            raise _disk_full_error(folder, describe_fullest_disk([folder.path])) from error
+            raise _disk_full_error(
+                context, describe_fullest_disk([context.paths.folder])
+            ) from error
         raise
 
 
-def _run_tuner(folder: SearchFolder) -> SessionResult:
-    search, record = folder.search(), folder.record
-    reconcile(folder)
+def _run_tuner(context: SearchContext) -> SessionResult:
+    search, record = context.search, context.record
+    reconcile(context)
     allocator = ResourceAllocator(
-        folder.resources(), node_resources(), record.max_concurrent_trials
+        context.resources, node_resources(), record.max_concurrent_trials
     )
-    payload = _create_payload(folder)
-    supervisor = _build_supervisor(folder, allocator, payload)
+    payload = _create_payload(context)
+    supervisor = _build_supervisor(context, allocator, payload)
     searcher = ResourceAwareSearcher(supervisor, node_resources)
-    stopper = SearchStopper(UsageTracker(record.limits, folder.event_log), supervisor)
+    stopper = SearchStopper(UsageTracker(record.limits, context.event_log), supervisor)
     tuner = tune.Tuner(
         _trainable(search, payload),
         tune_config=tune.TuneConfig(
@@ -88,7 +90,7 @@ def _run_tuner(folder: SearchFolder) -> SessionResult:
         ),
         run_config=tune.RunConfig(
             name=TUNE_DIR,
-            storage_path=str(folder.path.absolute()),
+            storage_path=str(context.paths.folder.absolute()),
             callbacks=[EventLogCallback(supervisor), HangDetector(supervisor)],
             stop=stopper,
             failure_config=tune.FailureConfig(max_failures=0),  # the supervisor decides on retries
@@ -98,29 +100,30 @@ def _run_tuner(folder: SearchFolder) -> SessionResult:
     with treat_oom_kill_as_actor_death(), supervisor.shutdown.handle_sigint():
         tuner.fit()
     if supervisor.full_disk:
-        raise _disk_full_error(folder, supervisor.full_disk)
+        raise _disk_full_error(context, supervisor.full_disk)
     return SessionResult(searcher.exhausted, stopper.limit_reached)
 
 
 def _build_supervisor(
-    folder: SearchFolder, allocator: ResourceAllocator, payload: TrialPayload
+    context: SearchContext, allocator: ResourceAllocator, payload: TrialPayload
 ) -> TrialSupervisor:
-    search, record, events = folder.search(), folder.record, folder.event_log.events()
+    search, record, events = context.search, context.record, context.event_log.events()
     retry_policy, timeouts = RetryPolicy(), ReportTimeouts(record.report_timeout)
     retry_policy.load_history(events)
     timeouts.load_history(events)
     return TrialSupervisor(
-        event_log=folder.event_log,
+        event_log=context.event_log,
         searcher=OptunaSearcher(
-            folder.path,
-            space=folder.space,
+            context.paths.folder,
+            space=context.paths.space,
+            search=search,
             trials=record.trials,
             url=record.study,
             patience_offset=record.patience_offset,
         ),
         allocator=allocator,
         retry_policy=retry_policy,
-        pruner=_build_pruner(search, folder.name, events),
+        pruner=_build_pruner(search, context.name, events),
         timeouts=timeouts,
         shutdown=GracefulShutdown(
             notify_workers=lambda: payload.store_actor.announce_shutdown.remote(),
@@ -129,9 +132,10 @@ def _build_supervisor(
     )
 
 
-def _disk_full_error(folder: SearchFolder, full: str) -> DiskFullError:
+def _disk_full_error(context: SearchContext, full: str) -> DiskFullError:
     return DiskFullError(
-        f"{full}, so search {folder.name!r} has stopped; nothing is lost: make room there and go on"
+        f"{full}, so search {context.name!r} has stopped; nothing is lost: make room there and "
+        "go on"
     )
 
 
@@ -143,10 +147,12 @@ def _build_pruner(search: Search, name: str, events: list[Event]) -> PrunerWithH
     return PrunerWithHistory(pruner, direction=direction, name=name, events=events)
 
 
-def _create_payload(folder: SearchFolder) -> TrialPayload:
-    job = folder.environment()
-    compute_config = job.computing.model_copy(update={"device": folder.resources().device})
-    return create_payload(replace(job, computing=compute_config), folder.path, folder.trials)
+def _create_payload(context: SearchContext) -> TrialPayload:
+    job = context.environment
+    compute_config = job.computing.model_copy(update={"device": context.resources.device})
+    return create_payload(
+        replace(job, computing=compute_config), context.paths.folder, context.paths.trials_dir
+    )
 
 
 def _trainable(search: Search, payload: TrialPayload) -> Callable[[dict], None]:

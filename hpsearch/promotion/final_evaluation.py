@@ -16,7 +16,7 @@ from hpsearch.promotion.score_cache import ScoreCache, single_threaded
 from hpsearch.schema import from_json, to_json
 from hpsearch.search.objective import Objective
 from hpsearch.search.outcome import final_status, to_result
-from hpsearch.search.workspace import SearchFolder
+from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.run_state import Run
 from hpsearch.training.trial import TrainingRun, build_trial
 from hpsearch.training.validation import evaluate_function
@@ -47,36 +47,36 @@ def best_run(runs: list[Run], objective: Objective) -> Run:
     return pick(completed, key=lambda run: run.reports[-1]["objective"])
 
 
-def load_trained(run: Run, folder: SearchFolder) -> TrainingRun:
+def load_trained(run: Run, context: SearchContext) -> TrainingRun:
     """Load a run's networks from its last checkpoint.
 
     Raises:
         UserError: if the checkpoint does not exist.
     """
-    trial = build_trial(run.config, folder.environment())
-    trial.load(folder.trials / run.id)
+    trial = build_trial(run.config, context.environment)
+    trial.load(context.paths.trials_dir / run.id)
     return trial
 
 
-def train_baseline(folder: SearchFolder) -> Run:
+def train_baseline(context: SearchContext) -> Run:
     """Train the baseline for the budget of a trial, and log it to the event log.
 
     An interrupted baseline resumes from its checkpoint; a completed one is not retrained.
     """
-    done = [run for run in folder.runs() if run.id == BASELINE_NAME and run.status == "completed"]
+    done = [run for run in context.runs if run.id == BASELINE_NAME and run.status == "completed"]
     if done:
         return done[0]
-    search, event_log = folder.search(), folder.event_log
+    search, event_log = context.search, context.event_log
     config = search.baseline.model_dump(mode="json")
     event_log.append("start", trial=BASELINE_NAME, number=-1, kind="baseline", config=config)
     with single_threaded():
         post = CheckpointHooks(
-            folder.trials / BASELINE_NAME,
+            context.paths.trials_dir / BASELINE_NAME,
             on_restart=lambda why: event_log.append(
                 "restarted_from_scratch", trial=BASELINE_NAME, reason=why
             ),
         )
-        for report in run_with_checkpoints(search.baseline, folder.environment(), post):
+        for report in run_with_checkpoints(search.baseline, context.environment, post):
             result = to_result(report, search.objective)
             last_report = {key: result[key] for key in ("seen", "objective", "metrics")}
             event_log.append("report", trial=BASELINE_NAME, **last_report)
@@ -85,32 +85,32 @@ def train_baseline(folder: SearchFolder) -> Run:
                 event_log.append(
                     "trial_finished", trial=BASELINE_NAME, status=status, reason=reason
                 )
-    return next(run for run in folder.runs() if run.id == BASELINE_NAME)
+    return next(run for run in context.runs if run.id == BASELINE_NAME)
 
 
-def evaluate_on_test(folder: SearchFolder, winner: Run, baseline: Run) -> dict[str, Scores]:
+def evaluate_on_test(context: SearchContext, winner: Run, baseline: Run) -> dict[str, Scores]:
     """Evaluate winner, baseline and normalized pixels on the same test patches."""
-    score_cache, noisy = ScoreCache.for_search(folder), winner.config.evaluate_on == "noisy"
+    score_cache, noisy = ScoreCache.for_search(context), winner.config.evaluate_on == "noisy"
     scores = {
         run.label: score_cache.scores(
-            load_trained(run, folder).pipeline(), noisy=noisy, name=f"{folder.name}/{run.label}"
+            load_trained(run, context).pipeline(), noisy=noisy, name=f"{context.name}/{run.label}"
         )
         for run in (winner, baseline)
     }
     scores[PIXELS_NAME] = evaluate_function(pixel_baseline, score_cache.test_set, noisy=noisy)
-    save_scores(folder, scores)
+    save_scores(context, scores)
     return scores
 
 
-def save_scores(folder: SearchFolder, scores: Mapping[str, Scores]) -> None:
+def save_scores(context: SearchContext, scores: Mapping[str, Scores]) -> None:
     """Write the test scores of a search, by name."""
     text = to_json({name: found.to_dict() for name, found in scores.items()})
-    write_atomic(folder.path / SCORES_FILE, text)
+    write_atomic(context.paths.folder / SCORES_FILE, text)
 
 
-def load_scores(folder: SearchFolder) -> dict[str, Scores]:
+def load_scores(context: SearchContext) -> dict[str, Scores]:
     """Read the test scores of a finished search; empty if it has not finished."""
-    path = folder.path / SCORES_FILE
+    path = context.paths.folder / SCORES_FILE
     if not path.exists():
         return {}
     with reading(path, "record of test scores", "restore it from a copy"):

@@ -84,15 +84,16 @@ def load_pipeline_by_ref(
         return load_pipeline(Path(ref))
     name, _, trial = ref.partition("/")
     if trial and name in workspace.searches():
-        folder = workspace.open(name)
-        run = _find_run(folder.runs(), trial, search=name)
-        if not (folder.trials / run.id / CHECKPOINT_FILE).exists():
+        context = workspace.open(name)
+        run = _find_run(context.runs, trial, search=name)
+        if not (context.paths.trials_dir / run.id / CHECKPOINT_FILE).exists():
             raise UserError(
-                f"trial {trial} of search {name!r} has no checkpoint in {folder.trials}; train it "
-                "again with `hpsearch train` and the JSON in its MLflow run",
+                f"trial {trial} of search {name!r} has no checkpoint in "
+                f"{context.paths.trials_dir}; train it again with "
+                "`hpsearch train` and the JSON in its MLflow run",
                 code="no-checkpoint",
             )
-        return load_trained(run, folder).pipeline()
+        return load_trained(run, context).pipeline()
     known = ", ".join(workspace.searches()[-3:]) or "none yet"
     raise UserError(
         f"{ref!r} is not a model; give models:/NAME@ALIAS, a folder of `hpsearch train`, "

@@ -7,9 +7,15 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from hpsearch.errors import UserError
-from hpsearch.promotion.retraining_plan import PLAN_FILE, RetrainingPlan, make_plan
+from hpsearch.promotion.retraining_plan import (
+    PLAN_FILE,
+    RetrainingPlan,
+    make_plan,
+    retraining_search,
+)
+from hpsearch.search.search_context import SearchContext
 from hpsearch.search.stopping import Limits
-from hpsearch.search.workspace import SearchFolder, SearchRecord
+from hpsearch.search.workspace import SearchRecord, Workspace
 
 DEFAULT_TOP, DEFAULT_SEEDS = 3, 3
 SPACE_TEMPLATE = '''\
@@ -29,16 +35,16 @@ SEARCH = chosen_search(HERE.with_name({parent!r}) / "space.py", HERE / {plan!r})
 class Promotion:
     """Promotion of a search: retraining plan and folder."""
 
-    parent: SearchFolder
+    parent: SearchContext
     plan: RetrainingPlan
-    child: SearchFolder | None
+    child: SearchContext | None
     """Search of the retrainings; None before the promotion starts."""
 
     @property
     def seconds_per_training(self) -> float | None:
         """Median seconds of the selected trials in the search; None if unknown."""
         labels = {one.trial for one in self.plan.selected}
-        runs = [run for run in self.parent.runs() if run.label in labels and run.reports]
+        runs = [run for run in self.parent.runs if run.label in labels and run.reports]
         known = [run.reports[-1]["seconds"] for run in runs if "seconds" in run.reports[-1]]
         return median(known) if known else None
 
@@ -49,33 +55,31 @@ class Promotion:
         return record.max_concurrent_trials or record.cpus or os.cpu_count() or 1
 
 
-def prepare(folder: SearchFolder, *, top: int | None, seeds: int | None) -> Promotion:
+def prepare(context: SearchContext, *, top: int | None, seeds: int | None) -> Promotion:
     """Open the promotion of a search, or plan it if it has not started.
 
     Raises:
         UserError: if it started with other numbers, its name is taken, or no trial completed.
     """
-    name = f"{folder.name}-promotion"
-    if not folder.workspace.folder(name).exists():
-        return Promotion(folder, _plan(folder, top, seeds), None)
-    child = folder.workspace.open(name)
-    if child.record.space != _space_path(folder):
+    name = f"{context.name}-promotion"
+    if not Workspace(context.home).paths(name).folder.exists():
+        return Promotion(context, _plan(context, top, seeds), None)
+    child = Workspace(context.home).open(name)
+    if child.record.space != _space_path(context):
         raise UserError(
-            f"a search {name!r} exists, which is the name of the promotion of {folder.name!r}; "
-            f"rename the folder {child.path}",
+            f"a search {name!r} exists, which is the name of the promotion of {context.name!r}; "
+            f"rename the folder {child.paths.folder}",
             code="name-in-use",
         )
-    child = SearchFolder(
-        child.workspace, child.path, _promotion_record(folder, child.record.trials)
-    )
-    if not (child.path / PLAN_FILE).exists():
-        return Promotion(folder, _plan(folder, top, seeds), child)
-    found = RetrainingPlan.read(child.path / PLAN_FILE)
+    child = SearchContext(child.paths, _promotion_record(context, child.record.trials))
+    if not (child.paths.folder / PLAN_FILE).exists():
+        return Promotion(context, _plan(context, top, seeds), child)
+    found = RetrainingPlan.read(child.paths.folder / PLAN_FILE)
     _check_same_plan(found, child, top=top, seeds=seeds)
-    return Promotion(folder, found, child)
+    return Promotion(context, found, child)
 
 
-def begin(promotion: Promotion) -> SearchFolder:
+def begin(promotion: Promotion) -> SearchContext:
     """Create the folder of a promotion, unless it exists."""
     parent, child = promotion.parent, promotion.child
     if child is None:
@@ -83,38 +87,39 @@ def begin(promotion: Promotion) -> SearchFolder:
         with TemporaryDirectory() as temporary:
             space = Path(temporary) / "space.py"
             space.write_text(SPACE_TEMPLATE.format(parent=parent.name, plan=PLAN_FILE))
-            child = parent.workspace.create(f"{parent.name}-promotion", space, record)
-    if not (child.path / PLAN_FILE).exists():
-        promotion.plan.write(child.path / PLAN_FILE)
-    return child
+            child = Workspace(parent.home).create(f"{parent.name}-promotion", space, record)
+    if not (child.paths.folder / PLAN_FILE).exists():
+        promotion.plan.write(child.paths.folder / PLAN_FILE)
+    return child.with_search(retraining_search(parent.search, promotion.plan))
 
 
-def _plan(folder: SearchFolder, top: int | None, seeds: int | None) -> RetrainingPlan:
-    objective = folder.search().objective
+def _plan(context: SearchContext, top: int | None, seeds: int | None) -> RetrainingPlan:
+    objective = context.objective
     return make_plan(
-        folder.name, folder.runs(), objective, top=top or DEFAULT_TOP, seeds=seeds or DEFAULT_SEEDS
+        context.name, context.runs, objective, top=top or DEFAULT_TOP, seeds=seeds or DEFAULT_SEEDS
     )
 
 
-def _promotion_record(folder: SearchFolder, trials: int) -> SearchRecord:
+def _promotion_record(context: SearchContext, trials: int) -> SearchRecord:
     """Record of the promotion: as the search's, without the settings that select points."""
-    new = {"space": _space_path(folder), "trials": trials, "limits": Limits()}
-    return folder.record.model_copy(
+    new = {"space": _space_path(context), "trials": trials, "limits": Limits()}
+    return context.record.model_copy(
         update={**new, "space_path": None, "study": None, "warm_start_from": None}
     )
 
 
-def _space_path(folder: SearchFolder) -> str:
-    return f"promotion of {folder.name}"
+def _space_path(context: SearchContext) -> str:
+    return f"promotion of {context.name}"
 
 
 def _check_same_plan(
-    plan: RetrainingPlan, child: SearchFolder, *, top: int | None, seeds: int | None
+    plan: RetrainingPlan, child: SearchContext, *, top: int | None, seeds: int | None
 ) -> None:
     if top not in (None, plan.top) or seeds not in (None, plan.seeds):
         raise UserError(
             f"search {plan.parent!r} is being promoted with --top {plan.top} "
-            f"--seeds {plan.seeds}; omit the numbers to resume, or remove {child.path} to "
+            f"--seeds {plan.seeds}; omit the numbers to resume, or remove "
+            f"{child.paths.folder} to "
             "select again",
             code="promotion-in-progress",
         )

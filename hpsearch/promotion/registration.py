@@ -20,7 +20,7 @@ from hpsearch.promotion.final_evaluation import (
     pipeline_spec,
 )
 from hpsearch.promotion.score_cache import ScoreCache
-from hpsearch.search.workspace import SearchFolder
+from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.connection import TrackingError, is_not_found, translate_mlflow_errors
 from hpsearch.tracking.mlflow_links import run_links
 from hpsearch.tracking.mlflow_sync import MlflowSync
@@ -43,7 +43,7 @@ MAX_LINKED_RUNS = 24
 class RegistrationRequest:
     """Request to register a trained network."""
 
-    folder: SearchFolder
+    context: SearchContext
     """Search of the network's run."""
     run: Run
     scores: Scores
@@ -54,15 +54,15 @@ class RegistrationRequest:
     """Sentence about how the network was selected."""
     trainings_table: CardTable | None = None
     """Table of retrained configurations; None for a trial that was trained once."""
-    promoted_from: SearchFolder | None = None
+    promoted_from: SearchContext | None = None
     """Search that the configuration comes from, if it differs from ``folder``."""
 
     @property
     def terms(self) -> dict[str, str]:
         """Tags that identify the test patches."""
         return {
-            FINGERPRINT_TAG: self.folder.record.fingerprint,
-            SPLIT_TAG: self.folder.split().name,
+            FINGERPRINT_TAG: self.context.record.fingerprint,
+            SPLIT_TAG: self.context.split.name,
             INPUT_KIND_TAG: self.run.config.evaluate_on,
         }
 
@@ -87,17 +87,17 @@ def build_card_data(
         champion: present champion, if any.
         mlflow_sync: synchronization of the request's search, with everything sent.
     """
-    folder, store = request.folder, request.folder.store()
-    scores = {f"{folder.name}/{request.run.label}": request.scores}
+    context, store = request.context, request.context.store
+    scores = {f"{context.name}/{request.run.label}": request.scores}
     if champion is not None and champion.scores is not None:
         scores[f"champion, version {champion.version}"] = champion.scores
     return ModelCardData(
-        model=folder.record.model,
-        search=folder.name if request.promoted_from is None else request.promoted_from.name,
+        model=context.record.model,
+        search=context.name if request.promoted_from is None else request.promoted_from.name,
         config=request.run.config,
         patches=store.meta,
         fingerprint=store.fingerprint,
-        split=_split_parts(folder.split()),
+        split=_split_parts(context.split),
         scores={**scores, **request.baselines},
         chosen_by=request.chosen_by,
         trainings_table=request.trainings_table,
@@ -119,27 +119,27 @@ def _run_links(request: RegistrationRequest, mlflow_sync: MlflowSync) -> dict[st
             "search": sync_runs(request.promoted_from).search_run_id,
             "promotion": mlflow_sync.search_run_id,
         }
-        trainings = [run for run in request.folder.runs() if run.kind == "trial"]
+        trainings = [run for run in request.context.runs if run.kind == "trial"]
         if len(trainings) > MAX_LINKED_RUNS:  # a description has to be short
             trainings = [request.run]
         runs |= {f"training {run.label}": mlflow_sync.run_id(run.id) for run in trainings}
     return run_links(mlflow_sync.tracking, runs)
 
 
-def sync_runs(folder: SearchFolder, run: Run | None = None) -> MlflowSync:
+def sync_runs(context: SearchContext, run: Run | None = None) -> MlflowSync:
     """Send everything to MLflow; runs that a user deleted are created again."""
-    mlflow_sync = folder.mlflow_sync()
+    mlflow_sync = context.mlflow_sync()
     mlflow_sync.sync()
     if _was_deleted(
-        folder, mlflow_sync.search_run_id if run is None else mlflow_sync.run_id(run.id)
+        context, mlflow_sync.search_run_id if run is None else mlflow_sync.run_id(run.id)
     ):
         mlflow_sync.sync(full=True)
     return mlflow_sync
 
 
-def _was_deleted(folder: SearchFolder, run_id: str) -> bool:
+def _was_deleted(context: SearchContext, run_id: str) -> bool:
     try:
-        return folder.tracking().client().get_run(run_id).info.lifecycle_stage == "deleted"
+        return context.tracking().client().get_run(run_id).info.lifecycle_stage == "deleted"
     except TrackingError as error:
         if is_not_found(error):
             return True
@@ -172,7 +172,7 @@ class RegistrationOutcome:
     """Comparisons with the champion by headline score; empty without comparable scores."""
 
 
-def register_winner(folder: SearchFolder, winner: Run) -> RegistrationOutcome:
+def register_winner(context: SearchContext, winner: Run) -> RegistrationOutcome:
     """Register the best trial of a search, unless it is registered.
 
     As a maximum over noisy scores it is biased, so it becomes champion only if there is none.
@@ -180,25 +180,25 @@ def register_winner(folder: SearchFolder, winner: Run) -> RegistrationOutcome:
     Raises:
         UserError: if it has not been evaluated on test.
     """
-    scores = load_scores(folder)
+    scores = load_scores(context)
     if winner.label not in scores:
         raise UserError(
-            f"{folder.name!r} has not finished; resume it with `hpsearch resume {folder.name}`",
+            f"{context.name!r} has not finished; resume it with `hpsearch resume {context.name}`",
             code="search-not-finished",
         )
-    registry = registry_of(folder)
-    known = registry.decision_on(folder.name, winner.label)
+    registry = registry_of(context)
+    known = registry.decision_on(context.name, winner.label)
     if known is not None:
         return RegistrationOutcome(registry.model, *known)
     sentence = (
-        f"The best of {folder.record.trials} trials by {folder.search().objective.metric} on "
+        f"The best of {context.record.trials} trials by {context.objective.metric} on "
         "validation, trained with one seed, so its score is biased upwards."
     )
     request = RegistrationRequest(
-        folder=folder,
+        context=context,
         run=winner,
         scores=scores[winner.label],
-        baselines=baseline_scores(folder),
+        baselines=baseline_scores(context),
         chosen_by=sentence,
     )
     return register_model(request)
@@ -218,8 +218,8 @@ def register_model(
     Raises:
         UserError: if the registry refuses or does not answer; the same call then resumes.
     """
-    registry = registry_of(request.folder)
-    own = registry.version_of(request.folder.name, request.run.label)
+    registry = registry_of(request.context)
+    own = registry.version_of(request.context.name, request.run.label)
     champion = champion_of(registry, request, reevaluate=reevaluate)
     if own is not None and champion is not None and champion.version == int(own.version):
         champion = ChampionInfo(champion.version, champion.search, request.scores)
@@ -243,7 +243,7 @@ def register_model(
         force=force,
     )
     with translate_mlflow_errors(registry.tracking.uri):
-        mlflow_sync = sync_runs(request.folder, request.run)
+        mlflow_sync = sync_runs(request.context, request.run)
         facts = build_card_data(request, champion, mlflow_sync)
         version = None if own is None else int(own.version)
         if version is None:
@@ -254,15 +254,15 @@ def register_model(
     return RegistrationOutcome(registry.model, version, alias, decision, champion, found)
 
 
-def baseline_scores(folder: SearchFolder) -> dict[str, Scores]:
+def baseline_scores(context: SearchContext) -> dict[str, Scores]:
     """Test scores of a finished search's baselines, by display name."""
     names = {BASELINE_NAME: "baseline triplet", PIXELS_NAME: PIXELS_NAME}
-    return {names[name]: found for name, found in load_scores(folder).items() if name in names}
+    return {names[name]: found for name, found in load_scores(context).items() if name in names}
 
 
-def registry_of(folder: SearchFolder) -> Registry:
+def registry_of(context: SearchContext) -> Registry:
     """Registry of a search's models."""
-    return Registry(tracking=folder.tracking(), model=folder.record.model)
+    return Registry(tracking=context.tracking(), model=context.record.model)
 
 
 def champion_of(
@@ -273,13 +273,13 @@ def champion_of(
     if version is None:
         return None
     number, search = int(version.version), version.tags.get("search", "")
-    if search == request.folder.name and version.tags.get("trial") == request.run.label:
+    if search == request.context.name and version.tags.get("trial") == request.run.label:
         return ChampionInfo(number, search, request.scores)
     if reevaluate:
         words = f"models:/{registry.model}/{number}"
         pipeline = load_descriptor(words, registry.tracking.uri).pipeline
         noisy = request.run.config.evaluate_on == "noisy"
-        found = ScoreCache.for_search(request.folder).scores(pipeline, noisy=noisy, name=words)
+        found = ScoreCache.for_search(request.context).scores(pipeline, noisy=noisy, name=words)
         return ChampionInfo(number, search, found)
     return ChampionInfo(
         number, search, registry.scores_if_comparable(version, request.terms, request.scores.names)
@@ -294,17 +294,17 @@ def _add_version(
     run_id: str,
 ) -> int:
     """Register a new version with card, description and tags."""
-    folder, run = request.folder, request.run
+    context, run = request.context, request.run
     with tempfile.TemporaryDirectory() as temporary:
         to = Path(temporary) / "pipeline"  # file name of the card in the model
-        save_pipeline(load_trained(run, folder).pipeline(), pipeline_spec(run.config), to)
+        save_pipeline(load_trained(run, context).pipeline(), pipeline_spec(run.config), to)
         candidate = ModelArtifact(
             folder=to,
             run_id=run_id,
-            search=folder.name,
+            search=context.name,
             scores=request.scores,
-            fingerprint=folder.record.fingerprint,
-            example=_input_example(folder),
+            fingerprint=context.record.fingerprint,
+            example=_input_example(context),
             descriptor_dim=run.config.descriptor.descriptor_dim,
             split=request.terms[SPLIT_TAG],
             input_kind=request.terms[INPUT_KIND_TAG],
@@ -314,7 +314,7 @@ def _add_version(
         return registry.register(candidate, description=version_description(card_data, decision))
 
 
-def _input_example(folder: SearchFolder) -> np.ndarray:
+def _input_example(context: SearchContext) -> np.ndarray:
     """Input example: four noisy reference patches of the test part."""
-    test = folder.store().part(folder.split(), "test")
+    test = context.store.part(context.split, "test")
     return test.gather(np.arange(0, 64, 16), noisy=True)

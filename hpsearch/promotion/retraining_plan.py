@@ -25,7 +25,7 @@ from hpsearch.search.objective import Objective
 from hpsearch.search.pruners import NoPruner
 from hpsearch.search.samplers import Fixed
 from hpsearch.search.search import Search, load_search
-from hpsearch.search.workspace import SearchFolder
+from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.model_card import CardTable
 from hpsearch.tracking.run_state import Run
 from hpsearch.untrusted import reading
@@ -208,18 +208,29 @@ def explain_selection(
 
 
 def chosen_search(parent: Path, plan_file: Path) -> Search:
-    """Build the search of exactly the points of a plan, without pruning.
+    """Load the search of a promotion; its space file calls this.
 
     Args:
-        parent: space file of the search that the plan belongs to.
+        parent: space file of the search that is promoted.
         plan_file: file of the plan.
     """
-    configs = RetrainingPlan.read(plan_file).configs
+    plan = RetrainingPlan.read(plan_file)
+    return retraining_search(load_search(parent), plan)
+
+
+def retraining_search(parent: Search, plan: RetrainingPlan) -> Search:
+    """Search of the configurations of a plan, without pruning.
+
+    Args:
+        parent: the search that is promoted.
+        plan: configurations to retrain.
+    """
+    configs = plan.configs
 
     def suggest(trial: optuna.Trial) -> TrialConfig:
         return configs[trial.suggest_int("training", 0, len(configs) - 1)]
 
-    return load_search(parent).with_changes(
+    return parent.with_changes(
         suggest=suggest,
         trials=len(configs),
         sampler=Fixed(points=tuple({"training": number} for number in range(len(configs)))),
@@ -234,16 +245,16 @@ def chosen_search(parent: Path, plan_file: Path) -> Search:
     )
 
 
-def check_not_promotion(folder: SearchFolder) -> None:
+def check_not_promotion(context: SearchContext) -> None:
     """Check that a search is not one of a promotion, which finishes differently.
 
     Raises:
         UserError: if it is.
     """
-    if (folder.path / PLAN_FILE).exists():
-        name = RetrainingPlan.read(folder.path / PLAN_FILE).parent
+    if (context.paths.folder / PLAN_FILE).exists():
+        name = RetrainingPlan.read(context.paths.folder / PLAN_FILE).parent
         raise UserError(
-            f"{folder.name!r} is the promotion of search {name!r}; resume it with "
+            f"{context.name!r} is the promotion of search {name!r}; resume it with "
             f"`hpsearch promote {name}`",
             code="search-is-promotion",
         )

@@ -21,7 +21,7 @@ from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.splits import TrialSplit
 from hpsearch.evaluation import Scores
 from hpsearch.schema import from_json, to_json
-from hpsearch.search.workspace import SearchFolder
+from hpsearch.search.search_context import SearchContext
 from hpsearch.training.devices import choose_device
 from hpsearch.training.validation import EvaluationSet, build_test_set, evaluate_on_test_set
 from hpsearch.untrusted import reading
@@ -43,9 +43,9 @@ class ScoreCache:
     split: TrialSplit
 
     @classmethod
-    def for_search(cls, folder: SearchFolder) -> "ScoreCache":
+    def for_search(cls, context: SearchContext) -> "ScoreCache":
         """Cache for the test patches of a search."""
-        return cls(folder.workspace.home, folder.store(), folder.split())
+        return cls(context.home, context.store, context.split)
 
     def scores(self, pipeline: nn.Module, *, noisy: bool, name: str) -> Scores:
         """Test scores of a network, from the cache or by evaluation.

@@ -6,9 +6,10 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import optuna
 from pydantic import Field, ValidationError, model_validator
@@ -281,6 +282,14 @@ def load_search(path: Path) -> Search:
     return search
 
 
+class _SpaceFileLoader(SourceFileLoader):
+    """Loader that compiles the file as it is now and leaves no ``__pycache__`` beside it."""
+
+    def path_stats(self, path: str) -> NoReturn:
+        """Make the import system read and write no bytecode."""
+        raise OSError(f"{path} has no cached bytecode")
+
+
 def _validation_code(error: ValidationError) -> str:
     """Code of the first check that failed; ``invalid-setting`` for a check of pydantic."""
     cause = error.errors()[0].get("ctx", {}).get("error")
@@ -289,7 +298,10 @@ def _validation_code(error: ValidationError) -> str:
 
 def _run_file(path: Path) -> ModuleType:
     module_name = f"hpsearch_space_{path.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
+    if path.suffix != ".py":
+        raise UserError(f"{path} is not a Python file; a search space ends in .py")
+    loader = _SpaceFileLoader(module_name, str(path))
+    spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
     if spec is None or spec.loader is None:
         raise UserError(
             f"{path} is not a Python file; a search space ends in .py", code="no-python-file"

@@ -9,9 +9,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from hpsearch.errors import UserError
 from hpsearch.search.grid import validate_point
 from hpsearch.search.search import Search
+from hpsearch.search.search_context import SearchContext
 from hpsearch.search.study import open_study
 from hpsearch.search.trial_queue import WARM_START_ATTR, started_trials
-from hpsearch.search.workspace import SearchFolder
 
 NUM_DRAWS = 32
 COMPARED_FIELDS = (
@@ -21,23 +21,23 @@ COMPARED_FIELDS = (
 """Settings that must not change, since trials would not be comparable."""
 
 
-def check_same_terms(folder: SearchFolder, new: Search) -> None:
+def check_same_terms(context: SearchContext, new: Search) -> None:
     """Check that the trials of a search are comparable with those of a changed space.
 
     Raises:
         UserError: with the setting that must not change, or that Optuna cannot convert.
     """
-    old = folder.search()
+    old = context.search
     for term in COMPARED_FIELDS:
         if getattr(old, term) != getattr(new, term):
             raise UserError(
                 f"the new space has another {term}, so its trials are not comparable with those "
-                f"of search {folder.name!r}; change it back, or start a new search",
+                f"of search {context.name!r}; change it back, or start a new search",
                 code="incomparable-space",
             )
     new.validate_space()
     known = {}
-    study = open_study(folder.path, search=old, url=folder.record.study)
+    study = open_study(context.paths.folder, search=old, url=context.record.study)
     for trial in study.get_trials(deepcopy=False):
         known |= trial.distributions
     drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=new.seed))
@@ -60,7 +60,7 @@ COPIED_ATTRS = ("outcome", "reason", "seed")
 
 
 def check_comparable(
-    earlier: SearchFolder, *, search: Search, fingerprint: str, split: str
+    earlier: SearchContext, *, search: Search, fingerprint: str, split: str
 ) -> None:
     """Check that the objective of an earlier search means the same in a new one.
 
@@ -73,7 +73,7 @@ def check_comparable(
     Raises:
         UserError: if it has other patches, another split or objective, or a larger budget.
     """
-    stated = earlier.search()
+    stated = earlier.search
     if earlier.record.fingerprint != fingerprint:
         what, remedy = "other patches", "give the same --data"
     elif stated.objectives != search.objectives:
@@ -84,8 +84,8 @@ def check_comparable(
     ):
         what = f"a budget of {stated.budget:,} patches, not {search.budget:,}"
         remedy = "set the same one in the space"
-    elif earlier.split().name != split:
-        what, remedy = f"split {earlier.split().name!r}, not {split!r}", "give the same --split"
+    elif earlier.split.name != split:
+        what, remedy = f"split {earlier.split.name!r}, not {split!r}", "give the same --split"
     else:
         return
     raise UserError(
@@ -95,7 +95,7 @@ def check_comparable(
     )
 
 
-def warm_start(folder: SearchFolder, earlier: SearchFolder) -> tuple[int, int]:
+def warm_start(context: SearchContext, earlier: SearchContext) -> tuple[int, int]:
     """Add the compatible trials of an earlier search to a study.
 
     Idempotent: a trial is not added twice, and none is added once the search has started.
@@ -103,14 +103,14 @@ def warm_start(folder: SearchFolder, earlier: SearchFolder) -> tuple[int, int]:
     Returns:
         Number of compatible trials, and of all trials of the earlier search.
     """
-    search = folder.search()
-    study = open_study(folder.path, search=search, url=folder.record.study)
-    source = open_study(earlier.path, search=earlier.search(), url=earlier.record.study)
+    search = context.search
+    study = open_study(context.paths.folder, search=search, url=context.record.study)
+    source = open_study(earlier.paths.folder, search=earlier.search, url=earlier.record.study)
     finished = [
         t for t in started_trials(source.get_trials(deepcopy=False)) if t.state in IMPORTED_STATES
     ]
     fitting = list(
-        compatible_trials(finished, search, earlier.name, budget=earlier.search().budget)
+        compatible_trials(finished, search, earlier.name, budget=earlier.search.budget)
     )
     trials = study.get_trials(deepcopy=False)
     if not started_trials(trials):

@@ -1,11 +1,12 @@
 """State of runs and of a search, as a projection of the event log."""
 
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, get_args
 
 from hpsearch.config import TrialConfig
-from hpsearch.tracking.event_log import Event
+from hpsearch.tracking.event_log import Event, EventLog
 from hpsearch.untrusted import reading
 
 RunStatus = Literal[
@@ -67,7 +68,7 @@ def runs_from(events: Iterable[Event]) -> list[Run]:
     search_state = SearchState()
     for event in events:
         search_state.apply(event)
-    return sorted(search_state.runs.values(), key=lambda run: run.number)
+    return search_state.ordered_runs
 
 
 class BestSoFar(NamedTuple):
@@ -88,6 +89,11 @@ class SearchState:
     runs: dict[str, Run] = field(default_factory=dict)
     """Runs by id, in the order of their start."""
     best: list[BestSoFar] = field(default_factory=list)
+
+    @property
+    def ordered_runs(self) -> list[Run]:
+        """Runs by number."""
+        return sorted(self.runs.values(), key=lambda run: run.number)
 
     def apply(self, event: Event) -> None:
         """Apply one event.
@@ -129,6 +135,38 @@ class SearchState:
                 self.search_event is not None and self.search_event.get("direction") == "minimize"
             )
             self.best.append(BestSoFar((min if lowest else max)(values), len(ended), time))
+
+
+class SearchStateReader:
+    """Reader of a search's state that takes in only what its event log has gained since.
+
+    Several threads may use it.
+
+    Args:
+        event_log: the event log to follow.
+    """
+
+    def __init__(self, event_log: EventLog) -> None:
+        self._event_log, self._lock = event_log, threading.Lock()
+        self._state, self._offset = SearchState(), 0
+
+    def read(self) -> SearchState:
+        """State after all whole lines of the event log; later reads do not change it.
+
+        Raises:
+            UserError: if the event log is damaged, or a newer hpsearch began it.
+        """
+        with self._lock:
+            try:
+                events, offset = self._event_log.read(self._offset)
+                for event in events:
+                    self._state.apply(event)
+            except BaseException:
+                self._state, self._offset = SearchState(), 0
+                raise
+            self._offset = offset
+            state = self._state
+            return replace(state, runs=dict(state.runs), best=list(state.best))
 
 
 def apply_event(run: Run | None, event: Event) -> Run:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from hpsearch.search.workspace import SearchFolder
+from hpsearch.search.search_context import SearchContext
 
 Advance = Callable[[int, int, str], None]
 """Callback with the number of items done, the number of all, and the name of the last."""
@@ -30,11 +30,11 @@ class Observer:
         """Receive one line about a failure that needs attention later."""
 
     @contextmanager
-    def training(self, folder: SearchFolder, *, kind: str = "trial") -> Iterator[None]:
+    def training(self, context: SearchContext, *, kind: str = "trial") -> Iterator[None]:
         """Surround the training of runs of a search; its event log contains their progress.
 
         Args:
-            folder: the search.
+            context: the search.
             kind: which of its runs are trained, ``trial`` or ``baseline``.
         """
         yield

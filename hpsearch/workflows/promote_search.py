@@ -23,7 +23,8 @@ from hpsearch.promotion.retraining_plan import (
     retraining_table,
 )
 from hpsearch.promotion.score_cache import ScoreCache
-from hpsearch.search.workspace import SearchFolder, Workspace
+from hpsearch.search.search_context import SearchContext
+from hpsearch.search.workspace import Workspace
 from hpsearch.tracking.connection import translate_mlflow_errors
 from hpsearch.tracking.mlflow_tags import PARENT_SEARCH_ID
 from hpsearch.tracking.model_card import markdown_table
@@ -77,9 +78,9 @@ def plan_promotion(
     Raises:
         UserError: if there is no such search, or none of its trials completed.
     """
-    folder = Workspace(Path(home)).open(name, tracking_uri=tracking_uri)
-    check_not_promotion(folder)
-    return prepare(switch_cluster(folder, address, observer or Observer()), top=top, seeds=seeds)
+    context = Workspace(Path(home)).open(name, tracking_uri=tracking_uri)
+    check_not_promotion(context)
+    return prepare(switch_cluster(context, address, observer or Observer()), top=top, seeds=seeds)
 
 
 def promote(
@@ -111,11 +112,11 @@ def promote(
     child = begin(promotion)
     with child.lock():
         _retrain(promotion.parent, child, observer)
-        objective = child.search().objective
-        found = rank(promotion.plan, child.runs(), objective)
+        objective = child.objective
+        found = rank(promotion.plan, child.runs, objective)
         pick = median_run(found[0], objective)
         entry = RegistrationRequest(
-            folder=child,
+            context=child,
             run=pick,
             scores=_evaluate_on_test(child, pick, observer),
             baselines=baseline_scores(promotion.parent),
@@ -130,7 +131,7 @@ def promote(
     )
 
 
-def _retrain(parent: SearchFolder, child: SearchFolder, observer: Observer) -> None:
+def _retrain(parent: SearchContext, child: SearchContext, observer: Observer) -> None:
     """Run the retrainings that are left, as a search whose parent is the promoted one."""
     if is_complete(child):
         return
@@ -138,7 +139,7 @@ def _retrain(parent: SearchFolder, child: SearchFolder, observer: Observer) -> N
         with translate_mlflow_errors(parent.tracking().uri):
             parent.mlflow_sync().sync()
         tags = {PARENT_SEARCH_ID: parent.event_log.search_id(), "promotion_of": parent.name}
-        log_search_started(child, child.search(), child.store(), tags=tags)
+        log_search_started(child, child.search, child.store, tags=tags)
     mlflow_sync = child.mlflow_sync()
     mlflow_sync.start()
     try:
@@ -151,7 +152,7 @@ def _retrain(parent: SearchFolder, child: SearchFolder, observer: Observer) -> N
             observer.warning(f"MLflow has not received everything yet: {mlflow_sync.last_error}")
 
 
-def _evaluate_on_test(child: SearchFolder, pick: Run, observer: Observer) -> Scores:
+def _evaluate_on_test(child: SearchContext, pick: Run, observer: Observer) -> Scores:
     """Evaluate the selected run on test, unless its scores are cached."""
     score_cache, noisy = ScoreCache.for_search(child), pick.config.evaluate_on == "noisy"
     pipeline, name = load_trained(pick, child).pipeline(), f"{child.name}/{pick.label}"
@@ -167,7 +168,7 @@ def _evaluate_on_test(child: SearchFolder, pick: Run, observer: Observer) -> Sco
 
 
 def _set_descriptions(
-    child: SearchFolder, request: RegistrationRequest, outcome: RegistrationOutcome
+    child: SearchContext, request: RegistrationRequest, outcome: RegistrationOutcome
 ) -> None:
     """Set the description of the promotion's MLflow run."""
     assert request.trainings_table is not None, "a promotion has retrained configurations"

@@ -27,8 +27,8 @@ from hpsearch.reporting.search_figures import ReportFigure, search_pictures
 from hpsearch.reporting.search_plots import plot_learning_curves
 from hpsearch.reporting.search_report import NextCommand, SearchReport, render_report
 from hpsearch.reporting.text_tables import group_configurations
+from hpsearch.search.search_context import SearchContext
 from hpsearch.search.study_plots import importances, render_optuna_plots
-from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.mlflow_links import file_links, file_url
 from hpsearch.tracking.mlflow_sync import MlflowSync
 from hpsearch.tracking.mlflow_writer import SyncProgress
@@ -45,17 +45,17 @@ NUM_EMBEDDED_POINTS, NUM_EMBEDDED_VIEWS = 16, 8
 
 
 def publish_figures(
-    folder: SearchFolder, mlflow_sync: MlflowSync, *, progress: SyncProgress | None = None
+    context: SearchContext, mlflow_sync: MlflowSync, *, progress: SyncProgress | None = None
 ) -> int:
     """Upload figures of every trial and of the search; return the number of files."""
-    stated, runs = folder.search(), folder.runs()
+    stated, runs = context.search, context.runs
     rows = leaderboard(runs, direction=stated.objective.direction)
     looked_at = {row.run.id for row in rows[:NUM_FIGURE_PATCHES]}
     count = 0
     for number, run in enumerate(runs, 1):
         shown = {"learning_curves.png": plot_learning_curves(run)} if run.reports else {}
         if run.id in looked_at or run.kind != "trial":
-            shown |= _sample_figures(run, folder)
+            shown |= _sample_figures(run, context)
         files = {f"figures/{name}": png(figure) for name, figure in shown.items()}
         if run.reports:
             files[NOTE_IMAGE] = png(shown["learning_curves.png"], dots=NOTE_DPI)
@@ -64,20 +64,24 @@ def publish_figures(
         if progress:
             progress(number, len(runs))
     _describe_trials(mlflow_sync, runs, rows, stated.objective.metric)
-    return count + _publish_search_figures(folder, mlflow_sync, rows)
+    return count + _publish_search_figures(context, mlflow_sync, rows)
 
 
-def _publish_search_figures(folder: SearchFolder, mlflow_sync: MlflowSync, rows: list[Row]) -> int:
-    stated, scores = folder.search(), load_scores(folder)
-    drawn = draw_search_figures(folder)
+def _publish_search_figures(
+    context: SearchContext, mlflow_sync: MlflowSync, rows: list[Row]
+) -> int:
+    stated, scores = context.search, load_scores(context)
+    drawn = draw_search_figures(context)
     files = {f"figures/{picture.name}.png": png(picture.figure) for picture in drawn}
     files[NOTE_IMAGE] = png(drawn[0].figure, dots=NOTE_DPI)
-    files[REPORT_FILE] = render_search_report(folder, drawn).encode()
-    files[OPTUNA_FILE] = render_optuna_plots(folder.path, stated, folder.record.study).encode()
+    files[REPORT_FILE] = render_search_report(context, drawn).encode()
+    files[OPTUNA_FILE] = render_optuna_plots(
+        context.paths.folder, stated, context.record.study
+    ).encode()
     mlflow_sync.log_files(None, files)
     note = search_description(
         rows[:10],
-        summarize(folder.runs(), budget=stated.budget),
+        summarize(context.runs, budget=stated.budget),
         metric=stated.objective.metric,
         baselines=named_scores(scores),
         links=file_links(mlflow_sync.tracking, mlflow_sync.search_run_id, LINK_NAMES),
@@ -104,37 +108,37 @@ def _describe_trials(
         mlflow_sync.set_description(note, trial=trial)
 
 
-def draw_search_figures(folder: SearchFolder) -> list[ReportFigure]:
+def draw_search_figures(context: SearchContext) -> list[ReportFigure]:
     """Draw the figures of the whole search."""
-    stated = folder.search()
+    stated = context.search
     return search_pictures(
-        folder.runs(),
+        context.runs,
         direction=stated.objective.direction,
         budget=stated.budget,
         metric=stated.objective.metric,
-        importances=importances(folder.path, stated, folder.record.study),
+        importances=importances(context.paths.folder, stated, context.record.study),
     )
 
 
-def render_search_report(folder: SearchFolder, figures: list[ReportFigure]) -> str:
+def render_search_report(context: SearchContext, figures: list[ReportFigure]) -> str:
     """Render the report as one self-contained HTML page."""
-    stated, runs, record = folder.search(), folder.runs(), folder.record
-    split = folder.split()
+    stated, runs, record = context.search, context.runs, context.record
+    split = context.split
     return render_report(
         SearchReport(
-            name=folder.name,
+            name=context.name,
             lead=f"{record.trials} trials of at most {stated.budget:,} patches, to "
             f"{stated.objective.direction} {stated.objective.metric} on "
             f"{', '.join(split.validation)}; patches: {Path(record.store).stem}",
             totals=summarize(runs, budget=stated.budget),
             rows=leaderboard(runs, direction=stated.objective.direction),
             configurations=group_configurations(runs, direction=stated.objective.direction),
-            baselines=named_scores(load_scores(folder)),
+            baselines=named_scores(load_scores(context)),
             figures=figures,
             commands=[
-                NextCommand(f"hpsearch ui{folder.home_option}", "browse the trials"),
+                NextCommand(f"hpsearch ui{context.home_option}", "browse the trials"),
                 NextCommand(
-                    folder.command("promote"), "retrain the best, compare with the champion"
+                    context.command("promote"), "retrain the best, compare with the champion"
                 ),
             ],
         )
@@ -152,10 +156,10 @@ def named_scores(scores: Mapping[str, Scores]) -> dict[str, TaskScores]:
     }
 
 
-def _sample_figures(run: Run, folder: SearchFolder) -> dict[str, Figure]:
+def _sample_figures(run: Run, context: SearchContext) -> dict[str, Figure]:
     """Draw sample figures of a trial's networks at the last checkpoint, on validation patches."""
     try:
-        trial = load_trained(run, folder)
+        trial = load_trained(run, context)
     except UserError:
         return {}
     validation = trial.task.validation

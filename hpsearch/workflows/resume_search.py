@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +14,7 @@ from hpsearch.promotion.final_evaluation import SCORES_FILE
 from hpsearch.promotion.retraining_plan import check_not_promotion
 from hpsearch.redaction import refuse_password
 from hpsearch.search.search import load_search
+from hpsearch.search.search_context import SearchContext
 from hpsearch.search.stopping import (
     Limits,
     UsageTracker,
@@ -22,8 +22,7 @@ from hpsearch.search.stopping import (
     runs_are_out_of_patience,
 )
 from hpsearch.search.warm_start import check_same_terms
-from hpsearch.search.workspace import SearchFolder, Workspace
-from hpsearch.tracking.run_state import SearchState
+from hpsearch.search.workspace import Workspace
 from hpsearch.workflows.observer import Observer
 from hpsearch.workflows.search_session import SearchResult, is_complete, run_session, start_ray
 
@@ -55,12 +54,12 @@ def resume_search(
         UserError: if there is no such search, or it has nothing left to do.
     """
     observer = observer or Observer()
-    folder = reopen(name, Path(home), tracking_uri)
-    with folder.lock():
-        folder = resolve_space_change(folder, on_space_change, observer)
-        folder = folder.with_record(limits=_merged(folder.record.limits, limits), **changes)
-        check_not_finished(folder)
-        return run_session(switch_cluster(folder, address, observer), observer)
+    context = reopen(name, Path(home), tracking_uri)
+    with context.lock():
+        context = resolve_space_change(context, on_space_change, observer)
+        context = context.with_record(limits=_merged(context.record.limits, limits), **changes)
+        check_not_finished(context)
+        return run_session(switch_cluster(context, address, observer), observer)
 
 
 def extend_search(
@@ -92,56 +91,58 @@ def extend_search(
         UserError: if there is no such search, or its space has no more points.
     """
     observer = observer or Observer()
-    folder = reopen(name, Path(home), tracking_uri)
-    with folder.lock():
-        folder = resolve_space_change(folder, on_space_change, observer)
-        new = _merged(folder.record.limits, limits)
-        folder = extend(switch_cluster(folder, address, observer), trials, limits=new, **changes)
-        return run_session(folder, observer)
+    context = reopen(name, Path(home), tracking_uri)
+    with context.lock():
+        context = resolve_space_change(context, on_space_change, observer)
+        new = _merged(context.record.limits, limits)
+        context = extend(switch_cluster(context, address, observer), trials, limits=new, **changes)
+        return run_session(context, observer)
 
 
 def _merged(before: Limits, changes: Mapping[str, Any]) -> Limits:
     return Limits.model_validate({**before.model_dump(), **changes})
 
 
-def reopen(name: str, home: Path, tracking_uri: str | None = None) -> SearchFolder:
+def reopen(name: str, home: Path, tracking_uri: str | None = None) -> SearchContext:
     """Open an existing search with the patches that it started with."""
-    folder = Workspace(home).open(name, tracking_uri=tracking_uri)
-    check_not_promotion(folder)
-    folder.store()
-    return folder
+    context = Workspace(home).open(name, tracking_uri=tracking_uri)
+    check_not_promotion(context)
+    _ = context.store  # before anything is written
+    return context
 
 
-def check_not_finished(folder: SearchFolder) -> None:
+def check_not_finished(context: SearchContext) -> None:
     """Check that a search has something left to do.
 
     Raises:
         UserError: if the search has finished, or has used up its limits.
     """
-    if is_complete(folder) and _is_finished(folder):
+    if is_complete(context) and _is_finished(context):
         raise UserError(
-            f"search {folder.name!r} has finished; add trials with "
-            f"`{folder.command('extend', '--trials', '20')}`",
+            f"search {context.name!r} has finished; add trials with "
+            f"`{context.command('extend', '--trials', '20')}`",
             code="search-finished",
         )
-    if not is_complete(folder):
-        _check_limits_not_spent(folder)
+    if not is_complete(context):
+        _check_limits_not_spent(context)
 
 
-def switch_cluster(folder: SearchFolder, address: str | None, observer: Observer) -> SearchFolder:
+def switch_cluster(
+    context: SearchContext, address: str | None, observer: Observer
+) -> SearchContext:
     """Move a search to another cluster, once that has answered; None changes nothing.
 
     Raises:
         UserError: if there is no cluster at ``address``.
     """
     if address is None:
-        return folder
+        return context
     refuse_password(address, "--address")
-    start_ray(observer, address=address, cpus=folder.record.cpus)
-    return folder.with_record(address=None if address == LOCAL_ADDRESS else address)
+    start_ray(observer, address=address, cpus=context.record.cpus)
+    return context.with_record(address=None if address == LOCAL_ADDRESS else address)
 
 
-def extend(folder: SearchFolder, trials: int, **fields: Any) -> SearchFolder:
+def extend(context: SearchContext, trials: int, **fields: Any) -> SearchContext:
     """Add trials to a search; its patience counts from 0 again.
 
     Args:
@@ -151,35 +152,35 @@ def extend(folder: SearchFolder, trials: int, **fields: Any) -> SearchFolder:
     Raises:
         UserError: if there are no more points, or the limits of the search are used up.
     """
-    stated, runs, record = folder.search(), folder.runs(), folder.record
+    stated, runs, record = context.search, context.runs, context.record
     gave_up = runs_are_out_of_patience(runs, stated, patience_offset=record.patience_offset)
     before = sum(run.kind == "trial" for run in runs) if gave_up else record.trials
     after = stated.num_trials(before + trials)
     if after == before:
         raise UserError(
-            f"search {folder.name!r} has no more points: sampler {stated.sampler.kind!r} lists "
+            f"search {context.name!r} has no more points: sampler {stated.sampler.kind!r} lists "
             f"{before} trials; raise seeds_per_point, or search another space",
             code="no-more-points",
         )
     changed = {"trials": after, "patience_offset": len(informative_trials(runs)), **fields}
-    _check_limits_not_spent(replace(folder, record=folder.record.model_copy(update=changed)))
-    folder.event_log.append("extend", trials=after)
-    return folder.with_record(**changed)
+    _check_limits_not_spent(context.changed(**changed))
+    context.event_log.append("extend", trials=after)
+    return context.with_record(**changed)
 
 
-def _check_limits_not_spent(folder: SearchFolder) -> None:
-    reached = UsageTracker(folder.record.limits, folder.event_log).exceeded_limit()
+def _check_limits_not_spent(context: SearchContext) -> None:
+    reached = UsageTracker(context.record.limits, context.event_log).exceeded_limit()
     if reached:
         raise UserError(
-            f"search {folder.name!r} has reached its limit of {reached}; set a larger one with "
+            f"search {context.name!r} has reached its limit of {reached}; set a larger one with "
             "--max-patches or --gpu-seconds",
             code="limit-reached",
         )
 
 
 def resolve_space_change(
-    folder: SearchFolder, choice: str | None, observer: Observer
-) -> SearchFolder:
+    context: SearchContext, choice: str | None, observer: Observer
+) -> SearchContext:
     """Choose the space that a search resumes with, if its file has changed since the start.
 
     Raises:
@@ -190,33 +191,30 @@ def resolve_space_change(
         raise UserError(
             f"--on-space-change is keep or update, not {choice!r}", code="invalid-choice"
         )
-    origin = Path(folder.record.space_path or "")
-    if not origin.is_file() or origin.read_bytes() == folder.space.read_bytes():
-        return folder
+    origin = Path(context.record.space_path or "")
+    if not origin.is_file() or origin.read_bytes() == context.paths.space.read_bytes():
+        return context
     match choice:
         case "keep":
-            return folder.with_record(space_path=None)
+            return context.with_record(space_path=None)
         case "update":
-            check_same_terms(folder, load_search(origin))
-            write_atomic(folder.space, origin.read_bytes())
-            return folder
-    observer.message(_space_difference(folder.space, origin))
+            new = load_search(origin)
+            check_same_terms(context, new)
+            write_atomic(context.paths.space, origin.read_bytes())
+            return context.with_search(new)
+    observer.message(_space_difference(context.paths.space, origin))
     raise UserError(
-        f"{origin.name} has changed since search {folder.name!r} started (diff above); "
+        f"{origin.name} has changed since search {context.name!r} started (diff above); "
         "--on-space-change keep resumes with it as it was, "
         "--on-space-change update with the new file",
         code="space-changed",
     )
 
 
-def _is_finished(folder: SearchFolder) -> bool:
-    search_state = SearchState()
-    for event in folder.event_log.events():
-        search_state.apply(event)
-    ended = (
-        search_state.finish_event is not None and search_state.finish_event["status"] == "completed"
-    )
-    return ended and (folder.path / SCORES_FILE).exists()
+def _is_finished(context: SearchContext) -> bool:
+    finish_event = context.state.finish_event
+    ended = finish_event is not None and finish_event["status"] == "completed"
+    return ended and (context.paths.folder / SCORES_FILE).exists()
 
 
 def _space_difference(before: Path, now: Path) -> str:

@@ -15,8 +15,9 @@ from hpsearch.locations import recorded
 from hpsearch.redaction import refuse_password
 from hpsearch.search.resources import Resources
 from hpsearch.search.search import Search, fixed_settings, load_search
+from hpsearch.search.search_context import SearchContext
 from hpsearch.search.stopping import Limits
-from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.search.workspace import SearchRecord, Workspace
 from hpsearch.tracking.mlflow_mapping import software_versions
 from hpsearch.untrusted import check_name
 from hpsearch.workflows.observer import Observer
@@ -126,10 +127,10 @@ def run_search(
     start_ray(observer, address=address, cpus=cpus)
     if not wait_for_nodes:
         ray_runtime.check_capacity_now(record.resources, max_concurrent_trials)
-    folder = workspace.create(chosen, space, record)
-    with folder.lock():
-        _announce(folder, search, store, observer)
-        return run_session(folder, observer)
+    context = workspace.create(chosen, space, record, search=search)
+    with context.lock():
+        _announce(context, search, store, observer)
+        return run_session(context, observer)
 
 
 def _check_data(search: Search, store: "PatchStore", split: str) -> None:
@@ -142,15 +143,15 @@ def _check_data(search: Search, store: "PatchStore", split: str) -> None:
 
 
 def _announce(
-    folder: SearchFolder, search: Search, store: "PatchStore", observer: Observer
+    context: SearchContext, search: Search, store: "PatchStore", observer: Observer
 ) -> None:
     """Log the start of the search, and report it."""
-    log_search_started(folder, search, store)
+    log_search_started(context, search, store)
     observer.message(
-        f"search {folder.name}: {folder.record.trials} trials of at most {search.budget:,} patches "
-        f"on {sum(store.counts):,} points of {store.path.stem}"
+        f"search {context.name}: {context.record.trials} trials of at most {search.budget:,} "
+        f"patches on {sum(store.counts):,} points of {store.path.stem}"
     )
-    split = folder.split()
+    split = context.split
     for part, names in (
         ("train", split.train),
         ("validation", split.validation),
@@ -161,7 +162,7 @@ def _announce(
 
 
 def log_search_started(
-    folder: SearchFolder,
+    context: SearchContext,
     search: Search,
     store: "PatchStore",
     *,
@@ -170,18 +171,18 @@ def log_search_started(
     """Append the first event of a search to its event log.
 
     Args:
-        folder: the search.
+        context: the search.
         search: settings from its space file.
         store: patch store.
         tags: more tags for the search's MLflow run.
     """
-    split = folder.split()
-    source = folder.record.warm_start_from
+    split = context.split
+    source = context.record.warm_start_from
     reduction = getattr(search.active_pruner, "reduction_factor", None)
     params = {
-        "space": folder.record.space,
+        "space": context.record.space,
         "objective": ", ".join(objective.metric for objective in search.objectives),
-        "trials": folder.record.trials,
+        "trials": context.record.trials,
         "budget": search.budget,
         "pruner": search.active_pruner.kind,
         "grace_period": search.grace_patches,
@@ -197,12 +198,12 @@ def log_search_started(
     dataset = {
         "name": store.path.stem,
         "fingerprint": store.fingerprint,
-        "path": recorded(str(store.path), folder.workspace.home),
+        "path": recorded(str(store.path), context.home),
         "profile": json.dumps(
             {"sequences": len(store.names), "points": sum(store.counts), "split": split.name}
         ),
     }
-    folder.event_log.append(
+    context.event_log.append(
         "search",
         params=params,
         dataset=dataset,

@@ -5,7 +5,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpsearch.search.workspace import SearchFolder, Workspace
+from hpsearch.search.search_context import SearchContext
+from hpsearch.search.workspace import Workspace
 
 from .. import processes
 from .searches import reported, wait_for
@@ -19,7 +20,7 @@ class Command:
     uri: str
 
     @property
-    def folder(self) -> SearchFolder:
+    def context(self) -> SearchContext:
         return Workspace(self.home).open("far")
 
     def write_space(self, space: str) -> Path:
@@ -45,7 +46,7 @@ class Command:
         def come() -> bool:
             assert process.poll() is None, self.output()
             there = (self.home / "searches" / "far").exists()
-            return there and reported(self.folder, count)
+            return there and reported(self.context, count)
 
         wait_for(come, 200)
 

@@ -13,7 +13,7 @@ from ray.core.generated.gcs_pb2 import GcsNodeInfo
 
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.execution.tuner import SessionResult, run_session
-from hpsearch.search.workspace import SearchFolder
+from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.run_state import Run
 
 from ..search_factory import plan
@@ -54,30 +54,30 @@ def begin(
     trials: int = 2,
     reports: int = 8,
     **fields: object,
-) -> SearchFolder:
+) -> SearchContext:
     """A search of that space; ``fields`` of its record besides."""
     space = space_of(patches=patches, trials=trials, reports=reports)
     return plan(home, store, space, trials=trials, **fields)
 
 
 @contextmanager
-def searching(folder: SearchFolder) -> Iterator[None]:
+def searching(context: SearchContext) -> Iterator[None]:
     """The search runs in a thread while the block does harm, and must end by itself."""
     ended: list[SessionResult] = []
-    search = threading.Thread(target=lambda: ended.append(run_session(folder)))
+    search = threading.Thread(target=lambda: ended.append(run_session(context)))
     search.start()
     yield
     search.join(300)
     assert [session.exhausted for session in ended] == [True]
 
 
-def trials(folder: SearchFolder) -> list[Run]:
-    return [run for run in folder.runs() if run.kind == "trial"]
+def trials(context: SearchContext) -> list[Run]:
+    return [run for run in context.runs if run.kind == "trial"]
 
 
-def reported(folder: SearchFolder, count: int) -> bool:
+def reported(context: SearchContext, count: int) -> bool:
     """Whether there are trials, and each has reported so often."""
-    running = trials(folder)
+    running = trials(context)
     return bool(running) and all(len(run.reports) >= count for run in running)
 
 
@@ -88,9 +88,9 @@ def wait_for(what: Callable[[], object], seconds: float = 120) -> None:
         time.sleep(0.2)
 
 
-def wait_for_reports(folder: SearchFolder, count: int) -> None:
+def wait_for_reports(context: SearchContext, count: int) -> None:
     """Until two trials have reported so often."""
-    wait_for(lambda: len(trials(folder)) == 2 and reported(folder, count))
+    wait_for(lambda: len(trials(context)) == 2 and reported(context, count))
 
 
 def listens(port: int, host: str = "127.0.0.1") -> bool:

@@ -10,7 +10,7 @@ from ray._private import state
 
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.execution.ray_runtime import start_ray, stop_ray
-from hpsearch.search.workspace import SearchFolder
+from hpsearch.search.search_context import SearchContext
 
 from .conftest import Note
 from .invariants import assert_whole
@@ -29,25 +29,25 @@ def kill_checkpoint_store() -> float:
     return time.time()
 
 
-def report_times(folder: SearchFolder) -> list[float]:
-    return sorted(report["time"] for run in trials(folder) for report in run.reports)
+def report_times(context: SearchContext) -> list[float]:
+    return sorted(report["time"] for run in trials(context) for report in run.reports)
 
 
 def test_trials_do_not_notice_that_the_checkpoint_store_was_killed(
     tiny: PatchStore, tmp_path: Path, note: Note
 ) -> None:
-    folder = begin(tmp_path / "home", tiny, patches=14_400, reports=6)
+    context = begin(tmp_path / "home", tiny, patches=14_400, reports=6)
     killed, went_on = [], []
     start_ray(cpus=2)
     try:
-        with searching(folder):
+        with searching(context):
             for count in (1, 3):
-                wait_for_reports(folder, count)
+                wait_for_reports(context, count)
                 killed.append(kill_checkpoint_store())
-                wait_for(lambda: report_times(folder)[-1] > killed[-1])
-                went_on.append(report_times(folder)[-1])
+                wait_for(lambda: report_times(context)[-1] > killed[-1])
+                went_on.append(report_times(context)[-1])
     finally:
         stop_ray()
-    assert {run.retries for run in trials(folder)} == {0}
+    assert {run.retries for run in trials(context)} == {0}
     seconds = max(after - before for before, after in zip(killed, went_on, strict=True))
-    assert_whole("keeper killed, twice", note, folder, patches=0, seconds=seconds)
+    assert_whole("keeper killed, twice", note, context, patches=0, seconds=seconds)

@@ -14,9 +14,9 @@ from hpsearch.data.patch_store import PatchStore
 from hpsearch.execution.optuna_searcher import format_trial_id
 from hpsearch.execution.resumable_trial import SECONDS_METRIC
 from hpsearch.reporting.leaderboard import summarize
+from hpsearch.search.search_context import SearchContext
 from hpsearch.search.stopping import FINISH_ORDER_ATTR
 from hpsearch.search.study import open_study
-from hpsearch.search.workspace import SearchFolder
 
 from ..fake_clock import make_clock
 from .commands import Command
@@ -49,7 +49,7 @@ def test_a_clock_that_is_set_forth_and_back_changes_nothing(
     command.finish(search)
     took = time.time() - began
 
-    events = command.folder.event_log.events()
+    events = command.context.event_log.events()
     times = [event["time"] for event in events]
     assert times == sorted(times)
     assert began <= times[0] <= times[-1] <= began + took
@@ -57,19 +57,19 @@ def test_a_clock_that_is_set_forth_and_back_changes_nothing(
         min(e["time"] for e in events if e["event"] == "report" and e["time"] > moment) - moment
         for moment in (forth, back)
     ]
-    assert_mlflow_agrees(command.folder, command.uri)
+    assert_mlflow_agrees(command.context, command.uri)
     assert_whole(
-        "clock set by +1 h, then by -2 h, under driver, Ray and workers", note, command.folder,
+        "clock set by +1 h, then by -2 h, under driver, Ray and workers", note, command.context,
         patches=0, seconds=max(went_on),
     )  # fmt: skip
-    for run in trials(command.folder):
+    for run in trials(command.context):
         spent = [0.0, *(report["metrics"][SECONDS_METRIC] for report in run.reports)]
         assert all(0 < after - before < took for before, after in pairwise(spent))
         assert run.retries == 0
-    totals = summarize(command.folder.runs(), budget=6_400)
+    totals = summarize(command.context.runs, budget=6_400)
     assert 0 < totals.seconds < took
     assert 0 < totals.trial_seconds < 2 * took
-    assert_ends_in_order(command.folder)
+    assert_ends_in_order(command.context)
     output = (command.home / "log").read_text()
     assert "limit" not in output
     left = [float(number) * (60 if unit == "min" else 1) for number, unit in LEFT.findall(output)]
@@ -87,14 +87,14 @@ def whose_clock_is(library: Path) -> Iterator[str]:
                 yield from (name for name in ("gcs_server", "raylet", "ray::") if name in words)
 
 
-def assert_ends_in_order(folder: SearchFolder) -> None:
+def assert_ends_in_order(context: SearchContext) -> None:
     """By the study, whose own times were turned round, as by the ledger."""
-    output = open_study(folder.path, search=folder.search()).get_trials()
+    output = open_study(context.paths.folder, search=context.search).get_trials()
     times = [(trial.datetime_start, trial.datetime_complete) for trial in output]
     assert any(start and end and end < start for start, end in times), "the clock was set"
     output.sort(key=lambda trial: trial.user_attrs[FINISH_ORDER_ATTR])
     ends = [
-        event["trial"] for event in folder.event_log.events() if event["event"] == "trial_finished"
+        event["trial"] for event in context.event_log.events() if event["event"] == "trial_finished"
     ]
     assert [format_trial_id(trial.number) for trial in output] == ends[: len(output)]
 

@@ -90,14 +90,14 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(
     assert "hpsearch resume full" in output[0]
     assert ".part\n" not in (watched / "files").read_text()
     assert (watched / "code2").read_text().strip() == "0", (watched / "err2").read_text()
-    folder = Workspace(watched / "home").open("full")
-    assert [seen(run) for run in trials(folder)] == [REPORTS] * 2
-    assert_mlflow_agrees(folder, f"sqlite:///{watched / 'home' / 'mlflow.db'}")
+    context = Workspace(watched / "home").open("full")
+    assert [seen(run) for run in trials(context)] == [REPORTS] * 2
+    assert_mlflow_agrees(context, f"sqlite:///{watched / 'home' / 'mlflow.db'}")
     stopped = float((watched / "stopped").read_text())
     assert_whole(
-        "the disk is full, until there is room and the search is resumed", note, folder,
-        patches=patches_since_report(folder, stopped),
-        seconds=first_report_after(folder, stopped),
+        "the disk is full, until there is room and the search is resumed", note, context,
+        patches=patches_since_report(context, stopped),
+        seconds=first_report_after(context, stopped),
     )  # fmt: skip
 
 
@@ -111,13 +111,15 @@ def ray_here() -> Iterator[None]:
 def test_damaged_checkpoints_and_artifacts_are_made_again(
     ray_here, tiny: PatchStore, tmp_path: Path, note
 ) -> None:
-    folder = plan(tmp_path, tiny, DENOISED, trials=2, limits=Limits(patches=LONG // 2))
-    session = run_session(folder)
+    context = plan(tmp_path, tiny, DENOISED, trials=2, limits=Limits(patches=LONG // 2))
+    session = run_session(context)
     assert session.limit == f"{LONG // 2:,} patches"
-    before = {run.id: run.seen for run in folder.runs()}
+    before = {run.id: run.seen for run in context.runs}
     assert len(before) == 2
     assert max(before.values()) < LONG
-    truncated, flipped = (folder.trials / name / CHECKPOINT_FILE for name in sorted(before))
+    truncated, flipped = (
+        context.paths.trials_dir / name / CHECKPOINT_FILE for name in sorted(before)
+    )
     truncated.write_bytes(truncated.read_bytes()[:-1_000])
     flip(flipped)
     artifacts = sorted((tmp_path / "artifacts").iterdir())
@@ -126,24 +128,24 @@ def test_damaged_checkpoints_and_artifacts_are_made_again(
     for path in artifacts:
         flip(path)
     now = time.time()
-    session = run_session(folder.with_record(limits=Limits()))
+    session = run_session(context.with_record(limits=Limits()))
     assert session.exhausted
-    assert [seen(run) for run in folder.runs()] == [[2_400 * i for i in range(1, 9)]] * 2
+    assert [seen(run) for run in context.runs] == [[2_400 * i for i in range(1, 9)]] * 2
     output = [
         (e["trial"], e["reason"])
-        for e in folder.event_log.events()
+        for e in context.event_log.events()
         if e["event"] == "restarted_from_scratch"
     ]
     assert sorted(output) == [(name, "its checkpoint was damaged") for name in sorted(before)]
-    assert [run.retrained_patches for run in trials(folder)] == [
+    assert [run.retrained_patches for run in trials(context)] == [
         before[name] for name in sorted(before)
     ]
-    folder.mlflow_sync().sync()
-    assert_mlflow_agrees(folder, folder.tracking().uri)
+    context.mlflow_sync().sync()
+    assert_mlflow_agrees(context, context.tracking().uri)
     assert {path: path.read_bytes() for path in whole} == whole, "the same bits again"
     assert_whole(
-        "a checkpoint truncated, one with a flipped bit, two artifacts with one", note, folder,
-        patches=sum(before.values()), seconds=first_report_after(folder, now),
+        "a checkpoint truncated, one with a flipped bit, two artifacts with one", note, context,
+        patches=sum(before.values()), seconds=first_report_after(context, now),
     )  # fmt: skip
 
 

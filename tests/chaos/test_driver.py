@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 
 from hpsearch.data.patch_store import PatchStore
-from hpsearch.search.workspace import SearchFolder
+from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.mlflow_tags import RUN_KIND, STATUS_TAG
 from hpsearch.training.trial import CHECKPOINT_FILE
 
@@ -40,15 +40,15 @@ def states(command: Command) -> list[tuple[str, str]]:
 
 def checkpoints(command: Command) -> list[bytes]:
     return [
-        (command.folder.trials / r.id / CHECKPOINT_FILE).read_bytes()
-        for r in trials(command.folder)
+        (command.context.paths.trials_dir / r.id / CHECKPOINT_FILE).read_bytes()
+        for r in trials(command.context)
     ]
 
 
-def saved_further(folder: SearchFolder) -> bool:
+def saved_further(context: SearchContext) -> bool:
     """Whether every trial that was interrupted has saved after its last report."""
-    cut = [run for run in trials(folder) if run.status == "interrupted"]
-    return bool(cut) and all(saved(folder, run.id) > run.seen for run in cut)
+    cut = [run for run in trials(context) if run.status == "interrupted"]
+    return bool(cut) and all(saved(context, run.id) > run.seen for run in cut)
 
 
 def test_a_driver_that_is_asked_to_end_and_one_that_is_killed(
@@ -63,30 +63,30 @@ def test_a_driver_that_is_asked_to_end_and_one_that_is_killed(
     driver.send_signal(signal.SIGTERM)
     command.finish(driver, 130)
     assert time.time() - output < 30, "Kubernetes waits so long"
-    assert saved_further(command.folder), "at the step that they were at"
+    assert saved_further(command.context), "at the step that they were at"
     assert "hpsearch resume far" in command.output()
     assert set(states(command)) == {("KILLED", "interrupted")}
     began = time.time()
     driver = command.begin("resume", "far")
-    wait_for(lambda: all(run.retries == 1 for run in trials(command.folder)))
-    went_on = first_report_after(command.folder, began)
+    wait_for(lambda: all(run.retries == 1 for run in trials(command.context)))
+    went_on = first_report_after(command.context, began)
     command.wait_for_reports(4, driver)
     note("SIGTERM to the driver", trials=0, points=0, patches=0, seconds=went_on)
     killed = time.time()
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
-    again = patches_since_report(command.folder, killed)
+    again = patches_since_report(command.context, killed)
     before = checkpoints(command)
     time.sleep(8)
     assert checkpoints(command) == before, "nobody writes for a driver that is dead"
     began = time.time()
     command.finish(command.begin("resume", "far"))
-    assert assert_mlflow_agrees(command.folder, command.uri) > 100
-    assert len(trials(command.folder)) == 3
+    assert assert_mlflow_agrees(command.context, command.uri) > 100
+    assert len(trials(command.context)) == 3
     assert states(command)[0] == ("FINISHED", "completed")
     assert_whole(
-        "SIGKILL to the driver", note, command.folder,
-        patches=again, seconds=first_report_after(command.folder, began),
+        "SIGKILL to the driver", note, command.context,
+        patches=again, seconds=first_report_after(command.context, began),
     )  # fmt: skip
 
 
@@ -101,7 +101,7 @@ def test_a_head_that_is_killed_ends_the_driver_and_a_new_one_goes_on(
     command.wait_for_reports(3, driver)
     killed = time.time()
     fleet.kill("head")
-    again = patches_since_report(command.folder, killed)
+    again = patches_since_report(command.context, killed)
     command.finish(driver, 130)
     ended = time.time() - killed
     assert ended < 60
@@ -112,8 +112,8 @@ def test_a_head_that_is_killed_ends_the_driver_and_a_new_one_goes_on(
     fleet.start(first=2)
     began = time.time()
     command.finish(command.begin("resume", "far", "--address", fleet.address))
-    assert_mlflow_agrees(command.folder, command.uri)
+    assert_mlflow_agrees(command.context, command.uri)
     assert_whole(
         f"head killed (driver ends after {ended:.0f} s), resumed on another one elsewhere", note,
-        command.folder, patches=again, seconds=first_report_after(command.folder, began),
+        command.context, patches=again, seconds=first_report_after(command.context, began),
     )  # fmt: skip

@@ -69,14 +69,14 @@ def test_a_space_runs_to_its_end(path: Path, tmp_path: Path, mini: Path) -> None
         "search", space, "--data", mini, "--name", path.stem, "--cpus", 2, "--home", home,
         timeout=480,
     )  # fmt: skip
-    folder = Workspace(home).open(path.stem)
-    ended = trials(folder)
+    context = Workspace(home).open(path.stem)
+    ended = trials(context)
     assert len(ended) == 3, done.stdout + done.stderr
     failed = [trial.reason for trial in ended if trial.status in BAD]
     assert not failed, done.stdout + done.stderr
     if any(trial.status == "completed" for trial in ended):
         assert done.returncode == 0, done.stdout + done.stderr
-        assert (folder.path / SCORES_FILE).is_file()
+        assert (context.paths.folder / SCORES_FILE).is_file()
     else:  # all collapsed: it says so
         assert done.returncode == 2
         assert "no trial completed" in done.stderr

@@ -33,15 +33,15 @@ def test_a_search_is_submitted_stopped_resumed_and_ends(
     assert "is running on http" in jobs.run("submit", space).stderr
     stopped = jobs.run("stop", "mine")
     assert "mine: stopped" in stopped.stdout, stopped.stdout + stopped.stderr
-    folder = Workspace(home).open("mine")
-    before = sum(len(run.reports) for run in folder.runs())
+    context = Workspace(home).open("mine")
+    before = sum(len(run.reports) for run in context.runs)
     assert 1 <= before < 32
     assert "has stopped on" in jobs.run("submit", space).stderr
     assert jobs.run("resume", "mine").returncode == 0
     jobs.wait_for("mine", "mine: completed", 300)
     assert "Registered patch-descriptor version 1" in jobs.run("logs", "mine").stdout
     assert "completed" in jobs.run("list").stdout
-    assert [seen(run) for run in trials(folder)] == [[2_400 * i for i in range(1, 17)]] * 2
+    assert [seen(run) for run in trials(context)] == [[2_400 * i for i in range(1, 17)]] * 2
 
 
 def test_an_address_that_is_no_head_is_one_sentence() -> None:

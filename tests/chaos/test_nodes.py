@@ -24,23 +24,23 @@ def test_a_node_without_the_drivers_disk_trains_and_one_that_dies_loses_no_trial
 ) -> None:
     """The first node is killed in the middle of both trials; another takes over."""
     store = PatchStore.open(shutil.copy(tiny.path, tmp_path / "own.arrow"))
-    folder = begin(tmp_path / "home", store, patches=9_600)
+    context = begin(tmp_path / "home", store, patches=9_600)
     fleet.start_head()
     fleet.start_worker("first", cpus=2, blind_to=tmp_path)
     fleet.join(cpus=2)
-    with searching(folder):
-        wait_for_reports(folder, 3)
+    with searching(context):
+        wait_for_reports(context, 3)
         killed = time.time()
         fleet.kill("first")
-        again = patches_since_report(folder, killed)
+        again = patches_since_report(context, killed)
         fleet.start_worker("second", cpus=2, blind_to=tmp_path)
-    for run in folder.runs():
+    for run in context.runs:
         assert seen(run) == [1_200 * i for i in range(1, 9)], "each report once, none lost"
-        weights = load_trained(run, folder).task.network.state_dict()
+        weights = load_trained(run, context).task.network.state_dict()
         assert all(np.isfinite(tensor.numpy()).all() for tensor in weights.values())
     assert_whole(
-        "the only node is killed, another one comes; neither sees the driver's disk", note, folder,
-        patches=again, seconds=first_report_after(folder, killed),
+        "the only node is killed, another one comes; neither sees the driver's disk", note, context,
+        patches=again, seconds=first_report_after(context, killed),
     )  # fmt: skip
 
 
@@ -56,26 +56,26 @@ def test_a_node_that_is_cut_off_for_a_minute_and_comes_back_doubles_nothing(
     cable: Link, fleet: Fleet, tiny: PatchStore, tmp_path: Path, note: Note
 ) -> None:
     """It sees the disk all the time, and trains on while others have taken over its trials."""
-    folder = begin(tmp_path / "home", tiny, patches=12_000, reports=8)
+    context = begin(tmp_path / "home", tiny, patches=12_000, reports=8)
     fleet.host = HEAD
     fleet.start_head()
     wait_for(lambda: joined(fleet.address, 1))
     fleet.start_worker("far", cpus=2, link=cable)
     fleet.join(cpus=2)
-    with searching(folder):
-        wait_for_reports(folder, 3)
+    with searching(context):
+        wait_for_reports(context, 3)
         cut = time.time()
         cable.cut()
-        again = patches_since_report(folder, cut)
+        again = patches_since_report(context, cut)
         fleet.start_worker("near", cpus=2)
         wait_for(lambda: time.time() > cut + 60)
         cable.restore()
     time.sleep(10)  # for whatever the other may still have to say
-    assert [saved(folder, run.id) for run in folder.runs()] == [12_000, 12_000]
-    for run in folder.runs():
+    assert [saved(context, run.id) for run in context.runs] == [12_000, 12_000]
+    for run in context.runs:
         assert seen(run) == [1_500 * i for i in range(1, 9)], "each report once, none lost"
         assert run.retries == 1
     assert_whole(
-        "a node is cut off for 60 s and comes back", note, folder,
-        patches=again, seconds=first_report_after(folder, cut),
+        "a node is cut off for 60 s and comes back", note, context,
+        patches=again, seconds=first_report_after(context, cut),
     )  # fmt: skip

@@ -11,8 +11,8 @@ from optuna.trial import TrialState
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.execution.ray_runtime import start_ray
 from hpsearch.execution.tuner import run_session
+from hpsearch.search.search_context import SearchContext
 from hpsearch.search.study import open_study
-from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.event_log import Event
 from hpsearch.tracking.run_state import Run
 
@@ -56,28 +56,28 @@ def start_armed(**system: float) -> None:
 def test_each_fault_ends_as_it_should_and_the_search_goes_on(
     marks: Path, tiny: PatchStore, tmp_path: Path, note
 ) -> None:
-    folder = begin(tmp_path, tiny, list(ENDS)[::-1], patches=PATCHES)
+    context = begin(tmp_path, tiny, list(ENDS)[::-1], patches=PATCHES)
     start_armed()
-    session = run_session(folder)
+    session = run_session(context)
     assert session.exhausted
-    runs = {name: one(folder, name) for name in ENDS}
+    runs = {name: one(context, name) for name in ENDS}
     for name, (status, reason, reports) in ENDS.items():
         run = runs[name]
         assert (run.status, seen(run)) == (status, reports), (name, run.reason)
         assert run.reason.startswith(reason), (name, run.reason)
         again = sum(6 * (at - 1) % 1_020 for at in KILLED_AT) if run.retries > 5 else 0
         if name != "none":
-            note_run(note, name, folder, run, again=again)
+            note_run(note, name, context, run, again=again)
     assert "--max-concurrent-trials" in runs["asks NumPy for too much"].reason
     assert_freed(hung(marks)[0])
     assert runs["is killed again and again"].retries == len(KILLED_AT)
     assert runs["kills itself at one step"].retries == 5
     assert [runs[n].retries for n in ENDS if "rais" in n or "much" in n or "hang" in n] == [0] * 6
     assert not list(tmp_path.rglob("*.part"))
-    folder.mlflow_sync().sync()
-    assert_mlflow_agrees(folder, folder.tracking().uri)
-    study = open_study(folder.path, search=folder.search())
-    for trial, run in zip(study.get_trials(), folder.runs(), strict=True):
+    context.mlflow_sync().sync()
+    assert_mlflow_agrees(context, context.tracking().uri)
+    study = open_study(context.paths.folder, search=context.search)
+    for trial, run in zip(study.get_trials(), context.runs, strict=True):
         completed = run.status == "completed"
         assert trial.state == (TrialState.COMPLETE if completed else TrialState.FAIL)
         assert list(trial.intermediate_values) == seen(run)
@@ -89,36 +89,36 @@ def test_a_trial_that_eats_all_memory_fails_and_its_neighbor_does_not(
     marks: Path, tiny: PatchStore, tmp_path: Path, note
 ) -> None:
     """Ray kills whoever came last; who is to blame shows when one is killed alone."""
-    folder = begin(tmp_path, tiny, ["eats all memory", "none"], patches=1_200)
+    context = begin(tmp_path, tiny, ["eats all memory", "none"], patches=1_200)
     total, free = memory("MemTotal"), memory("MemAvailable")
     if free < 10 << 30:
         pytest.skip("needs 10 GB of free memory")
     memory_limit = (total - free + MEMORY_LIMIT_BYTES) / total
     start_armed(memory_usage_threshold=memory_limit, memory_monitor_refresh_ms=100)
-    assert run_session(folder).exhausted
-    eater, healthy = one(folder, "eats all memory"), one(folder, "none")
+    assert run_session(context).exhausted
+    eater, healthy = one(context, "eats all memory"), one(context, "none")
     assert eater.status == "failed"
     assert eater.reason.startswith("the machine ran out of memory, so Ray killed its worker; lower")
     assert (healthy.status, seen(healthy)) == ("completed", [204, 402, 600, 804, 1002, 1200])
-    crashed = [e["time"] for e in folder.event_log.events() if e["event"] == "worker_failed"]
-    again = sum(patches_since_report(folder, moment) for moment in crashed)
-    note_run(note, "beside one that eats all memory", folder, healthy, again=again)
+    crashed = [e["time"] for e in context.event_log.events() if e["event"] == "worker_failed"]
+    again = sum(patches_since_report(context, moment) for moment in crashed)
+    note_run(note, "beside one that eats all memory", context, healthy, again=again)
 
 
-def begin(home: Path, store: PatchStore, faults: list[str], *, patches: int) -> SearchFolder:
+def begin(home: Path, store: PatchStore, faults: list[str], *, patches: int) -> SearchContext:
     space = faulty_space(faults, patches=patches)
     return plan(home, store, space, trials=len(faults), report_timeout=HANG_AFTER)
 
 
-def one(folder: SearchFolder, fault: str) -> Run:
-    return next(run for run in folder.runs() if run.config.seed == SEED[fault])
+def one(context: SearchContext, fault: str) -> Run:
+    return next(run for run in context.runs if run.config.seed == SEED[fault])
 
 
-def note_run(note, name: str, folder: SearchFolder, run: Run, *, again: int) -> None:
+def note_run(note, name: str, context: SearchContext, run: Run, *, again: int) -> None:
     """What a fault cost; a trial that should fail is not lost."""
-    lost = lost_points(folder, run) if run.status == "completed" else 0
+    lost = lost_points(context, run) if run.status == "completed" else 0
     assert lost == 0
-    seconds = max(pauses(folder.event_log.events(), run.id), default=0.0)
+    seconds = max(pauses(context.event_log.events(), run.id), default=0.0)
     note(f"a trial {name}", trials=0, points=lost, patches=again, seconds=seconds)
 
 

@@ -16,7 +16,8 @@ from hpsearch.config import L2Net
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.models import Pipeline, build_descriptor
 from hpsearch.models.serialization import PipelineSpec, save_pipeline
-from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.search.search_context import SearchContext
+from hpsearch.search.workspace import SearchRecord, Workspace
 from hpsearch.tracking.model_artifact import ModelArtifact
 from hpsearch.tracking.model_registry import Decision, Registry
 from hpsearch.training.devices import choose_device
@@ -63,11 +64,11 @@ def shown(
     home: Home, tiny: PatchStore, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Shown]:
     fresh = Home(tmp_path_factory.mktemp("home"), home.store)
-    folder = write_search(fresh, tiny)
+    context = write_search(fresh, tiny)
     sync("seen", pictures=True, tracking_uri=None, home=fresh.path)
-    mlflow_sync = folder.mlflow_sync()
+    mlflow_sync = context.mlflow_sync()
     mlflow_sync.sync()
-    register(folder, mlflow_sync.run_id("t1"), tiny, tmp_path_factory.mktemp("model"))
+    register(context, mlflow_sync.run_id("t1"), tiny, tmp_path_factory.mktemp("model"))
     runs = {trial: mlflow_sync.run_id(trial) for trial in ("t0", "t1", "t2")}
     log = tmp_path_factory.mktemp("log") / "ui"
     process = fresh.begin("ui", "seen", "--port", free_port(), log=log)
@@ -94,26 +95,26 @@ def wait_for_addresses(process: subprocess.Popen, log: Path) -> list[str]:
     raise AssertionError(log.read_text())
 
 
-def write_search(home: Home, tiny: PatchStore) -> SearchFolder:
+def write_search(home: Home, tiny: PatchStore) -> SearchContext:
     """Three trials that need no training."""
     workspace = Workspace(home.path)
     record = SearchRecord(
         space=str(SPACE), store=str(tiny.path), fingerprint=tiny.fingerprint, split="auto",
         tracking_uri=workspace.tracking().uri, trials=3,
     )  # fmt: skip
-    folder = workspace.create("seen", SPACE, record)
-    write_trials(folder.event_log, tiny.fingerprint)
-    return folder
+    context = workspace.create("seen", SPACE, record)
+    write_trials(context.event_log, tiny.fingerprint)
+    return context
 
 
-def register(folder: SearchFolder, run_id: str, tiny: PatchStore, to: Path) -> None:
+def register(context: SearchContext, run_id: str, tiny: PatchStore, to: Path) -> None:
     recipe = PipelineSpec(denoiser=None, descriptor=L2Net(width=0.125))
     pipeline = Pipeline(
         denoiser=None, descriptor=build_descriptor(recipe.descriptor, seed=1)
     ).eval()
     save_pipeline(pipeline, recipe, to)
     test = build_test_set(tiny, tiny.split())
-    registry = Registry(tracking=folder.tracking(), model="seen-model")
+    registry = Registry(tracking=context.tracking(), model="seen-model")
     version = registry.register(
         ModelArtifact(
             folder=to, run_id=run_id, search="seen", fingerprint=tiny.fingerprint,

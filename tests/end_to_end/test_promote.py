@@ -14,7 +14,8 @@ from hpsearch.cli import app
 from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
-from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.search.search_context import SearchContext
+from hpsearch.search.workspace import SearchRecord, Workspace
 from hpsearch.tracking.connection import TrackingServer
 from hpsearch.tracking.mlflow_tags import default_uri
 from hpsearch.tracking.model_registry import Registry
@@ -40,7 +41,7 @@ def own(tmp_path_factory: pytest.TempPathFactory, tiny: PatchStore) -> Home:
     return home
 
 
-def ended(home: Home, store: PatchStore, name: str, *, objectives: list[float]) -> SearchFolder:
+def ended(home: Home, store: PatchStore, name: str, *, objectives: list[float]) -> SearchContext:
     """A search whose trials completed with these objectives."""
     record = SearchRecord(
         space=str(SPACE),
@@ -51,9 +52,9 @@ def ended(home: Home, store: PatchStore, name: str, *, objectives: list[float]) 
         trials=len(objectives),
         cpus=2,
     )
-    folder = Workspace(home.path).create(name, SPACE, record)
+    context = Workspace(home.path).create(name, SPACE, record)
     facts = {"name": "tiny", "fingerprint": store.fingerprint, "path": "p", "profile": "{}"}
-    folder.event_log.append("search", params={}, dataset=facts, direction="maximize", tags={})
+    context.event_log.append("search", params={}, dataset=facts, direction="maximize", tags={})
     for number, value in enumerate(objectives):
         config = TrialConfig(
             descriptor=L2Net(width=0.125),
@@ -63,12 +64,12 @@ def ended(home: Home, store: PatchStore, name: str, *, objectives: list[float]) 
         )
         output, trial = {"val/mAP": value}, f"{number:03d}"
         settings = config.model_dump(mode="json")
-        folder.event_log.append("start", trial=trial, number=number, config=settings)
-        folder.event_log.append(
+        context.event_log.append("start", trial=trial, number=number, config=settings)
+        context.event_log.append(
             "report", trial=trial, seen=1_920, objective=value, metrics=output, seconds=60.0
         )
-        folder.event_log.append("trial_finished", trial=trial, status="completed", reason="")
-    return folder
+        context.event_log.append("trial_finished", trial=trial, status="completed", reason="")
+    return context
 
 
 def registry(home: Home) -> Registry:

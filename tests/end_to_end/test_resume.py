@@ -98,10 +98,10 @@ def output(home: Home, name: str) -> list[tuple]:
 def assert_saved_between_reports(home: Home, name: str) -> None:
     """What was interrupted has saved further than its last report."""
     cut = [run for run in home.runs(name) if run.status == "interrupted"]
-    folder = Workspace(home.path).open(name)
+    context = Workspace(home.path).open(name)
     for run in cut:
-        trial = build_trial(run.config, folder.environment())
-        trial.load(folder.trials / run.id)
+        trial = build_trial(run.config, context.environment)
+        trial.load(context.paths.trials_dir / run.id)
         assert trial.progress.seen > run.seen, run.id
 
 

@@ -17,8 +17,9 @@ from hpsearch.execution.worker_messages import Failed
 from hpsearch.search.pruners import PrunerWithHistory
 from hpsearch.search.resources import MEMORY_SHARE_METRIC, Resources
 from hpsearch.search.search import load_search
+from hpsearch.search.search_context import SearchContext
 from hpsearch.search.study import open_study
-from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.search.workspace import SearchRecord, Workspace
 
 from ..reports import reported
 
@@ -35,7 +36,7 @@ SEARCH = Search(suggest=suggest, budget=100, report_every=10, trials=3,
 """
 
 
-def begin(tmp_path: Path, space: str = SPACE) -> SearchFolder:
+def begin(tmp_path: Path, space: str = SPACE) -> SearchContext:
     (tmp_path / "space.py").write_text(space)
     record = SearchRecord(
         space="space.py", store="", fingerprint="", split="auto", tracking_uri="", trials=3
@@ -43,14 +44,14 @@ def begin(tmp_path: Path, space: str = SPACE) -> SearchFolder:
     return Workspace(tmp_path / "home").create("placed", tmp_path / "space.py", record)
 
 
-def searcher(folder: SearchFolder, allocator: ResourceAllocator) -> ResourceAwareSearcher:
-    return ResourceAwareSearcher(supervisor_of(folder, allocator))
+def searcher(context: SearchContext, allocator: ResourceAllocator) -> ResourceAwareSearcher:
+    return ResourceAwareSearcher(supervisor_of(context, allocator))
 
 
-def supervisor_of(folder: SearchFolder, allocator: ResourceAllocator) -> TrialSupervisor:
+def supervisor_of(context: SearchContext, allocator: ResourceAllocator) -> TrialSupervisor:
     return TrialSupervisor(
-        event_log=folder.event_log,
-        searcher=OptunaSearcher(folder.path, space=folder.space, trials=3),
+        event_log=context.event_log,
+        searcher=OptunaSearcher(context.paths.folder, space=context.paths.space, trials=3),
         allocator=allocator,
         retry_policy=RetryPolicy(),
         pruner=PrunerWithHistory(NopPruner(), direction="maximize", name="placed"),
@@ -72,8 +73,8 @@ def trial_raises(search: ResourceAwareSearcher, trial: str, **why: bool) -> None
 
 
 def test_trials_wait_for_capacity_and_both_kinds_are_used(tmp_path: Path) -> None:
-    folder = begin(tmp_path)
-    search = searcher(folder, ResourceAllocator(Resources(), [{"CPU": 8, "GPU": 1, "TPU": 1}]))
+    context = begin(tmp_path)
+    search = searcher(context, ResourceAllocator(Resources(), [{"CPU": 8, "GPU": 1, "TPU": 1}]))
     configs = [search.suggest(trial) for trial in ("a", "b", "c")]
     assert configs[2] is None
     assert sorted(config["place"]["kind"] for config in configs[:2]) == ["gpu", "tpu"]
@@ -81,7 +82,7 @@ def test_trials_wait_for_capacity_and_both_kinds_are_used(tmp_path: Path) -> Non
         ("CPU", "GPU"),
         ("CPU", "TPU"),
     }
-    study = open_study(folder.path, search=load_search(folder.space))
+    study = open_study(context.paths.folder, search=load_search(context.paths.space))
     assert len(study.trials) == 2, "nothing is drawn before there is a place"
     gpu = configs[0]["place"]["kind"] == "gpu"
     share = {MEMORY_SHARE_METRIC: 0.5 / 1.25, "val/retrieval": 0.3}
@@ -106,34 +107,34 @@ def test_trials_wait_for_capacity_and_both_kinds_are_used(tmp_path: Path) -> Non
 
 
 def test_the_event_log_learns_how_a_trial_ended_from_the_study(tmp_path: Path) -> None:
-    folder = begin(tmp_path, SPACE.replace("extra_objectives=[RETRIEVAL],", ""))
-    search = searcher(folder, ResourceAllocator(Resources(), [{"CPU": 3}]))
+    context = begin(tmp_path, SPACE.replace("extra_objectives=[RETRIEVAL],", ""))
+    search = searcher(context, ResourceAllocator(Resources(), [{"CPU": 3}]))
     study = search.supervisor.searcher
     for trial in "abc":
         config = search.suggest(trial)
-        folder.event_log.append(
+        context.event_log.append(
             "start", trial=config["id"], number=config["number"], config=config["trial"]
         )
     study.on_trial_complete("a", reported(100, 0.5, "completed"))
     study.on_trial_complete("b", error=True)  # and the driver dies before the event log knows
-    reconcile(folder)
-    assert [run.status for run in folder.runs()] == ["completed", "failed", "running"]
-    size = folder.event_log.path.stat().st_size
-    reconcile(folder)
-    assert folder.event_log.path.stat().st_size == size
+    reconcile(context)
+    assert [run.status for run in context.runs] == ["completed", "failed", "running"]
+    size = context.event_log.path.stat().st_size
+    reconcile(context)
+    assert context.event_log.path.stat().st_size == size
 
 
 def test_where_a_machine_ran_out_of_memory_fewer_run_until_the_guilty_one_is_alone(
     tmp_path: Path,
 ) -> None:
-    folder = begin(tmp_path, SPACE.replace("extra_objectives=[RETRIEVAL],", ""))
-    search = searcher(folder, ResourceAllocator(Resources(), [{"CPU": 2}]))
+    context = begin(tmp_path, SPACE.replace("extra_objectives=[RETRIEVAL],", ""))
+    search = searcher(context, ResourceAllocator(Resources(), [{"CPU": 2}]))
     greedy, newest = (search.suggest(trial) for trial in "ab")
     worker_dies(search, "b", newest, "running low on memory")
     assert search.suggest("c") is None, "one at a time, for there was no memory for two"
     worker_dies(search, "a", greedy, "running low on memory")
     first, second = search.suggest("c"), search.suggest("d")
     assert (first["id"], second["number"]) == (newest["id"], 2), "two at a time again"
-    study = open_study(folder.path, search=load_search(folder.space))
+    study = open_study(context.paths.folder, search=load_search(context.paths.space))
     assert study.trials[greedy["number"]].state == TrialState.FAIL
     assert "ran out of memory" in study.trials[greedy["number"]].user_attrs["reason"]

@@ -12,8 +12,8 @@ from hpsearch.errors import UserError
 from hpsearch.execution.ray_runtime import check_capacity_now, start_ray, stop_ray
 from hpsearch.execution.tuner import run_session
 from hpsearch.search.resources import Resources
+from hpsearch.search.search_context import SearchContext
 from hpsearch.search.stopping import Limits
-from hpsearch.search.workspace import SearchFolder
 from hpsearch.tracking.run_state import Run
 
 from ..search_factory import plan
@@ -54,7 +54,7 @@ def cluster() -> Iterator[None]:
     stop_ray()
 
 
-def begin(tmp_path: Path, store: PatchStore, more: str, **fields: object) -> SearchFolder:
+def begin(tmp_path: Path, store: PatchStore, more: str, **fields: object) -> SearchContext:
     start_ray()
     return plan(tmp_path, store, SPACE.format(more=more), **fields)
 
@@ -80,21 +80,21 @@ def statuses(runs: list[Run]) -> list[str]:
 def test_one_search_uses_gpus_and_tpus_and_ends_cleanly_at_a_limit(
     tmp_path: Path, tiny: PatchStore
 ) -> None:
-    folder = begin(
+    context = begin(
         tmp_path, tiny, "trials=6, pruner=NoPruner()", trials=6, limits=Limits(patches=1_000),
         resources=Resources(gpus=1, tpus=1, device="cpu"),
     )  # fmt: skip
-    session = run_session(folder)
+    session = run_session(context)
     assert session.limit == "1,000 patches"
     assert not session.exhausted
-    assert at_once(folder.event_log.events()) == {"gpu": 1, "tpu": 1}
-    cut = statuses(folder.runs())
+    assert at_once(context.event_log.events()) == {"gpu": 1, "tpu": 1}
+    cut = statuses(context.runs)
     assert set(cut) <= {"completed", "interrupted"}, "nobody was pruned"
-    assert 1_000 <= sum(run.seen for run in folder.runs()) < 6 * 480
-    session = run_session(folder.with_record(limits=Limits(patches=100_000)))
+    assert 1_000 <= sum(run.seen for run in context.runs) < 6 * 480
+    session = run_session(context.with_record(limits=Limits(patches=100_000)))
     assert (session.limit, session.exhausted) == ("", True)
-    assert statuses(folder.runs()) == ["completed"] * 6
-    seen = [[report["seen"] for report in run.reports] for run in folder.runs()]
+    assert statuses(context.runs) == ["completed"] * 6
+    seen = [[report["seen"] for report in run.reports] for run in context.runs]
     assert seen == [[240, 480]] * 6, "what was interrupted has gone on"
 
 
@@ -102,13 +102,13 @@ def test_a_search_in_folds_stops_a_bad_configuration_after_one(
     tmp_path: Path, tiny: PatchStore
 ) -> None:
     first = "points=[{'lr': 2e-3}, {'lr': 1e-4}]"
-    folder = begin(
+    context = begin(
         tmp_path, tiny,
         f"trials=2, num_folds=2, pruner=ASHA(reduction_factor=2), sampler=Fixed({first})",
         trials=2, max_concurrent_trials=1,
     )  # fmt: skip
-    assert run_session(folder).exhausted
-    good, bad = folder.runs()
+    assert run_session(context).exhausted
+    good, bad = context.runs
     assert (good.status, good.seen, good.last["folds/done"]) == ("completed", 480, 2.0)
     assert (bad.status, bad.seen, bad.last["folds/done"]) == ("pruned", 240, 1.0)
     assert good.reports[-1]["seconds"] > good.reports[0]["seconds"] > 0

@@ -18,8 +18,9 @@ from hpsearch.cli import app
 from hpsearch.config import TrialConfig
 from hpsearch.config.base import dump_former_names
 from hpsearch.data.patch_store import PatchStore
+from hpsearch.search.search_context import SearchContext
 from hpsearch.search.study import open_journal
-from hpsearch.search.workspace import SearchFolder, Workspace
+from hpsearch.search.workspace import Workspace
 from hpsearch.tracking.model_artifact import load_descriptor
 
 from ..processes import run
@@ -71,9 +72,9 @@ def load_champion(home: Path) -> None:
     os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
-def trials(folder: SearchFolder) -> list[dict[str, Any]]:
+def trials(context: SearchContext) -> list[dict[str, Any]]:
     """As ``make_home.py`` wrote down what 0.1.0 had, but the weights."""
-    storage = open_journal(folder.path / "study.journal")
+    storage = open_journal(context.paths.folder / "study.journal")
     return [
         {
             "state": trial.state.name,
@@ -82,7 +83,7 @@ def trials(folder: SearchFolder) -> list[dict[str, Any]]:
             "reports": {str(step): value for step, value in trial.intermediate_values.items()},
             "outcome": trial.user_attrs.get("outcome"),
         }
-        for trial in optuna.load_study(study_name=folder.name, storage=storage).trials
+        for trial in optuna.load_study(study_name=context.name, storage=storage).trials
     ]
 
 
@@ -96,19 +97,19 @@ def test_its_searches_are_found_with_their_runs(home: Path, expected: dict[str, 
     workspace = Workspace(home)
     assert set(workspace.searches()) == SEARCHES
     for name in ("finished", "stopped"):
-        ended = [run.status for run in workspace.open(name).runs() if run.kind == "trial"]
+        ended = [run.status for run in workspace.open(name).runs if run.kind == "trial"]
         outcomes = [trial["outcome"] or "interrupted" for trial in expected["studies"][name]]
         assert ended == outcomes
     assert {"completed", "pruned", "collapsed", "failed", "interrupted"} == {
-        run.status for name in SEARCHES for run in workspace.open(name).runs()
+        run.status for name in SEARCHES for run in workspace.open(name).runs
     }
 
 
 @pytest.mark.parametrize("name", sorted(SEARCHES))
 def test_what_lies_inside_it_is_found_there(home: Path, name: str) -> None:
-    folder = Workspace(home).open(name)
-    assert folder.store().path == home / "data" / "points.arrow"
-    assert folder.tracking().uri == f"sqlite:///{home}/mlflow.db"
+    context = Workspace(home).open(name)
+    assert context.store.path == home / "data" / "points.arrow"
+    assert context.tracking().uri == f"sqlite:///{home}/mlflow.db"
     places = artifact_places(home)
     assert places
     assert all(place.startswith((home / "mlartifacts").as_uri()) for place in places)
@@ -176,24 +177,24 @@ def test_resumed_it_ends_as_the_search_that_was_never_stopped(
         assert trial["reports"] == pytest.approx(before["reports"], abs=tolerance, rel=0), number
     if same_machine:
         for number in range(RESUMED, len(known)):
-            checkpoint = workspace.open("stopped").trials / f"{number:03d}" / "trial.pt"
+            checkpoint = workspace.open("stopped").paths.trials_dir / f"{number:03d}" / "trial.pt"
             state = torch.load(checkpoint, weights_only=True)
             assert weights_digest(state["task"]["network"]) == known[number]["weights"], number
 
 
 @pytest.mark.slow
 def test_resumed_it_is_whole_in_mlflow_and_in_its_files(resumed: Path) -> None:
-    folder = Workspace(resumed).open("stopped")
-    client = folder.tracking().client()
+    context = Workspace(resumed).open("stopped")
+    client = context.tracking().client()
     experiment = client.get_experiment_by_name("hpsearch")
     assert experiment is not None
     rule = "tags.`hpsearch.search` = 'stopped' and tags.`hpsearch.kind` = 'trial'"
     runs = client.search_runs([experiment.experiment_id], rule)
     assert sorted(run.data.tags["hpsearch.trial"] for run in runs) == [
-        run.id for run in folder.runs() if run.kind == "trial"
+        run.id for run in context.runs if run.kind == "trial"
     ]
     assert len(client.search_model_versions(f"name = '{MODEL}'")) == 3
-    record = json.loads((folder.path / "search.json").read_text())
+    record = json.loads((context.paths.folder / "search.json").read_text())
     inside = {
         "schema_version": 2,
         "store": "data/points.arrow",
@@ -201,8 +202,8 @@ def test_resumed_it_is_whole_in_mlflow_and_in_its_files(resumed: Path) -> None:
     }
     assert inside.items() <= record.items()
     for name in ("published.json", "test_scores.json"):
-        assert json.loads((folder.path / name).read_text())["schema_version"] == 2
-    published = json.loads((folder.path / "published.json").read_text())
+        assert json.loads((context.paths.folder / name).read_text())["schema_version"] == 2
+    published = json.loads((context.paths.folder / "published.json").read_text())
     assert published.keys() == {"schema_version", "sqlite:///mlflow.db"}
 
 
@@ -217,8 +218,8 @@ def test_a_copy_leaves_the_original_alone(tmp_path: Path, opened: bool) -> None:
     shutil.copytree(original, copy)
     command(copy, "sync", "finished", "--no-pictures")
     assert digests(original) == before
-    folder = Workspace(copy).open("finished")
-    assert folder.store().path == copy / "data" / "points.arrow"
+    context = Workspace(copy).open("finished")
+    assert context.store.path == copy / "data" / "points.arrow"
     assert all(place.startswith((copy / "mlartifacts").as_uri()) for place in artifact_places(copy))
     shutil.rmtree(original)
     load_champion(copy)
@@ -245,9 +246,9 @@ def test_it_may_be_named_by_a_relative_path_or_a_link(
     (tmp_path / "link").symlink_to(home)
     monkeypatch.chdir(tmp_path)
     for name in ("runs", "link", os.path.join(".", "runs")):  # noqa: PTH118
-        folder = Workspace(Path(name)).open("finished")
-        folder.with_record()
-        folder.tracking()
+        context = Workspace(Path(name)).open("finished")
+        context.with_record()
+        context.tracking()
         record = json.loads((home / "searches" / "finished" / "search.json").read_text())
         assert (record["store"], record["tracking_uri"]) == (
             "data/points.arrow",

@@ -16,7 +16,8 @@ from hpsearch.promotion.final_evaluation import load_scores, load_trained
 from hpsearch.promotion.retraining_plan import PLAN_FILE, check_not_promotion
 from hpsearch.promotion.score_cache import ScoreCache
 from hpsearch.schema import KEY, SCHEMA_VERSION, NewerSchema
-from hpsearch.search.workspace import SearchFolder, Workspace
+from hpsearch.search.search_context import SearchContext
+from hpsearch.search.workspace import Workspace
 from hpsearch.tracking.mlflow_sync import SyncStateFile
 
 from .conftest import unpack
@@ -44,45 +45,45 @@ def newer_checkpoint(path: Path) -> Path:
     return path
 
 
-def scores_looked_up(folder: SearchFolder) -> None:
-    winner = next(run for run in folder.runs() if run.label == "006")
-    pipeline = load_trained(winner, folder).pipeline()
-    book = ScoreCache.for_search(folder)
+def scores_looked_up(context: SearchContext) -> None:
+    winner = next(run for run in context.runs if run.label == "006")
+    pipeline = load_trained(winner, context).pipeline()
+    book = ScoreCache.for_search(context)
     book.scores(pipeline, noisy=True, name="winner")  # written down by this version
     newer(book._path(pipeline, noisy=True))
     book.scores(pipeline, noisy=True, name="winner")
 
 
-READ: dict[str, tuple[str, Callable[[SearchFolder], object]]] = {
-    "record": ("search.json", lambda folder: folder.workspace.open(folder.name)),
-    "ledger": ("ledger.jsonl", lambda folder: folder.runs()),
+READ: dict[str, tuple[str, Callable[[SearchContext], object]]] = {
+    "record": ("search.json", lambda context: Workspace(context.home).open(context.name)),
+    "ledger": ("ledger.jsonl", lambda context: context.runs),
     "test scores": ("test_scores.json", load_scores),
     "position": (
         "published.json",
-        lambda folder: SyncStateFile(folder.path / "published.json").read("x"),
+        lambda context: SyncStateFile(context.paths.folder / "published.json").read("x"),
     ),
 }
 
 
 @pytest.mark.parametrize("kind", READ)
 def test_a_newer_file_of_a_search_is_refused(tmp_path: Path, kind: str) -> None:
-    folder = Workspace(unpack(tmp_path)).open("finished")
+    context = Workspace(unpack(tmp_path)).open("finished")
     name, read = READ[kind]
-    read(folder)
-    newer(folder.path / name)
+    read(context)
+    newer(context.paths.folder / name)
     with pytest.raises(
         NewerSchema, match=rf"{name} was written by a newer hpsearch .*; update hpsearch"
     ):
-        read(folder)
+        read(Workspace(context.home).open("finished"))
 
 
 def test_a_newer_plan_is_refused(tmp_path: Path) -> None:
-    folder = Workspace(unpack(tmp_path)).open("finished-promotion")
-    newer(folder.path / PLAN_FILE)
+    context = Workspace(unpack(tmp_path)).open("finished-promotion")
+    newer(context.paths.folder / PLAN_FILE)
     with pytest.raises(NewerSchema, match=PLAN_FILE):
-        check_not_promotion(folder)
+        check_not_promotion(context)
     with pytest.raises(UserError, match=f"{PLAN_FILE} was written by a newer hpsearch"):
-        folder.search()
+        _ = context.search
 
 
 def test_a_newer_model_is_refused(tmp_path: Path) -> None:
@@ -94,19 +95,19 @@ def test_a_newer_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_newer_scores_are_refused(tmp_path: Path) -> None:
-    folder = Workspace(unpack(tmp_path)).open("finished")
+    context = Workspace(unpack(tmp_path)).open("finished")
     with pytest.raises(NewerSchema, match="update hpsearch"):
-        scores_looked_up(folder)
+        scores_looked_up(context)
 
 
 def test_a_newer_checkpoint_is_refused_and_kept(tmp_path: Path) -> None:
-    folder = Workspace(unpack(tmp_path)).open("stopped")
-    cut = next(run for run in folder.runs() if run.status == "interrupted")
-    content = newer_checkpoint(folder.trials / cut.id / "trial.pt").read_bytes()
+    context = Workspace(unpack(tmp_path)).open("stopped")
+    cut = next(run for run in context.runs if run.status == "interrupted")
+    content = newer_checkpoint(context.paths.trials_dir / cut.id / "trial.pt").read_bytes()
     with pytest.raises(NewerSchema, match="update hpsearch"):
         next(
             run_with_checkpoints(
-                cut.config, folder.environment(), CheckpointHooks(folder.trials / cut.id)
+                cut.config, context.environment, CheckpointHooks(context.paths.trials_dir / cut.id)
             )
         )
-    assert (folder.trials / cut.id / "trial.pt").read_bytes() == content
+    assert (context.paths.trials_dir / cut.id / "trial.pt").read_bytes() == content

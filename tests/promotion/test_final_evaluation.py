@@ -6,12 +6,13 @@ from pathlib import Path
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.execution.resumable_trial import CheckpointHooks, run_with_checkpoints
 from hpsearch.promotion.final_evaluation import BASELINE_NAME, train_baseline
-from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.search.search_context import SearchContext
+from hpsearch.search.workspace import SearchRecord, Workspace
 
 SPACE = Path(__file__).parents[1] / "end_to_end" / "space.py"
 
 
-def search(home: Path, store: PatchStore, name: str) -> SearchFolder:
+def search(home: Path, store: PatchStore, name: str) -> SearchContext:
     record = SearchRecord(
         space="space.py", store=str(store.path), fingerprint=store.fingerprint, split="auto",
         tracking_uri="", trials=1,
@@ -24,13 +25,13 @@ def test_a_baseline_that_was_killed_goes_on_from_its_checkpoint(
 ) -> None:
     undisturbed = train_baseline(search(tmp_path, tiny, "undisturbed"))
     killed = search(tmp_path, tiny, "killed")
-    config = killed.search().baseline
+    config = killed.search.baseline
     dump = config.model_dump(mode="json")
     killed.event_log.append("start", trial=BASELINE_NAME, number=-1, kind="baseline", config=dump)
     report = list(
         islice(
             run_with_checkpoints(
-                config, killed.environment(), CheckpointHooks(killed.trials / BASELINE_NAME)
+                config, killed.environment, CheckpointHooks(killed.paths.trials_dir / BASELINE_NAME)
             ),
             2,
         )

@@ -12,7 +12,8 @@ from hpsearch.errors import UserError
 from hpsearch.promotion.final_evaluation import load_trained
 from hpsearch.promotion.registration import RegistrationRequest, register_model, registry_of
 from hpsearch.promotion.score_cache import ScoreCache, model_fingerprint
-from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.search.search_context import SearchContext
+from hpsearch.search.workspace import SearchRecord, Workspace
 from hpsearch.tracking.mlflow_tags import default_uri
 from hpsearch.tracking.model_card import CardTable
 from hpsearch.tracking.model_registry import Registry, configure_mlflow_logging
@@ -33,7 +34,7 @@ def config(seed: int) -> TrialConfig:
     )
 
 
-def search(home: Path, store: PatchStore, name: str, *, seed: int) -> SearchFolder:
+def search(home: Path, store: PatchStore, name: str, *, seed: int) -> SearchContext:
     """A search with one trial that says it completed; its network is as it was drawn."""
     workspace = Workspace(home)
     record = SearchRecord(
@@ -44,26 +45,26 @@ def search(home: Path, store: PatchStore, name: str, *, seed: int) -> SearchFold
         tracking_uri=default_uri(home),
         trials=1,
     )
-    folder = workspace.create(name, SPACE, record)
+    context = workspace.create(name, SPACE, record)
     facts = {"name": "tiny", "fingerprint": store.fingerprint, "path": "p", "profile": "{}"}
-    folder.event_log.append("search", params={}, dataset=facts, direction="maximize", tags={})
+    context.event_log.append("search", params={}, dataset=facts, direction="maximize", tags={})
     settings = config(seed).model_dump(mode="json")
-    folder.event_log.append("start", trial="000", number=0, config=settings)
-    folder.event_log.append(
+    context.event_log.append("start", trial="000", number=0, config=settings)
+    context.event_log.append(
         "report", trial="000", seen=1_920, objective=0.5, metrics={"val/mAP": 0.5}
     )
-    folder.event_log.append("trial_finished", trial="000", status="completed", reason="")
-    build_trial(config(seed), folder.environment()).save(folder.trials / "000")
-    return folder
+    context.event_log.append("trial_finished", trial="000", status="completed", reason="")
+    build_trial(config(seed), context.environment).save(context.paths.trials_dir / "000")
+    return context
 
 
-def entry(folder: SearchFolder) -> RegistrationRequest:
-    run = folder.runs()[0]
-    scores = ScoreCache.for_search(folder).scores(
-        load_trained(run, folder).pipeline(), noisy=True, name="it"
+def entry(context: SearchContext) -> RegistrationRequest:
+    run = context.runs[0]
+    scores = ScoreCache.for_search(context).scores(
+        load_trained(run, context).pipeline(), noisy=True, name="it"
     )
     return RegistrationRequest(
-        folder=folder, run=run, scores=scores, chosen_by="By hand.", trainings_table=LINES
+        context=context, run=run, scores=scores, chosen_by="By hand.", trainings_table=LINES
     )
 
 
@@ -89,7 +90,7 @@ def registry(first: RegistrationRequest) -> Registry:
     outcome = register_model(first)
     assert (outcome.version, outcome.alias) == (1, "champion")
     assert outcome.decision.reason == "there was no champion"
-    return registry_of(first.folder)
+    return registry_of(first.context)
 
 
 def champion(registry: Registry) -> int:
@@ -102,8 +103,8 @@ def test_a_network_is_scored_once(first: RegistrationRequest, home: Path) -> Non
     (page,) = (home / "judged").glob("*.json")
     before = page.stat().st_mtime_ns
     pipeline, book = (
-        load_trained(first.run, first.folder).pipeline(),
-        ScoreCache.for_search(first.folder),
+        load_trained(first.run, first.context).pipeline(),
+        ScoreCache.for_search(first.context),
     )
     assert book.is_cached(pipeline, noisy=True)
     assert not book.is_cached(pipeline, noisy=False)
@@ -115,9 +116,9 @@ def test_a_network_is_scored_once(first: RegistrationRequest, home: Path) -> Non
 def test_other_weights_are_another_network(
     first: RegistrationRequest, second: RegistrationRequest
 ) -> None:
-    one, other = (load_trained(e.run, e.folder).pipeline() for e in (first, second))
+    one, other = (load_trained(e.run, e.context).pipeline() for e in (first, second))
     assert model_fingerprint(one) == model_fingerprint(
-        load_trained(first.run, first.folder).pipeline()
+        load_trained(first.run, first.context).pipeline()
     )
     assert model_fingerprint(one) != model_fingerprint(other)
 
@@ -139,7 +140,7 @@ def test_a_version_says_why_with_both_tables_and_links(
     assert version.tags["patches.given"] == "noisy"
     assert version.tags["seed"] == "1"
     run = registry.tracking.client().get_run(str(version.run_id))
-    ended = first.folder.runs()[0].ended
+    ended = first.context.runs[0].ended
     assert (run.info.status, run.info.end_time) == ("FINISHED", round(1000 * (ended or 0)))
 
 
@@ -190,19 +191,19 @@ def test_a_champion_of_other_patches_is_met_on_request(
     assert met.champion.scores.mean == pytest.approx(first.scores.mean, abs=1e-5)
     assert "against the champion" in met.decision.reason
     client.set_model_version_tag(
-        registry.model, "1", "patches.fingerprint", first.folder.record.fingerprint
+        registry.model, "1", "patches.fingerprint", first.context.record.fingerprint
     )
 
 
 def test_a_run_that_was_deleted_is_made_again(home: Path, tiny: PatchStore) -> None:
     # the champion's own weights under another name: no difference, so no alias moves
     third = entry(search(home, tiny, "third", seed=1))
-    mlflow_sync = third.folder.mlflow_sync()
+    mlflow_sync = third.context.mlflow_sync()
     mlflow_sync.sync()
     before = mlflow_sync.run_id("000")
-    third.folder.tracking().client().delete_run(before)
+    third.context.tracking().client().delete_run(before)
     register_model(third)
-    version = registry_of(third.folder).version_of("third")
+    version = registry_of(third.context).version_of("third")
     assert version is not None
     assert version.run_id != before
 
@@ -230,7 +231,7 @@ def test_a_registry_that_cannot_be_written_gets_nothing(
     monkeypatch.chdir(tmp_path)  # MLflow takes such an address for a path and makes folders of it
     shutil.copy(registry.tracking.uri.removeprefix("sqlite:///"), tmp_path / "mlflow.db")
     locked = f"sqlite:///file:{tmp_path / 'mlflow.db'}?mode=ro&uri=true"
-    record = second.folder.record.model_copy(update={"tracking_uri": locked, "model": "other"})
+    record = second.context.record.model_copy(update={"tracking_uri": locked, "model": "other"})
     with pytest.raises(UserError, match="attempt to write a readonly database") as caught:
-        register_model(replace(second, folder=replace(second.folder, record=record)))
+        register_model(replace(second, context=replace(second.context, record=record)))
     assert caught.value.code == "mlflow-access-denied"

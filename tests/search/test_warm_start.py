@@ -11,10 +11,11 @@ from hpsearch.errors import UserError
 from hpsearch.execution.optuna_searcher import OptunaSearcher
 from hpsearch.search.objective import MATCHING, Objective
 from hpsearch.search.search import Search, load_search
+from hpsearch.search.search_context import SearchContext
 from hpsearch.search.study import open_study, study_without_imports
 from hpsearch.search.trial_queue import started_trials
 from hpsearch.search.warm_start import check_comparable, compatible_trials, warm_start
-from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.search.workspace import SearchRecord, Workspace
 
 from ..reports import reported
 
@@ -36,30 +37,30 @@ RECORD = SearchRecord(
 )
 
 
-def folder_of(tmp_path: Path, name: str, *, high: float = 1.0, budget: int = 100) -> SearchFolder:
+def folder_of(tmp_path: Path, name: str, *, high: float = 1.0, budget: int = 100) -> SearchContext:
     space = tmp_path / f"{name}.py"
     space.write_text(SPACE.format(high=high, budget=budget))
     return Workspace(tmp_path).create(name, space, RECORD)
 
 
-def bridge(folder: SearchFolder) -> OptunaSearcher:
-    return OptunaSearcher(folder.path, space=folder.space, trials=5)
+def bridge(context: SearchContext) -> OptunaSearcher:
+    return OptunaSearcher(context.paths.folder, space=context.paths.space, trials=5)
 
 
-def study_of(folder: SearchFolder) -> optuna.Study:
-    return open_study(folder.path, search=folder.search())
+def study_of(context: SearchContext) -> optuna.Study:
+    return open_study(context.paths.folder, search=context.search)
 
 
 ENDS = [("completed", 0.7), ("running", 0.3), ("collapsed", 0.0)]
 
 
-def learnt(folder: SearchFolder) -> None:
+def learnt(context: SearchContext) -> None:
     """Three trials of SGD with rates 0.8, 0.4, 0.02, one of Adam, one that failed."""
-    study = study_of(folder)
+    study = study_of(context)
     for rate in (0.8, 0.4, 0.02):
         study.enqueue_trial({"kind": "sgd", "lr": rate})
     study.enqueue_trial({"kind": "adam"})
-    search = bridge(folder)
+    search = bridge(context)
     for i, (status, value) in enumerate([*ENDS, ("completed", 0.6)]):
         search.suggest(str(i))
         search.on_trial_result(str(i), reported(50, value))
@@ -90,17 +91,17 @@ def test_a_new_search_knows_what_fits_and_counts_from_0(tmp_path: Path) -> None:
     assert len(bridge_again(new)) == 5
 
 
-def bridge_again(folder: SearchFolder) -> list[optuna.trial.FrozenTrial]:
+def bridge_again(context: SearchContext) -> list[optuna.trial.FrozenTrial]:
     """A new session goes on with the five that run."""
-    search = bridge(folder)
+    search = bridge(context)
     assert [search.suggest(str(i))["number"] for i in range(5)] == [0, 1, 2, 3, 4]
-    return started_trials(study_of(folder).get_trials(deepcopy=False))
+    return started_trials(study_of(context).get_trials(deepcopy=False))
 
 
 def test_a_smaller_budget_counts_as_stopped_there(tmp_path: Path) -> None:
     earlier = folder_of(tmp_path, "earlier")
     learnt(earlier)
-    new = load_search(folder_of(tmp_path, "new", budget=300).space)
+    new = load_search(folder_of(tmp_path, "new", budget=300).paths.space)
     trials = started_trials(study_of(earlier).get_trials(deepcopy=False))[:4]
     fitting = list(compatible_trials(trials, new, "earlier", budget=100))
     states = [TrialState.PRUNED, TrialState.PRUNED, TrialState.COMPLETE, TrialState.PRUNED]

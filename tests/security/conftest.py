@@ -11,7 +11,8 @@ import pytest
 from hpsearch.cli.app import main
 from hpsearch.config import L2Net, TrialConfig
 from hpsearch.data.patch_store import PatchStore
-from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.search.search_context import SearchContext
+from hpsearch.search.workspace import SearchRecord, Workspace
 
 CONFIG = TrialConfig(descriptor=L2Net(width=0.125), patches=100)
 SPACE = """
@@ -71,19 +72,19 @@ def space(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def searched(tiny: PatchStore, space: Path, tmp_path: Path) -> SearchFolder:
+def searched(tiny: PatchStore, space: Path, tmp_path: Path) -> SearchContext:
     """A search whose event log tells of one trial that completed."""
     workspace = Workspace(tmp_path / "home")
     record = SearchRecord(
         space="space.py", store=str(tiny.path.absolute()), fingerprint=tiny.fingerprint,
         split="auto", tracking_uri=workspace.tracking().uri, trials=2,
     )  # fmt: skip
-    folder = workspace.create("s", space, record)
+    context = workspace.create("s", space, record)
     dataset = {"name": "tiny", "fingerprint": tiny.fingerprint, "path": "x", "profile": "{}"}
-    event_log = folder.event_log
+    event_log = context.event_log
     event_log.append("search", params={"budget": 100}, dataset=dataset, direction="maximize")
     config = json.loads(CONFIG.model_dump_json())
     event_log.append("start", trial="000", number=0, config=config)
     event_log.append("report", trial="000", seen=100, objective=0.5, metrics={"val/mAP": 0.5})
     event_log.append("trial_finished", trial="000", status="completed", reason="")
-    return folder
+    return context

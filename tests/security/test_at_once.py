@@ -44,14 +44,14 @@ def twice(home: Path, *words: object) -> list[str]:
 
 def test_two_resumes_and_two_promotions_do_the_work_once(tmp_path: Path, tiny: PatchStore) -> None:
     home = tmp_path / "home"
-    folder = plan(home, tiny, SPACE, trials=2, tracking_uri=default_uri(home))
-    log_search_started(folder, folder.search(), tiny)
+    context = plan(home, tiny, SPACE, trials=2, tracking_uri=default_uri(home))
+    log_search_started(context, context.search, tiny)
     (said,) = twice(home, "resume", "far")
     assert "running in another process" in said
-    events = folder.event_log.events()
+    events = context.event_log.events()
     ended = [event["trial"] for event in events if event["event"] == "trial_finished"]
     assert sorted(ended) == sorted({*ended}), "each has ended once"
-    assert sum(run.status == "completed" for run in folder.runs() if run.kind == "trial") == 2
+    assert sum(run.status == "completed" for run in context.runs if run.kind == "trial") == 2
     (said,) = twice(home, "promote", "far", "--top", 1, "--seeds", 1)
     assert "running in another process" in said or "exists already" in said
     client = mlflow.MlflowClient(default_uri(home), default_uri(home))

@@ -18,7 +18,7 @@ from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
 from hpsearch.models import Pipeline, build_descriptor
 from hpsearch.models.serialization import PipelineSpec, save_pipeline
-from hpsearch.search.workspace import SearchFolder
+from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.model_artifact import pipeline_folder
 from hpsearch.training.artifact_cache import ArtifactCache
 from hpsearch.training.trial import build_trial
@@ -57,9 +57,9 @@ RECORDS = {
 
 
 @pytest.mark.parametrize("content", RECORDS.values(), ids=list(RECORDS))
-def test_search_json(content: bytes, command: Callable, searched: SearchFolder) -> None:
-    (searched.path / "search.json").write_bytes(content)
-    command("report", "s", "--home", searched.workspace.home).is_one_sentence("search.json", "copy")
+def test_search_json(content: bytes, command: Callable, searched: SearchContext) -> None:
+    (searched.paths.folder / "search.json").write_bytes(content)
+    command("report", "s", "--home", searched.home).is_one_sentence("search.json", "copy")
 
 
 @pytest.mark.parametrize("content", RECORDS.values(), ids=list(RECORDS))
@@ -91,10 +91,10 @@ EVENTS = {
 
 
 @pytest.mark.parametrize("line", EVENTS.values(), ids=list(EVENTS))
-def test_an_event_log(line: bytes, command: Callable, searched: SearchFolder) -> None:
+def test_an_event_log(line: bytes, command: Callable, searched: SearchContext) -> None:
     with searched.event_log.path.open("ab") as file:
         file.write(line + b"\n")
-    command("report", "s", "--home", searched.workspace.home).is_one_sentence("ledger.jsonl")
+    command("report", "s", "--home", searched.home).is_one_sentence("ledger.jsonl")
 
 
 JOURNALS = {
@@ -104,9 +104,9 @@ JOURNALS = {
 
 
 @pytest.mark.parametrize("line", JOURNALS.values(), ids=list(JOURNALS))
-def test_a_journal(line: bytes, command: Callable, searched: SearchFolder) -> None:
-    (searched.path / "study.journal").write_bytes(line + b"\n")
-    ended = command("report", "s", "--home", searched.workspace.home)
+def test_a_journal(line: bytes, command: Callable, searched: SearchContext) -> None:
+    (searched.paths.folder / "study.journal").write_bytes(line + b"\n")
+    ended = command("report", "s", "--home", searched.home)
     ended.is_one_sentence("study.journal", "copy")
 
 
@@ -136,19 +136,19 @@ CHECKPOINTS = WEIGHTS | {
 
 
 @pytest.mark.parametrize("content", CHECKPOINTS.values(), ids=list(CHECKPOINTS))
-def test_a_trial_s_checkpoint(content: bytes, command: Callable, searched: SearchFolder) -> None:
-    folder = searched.trials / "000"
+def test_a_trial_s_checkpoint(content: bytes, command: Callable, searched: SearchContext) -> None:
+    folder = searched.paths.trials_dir / "000"
     folder.mkdir(parents=True)
     write_with_checksum(folder / "trial.pt", content)
     ended = command(
-        "describe", "s/000", "tiny", "--output", "o.npy", "--home", searched.workspace.home
+        "describe", "s/000", "tiny", "--output", "o.npy", "--home", searched.home
     )
     ended.is_one_sentence("trial.pt", "remove it")
 
 
 @weights
-def test_a_shared_result(content: bytes, tiny: PatchStore, searched: SearchFolder) -> None:
-    job = searched.environment()
+def test_a_shared_result(content: bytes, tiny: PatchStore, searched: SearchContext) -> None:
+    job = searched.environment
     config = TrialConfig(descriptor=L2Net(width=0.125), warm_start=WarmStart(patches=50), patches=9)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ArtifactCache, "get_or_compute", lambda *_: pa.py_buffer(content))

@@ -11,7 +11,8 @@ from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
 from hpsearch.execution.job_checks import check_arguments
 from hpsearch.execution.job_client import JobClient
-from hpsearch.search.workspace import SearchFolder, SearchRecord, Workspace
+from hpsearch.search.search_context import SearchContext
+from hpsearch.search.workspace import SearchRecord, Workspace
 from hpsearch.tracking.event_log import EventLog
 
 ROOT = Path(__file__).parents[2]
@@ -46,10 +47,10 @@ def test_an_address_in_the_place_of_a_space_shows_no_password(command, tmp_path:
 
 
 @pytest.mark.parametrize("field", ["study", "address", "warm_start_from"])
-def test_so_does_the_folder_of_a_search(field: str, searched: SearchFolder, space: Path) -> None:
+def test_so_does_the_folder_of_a_search(field: str, searched: SearchContext, space: Path) -> None:
     record = searched.record.model_copy(update={field: f"mysql://me:{HIDDEN}@host/db"})
     with pytest.raises(UserError, match="contains a password"):
-        searched.workspace.create("other", space, record)
+        Workspace(searched.home).create("other", space, record)
 
 
 @pytest.mark.parametrize("verb", ["submit", "status", "resume"])
@@ -100,8 +101,8 @@ def test_a_variable_works_for_the_study_and_the_tracking_uri_and_is_what_is_kept
         space="space.py", store=str(tiny.path.absolute()), fingerprint=tiny.fingerprint,
         split="auto", tracking_uri=tracking.given, trials=2, study="sqlite:///$SECRET_DB",
     )  # fmt: skip
-    folder = workspace.create("s", space, record)
-    open_study(folder.path, search=folder.search(), url=folder.record.study)
+    context = workspace.create("s", space, record)
+    open_study(context.paths.folder, search=context.search, url=context.record.study)
     assert (tmp_path / "s.db").exists()
     again = workspace.open("s")
     assert again.record.tracking_uri == "http://me:$PW@127.0.0.1:1"
@@ -117,11 +118,11 @@ def test_an_event_log_keeps_no_password_of_an_error(tmp_path: Path) -> None:
     assert HIDDEN not in event_log.path.read_text()
 
 
-def test_a_home_and_its_records_are_for_their_owner_alone(searched: SearchFolder) -> None:
-    home = searched.workspace.home
+def test_a_home_and_its_records_are_for_their_owner_alone(searched: SearchContext) -> None:
+    home = searched.home
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     searched.with_record(trials=3)
-    assert stat.S_IMODE((searched.path / "search.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE((searched.paths.folder / "search.json").stat().st_mode) == 0o600
 
 
 def test_a_home_that_is_there_keeps_its_mode(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from hpsearch.data.arrow_header import check_sequence_name
 from hpsearch.errors import UserError
-from hpsearch.search.workspace import SearchFolder, Workspace
+from hpsearch.search.search_context import SearchContext
+from hpsearch.search.workspace import Workspace
 from hpsearch.untrusted import NAME, check_name, name_from
 
 HOSTILE = {
@@ -63,9 +64,9 @@ def test_a_file_s_name_becomes_one(tmp_path: Path) -> None:
     assert Workspace(tmp_path).unique_name("a b") == "a-b"
 
 
-def test_a_search_of_an_older_version_is_still_found(searched: SearchFolder) -> None:
-    searched.path.rename(searched.path.with_name("as it was"))
-    assert searched.workspace.open("as it was").name == "as it was"
+def test_a_search_of_an_older_version_is_still_found(searched: SearchContext) -> None:
+    searched.paths.folder.rename(searched.paths.folder.with_name("as it was"))
+    assert Workspace(searched.home).open("as it was").name == "as it was"
 
 
 def test_a_promotion_runs_nothing_of_its_search_s_name() -> None:

@@ -9,7 +9,7 @@ from hpsearch.data.arrow_header import StoreMeta
 from hpsearch.reporting.leaderboard import leaderboard
 from hpsearch.reporting.mlflow_notes import trial_description
 from hpsearch.reporting.text_tables import TextTable, to_markdown
-from hpsearch.search.workspace import SearchFolder
+from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.model_artifact import truncate_description
 from hpsearch.tracking.model_card import dataset_section
 from hpsearch.untrusted import markdown_text, printable
@@ -29,9 +29,9 @@ def test_markdown_shows_words_as_they_are() -> None:
     assert printable("a\x1b[31m\nb") == "a [31m b"
 
 
-def test_a_note_and_a_card_hold_no_html_of_others(searched: SearchFolder) -> None:
+def test_a_note_and_a_card_hold_no_html_of_others(searched: SearchContext) -> None:
     searched.event_log.append("trial_finished", trial="000", status="failed", reason=HOSTILE)
-    (row,) = leaderboard(searched.runs(), direction="maximize")
+    (row,) = leaderboard(searched.runs, direction="maximize")
     is_inert(trial_description(row, of=1, metric="val/mAP", picture=None))
     is_inert(dataset_section(StoreMeta(source=HOSTILE, license=HOSTILE), "f", {"test": [HOSTILE]}))
     assert "<iframe" not in truncate_description("<iframe src=//x>")

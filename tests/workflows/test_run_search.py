@@ -29,18 +29,18 @@ def test_the_winner_of_a_search_in_folds_is_trained_on_the_whole_training_part(
         space="space.py", store=str(tiny.path), fingerprint=tiny.fingerprint, split="auto",
         tracking_uri="", trials=1,
     )  # fmt: skip
-    folder = Workspace(tmp_path / "home").create("folds", tmp_path / "space.py", record)
-    config, event_log = folder.search().baseline, folder.event_log
+    context = Workspace(tmp_path / "home").create("folds", tmp_path / "space.py", record)
+    config, event_log = context.search.baseline, context.event_log
     event_log.append("start", trial="000", number=0, config=config.model_dump(mode="json"))
     for report in run_cross_validation(
-        config, folder.environment(), CheckpointHooks(folder.trials / "000"), k=2
+        config, context.environment, CheckpointHooks(context.paths.trials_dir / "000"), k=2
     ):
-        output = to_result(report, folder.search().objective)
+        output = to_result(report, context.search.objective)
         fields = {key: output[key] for key in ("seen", "objective", "metrics")}
         event_log.append("report", trial="000", **fields)
     event_log.append("trial_finished", trial="000", status="completed")
     for _ in range(2):  # the second finds it trained
-        train_winner(folder, Observer())
-        winner = load_trained(best_run(folder.runs(), folder.search().objective), folder)
+        train_winner(context, Observer())
+        winner = load_trained(best_run(context.runs, context.search.objective), context)
         assert winner.progress.seen == 240
-    assert [run.seen for run in folder.runs()] == [240], "the ledger keeps what the folds said"
+    assert [run.seen for run in context.runs] == [240], "the ledger keeps what the folds said"
