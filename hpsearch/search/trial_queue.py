@@ -9,6 +9,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+# values of 0.1.0 are kept: studies hold them, and shared ones may be read by an older version
 POINT_ATTR, REPEAT_ATTR, WARM_START_ATTR = "point", "repeat", "warm_from"
 """User attributes of a trial in the study: number of its point, repeat of the point, and the
 earlier search that it comes from, if any."""

@@ -1,5 +1,6 @@
 """The ledger and the runs put together from it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -160,3 +161,34 @@ def test_runs_come_by_number_and_search_events_are_no_runs() -> None:
             {"event": "start", "time": 1.0, "trial": trial, "number": number, "config": CONFIG}
         )
     assert [run.id for run in runs_from(lines)] == ["a", "b"]
+
+
+def test_names_of_0_1_0_are_read_as_the_present_ones(tmp_path: Path) -> None:
+    old: list[Event] = [
+        {
+            "event": "search",
+            "constants": {"optimiser": "sgd", "input.denoiser.optimiser.lr": 0.1, "patches": 9},
+            "tags": {"hpsearch.beneath": "x", "git.commit": "y"},
+        },
+        {"event": "start", "trial": "0", "kind": "yardstick", "place": {"gpus": 1}},
+        {"event": "crash", "trial": "0"},
+        {"event": "anew", "trial": "0"},
+        {"event": "end", "trial": "0"},
+        {"event": "finish"},
+    ]
+    event_log = EventLog(tmp_path / "ledger.jsonl")
+    event_log.path.write_text("".join(json.dumps({**e, "time": 1.0}) + "\n" for e in old))
+    first, start, *rest = event_log.events()
+    assert first["constants"] == {
+        "optimizer": "sgd",
+        "input.denoiser.optimizer.lr": 0.1,
+        "patches": 9,
+    }
+    assert first["tags"] == {"hpsearch.parent_search": "x", "git.commit": "y"}
+    assert (start["kind"], start["allocation"]) == ("baseline", {"gpus": 1})
+    assert [event["event"] for event in rest] == [
+        "worker_failed",
+        "restarted_from_scratch",
+        "trial_finished",
+        "search_finished",
+    ]
