@@ -1,4 +1,4 @@
-"""Everything that a GPU is asked about, in one run of at most eight minutes.
+"""Measurements of a GPU, in one run of at most eight minutes.
 
 First whether it gives what the CPU gives, then how fast: steps of L2-Net kernel by kernel, compiled
 and as one launch, epochs of the denoiser, description and evaluation at the official size, and
@@ -38,7 +38,7 @@ from hpsearch.training.devices import Compute, choose_device, cpp_compiler
 EPOCH = 100_000
 """Patches of a denoiser's epoch."""
 LIMIT_S = 450
-"""A section that would begin after this many seconds is left out, and the table says so."""
+"""A section that would begin after this many seconds is left out, which the table notes."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def parse() -> argparse.Namespace:
 
 
 def head(device: torch.device) -> dict[str, Any]:
-    """What was measured on, and how."""
+    """Machine, versions and settings of the run."""
     found = {
         "date": date.today().isoformat(),
         "command": " ".join(["python", *sys.argv]),
@@ -164,7 +164,7 @@ class Bench:
             pool.map(steps.once, jobs, chunksize=1)
 
     def checks(self) -> None:
-        """Whether the device gives what the CPU gives."""
+        """Comparison of the device with the CPU."""
         for check in checks(self.device, steps=self.plan.steps):
             self.sound &= check.passed
             passed = "yes" if check.passed else "NO"

@@ -1,6 +1,6 @@
-"""Whether a GPU gives what the CPU gives; each check yields one number and the bound it must keep.
+"""Checks that a GPU gives what the CPU gives; each yields one number and the bound it must keep.
 
-Patches are random grey levels. "Relative" is the length of the difference over the length of what
+Patches are random gray levels. "Relative" is the length of the difference over the length of what
 the CPU gives.
 """
 
@@ -75,12 +75,12 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Not where it is NaN."""
+        """True if the check passed; False if the number is NaN."""
         return self.found <= self.bound
 
 
 def checks(device: torch.device, *, steps: int) -> Iterator[Check]:
-    """All of them, each as soon as it is known; trainings take ``steps`` steps."""
+    """Yield every check as soon as it is known; trainings take ``steps`` steps."""
     with full_precision():
         yield from networks(device)
         yield from losses(device)
@@ -93,7 +93,7 @@ def checks(device: torch.device, *, steps: int) -> Iterator[Check]:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """No TF32 inside."""
+    """Context without TF32 products."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -130,9 +130,9 @@ def losses(device: torch.device) -> Iterator[Check]:
         values, slopes = [], []
         for where in (CPU, device):
             x = drawn.detach().clone().to(where).requires_grad_()
-            paid = build_loss(loss, sampler)(x)
-            paid.backward()
-            values.append(paid.detach())
+            result = build_loss(loss, sampler)(x)
+            result.backward()
+            values.append(result.detach())
             slopes.append(x.grad)
         yield Check(f"{name}: loss, relative", apart(values[1], values[0]), 1e-5)
         yield Check(f"{name}: gradient, relative", apart(slopes[1], slopes[0]), 1e-4)
@@ -219,11 +219,11 @@ class Run:
 
     def steps(self, count: int) -> Tensor:
         """The losses of the next steps."""
-        paid = []
+        losses = []
         for _ in range(count):
-            paid.append(self.learner.step(Progress(seen=64 * self.done, step=self.done))[0])
+            losses.append(self.learner.step(Progress(seen=64 * self.done, step=self.done))[0])
             self.done += 1
-        return torch.stack(paid).cpu()
+        return torch.stack(losses).cpu()
 
     def most(self, other: "Run") -> float:
         """The largest difference of a weight or statistic."""
@@ -235,7 +235,7 @@ class Run:
 
 
 def denoiser_losses(device: torch.device, steps: int, *, graphed: bool = True) -> Tensor:
-    """Of the first steps."""
+    """Losses of the first steps."""
     clean = gray(3, 64).reshape(-1, 32, 32)
     noise = np.random.default_rng(4).normal(0, 20, clean.shape)
     noisy = np.clip(clean + noise, 0, 255).astype(np.uint8)

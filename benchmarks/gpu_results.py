@@ -23,7 +23,7 @@ class Results:
         self.write()
 
     def write(self) -> None:
-        """Both files."""
+        """Write the table and the JSON file."""
         self.path.with_suffix(".json").write_text(json.dumps(asdict(self) | {"path": ""}, indent=1))
         self.path.with_suffix(".md").write_text(self.markdown())
 

@@ -18,11 +18,11 @@ from hpsearch.training.inputs import constant_input
 from hpsearch.training.loop import Progress
 
 Job = tuple[Callable[..., Callable[[], object]], tuple[Any, ...]]
-"""What makes a step, and from what."""
+"""Function of one step, and its inputs."""
 
 
 def pixels(points: int) -> np.ndarray:
-    """Random grey levels, 16 views a point."""
+    """Random gray levels, 16 views a point."""
     return np.random.default_rng(0).integers(256, size=(16 * points, 32, 32), dtype=np.uint8)
 
 

@@ -146,7 +146,7 @@ class Batched:
         self.compute, self.batch, self.points, self.count = compute, batch, points, count
         self.gather = device_resident(pixels(points), compute.device)
         settings = L2Net(width=0.25, dropout=dropout)
-        # not channels last: vmap does not know batch normalisation in that order
+        # not channels last: vmap does not know batch normalization in that order
         networks = [
             build_descriptor(settings, seed=seed).to(compute.device) for seed in range(count)
         ]

@@ -24,7 +24,7 @@ class CollapseThresholds:
     """Resultant length above which descriptors point in one direction."""
     min_contrast: float
     """Ratio of distances to other points and to the same point below which, if descriptors lie
-    close together or in one direction, points are not told apart."""
+    close together or in one direction, points cannot be distinguished."""
     vanishing_spread: float
     """Relative dispersion below which what is left is lost in half precision and in files."""
 
@@ -42,5 +42,5 @@ EVALUATION = CollapseThresholds(
 
 
 def is_reported_collapsed(metrics: Mapping[str, float]) -> bool:
-    """Whether the validation of a report found a collapse."""
+    """True if the validation of a report found a collapse."""
     return metrics.get(COLLAPSED_METRIC, 0.0) > 0

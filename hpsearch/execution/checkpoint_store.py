@@ -1,4 +1,4 @@
-"""Checkpoint store: keeps the checkpoints of trials beside the driver."""
+"""Checkpoint store: keeps the checkpoints of trials on the driver's machine."""
 
 import hashlib
 import os
@@ -41,7 +41,7 @@ def write_files(folder: Path, files: FileContents) -> None:
 def hardlink_files(source: Path, folder: Path) -> None:
     """As ``write_files``, with the files of another folder; nothing is copied if it need not be.
 
-    Nobody changes a file in place, so two folders can hold the same one.
+    No file is changed in place, so two folders can hold the same one.
     """
     names = _relative_names(source)
     for name in names:
@@ -71,7 +71,7 @@ def _remove(folder: Path, names: set[str]) -> None:
 
 
 ATTEMPTS_DIR = "attempts"
-"""Beside the folder of the trials: what those that run have written, each start by itself."""
+"""Folder next to that of the trials: files of running trials, one folder for each attempt."""
 ATTEMPT_MARKER, SHUTDOWN_MARKER = ".latest", "over"
 """There: the latest start of a trial, by its name, and that the session is about to end."""
 
@@ -81,7 +81,7 @@ class StaleAttemptError(ConnectionError):
 
 
 class CheckpointStore:
-    """Lives beside the driver; the only one that writes to the folders of trials."""
+    """Actor on the driver's node; it alone writes to the folders of trials."""
 
     def __init__(self, store: Path, trials: Path) -> None:
         self._store_path, self._trials = store, trials
@@ -111,11 +111,11 @@ class CheckpointStore:
         write_atomic(self._attempts / SHUTDOWN_MARKER, "")
 
     def is_shutting_down(self) -> bool:
-        """Whether they are."""
+        """True if workers should save and exit, because the session is shutting down."""
         return self._shutting_down
 
     def load_files(self, trial: str) -> FileContents:
-        """What a trial wrote when it was last heard of."""
+        """Latest files of a trial."""
         return read_files(self._trials / trial)
 
     def save_files(self, trial: str, attempt_id: str, files: FileContents | Path) -> None:
@@ -125,7 +125,9 @@ class CheckpointStore:
             StaleAttemptError: if they are not of its latest start.
         """
         if attempt_id != self._attempt_ids.get(trial):
-            raise StaleAttemptError(f"trial {trial} goes on elsewhere; this start of it is over")
+            raise StaleAttemptError(
+                f"trial {trial} was resumed elsewhere; this attempt of it is over"
+            )
         if isinstance(files, Path):
             hardlink_files(files, self._trials / trial)
         else:
@@ -139,11 +141,11 @@ class TrialPayload:
     store_path: Path
     fingerprint: str
     job_fields: dict[str, Any]
-    """What else a job consists of."""
+    """Other fields of the environment."""
     checkpoints_dir: Path
     """Folder of the checkpoints, on the driver's machine."""
     record_digest: str
-    """Digest of the search's record, which tells whether a machine sees the driver's folder."""
+    """Digest of the search's record, to detect a machine that sees the driver's folder."""
     store_actor: Any
     """Handle of the actor."""
 
@@ -157,7 +159,7 @@ class TrialPayload:
 
     @contextmanager
     def checkpoint_dir(self, trial: str) -> Iterator["CheckpointDir"]:
-        """Where a trial keeps its checkpoints while it runs here; it begins with those it has."""
+        """Folder for a trial's checkpoints while it runs here, with its latest ones in it."""
         start = _ray_get(self.store_actor.begin_attempt.remote(trial))
         seen = digest_of_record(self.checkpoints_dir.parent) == self.record_digest
         attempts = self.checkpoints_dir.with_name(ATTEMPTS_DIR) if seen else None
@@ -174,7 +176,7 @@ class TrialPayload:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def is_shutting_down(self) -> bool:
-        """Whether the session that sent this is about to end; False if nobody answers."""
+        """True if the session that sent this is shutting down; False without an answer."""
         try:
             return _ray_get(self.store_actor.is_shutting_down.remote())
         except (ConnectionError, RayError):
@@ -204,7 +206,7 @@ class CheckpointDir:
     attempt_id: str
     store_actor: Any
     on_shared_filesystem: bool
-    """Whether the driver's machine sees it too."""
+    """True if the driver's machine sees the folder too."""
 
     def upload(self) -> None:
         """Put what has been written where a later start of the trial finds it.
@@ -218,7 +220,7 @@ class CheckpointDir:
 
 
 def _ray_get(reference: Any) -> Any:
-    """What the actor says; that it cannot be reached may pass, as any network's fault."""
+    """Result of a call to the actor; an unreachable actor is a transient error."""
     try:
         return ray.get(reference)
     except RayActorError as error:
@@ -226,7 +228,7 @@ def _ray_get(reference: Any) -> Any:
 
 
 def create_payload(job: TrialEnvironment, folder: Path, trials: Path) -> TrialPayload:
-    """Make a job ready to travel, and start the actor beside this driver."""
+    """Make the payload of a search, and start the actor on the driver's node."""
     shutil.rmtree(trials.with_name(ATTEMPTS_DIR), ignore_errors=True)  # of a driver that died
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(CheckpointStore).options(
@@ -244,6 +246,6 @@ def create_payload(job: TrialEnvironment, folder: Path, trials: Path) -> TrialPa
 
 
 def digest_of_record(folder: Path) -> str:
-    """Of the record that a search's folder begins with; empty where there is none."""
+    """Digest of the record in a search's folder; empty if there is none."""
     path = folder / "search.json"
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""

@@ -67,7 +67,7 @@ def _mean_report(done: Sequence[Mapping[str, float]], *, share: int, k: int) -> 
 
 
 def _read_folds(hooks: CheckpointHooks) -> list[dict[str, float]]:
-    """Folds that are done; none if what says so is damaged."""
+    """Finished folds; none if their record is damaged."""
     content = read_with_checksum(hooks.checkpoint_dir / FOLDS_FILE)
     if content is not None:
         done = json.loads(content)

@@ -1,7 +1,7 @@
 """Client of a Ray head that drains nodes and lists those that drain, tried with Ray 2.60.
 
 Ray has no public way to do either: ``ray drain-node``, its Serve and its Train use this client
-(https://github.com/ray-project/ray/pull/37836), and of the list its authors say that "the user is
+(https://github.com/ray-project/ray/pull/37836), and of the list its authors write that "the user is
 internal" (https://github.com/ray-project/ray/pull/42982). A contract test stands in
 ``tests/execution/test_ray_patches.py``.
 """

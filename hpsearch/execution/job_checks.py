@@ -1,4 +1,4 @@
-"""What can be said against a job before it is queued: who answers, which versions, what room."""
+"""Checks of a job before it is queued: address, versions, capacity."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from hpsearch.redaction import filled_in, holds_password, redacted, refuse_passw
 from hpsearch.search.resources import Node, Resources
 
 JOB_SERVER_TIMEOUT_S = 10.0
-"""Seconds that a server has to say who it is."""
+"""Seconds that a server has to identify itself."""
 OVERRIDING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """Variables that Ray's clients obey even where they are given an address."""
 PYTHON_IN_PATH = re.compile(r"/lib/python(\d+\.\d+)/")
@@ -68,7 +68,7 @@ def address_as_given() -> Iterator[None]:
 
 
 def explain_connection_error(address: str, error: Exception) -> str:
-    """Why there is no job server at an address, where Ray only says that there is none."""
+    """Reason why an address has no job server; Ray only reports that there is none."""
     message = f"{type(error).__name__} {error}"
     if re.search(r"\b(401|403)\b|uthenticat", message):
         return TOKEN_HINT.format(address=address)
@@ -97,7 +97,7 @@ def check_versions(address: str, *, head_ray: str, head_python: str | None) -> N
     """Make sure that what is sent can run on the head.
 
     Args:
-        head_ray: as the head says it, ``2.60.0``.
+        head_ray: as the head reports it, ``2.60.0``.
         head_python: major and minor, ``3.11``; None if it is not known.
 
     Raises:
@@ -155,7 +155,7 @@ def check_capacity(nodes: Sequence[Node], asked: Resources, max_concurrent: int 
     """Make sure that the cluster has room for a trial, and for so many at once.
 
     Raises:
-        UserError: saying what there is.
+        UserError: naming what exists.
     """
     try:
         ResourceAllocator(asked, nodes, max_concurrent)
@@ -166,7 +166,7 @@ def check_capacity(nodes: Sequence[Node], asked: Resources, max_concurrent: int 
 
 
 def cluster_nodes(address: str) -> list[Node]:
-    """What each node has now, by Ray's names."""
+    """Resources of each node, by Ray's names."""
     return [node.resources_total or {} for node in _describe_nodes(address)]
 
 
@@ -179,12 +179,12 @@ def _describe_nodes(address: str) -> list[Any]:
 
 @dataclass(frozen=True)
 class HeadVersions:
-    """What a head runs."""
+    """Versions of Ray and Python on a head node."""
 
     ray: str
     """Version, as 2.60.0."""
     python: str | None
-    """Major and minor version, by where its libraries lie; None if that does not say."""
+    """Major and minor version by the path of its libraries; None if that is unclear."""
 
 
 def head_versions(client: JobSubmissionClient, address: str) -> HeadVersions:

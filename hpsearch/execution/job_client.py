@@ -49,7 +49,7 @@ class SearchJob:
 
     @classmethod
     def from_details(cls, details: JobDetails) -> "SearchJob":
-        """From a job that this package has submitted."""
+        """Search job of a job that this package has submitted."""
         metadata = details.metadata or {}
         state = JOB_STATES.get(details.status, str(details.status).lower())
         if state == "failed" and details.driver_exit_code == EXIT_INTERRUPTED:
@@ -66,7 +66,7 @@ class SearchJob:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it will change no more."""
+        """True if the job has finished."""
         return self.state in ("completed", "stopped", "failed")
 
     @property
@@ -91,7 +91,7 @@ NOISY_LOGGERS = (
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
-"""Loggers of Ray that tell of every upload."""
+"""Loggers of Ray that report every upload."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class JobClient:
         """Ray's client, once it has found the head.
 
         Raises:
-            UserError: if nobody, or nobody of Ray, answers at the address, or it wants a token.
+            UserError: if no Ray head answers at the address, or it requires a token.
         """
         job_checks.check_address(self.address)
         for name in NOISY_LOGGERS:
@@ -133,7 +133,7 @@ class JobClient:
         """Make sure that the cluster has room now for a trial, and for so many at once.
 
         Raises:
-            UserError: saying what there is.
+            UserError: naming what exists.
         """
         job_checks.check_capacity(job_checks.cluster_nodes(self.address), asked, max_concurrent)
 
@@ -202,11 +202,11 @@ class JobClient:
         return attempts[-1]
 
     def logs(self, job: SearchJob) -> str:
-        """What it has printed."""
+        """Logs of the job."""
         return self.client.get_job_logs(job.id)
 
     def follow(self, job: SearchJob) -> Iterator[str]:
-        """What it prints, until it ends."""
+        """Stream of the logs of a job, until it ends."""
         lines = self.client.tail_job_logs(job.id)
         loop = asyncio.new_event_loop()
         try:
@@ -222,7 +222,7 @@ class JobClient:
         self.client.stop_job(job.id)
 
     def progress(self, job: SearchJob) -> str:
-        """The latest line that says how far it is; of a failed one, why."""
+        """Latest progress line; of a failed job, the reason."""
         if job.state == "queued":
             return job.message
         text = self.logs(job)
@@ -240,7 +240,7 @@ class JobClient:
             )
         if new and job.state != "failed":
             raise UserError(
-                f"search {job.search!r} has {job.state} on {self.address}; go on with `hpsearch "
+                f"search {job.search!r} has {job.state} on {self.address}; resume with `hpsearch "
                 f"resume {job.search} --address {self.address}`, or choose another --name"
             )
 

@@ -1,13 +1,13 @@
-"""What a job has printed, as one line for its user: how far it is, or why it failed."""
+"""Status of a job in one line, from its logs: its progress, or why it failed."""
 
 import re
 from pathlib import Path
 
 PROGRESS_LINE = re.compile(r"\d+ of \d+ trials · .*")
 SUMMARY_LINE = re.compile(r"^\d+ trials: .+$", re.MULTILINE)
-"""What a search says of its trials at its end."""
+"""Summary line that a search prints at its end."""
 USER_ERROR = re.compile(r"^error: (.+)$", re.MULTILINE)
-"""How every command says what its user can mend."""
+"""Prefix of an error that the user can correct."""
 MISSING_MODULE = re.compile(r"(?:ModuleNotFoundError|ImportError)\S*:? *No module named '([\w.]+)'")
 STORE_NOT_FOUND = re.compile(r"there is no patch store '([^']+)'")
 PYTHON_TOO_OLD = re.compile(
@@ -30,17 +30,17 @@ def printable(text: str) -> str:
 
 
 def progress_line(text: str) -> str:
-    """How its trials ended, else how far a search is, else the last line that it printed."""
+    """Summary of its trials, else the progress of the search, else its last line."""
     found = SUMMARY_LINE.findall(text) or PROGRESS_LINE.findall(text)
     return found[-1] if found else _last_line(text) or "starting"
 
 
 def failure_line(text: str, message: str) -> str:
-    """Why a job failed, and what to do.
+    """Reason why a job failed, and the action.
 
     Args:
         text: all that it printed.
-        message: what Ray says of it.
+        message: Ray's message about it.
     """
     if lacking := MISSING_MODULE.findall(text):
         return (
@@ -54,7 +54,7 @@ def failure_line(text: str, message: str) -> str:
     if PYTHON_TOO_OLD.search(text):
         return "the head's Python is too old for what was sent; it needs 3.11, as here"
     if OOM_KILLED.search(message):
-        return "the driver was killed, by hand or because the head ran out of memory; resume it"
+        return "the driver was killed, manually or because the head ran out of memory; resume it"
     if NODE_LOST.search(message):
         return "the node of the driver was lost; resume the search"
     if RUNTIME_ENV_FAILED.search(message):

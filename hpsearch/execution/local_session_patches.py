@@ -1,4 +1,4 @@
-"""What closes Ray's session on this machine to everybody else: loopback, a token, a private folder.
+"""Private Ray session on this machine: loopback, a token, a private folder.
 
 Left to itself Ray 2.60 listens on all interfaces, also in a session of one machine, its folder can
 be written by every user, and its token lies in the user's home folder. Here its servers bind to
@@ -32,7 +32,7 @@ NO_METRICS = {
 
 Also where the user has set otherwise: what they set is for their clusters."""
 _environment_before: dict[str, str | None] = {}
-"""What the user had set; empty while no session of ours runs."""
+"""Variables that the user had set; empty while no session of ours runs."""
 
 
 @contextmanager

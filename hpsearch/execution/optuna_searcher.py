@@ -251,6 +251,6 @@ def reconcile(context: SearchContext) -> None:
 
 def _end_event(trial: FrozenTrial) -> dict[str, str]:
     if trial.state == TrialState.FAIL:
-        return {"status": "failed", "reason": "the driver died before it could say why"}
+        return {"status": "failed", "reason": "the driver died before it could report why"}
     attributes = trial.user_attrs
     return {"status": attributes[OUTCOME_ATTR], "reason": attributes.get("reason", "")}

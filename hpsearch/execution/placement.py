@@ -56,14 +56,14 @@ class ResourceAllocator:
 
     @property
     def shares_gpus(self) -> bool:
-        """Whether trials may share GPUs, as far as their memory allows."""
+        """True if trials may share GPUs, as far as their memory allows."""
         return self.asked.gpus is None and any(
             allocation.kind == "gpu" for allocation in self._placements
         )
 
     @property
     def has_running(self) -> bool:
-        """Whether any trial is running."""
+        """True if any trial is running."""
         return bool(self._running)
 
     def available_slots(self) -> int:

@@ -25,7 +25,7 @@ from hpsearch.data.process_pool import end_with_parent
 from hpsearch.execution.draining_patches import gcs_client
 
 METADATA_URL = "http://169.254.169.254"
-"""Where both clouds tell a machine about itself; no name, so that no name server is needed."""
+"""Address of the metadata server of both clouds; an IP, so that no name server is needed."""
 METADATA_TIMEOUT_S = 10.0
 """Seconds that the metadata server may take for an answer."""
 GCP_NOTICE_S = 30.0
@@ -35,15 +35,15 @@ GCP_LONG_POLL_S = 5
 
 
 def aws_seconds_until_interruption(metadata: str) -> float | None:
-    """Seconds until EC2 interrupts this spot instance; nothing as long as it has not said so.
+    """Seconds until EC2 interrupts this spot instance; None without a notice.
 
-    EC2 tells two minutes ahead, and asks to be asked every 5 s (EC2 User Guide, "Spot Instance
-    interruption notices"). Its rebalance recommendation is not heeded: it says that a machine is at
-    risk, and a machine that was told to leave takes no trials any more.
+    EC2 gives notice two minutes ahead, and recommends a request every 5 s (EC2 User Guide,
+    "Spot Instance interruption notices"). Its rebalance recommendation is
+    ignored: it means that a machine is at risk, and a drained machine takes no trials any more.
 
     Raises:
         OSError, HTTPException, ValueError, LookupError, TypeError: if there is no answer, or none
-            that says so.
+            with that meaning.
     """
     key = "X-aws-ec2-metadata-token"
     _, token = _get(metadata, "/latest/api/token", {f"{key}-ttl-seconds": "60"}, method="PUT")
@@ -58,7 +58,7 @@ def gcp_seconds_until_preemption(metadata: str) -> float | None:
     """Seconds until Google Cloud ends this machine; nothing as long as it is not preempted.
 
     The question hangs until something changes (Compute Engine, "Create and use Spot VMs").
-    Maintenance is not asked for: a spot machine in its way is preempted, and that is told here.
+    Maintenance is not polled: a spot machine in its way is preempted, which this reports.
 
     Raises:
         OSError, HTTPException: if there is no answer.
@@ -93,7 +93,7 @@ PROVIDERS: dict[str, tuple[Callable[[str], float | None], float]] = {
     "aws": (aws_seconds_until_interruption, 5.0),
     "gcp": (gcp_seconds_until_preemption, 1.0),
 }
-"""How to ask, and seconds between two questions."""
+"""Function and poll interval in seconds, by cloud."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def local_raylets(folder: str | None = None) -> list[RayletProcess]:
     """The workers that this user runs on this machine, or in this container; never a head.
 
     Ray starts a raylet with its node's id and the head's address as arguments, so that neither
-    needs to be told. Those of other users are left alone: they would be sent our token.
+    needs the notice. Those of other users are left alone: they would be sent our token.
 
     Args:
         folder: only the one with this ``--temp-dir``, of several on one machine.
@@ -137,12 +137,12 @@ def _parse_raylet(process: Path) -> RayletProcess | None:
 
 
 HEAD_TIMEOUT_S = 20.0
-"""Seconds that the head may take before it is told again."""
+"""Seconds that the head may take before the notice is repeated."""
 logger = logging.getLogger("leave")
 
 
 def request_drain(raylet: RayletProcess, seconds: float) -> bool:
-    """Tell a worker's head that its machine goes in so many seconds; whether the head knows now.
+    """Send a worker's head the notice that its machine goes; True if the head has it.
 
     A process of its own does it, since Ray ends one whose head does not answer; a fork, since to
     start another Python with Ray takes seconds, on a busy machine ten.
@@ -164,14 +164,14 @@ def _drain_node(raylet: RayletProcess, seconds: float) -> None:
     reason = DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION
     try:
         client = gcs_client(raylet.head_address)
-        # a head says yes to whatever node it is told of, and forgets those it does not know
+        # a head accepts a notice of any node, and forgets those that it does not know
         (taken,), why = client.check_alive([NodeID.from_hex(raylet.node_id)]), "it is not there yet"
         if taken:
             taken, why = client.drain_node(raylet.node_id, reason, "it is taken away", deadline)
     except RayError as error:
         taken, why = False, str(error)
     if not taken:
-        logger.warning("the head %s was not told: %s", raylet.head_address, why)
+        logger.warning("the head %s was not notified: %s", raylet.head_address, why)
         sys.exit(1)
     logger.warning(
         "this machine goes in %.0f s, and its head %s knows", seconds, raylet.head_address
@@ -180,7 +180,7 @@ def _drain_node(raylet: RayletProcess, seconds: float) -> None:
 
 @dataclass
 class PreemptionWatcher:
-    """Asks a cloud, and tells every worker's head once."""
+    """Polls a cloud, and notifies every worker's head once."""
 
     seconds_until_preemption: Callable[[], float | None]
     request_drain: Callable[[RayletProcess, float], bool] = request_drain
@@ -211,7 +211,7 @@ class PreemptionWatcher:
 
 
 def drain_and_wait(seconds: float, folder: str | None = None) -> bool:
-    """Tell the head at once, and wait as long until the workers here have ended; whether it knows.
+    """Notify the head, and wait until the workers here have ended; True if it has the notice.
 
     A worker ends by itself as soon as no trial is left on it.
     """

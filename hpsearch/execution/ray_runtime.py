@@ -50,7 +50,7 @@ def monitor_head(on_lost: Callable[[], None]) -> Iterator[None]:
 
 
 def is_port_open(address: str, *, timeout: float = 2.0) -> bool:
-    """Whether somebody listens at ``HOST:PORT``, within so many seconds."""
+    """True if a server listens at ``HOST:PORT``, within so many seconds."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=timeout).close()
@@ -94,14 +94,16 @@ def start_ray(*, address: str | None = None, cpus: int | None = None) -> str | N
         os.environ.setdefault(name, value)
     if ray.is_initialized():
         return None
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the ledger says why trials fail
+    logging.getLogger("ray.tune").setLevel(
+        logging.CRITICAL
+    )  # the event log has the reasons of failures
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address in (None, LOCAL_ADDRESS):
         with private_session() as temp:
             quiet["_temp_dir"] = temp
             ray.init(address=LOCAL_ADDRESS, num_cpus=cpus, include_dashboard=False, **quiet)
         return None
-    leave_private_session()  # should somebody else have ended it
+    leave_private_session()  # if another process has ended it
     _check_reachable(address)
     try:
         ray.init(address=address, **quiet)
@@ -136,13 +138,13 @@ def check_capacity_now(resources: Resources, max_concurrent: int | None) -> None
     """Make sure that the cluster can hold a trial, and so many at once.
 
     Raises:
-        UserError: saying what is missing.
+        UserError: naming what is missing.
     """
     ResourceAllocator(resources, node_resources(), max_concurrent)
 
 
 def node_resources() -> list[dict[str, float]]:
-    """What each node of the cluster has that is not about to be taken away."""
+    """Resources of each node of the cluster that is not being drained."""
     going = draining_node_ids()
     there = (n for n in ray.nodes() if n["Alive"] and n["NodeID"] not in going)
     return [node["Resources"] for node in there]
@@ -156,16 +158,16 @@ SCALING_POLL_S = 5.0
 def requested_nodes(
     asked: Resources, max_concurrent: int | None, report: Callable[[str], None]
 ) -> Iterator[None]:
-    """Nodes for so many trials at once, while inside; afterwards none is kept idle.
+    """Nodes for so many trials at once, while inside; later none is kept idle.
 
-    Where no autoscaler listens, this waits until somebody starts the nodes.
+    Where no autoscaler listens, this waits until the nodes are started.
 
     Where trials may hold a GPU or a TPU, it is GPUs that are asked for.
 
     Args:
         asked: by each trial.
         max_concurrent: trials; None for one, and whatever else there is.
-        report: told once, if there is something to wait for.
+        report: called once, if there is something to wait for.
     """
     wish = requested_placements(asked, ())[0]
     request_resources(bundles=[wish.ray_bundle()] * (max_concurrent or 1))

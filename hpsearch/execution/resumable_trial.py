@@ -29,7 +29,7 @@ from hpsearch.training.trial import (
 SECONDS_METRIC = "train/seconds"
 """Metric: seconds of training and validation, over all sessions."""
 CUDA_CONTEXT_BYTES = 0.6 * 2**30
-"""Bytes that CUDA itself takes of a GPU for a process, beside the tensors."""
+"""Bytes that CUDA itself takes of a GPU for a process, in addition to the tensors."""
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,12 @@ class GracefulShutdown:
     has_running_trials: Callable[[], bool]
     """Returns whether any trial is running."""
     requested: bool = False
-    """Whether the user asked for it."""
+    """True if the user asked for it."""
     _since: float | None = None
 
     @property
     def in_progress(self) -> bool:
-        """Whether trials save and stop, and no new one starts."""
+        """True while trials save and stop, and no new one starts."""
         return self._since is not None
 
     def should_exit(self, wanted: bool) -> bool:

@@ -1,6 +1,6 @@
 """Supervisor of trials: decides once what follows from a report, a failure and an end.
 
-Ray Tune tells its scheduler, its searcher and its callbacks about each event, one after the other,
+Ray Tune calls its scheduler, its searcher and its callbacks at each event, one after the other,
 in an order that it does not document. So none of them decides: each passes the event on to the
 supervisor. The first call for an event decides and acts (study, event log, allocator, retry policy,
 pruner, report timeouts); later calls for the same event return the same decision and do nothing.

@@ -40,7 +40,7 @@ class ResourceAwareSearcher(Searcher):
         self.supervisor, self._list_nodes = supervisor, list_nodes
         self._polled_at = time.monotonic()
         self.exhausted = False
-        """Whether the study has no more trials to start."""
+        """True if the study has no more trials to start."""
 
     def suggest(self, trial_id: str) -> Any:
         """Suggest the next trial with its resources; None while none are free."""

@@ -41,7 +41,7 @@ class SessionResult:
     """End of a session of a search."""
 
     exhausted: bool
-    """Whether there was no further trial to start."""
+    """True if there was no further trial to start."""
     limit: str
     """Description of the limit that was reached; empty if none was."""
 
@@ -71,9 +71,7 @@ def run_session(context: SearchContext) -> SessionResult:
 def _run_tuner(context: SearchContext) -> SessionResult:
     search, record = context.search, context.record
     reconcile(context)
-    allocator = ResourceAllocator(
-        context.resources, node_resources(), record.max_concurrent_trials
-    )
+    allocator = ResourceAllocator(context.resources, node_resources(), record.max_concurrent_trials)
     payload = _create_payload(context)
     supervisor = _build_supervisor(context, allocator, payload)
     searcher = ResourceAwareSearcher(supervisor, node_resources)
@@ -83,7 +81,7 @@ def _run_tuner(context: SearchContext) -> SessionResult:
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=PruningScheduler(supervisor),
-            num_samples=-1,  # the study says when there are enough
+            num_samples=-1,  # the study decides when there are enough
             max_concurrent_trials=UNLIMITED_TRIALS,
             reuse_actors=True,  # a fresh worker costs two seconds and a torch import
             trial_dirname_creator=_trial_dirname,
@@ -134,8 +132,8 @@ def _build_supervisor(
 
 def _disk_full_error(context: SearchContext, full: str) -> DiskFullError:
     return DiskFullError(
-        f"{full}, so search {context.name!r} has stopped; nothing is lost: make room there and "
-        "go on"
+        f"{full}, so search {context.name!r} has stopped; nothing is lost: free some space there "
+        "and resume"
     )
 
 

@@ -32,7 +32,7 @@ class Reported(_Message):
 
     tag: ClassVar[str] = "reported"
     seen: int
-    """Patches seen."""
+    """Number of patches seen."""
     objective: float
     """Value of the first objective; finite, and the worst one after a collapse."""
     status: str = "running"
@@ -62,7 +62,7 @@ class Failed(_Message):
     tag: ClassVar[str] = "failed"
     reason: str
     out_of_memory: bool = False
-    """Whether memory of the accelerator or the machine ran out in the trial itself."""
+    """True if memory of the accelerator or the machine ran out in the trial itself."""
 
 
 @dataclass(frozen=True)

@@ -283,7 +283,7 @@ def load_search(path: Path) -> Search:
 
 
 class _SpaceFileLoader(SourceFileLoader):
-    """Loader that compiles the file as it is now and leaves no ``__pycache__`` beside it."""
+    """Loader that compiles the file as it is now and leaves no ``__pycache__`` next to it."""
 
     def path_stats(self, path: str) -> NoReturn:
         """Make the import system read and write no bytecode."""

@@ -186,7 +186,7 @@ class SearchContext:
 
     @property
     def environment(self) -> TrialEnvironment:
-        """What all trials of the search share, with an artifact cache that has no costs so far."""
+        """Environment that all trials of the search share, with an artifact cache without costs."""
         return TrialEnvironment(
             store=self.store,
             split=self.split,

@@ -20,7 +20,7 @@ from hpsearch.untrusted import reading
 
 RECORD_FILE = "search.json"
 ADDRESSES = ("store", "tracking_uri", "study", "space_path")
-"""What is written down relative to the home, where it lies inside."""
+"""Fields that are recorded relative to the home, where they lie inside."""
 
 
 class SearchRecord(FrozenConfig):
@@ -47,7 +47,7 @@ class SearchRecord(FrozenConfig):
     cpus: int | None = None
     address: str | None = None
     wait_for_nodes: bool = False
-    """Whether a session asks the cluster for nodes that it needs, and waits for them."""
+    """True if a session requests the nodes that it needs, and waits for them."""
     space_path: str | None = None
     """The space file that was copied; None if changes of it are of no interest any more."""
     limits: Limits = Limits()
@@ -62,7 +62,7 @@ class SearchRecord(FrozenConfig):
     """Trials that had ended when the search was last extended; patience is counted from there."""
 
     def addresses(self) -> dict[str, str | None]:
-        """What of it is an address, by the option that gives it."""
+        """Addresses in the record, by the option that gives them."""
         return {
             "--study": self.study,
             "--tracking-uri": self.tracking_uri,
@@ -111,8 +111,8 @@ class SearchRecord(FrozenConfig):
         )
 
     def _former_homes(self, home: Path) -> tuple[Path, ...]:
-        """Where the home lay before; if MLflow's database cannot say it, as this record does."""
+        """Former paths of the home, from MLflow's database, else from this record."""
         data = Path(self.store).parent
         own = (home / data.name / Path(self.store).name).is_file()
-        says = own and self.tracking_uri == default_uri(data.parent)
-        return (*former_homes(home), *((data.parent,) if says else ()))
+        known = own and self.tracking_uri == default_uri(data.parent)
+        return (*former_homes(home), *((data.parent,) if known else ()))

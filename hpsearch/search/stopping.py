@@ -73,7 +73,7 @@ class UsageTracker:
 
 
 UNINFORMATIVE_STATUSES = ("running", "failed", "interrupted")
-"""Statuses that say nothing of a trial's configuration."""
+"""Statuses that do not depend on a trial's configuration."""
 FINISH_ORDER_ATTR = "ended"
 """User attribute of an Optuna trial: finish order (from 1), independent of the clock."""
 
@@ -146,7 +146,7 @@ def runs_are_out_of_patience(
 
 
 def informative_trials(runs: Iterable[Run]) -> list[Run]:
-    """Trials whose end says something of their configuration, in the order in which they ended."""
+    """Trials whose end depends on their configuration, in the order in which they ended."""
     ended = [
         run for run in runs if run.kind == "trial" and run.status not in UNINFORMATIVE_STATUSES
     ]
@@ -154,7 +154,7 @@ def informative_trials(runs: Iterable[Run]) -> list[Run]:
 
 
 def _status_of(trial: FrozenTrial) -> str:
-    """Status of a finished trial, as far as patience tells them apart."""
+    """Status of a finished trial, as far as patience distinguishes them."""
     match trial.state:
         case TrialState.FAIL:
             return "failed"

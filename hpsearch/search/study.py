@@ -37,7 +37,7 @@ def open_journal(path: Path) -> JournalStorage:
 
 
 def _check_last_line(path: Path) -> None:
-    """Refuse a journal whose last whole line is no JSON, which Optuna only tells at the next line.
+    """Refuse a journal whose last whole line is no JSON; Optuna reports it at the next line only.
 
     Raises:
         ValueError: if it is not.

@@ -109,9 +109,7 @@ def warm_start(context: SearchContext, earlier: SearchContext) -> tuple[int, int
     finished = [
         t for t in started_trials(source.get_trials(deepcopy=False)) if t.state in IMPORTED_STATES
     ]
-    fitting = list(
-        compatible_trials(finished, search, earlier.name, budget=earlier.search.budget)
-    )
+    fitting = list(compatible_trials(finished, search, earlier.name, budget=earlier.search.budget))
     trials = study.get_trials(deepcopy=False)
     if not started_trials(trials):
         study.add_trials(fitting[sum(WARM_START_ATTR in trial.user_attrs for trial in trials) :])

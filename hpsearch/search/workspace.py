@@ -31,7 +31,7 @@ __all__ = ["SearchRecord", "Workspace"]
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folder that ``--home`` names; ``runs`` unless told otherwise."""
+    """The folder that ``--home`` names; ``runs`` by default."""
 
     home: Path
 
@@ -126,7 +126,7 @@ class Workspace:
         """
         if self.paths(name).folder.exists():
             raise UserError(
-                f"a search {name!r} exists already; go on with `hpsearch resume {name}`, "
+                f"a search {name!r} exists already; resume it with `hpsearch resume {name}`, "
                 "or choose another --name"
             )
 

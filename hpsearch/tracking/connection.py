@@ -165,7 +165,7 @@ def _classify(error: Exception, uri: str) -> tuple[str, str]:
 
 
 def is_raised_by_mlflow(error: BaseException) -> bool:
-    """Whether an error comes out of a call of MLflow, and not from code of ours."""
+    """True if an error comes out of a call of MLflow, and not from code of ours."""
     modules = [
         str(frame.f_globals.get("__name__", "")).partition(".")[0]
         for frame, _ in traceback.walk_tb(error.__traceback__)

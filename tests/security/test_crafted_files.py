@@ -140,9 +140,7 @@ def test_a_trial_s_checkpoint(content: bytes, command: Callable, searched: Searc
     folder = searched.paths.trials_dir / "000"
     folder.mkdir(parents=True)
     write_with_checksum(folder / "trial.pt", content)
-    ended = command(
-        "describe", "s/000", "tiny", "--output", "o.npy", "--home", searched.home
-    )
+    ended = command("describe", "s/000", "tiny", "--output", "o.npy", "--home", searched.home)
     ended.is_one_sentence("trial.pt", "remove it")
 
 
