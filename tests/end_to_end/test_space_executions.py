@@ -60,7 +60,18 @@ def test_once_a_command(
     def num_trials() -> int:
         return sum(run.kind == "trial" for run in Workspace(home).open("counted").runs)
 
-    run("search", space, "--data", tiny.path, "--cpus", 1, "--concurrent", 1, "--patches", 120)
+    run(
+        "search",
+        space,
+        "--data",
+        tiny.path,
+        "--cpus",
+        1,
+        "--max-concurrent-trials",
+        1,
+        "--patches",
+        120,
+    )
     assert executions() == 1
     assert num_trials() == 1, "the limit leaves one to the resume"
     run("resume", "counted", "--patches", 10_000)

@@ -38,11 +38,11 @@ def executions(tmp_path: Path) -> Path:
 def context(tmp_path: Path, tiny: PatchStore, executions: Path) -> SearchContext:
     """A search with one completed trial, opened again."""
     space = SPACE.format(executions=str(executions))
-    created = plan(tmp_path / "home", tiny, space, trials=2, concurrent=1)
+    created = plan(tmp_path / "home", tiny, space, trials=2, max_concurrent_trials=1)
     config = created.search.baseline.model_dump(mode="json")
     created.event_log.append("start", trial="000", number=0, config=config)
     created.event_log.append("report", trial="000", seen=100, objective=0.5, metrics={})
-    created.event_log.append("end", trial="000", status="completed")
+    created.event_log.append("trial_finished", trial="000", status="completed")
     executions.unlink()
     return Workspace(created.home).open("far")
 

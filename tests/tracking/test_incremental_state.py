@@ -25,12 +25,12 @@ def event_of(kind: str, trial: str, value: int) -> dict[str, Any]:
         "start": {
             "number": TRIALS.index(trial),
             "config": CONFIG,
-            "kind": "yardstick" if trial == "baseline" else "trial",
+            "kind": "baseline" if trial == "baseline" else "trial",
         },
         "report": {"seen": 10 * value, "objective": value / 7, "metrics": {"mAP": value / 7}},
-        "anew": {"reason": "damaged"},
+        "restarted_from_scratch": {"reason": "damaged"},
         "crash": {"reason": "lost"},
-        "end": {"status": STATUSES[value % len(STATUSES)], "reason": "é" * value},
+        "trial_finished": {"status": STATUSES[value % len(STATUSES)], "reason": "é" * value},
     }[kind]
     return {"event": kind, "time": float(value), "trial": trial, **fields}
 
@@ -43,10 +43,14 @@ def event_logs(draw: st.DrawFn) -> bytes:
     started: set[str] = set()
     for _ in range(draw(st.integers(0, 25))):
         trial = draw(st.sampled_from(TRIALS))
-        kinds = ("start", "report", "anew", "crash", "end") if trial in started else ("start",)
-        kind = draw(st.sampled_from((*kinds, "finish")))
+        kinds = (
+            ("start", "report", "restarted_from_scratch", "crash", "trial_finished")
+            if trial in started
+            else ("start",)
+        )
+        kind = draw(st.sampled_from((*kinds, "search_finished")))
         value = draw(st.integers(0, 9))
-        if kind == "finish":
+        if kind == "search_finished":
             events.append({"event": kind, "time": float(value), "status": "completed"})
             continue
         started.add(trial)
