@@ -27,7 +27,8 @@ from hpsearch.config import ComputeConfig, TrialConfig
 from hpsearch.config.formatting import summary
 from hpsearch.data.builtin_sets import open_builtin
 from hpsearch.data.patch_store import PatchStore
-from hpsearch.search.search import Search, load_search
+from hpsearch.search.search import Search
+from hpsearch.search.space_file import load_search
 from hpsearch.training.artifact_cache import ArtifactCache
 from hpsearch.training.devices import tune_glibc_malloc
 from hpsearch.training.loop import Progress, Report, StopReason, fit

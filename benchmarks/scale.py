@@ -13,7 +13,7 @@ from replay import Replay, Report, Table, as_result
 
 from hpsearch.execution.optuna_searcher import OptunaSearcher
 from hpsearch.search.pruners import PrunerWithHistory, build_pruner
-from hpsearch.search.search import load_search
+from hpsearch.search.space_file import load_search
 
 
 @dataclass

@@ -32,7 +32,8 @@ from hpsearch.search.pruners import (
     PrunerWithHistory,
     build_pruner,
 )
-from hpsearch.search.search import Search, load_search
+from hpsearch.search.search import Search
+from hpsearch.search.space_file import load_search
 
 HERE = Path(__file__).parent
 SPACE, WIDE, TABLE = HERE / "replay_space.py", HERE / "collapse_space.py", HERE / "curves.parquet"

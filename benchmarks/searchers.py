@@ -23,7 +23,7 @@ from replay import Report, Table, as_result
 
 from hpsearch.execution.optuna_searcher import OptunaSearcher
 from hpsearch.search.samplers import SubsetTPESampler
-from hpsearch.search.search import load_search
+from hpsearch.search.space_file import load_search
 from hpsearch.search.trial_queue import TrialQueue
 
 CANDIDATES = 24

@@ -50,7 +50,7 @@ def submit(
     """
     from hpsearch.execution.job_checks import check_data
     from hpsearch.execution.job_client import JobClient
-    from hpsearch.search.search import load_search
+    from hpsearch.search.space_file import load_search
     from hpsearch.untrusted import check_name, name_from
 
     stated = load_search(space)

@@ -17,8 +17,9 @@ from hpsearch.execution.worker_messages import (
 )
 from hpsearch.search.outcome import COLLAPSE_STATUSES
 from hpsearch.search.samplers import build_sampler
-from hpsearch.search.search import Search, load_search
+from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
+from hpsearch.search.space_file import load_search
 from hpsearch.search.stopping import FINISH_ORDER_ATTR, study_is_out_of_patience
 from hpsearch.search.study import open_study, open_study_storage, running_trial, study_in
 from hpsearch.search.trial_queue import (

@@ -24,8 +24,9 @@ from hpsearch.schema import from_json, to_json
 from hpsearch.search.objective import Objective
 from hpsearch.search.pruners import NoPruner
 from hpsearch.search.samplers import Fixed
-from hpsearch.search.search import Search, load_search
+from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
+from hpsearch.search.space_file import load_search
 from hpsearch.tracking.model_card import CardTable
 from hpsearch.tracking.run_state import Run
 from hpsearch.untrusted import reading

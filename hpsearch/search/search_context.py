@@ -17,8 +17,9 @@ from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 from hpsearch.search.objective import Objective
 from hpsearch.search.resources import Resources
-from hpsearch.search.search import Search, load_search
+from hpsearch.search.search import Search
 from hpsearch.search.search_record import SearchRecord
+from hpsearch.search.space_file import load_search
 from hpsearch.tracking.connection import TrackingServer, resolve_tracking
 from hpsearch.tracking.event_log import EventLog
 from hpsearch.tracking.mlflow_sync import MlflowSync

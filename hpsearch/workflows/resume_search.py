@@ -13,8 +13,8 @@ from hpsearch.execution.ray_runtime import LOCAL_ADDRESS
 from hpsearch.promotion.final_evaluation import SCORES_FILE
 from hpsearch.promotion.retraining_plan import check_not_promotion
 from hpsearch.redaction import refuse_password
-from hpsearch.search.search import load_search
 from hpsearch.search.search_context import SearchContext
+from hpsearch.search.space_file import load_search
 from hpsearch.search.stopping import (
     Limits,
     UsageTracker,

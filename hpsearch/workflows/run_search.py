@@ -14,8 +14,9 @@ from hpsearch.defaults import DEFAULT_HOME, DEFAULT_MODEL_NAME
 from hpsearch.locations import recorded
 from hpsearch.redaction import refuse_password
 from hpsearch.search.resources import Resources
-from hpsearch.search.search import Search, fixed_settings, load_search
+from hpsearch.search.search import Search, fixed_settings
 from hpsearch.search.search_context import SearchContext
+from hpsearch.search.space_file import load_search
 from hpsearch.search.stopping import Limits
 from hpsearch.search.workspace import SearchRecord, Workspace
 from hpsearch.tracking.mlflow_mapping import software_versions

@@ -22,7 +22,7 @@ BAD = ("failed", "running", "interrupted")
 SHRUNK = """
 from pathlib import Path
 
-from hpsearch.search.search import load_search
+from hpsearch.search.space_file import load_search
 
 FULL, BUDGET = load_search(Path({path!r})), 960
 

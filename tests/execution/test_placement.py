@@ -16,8 +16,8 @@ from hpsearch.execution.tune_callbacks import ResourceAwareSearcher
 from hpsearch.execution.worker_messages import Failed
 from hpsearch.search.pruners import PrunerWithHistory
 from hpsearch.search.resources import MEMORY_SHARE_METRIC, Resources
-from hpsearch.search.search import load_search
 from hpsearch.search.search_context import SearchContext
+from hpsearch.search.space_file import load_search
 from hpsearch.search.study import open_study
 from hpsearch.search.workspace import SearchRecord, Workspace
 

@@ -35,7 +35,7 @@ from hpsearch.execution.worker_messages import (
 )
 from hpsearch.search.pruners import PrunerWithHistory, SuccessiveHalving
 from hpsearch.search.resources import MEMORY_SHARE_METRIC, Node, Resources
-from hpsearch.search.search import load_search
+from hpsearch.search.space_file import load_search
 from hpsearch.search.stopping import Limits, UsageTracker
 from hpsearch.search.study import open_study
 from hpsearch.tracking.event_log import EventLog

@@ -7,7 +7,7 @@ import optuna
 import pytest
 
 from hpsearch.config import TrialConfig
-from hpsearch.search.search import load_search
+from hpsearch.search.space_file import load_search
 
 pytestmark = pytest.mark.filterwarnings("ignore::hpsearch.errors.OldSpellingWarning")
 

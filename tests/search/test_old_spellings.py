@@ -10,7 +10,8 @@ from hpsearch.errors import OldSpellingWarning
 from hpsearch.search.objective import TRAINING_SECONDS
 from hpsearch.search.pruners import ASHA, Hyperband, Median, NoPruner
 from hpsearch.search.samplers import GP, TPE, Fixed, Grid
-from hpsearch.search.search import Search, load_search
+from hpsearch.search.search import Search
+from hpsearch.search.space_file import load_search
 
 ROOT = Path(__file__).parents[2]
 FROZEN = sorted((ROOT / "tests" / "frozen" / "spaces-0.1.0").glob("*.py"))

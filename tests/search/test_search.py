@@ -8,7 +8,8 @@ import pytest
 
 from hpsearch.config import TrialConfig
 from hpsearch.errors import UserError
-from hpsearch.search.search import Search, load_search
+from hpsearch.search.search import Search
+from hpsearch.search.space_file import load_search
 
 SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.py"))
 GOOD = """

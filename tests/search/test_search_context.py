@@ -9,8 +9,8 @@ import pytest
 from hpsearch.console.search_output import print_trials
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.search.resources import Resources
-from hpsearch.search.search import load_search
 from hpsearch.search.search_context import SearchContext, SearchPaths
+from hpsearch.search.space_file import load_search
 from hpsearch.search.workspace import Workspace
 
 from ..search_factory import plan

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from hpsearch.execution.optuna_searcher import OUTCOME_ATTR, OptunaSearcher
 from hpsearch.search.pruners import PrunerWithHistory, SuccessiveHalving
-from hpsearch.search.search import load_search
+from hpsearch.search.space_file import load_search
 from hpsearch.search.study import open_study
 
 from ..reports import reported

@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState
 
 from hpsearch.execution.optuna_searcher import OptunaSearcher
-from hpsearch.search.search import load_search
+from hpsearch.search.space_file import load_search
 from hpsearch.search.study import open_study
 
 from ..reports import reported

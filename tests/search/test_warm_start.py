@@ -10,8 +10,9 @@ from hpsearch.config import TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.execution.optuna_searcher import OptunaSearcher
 from hpsearch.search.objective import MATCHING, Objective
-from hpsearch.search.search import Search, load_search
+from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
+from hpsearch.search.space_file import load_search
 from hpsearch.search.study import open_study, study_without_imports
 from hpsearch.search.trial_queue import started_trials
 from hpsearch.search.warm_start import check_comparable, compatible_trials, warm_start

@@ -1,0 +1,189 @@
+"""Commands for the model registry: ensemble, promote, rollback."""
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hpsearch.cli.app import Home, TrackingUri, app
+from hpsearch.cli.search import Cluster, console_observer
+from hpsearch.console.output import out, print_plain
+from hpsearch.defaults import DEFAULT_HOME
+from hpsearch.errors import EXIT_INTERRUPTED, UserError
+
+if TYPE_CHECKING:
+    from hpsearch.promotion.ensemble import CombinedModel, RegistrationResult
+
+
+class CombineMethod(StrEnum):
+    """Method that combines the members' descriptors."""
+
+    mean = "mean"
+    concatenate = "concatenate"
+
+
+@app.command(rich_help_panel="Models")
+def ensemble(
+    members: Annotated[
+        list[str], typer.Argument(help="Registered versions, at least two: NAME@3, NAME@champion …")
+    ],
+    name: Annotated[str, typer.Option(help="Name that the ensemble is registered under.")],
+    combine: Annotated[
+        CombineMethod,
+        typer.Option(help="Concatenate and project (PCA), or average the members' descriptors."),
+    ] = CombineMethod.concatenate,
+    dimensions: Annotated[
+        int | None,
+        typer.Option(min=2, help="Length of a projected descriptor (default: a member's)."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Patch set of the members (default: that of their search).")
+    ] = None,
+    tracking_uri: TrackingUri = None,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Combine registered versions into one descriptor, evaluate it on test, and register it.
+
+    The members must have been trained and evaluated on the same patches. A projection is fitted to
+    their training sequences. The ensemble is compared with the champion of its name.
+
+    Example: hpsearch ensemble patch-descriptor@1 patch-descriptor@3 --name two-of-them
+    """
+    from hpsearch.promotion.ensemble import (
+        combine_models,
+        common_dataset,
+        load_members,
+        register_ensemble,
+    )
+    from hpsearch.promotion.score_cache import ScoreCache
+    from hpsearch.search.workspace import Workspace
+    from hpsearch.tracking.model_registry import Registry, configure_mlflow_logging
+    from hpsearch.untrusted import check_name
+
+    if dimensions is not None and combine is CombineMethod.mean:
+        raise UserError(
+            "--dimensions is for --combine concatenate; a mean has the dimension of a member"
+        )
+    check_name(name, "a model")
+    configure_mlflow_logging()
+    workspace = Workspace(home)
+    tracking = workspace.tracking(tracking_uri)
+    found = load_members(members, tracking)
+    store, split = common_dataset(found, workspace, data)
+    union = combine_models(
+        found, combine.value, store.part(split, "train"), descriptor_dim=dimensions
+    )
+    score_cache = ScoreCache(workspace.home, store, split)
+    print_ensemble(
+        union, register_ensemble(union, Registry(tracking=tracking, model=name), score_cache), name
+    )
+
+
+def print_ensemble(combined: "CombinedModel", done: "RegistrationResult", name: str) -> None:
+    """Print scores and registration of an ensemble."""
+    scores = done.scores
+    if combined.explained_variance is not None:
+        print_plain(
+            f"the projection keeps {combined.explained_variance:.1%} of the variance on training "
+            "patches"
+        )
+    print_plain(
+        f"on test: verification {scores.verification:.3f}, matching {scores.matching:.3f}, "
+        f"retrieval {scores.retrieval:.3f}, mean mAP {scores.mean:.4f}"
+    )
+    print_plain(f"Registered {name} version {done.version} as {done.alias}: {combined.names}")
+    print_plain(f"  {done.decision.reason}")
+
+
+@app.command(rich_help_panel="Models")
+def promote(
+    name: Annotated[str, typer.Argument(help="Name of the search.")],
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of configurations to retrain (default: 3)."),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trainings of each configuration, with new seeds (default: 3)."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan without changing anything.")
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Make the model champion whatever the comparison shows; its card records it.",
+        ),
+    ] = False,
+    reevaluate: Annotated[
+        bool,
+        typer.Option("--reevaluate", help="Evaluate the champion on this search's test patches."),
+    ] = False,
+    address: Cluster = None,
+    tracking_uri: TrackingUri = None,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Retrain a search's best configurations, evaluate the best, compare with the champion.
+
+    The best configuration has the best mean over seeds on validation; its training with the median
+    objective is registered. It becomes champion only if it is clearly better than the present one,
+    else challenger. After an interruption, the same command resumes; after the end, it trains
+    nothing and does not evaluate on test again.
+
+    Example: hpsearch promote quickstart --dry-run
+    """
+    from hpsearch.console.promotion_output import print_plan, print_promotion
+    from hpsearch.tracking.model_registry import configure_mlflow_logging
+    from hpsearch.workflows.promote_search import PromotionInterrupted, plan_promotion
+    from hpsearch.workflows.promote_search import promote as run_promotion
+
+    configure_mlflow_logging()
+    plan = plan_promotion(
+        name,
+        top=top,
+        seeds=seeds,
+        address=None if dry_run else address,
+        tracking_uri=tracking_uri,
+        home=home,
+        observer=console_observer(),
+    )
+    print_plan(plan, dry_run=dry_run)
+    if dry_run:
+        return
+    try:
+        result = run_promotion(
+            plan, force=force, reevaluate=reevaluate, observer=console_observer()
+        )
+    except PromotionInterrupted:
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    print_promotion(result)
+
+
+@app.command(rich_help_panel="Models")
+def rollback(
+    model: Annotated[str, typer.Argument(help="Name in the registry.")] = "patch-descriptor",
+    version: Annotated[
+        int | None,
+        typer.Option(min=1, help="Version to make champion (default: the champion before)."),
+    ] = None,
+    tracking_uri: TrackingUri = None,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Restore the alias `champion` to the previous champion, and to earlier ones if repeated.
+
+    No version is changed or deleted.
+
+    Example: hpsearch rollback
+    """
+    from hpsearch.search.workspace import Workspace
+    from hpsearch.tracking.model_registry import Registry, configure_mlflow_logging
+
+    configure_mlflow_logging()
+    registry = Registry(tracking=Workspace(home).tracking(tracking_uri), model=model)
+    now, before = registry.rollback(version)
+    if now == before:
+        out.print(f"{model} version {now} is already the champion")
+        return
+    was = "there was none" if before is None else f"it was version {before}"
+    out.print(f"{model} version {now} is champion again; {was}")
