@@ -253,7 +253,10 @@ class Registry:
             target = earlier if to is None else to
             if target is None:
                 whom = "a champion" if now is None else f"a champion before version {now}"
-                raise UserError(f"{self.model} never had {whom}; name one with --version")
+                raise UserError(
+                    f"{self.model} never had {whom}; name one with --version",
+                    code="no-earlier-champion",
+                )
             self._client().set_registered_model_alias(self.model, CHAMPION, str(target))
             self._write_history(reconcile_with_alias(line, target))
             if now is not None and now != target:

@@ -216,7 +216,9 @@ def check_layout(source: PatchSource, output: Path) -> None:
         return
     if output.suffix and not output.is_dir():
         raise UserError(
-            f"{output.suffix} is no output; give --output a .npy file, a .parquet file, or a folder"
+            f"{output.suffix} is not an output format; give --output a .npy file, a .parquet "
+            "file, or a folder",
+            code="unknown-format",
         )
     if not source.complete_points:
         raise UserError(

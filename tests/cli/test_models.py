@@ -184,7 +184,9 @@ def test_members_that_do_not_belong_together_are_refused(registered, refused):
 
     assert "too-few-members" in joining("patches@1")
     assert "repeated-member: patches@1" in joining("patches@1", "patches@champion")
-    assert "do not share their patch set" in joining("patches@1", "patches@3")
+    assert "members-differ: patches@1 and patches@3 differ in their patch set" in joining(
+        "patches@1", "patches@3"
+    )
     assert "invalid-version-reference: 'nonsense'" in joining("patches@1", "nonsense")
     assert "not found" in joining("patches@1", "patches@77")
     assert "unknown-data-location" in refused("ensemble", "patches@1", "patches@2", "--name", "x")
