@@ -32,7 +32,7 @@ def trial(*, width: float, batch: int, seed: int = 0) -> TrialConfig:
         descriptor=L2Net(width=width),
         loss=BatchHard(),
         sampler=PKSampler(groups=batch // 4, views=4),
-        optimiser=Adam(lr=1e-3),
+        optimizer=Adam(lr=1e-3),
         patches=10**12,
         seed=seed,
     )

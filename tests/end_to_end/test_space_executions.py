@@ -22,7 +22,7 @@ with Path({executions!r}).open("a") as file:
 SMALL = dict(descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=20), patches=240)
 
 def suggest(trial):
-    return TrialConfig(optimiser=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-3)), **SMALL)
+    return TrialConfig(optimizer=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-3)), **SMALL)
 
 SEARCH = Search(suggest=suggest, budget=240, report_every=120, trials=2, sampler=Random(),
                 baseline=TrialConfig(**SMALL), validation_points=4)

@@ -46,7 +46,7 @@ from hpsearch.search.samplers import Fixed
 from hpsearch.search.search import Search
 
 def suggest(trial):
-    return TrialConfig(optimiser=SGD(lr=trial.suggest_float("lr", 0.01, 1)), patches=100)
+    return TrialConfig(optimizer=SGD(lr=trial.suggest_float("lr", 0.01, 1)), patches=100)
 
 SEARCH = Search(suggest=suggest, budget=100, report_every=10, trials=4,
                 sampler=Fixed(points=[{"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3}, {"lr": 0.4}]),
@@ -262,33 +262,48 @@ SCENARIOS = [
     leaves_at_the_end_of_the_session, fails_before_its_start,
     fails_before_the_start_of_its_second_attempt, hangs,
 ]  # fmt: skip
-ONE = ["start", "report", "report", "end completed"]
+ONE = ["start", "report", "report", "trial_finished completed"]
 ENDINGS: dict[str, tuple[list[str], list[str]]] = {
     "completes": (ONE, ["COMPLETE completed"]),
     "is_pruned": (
-        ["start", "start", "report", "report", "end pruned"],
+        ["start", "start", "report", "report", "trial_finished pruned"],
         ["RUNNING None", "PRUNED pruned"],
     ),
-    "collapses": (["start", "report", "end collapsed"], ["COMPLETE collapsed"]),
-    "ends_without_a_report": (["start", "end failed"], ["FAIL failed"]),
+    "collapses": (["start", "report", "trial_finished collapsed"], ["COMPLETE collapsed"]),
+    "ends_without_a_report": (["start", "trial_finished failed"], ["FAIL failed"]),
     "dies_and_is_retried": (
-        ["start", "report", "crash", "start", "anew", "report", "report", "end completed"],
+        [
+            "start",
+            "report",
+            "worker_failed",
+            "start",
+            "restarted_from_scratch",
+            "report",
+            "report",
+            "trial_finished completed",
+        ],
         ["COMPLETE completed"],
     ),
-    "dies_again_and_again": (["start", "crash"] * 5 + ["start", "end failed"], ["FAIL failed"]),
-    "raises": (["start", "end failed"], ["FAIL failed"]),
+    "dies_again_and_again": (
+        ["start", "worker_failed"] * 5 + ["start", "trial_finished failed"],
+        ["FAIL failed"],
+    ),
+    "raises": (["start", "trial_finished failed"], ["FAIL failed"]),
     "finds_no_gpu_memory": (
-        [*ONE, "start", "start", "crash", "report", "end completed", "start"],
+        [*ONE, "start", "start", "worker_failed", "report", "trial_finished completed", "start"],
         ["COMPLETE completed", "COMPLETE completed", "RUNNING None"],
     ),
-    "finds_no_memory_on_its_machine": (["start", "start", "crash"], ["RUNNING None"] * 2),
+    "finds_no_memory_on_its_machine": (["start", "start", "worker_failed"], ["RUNNING None"] * 2),
     "leaves_at_the_end_of_the_session": (
-        ["start", "report", "end interrupted"],
+        ["start", "report", "trial_finished interrupted"],
         ["RUNNING None"],
     ),
-    "fails_before_its_start": (["start", "crash"], ["RUNNING None"]),
-    "fails_before_the_start_of_its_second_attempt": (["start", "crash", "crash"], ["RUNNING None"]),
-    "hangs": (["start", "report", "end failed"], ["FAIL failed"]),
+    "fails_before_its_start": (["start", "worker_failed"], ["RUNNING None"]),
+    "fails_before_the_start_of_its_second_attempt": (
+        ["start", "worker_failed", "worker_failed"],
+        ["RUNNING None"],
+    ),
+    "hangs": (["start", "report", "trial_finished failed"], ["FAIL failed"]),
 }
 """Events with the status at an end, and states of the study with the outcome, by scenario."""
 
@@ -388,7 +403,7 @@ def test_an_end_that_could_not_be_written_is_written_by_the_next_hook(
             with pytest.raises(OSError, match="No space left"):
                 tune.complete(trial)
     tune.fail(trial, "the hook raised")  # as Tune then does
-    assert [event["event"] for event in tune.books()[0]] == ["start", "report", "end"]
+    assert [event["event"] for event in tune.books()[0]] == ["start", "report", "trial_finished"]
     assert tune.books()[0][-1]["status"] == "completed"
 
 
