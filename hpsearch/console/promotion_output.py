@@ -58,7 +58,7 @@ def _plan_notes(promotion: Promotion) -> Iterator[str]:
     """Notes on a plan that differs from what the user may expect."""
     parent, found, child = promotion.parent, promotion.plan, promotion.child
     if len(found.selected) < found.top:
-        yield f"{found.top} were asked for; {len(found.selected)} completed a trial"
+        yield f"{found.top} configurations requested; only {len(found.selected)} completed a trial"
     trials = [run for run in parent.runs if run.kind == "trial"]
     ended = sum(run.status not in ("running", "interrupted") for run in trials)
     if child is None and ended < parent.record.trials:

@@ -38,7 +38,7 @@ def test_what_the_cluster_lacks_is_reported_and_a_search_may_wait_for_nodes(
     wait_for(lambda: "there are 1 CPU" in JOBS.run("submit", mine, "--device", "xla").stderr)
     for words, output in (
         (["--gpus-per-trial", "1"], "no node of the cluster has that much; there are 1 CPU"),
-        (["--device", "xla"], "asks for 1 CPU and 1 TPU"),
+        (["--device", "xla"], "requests 1 CPU and 1 TPU"),
         (["--max-concurrent-trials", "2"], "2 trials at once do not fit"),
         (["--data", "mine.arrow"], "relative to this folder"),
         (["--trails", "2"], "No such option"),
@@ -61,7 +61,7 @@ def test_what_the_cluster_lacks_is_reported_and_a_search_may_wait_for_nodes(
 
     waiting = ["--home", home, "--cpus-per-trial", "2", "--wait-for-nodes", *data]
     assert JOBS.run("submit", mine, *waiting).returncode == 0
-    JOBS.wait_for("mine", "waiting for nodes: a trial asks for 2 CPUs", 120)
+    JOBS.wait_for("mine", "waiting for nodes: a trial requests 2 CPUs", 120)
     fleet.start_worker("late", cpus=2)
     JOBS.wait_for("mine", "0 of 1 trials", 120)
     stopped = JOBS.run("stop", "mine")

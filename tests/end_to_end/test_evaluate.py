@@ -197,7 +197,7 @@ def with_an_unknown_sequence(_: Path, lists: Path) -> None:
         (with_a_short_row, "t5.csv is not a table of numbers: CSV parse error: Row #7"),
         (without_a_view, "e4.csv is missing"),
         (with_another_separator, "ref.csv, row 1: values must be separated by , or ;"),
-        (with_a_point_outside, ", line 3: idx is 99999, allowed is 0.."),
+        (with_a_point_outside, ", line 3: idx is 99999, but must be 0.."),
         (with_an_unknown_sequence, "s1, line 9: 'i_moon' is not one of the sequences"),
     ],
 )
@@ -217,7 +217,7 @@ def test_bad_files_are_named_with_their_row(
     ("words", "message"),
     [
         ((), "there is nothing to score; give a MODEL, or --baselines"),
-        (("nowhere",), "'nowhere' is no model: give models:/NAME@ALIAS"),
+        (("nowhere",), "'nowhere' is not a model; give models:/NAME@ALIAS"),
         (("examined/77",), "search 'examined' has no trial '77'; it has baseline"),
         (("models:/nobody@champion",), "models:/nobody@champion"),
         (("nowhere", "--tasks", "no/lists"), "there is no folder of task files at no/lists"),

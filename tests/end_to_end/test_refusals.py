@@ -100,7 +100,9 @@ def test_a_search_that_does_not_exist(fresh: Home) -> None:
 def test_a_model_that_does_not_exist(fresh: Home) -> None:
     words = refused(fresh, "describe", "models:/nobody@champion", fresh.store, "--output", "x")
     assert "models:/nobody@champion" in words
-    assert "is no model" in refused(fresh, "describe", "nobody", fresh.store, "--output", "x")
+    assert "'nobody' is not a model" in refused(
+        fresh, "describe", "nobody", fresh.store, "--output", "x"
+    )
 
 
 def test_an_unknown_split(fresh: Home) -> None:

@@ -36,7 +36,7 @@ def test_a_start_that_was_overtaken_writes_nothing(
     old = checkpoint_store.begin_attempt("000")
     checkpoint_store.save_files("000", old, files(b"one report"))
     new = checkpoint_store.begin_attempt("000")
-    with pytest.raises(StaleAttemptError, match="trial 000 goes on elsewhere"):
+    with pytest.raises(StaleAttemptError, match="trial 000 was resumed elsewhere"):
         checkpoint_store.save_files("000", old, files(b"two reports"))
     assert checkpoint_store.load_files("000") == {"trial.pt": b"one report"}
     checkpoint_store.save_files("000", new, files(b"three reports"))

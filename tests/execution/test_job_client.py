@@ -94,12 +94,12 @@ def test_capacity_that_no_node_has_is_refused_saying_what_there_is() -> None:
     check_capacity(NODES, Resources(), None)
     check_capacity(NODES, Resources(gpus=1, tpus=4), 2)
     output = refused_capacity(Resources(gpus=2))
-    assert "asks for 1 CPU and 2 GPUs" in output
+    assert "requests 1 CPU and 2 GPUs" in output
     assert "there are 12 CPUs and 1 GPU and 4 TPUs on 3 nodes" in output
     assert "--wait-for-nodes" in output
     assert "9 CPUs" in refused_capacity(Resources(cpus=9, gpus=0, tpus=0))
     assert "3 trials at once do not fit" in refused_capacity(Resources(gpus=1), 3)
-    assert "asks for 1 CPU and 8 TPUs" in refused_capacity(Resources(device="xla", tpus=8))
+    assert "requests 1 CPU and 8 TPUs" in refused_capacity(Resources(device="xla", tpus=8))
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def at_once(events: list[dict]) -> dict[str, int]:
     where, running, most = {}, dict[str, str](), dict[str, int]()
     for event in events:
         if event["event"] == "start":
-            running[event["trial"]] = where[event["trial"]] = event["place"]["kind"]
+            running[event["trial"]] = where[event["trial"]] = event["allocation"]["kind"]
         elif event["event"] == "trial_finished":
             running.pop(event["trial"])
         for kind in set(running.values()):
@@ -117,7 +117,7 @@ def test_a_search_in_folds_stops_a_bad_configuration_after_one(
 def test_more_than_the_cluster_can_hold_is_refused() -> None:
     with pytest.raises(UserError, match="9 trials at once do not fit: each asks for 1 CPU"):
         check_capacity_now(Resources(device="cpu"), 9)
-    with pytest.raises(UserError, match="asks for 1 CPU and 2 GPUs, but no node"):
+    with pytest.raises(UserError, match="requests 1 CPU and 2 GPUs, but no node"):
         check_capacity_now(Resources(gpus=2), None)
 
 

@@ -232,7 +232,7 @@ def test_a_home_of_this_version_is_renamed_and_moved_back(tmp_path: Path) -> Non
         uri(old)
         old.rename(new)
         load_champion(new)
-        assert Workspace(new).open("finished").store().path == new / "data" / "points.arrow"
+        assert Workspace(new).open("finished").store.path == new / "data" / "points.arrow"
         assert "stopped" in command(new, "report", "stopped", "--output", tmp_path / "page.html")
         assert not old.exists()
 
