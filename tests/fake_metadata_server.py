@@ -6,6 +6,7 @@ The server asks for what the real ones ask for, and says what they say.
 import json
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -106,5 +107,8 @@ def raylet(folder: Path, *more: str, head: str = "127.0.0.1:1") -> Iterator[int]
     options = [f"--node_id={NODE}", f"--temp_dir={folder}", f"--gcs-address={head}", *more]
     words = [f"{folder}/ray/core/src/ray/raylet/raylet", "-c", "read line", *options]
     with subprocess.Popen(words, executable="/bin/sh", stdin=subprocess.PIPE) as process:
+        command = Path(f"/proc/{process.pid}/cmdline")
+        while not command.read_bytes():  # the kernel fills it in just after Popen has returned
+            time.sleep(0.001)
         yield process.pid
         process.kill()

@@ -223,8 +223,8 @@ def check_layout(source: PatchSource, output: Path) -> None:
     if not source.complete_points:
         raise UserError(
             f"{source.description} have no sequences and views, which the official layout needs; "
-            "give "
-            "--output a .npy or .parquet file"
+            "give --output a .npy or .parquet file",
+            code="no-sequences-and-views",
         )
 
 
