@@ -2,16 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from hpsearch.console.output import err
 from hpsearch.data.arrow_header import StoreProgress
-
-if TYPE_CHECKING:
-    pass
 
 
 @contextmanager
