@@ -19,7 +19,7 @@ USED_BY_USERS = {
     "data.splits": {"split_for"},
     "evaluation.protocol": {"evaluate"},
     "losses.build": {"build_loss"},
-    "models.build": {"build_descriptor"},
+    "models.pipeline": {"build_descriptor"},
     "models.pipeline": {"Pipeline"},
 }
 """Names that need an example, by module."""

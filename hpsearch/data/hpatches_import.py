@@ -21,11 +21,9 @@ from hpsearch.data.arrow_header import (
     check_sequence_name,
 )
 from hpsearch.data.arrow_writer import StoreLayout, preallocated
-from hpsearch.data.decoding import decoding
-from hpsearch.data.noise import add_noise
+from hpsearch.data.images import SOURCE_SIDE, add_noise, area_downsample, decoding
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.process_pool import imap_ordered, usable_cores
-from hpsearch.data.resize import SOURCE_SIDE, area_downsample
 from hpsearch.errors import UserError
 from hpsearch.patch_views import SIDE, VIEW_NAMES, VIEWS
 from hpsearch.shapes import UInt8

@@ -11,9 +11,8 @@ from scipy import ndimage
 from hpsearch.config.base import FrozenConfig
 from hpsearch.data.arrow_header import NoiseLevels
 from hpsearch.data.arrow_writer import SequencePatches
-from hpsearch.data.noise import add_noise
+from hpsearch.data.images import SOURCE_SIDE, add_noise, area_downsample
 from hpsearch.data.photo_keypoints import HALF_SIDE_SIGMAS, Keypoints, detect
-from hpsearch.data.resize import SOURCE_SIDE, area_downsample
 from hpsearch.errors import UserError
 from hpsearch.patch_views import SIDE, VIEW_NAMES, VIEWS
 from hpsearch.rng import rng_for

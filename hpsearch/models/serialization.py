@@ -17,9 +17,8 @@ from hpsearch.config.base import FrozenConfig
 from hpsearch.config.networks import AnyDenoiser, AnyDescriptor, Denoiser, DnCNNTransfer
 from hpsearch.errors import UserError
 from hpsearch.models import denoisers
-from hpsearch.models.build import build_denoiser, build_descriptor
 from hpsearch.models.ensemble import Combine, Ensemble
-from hpsearch.models.pipeline import Pipeline, describe
+from hpsearch.models.pipeline import Pipeline, build_denoiser, build_descriptor, describe
 from hpsearch.patch_views import SIDE
 from hpsearch.schema import NewerSchema, from_json, to_json
 from hpsearch.shapes import Float, Num

@@ -10,10 +10,9 @@ import numpy as np
 from PIL import Image
 
 from hpsearch.data.builtin_sets import BUILTIN_SETS
-from hpsearch.data.decoding import decoding
 from hpsearch.data.hpatches_import import SequenceFolder, check_headers, read_views, scan
+from hpsearch.data.images import SOURCE_SIDE, area_downsample, decoding
 from hpsearch.data.patch_store import PatchStore
-from hpsearch.data.resize import SOURCE_SIDE, area_downsample
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 from hpsearch.evaluation.descriptor_io import (

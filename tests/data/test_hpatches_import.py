@@ -13,9 +13,8 @@ from PIL import Image
 from hpsearch.data.arrow_header import NoiseLevels, StoreMeta
 from hpsearch.data.arrow_writer import preallocated
 from hpsearch.data.hpatches_import import ImportSettings, import_tree
-from hpsearch.data.noise import add_noise
+from hpsearch.data.images import add_noise, area_downsample
 from hpsearch.data.patch_store import PatchStore
-from hpsearch.data.resize import area_downsample
 from hpsearch.errors import UserError
 from hpsearch.patch_views import VIEW_NAMES
 

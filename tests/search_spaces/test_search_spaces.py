@@ -21,7 +21,7 @@ from hpsearch.config import (
 )
 from hpsearch.data.samplers import Batch, sample
 from hpsearch.losses import build_loss
-from hpsearch.models.build import build_denoiser, build_descriptor
+from hpsearch.models.pipeline import build_denoiser, build_descriptor
 from hpsearch.search.search import Search
 from hpsearch.search.space_file import load_search
 from hpsearch.training.batch_schedule import current_sampler
