@@ -19,8 +19,7 @@ USED_BY_USERS = {
     "data.splits": {"split_for"},
     "evaluation.protocol": {"evaluate"},
     "losses.build": {"build_loss"},
-    "models.pipeline": {"build_descriptor"},
-    "models.pipeline": {"Pipeline"},
+    "models.pipeline": {"Pipeline", "build_descriptor"},
 }
 """Names that need an example, by module."""
 
