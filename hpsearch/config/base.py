@@ -21,6 +21,8 @@ class FrozenConfig(BaseModel):
 
     former_names: ClassVar[Mapping[str, str]] = {}
     """Names that fields had in version 0.1.0, by their present ones; both are read."""
+    later_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields that 0.1.0 did not have; a digest omits them while they have their defaults."""
 
     @model_validator(mode="before")
     @classmethod
@@ -88,10 +90,14 @@ def dump_former_names(value: Any, *, exclude: Collection[str] = ()) -> Any:
     shared denoiser of an earlier version is found. ``exclude`` names omitted fields of ``value``.
     """
     if isinstance(value, FrozenConfig):
+        fields = type(value).model_fields
+        unset = {
+            name for name in value.later_fields if getattr(value, name) == fields[name].default
+        }
         return {
             value.former_names.get(name, name): dump_former_names(getattr(value, name))
-            for name in type(value).model_fields
-            if name not in exclude
+            for name in fields
+            if name not in exclude and name not in unset
         }
     if isinstance(value, tuple):
         return [dump_former_names(item) for item in value]

@@ -141,6 +141,19 @@ class Noisy(FrozenConfig):
     kind: Literal["noisy"] = "noisy"
 
 
+class Mixed(FrozenConfig):
+    """Input of clean and noisy patches, without a denoiser, for a descriptor that meets both.
+
+    Which patches of the training set are noisy is drawn once by ``seed``, so that a step depends on
+    its row numbers alone.
+    """
+
+    kind: Literal["mixed"] = "mixed"
+    noisy_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of the training patches that are noisy."""
+    seed: int = Field(default=0, ge=0)
+
+
 class Denoised(FrozenConfig):
     """Input through a denoiser in front of the descriptor."""
 
@@ -160,4 +173,4 @@ class Denoised(FrozenConfig):
         return self
 
 
-Input = Annotated[Clean | Noisy | Denoised, Field(discriminator="kind")]
+Input = Annotated[Clean | Noisy | Mixed | Denoised, Field(discriminator="kind")]

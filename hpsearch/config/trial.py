@@ -56,6 +56,8 @@ class Augmentation(FrozenConfig):
         True
     """
 
+    later_fields: ClassVar[frozenset[str]] = frozenset({"rotation", "scale", "anisotropy", "shift"})
+
     turns: Literal["none", "patch", "point"] = "none"
     """Flips and 90° rotations, independent for each patch or equal for all patches of a point.
 
@@ -67,6 +69,22 @@ class Augmentation(FrozenConfig):
     """Maximum shift of brightness, in gray levels."""
     contrast: float = Field(default=0.0, ge=0, le=1)
     """Maximum |log| of the factor on the deviation from the patch's mean."""
+    rotation: float = Field(default=0.0, ge=0, le=45)
+    """Standard deviation of a rotation of each patch, in degrees.
+
+    Rotation, scale, anisotropy and shift imitate the errors of a keypoint detector.
+    """
+    scale: float = Field(default=0.0, ge=0, le=0.5)
+    """Standard deviation of the log of a scale factor of each patch."""
+    anisotropy: float = Field(default=0.0, ge=0, le=0.5)
+    """Standard deviation of the log of a stretch of each patch along a random axis."""
+    shift: float = Field(default=0.0, ge=0, le=0.5)
+    """Standard deviation of a shift of each patch in x and in y, in half-sides of the patch."""
+
+    @property
+    def is_affine(self) -> bool:
+        """True if patches are rotated, scaled, stretched or shifted by small random amounts."""
+        return bool(self.rotation or self.scale or self.anisotropy or self.shift)
 
 
 TRIPLET_SAMPLERS, GROUP_SAMPLERS = (RandomTriplets, MinedTriplets), (PKSampler, Stepped, FixedSteps)

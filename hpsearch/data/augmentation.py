@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hpsearch.config import Augmentation
+from hpsearch.data.affine_jitter import Jitter, jitters
 from hpsearch.shapes import Float, Int
 
 NUM_ORIENTATIONS = 8
@@ -28,6 +29,8 @@ class AugmentationParams(NamedTuple):
     shift: Float[np.ndarray, "..."]
     """Shift of brightness in gray levels."""
     gain: Float[np.ndarray, "..."]
+    jitter: Float[np.ndarray, "... 3 3"]
+    """Affine map from [-1, 1]² to the part of the patch that is seen; identity without jitter."""
 
 
 class Prepared(NamedTuple):
@@ -35,7 +38,7 @@ class Prepared(NamedTuple):
 
     turn: Int[Tensor, "..."]
     theta: Float[Tensor, "... 2 3"]
-    """Affine map of the crop."""
+    """Affine map of crop and jitter."""
     shift: Float[Tensor, "..."]
     gain: Float[Tensor, "..."]
 
@@ -59,7 +62,18 @@ def sample_params(
     corner = rng.random((*labels.shape, 2))
     shift = settings.brightness * rng.uniform(-1, 1, labels.shape)
     gain = np.exp(settings.contrast * rng.uniform(-1, 1, labels.shape))
-    return [AugmentationParams(*call) for call in zip(turn, side, corner, shift, gain, strict=True)]
+    jitter = _sample_jitter(settings, labels.shape, rng)  # last, as it is newer than the others
+    drawn = zip(turn, side, corner, shift, gain, jitter, strict=True)
+    return [AugmentationParams(*call) for call in drawn]
+
+
+def _sample_jitter(
+    settings: Augmentation, shape: tuple[int, ...], rng: np.random.Generator
+) -> Float[np.ndarray, "calls n 3 3"]:
+    if not settings.is_affine:
+        return np.broadcast_to(np.eye(3), (*shape, 3, 3))
+    errors = Jitter(settings.rotation, settings.scale, settings.anisotropy, settings.shift)
+    return jitters(int(np.prod(shape)), errors, rng).reshape(*shape, 3, 3)
 
 
 def prepare(changes: AugmentationParams) -> Prepared:
@@ -67,6 +81,7 @@ def prepare(changes: AugmentationParams) -> Prepared:
     theta = np.zeros((len(changes.side), 2, 3), np.float32)
     theta[:, 0, 0] = theta[:, 1, 1] = changes.side
     theta[:, :, 2] = (1 - changes.side[:, None]) * (2 * changes.corner - 1)
+    theta = (theta @ changes.jitter).astype(np.float32)
     shift, gain = (a.astype(np.float32) for a in (changes.shift, changes.gain))
     return Prepared(*(torch.from_numpy(a) for a in (changes.turn, theta, shift, gain)))
 
@@ -84,8 +99,8 @@ def apply_augmentation(
     turn, theta, shift, gain = (a.to(patches.device) for a in prepared)
     if settings.turns != "none":
         patches = _apply_turn(patches, turn)
-    if settings.crop:
-        patches = _crop(patches, theta)
+    if settings.crop or settings.is_affine:
+        patches = _resample(patches, theta)
     if settings.brightness or settings.contrast:
         mean = patches.mean(dim=(2, 3), keepdim=True)
         gain, shift = (a[:, None, None, None] for a in (gain, shift))
@@ -109,9 +124,12 @@ def _turn_orders(side: int, device: torch.device) -> Int[Tensor, "8 pixels"]:
     return torch.from_numpy(np.stack([t.ravel() for t in turned])).to(device)
 
 
-def _crop(
+def _resample(
     patches: Float[Tensor, "n 1 s s"], theta: Float[Tensor, "n 2 3"]
 ) -> Float[Tensor, "n 1 s s"]:
-    """Crop a square and scale it up to the full patch, bilinear."""
+    """Scale the parallelogram of an affine map to the full patch, bilinear.
+
+    Outside a patch its border is repeated.
+    """
     grid = functional.affine_grid(theta, list(patches.shape), align_corners=False)
     return functional.grid_sample(patches, grid, padding_mode="border", align_corners=False)

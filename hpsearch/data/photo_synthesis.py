@@ -1,7 +1,6 @@
 """Synthetic HPatches-like sequences from photographs."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -9,6 +8,7 @@ from pydantic import Field
 from scipy import ndimage
 
 from hpsearch.config.base import FrozenConfig
+from hpsearch.data.affine_jitter import Jitter, affine_maps, jitters, rotations
 from hpsearch.data.arrow_header import NoiseLevels
 from hpsearch.data.arrow_writer import SequencePatches
 from hpsearch.data.images import SOURCE_SIDE, add_noise, area_downsample
@@ -25,19 +25,6 @@ CAMERA_DISTANCE = 2.0
 """Camera distance in longer sides of the photograph; smaller means stronger perspective."""
 
 
-class Jitter(NamedTuple):
-    """Standard deviations of the geometric jitter of a patch."""
-
-    rotation: float
-    """Standard deviation of the rotation, in degrees."""
-    scale: float
-    """Standard deviation of the log of the isotropic scale."""
-    anisotropy: float
-    """Standard deviation of the log of the stretch along a random axis."""
-    shift: float
-    """Standard deviation of the shift, in half-sides of the patch."""
-
-
 # Calibrated: median overlap 0.86 / 0.73 / 0.62 (HPatches documents 0.85 and 0.72), and RootSIFT's
 # matching score on genuine HPatches pictures equals the published one.
 JITTER_OF_LEVEL = {
@@ -47,28 +34,10 @@ JITTER_OF_LEVEL = {
 }
 
 
-def rotations(angle: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 2 2"]:
-    """Rotation matrices from x toward y, by angles in radians."""
-    c, s = np.cos(angle), np.sin(angle)
-    return np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], -2)
-
-
 def squares(points: Keypoints) -> Float[np.ndarray, "n 3 3"]:
     """Affine maps from [-1, 1]² to the oriented patches of the keypoints."""
     linear = HALF_SIDE_SIGMAS * points.sigma[:, None, None] * rotations(points.angle)
-    return _affine(linear, points.xy)
-
-
-def jitters(n: int, jitter: Jitter, rng: np.random.Generator) -> Float[np.ndarray, "n 3 3"]:
-    """Random affine maps of [-1, 1]² near the identity."""
-    normal = rng.standard_normal((5, n))
-    turn = rotations(np.deg2rad(jitter.rotation) * normal[0])
-    axis = rotations(rng.uniform(0, np.pi, n))
-    stretch = jitter.anisotropy * normal[1]
-    scale = jitter.scale * normal[2]
-    sizes = np.exp(np.stack([scale + stretch, scale - stretch], -1))
-    linear = turn @ (axis * sizes[:, None, :]) @ np.swapaxes(axis, 1, 2)
-    return _affine(linear, jitter.shift * normal[3:].T)
+    return affine_maps(linear, points.xy)
 
 
 def inside(
@@ -115,12 +84,6 @@ def magnification(maps: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, " n"]:
     m = maps / maps[:, 2:, 2:]
     jacobian = m[:, :2, :2] - m[:, :2, 2:] * m[:, 2:, :2]
     return np.sqrt(np.abs(np.linalg.det(jacobian)))
-
-
-def _affine(linear: Float[np.ndarray, "n 2 2"], xy: Float[np.ndarray, "n 2"]) -> np.ndarray:
-    maps = np.zeros((len(xy), 3, 3))
-    maps[:, :2, :2], maps[:, :2, 2], maps[:, 2, 2] = linear, xy, 1
-    return maps
 
 
 def _translation(x: float, y: float) -> Float[np.ndarray, "3 3"]:

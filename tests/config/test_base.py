@@ -95,3 +95,12 @@ def test_a_class_is_found_by_its_former_name(former: str, present: str) -> None:
 def test_no_other_name_is_found() -> None:
     with pytest.raises(AttributeError, match="nothing"):
         _ = c.nothing  # type: ignore[attr-defined]
+
+
+def test_a_digest_omits_later_fields_at_their_defaults() -> None:
+    """So what was trained before these fields existed is found again."""
+    names = {"turns", "crop", "brightness", "contrast"}
+    assert dump_former_names(c.Augmentation()).keys() == names
+    found = dump_former_names(c.Augmentation(rotation=5.0, crop=0.1))
+    assert found.keys() == {*names, "rotation"}
+    assert c.Augmentation.model_validate(found) == c.Augmentation(rotation=5.0, crop=0.1)

@@ -8,7 +8,10 @@ from hpsearch.config import Augmentation
 from hpsearch.data.augmentation import apply_augmentation, sample_params
 from hpsearch.rng import rng_for
 
-EVERYTHING = Augmentation(turns="patch", crop=0.3, brightness=40, contrast=0.5)
+EVERYTHING = Augmentation(
+    turns="patch", crop=0.3, brightness=40, contrast=0.5,
+    rotation=10, scale=0.1, anisotropy=0.05, shift=0.1,
+)  # fmt: skip
 
 
 def patches(n, seed=0):
@@ -85,3 +88,41 @@ def test_patches_stay_in_range_and_follow_the_stream(seed):
     assert y.shape == x.shape
     assert 0 <= y.min() <= y.max() <= 255
     torch.testing.assert_close(y, changed(EVERYTHING, range(6), x, seed), atol=0, rtol=0)
+
+
+def test_a_disturbed_patch_is_what_its_affine_map_shows():
+    """On a plane, bilinear sampling is exact."""
+    y, x = np.mgrid[:32, :32] + 0.5
+    plane = torch.from_numpy(np.stack([x, y])[:, None]).float()
+    settings = Augmentation(rotation=4, scale=0.05, anisotropy=0.03, shift=0.05)
+    (drawn,) = sample_params(settings, np.zeros((1, 2), int), rng_for(3, "augment", 0))
+    same = drawn._replace(jitter=drawn.jitter[[0, 0]])
+    seen = apply_augmentation(settings, plane, same)[:, 0, 8:24, 8:24].numpy()
+    unit = np.stack([x / 16 - 1, y / 16 - 1, np.ones_like(x)])[:, 8:24, 8:24]
+    there = np.einsum("ij,jyx->iyx", same.jitter[0], unit)
+    np.testing.assert_allclose(seen, 16 * (there[:2] + 1), atol=2e-3)
+
+
+def test_disturbances_are_as_large_as_was_set():
+    settings = Augmentation(rotation=9, scale=0.08, shift=0.1)
+    (drawn,) = sample_params(settings, np.arange(20_000)[None], rng_for(0, "augment", 0))
+    linear, shift = drawn.jitter[:, :2, :2], drawn.jitter[:, :2, 2]
+    angle = np.rad2deg(np.arctan2(linear[:, 1, 0], linear[:, 0, 0]))
+    size = np.log(np.linalg.det(linear)) / 2
+    assert angle.std() == pytest.approx(9, rel=0.03)
+    assert size.std() == pytest.approx(0.08, rel=0.03)
+    assert shift.std(0) == pytest.approx([0.1, 0.1], rel=0.03)
+    assert np.abs([angle.mean(), *shift.mean(0), size.mean()]).max() < 0.2
+
+
+def test_disturbances_leave_the_other_draws_alone():
+    """What was trained without them is trained alike."""
+    plain = Augmentation(turns="point", crop=0.3, brightness=40, contrast=0.5)
+    labels = np.arange(12).reshape(2, 6)
+    first = sample_params(plain, labels, rng_for(1, "augment", 0))
+    second = sample_params(
+        plain.model_copy(update={"rotation": 5.0}), labels, rng_for(1, "augment", 0)
+    )
+    for a, b in zip(first, second, strict=True):
+        assert all(np.array_equal(x, y) for x, y in zip(a[:-1], b[:-1], strict=True))
+        assert np.array_equal(a.jitter, np.broadcast_to(np.eye(3), (6, 3, 3)))

@@ -25,6 +25,7 @@ from hpsearch.config import (
     HardMargin,
     L2Net,
     MinedTriplets,
+    Mixed,
     Noisy,
     PKSampler,
     RandomTriplets,
@@ -66,6 +67,9 @@ VARIANTS = {
     "fixed steps": trial(sampler=FixedSteps(stages=STAGES, milestones=(0.3, 0.6))),
     "cosine": trial(schedule=Cosine(warmup=0.2)),
     "augmented": trial(augmentation=Augmentation(turns="point", crop=0.2, contrast=0.1)),
+    "disturbed": trial(
+        input=Mixed(), augmentation=Augmentation(rotation=8, scale=0.1, anisotropy=0.05, shift=0.1)
+    ),
     "warm": trial(warm_start=WarmStart(patches=90, sampler=RandomTriplets(batch=10))),
     "fine-tuned": trial(input=Denoised(denoiser=DENOISER, clean_warmup=0.5)),
     "mined": trial(sampler=MinedTriplets(batch=8, candidates=40, start=0.3, every=100), **TRIPLETS),
@@ -196,6 +200,22 @@ def test_fine_tuning_goes_from_clean_to_denoised(job: TrialEnvironment) -> None:
     assert torch.equal(feed(rows, 0.49), clean(rows, 0.0))
     assert torch.equal(feed(rows, 0.5), denoised(rows, 0.0))
     assert not torch.equal(clean(rows, 0.0), denoised(rows, 0.0))
+
+
+def test_a_share_of_the_patches_is_noisy(job: TrialEnvironment) -> None:
+    train, device = job.training_patches(), torch.device("cpu")
+    rows = np.arange(16 * len(train))
+
+    def read(settings: Clean | Noisy | Mixed) -> np.ndarray:
+        return training_input(settings, train, job.artifacts, device)[1](rows, 0.0).numpy()
+
+    clean, noisy, mixed = read(Clean()), read(Noisy()), read(Mixed(noisy_share=0.25))
+    is_clean, is_noisy = ((mixed == x).all((1, 2, 3)) for x in (clean, noisy))
+    assert (is_clean | is_noisy).all()
+    assert 0.2 < is_noisy.mean() < 0.3
+    assert np.array_equal(read(Mixed(noisy_share=0)), clean)
+    assert np.array_equal(read(Mixed(noisy_share=1)), noisy)
+    assert not np.array_equal(read(Mixed(noisy_share=0.25, seed=1)), mixed)
 
 
 def test_the_denoisers_loss_matters(job: TrialEnvironment) -> None:
