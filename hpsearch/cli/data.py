@@ -1,4 +1,4 @@
-"""Commands for patch sets: ``hpsearch data`` build, import, photos, info, preview."""
+"""Commands for patch sets: ``hpsearch data`` build, import, photos, sequences, info, preview."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -107,6 +107,40 @@ def photos(
     settings = PhotoSettings(points=points, noise=noise, seed=seed)
     with progress_bar("building") as advance:
         found = import_photos(folder, output, settings=settings, workers=workers, progress=advance)
+    print_facts(found.store)
+    _print_skipped(found.skipped)
+
+
+@data.command("sequences")
+def sequences(
+    folder: Annotated[
+        Path, typer.Argument(help="A folder of sequences of six pictures with homographies.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The store to write.")],
+    points: Annotated[
+        int, typer.Option(min=1, max=5000, help="Largest number of points of a sequence.")
+    ] = 1000,
+    easy: Easy = DEFAULT_NOISE.easy,
+    hard: Hard = DEFAULT_NOISE.hard,
+    tough: Tough = DEFAULT_NOISE.tough,
+    seed: Seed = 0,
+    workers: Workers = None,
+) -> None:
+    """Build a patch set for testing from full pictures with known homographies.
+
+    HPatches' full images (1.ppm … 6.ppm, H_1_2 … H_1_6) and Oxford's naming (img1.png, H1to2p) are
+    read; every sequence is in the test part.
+
+    Example: hpsearch data sequences hpatches-sequences-release --output hpatches-images.arrow
+    """
+    from hpsearch.data.image_sequences import SequenceSettings, import_sequences
+
+    noise = NoiseLevels(easy=easy, hard=hard, tough=tough)
+    settings = SequenceSettings(points=points, noise=noise, seed=seed)
+    with progress_bar("building") as advance:
+        found = import_sequences(
+            folder, output, settings=settings, workers=workers, progress=advance
+        )
     print_facts(found.store)
     _print_skipped(found.skipped)
 

@@ -1,6 +1,6 @@
 """Synthetic HPatches-like sequences from photographs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from PIL import Image
@@ -43,10 +43,21 @@ def squares(points: Keypoints) -> Float[np.ndarray, "n 3 3"]:
 def inside(
     maps: Float[np.ndarray, "... 3 3"], width: int, height: int, *, margin: float
 ) -> Bool[np.ndarray, "..."]:
-    """Mask of the patches of affine maps whose corners lie inside the border of a picture."""
-    corners = np.einsum("...ij,kj->...ki", maps, UNIT_SQUARE)[..., :2]
+    """Mask of the patches of affine or projective maps whose corners lie inside a picture.
+
+    Args:
+        maps: maps from [-1, 1]² to the picture's pixels.
+        width: width of the picture in pixels.
+        height: height of the picture in pixels.
+        margin: distance from the border, in pixels.
+    """
+    corners = np.einsum("...ij,kj->...ki", maps, UNIT_SQUARE)
+    depth = corners[..., 2:]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        corners = corners[..., :2] / depth
     low, high = corners.min(-2), corners.max(-2)
-    return (low >= margin).all(-1) & (high <= np.array([width, height]) - margin).all(-1)
+    inner = (low >= margin).all(-1) & (high <= np.array([width, height]) - margin).all(-1)
+    return inner & (depth > 0).all((-2, -1))
 
 
 def viewpoint(
@@ -217,22 +228,43 @@ def photo_sequence(
 
     """
     found = detect(photo.astype(np.float32), limit=2 * settings.points)
-    maps = _view_maps(found, name, settings.seed)
+    maps = view_maps(found, name, settings.seed)
     height, width = photo.shape
     fits = inside(maps, width, height, margin=BORDER_PIXELS).all(1)
     maps = maps[fits][: settings.points]
     if not len(maps):
         raise UserError(f"no patch fits into {name!r} ({width}×{height}); give a larger picture")
+    targets = _target_images(photo, name, settings.seed)
+    return cut_views(photo, targets, maps, name=name, settings=settings)
+
+
+def cut_views(
+    reference: UInt8[np.ndarray, "h w"],
+    targets: Iterable[tuple[UInt8[np.ndarray, "h2 w2"], Float[np.ndarray, "3 3"]]],
+    maps: Float[np.ndarray, "n 16 3 3"],
+    *,
+    name: str,
+    settings: PhotoSettings,
+) -> SequencePatches:
+    """Cut the 16 views of each point, and add noise.
+
+    Args:
+        reference: gray picture in which the points were detected.
+        targets: the five other pictures, each with its homography from the reference.
+        maps: map of each view from [-1, 1]² to the reference's pixels.
+        name: name of the sequence.
+        settings: noise levels and seed.
+    """
     clean = np.empty((len(maps), VIEWS, SIDE, SIDE), np.uint8)
-    clean[:, 0] = area_downsample(extract_patches(photo, maps[:, 0]))
-    for k, (target, homography) in enumerate(_target_images(photo, name, settings.seed), start=1):
+    clean[:, 0] = area_downsample(extract_patches(reference, maps[:, 0]))
+    for k, (target, homography) in enumerate(targets, start=1):
         for view in (VIEW_NAMES.index(f"{level}{k}") for level in JITTER_OF_LEVEL):
             clean[:, view] = area_downsample(extract_patches(target, homography @ maps[:, view]))
     noisy = add_noise(clean, name=name, levels=settings.noise, seed=settings.seed)
     return SequencePatches(name, clean, noisy)
 
 
-def _view_maps(points: Keypoints, name: str, seed: int) -> Float[np.ndarray, "n 16 3 3"]:
+def view_maps(points: Keypoints, name: str, seed: int) -> Float[np.ndarray, "n 16 3 3"]:
     """Map of each view from [-1, 1]² to the jittered patch in the reference."""
     n = len(points.sigma)
     upright = squares(points)
