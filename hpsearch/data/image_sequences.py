@@ -47,7 +47,7 @@ MAX_CONDITION = 1e15
 IGNORED = ("__MACOSX",)
 LICENSE = (
     "HPatches: research use, see its README"
-    "; other sequences: as their source says. Not checked by hpsearch"
+    "; other sequences: under the terms of their source. Not checked by hpsearch"
 )
 NO_SEQUENCE = "no sequence: needs 1.ppm … 6.ppm and H_1_2 … H_1_6, or img1.png … and H1to2p …"
 
@@ -109,7 +109,9 @@ def import_sequences(
         source=f"picture sequences in {Path(folder).resolve().name}", license=LICENSE,
         noise=settings.noise, split="sequences", test=tuple(found.values()),
     )  # fmt: skip
-    return SequenceImport(write_store(Path(out), _told(results, progress), meta=meta), skipped)
+    return SequenceImport(
+        write_store(Path(out), _with_progress(results, progress), meta=meta), skipped
+    )
 
 
 def find_sequences(folder: Path) -> tuple[dict[Path, str], dict[str, str]]:
@@ -139,7 +141,7 @@ def load_sequence(folder: Path) -> ImageSequence:
     """Pictures and homographies of one sequence.
 
     Raises:
-        UserError: if a file is missing or invalid, or a homography maps the reference beside its
+        UserError: if a file is missing or invalid, or a homography maps the reference outside its
             target, as one for pictures of another size does.
     """
     files = _pictures(folder)
@@ -155,7 +157,7 @@ def load_sequence(folder: Path) -> ImageSequence:
         homographies.append(_load_homography(file))
         if not _overlaps(homographies[-1], pictures[0], pictures[target - 1]):
             raise UserError(
-                f"{file} maps {files[1].name} beside {files[target].name}; give the homography "
+                f"{file} maps {files[1].name} outside {files[target].name}; give the homography "
                 "for pictures of this size"
             )
     return ImageSequence(pictures, homographies)
@@ -190,7 +192,7 @@ def _inside_all(
     return kept
 
 
-def _told(
+def _with_progress(
     results: Iterator[SequencePatches], progress: StoreProgress | None
 ) -> Iterator[SequencePatches]:
     for done, patches in enumerate(results, start=1):
@@ -213,7 +215,7 @@ def _pictures(folder: Path) -> dict[int, Path]:
 
 
 def _name(folder: str) -> str:
-    """Name of a sequence: viewpoint unless its folder says illumination."""
+    """Name of a sequence: viewpoint unless its folder begins with i_."""
     stem = re.sub(r"\W+", "_", folder)
     return stem if stem.startswith(("i_", "v_")) else f"v_{stem}"
 
