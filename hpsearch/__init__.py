@@ -38,6 +38,7 @@ _EXPORTS = {
     "describe_patches": "workflows.describe_patches",
     "evaluate_models": "workflows.evaluate_models",
     "extend_search": "workflows.resume_search",
+    "match_images": "workflows.match_images",
     "plan_promotion": "workflows.promote_search",
     "promote": "workflows.promote_search",
     "resume_search": "workflows.resume_search",

@@ -17,7 +17,8 @@ from hpsearch.errors import UserError
 Model = Annotated[
     str,
     typer.Argument(
-        help="models:/NAME@champion, models:/NAME/VERSION, a folder of `train`, or SEARCH/TRIAL."
+        help="hpsearch-base, models:/NAME@champion, models:/NAME/VERSION, a folder of `train`, or "
+        "SEARCH/TRIAL."
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]
@@ -92,8 +93,8 @@ def evaluate(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="models:/NAME@ALIAS, a folder of `train`, SEARCH/TRIAL, or a folder of "
-            "descriptors DESC/SEQUENCE/VIEW.csv."
+            help="hpsearch-base, models:/NAME@ALIAS, a folder of `train`, SEARCH/TRIAL, or a "
+            "folder of descriptors DESC/SEQUENCE/VIEW.csv."
         ),
     ] = None,
     data: Annotated[
@@ -151,6 +152,69 @@ def evaluate(
         out.print(f"\n{json_file}", soft_wrap=True)
     if output is not None:
         out.print(f"\n{save_evaluation(found, output)}", soft_wrap=True)
+
+
+@app.command("match", rich_help_panel="Models")
+def match_command(
+    first: Annotated[Path, typer.Argument(help="A picture.")],
+    second: Annotated[Path, typer.Argument(help="Another picture of the same scene.")],
+    model: Annotated[
+        str, typer.Option(help="hpsearch-base, rootsift, models:/NAME@ALIAS, or SEARCH/TRIAL.")
+    ] = "hpsearch-base",
+    points: Annotated[
+        int, typer.Option(min=1, max=20_000, help="Largest number of keypoints of a picture.")
+    ] = 2000,
+    ratio: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Largest ratio of nearest to second nearest distance."),
+    ] = 0.9,
+    homography: Annotated[
+        Path | None, typer.Option(help="File of the true homography, to count correct matches.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="PNG file of the matches.")
+    ] = None,
+    arrays: Annotated[
+        Path | None, typer.Option(help=".npz file of keypoints, descriptors and matches.")
+    ] = None,
+    force: Force = False,
+    tracking_uri: TrackingUri = None,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Match two photographs, and estimate the homography between them.
+
+    Example: hpsearch match first.jpg second.jpg --output matches.png
+    """
+    from hpsearch.evaluation.descriptor_io import atomic_output, check_can_write
+
+    for file, suffix in ((output, ".png"), (arrays, ".npz")):
+        if file is not None and file.suffix != suffix:
+            raise UserError(f"{file} must end in {suffix}; rename it")
+        if file is not None:
+            check_can_write(file, force=force)
+
+    from hpsearch.workflows import match_images as matching
+
+    found = matching.match_images(
+        first, second, model=model, points=points, ratio=ratio, homography=homography,
+        tracking_uri=tracking_uri, home=home,
+    )  # fmt: skip
+    print_plain(
+        f"keypoints {len(found.first.descriptors):,} and {len(found.second.descriptors):,}, "
+        f"matches {len(found.matches):,}, on one homography {found.inliers.sum():,}"
+    )
+    if found.correct is not None:
+        print_plain(f"within 3 pixels of the true homography {found.correct.sum():,}")
+    if output is not None:
+        with atomic_output(output, force=force) as draft:
+            matching.draw_matches(found).save(draft, format="PNG")
+        print_plain(f"{output}")
+    if arrays is not None:
+        import numpy as np
+
+        with atomic_output(arrays, force=force) as draft, draft.open("wb") as file:
+            np.savez_compressed(file, **matching.match_arrays(found))  # type: ignore[arg-type]
+        print_plain(f"{arrays}")
 
 
 @app.command(rich_help_panel="Models")

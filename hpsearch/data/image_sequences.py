@@ -150,11 +150,11 @@ def load_sequence(folder: Path) -> ImageSequence:
         raise UserError(
             f"{folder} lacks picture {missing[0]} of {NUM_IMAGES}; complete or remove the sequence"
         )
-    pictures = [_load_gray(files[n]) for n in range(1, NUM_IMAGES + 1)]
+    pictures = [load_stored_gray(files[n]) for n in range(1, NUM_IMAGES + 1)]
     homographies = []
     for target in range(2, NUM_IMAGES + 1):
         file = _homography_file(folder, target)
-        homographies.append(_load_homography(file))
+        homographies.append(load_homography(file))
         if not _overlaps(homographies[-1], pictures[0], pictures[target - 1]):
             raise UserError(
                 f"{file} maps {files[1].name} outside {files[target].name}; give the homography "
@@ -220,8 +220,13 @@ def _name(folder: str) -> str:
     return stem if stem.startswith(("i_", "v_")) else f"v_{stem}"
 
 
-def _load_gray(file: Path) -> UInt8[np.ndarray, "h w"]:
-    """Gray levels as stored: a turn by an EXIF tag would not fit the homographies."""
+def load_stored_gray(file: Path) -> UInt8[np.ndarray, "h w"]:
+    """Gray levels as stored: a turn by an EXIF tag would not fit homographies.
+
+    Raises:
+        UserError: if the file is no picture, or too large.
+        FileNotFoundError: if there is none.
+    """
     advice = "give a PPM, PNG, JPEG, WebP, BMP or TIFF picture"
     with decoding(file, advice), Image.open(file, formats=FORMATS) as picture:
         if picture.mode.startswith("I"):  # 16 bits; Pillow would clip instead of scaling
@@ -237,7 +242,12 @@ def _homography_file(folder: Path, target: int) -> Path:
     raise UserError(f"{folder} lacks the homography {files[0].name} (or {files[1].name}); add it")
 
 
-def _load_homography(file: Path) -> Float[np.ndarray, "3 3"]:
+def load_homography(file: Path) -> Float[np.ndarray, "3 3"]:
+    """Homography of a file, for coordinates in which pixel i covers [i, i + 1].
+
+    Raises:
+        UserError: if the file does not hold nine numbers of an invertible matrix.
+    """
     try:
         numbers = np.array(file.read_text(errors="replace").split(), float)
     except ValueError as error:

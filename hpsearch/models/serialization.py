@@ -24,6 +24,8 @@ from hpsearch.schema import NewerSchema, from_json, to_json
 from hpsearch.shapes import Float, Num
 
 SPEC_FILE, WEIGHTS_FILE = "pipeline.json", "weights.pt"
+BUILT_IN_MODELS = {"hpsearch-base": Path(__file__).parent / "base"}
+"""Folders of the pipelines that are part of the package, by name."""
 CPU_BATCH = 64
 """Patches per forward pass on a CPU; feature maps of larger batches exceed a core's cache."""
 

@@ -16,7 +16,12 @@ from hpsearch.evaluation import Scores, Tasks, evaluate, read_tasks
 from hpsearch.evaluation.descriptor_io import read_descriptors
 from hpsearch.models import Pipeline
 from hpsearch.models.ensemble import Ensemble
-from hpsearch.models.serialization import SPEC_FILE, describe_any, load_pipeline
+from hpsearch.models.serialization import (
+    BUILT_IN_MODELS,
+    SPEC_FILE,
+    describe_any,
+    load_pipeline,
+)
 from hpsearch.promotion.final_evaluation import load_trained, pixel_baseline
 from hpsearch.search.workspace import Workspace
 from hpsearch.shapes import Float, UInt8
@@ -70,13 +75,16 @@ def load_pipeline_by_ref(
     """Load a pipeline by its reference.
 
     Args:
-        ref: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, a folder, or ``SEARCH/TRIAL``.
+        ref: ``hpsearch-base``, ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, a folder, or
+            ``SEARCH/TRIAL``.
         workspace: home with the searches.
         uri: address of MLflow.
 
     Raises:
         UserError: if the reference is none of these, or the model is not loadable.
     """
+    if ref in BUILT_IN_MODELS:
+        return load_pipeline(BUILT_IN_MODELS[ref])
     if ref.startswith("models:/"):
         configure_mlflow_logging()
         return load_descriptor(ref, workspace.tracking(uri).uri).pipeline
@@ -96,9 +104,9 @@ def load_pipeline_by_ref(
         return load_trained(run, context).pipeline()
     known = ", ".join(workspace.searches()[-3:]) or "none yet"
     raise UserError(
-        f"{ref!r} is not a model; give models:/NAME@ALIAS, a folder of `hpsearch train`, "
-        f"SEARCH/TRIAL of a search in {workspace.home} (there are: {known}), or a folder of "
-        "descriptors DESC/SEQUENCE/VIEW.csv",
+        f"{ref!r} is not a model; give hpsearch-base, models:/NAME@ALIAS, a folder of "
+        f"`hpsearch train`, SEARCH/TRIAL of a search in {workspace.home} (there are: {known}), or "
+        "a folder of descriptors DESC/SEQUENCE/VIEW.csv",
         code="no-such-model",
     )
 

@@ -258,8 +258,8 @@ def describe_patches(
     """Compute descriptors of patches with a model, and write them to a file.
 
     Args:
-        model: ``models:/NAME@champion``, ``models:/NAME/VERSION``, a folder of ``hpsearch train``,
-            or ``SEARCH/TRIAL``.
+        model: ``hpsearch-base``, ``models:/NAME@champion``, ``models:/NAME/VERSION``, a folder of
+            ``hpsearch train``, or ``SEARCH/TRIAL``.
         patches: ``mini``, ``tiny``, a patch store, a folder of strips or of patches, or a ``.npy``
             file.
         output: a ``.npy`` file, a ``.parquet`` file, or a folder for the official layout.
