@@ -103,6 +103,13 @@ def evaluate(
     ] = None,
     split: SplitName = "auto",
     tasks: Annotated[Path | None, typer.Option(help="Folder of official task files.")] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of picture sequences with homographies: points are detected in each "
+            "picture, and nearest descriptors are scored."
+        ),
+    ] = None,
     given: Annotated[
         GivenPatches, typer.Option("--input", help="Which patches the model is given.")
     ] = (GivenPatches.noisy),
@@ -130,6 +137,11 @@ def evaluate(
 
     Example: hpsearch evaluate models:/patch-descriptor@champion --data mini --output scored
     """
+    names = tuple(name for name in (model, compare_with) if name is not None)
+    if pairs is not None:
+        _evaluate_pairs((*names, *(["rootsift"] if baselines else [])), pairs, tracking_uri, home)
+        return
+
     from hpsearch.console.evaluation_output import print_evaluation
     from hpsearch.workflows.evaluate_models import (
         EvaluationRequest,
@@ -138,7 +150,7 @@ def evaluate(
     )
 
     request = EvaluationRequest(
-        models=tuple(name for name in (model, compare_with) if name is not None),
+        models=names,
         data=data,
         split=split,
         tasks=tasks,
@@ -152,6 +164,20 @@ def evaluate(
         out.print(f"\n{json_file}", soft_wrap=True)
     if output is not None:
         out.print(f"\n{save_evaluation(found, output)}", soft_wrap=True)
+
+
+def _evaluate_pairs(
+    models: tuple[str, ...], folder: Path, tracking_uri: str | None, home: Path
+) -> None:
+    """Evaluate on points detected in each picture, and print means over all pairs."""
+    from hpsearch.workflows.evaluate_pairs import evaluate_pairs, pair_table
+
+    if not models:
+        raise UserError("give a model to evaluate on --pairs, or --baselines")
+    results = evaluate_pairs(
+        models, folder, tracking_uri=tracking_uri, home=home, observer=console_observer()
+    )
+    print_plain(pair_table(results))
 
 
 @app.command("match", rich_help_panel="Models")

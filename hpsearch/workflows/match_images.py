@@ -111,7 +111,7 @@ def match_images(
     grays = [load_stored_gray(_existing(file)) for file in (first, second)]
     describe = load_descriptor_function(model, tracking_uri=tracking_uri, home=home)
     one, other = (
-        _features(gray, file, describe, points)
+        detect_and_describe(gray, file, describe, points)
         for gray, file in zip(grays, (first, second), strict=True)
     )
     matches, ratios = match_descriptors(one.descriptors, other.descriptors, ratio=ratio)
@@ -161,6 +161,44 @@ def describe_keypoints(
     return describe(area_downsample(extract_patches(gray, squares(keypoints))))
 
 
+def detect_and_describe(
+    gray: UInt8[np.ndarray, "h w"], file: str | Path, describe: DescriptorFunction, points: int
+) -> ImageFeatures:
+    """Keypoints of a picture whose patches lie inside, and their descriptors.
+
+    Args:
+        gray: gray levels; points of larger pictures are detected at 1600 pixels.
+        file: name of the picture, for an error message.
+        describe: a descriptor, from ``load_descriptor_function``.
+        points: maximum number of points.
+
+    Raises:
+        UserError: if there are none.
+    """
+    scale = max(1.0, max(gray.shape) / MAX_SIDE)
+    size = [max(round(side / scale), 1) for side in gray.shape[::-1]]
+    reduced = gray
+    if scale > 1:
+        reduced = np.asarray(Image.fromarray(gray).resize(size, Image.Resampling.BOX))
+    found = detect(reduced.astype(np.float32), limit=points)
+    factor = np.array(gray.shape[::-1]) / size
+    found = Keypoints(found.xy * factor, found.sigma * factor.mean(), found.angle)
+    kept = inside(squares(found), *gray.shape[::-1], margin=BORDER_PIXELS)
+    found = Keypoints(*(part[kept] for part in found))
+    if not len(found.xy):
+        raise UserError(f"{file} has no keypoints; give a larger picture with more structure")
+    return ImageFeatures(gray, found, describe_keypoints(gray, found, describe))
+
+
+def descriptor_distances(
+    first: Float[np.ndarray, "n d"], second: Float[np.ndarray, "m d"]
+) -> Float[np.ndarray, "n m"]:
+    """Euclidean distances of all pairs of descriptors."""
+    a, b = first.astype(np.float64), second.astype(np.float64)
+    squared = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+    return np.sqrt(np.clip(squared, 0, None))
+
+
 def match_descriptors(
     first: Float[np.ndarray, "n d"], second: Float[np.ndarray, "m d"], *, ratio: float
 ) -> tuple[Int[np.ndarray, "k 2"], Float[np.ndarray, " k"]]:
@@ -175,11 +213,9 @@ def match_descriptors(
     """
     if not (len(first) and len(second)):
         return np.empty((0, 2), int), np.empty(0)
-    a, b = first.astype(np.float64), second.astype(np.float64)
-    squared = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-    distance = np.sqrt(np.clip(squared, 0, None))
+    distance = descriptor_distances(first, second)
     nearest = distance.argmin(1)
-    rows = np.arange(len(a))
+    rows = np.arange(len(first))
     mutual = distance.argmin(0)[nearest] == rows
     best = distance[rows, nearest]
     distance[rows, nearest] = np.inf
@@ -248,24 +284,6 @@ def match_arrays(result: MatchResult) -> dict[str, np.ndarray]:
     if result.homography is not None:
         arrays["homography"] = result.homography
     return arrays
-
-
-def _features(
-    gray: UInt8[np.ndarray, "h w"], file: str | Path, describe: DescriptorFunction, points: int
-) -> ImageFeatures:
-    scale = max(1.0, max(gray.shape) / MAX_SIDE)
-    size = [max(round(side / scale), 1) for side in gray.shape[::-1]]
-    reduced = gray
-    if scale > 1:
-        reduced = np.asarray(Image.fromarray(gray).resize(size, Image.Resampling.BOX))
-    found = detect(reduced.astype(np.float32), limit=points)
-    factor = np.array(gray.shape[::-1]) / size
-    found = Keypoints(found.xy * factor, found.sigma * factor.mean(), found.angle)
-    kept = inside(squares(found), *gray.shape[::-1], margin=BORDER_PIXELS)
-    found = Keypoints(*(part[kept] for part in found))
-    if not len(found.xy):
-        raise UserError(f"{file} has no keypoints; give a larger picture with more structure")
-    return ImageFeatures(gray, found, describe_keypoints(gray, found, describe))
 
 
 def _existing(file: str | Path) -> Path:

@@ -1,0 +1,121 @@
+"""Scores of a descriptor on points that are detected in each picture by itself.
+
+No jitter is added, so the errors of place, scale and angle are a detector's own. A point of the
+first picture is *possible* if some point of the second lies within a few pixels of its projection,
+*consistent* if one of these also has the scale and angle that the homography asks for, and its
+match is *correct* if the nearest descriptor belongs to a point within that distance.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from hpsearch.data.photo_keypoints import Keypoints
+from hpsearch.data.photo_synthesis import project
+from hpsearch.shapes import Bool, Float
+
+MAX_SCALE_RATIO = np.sqrt(2)
+"""Largest ratio of the scales of consistent points."""
+MAX_ANGLE = np.deg2rad(25)
+"""Largest difference of the angles of consistent points, in radians."""
+RADII = (1.0, 3.0, 5.0)
+"""Distances in pixels within which a match is correct."""
+
+
+class PairScores(NamedTuple):
+    """Scores of one pair of pictures within one distance."""
+
+    possible: int
+    """Number of possible points."""
+    consistent: int
+    """Number of consistent points."""
+    recall: float
+    """Share of the possible points with a correct match; NaN without possible points."""
+    consistent_recall: float
+    """Share of the consistent points with a correct match."""
+    average_precision: float
+    """Sum of the precisions at each correct match of a possible point, over their number."""
+    consistent_average_precision: float
+    """The same over consistent points; others do not count."""
+
+
+def score_pair(
+    first: Keypoints,
+    second: Keypoints,
+    homography: Float[np.ndarray, "3 3"],
+    distances: Float[np.ndarray, "n m"],
+    *,
+    radius: float = 3.0,
+) -> PairScores:
+    """Score the nearest descriptors of a pair.
+
+    Args:
+        first: keypoints of the first picture.
+        second: keypoints of the second, at least two.
+        homography: from the first to the second.
+        distances: distances of the descriptors.
+        radius: largest distance in pixels of a correct match.
+    """
+    apart = _distances_to_projection(first, second, homography)
+    near = apart <= radius
+    possible = np.any(near, axis=1, keepdims=True)[:, 0]
+    fitting = near & _fits(first, second, homography)
+    consistent = np.any(fitting, axis=1, keepdims=True)[:, 0]
+    nearest = distances.argmin(1)
+    correct = near[np.arange(len(near)), nearest]
+    best, following = np.partition(distances, 1, axis=1)[:, :2].T
+    with np.errstate(invalid="ignore"):
+        ratio = np.where(following > 0, best / following, 1.0)
+    return PairScores(
+        int(possible.sum()),
+        int(consistent.sum()),
+        _share(correct, possible),
+        _share(correct, consistent),
+        average_precision_over(correct, ratio, possible),
+        average_precision_over(correct, ratio, consistent),
+    )
+
+
+def average_precision_over(
+    correct: Bool[np.ndarray, " n"],
+    ratio: Float[np.ndarray, " n"],
+    relevant: Bool[np.ndarray, " n"],
+) -> float:
+    """Sum of the precisions at each correct match in order of the ratio, over the relevant points.
+
+    Matches of points that are not relevant are left out. NaN if no point is relevant.
+    """
+    if not relevant.any():
+        return float("nan")
+    order = np.argsort(ratio[relevant], kind="stable")
+    found = correct[relevant][order]
+    precision = np.cumsum(found) / np.arange(1, len(found) + 1)
+    return float((precision * found).sum() / relevant.sum())
+
+
+def _distances_to_projection(
+    first: Keypoints, second: Keypoints, homography: Float[np.ndarray, "3 3"]
+) -> Float[np.ndarray, "n m"]:
+    there = project(homography, first.xy)
+    return np.linalg.norm(there[:, None] - second.xy, axis=2)
+
+
+def _fits(
+    first: Keypoints, second: Keypoints, homography: Float[np.ndarray, "3 3"]
+) -> Bool[np.ndarray, "n m"]:
+    """Mask of the pairs whose scale and angle are what the homography's Jacobian asks for."""
+    w = np.column_stack([first.xy, np.ones(len(first.xy))]) @ homography.T
+    jacobian = (homography[:2, :2] - (w[:, :2] / w[:, 2:])[:, :, None] * homography[2, :2]) / w[
+        :, 2, None, None
+    ]
+    scale = first.sigma * np.sqrt(np.abs(np.linalg.det(jacobian)))
+    direction = np.stack([np.cos(first.angle), np.sin(first.angle)], axis=1)
+    x, y = np.einsum("nij,nj->in", jacobian, direction)
+    turn = np.arctan2(y, x)[:, None] - second.angle
+    turn = np.abs((turn + np.pi) % (2 * np.pi) - np.pi)
+    ratio = np.abs(np.log(scale[:, None] / second.sigma))
+    return (ratio <= np.log(MAX_SCALE_RATIO) + 1e-12) & (turn <= MAX_ANGLE)
+
+
+def _share(correct: Bool[np.ndarray, " n"], relevant: Bool[np.ndarray, " n"]) -> float:
+    return float(correct[relevant].mean()) if relevant.any() else float("nan")
