@@ -1,5 +1,6 @@
 """Errors caused by user input, as opposed to bugs."""
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 EXIT_INTERRUPTED = 130
@@ -28,3 +29,15 @@ class UserError(ValueError):
 
 class OldSpellingWarning(UserWarning):
     """Warning that a search space uses names of an earlier version; they are still read."""
+
+
+def list_names(names: Iterable[object], *, limit: int) -> str:
+    """Names with commas, at most ``limit`` of them; the number of the others follows.
+
+    Example:
+        >>> list_names(["v_wall", "v_tree", "i_lamp", "i_sky"], limit=2)
+        'v_wall, v_tree and 2 more'
+    """
+    every = [str(name) for name in names]
+    more = f" and {len(every) - limit:,} more" if len(every) > limit else ""
+    return ", ".join(every[:limit]) + more

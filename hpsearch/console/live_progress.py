@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from hpsearch.collapse_thresholds import is_reported_collapsed
 from hpsearch.config.formatting import summary
 from hpsearch.search.search import Search
 from hpsearch.tracking.event_log import Event, EventLog
@@ -125,12 +126,19 @@ class LiveProgress:
             return ""
         trials = [run for run in self._runs.values() if run.kind == "trial"]
         ended = [run for run in trials if run.status not in ("running", "interrupted")]
-        scores = [run.reports[-1]["objective"] for run in ended if run.status == "completed"]
-        pick = max if self.search.objective.direction == "maximize" else min
-        best = (
-            f"best {self.search.objective.metric} {pick(scores):.3f}" if scores else "no best yet"
-        )
+        best = self._best_so_far(trials)
         return f"{len(ended)} of {self.trials} trials · {best} · {self._time_left(ended)}"
+
+    def _best_so_far(self, trials: list[Run]) -> str:
+        """Best last objective of the trials that did not collapse, finished or not."""
+        known = [run for run in trials if run.reports and not is_reported_collapsed(run.last)]
+        known = [run for run in known if run.status not in ("collapsed", "diverged")]
+        if not known:
+            return "no score yet"
+        pick = max if self.search.objective.direction == "maximize" else min
+        best = pick(known, key=lambda run: run.reports[-1]["objective"])
+        value = best.reports[-1]["objective"]
+        return f"best {self.search.objective.metric} {value:.3f} (trial {best.label})"
 
     def _time_left(self, ended: list[Run]) -> str:
         """Estimate the time left from patches per trial and the rate since the start."""

@@ -22,6 +22,8 @@ STATUS_ORDER: tuple[RunStatus, ...] = (
     "collapsed",
 )
 """Rank of each status in the leaderboard; a collapsed trial is last, whatever its retrieval mAP."""
+WITHOUT_SCORE = STATUS_ORDER.index("pruned") + 0.5
+"""Rank of a trial that has no score yet: after all that have one, before those that failed."""
 
 
 class Row(NamedTuple):
@@ -127,17 +129,18 @@ def leaderboard(
 ) -> list[Row]:
     """Rows of trials sorted by status (see ``STATUS_ORDER``), objective and number.
 
-    Baselines are excluded. Differences of configurations are relative to all trials, including
-    those beyond ``limit``.
+    A trial without a score ranks after those with one, unless these failed. Baselines are excluded.
+    Differences of configurations are relative to all trials, including those beyond ``limit``.
     """
     trials = trials_of(runs)
     sign = -1 if direction == "maximize" else 1
 
-    def key(pair: tuple[Run, str]) -> tuple[int, bool, float, int]:
+    def key(pair: tuple[Run, str]) -> tuple[float, bool, float, int]:
         run, _ = pair
-        value = last_objective(run)
-        score = 0.0 if value is None else sign * value
-        return STATUS_ORDER.index(shown_status(run)), value is None, score, run.number
+        value, group = last_objective(run), STATUS_ORDER.index(shown_status(run))
+        if value is None:
+            return max(group, WITHOUT_SCORE), True, 0.0, run.number
+        return group, False, sign * value, run.number
 
     differences = diff_summaries([run.config for run in trials])
     ranked = sorted(zip(trials, differences, strict=True), key=key)

@@ -3,14 +3,13 @@
 import base64
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
-from sklearn.isotonic import isotonic_regression
 
 from hpsearch.reporting.leaderboard import STATUS_ORDER
 from hpsearch.reporting.text_tables import format_patches
@@ -51,6 +50,10 @@ DPI = 150
 LINE_INCHES = 0.16
 """Distance in inches between two lines of small text."""
 SMALL, NORMAL, LARGE = 8.5, 9.5, 11.0
+LEADER_STYLE: dict[str, Any] = {
+    "arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 3,
+}  # fmt: skip
+"""Style of the thin line between a label and the end of its line."""
 HEADING_STYLE: dict[str, Any] = {"fontsize": LARGE, "color": INK, "fontweight": "bold"}
 
 
@@ -94,26 +97,41 @@ def count_patches(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_patches(round(value))))
 
 
-def end_labels(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
-    """Label lines at the right edge (height, text, color), moved apart if they overlap."""
+class EndLabel(NamedTuple):
+    """Label of a line, and the point where the line ends."""
+
+    x: float
+    y: float
+    text: str
+    color: str
+
+
+def end_labels(axes: Axes, labels: Sequence[EndLabel]) -> None:
+    """Label lines at the right edge, moved apart if they overlap, each tied to its line's end."""
     low, high = axes.get_ylim()
-    ordered = sorted(labels)
+    ordered = sorted(labels, key=lambda label: label.y)
     apart = LINE_INCHES * DPI / axes.get_window_extent().height * (high - low)
-    heights = spread_labels([y for y, _, _ in ordered], apart=apart)
-    for (_, text, color), y in zip(ordered, heights, strict=True):
+    heights = spread_labels([label.y for label in ordered], apart=apart)
+    right = axes.get_xlim()[1]
+    axes.set_xlim(right=right)
+    for label, height in zip(ordered, heights, strict=True):
+        is_moved = label.x < right or abs(height - label.y) > apart / 4
         axes.annotate(
-            text, (1, y), xycoords=("axes fraction", "data"), xytext=(5, 0),
-            textcoords="offset points", fontsize=SMALL, color=color, va="center",
-            annotation_clip=False,
+            label.text, (label.x, label.y), xycoords="data", xytext=(1.015, height),
+            textcoords=("axes fraction", "data"), fontsize=SMALL, color=label.color, va="center",
+            annotation_clip=False, arrowprops=LEADER_STYLE if is_moved else None,
         )  # fmt: skip
 
 
 def spread_labels(heights: Sequence[float], *, apart: float) -> list[float]:
     """Ascending heights, moved minimally (least squares) to a distance of at least ``apart``."""
-    if not heights:
-        return []
-    steps = apart * np.arange(len(heights))
-    return (isotonic_regression(np.asarray(heights, float) - steps) + steps).tolist()
+    blocks: list[list[float]] = []  # isotonic regression by pooling of adjacent violators
+    for number, height in enumerate(heights):
+        blocks.append([height - apart * number])
+        while len(blocks) > 1 and np.mean(blocks[-2]) >= np.mean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    level = [float(np.mean(block)) for block in blocks for _ in block]
+    return [height + apart * number for number, height in enumerate(level)]
 
 
 def status_legend(
@@ -148,6 +166,46 @@ def mark_stopped(axes: Axes, x: int, status: RunStatus) -> None:
         markeredgewidth=0,
         transform=axes.get_xaxis_transform(), clip_on=False,
     )  # fmt: skip
+
+
+def draw_bars(
+    heading: str,
+    names: Sequence[str],
+    sizes: Sequence[float],
+    labels: Sequence[str],
+    colors: Sequence[str],
+    *,
+    bounds: Sequence[tuple[float, float]] = (),
+) -> Figure:
+    """Figure of horizontal bars, the first at the bottom, with a label at the end of each.
+
+    Args:
+        heading: title.
+        names: names of the bars.
+        sizes: lengths, at least 0.
+        labels: labels of the bars.
+        colors: colors of the bars.
+        bounds: interval of each length; empty for none.
+    """
+    figure = new_figure(9.6, 0.9 + 0.36 * max(2, len(names)))
+    axes = figure.add_subplot()
+    style_axes(axes)
+    set_title(axes, heading)
+    axes.barh(range(len(names)), sizes, color=colors, height=0.62)
+    axes.grid(visible=False)
+    axes.spines["bottom"].set_visible(False)
+    axes.set_xticks([])
+    axes.set_yticks(range(len(names)), names, fontsize=NORMAL, color=INK)
+    ends = [high for _, high in bounds] or sizes
+    axes.set_xlim(0, max([*ends, 1e-9]) * 1.18)
+    for row, (low, high) in enumerate(bounds):
+        axes.plot((low, high), (row, row), "-|", color=INK, linewidth=1.2, markersize=7)
+    for row, (end, label) in enumerate(zip(ends, labels, strict=True)):
+        axes.annotate(
+            label, (end, row), xytext=(6, 0), textcoords="offset points", va="center",
+            fontsize=SMALL, color=MUTED,
+        )  # fmt: skip
+    return figure
 
 
 def annotate_empty(axes: Axes, text: str) -> None:

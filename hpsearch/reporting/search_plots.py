@@ -1,7 +1,8 @@
 """Plots of a search: history, learning curves, compute, importance."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,24 +11,25 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from hpsearch.config.formatting import flatten, format_value
+from hpsearch.reporting.importance import Importance
 from hpsearch.reporting.leaderboard import Direction, Summary, leaderboard, shown_status, trials_of
 from hpsearch.reporting.plot_style import (
+    GRID,
     INK,
     MUTED,
-    NORMAL,
     SMALL,
     STATUS_COLORS,
     STATUS_MARKERS,
     TASK_COLORS,
+    EndLabel,
     annotate_empty,
     count_patches,
+    draw_bars,
     end_labels,
     mark_stopped,
     new_axes,
-    new_figure,
     set_title,
     status_legend,
-    style_axes,
 )
 from hpsearch.reporting.text_tables import format_patches, format_percent
 from hpsearch.tracking.event_log import Event
@@ -69,8 +71,8 @@ def plot_intermediate_values(
     for row in reversed(rows):
         _draw_search_curve(axes, row.run, strong=row.run in best)
     count_patches(axes)
-    named = [(run.reports[-1]["objective"], run.label, INK) for run in best[:NUM_LABELED]]
-    end_labels(axes, named)
+    ends = [(run, run.reports[-1]["objective"]) for run in best[:NUM_LABELED]]
+    end_labels(axes, [EndLabel(run.seen, value, run.label, INK) for run, value in ends])
     strong = [Line2D([], [], color=STATUS_COLORS["completed"], linewidth=2.2, label="the ten best")]
     status_legend(axes, [row.status for row in rows], more=strong if best else ())
     return figure
@@ -103,9 +105,11 @@ def _draw_loss(axes: Axes, run: Run) -> None:
     axes.axhline(collapse, color=STATUS_COLORS["collapsed"], linewidth=1.2, linestyle=(0, (4, 3)))
     axes.margins(y=0.12)
     count_patches(axes)
-    labels = [(collapse, f"collapse value {collapse:.3g}", STATUS_COLORS["collapsed"])]
+    right = axes.get_xlim()[1]
+    text = f"collapse value {collapse:.3g}"
+    labels = [EndLabel(right, collapse, text, STATUS_COLORS["collapsed"])]
     if values:
-        labels.append((values[-1], f"loss {values[-1]:.3g}", color))
+        labels.append(EndLabel(seen[-1], values[-1], f"loss {values[-1]:.3g}", color))
     end_labels(axes, labels)
 
 
@@ -123,7 +127,7 @@ def _draw_scores(axes: Axes, run: Run) -> None:
         width = 2.4 if task == "mAP" else 1.4
         axes.plot(*np.transpose(points), "-o", color=color, markersize=3, linewidth=width)
         word, value = "mean" if task == "mAP" else task, points[-1][1]
-        labels.append((value, f"{word} {value:.3f}", color))
+        labels.append(EndLabel(points[-1][0], value, f"{word} {value:.3f}", color))
     if _is_stopped(run):
         mark_stopped(axes, run.seen, shown_status(run))
     count_patches(axes)
@@ -172,7 +176,7 @@ def _draw_best_so_far(
     last = best[-1][1]
     steps = [*best, (max(run.number for run in trials), last)]
     axes.step(*np.transpose(steps), where="post", color=INK, linewidth=1.4)
-    end_labels(axes, [(last, f"{last:.3f}", INK)])
+    end_labels(axes, [EndLabel(steps[-1][0], last, f"{last:.3f}", INK)])
     return [Line2D([], [], color=INK, linewidth=1.4, label="best completed so far")]
 
 
@@ -185,6 +189,47 @@ def _informative_reports(run: Run) -> Sequence[Event]:
     return run.reports[:-1] if _is_stopped(run) else run.reports
 
 
+def plot_pareto_front(
+    completed: Sequence[Run], front: Sequence[Run], metrics: Sequence[str]
+) -> Figure:
+    """Figure of completed trials by their objectives, with the Pareto front.
+
+    Args:
+        completed: trials with all objectives.
+        front: trials of the front, in the order of the first objective.
+        metrics: objectives; a panel shows the first against each of the others. With more than
+            two, the front is no line in a panel, and its trials are only marked.
+    """
+    others = metrics[1:]
+    figure, every = new_axes(4.8 * max(2, len(others)), 3.8, columns=len(others))
+    on_front = {run.id for run in front}
+    for axes, metric in zip(every, others, strict=True):
+        set_title(axes, "" if axes is not every[0] else "Pareto front", x=metrics[0], y=metric)
+        axes.grid(visible=True, axis="x", color=GRID, linewidth=0.8)
+        points = {run.id: (run.reports[-1]["objective"], run.last[metric]) for run in completed}
+        rest = [point for name, point in points.items() if name not in on_front]
+        if rest:
+            axes.plot(*np.transpose(rest), "o", color=STATUS_COLORS["pruned"], **SMALL_MARKER)
+        best = [points[run.id] for run in front]
+        line = "-" if len(others) == 1 else "none"
+        axes.plot(
+            *np.transpose(best), "o", color=STATUS_COLORS["completed"], linestyle=line,
+            linewidth=1.2, **SMALL_MARKER,
+        )  # fmt: skip
+        axes.margins(0.08)
+        for run in front[:MAX_LABELED_FRONT]:
+            axes.annotate(
+                run.label, points[run.id], color=INK, fontsize=SMALL, xytext=(5, 5),
+                textcoords="offset points",
+            )  # fmt: skip
+    return figure
+
+
+MAX_LABELED_FRONT = 12
+"""Number of trials of the Pareto front with a label."""
+SMALL_MARKER: dict[str, Any] = {"markersize": 6, "markeredgewidth": 0}
+MAX_BARS = 12
+"""Maximum number of settings in the figure of importance."""
 MAX_LABELED = 60
 """Number of trials above which only failed ones are labeled."""
 
@@ -208,14 +253,19 @@ def plot_collapse_map(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-def plot_importance(shares: Mapping[str, float]) -> Figure:
-    """Figure of the share of the objective's variance explained by each setting, in [0, 1]."""
-    ranked = sorted(shares.items(), key=lambda item: item[1])[-12:]
-    labels = [format_percent(share) for _, share in ranked]
-    names = [name for name, _ in ranked]
-    heading = "Importance: share of the objective's variance"
-    return _draw_bars(
-        heading, names, [s for _, s in ranked], labels, [STATUS_COLORS["completed"]] * len(ranked)
+def plot_importance(found: Importance) -> Figure:
+    """Figure of the settings with an effect on the objective: shares in [0, 1] with intervals."""
+    ranked = found.shown[:MAX_BARS][::-1]
+    labels = [
+        f"{format_percent(e.share)} ({100 * e.low:.0f} … {format_percent(e.high)})" for e in ranked
+    ]
+    return draw_bars(
+        "Importance: share of the differences between trials, with 95 % intervals",
+        [e.setting for e in ranked],
+        [e.share for e in ranked],
+        labels,
+        [STATUS_COLORS["completed"]] * len(ranked),
+        bounds=[(e.low, e.high) for e in ranked],
     )
 
 
@@ -236,7 +286,7 @@ def plot_compute_usage(totals: Summary) -> Figure:
     labels = [f"{format_percent(count / whole)} · {format_patches(count)}" for _, count, _ in parts]
     heading = f"Compute: {format_patches(totals.budget)} patches if every trial ran to the end"
     sizes = [float(count) for _, count, _ in parts]
-    return _draw_bars(heading, [n for n, _, _ in parts], sizes, labels, [c for *_, c in parts])
+    return draw_bars(heading, [n for n, _, _ in parts], sizes, labels, [c for *_, c in parts])
 
 
 def _draw_map(axes: Axes, runs: list[Run], *, dense: bool) -> None:
@@ -272,31 +322,3 @@ def _few_ticks(axes: Axes, sizes: list[int]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlim(sizes[0] / 1.5, sizes[-1] * 1.5)
-
-
-def _draw_bars(
-    heading: str,
-    names: Sequence[str],
-    sizes: Sequence[float],
-    labels: Sequence[str],
-    colors: Sequence[str],
-) -> Figure:
-    figure = new_figure(9.6, 0.9 + 0.36 * max(2, len(names)))
-    axes = figure.add_subplot()
-    style_axes(axes)
-    set_title(axes, heading)
-    if not names:
-        annotate_empty(axes, "not enough completed trials yet")
-        return figure
-    axes.barh(range(len(names)), sizes, color=colors, height=0.62)
-    axes.grid(visible=False)
-    axes.spines["bottom"].set_visible(False)
-    axes.set_xticks([])
-    axes.set_yticks(range(len(names)), names, fontsize=NORMAL, color=INK)
-    axes.set_xlim(0, max([*sizes, 1e-9]) * 1.18)
-    for row, (size, label) in enumerate(zip(sizes, labels, strict=True)):
-        axes.annotate(
-            label, (size, row), xytext=(6, 0), textcoords="offset points", va="center",
-            fontsize=SMALL, color=MUTED,
-        )  # fmt: skip
-    return figure

@@ -51,6 +51,8 @@ class SearchReport:
     baselines: Mapping[str, TaskScores] = field(default_factory=dict)
     """Test scores by name, the best trial first."""
     figures: Sequence[ReportFigure] = ()
+    omitted: Sequence[str] = ()
+    """Sentences that name the figures which are left out, with the reasons."""
     commands: Sequence[NextCommand] = ()
 
     @property

@@ -1,61 +1,81 @@
-"""Hyperparameter importances and Optuna's plots of a search."""
+"""Optuna's plots of a search, for each of its objectives."""
 
+import html
 import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna import visualization
+from optuna.trial import FrozenTrial
 
 from hpsearch.search.search import Search
 from hpsearch.search.study import open_study, study_without_imports
 
-OPTUNA_PLOTS = (
-    optuna.visualization.plot_optimization_history,
-    optuna.visualization.plot_intermediate_values,
-    optuna.visualization.plot_param_importances,
-    optuna.visualization.plot_parallel_coordinate,
-    optuna.visualization.plot_slice,
-    optuna.visualization.plot_timeline,
-)
-
-
-def importances(folder: Path, search: Search, url: str | None = None) -> dict[str, float]:
-    """Share of the objective's variance that each setting explains; empty with too few trials.
-
-    Args:
-        url: storage of the study, if it is not the journal in ``folder``.
-    """
-    study = study_without_imports(open_study(folder, search=search, url=url))
-    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len(completed) < 4:
-        return {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna warns about settings that few trials have
-        try:
-            first = _first_value if search.extra_objectives else None
-            return optuna.importance.get_param_importances(study, target=first)
-        except (ValueError, RuntimeError):
-            return {}  # no common parameters, or no variance
+MAX_FRONT_AXES = 3
+"""Most objectives of which Optuna draws a Pareto front."""
 
 
 def render_optuna_plots(folder: Path, search: Search, url: str | None = None) -> str:
     """Render Optuna's interactive plots as one self-contained HTML page.
 
+    A plot that Optuna does not draw, or draws empty, is named on the page with the reason.
+
     Args:
+        folder: folder of the search.
+        search: the search.
         url: storage of the study, if it is not the journal in ``folder``.
     """
     study = study_without_imports(open_study(folder, search=search, url=url))
     parts: list[str] = []
-    for plot in OPTUNA_PLOTS:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # some of these are experimental in Optuna
-            try:
-                figure = plot(study)
-            except (ValueError, RuntimeError):
-                continue  # too few trials for this one
+    notes: list[str] = []
+    for name, plot in _plots(search):
+        figure, reason = _draw(plot, study)
+        if figure is None:
+            notes.append(f"{name} is not drawn: {reason}")
+            continue
         parts.append(figure.to_html(full_html=False, include_plotlyjs=not parts))
-    return f"<!doctype html><meta charset='utf-8'><title>{folder.name}</title>{''.join(parts)}"
+        notes += [f"{name}: {reason}"] if reason else []
+    title = f"<!doctype html><meta charset='utf-8'><title>{html.escape(folder.name)}</title>"
+    return title + "".join([*parts, *(f"<p>{html.escape(note)}</p>" for note in notes)])
 
 
-def _first_value(trial: optuna.trial.FrozenTrial) -> float:
-    return trial.values[0]
+def _plots(search: Search) -> Iterator[tuple[str, Callable[[optuna.Study], Any]]]:
+    """Names and functions of the plots; those of one objective once for each."""
+    metrics = [objective.metric for objective in search.objectives]
+    if 1 < len(metrics) <= MAX_FRONT_AXES:
+        yield "Pareto front", partial(visualization.plot_pareto_front, target_names=metrics)
+    for number, metric in enumerate(metrics):
+        shown: dict[str, Any] = {"target_name": metric}
+        if len(metrics) > 1:
+            shown["target"] = partial(_value, number)
+        for name, plot in (
+            ("Optimization history", visualization.plot_optimization_history),
+            ("Parallel coordinates", visualization.plot_parallel_coordinate),
+            ("Slices", visualization.plot_slice),
+        ):
+            yield f"{name} of {metric}", partial(plot, **shown)
+    if len(metrics) == 1:  # the study has no intermediate values of several objectives
+        yield "Intermediate values", visualization.plot_intermediate_values
+    yield "Timeline", visualization.plot_timeline
+
+
+def _draw(plot: Callable[[optuna.Study], Any], study: optuna.Study) -> tuple[Any, str]:
+    """Figure and what Optuna warns of; None and the reason if there is nothing to see."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            figure = plot(study)
+        except (ValueError, RuntimeError) as error:
+            return None, str(error) or type(error).__name__
+    experimental = optuna.exceptions.ExperimentalWarning
+    warned = [str(w.message) for w in caught if not issubclass(w.category, experimental)]
+    if not figure.data:
+        return None, "no trial has the values that it shows"
+    return figure, "; ".join(dict.fromkeys(warned))
+
+
+def _value(number: int, trial: FrozenTrial) -> float:
+    return trial.values[number]

@@ -23,12 +23,13 @@ from hpsearch.reporting.mlflow_notes import (
 )
 from hpsearch.reporting.plot_style import Figure, png
 from hpsearch.reporting.sample_plots import plot_denoising_grid, plot_embedding
-from hpsearch.reporting.search_figures import ReportFigure, search_pictures
+from hpsearch.reporting.search_figures import PlottedObjective, SearchFigures, search_pictures
 from hpsearch.reporting.search_plots import plot_learning_curves
 from hpsearch.reporting.search_report import NextCommand, SearchReport, render_report
 from hpsearch.reporting.text_tables import group_configurations
+from hpsearch.search.outcome import pareto_front
 from hpsearch.search.search_context import SearchContext
-from hpsearch.search.study_plots import importances, render_optuna_plots
+from hpsearch.search.study_plots import render_optuna_plots
 from hpsearch.tracking.mlflow_links import file_links, file_url
 from hpsearch.tracking.mlflow_sync import MlflowSync
 from hpsearch.tracking.mlflow_writer import SyncProgress
@@ -72,8 +73,9 @@ def _publish_search_figures(
 ) -> int:
     stated, scores = context.search, load_scores(context)
     drawn = draw_search_figures(context)
-    files = {f"figures/{picture.name}.png": png(picture.figure) for picture in drawn}
-    files[NOTE_IMAGE] = png(drawn[0].figure, dots=NOTE_DPI)
+    files = {f"figures/{picture.name}.png": png(picture.figure) for picture in drawn.figures}
+    if drawn.figures:
+        files[NOTE_IMAGE] = png(drawn.figures[0].figure, dots=NOTE_DPI)
     files[REPORT_FILE] = render_search_report(context, drawn).encode()
     files[OPTUNA_FILE] = render_optuna_plots(
         context.paths.folder, stated, context.record.study
@@ -108,19 +110,19 @@ def _describe_trials(
         mlflow_sync.set_description(note, trial=trial)
 
 
-def draw_search_figures(context: SearchContext) -> list[ReportFigure]:
+def draw_search_figures(context: SearchContext) -> SearchFigures:
     """Draw the figures of the whole search."""
-    stated = context.search
+    stated, runs = context.search, context.runs
     return search_pictures(
-        context.runs,
-        direction=stated.objective.direction,
+        runs,
+        objectives=[PlottedObjective(o.metric, o.direction) for o in stated.objectives],
         budget=stated.budget,
-        metric=stated.objective.metric,
-        importances=importances(context.paths.folder, stated, context.record.study),
+        report_every=stated.first_report,
+        front=pareto_front(runs, stated.objectives) if stated.extra_objectives else (),
     )
 
 
-def render_search_report(context: SearchContext, figures: list[ReportFigure]) -> str:
+def render_search_report(context: SearchContext, drawn: SearchFigures) -> str:
     """Render the report as one self-contained HTML page."""
     stated, runs, record = context.search, context.runs, context.record
     split = context.split
@@ -134,7 +136,8 @@ def render_search_report(context: SearchContext, figures: list[ReportFigure]) ->
             rows=leaderboard(runs, direction=stated.objective.direction),
             configurations=group_configurations(runs, direction=stated.objective.direction),
             baselines=named_scores(load_scores(context)),
-            figures=figures,
+            figures=drawn.figures,
+            omitted=drawn.omitted,
             commands=[
                 NextCommand(f"hpsearch ui{context.home_option}", "browse the trials"),
                 NextCommand(

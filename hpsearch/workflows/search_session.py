@@ -252,8 +252,11 @@ def is_complete(context: SearchContext) -> bool:
 
 
 def _close_running_trials(context: SearchContext) -> int:
-    """Log trials that did not end as interrupted; return their number."""
-    open_runs = [run for run in context.runs if run.status == "running"]
-    for run in open_runs:
-        context.event_log.append("trial_finished", trial=run.id, status="interrupted")
-    return len(open_runs)
+    """Log trials that did not end as interrupted; return the number of all that can be resumed.
+
+    The supervisor has already logged those that saved in time in a graceful shutdown.
+    """
+    for run in context.runs:
+        if run.status == "running":
+            context.event_log.append("trial_finished", trial=run.id, status="interrupted")
+    return sum(run.kind == "trial" and run.status == "interrupted" for run in context.runs)

@@ -27,6 +27,35 @@ def test_a_trial_that_goes_on_and_one_that_restarts_from_scratch_say_why(tmp_pat
             event_log.append(event, trial="007", **fields)
     started, reported, crashed, restart = output.getvalue().splitlines()
     assert " 007 started " in started
-    assert "1,200 patches  mAP 0.500  0 of 2 trials · no best yet" in reported
+    assert "1,200 patches  mAP 0.500  0 of 2 trials · best val/mAP 0.500 (trial 007)" in reported
     assert crashed.endswith(" 007 resumed    from 1,200 patches; its machine went away")
     assert restart.endswith(" 007 restarts from scratch; its checkpoint was damaged")
+
+
+def test_the_best_score_so_far_counts_whether_or_not_its_trial_has_ended(
+    tmp_path: Path,
+) -> None:
+    event_log, output = EventLog(tmp_path / "ledger.jsonl"), io.StringIO()
+    config = TrialConfig()
+    search = Search(
+        suggest=lambda trial: config, baseline=config, trials=4, budget=100, report_every=10
+    )
+    reports = {
+        "000": (0.99, {"val/mAP": 0.99, "val/collapsed": 1.0}),
+        "001": (0.7, {"val/mAP": 0.7}),
+        "002": (0.805, {"val/mAP": 0.805}),
+        "003": (0.6, {"val/mAP": 0.6}),
+    }
+    with LiveProgress(event_log, search, Console(file=output), 4):
+        for number, (trial, (value, metrics)) in enumerate(reports.items()):
+            event_log.append(
+                "start", trial=trial, number=number, config=config.model_dump(mode="json")
+            )
+            event_log.append("report", trial=trial, seen=10, objective=value, metrics=metrics)
+            if trial in ("001", "003"):
+                event_log.append("trial_finished", trial=trial, status="completed")
+    lines = [line for line in output.getvalue().splitlines() if " of 4 trials" in line]
+    assert "no score yet" in lines[0]
+    assert "best val/mAP 0.700 (trial 001)" in lines[1]
+    assert all("best val/mAP 0.805 (trial 002)" in line for line in lines[2:])
+    assert len(lines) == 4

@@ -42,7 +42,13 @@ def test_groups_stand_in_order_and_the_objective_decides_within(
     rows = leaderboard(runs, direction=direction)
     assert sorted(row.run.number for row in rows) == list(range(len(runs)))
     assert [row.rank for row in rows] == list(range(1, len(runs) + 1))
-    groups = [STATUS_ORDER.index(row.status) for row in rows]
+    failed = ("failed", "diverged", "collapsed")
+    scored = [r for r in rows if r.objective is not None and r.status not in failed]
+    silent = [r for r in rows if r.objective is None and r.status not in failed]
+    assert rows[: len(scored) + len(silent)] == scored + silent
+    groups = [STATUS_ORDER.index(row.status) for row in scored]
+    assert groups == sorted(groups)
+    groups = [STATUS_ORDER.index(row.status) for row in rows if row.status in failed]
     assert groups == sorted(groups)
     for status in STATUS_ORDER:
         values = [row.objective for row in rows if row.status == status]
@@ -78,10 +84,21 @@ def test_a_constant_encoder_ends_last_whatever_its_retrieval_says(
 
 def test_the_board_of_a_mixed_search(mixed: list[Run]):
     rows = leaderboard(mixed, direction="maximize")
-    assert [row.run.number for row in rows] == [0, 1, 7, 6, 2, 5, 4, 3]
-    assert [row.objective for row in rows[:3]] == [0.7, 0.6, None]
+    assert [row.run.number for row in rows] == [0, 1, 6, 2, 7, 5, 4, 3]
+    assert [row.objective for row in rows[:5]] == [0.7, 0.6, 0.3, 0.45, None]
     assert rows[0].diff == "batch hard · S×K 32×4 · adam 1e-3"
     assert [row.run.number for row in leaderboard(mixed, direction="minimize", limit=2)] == [1, 0]
+
+
+def test_an_interrupted_trial_without_a_score_ranks_below_a_pruned_one(make_run: MakeRun):
+    runs = [
+        make_run(0, "interrupted"),
+        make_run(1, "pruned", {500: 0.1}),
+        make_run(2, "failed", {500: 0.9}),
+        make_run(3, "interrupted", {500: 0.2}),
+    ]
+    rows = leaderboard(runs, direction="maximize")
+    assert [row.run.number for row in rows] == [3, 1, 0, 2]
 
 
 def test_what_differs_is_compared_over_all_trials(mixed: list[Run]):

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
-from matplotlib.text import Text
+from matplotlib.text import Annotation, Text
 
 from hpsearch.reporting import plot_style, sample_plots, search_plots
+from hpsearch.reporting.importance import Effect, Importance
 from hpsearch.reporting.leaderboard import STATUS_ORDER, summarize
 from hpsearch.reporting.plot_style import DPI, STATUS_COLORS, STATUS_MARKERS, spread_labels
 from hpsearch.tracking.run_state import Run
@@ -101,11 +102,57 @@ def test_many_batch_sizes_and_optimizers_stay_readable(make_run: MakeRun):
     assert "1e-3" in words(figure)
 
 
-def test_importance_is_ranked_with_its_share():
-    figure = search_plots.plot_importance({"optimizer.lr": 0.7, "loss": 0.299, "sampler": 0.001})
+def test_importance_is_ranked_with_its_share_and_interval():
+    effects = (
+        Effect(setting="optimizer.lr", share=0.7, low=0.4, high=0.85, p_value=0.001),
+        Effect(setting="loss", share=0.3, low=0.004, high=0.6, p_value=0.04),
+        Effect(setting="sampler", share=0.05, low=0.0, high=0.3, p_value=0.6),
+    )
+    figure = search_plots.plot_importance(Importance(effects=effects, configurations=20))
     drawn = words(figure)
-    assert all(text in drawn for text in ("optimizer.lr", "70 %", "30 %", "under 1 %"))
-    assert "not enough" in words(search_plots.plot_importance({}))
+    for text in ("optimizer.lr", "70 % (40 … 85 %)", "30 % (0 … 60 %)"):
+        assert text in drawn
+    assert "sampler" not in drawn
+    (axes,) = figure.axes
+    assert [np.asarray(line.get_xdata()).tolist() for line in axes.lines] == [
+        [0.004, 0.6],
+        [0.4, 0.85],
+    ]
+
+
+def test_each_label_is_tied_to_the_end_of_its_own_curve(make_run: MakeRun):
+    """Three ends lie closely together, and one trial ended before the others."""
+    runs = [make_run(n, "completed", {500: 0.5, 1000: 0.8 + 0.001 * n}) for n in range(2)]
+    runs.append(make_run(2, "running", {500: 0.8005}))
+    runs.append(make_run(3, "pruned", {500: 0.6}))
+    figure = search_plots.plot_intermediate_values(runs, direction="maximize")
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    labels = {a.get_text(): a for a in axes.texts if isinstance(a, Annotation)}
+    assert set(labels) == {"000", "001", "002"}
+    for run in runs[:3]:
+        label = labels[run.label]
+        assert label.xy == (run.seen, run.reports[-1]["objective"])
+        if run.seen < axes.get_xlim()[1]:
+            assert label.arrow_patch is not None, "a line leads to the end of the curve"
+    heights = sorted(label.xyann[1] for label in labels.values())
+    assert (np.diff(heights) > 0.005).all()
+
+
+def test_the_front_is_marked_and_the_others_are_not(make_run: MakeRun):
+    def tried(number: int, value: float, seconds: float) -> Run:
+        return make_run(number, "completed", {9: value}, metrics={"train/seconds": seconds})
+
+    runs = [tried(0, 0.8, 30), tried(1, 0.6, 10), tried(2, 0.5, 20), tried(3, 0.7, 20)]
+    front = [runs[0], runs[3], runs[1]]
+    figure = search_plots.plot_pareto_front(runs, front, ["val/mAP", "train/seconds"])
+    (axes,) = figure.axes
+    rest, best = (np.asarray(line.get_xydata()).tolist() for line in axes.lines)
+    assert rest == [[0.5, 20]]
+    assert best == [[0.8, 30], [0.7, 20], [0.6, 10]]
+    assert {"000", "001", "003"} <= set(words(figure).splitlines())
+    three = search_plots.plot_pareto_front(runs, front, ["val/mAP", "train/seconds", "train/loss"])
+    assert len(three.axes) == 2
 
 
 def test_compute_says_what_was_saved(mixed: list[Run]):

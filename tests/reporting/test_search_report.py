@@ -1,5 +1,5 @@
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -7,7 +7,7 @@ import pytest
 
 from hpsearch.config import Clean
 from hpsearch.reporting.leaderboard import TaskScores, leaderboard, summarize
-from hpsearch.reporting.search_figures import search_pictures
+from hpsearch.reporting.search_figures import PlottedObjective, SearchFigures, search_pictures
 from hpsearch.reporting.search_report import (
     MAX_REPORT_ROWS,
     NextCommand,
@@ -71,14 +71,25 @@ def page(runs: list[Run], **more) -> SearchReport:
     )
 
 
+def draw(runs: list[Run], *more: PlottedObjective, front: Sequence[Run] = ()) -> SearchFigures:
+    objectives = [PlottedObjective("val/mAP", "maximize"), *more]
+    return search_pictures(runs, objectives=objectives, budget=1000, report_every=500, front=front)
+
+
 @pytest.fixture(scope="module")
 def full(mixed: list[Run]) -> str:
-    pictures = search_pictures(
-        mixed, direction="maximize", budget=1000, importances={"optimizer.lr": 0.9, "loss": 0.1}
-    )
+    pictures = draw(mixed)
     scores = {"winner": TaskScores(0.8, 0.4, 0.6, 0.6), "pixels": TaskScores(0.5, 0.2, 0.3, 0.333)}
     commands = [NextCommand("hpsearch ui", "Browse every run")]
-    return render_report(page(mixed, baselines=scores, figures=pictures, commands=commands))
+    return render_report(
+        page(
+            mixed,
+            baselines=scores,
+            figures=pictures.figures,
+            omitted=pictures.omitted,
+            commands=commands,
+        )
+    )
 
 
 def test_the_page_is_well_formed_and_asks_nothing_of_a_network(full: str):
@@ -87,7 +98,7 @@ def test_the_page_is_well_formed_and_asks_nothing_of_a_network(full: str):
     assert all(address.startswith("data:image/svg+xml;base64,") for address in seen.addresses)
     assert not re.search(r"@import|url\(|<script|<link|https?://", full)
     assert all(len(alt) > 20 for alt in seen.alts)
-    assert len(seen.alts) == 6
+    assert len(seen.alts) == 5
     assert seen.tags.count("h1") == 1
 
 
@@ -125,8 +136,10 @@ def test_words_of_the_user_are_escaped(make_run: MakeRun):
 @pytest.mark.parametrize("ending", [None, ("running", {}), ("collapsed", {10: None})])
 def test_a_search_that_has_found_nothing_yet(make_run: MakeRun, ending: tuple | None):
     runs = [] if ending is None else [make_run(0, *ending)]
-    pictures = search_pictures(runs, direction="maximize", budget=1000)
-    words = " ".join(read(render_report(page(runs, figures=pictures))).text)
+    pictures = draw(runs)
+    assert [figure.name for figure in pictures.figures] in ([], ["compute"])
+    html = render_report(page(runs, figures=pictures.figures, omitted=pictures.omitted))
+    words = " ".join(read(html).text)
     assert "no completed trial yet" in words
     assert "Best trial" not in words
 
@@ -171,3 +184,64 @@ def test_means_over_seeds_stand_on_the_page_where_there_are_any(make_run: MakeRu
     assert "Configurations over seeds" in text
     assert "0.7000 0.1414 2 2 completed" in text
     assert "over seeds" not in render_report(page(runs[:1]))
+
+
+def test_every_figure_is_on_the_page_or_named_with_the_reason_why_it_is_not(
+    make_run: MakeRun, mixed: list[Run]
+):
+    plain = [make_run(n, "completed", {500: 0.5, 1000: 0.1 * n}) for n in range(3)]
+    for runs in (mixed, plain, [], [make_run(0, "running")]):
+        drawn = draw(runs, PlottedObjective("val/matching", "maximize"), front=plain[:1])
+        # curves and history of both objectives, best trial, front, importance, map, compute
+        assert len(drawn.figures) + len(drawn.omitted) == 9
+        html = render_report(page(runs, figures=drawn.figures, omitted=drawn.omitted))
+        words = " ".join(" ".join(read(html).text).split())
+        assert all(sentence in words for sentence in drawn.omitted)
+
+
+def test_a_figure_with_nothing_to_say_is_left_out(make_run: MakeRun):
+    plain = [make_run(n, "completed", {500: 0.5, 1000: 0.1 * n}) for n in range(4)]
+    drawn = draw(plain)
+    assert [f.name for f in drawn.figures] == ["learning-curves", "best-trial", "trial-by-trial"]
+    assert drawn.omitted == [
+        "Importance of settings: too few configurations to tell the effect of a "
+        "setting from chance: 1 of at least 10.",
+        "Where trials collapsed: none did.",
+        "Compute: nothing was saved, lost or trained again.",
+    ]
+    collapsed = make_run(4, "collapsed", {100: None})
+    assert (
+        "Where trials collapsed: all trials have one batch size."
+        in draw([*plain, collapsed]).omitted
+    )
+    other = make_run(4, "collapsed", {100: None}, groups=64)
+    assert "collapse-map" in [figure.name for figure in draw([*plain, other]).figures]
+
+
+def test_each_objective_has_its_curves_and_history(make_run: MakeRun):
+    def tried(number: int, value: float, matching: float) -> Run:
+        run = make_run(number, "completed", {500: 0.1, 1000: value})
+        metrics = {**run.last, "val/matching": matching}
+        return replace(run, reports=(run.reports[0], {**run.reports[1], "metrics": metrics}))
+
+    runs = [tried(0, 0.8, 0.2), tried(1, 0.6, 0.4)]
+    drawn = draw(runs, PlottedObjective("val/matching", "maximize"), front=runs)
+    names = [figure.name for figure in drawn.figures]
+    assert names == [
+        *("learning-curves", "learning-curves-val-matching", "best-trial"),
+        *("trial-by-trial", "trial-by-trial-val-matching", "pareto-front"),
+    ]
+    (axes,) = drawn.figures[4].figure.axes
+    assert axes.get_ylabel() == "val/matching"
+    assert [line.get_ydata()[0] for line in axes.lines[:2]] == [0.2, 0.4]
+    assert "000, 001" in drawn.figures[5].caption
+
+
+@pytest.mark.parametrize(("loss", "explained"), [(1.3, True), (0.9, False)])
+def test_a_loss_above_the_collapse_value_is_explained(
+    make_run: MakeRun, loss: float, explained: bool
+):
+    run = make_run(0, "completed", {500: 0.5, 1000: 0.6}, metrics={"train/loss": loss})
+    caption = next(f.caption for f in draw([run]).figures if f.name == "best-trial")
+    assert ("ends above it, at 1.3" in caption) == explained
+    assert ("not a collapse" in caption) == explained

@@ -1,15 +1,23 @@
 """What happens between the last trial and the judging of the winner."""
 
+from contextlib import nullcontext
 from pathlib import Path
+
+import pytest
 
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.execution.cross_validation import run_cross_validation
 from hpsearch.execution.resumable_trial import CheckpointHooks
+from hpsearch.execution.tuner import SessionResult
 from hpsearch.promotion.final_evaluation import best_run, load_trained
 from hpsearch.search.outcome import to_result
+from hpsearch.search.search_context import SearchContext
 from hpsearch.search.workspace import SearchRecord, Workspace
+from hpsearch.workflows import search_session
 from hpsearch.workflows.observer import Observer
 from hpsearch.workflows.search_session import train_winner
+
+from ..search_factory import plan
 
 SPACE = """
 from hpsearch.config import L2Net, RandomTriplets, TrialConfig
@@ -19,6 +27,43 @@ CONFIG = TrialConfig(descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch
 SEARCH = Search(suggest=lambda trial: CONFIG, budget=240, report_every=120, trials=1, num_folds=2,
                 validation_points=8, baseline=CONFIG)
 """
+
+
+class Heard(Observer):
+    """Keeps the messages."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+@pytest.mark.parametrize("limit", ["20 s", ""])
+def test_trials_that_saved_before_the_session_ended_count_as_interrupted(
+    tmp_path: Path, tiny: PatchStore, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    context = plan(tmp_path / "home", tiny, SPACE, trials=3)
+
+    def end_with_saved_trials(context: SearchContext) -> SessionResult:
+        config = context.search.baseline.model_dump(mode="json")
+        for number, status in enumerate(("completed", "interrupted", "interrupted")):
+            trial = f"{number:03d}"
+            context.event_log.append("start", trial=trial, number=number, config=config)
+            context.event_log.append("trial_finished", trial=trial, status=status)
+        return SessionResult(exhausted=True, limit=limit)
+
+    monkeypatch.setattr(search_session.tuner, "run_session", end_with_saved_trials)
+    monkeypatch.setattr(search_session, "start_ray", lambda *args, **more: None)
+    monkeypatch.setattr(search_session, "monitor_head", lambda on_loss: nullcontext())
+    heard = Heard()
+    reason = search_session.run_trials(context, heard)
+    if limit:
+        assert reason is None, "the completed trial is the winner within the limit"
+        assert "(trials interrupted: 2)" in heard.messages[-1]
+    else:
+        assert reason is not None
+        assert reason.startswith("Interrupted")
 
 
 def test_the_winner_of_a_search_in_folds_is_trained_on_the_whole_training_part(
