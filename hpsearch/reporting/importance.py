@@ -74,7 +74,7 @@ class Importance:
             return ""
         if self.configurations < MIN_CONFIGURATIONS:
             return (
-                "too few configurations to tell the effect of a setting from chance: "
+                "too few configurations to distinguish an effect from chance: "
                 f"{self.configurations} of at least {MIN_CONFIGURATIONS}"
             )
         if not self.effects:

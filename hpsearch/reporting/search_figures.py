@@ -145,7 +145,7 @@ def _loss_above_collapse(run: Run) -> str:
         f" The loss ends above it, at {loss:.3g}: in many of the triplets that the trial learns "
         "from, the negative is nearer than the positive, as with mining of hard triplets. This is "
         f"not a collapse, in which the loss would stay at {collapse:.3g}; the scores on the "
-        "right tell whether the trial learns."
+        "right show whether the trial learns."
     )
 
 

@@ -204,8 +204,8 @@ def test_a_figure_with_nothing_to_say_is_left_out(make_run: MakeRun):
     drawn = draw(plain)
     assert [f.name for f in drawn.figures] == ["learning-curves", "best-trial", "trial-by-trial"]
     assert drawn.omitted == [
-        "Importance of settings: too few configurations to tell the effect of a "
-        "setting from chance: 1 of at least 10.",
+        "Importance of settings: too few configurations to distinguish an effect from "
+        "chance: 1 of at least 10.",
         "Where trials collapsed: none did.",
         "Compute: nothing was saved, lost or trained again.",
     ]
