@@ -1,11 +1,8 @@
 """Plots of samples: denoised patches, and an embedding of descriptors."""
 
-from typing import Any
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.manifold import TSNE
 
 from hpsearch.reporting.plot_style import (
     GROUP_COLORS,
@@ -24,6 +21,8 @@ MAX_COLUMNS = 12
 """Maximum number of patches in a denoising grid."""
 NUM_COLORED = len(GROUP_COLORS)
 """Number of groups with their own color in an embedding; the others are gray."""
+TSNE_STEPS, EXAGGERATION = 500, 12.0
+"""Steps of a t-SNE, and the factor of its attraction in the first half of them."""
 PATCH_GAP_PIXELS, LABEL_HEIGHT_PIXELS = 4, 11
 """Gaps in pixels between columns, and below a row for a number."""
 
@@ -101,25 +100,60 @@ def plot_embedding(
 
 
 def project_tsne(descriptors: Float[np.ndarray, "n d"], *, seed: int) -> Float[np.ndarray, "n 2"]:
-    """Project descriptors to two dimensions by t-SNE, reproducibly; fewer than four by PCA.
+    """Project descriptors to two dimensions by exact t-SNE, reproducibly; fewer than four by PCA.
 
     The initialization is the two principal directions plus a little noise, so that identical
-    descriptors (a collapsed encoder) do not cause a division by zero.
+    descriptors (a collapsed encoder) do not cause a division by zero. For some hundred points this
+    takes a fifth of the time of scikit-learn's ``TSNE``, and less than its import.
+
+    Source: van der Maaten & Hinton, Visualizing Data using t-SNE, JMLR 2008.
     """
     x = np.nan_to_num(np.asarray(descriptors, np.float64))
     x = x - x.mean(axis=0)
     u, s, _ = np.linalg.svd(x, full_matrices=False)
-    flat = np.zeros((len(x), 2))
-    flat[:, : min(2, len(s))] = (u * s)[:, :2]
+    placed = np.zeros((len(x), 2))
+    placed[:, : min(2, len(s))] = (u * s)[:, :2]
     if len(x) < 4:
-        return flat
-    noise = np.random.default_rng(seed).normal(size=flat.shape)
-    start = 1e-4 * (flat / max(float(flat[:, 0].std()), 1e-12) + 0.01 * noise)
-    # exact is several times faster than Barnes-Hut for a few hundred points
-    settings: dict[str, Any] = {"init": start.astype(np.float32), "random_state": seed}
-    settings |= {"method": "exact", "max_iter": 500}
-    tsne = TSNE(perplexity=min(30.0, (len(x) - 1) / 3), **settings)
-    return tsne.fit_transform(x.astype(np.float32))
+        return placed
+    noise = np.random.default_rng(seed).normal(size=placed.shape)
+    placed = 1e-4 * (placed / max(float(placed[:, 0].std()), 1e-12) + 0.01 * noise)
+    p = _joint_probabilities(x, perplexity=min(30.0, (len(x) - 1) / 3))
+    velocity, gains = np.zeros_like(placed), np.ones_like(placed)
+    rate = max(len(x) / EXAGGERATION / 4, 50.0)
+    for step in range(TSNE_STEPS):
+        early = step < TSNE_STEPS / 2
+        q = 1 / (1 + _squared_distances(placed))
+        np.fill_diagonal(q, 0.0)
+        force = ((EXAGGERATION if early else 1.0) * p - q / max(q.sum(), 1e-12)) * q
+        gradient = 4 * (force.sum(axis=1)[:, None] * placed - np.einsum("ij,jk->ik", force, placed))
+        gains = np.where((gradient > 0) == (velocity > 0), gains * 0.8, gains + 0.2).clip(0.01)
+        velocity = (0.5 if early else 0.8) * velocity - rate * gains * gradient
+        placed = placed + velocity
+    return placed
+
+
+def _squared_distances(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n n"]:
+    norms = (x**2).sum(axis=1)
+    return np.maximum(norms[:, None] + norms - 2 * np.einsum("ik,jk->ij", x, x), 0.0)
+
+
+def _joint_probabilities(
+    x: Float[np.ndarray, "n d"], *, perplexity: float
+) -> Float[np.ndarray, "n n"]:
+    """Symmetric Gaussian neighbor probabilities; bisection finds each point's bandwidth."""
+    distances = _squared_distances(x)
+    distances = distances / max(float(distances.mean()), 1e-12)
+    np.fill_diagonal(distances, np.inf)
+    distances -= distances.min(axis=1, keepdims=True)
+    p, low, high = distances, np.full(len(x), -20.0), np.full(len(x), 20.0)
+    for _ in range(40):
+        middle = (low + high) / 2
+        p = np.exp(-distances * np.exp(middle)[:, None])
+        p /= p.sum(axis=1, keepdims=True)
+        entropy = -(p * np.log(np.maximum(p, 1e-300))).sum(axis=1)
+        is_wide = entropy > np.log(perplexity)
+        low, high = np.where(is_wide, middle, low), np.where(is_wide, high, middle)
+    return (p + p.T) / (2 * len(x))
 
 
 def _mean_errors(images: np.ndarray, clean: np.ndarray) -> Float[np.ndarray, " n"]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
-from hpsearch.models import describe
+from hpsearch.models import denoise, describe
 from hpsearch.patch_views import VIEWS
 from hpsearch.promotion.final_evaluation import (
     BASELINE_NAME,
@@ -21,8 +21,8 @@ from hpsearch.reporting.mlflow_notes import (
     search_description,
     trial_description,
 )
-from hpsearch.reporting.plot_style import Figure, png
-from hpsearch.reporting.sample_plots import plot_denoising_grid, plot_embedding
+from hpsearch.reporting.plot_style import Figure, half_size, png
+from hpsearch.reporting.sample_plots import MAX_COLUMNS, plot_denoising_grid, plot_embedding
 from hpsearch.reporting.search_figures import PlottedObjective, SearchFigures, search_pictures
 from hpsearch.reporting.search_plots import plot_learning_curves
 from hpsearch.reporting.search_report import NextCommand, SearchReport, render_report
@@ -39,8 +39,8 @@ NUM_FIGURE_PATCHES = 10
 """Number of trials with sample figures, from the top of the leaderboard."""
 REPORT_FILE, OPTUNA_FILE = "report.html", "optuna.html"
 LINK_NAMES = {"the report": REPORT_FILE, "Optuna's plots": OPTUNA_FILE, "all files": ""}
-NOTE_IMAGE, NOTE_DPI = "note.png", 75
-"""Image file of the learning curves in a description, and its resolution (shown unscaled)."""
+NOTE_IMAGE = "note.png"
+"""Image file of the learning curves in a description, half as large (it is shown unscaled)."""
 NUM_EMBEDDED_POINTS, NUM_EMBEDDED_VIEWS = 16, 8
 """Points, and views per point, of the validation patches in a trial's t-SNE plot."""
 
@@ -59,7 +59,7 @@ def publish_figures(
             shown |= _sample_figures(run, context)
         files = {f"figures/{name}": png(figure) for name, figure in shown.items()}
         if run.reports:
-            files[NOTE_IMAGE] = png(shown["learning_curves.png"], dots=NOTE_DPI)
+            files[NOTE_IMAGE] = half_size(files["figures/learning_curves.png"])
         mlflow_sync.log_files(run.id, files)
         count += len(files)
         if progress:
@@ -75,7 +75,7 @@ def _publish_search_figures(
     drawn = draw_search_figures(context)
     files = {f"figures/{picture.name}.png": png(picture.figure) for picture in drawn.figures}
     if drawn.figures:
-        files[NOTE_IMAGE] = png(drawn.figures[0].figure, dots=NOTE_DPI)
+        files[NOTE_IMAGE] = half_size(files[f"figures/{drawn.figures[0].name}.png"])
     files[REPORT_FILE] = render_search_report(context, drawn).encode()
     files[OPTUNA_FILE] = render_optuna_plots(
         context.paths.folder, stated, context.record.study
@@ -167,12 +167,13 @@ def _sample_figures(run: Run, context: SearchContext) -> dict[str, Figure]:
         return {}
     validation = trial.task.validation
     noisy = validation.pixels(noisy=run.config.evaluate_on == "noisy")
-    seen, clean = trial.task.seen_by_descriptor, validation.pixels(noisy=False)
-    some = np.linspace(0, len(clean) - 1, 12).astype(int)
+    clean = validation.pixels(noisy=False)
+    some = np.linspace(0, len(clean) - 1, MAX_COLUMNS).astype(int)
+    seen = noisy[some] if trial.denoiser is None else denoise(trial.denoiser, noisy[some])
     points = np.linspace(0, len(validation.points) - 1, NUM_EMBEDDED_POINTS).astype(int)
     rows = (VIEWS * points[:, None] + np.arange(0, VIEWS, VIEWS // NUM_EMBEDDED_VIEWS)).ravel()
     descriptors = describe(trial.pipeline(), noisy[rows])
     return {
-        "denoised.png": plot_denoising_grid(noisy[some], seen[some], clean[some]),
+        "denoised.png": plot_denoising_grid(noisy[some], seen, clean[some]),
         "embedding.png": plot_embedding(descriptors, rows // VIEWS),
     }
