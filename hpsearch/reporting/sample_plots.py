@@ -125,7 +125,7 @@ def project_tsne(descriptors: Float[np.ndarray, "n d"], *, seed: int) -> Float[n
         q = 1 / (1 + _squared_distances(placed))
         np.fill_diagonal(q, 0.0)
         force = ((EXAGGERATION if early else 1.0) * p - q / max(q.sum(), 1e-12)) * q
-        gradient = 4 * (force.sum(axis=1)[:, None] * placed - np.einsum("ij,jk->ik", force, placed))
+        gradient = 4 * (force.sum(axis=1)[:, None] * placed - force @ placed)
         gains = np.where((gradient > 0) == (velocity > 0), gains * 0.8, gains + 0.2).clip(0.01)
         velocity = (0.5 if early else 0.8) * velocity - rate * gains * gradient
         placed = placed + velocity
@@ -134,7 +134,7 @@ def project_tsne(descriptors: Float[np.ndarray, "n d"], *, seed: int) -> Float[n
 
 def _squared_distances(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n n"]:
     norms = (x**2).sum(axis=1)
-    return np.maximum(norms[:, None] + norms - 2 * np.einsum("ik,jk->ij", x, x), 0.0)
+    return np.maximum(norms[:, None] + norms - 2 * x @ x.T, 0.0)
 
 
 def _joint_probabilities(
