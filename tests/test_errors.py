@@ -2,7 +2,7 @@
 
 import pickle
 
-from hpsearch.errors import UserError
+from hpsearch.errors import UserError, list_names
 
 
 class _WithDefault(UserError):
@@ -18,3 +18,10 @@ def test_the_code_of_an_instance_replaces_that_of_its_class() -> None:
 def test_sentence_and_code_survive_pickling() -> None:
     found = pickle.loads(pickle.dumps(UserError("no search 'a'", code="no-such-search")))
     assert (str(found), found.code) == ("no search 'a'", "no-such-search")
+
+
+def test_a_shortened_list_states_how_many_are_left_out() -> None:
+    assert list_names("abc", limit=3) == "a, b, c"
+    assert list_names("abcd", limit=3) == "a, b, c and 1 more"
+    assert list_names(range(2_000), limit=1) == "0 and 1,999 more"
+    assert list_names([], limit=3) == ""

@@ -44,7 +44,7 @@ def submit(
     tracking_uri: TrackingUri = None,
     home: ClusterHome = CLUSTER_HOME,
 ) -> None:
-    """Queue a search on a Ray cluster; other options are those of ``hpsearch search``.
+    """Queue a search on a Ray cluster; other options are those of hpsearch search.
 
     Example: hpsearch submit search_spaces/full.py --address http://HEAD:8265 --trials 200
     """

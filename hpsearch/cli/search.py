@@ -128,7 +128,7 @@ def finish(result: "SearchResult") -> None:
         raise UserError(result.reason)
 
 
-OTHER_CLUSTER_HELP = "another Ray cluster, HEAD:6379, than the search began on; local for none"
+OTHER_CLUSTER_HELP = "HEAD:6379 of another Ray cluster than the search began on; local for none"
 Address = Annotated[
     str | None,
     typer.Option(
@@ -137,9 +137,7 @@ Address = Annotated[
         f"{OTHER_CLUSTER_HELP}.",
     ),
 ]
-Cluster = Annotated[
-    str | None, typer.Option("--address", help=OTHER_CLUSTER_HELP.capitalize() + ".")
-]
+Cluster = Annotated[str | None, typer.Option("--address", help=f"{OTHER_CLUSTER_HELP}.")]
 Name = Annotated[str, typer.Argument(help="Name of the search.")]
 
 

@@ -12,6 +12,6 @@ def print_evaluation(result: EvaluationResult) -> None:
         print_plain(to_text(table))
         out.print()
     for title, (first, second) in result.pairs.items():
-        out.print(f"{title}\n{to_text(comparison_table(first, second))}\n", markup=False)
+        print_plain(f"{title}\n{to_text(comparison_table(first, second))}\n")
     for note in notes_on(result):
         print_plain(note)

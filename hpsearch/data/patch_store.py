@@ -22,7 +22,7 @@ from hpsearch.data.arrow_header import (
 )
 from hpsearch.data.arrow_writer import SequencePatches, side_columns, write_streaming
 from hpsearch.data.splits import VALIDATION_SHARE, Part, TrialSplit, split_for
-from hpsearch.errors import UserError
+from hpsearch.errors import UserError, list_names
 from hpsearch.patch_views import SIDE, VIEW_NAMES, VIEWS
 from hpsearch.shapes import Int, UInt8
 from hpsearch.untrusted import reason
@@ -159,6 +159,12 @@ class PatchStore:
     clean: UInt8[np.ndarray, "points 16 32 32"]
     noisy: UInt8[np.ndarray, "points 16 32 32"]
 
+    def __repr__(self) -> str:
+        return (
+            f"PatchStore({str(self.path)!r}: {sum(self.counts):,} points of "
+            f"{len(self.names)} sequences, fingerprint {self.fingerprint[:16]})"
+        )
+
     @staticmethod
     def open(path: Path | str, content: pa.Buffer | None = None) -> "PatchStore":
         """Open a store by memory-mapping its file; no pixel is read.
@@ -250,8 +256,8 @@ class PatchStore:
         missing = sorted(set(names) - set(self.names))
         if missing:
             raise UserError(
-                f"{self.path} has no sequence {missing[0]!r}; it has {', '.join(self.names[:8])}"
-                + (", …" if len(self.names) > 8 else "")
+                f"{self.path} has no sequence {list_names(map(repr, missing), limit=3)}; it has "
+                f"{list_names(self.names, limit=8)}"
             )
         at = [self.names.index(n) for n in dict.fromkeys(names)]
         points = [np.arange(self.starts[i], self.starts[i] + self.counts[i]) for i in at]
@@ -272,6 +278,9 @@ class Patches:
 
     def __len__(self) -> int:
         return len(self.points)
+
+    def __repr__(self) -> str:
+        return f"Patches({len(self):,} points of {list_names(self.names, limit=8)} in {self.store})"
 
     @cached_property
     def counts(self) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.splits import TEST_SEQUENCES, TrialSplit
-from hpsearch.errors import UserError
+from hpsearch.errors import UserError, list_names
 from hpsearch.evaluation import Scores, Tasks, evaluate, read_tasks
 from hpsearch.evaluation.descriptor_io import read_descriptors
 from hpsearch.models import Pipeline
@@ -203,7 +203,7 @@ def _find_run(runs: list[Run], trial: str, *, search: str) -> Run:
         run for run in runs if trial == run.label or (run.kind == "trial" and run.number == number)
     ]
     if not found:
-        labels = ", ".join(run.label for run in runs[:8]) + (", …" if len(runs) > 8 else "")
+        labels = list_names((run.label for run in runs), limit=8)
         raise UserError(
             f"search {search!r} has no trial {trial!r}; it has {labels or 'none yet'}",
             code="no-such-trial",

@@ -1,5 +1,6 @@
 """HTML pages from Jinja2 templates with autoescape, and tables for the templates."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -75,8 +76,8 @@ def _environment() -> Environment:
 
 
 def _breakable(name: str) -> Markup:
-    """Dotted name with possible line breaks after its dots."""
-    return Markup(escape(name).replace(Markup("."), Markup(".<wbr>")))
+    """Dotted name with possible line breaks after its dots, but not inside a number."""
+    return Markup(re.sub(r"\.(?=[^\W\d])", ".<wbr>", escape(name)))
 
 
 def _width(figure: Figure) -> int:

@@ -1,5 +1,6 @@
 """Tables as text and Markdown."""
 
+import shutil
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +24,8 @@ from hpsearch.untrusted import markdown_text
 
 TERMINAL_WIDTH = 100
 """Default width of a table in characters."""
+MIN_WRAPPED_WIDTH = 12
+"""Minimum width of the last column if it is text, which wraps."""
 MISSING_VALUE = "–"
 
 
@@ -100,13 +103,42 @@ def task_columns(row: Row) -> list[str]:
 
 
 def to_text(table: TextTable, *, width: int = TERMINAL_WIDTH) -> str:
-    """Table as text in aligned columns; the last column wraps at `` · `` or a space."""
+    """Table as text in aligned columns that fit into the terminal.
+
+    The last column wraps at `` · `` or a space. Columns that do not fit follow in a second table
+    with the first column again, so that no number is broken.
+
+    Args:
+        table: the table.
+        width: maximum width in characters; less if the terminal is narrower.
+    """
+    width = min(width, shutil.get_terminal_size((TERMINAL_WIDTH, 24)).columns)
     cells = [table.header, *table.rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(table.header))]
+    fitting = _num_fitting(table, widths, width)
+    if fitting < len(widths):
+        parts = (range(fitting), range(fitting, len(widths)))
+        return "\n\n".join(to_text(_columns(table, part), width=width) for part in parts)
     before = sum(widths[:-1]) + 2 * (len(widths) - 1)
-    last_width = max(12, width - before)
+    last_width = max(MIN_WRAPPED_WIDTH, width - before)
     lines = [line for row in cells for line in _aligned_lines(row, widths, table, last_width)]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _num_fitting(table: TextTable, widths: Sequence[int], width: int) -> int:
+    """Number of columns that fit, at least two; the last of a table may wrap if it is text."""
+    needed = list(widths)
+    if table.header[-1] in table.left:
+        needed[-1] = min(needed[-1], MIN_WRAPPED_WIDTH)
+    ends = [sum(needed[: i + 1]) + 2 * i for i in range(len(needed))]
+    return max(min(2, len(needed)), sum(end <= width for end in ends))
+
+
+def _columns(table: TextTable, numbers: Iterable[int]) -> TextTable:
+    """First column and the others of the given numbers."""
+    chosen = list(dict.fromkeys([0, *numbers]))
+    rows = tuple(tuple(row[i] for i in chosen) for row in table.rows)
+    return table._replace(header=tuple(table.header[i] for i in chosen), rows=rows)
 
 
 def to_markdown(table: TextTable) -> str:
@@ -157,8 +189,8 @@ def _aligned_lines(
         cell.ljust(size) if name in table.left else cell.rjust(size)
         for cell, size, name in zip(row[:-1], widths, table.header, strict=False)
     )
-    last = row[-1] if table.header[-1] in table.left else row[-1].rjust(widths[-1])
-    folded = _wrap(last, last_width) or [""]
+    is_text = table.header[-1] in table.left
+    folded = (_wrap(row[-1], last_width) or [""]) if is_text else [row[-1].rjust(widths[-1])]
     yield f"{head}  {folded[0]}"
     for more in folded[1:]:
         yield f"{' ' * len(head)}  {more}"
@@ -171,7 +203,7 @@ def _wrap(text: str, last_width: int) -> list[str]:
         if lines and len(lines[-1]) + len(part) + 3 <= last_width:
             lines[-1] += f" · {part}"
         else:
-            lines += textwrap.wrap(part, last_width) or [part]
+            lines += textwrap.wrap(part, last_width, break_on_hyphens=False) or [part]
     return lines
 
 

@@ -247,7 +247,7 @@ class Search(FrozenConfig):
 def first_line(error: BaseException) -> str:
     """Message of an error, reduced to one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:3]) if lines else "no message"
+    return " ".join(lines[:3]) + (" …" if len(lines) > 3 else "") if lines else "no message"
 
 
 def fixed_settings(search: Search, *, draws: int = NUM_DRAWS) -> dict[str, Flat]:

@@ -101,6 +101,16 @@ def test_an_unknown_sequence_is_named(path):
         PatchStore.open(path).select(["v_x"], SPLIT)
 
 
+def test_a_store_in_a_notebook_states_its_size_and_prints_no_pixel(path):
+    store = PatchStore.open(path)
+    for shown in (store, store.part(store.split(), "train")):
+        text = repr(shown)
+        assert len(text) < 400
+        assert "array" not in text
+        assert store.fingerprint[:16] in text
+    assert f"{sum(store.counts)} points of {len(store.names)} sequences" in repr(store)
+
+
 def test_patches_travel_as_a_path(path):
     patches = PatchStore.open(path).part(SPLIT, "validation")
     letter = pickle.dumps(patches)

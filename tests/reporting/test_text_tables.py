@@ -50,6 +50,28 @@ def test_long_settings_wrap_within_the_width():
     assert max(map(len, to_text(endless, width=50).splitlines())) <= 50
 
 
+@pytest.mark.parametrize("width", [20, 40, 60, 80])
+def test_no_number_is_broken_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, width: int):
+    monkeypatch.setenv("COLUMNS", str(width))
+    names = ("matching", "easy", "hard", "tough", "mean", "illum.", "viewp.", "95 % interval")
+    numbers = ("0.1234", "0.2345", "0.3456", "0.4567", "0.5678", "0.6789", "0.012 … 0.345")
+    table = TextTable(names, (("winner", *numbers), ("other", *numbers)), frozenset({"matching"}))
+    lines = to_text(table).splitlines()
+    assert max(map(len, lines)) <= max(width, len("matching  0.012 … 0.345"))
+    for number in numbers:
+        assert sum(number in line for line in lines) == 2
+    assert all(line.startswith(("matching", "winner", "other")) for line in lines if line)
+
+
+def test_a_rate_in_the_settings_is_not_broken_at_its_minus(monkeypatch: pytest.MonkeyPatch):
+    words = "batch hard · stages of the learning rate 1e-3 2e-3 3e-3 4e-3 5e-3 6e-3 7e-3"
+    table = TextTable(("#", "settings"), (("1", words),), frozenset({"settings"}))
+    for width in range(16, 60):
+        monkeypatch.setenv("COLUMNS", str(width))
+        found = to_text(table).split()
+        assert [word for word in found if word.endswith("e-3")] == [f"{n}e-3" for n in range(1, 8)]
+
+
 def test_numbers_are_right_aligned_and_text_left():
     table = baseline_table({"winner": (0.8, 0.4, 0.6, 0.6), "pixels 16×16": (0.5, 0.2, 0.3, 1 / 3)})
     assert to_text(table).splitlines() == [
