@@ -72,9 +72,16 @@ def _draw(plot: Callable[[optuna.Study], Any], study: optuna.Study) -> tuple[Any
             return None, str(error) or type(error).__name__
     experimental = optuna.exceptions.ExperimentalWarning
     warned = [str(w.message) for w in caught if not issubclass(w.category, experimental)]
-    if not figure.data:
+    if not any(_has_points(trace) for trace in figure.data):
         return None, "no trial has the values that it shows"
     return figure, "; ".join(dict.fromkeys(warned))
+
+
+def _has_points(trace: Any) -> bool:
+    """True if a trace of a figure shows at least one trial."""
+    if trace.type == "parcoords":
+        return any(len(axis.values) for axis in trace.dimensions)
+    return trace.x is not None and len(trace.x) > 0
 
 
 def _value(number: int, trial: FrozenTrial) -> float:
