@@ -110,12 +110,12 @@ def project_tsne(descriptors: Float[np.ndarray, "n d"], *, seed: int) -> Float[n
     """
     x = np.nan_to_num(np.asarray(descriptors, np.float64))
     x = x - x.mean(axis=0)
-    u, s, _ = np.linalg.svd(x, full_matrices=False)
+    rng = np.random.default_rng(seed)
     placed = np.zeros((len(x), 2))
-    placed[:, : min(2, len(s))] = (u * s)[:, :2]
+    placed[:, : min(2, x.shape[1])] = x @ _principal_directions(x, rng)
     if len(x) < 4:
         return placed
-    noise = np.random.default_rng(seed).normal(size=placed.shape)
+    noise = rng.normal(size=placed.shape)
     placed = 1e-4 * (placed / max(float(placed[:, 0].std()), 1e-12) + 0.01 * noise)
     p = _joint_probabilities(x, perplexity=min(30.0, (len(x) - 1) / 3))
     velocity, gains = np.zeros_like(placed), np.ones_like(placed)
@@ -130,6 +130,16 @@ def project_tsne(descriptors: Float[np.ndarray, "n d"], *, seed: int) -> Float[n
         velocity = (0.5 if early else 0.8) * velocity - rate * gains * gradient
         placed = placed + velocity
     return placed
+
+
+def _principal_directions(
+    x: Float[np.ndarray, "n d"], rng: np.random.Generator
+) -> Float[np.ndarray, "d k"]:
+    """First two principal directions by subspace iteration, which starts no threads."""
+    basis = rng.normal(size=(x.shape[1], min(2, x.shape[1])))
+    for _ in range(20):
+        basis, _ = np.linalg.qr(x.T @ (x @ basis))
+    return basis
 
 
 def _squared_distances(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n n"]:
@@ -181,7 +191,6 @@ def _label_row(axes: Axes, name: str, errors: Float[np.ndarray, " n"], *, top: i
 def _connect_views(axes: Axes, points: Float[np.ndarray, "k 2"], color: str, *, bold: bool) -> None:
     middle = points.mean(axis=0)
     strength = 0.9 if bold else 0.35
-    for point in points:
-        ends = np.stack([middle, point])
-        axes.plot(ends[:, 0], ends[:, 1], color=color, linewidth=0.8, alpha=0.6 * strength)
+    spokes = np.stack([np.broadcast_to(middle, points.shape), points], axis=1).reshape(-1, 2)
+    axes.plot(spokes[:, 0], spokes[:, 1], color=color, linewidth=0.8, alpha=0.6 * strength)
     axes.plot(points[:, 0], points[:, 1], "o", color=color, markersize=4.5, alpha=strength)
