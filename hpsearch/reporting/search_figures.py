@@ -113,7 +113,7 @@ def _curves(runs: Sequence[Run], objective: PlottedObjective, rank: int) -> Repo
         f"learning-curves{_suffix(metric, rank)}",
         search_plots.plot_intermediate_values(runs, direction=direction, metric=metric),
         f"Line chart of {metric} over patches seen, one line per trial.",
-        f"The ten best trials by {metric} against those that were stopped. Trials that collapsed "
+        f"The best trials by {metric}, up to ten, against the others. Trials that collapsed "
         "or diverged are marked on the axis where they were stopped.",
     )
 

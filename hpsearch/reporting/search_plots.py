@@ -73,7 +73,7 @@ def plot_intermediate_values(
     count_patches(axes)
     ends = [(run, run.reports[-1]["objective"]) for run in best[:NUM_LABELED]]
     end_labels(axes, [EndLabel(run.seen, value, run.label, INK) for run, value in ends])
-    strong = [Line2D([], [], color=STATUS_COLORS["completed"], linewidth=2.2, label="the ten best")]
+    strong = [Line2D([], [], color=STATUS_COLORS["completed"], linewidth=2.2, label="the best")]
     status_legend(axes, [row.status for row in rows], more=strong if best else ())
     return figure
 
