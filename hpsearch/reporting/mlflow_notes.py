@@ -26,7 +26,7 @@ def search_description(
     metric: str,
     baselines: Mapping[str, TaskScores],
     links: Mapping[str, str],
-    picture: str,
+    picture: str | None,
 ) -> str:
     """Description of a search: leaderboard, test scores, compute, and links.
 
@@ -34,7 +34,7 @@ def search_description(
         rows: first rows of the leaderboard.
         metric: metric of the objective.
         links: URLs by name.
-        picture: URL of the learning curves.
+        picture: URL of the learning curves; None if there are none.
     """
     read_on = " · ".join(f"[{name}]({address})" for name, address in links.items())
     parts = [
@@ -45,7 +45,7 @@ def search_description(
     if baselines:
         parts.append(f"**mAP on test**\n\n{to_markdown(baseline_table(baselines))}")
     parts.append("\n".join(f"- {line}" for line in summary_lines(totals)))
-    return _truncate([*parts, f"![learning curves of all trials]({picture})"])
+    return _truncate([*parts, _curves_image(picture)])
 
 
 def trial_description(row: Row, *, of: int, metric: str, picture: str | None) -> str:

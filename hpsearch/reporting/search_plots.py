@@ -56,7 +56,7 @@ def plot_learning_curves(run: Run) -> Figure:
 def plot_intermediate_values(
     runs: Sequence[Run], *, direction: Direction, metric: str = "val/mAP"
 ) -> Figure:
-    """Figure of the objective over patches seen: the ten best against all others.
+    """Figure of the objective over patches seen: the best, up to ten, against all others.
 
     The end of a collapsed or diverged trial is marked on the axis, because its guarded objective
     is the worst possible value and not informative.

@@ -74,8 +74,9 @@ def _publish_search_figures(
     stated, scores = context.search, load_scores(context)
     drawn = draw_search_figures(context)
     files = {f"figures/{picture.name}.png": png(picture.figure) for picture in drawn.figures}
-    if drawn.figures:
-        files[NOTE_IMAGE] = half_size(files[f"figures/{drawn.figures[0].name}.png"])
+    curves = files.get("figures/learning-curves.png")
+    if curves is not None:
+        files[NOTE_IMAGE] = half_size(curves)
     files[REPORT_FILE] = render_search_report(context, drawn).encode()
     files[OPTUNA_FILE] = render_optuna_plots(
         context.paths.folder, stated, context.record.study
@@ -87,7 +88,7 @@ def _publish_search_figures(
         metric=stated.objective.metric,
         baselines=named_scores(scores),
         links=file_links(mlflow_sync.tracking, mlflow_sync.search_run_id, LINK_NAMES),
-        picture=file_url(mlflow_sync.search_run_id, NOTE_IMAGE),
+        picture=file_url(mlflow_sync.search_run_id, NOTE_IMAGE) if curves is not None else None,
     )
     mlflow_sync.set_description(note)
     return len(files)

@@ -3,6 +3,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from hpsearch.config import Clean
@@ -233,7 +234,7 @@ def test_each_objective_has_its_curves_and_history(make_run: MakeRun):
     ]
     (axes,) = drawn.figures[4].figure.axes
     assert axes.get_ylabel() == "val/matching"
-    assert [line.get_ydata()[0] for line in axes.lines[:2]] == [0.2, 0.4]
+    assert [np.asarray(line.get_ydata()).item() for line in axes.lines[:2]] == [0.2, 0.4]
     assert "000, 001" in drawn.figures[5].caption
 
 
