@@ -20,6 +20,7 @@ from hpsearch.errors import UserError
 from hpsearch.evaluation import VALIDATION_SIZES
 from hpsearch.models import Pipeline, denoise, describe
 from hpsearch.schema import refuse_newer, stamped
+from hpsearch.shapes import UInt8
 from hpsearch.training.artifact_cache import ArtifactCache, CacheStats
 from hpsearch.training.denoiser_training import restoration_metrics
 from hpsearch.training.descriptor_trainer import DescriptorTrainer, warm_weights
@@ -44,10 +45,11 @@ class DescriptorTask:
     trainer: DescriptorTrainer
     validation: EvaluationSet
     denoiser: nn.Module | None
+    """Denoiser in front of the descriptor, if any."""
 
     @cached_property
-    def seen_by_descriptor(self) -> np.ndarray:
-        """Validation patches as input of the descriptor, uint8 (rows, 32, 32)."""
+    def seen_by_descriptor(self) -> UInt8[np.ndarray, "rows 32 32"]:
+        """Validation patches as input of the descriptor."""
         raw = self.validation.pixels(noisy=self.config.evaluate_on == "noisy")
         return raw if self.denoiser is None else denoise(self.denoiser, raw, device=self.device)
 
@@ -270,5 +272,5 @@ def build_trial(config: TrialConfig, env: TrialEnvironment) -> TrainingRun:
     weights = warm_weights(config, train, input_fn, artifacts, compute)
     if weights is not None:
         trainer.network.load_state_dict(weights)
-    task = DescriptorTask(trainer=trainer, validation=validation, denoiser=denoiser)
+    task = DescriptorTask(trainer, validation, denoiser)
     return TrainingRun(env, task, denoiser, Progress(), artifacts.stats)
