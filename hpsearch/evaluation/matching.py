@@ -10,10 +10,9 @@ from hpsearch.evaluation.distances import (
     CenteredCoordinates,
     Norm,
     indexed_distance,
-    integral,
     parallel_map,
-    product_dtype,
 )
+from hpsearch.evaluation.neighbor_screens import ProductScreen, fast_screen
 from hpsearch.evaluation.scores import MatchingScores
 from hpsearch.patch_views import IMAGES_PER_LEVEL, LEVELS, VIEW_NAMES
 from hpsearch.shapes import Float, Int
@@ -25,6 +24,9 @@ L2_CACHE_BYTES = 2**20
 
 BYTES_PER_ENTRY = 64
 """Bytes of working memory for one candidate, indices and distance, rounded up."""
+
+MAX_CANDIDATES_PER_ROW = 8
+"""Mean number of candidates per row above which a finer screen costs less than exact distances."""
 
 
 def match(descriptors: DescriptorTable, *, norm: Norm, memory: int) -> MatchingScores:
@@ -61,34 +63,74 @@ def nearest(
         norm: norm of the distance.
         memory: bytes for a block of distances.
     """
-    points, _, dimension = views.shape
-    frame = CenteredCoordinates.fit(
-        views.flatten(0, 1), norm=norm, dtype=product_dtype(views.device)
-    )
-    reference, targets = views[:, 0].contiguous(), views[:, 1:].transpose(0, 1).contiguous()
-    a, b = frame.transform(reference), frame.transform(targets)
-    weight = frame.squared_norms(b)
-    exact = integral(a) and integral(b.flatten(0, 1))
-    tolerance = frame.tolerance(
-        frame.squared_norms(a), weight.max(), dimension=dimension, exact=exact
-    )
-    rows = _rows_of_block(memory, row_bytes=points * a.element_size(), device=views.device)
-    block = b.new_empty((min(rows, points), points))
-    found: list[tuple[Tensor, Tensor]] = []
-    buffer = CandidateBuffer(
-        reference, targets.flatten(0, 1), norm=norm, limit=memory // BYTES_PER_ENTRY
-    )
-    for view in range(NUM_TARGETS):
-        for start in range(0, points, rows):
-            step = slice(start, start + rows)
-            filled = frame.approximate(a[step], b[view], weight=weight[view], out=block)
-            row, column = _candidates(filled, tolerance[step], exact=exact)
-            found += buffer.add(view, start, row, column, groups=len(filled))
-    found += buffer.resolve()
-    index, distance = (
-        torch.cat(part).view(NUM_TARGETS, points).T for part in zip(*found, strict=True)
-    )
+    search = NeighborSearch(views, norm=norm, memory=memory)
+    found = [search.nearest(views[:, 1 + view].contiguous()) for view in range(NUM_TARGETS)]
+    index, distance = (torch.stack(part, dim=1) for part in zip(*found, strict=True))
     return index.cpu().numpy(), distance.cpu().numpy()
+
+
+class NeighborSearch:
+    """Search for the nearest neighbors of the reference descriptors of one sequence.
+
+    Products preselect candidates, whose exact distances decide. Where many candidates remain,
+    first equal descriptors are reduced to one, and then products are float64: descriptors that have
+    collapsed to a few points, or close to them, would otherwise all be candidates.
+    """
+
+    def __init__(self, views: Float[Tensor, "n 16 d"], *, norm: Norm, memory: int) -> None:
+        self.views, self.memory = views, memory
+        self.norm: Norm = norm
+        self.reference = views[:, 0].contiguous()
+        self.screen = fast_screen(views, self.reference, norm=norm)
+        self.distinct_only = False
+
+    def nearest(
+        self, targets: Float[Tensor, "m d"]
+    ) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+        """Index and distance of the first closest target of every reference descriptor."""
+        while True:
+            first = _first_of_equal(targets) if self.distinct_only else None
+            found = self._settle(targets if first is None else targets[first])
+            if found is not None:
+                index, distance = found
+                return index if first is None else first[index], distance
+            self._use_finer_screen()
+
+    def _use_finer_screen(self) -> None:
+        if not self.distinct_only:
+            self.distinct_only = True
+            return
+        every = self.views.flatten(0, 1)
+        frame = CenteredCoordinates.fit(every, norm=self.norm, dtype=torch.float64)
+        self.screen = ProductScreen(self.reference, frame)
+
+    def _settle(
+        self, targets: Float[Tensor, "m d"]
+    ) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]] | None:
+        """Index and distance of the nearest targets; None if a finer screen should be used."""
+        points = len(self.reference)
+        row_bytes = len(targets) * self.screen.item_size
+        rows = min(_rows_of_block(self.memory, row_bytes=row_bytes, device=targets.device), points)
+        buffer = CandidateBuffer(
+            self.reference, targets, norm=self.norm, limit=self.memory // BYTES_PER_ENTRY
+        )
+        candidates = self.screen.prepare(targets, rows=rows)
+        for start in range(0, points, rows):
+            step = slice(start, min(start + rows, points))
+            row, column = candidates(step)
+            crowded = len(row) > MAX_CANDIDATES_PER_ROW * (step.stop - start)
+            if crowded and not (self.distinct_only and self.screen.is_finest):
+                return None
+            buffer.add(start, row, column, groups=step.stop - start)
+        return buffer.finish()
+
+
+def _first_of_equal(targets: Float[Tensor, "n d"]) -> Int[Tensor, " m"]:
+    """Indices of the targets that do not equal an earlier one, in ascending order."""
+    first: dict[bytes, int] = {}
+    for index, row in enumerate(targets.cpu().numpy()):
+        first.setdefault(row.tobytes(), index)
+    return torch.tensor(list(first.values()), device=targets.device)
 
 
 def _rows_of_block(memory: int, *, row_bytes: int, device: torch.device) -> int:
@@ -96,28 +138,6 @@ def _rows_of_block(memory: int, *, row_bytes: int, device: torch.device) -> int:
     if device.type == "cpu":
         memory = min(memory, 2 * L2_CACHE_BYTES)
     return max(memory // (2 * row_bytes), 1)
-
-
-def _candidates(
-    block: Float[Tensor, "r n"], tolerance: Float[Tensor, " r"], *, exact: bool
-) -> tuple[Int[Tensor, " c"], Int[Tensor, " c"]]:
-    """Row and column of every candidate for the nearest neighbor, in this order."""
-    if exact and not tolerance.any():
-        column = block.argmin(dim=1)  # the first in case of ties
-        return torch.arange(len(block), device=block.device), column
-    least = block.amin(dim=1, keepdim=True)
-    # one ulp more, because the limit is rounded
-    limit = torch.nextafter(
-        (least + 2 * tolerance[:, None]).to(block.dtype), torch.tensor(torch.inf).to(block)
-    )
-    near = block <= limit
-    if near.device.type != "cpu":
-        row, column = near.nonzero(as_tuple=True)
-        return row, column
-    # NumPy is several times faster than torch here
-    flat = torch.from_numpy(np.flatnonzero(near.numpy()))
-    row = flat // block.shape[1]
-    return row, flat - row * block.shape[1]
 
 
 class CandidateBuffer:
@@ -139,26 +159,28 @@ class CandidateBuffer:
         self.limit = limit
         self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
         self.groups = self.candidates = 0
+        self.found: list[tuple[Tensor, Tensor]] = []
 
-    def add(
-        self, view: int, start: int, row: Tensor, column: Tensor, *, groups: int
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Add the candidates of one block; resolve all if there are too many."""
-        self.parts.append((row + self.groups, row + start, column + view * len(self.reference)))
+    def add(self, start: int, row: Tensor, column: Tensor, *, groups: int) -> None:
+        """Add the candidates of one block of rows; resolve all if there are too many."""
+        self.parts.append((row + self.groups, row + start, column))
         self.groups += groups
         self.candidates += len(row)
-        return self.resolve() if self.candidates > self.limit else []
+        if self.candidates > self.limit:
+            self._resolve()
 
-    def resolve(self) -> list[tuple[Tensor, Tensor]]:
-        """Index and distance of the first closest candidate of every group; empties the buffer."""
-        if not self.parts:
-            return []
+    def finish(self) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+        """Index and distance of the first closest candidate of every row."""
+        if self.parts:
+            self._resolve()
+        index, distance = (torch.cat(part) for part in zip(*self.found, strict=True))
+        return index, distance
+
+    def _resolve(self) -> None:
         group, row, column = (torch.cat(part) for part in zip(*self.parts, strict=True))
         distance = indexed_distance(self.reference, row, self.targets, column, norm=self.norm)
-        within = column % len(self.reference)
-        found = _first_closest(group, within, distance, n=self.groups)
+        self.found.append(_first_closest(group, column, distance, n=self.groups))
         self.parts, self.groups, self.candidates = [], 0, 0
-        return [found]
 
 
 def _first_closest(

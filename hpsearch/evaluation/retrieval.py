@@ -67,8 +67,6 @@ class DistractorPool:
     points: Float[Tensor, "m d"]
     transformed: Float[Tensor, "m d"]
     squared_norms: Float[Tensor, " m"]
-    exact: bool
-    """True if all transformed points are integers."""
     ignored: Int[Tensor, " i"]
     ends: tuple[int, ...]
     """End column of each pool size; ignored columns do not count toward it."""
@@ -83,7 +81,6 @@ class DistractorPool:
             points=points,
             transformed=transformed,
             squared_norms=frame.squared_norms(transformed),
-            exact=integral(transformed),
             ignored=torch.empty(0, dtype=torch.int64, device=points.device),
             ends=tuple(min(size - IMAGES_PER_LEVEL, len(points)) for size in POOL_SIZES),
         )
@@ -114,10 +111,9 @@ class DistractorPool:
         transformed = self.coordinates.transform(views)
         weight = self.coordinates.squared_norms(transformed)
         threshold = self._threshold(transformed, weight)
-        largest = torch.cat([weight.flatten(), self.squared_norms]).max()
-        exact = self.exact and integral(transformed.flatten(0, 1))
+        exact = self.coordinates.exact and integral(transformed.flatten(0, 1))
         slack = 2 * self.coordinates.tolerance(
-            weight[:, :1], largest, dimension=views.shape[2], exact=exact
+            weight[:, :1], self._largest(weight), dimension=views.shape[2], exact=exact
         )
         rows = len(block)
         block = self.coordinates.approximate(
@@ -135,6 +131,18 @@ class DistractorPool:
             as_close[row, view] = closer[row, view] + below + equal
             closer[row, view] += below
         return closer, as_close
+
+    def _largest(self, weight: Float[Tensor, "q 16"]) -> Float[Tensor, "q 1"]:
+        """Largest squared norm of a point that may be as close to each query as a positive.
+
+        A distractor with more than three times the sum of the norms of two queries and a positive
+        is farther, whatever the rounding: an outlier must not widen the bound for all others.
+        """
+        length = weight if self.coordinates.norm == "l1" else weight.sqrt()
+        reach = 3 * (2 * length[:, :1] + length.amax(dim=1, keepdim=True))
+        bound = reach if self.coordinates.norm == "l1" else reach.square()
+        every = torch.maximum(weight.amax(dim=1, keepdim=True), self.squared_norms.max())
+        return torch.minimum(every, bound)
 
     def _threshold(
         self, transformed: Float[Tensor, "q 16 d"], weight: Float[Tensor, "q 16"]

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from scipy.spatial import distance as scipy_distance
 
 from hpsearch.evaluation.descriptor_table import DescriptorTable
-from hpsearch.evaluation.distances import CenteredCoordinates, indexed_distance, integral
+from hpsearch.evaluation.distances import CenteredCoordinates, indexed_distance
+from hpsearch.evaluation.neighbor_screens import HalfPrecisionScreen, ProductScreen
 from hpsearch.evaluation.verification import _pair_distances
 
 CDIST = {"l2": "euclidean", "l1": "cityblock"}
@@ -22,6 +23,9 @@ def tables(draw):
         values = np.round(values)
     if draw(st.booleans()):
         values[:] = values[0]
+    if draw(st.booleans()):  # a far outlier; whole numbers stay whole
+        outlier = rng.integers(len(values)), rng.integers(values.shape[1])
+        values[outlier] = draw(st.sampled_from([4096.0, 2.0**24 + 2, 4e18, 1e38, -3e38]))
     return values.astype(np.float32)
 
 
@@ -69,8 +73,56 @@ def test_approximations_stay_within_their_tolerance(table, norm, dtype):
     if norm == "l2":
         centered = (points.double() - frame.center.double()) * frame.scale
         exact = exact - centered.square().sum(dim=1)[:, None]
-    whole = integral(transformed)
-    tolerance = frame.tolerance(weight, weight.max(), dimension=table.shape[1], exact=whole)
-    slack = 1e-13 * (1 + exact.abs())  # of the reference itself
+    tolerance = frame.tolerance(weight, weight.max(), dimension=table.shape[1], exact=frame.exact)
+    slack = 1e-13 * (1 + exact.abs() + weight)  # of the reference itself
     assert ((found - exact).abs() <= tolerance.double()[:, None] + slack).all()
-    assert whole or not integral(points)
+    assert not frame.exact or (found == exact).all()
+
+
+def test_only_small_whole_numbers_are_exact():
+    """Squares of whole numbers are promised exact only below 2^24 after summing."""
+    grid = torch.arange(12.0).reshape(4, 3)
+    for table, exact in (
+        (grid, True),
+        (grid * 16, True),
+        (grid * 1000, False),
+        (grid * 4e17, False),
+        (grid + 0.5, False),
+        (grid * 0 + 0.3, False),
+        (torch.tensor([[0.0], [1e-45]]), False),
+    ):
+        frame = CenteredCoordinates.fit(table, norm="l2", dtype=torch.float32)
+        assert frame.exact is exact, table
+    frame = CenteredCoordinates.fit(grid * 1000, norm="l2", dtype=torch.float64)
+    assert frame.exact
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 512, 513])
+def test_the_last_pair_of_a_step_is_summed_like_the_others(pairs):
+    """NumPy sums a single column in another order than several."""
+    table = np.random.default_rng(0).standard_normal((30, 777)).astype(np.float32)
+    row, column = np.random.default_rng(1).integers(30, size=(2, pairs))
+    points = torch.from_numpy(table)
+    found = indexed_distance(
+        points, torch.from_numpy(row), points, torch.from_numpy(column), norm="l2"
+    )
+    expected = scipy_distance.cdist(table, table)[row, column]
+    assert np.array_equal(found.numpy(), expected)
+
+
+@given(tables(), st.sampled_from(["l2", "l1"]), st.booleans())
+def test_every_screen_keeps_the_nearest(table, norm, half):
+    points = torch.from_numpy(table)
+    frame = CenteredCoordinates.fit(points, norm=norm, dtype=torch.float32)
+    if half and (norm == "l1" or frame.exact):
+        return
+    # several views of different size in one frame
+    reference, targets = points[::2].contiguous(), points[len(points) // 3 :].contiguous()
+    screen = (HalfPrecisionScreen if half else ProductScreen)(reference, frame)
+    row, column = screen.prepare(targets, rows=len(reference))(slice(0, len(reference)))
+    distance = scipy_distance.cdist(reference.numpy(), targets.numpy(), CDIST[norm])
+    kept = set(zip(row.tolist(), column.tolist(), strict=True))
+    for i, own in enumerate(distance):
+        nearest = np.flatnonzero(own == own.min())
+        expected = nearest[:1] if frame.exact else nearest  # exact: only the first in case of ties
+        assert {(i, int(j)) for j in expected} <= kept

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,7 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpsearch.errors import UserError
-from hpsearch.evaluation import PAIR_KINDS, POOL_SIZES, Scores, TaskSizes, evaluate, sample_tasks
+from hpsearch.evaluation import (
+    PAIR_KINDS,
+    POOL_SIZES,
+    Scores,
+    TaskSizes,
+    evaluate,
+    matching,
+    neighbor_screens,
+    retrieval,
+    sample_tasks,
+)
+from hpsearch.evaluation.descriptor_table import DescriptorTable
+from hpsearch.evaluation.distances import indexed_distance
+from hpsearch.evaluation.matching import match
+from hpsearch.evaluation.protocol import DEFAULT_BLOCK_BYTES
 
 OFFICIAL_LEVELS = "eht"
 
@@ -63,13 +78,19 @@ def test_retrieval_is_the_official_one_by_pool_and_query(golden, golden_scores):
         assert found[-1, :20] == pytest.approx(by_query, abs=1e-12)
 
 
+KINDS = (
+    *("gauss", "grid", "tenths", "binary", "uint8", "few", "near few", "offset"),
+    *("large grid", "outlier"),
+)
+
+
 @st.composite
 def descriptor_sets(draw):
     """Sequences of unequal length with every kind of tie: grids, duplicates, constants, offsets."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     counts = [*draw(st.lists(st.integers(1, 9), min_size=1, max_size=4)), draw(st.integers(2, 40))]
     dimension = draw(st.integers(1, 40))
-    kind = draw(st.sampled_from(["gauss", "grid", "tenths", "binary", "uint8", "few", "offset"]))
+    kind = draw(st.sampled_from(KINDS))
     sets = []
     for s, n in enumerate(counts):
         point = rng.standard_normal((n, 1, dimension))
@@ -91,6 +112,15 @@ def _quantize(values, kind, rng, sequence):
         case "few":
             words = rng.standard_normal((3, values.shape[2]))
             return words[rng.integers(3, size=values.shape[:2])].astype(np.float32)
+        case "near few":
+            words = rng.standard_normal((3, values.shape[2]))
+            return words[rng.integers(3, size=values.shape[:2])] + 1e-5 * values
+        case "large grid":
+            return (np.round(values * 2) * 2e18).astype(np.float32)
+        case "outlier":
+            values = np.round(values * 2)
+            values[tuple(rng.integers(values.shape))] = 4e19
+            return values.astype(np.float32)
         case "offset":
             return (values * 1e-3 + 100 * (sequence % 2)).astype(np.float32)
         case _:
@@ -103,13 +133,15 @@ def _quantize(values, kind, rng, sequence):
     norm=st.sampled_from(["l2", "l2", "l1"]),
     seed=st.integers(0, 1000),
     memory=st.sampled_from([1, 5_000, 2**26]),
+    half=st.booleans(),
 )
-def test_equals_the_slow_oracle_ties_included(oracle, sets, norm, seed, memory):
+def test_equals_the_slow_oracle_ties_included(oracle, sets, norm, seed, memory, half):
     counts = [len(array) for array in sets]
     names = [f"v_{i}" for i in range(len(sets))]
     sizes = TaskSizes(pairs=40, queries=1 + sum(counts) // 4, distractors=max(sum(counts) // 2, 1))
     tasks = sample_tasks(names, counts, sizes=sizes, seed=seed)
-    found = evaluate(sets, tasks, norm=norm, memory=memory)
+    with mock.patch.object(neighbor_screens, "half_precision_is_fast", return_value=half):
+        found = evaluate(sets, tasks, norm=norm, memory=memory)
     official = [array.astype(np.float32) for array in sets]
     auc, ap = oracle.verification(official, tasks, norm)
     assert found.verified.balanced_auc == pytest.approx(auc, abs=1e-12)
@@ -118,6 +150,68 @@ def test_equals_the_slow_oracle_ties_included(oracle, sets, norm, seed, memory):
     assert found.matched.ap == pytest.approx(ap, abs=1e-12)
     assert found.matched.success_rate == pytest.approx(success, abs=1e-12)
     assert found.retrieved.ap == pytest.approx(oracle.retrieval(official, tasks, norm), abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["large grid", "outlier"])
+def test_whole_numbers_whose_squares_overflow_are_matched(kind):
+    """Squares overflow float32 in both, in all points or in a single one."""
+    rng = np.random.default_rng(5)
+    point = rng.standard_normal((40, 1, 16))
+    values = point + 0.1 * rng.standard_normal((40, 16, 16))
+    views = _quantize(values, kind, rng, 0)
+    scores = match(_table([views]), norm="l2", memory=DEFAULT_BLOCK_BYTES)
+    assert scores.success_rate.mean() > 0.9
+
+
+def _table(sets):
+    names = [f"v_{i}" for i in range(len(sets))]
+    return DescriptorTable.from_arrays(sets, names=names, device="cpu")
+
+
+def _exact_distances(work):
+    """Number of distances that were computed exactly."""
+    pairs = []
+
+    def counting(a, rows, b, columns, *, norm):
+        pairs.append(len(rows))
+        return indexed_distance(a, rows, b, columns, norm=norm)
+
+    with (
+        mock.patch.object(matching, "indexed_distance", counting),
+        mock.patch.object(retrieval, "indexed_distance", counting),
+    ):
+        work()
+    return sum(pairs)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5], ids=["all", "half"])
+@pytest.mark.parametrize("spread", [0.0, 1e-5], ids=["equal", "nearly"])
+@pytest.mark.parametrize("half", [True, False])
+def test_collapse_to_four_points_costs_few_exact_distances(half, share, spread):
+    """Counted, not timed: each costs a hundred times as much as its share of a product."""
+    rng = np.random.default_rng(3)
+    values = rng.standard_normal((300, 16, 32))
+    words = rng.standard_normal((4, 32))
+    collapsed = rng.random((300, 16)) < share
+    values[collapsed] = words[rng.integers(4, size=collapsed.sum())]
+    table = _table([values + spread * rng.standard_normal(values.shape)])
+    with mock.patch.object(neighbor_screens, "half_precision_is_fast", return_value=half):
+        count = _exact_distances(lambda: match(table, norm="l2", memory=DEFAULT_BLOCK_BYTES))
+    assert count <= 1.1 * matching.MAX_CANDIDATES_PER_ROW * 300 * 15
+
+
+def test_an_outlier_costs_few_exact_distances():
+    """It widens no other point's error bound."""
+    rng = np.random.default_rng(4)
+    sets = [rng.standard_normal((100, 16, 8)) for _ in range(3)]
+    sets[1][3, 0, 2] = 1e30
+    names = [f"v_{i}" for i in range(3)]
+    sizes = TaskSizes(pairs=40, queries=30, distractors=150)
+    tasks = sample_tasks(names, [100] * 3, sizes=sizes, seed=0)
+    tasks.queries[:] = tasks.queries[tasks.queries[:, 0] == 0][0]
+    tasks.distractors[0] = [1, 3]
+    count = _exact_distances(lambda: evaluate(sets, tasks))
+    assert count < 3 * 3 * 100 * 15
 
 
 @pytest.fixture(scope="module")
