@@ -13,10 +13,14 @@ from hpsearch.evaluation.retrieval import retrieve
 from hpsearch.evaluation.scores import Dispersion, Scores
 from hpsearch.evaluation.tasks import Tasks
 from hpsearch.evaluation.verification import verify
-from hpsearch.shapes import Num
+from hpsearch.patch_views import VIEWS
+from hpsearch.shapes import Float, Num
 
 MAX_DISPERSION_POINTS = 4096
-"""Number of sampled points, evenly spaced over the whole set."""
+"""Number of sampled points, evenly spaced over the whole set; less than twice as many are used."""
+
+DISPERSION_CHUNK = 16
+"""Points per step; their views and distances take half a megabyte at 128 dimensions."""
 
 
 def point_dispersion(descriptors: DescriptorTable) -> Dispersion:
@@ -32,26 +36,43 @@ def point_dispersion(descriptors: DescriptorTable) -> Dispersion:
     Each point is compared with the one half of the set away. Zero-length descriptors count as equal
     to any direction in ``resultant``.
     """
-    points = len(descriptors.table)
-    chosen = torch.arange(
-        0, points, max(points // MAX_DISPERSION_POINTS, 1), device=descriptors.table.device
-    )
-    views = descriptors.table[chosen].double()
-    ref = views[:, 0]
-    other = views.roll(max(len(chosen) // 2, 1), dims=0)
-    norm = ref.norm(dim=1)
-    apart = (ref - other[:, 0]).norm(dim=1).mean()
-    negative = (ref[:, None] - other[:, 1:]).norm(dim=2).mean()
-    positive = (ref[:, None] - views[:, 1:]).norm(dim=2).mean()
-    unit = ref / norm.clamp_min(torch.finfo(torch.float64).tiny)[:, None]
+    table = descriptors.table
+    step = max(len(table) // MAX_DISPERSION_POINTS, 1)
+    reference = table[::step, 0].double()
+    norm = reference.norm(dim=1)
+    apart, *others = _view_distances(table[::step])
+    negative, positive = (distances.mean() for distances in others)
     zero = (norm == 0).double().mean()
+    unit = reference.div_(norm.clamp_min(torch.finfo(torch.float64).tiny)[:, None])
     return Dispersion(
-        relative=_safe_ratio(apart, norm.mean(), otherwise=0.0),
+        relative=_safe_ratio(apart.mean(), norm.mean(), otherwise=0.0),
         resultant=float(unit.mean(dim=0).norm() + zero),
         contrast=_safe_ratio(
             negative, positive, otherwise=1.0 if float(negative) == 0 else float("1e9")
         ),
     )
+
+
+def _view_distances(
+    views: Float[Tensor, "n 16 d"],
+) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 15"], Float[Tensor, "n 15"]]:
+    """Distances of each reference to another point's, to its other views, and to its own.
+
+    A few points at a time, so that the float64 copies stay in a core's cache.
+    """
+    points, half = len(views), max(len(views) // 2, 1)
+    apart, negative, positive = (
+        views.new_empty(shape, dtype=torch.float64)
+        for shape in ((points,), (points, VIEWS - 1), (points, VIEWS - 1))
+    )
+    for start in range(0, points, DISPERSION_CHUNK):
+        index = torch.arange(start, min(start + DISPERSION_CHUNK, points), device=views.device)
+        own, other = views[index].double(), views[(index - half) % points].double()
+        reference = own[:, :1]
+        distances = other.sub_(reference).norm(dim=2)
+        apart[index], negative[index] = distances[:, 0], distances[:, 1:]
+        positive[index] = own[:, 1:].sub(reference).norm(dim=2)
+    return apart, negative, positive
 
 
 def _safe_ratio(numerator: torch.Tensor, denominator: torch.Tensor, *, otherwise: float) -> float:

