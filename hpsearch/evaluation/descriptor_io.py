@@ -14,7 +14,7 @@ from pyarrow import csv, parquet
 
 from hpsearch.errors import UserError
 from hpsearch.patch_views import VIEW_NAMES
-from hpsearch.shapes import Float, Int, Num
+from hpsearch.shapes import Bool, Float, Int, Num
 
 SEPARATORS = (",", ";")
 
@@ -30,7 +30,7 @@ def read_descriptors(
 
     Raises:
         UserError: naming file and row: a missing view, unequal rows or dimensions, NaN, a value
-            that is not a number, another separator.
+            that is not a number, another separator, a header of numbers, a column of row numbers.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -104,7 +104,37 @@ def _read_view(path: Path) -> Float[np.ndarray, "n d"]:
     wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(wrong):
         raise UserError(f"{path}, row {wrong[0] + 1}: NaN, infinity or an empty value")
+    _check_counting(path, rows)
     return rows
+
+
+MIN_COUNTED = 3
+"""Numbers in a row, such as 0, 1, 2, from which on they are taken for a count."""
+
+
+def _check_counting(path: Path, rows: Float[np.ndarray, "n d"]) -> None:
+    """Check that no row counts columns and no column counts rows."""
+    header = rows[0]
+    for names in (header, header[1:]):  # the second of a header above an index column
+        if len(names) >= MIN_COUNTED and _counts(names[:, None])[0] and names[0] in (0, 1):
+            raise UserError(
+                f"{path}, row 1 holds the column numbers {names[0]:g}, {names[1]:g}, "
+                f"{names[2]:g}, …: remove this header line, because every row is a descriptor"
+            )
+    if len(rows) < MIN_COUNTED:
+        return
+    counting = np.flatnonzero(_counts(rows))
+    if len(counting):
+        first = rows[:3, counting[0]]
+        raise UserError(
+            f"{path}, column {counting[0] + 1} counts rows ({first[0]:g}, {first[1]:g}, "
+            f"{first[2]:g}, …): remove this index, because every column is part of the descriptor"
+        )
+
+
+def _counts(rows: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " d"]:
+    """True for columns of consecutive whole numbers."""
+    return (rows[0] == np.round(rows[0])) & (np.diff(rows, axis=0) == 1).all(axis=0)
 
 
 def _csv_format(path: Path) -> tuple[str, int]:

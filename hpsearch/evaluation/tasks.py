@@ -43,6 +43,18 @@ class Tasks:
         yield "queries", POINT_COLUMNS, self.queries
         yield "distractors", POINT_COLUMNS, self.distractors
 
+    def all_but_last_used(self, counts: Sequence[int]) -> bool:
+        """Return True if the lists use all points of every sequence but the last of each."""
+        starts = np.cumsum([0, *counts])
+        used = np.zeros(starts[-1], bool)
+        for _, columns, rows in self.lists():
+            for sequence in range(0, len(columns), 3):
+                used[starts[rows[:, sequence]] + rows[:, min(sequence + 2, len(columns) - 1)]] = (
+                    True
+                )
+        last = starts[1:] - 1
+        return min(counts) > 1 and used.sum() == len(used) - len(last) and not used[last].any()
+
     def check(self, counts: Sequence[int]) -> None:
         """Check all indices against the number of points of each sequence.
 

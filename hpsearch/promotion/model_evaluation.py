@@ -164,7 +164,13 @@ def load_descriptors(
     """
     found = _read_descriptors(folder, TEST_SEQUENCES.get(split))
     counts = [len(views) for views in found.values()]
-    return found, read_tasks(tasks, split, names=tuple(found), counts=counts)
+    lists = read_tasks(tasks, split, names=tuple(found), counts=counts)
+    if lists.all_but_last_used(counts):
+        raise UserError(
+            f"{folder} has one row too many in every sequence: the task lists use all rows but the "
+            "last; remove the header line, or whatever else is not a descriptor"
+        )
+    return found, lists
 
 
 def evaluate_descriptors(folder: Path, test: EvaluationSet) -> Scores:
@@ -177,9 +183,14 @@ def evaluate_descriptors(folder: Path, test: EvaluationSet) -> Scores:
     found = read_descriptors(folder, names)
     for name, count in zip(names, test.patches.counts, strict=True):
         if len(found[name]) != count:
+            remedy = (
+                "remove the one row too many, such as a header line"
+                if len(found[name]) == count + 1
+                else "describe the same patches"
+            )
             raise UserError(
                 f"{folder / name} has {len(found[name])} rows per view, but the sequence has "
-                f"{count} points in this store; describe the same patches"
+                f"{count} points in this store; {remedy}"
             )
     return evaluate(found, test.tasks)
 

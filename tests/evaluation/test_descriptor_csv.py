@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from hpsearch.errors import UserError
+from hpsearch.evaluation import write_tasks
 from hpsearch.evaluation.descriptor_io import read_descriptors, write_descriptors
+from hpsearch.promotion.model_evaluation import load_descriptors
 
 
 @pytest.fixture
@@ -95,3 +97,56 @@ def test_an_empty_folder_or_file_is_refused(descriptors, tmp_path):
     (tmp_path / "i_a" / "ref.csv").write_text("")
     with pytest.raises(UserError, match=r"ref\.csv, row 1"):
         read_descriptors(tmp_path)
+
+
+def _edit(folder, edit):
+    """Change the list of rows of every file."""
+    for path in folder.glob("*/*.csv"):
+        path.write_text("\n".join(edit(path.read_text().splitlines())) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda rows: [f"{i},{row}" for i, row in enumerate(rows)], r"column 1 .*\(0, 1, 2, …\)"),
+        (lambda rows: [f"{row},{i + 7}" for i, row in enumerate(rows)], r"column 9 .*\(7, 8, 9"),
+        (lambda rows: ["0,1,2,3,4,5,6,7", *rows], "row 1 .*0, 1, 2"),
+        (lambda rows: ["1;2;3;4;5;6;7;8", *(r.replace(",", ";") for r in rows)], "row 1 .*1, 2, 3"),
+        (
+            lambda rows: ["-1,0,1,2,3,4,5,6,7", *(f"{i},{row}" for i, row in enumerate(rows))],
+            "row 1 .*0, 1, 2",
+        ),
+    ],
+    ids=["index", "last", "header", "header from 1", "both"],
+)
+def test_counted_rows_and_columns_are_told(descriptors, tmp_path, edit, message):
+    write_descriptors(tmp_path, descriptors)
+    _edit(tmp_path, edit)
+    with pytest.raises(UserError, match=message) as caught:
+        read_descriptors(tmp_path)
+    assert str(tmp_path / "i_a" / "ref.csv") in str(caught.value)
+
+
+def test_whole_numbers_that_do_not_count_are_read(tmp_path):
+    """Binary and grid descriptors, of two points too, are descriptors."""
+    rng = np.random.default_rng(1)
+    for name, array in (
+        ("binary", rng.integers(2, size=(9, 16, 8))),
+        ("grid", rng.integers(100, size=(9, 16, 8))),
+        ("two", np.tile(np.arange(2)[:, None, None], (1, 16, 8))),
+    ):
+        write_descriptors(tmp_path / name, {"v_a": array})
+        assert np.array_equal(read_descriptors(tmp_path / name)["v_a"], array)
+
+
+def test_one_row_too_many_is_told_by_the_lists(golden, tmp_path):
+    """A header of other numbers: every row of the lists is one off."""
+    descriptors, tasks, _ = golden
+    write_tasks(tasks, tmp_path / "lists", "x")
+    header = {name: np.concatenate([a[:1] + 0.1, a]) for name, a in descriptors.items()}
+    for name, arrays in (("right", descriptors), ("header", header)):
+        write_descriptors(tmp_path / name, arrays)
+    found, _ = load_descriptors(tmp_path / "right", tasks=tmp_path / "lists", split="x")
+    assert list(found) == sorted(descriptors)
+    with pytest.raises(UserError, match="one row too many in every sequence"):
+        load_descriptors(tmp_path / "header", tasks=tmp_path / "lists", split="x")
