@@ -72,10 +72,34 @@ def area_from_counts(
     one rank before the r-th match: 1 for r = 1 and c_1 = 0.
     """
     rank = np.arange(1, ahead.shape[-1] + 1, dtype=np.float64)
+    return _precisions(rank, ahead).sum(axis=-1) / (2 * n_positive)
+
+
+STEP = 8192
+"""Matches per step, so that all arrays of a step stay in a core's cache."""
+
+
+def area_in_steps(ahead: Num[np.ndarray, " p"]) -> float:
+    """Trapezoid AP as in ``area_from_counts`` if all matches are listed; faster for long lists.
+
+    Sums are in another order, so the last digits may differ.
+    """
+    ranks = np.arange(1, len(ahead) + 1, dtype=np.float64)
+    total = sum(
+        _precisions(ranks[start : start + STEP], ahead[start : start + STEP]).sum()
+        for start in range(0, len(ahead), STEP)
+    )
+    return float(total / (2 * len(ahead)))
+
+
+def _precisions(
+    rank: Float[np.ndarray, " p"], ahead: Num[np.ndarray, "*batch p"]
+) -> Float[np.ndarray, "*batch p"]:
+    """Sum of the precision at each match and of that one rank before."""
     here = rank / (rank + ahead)
     listed_before = rank - 1 + ahead
     before = np.maximum(rank - 1, MIN_DENOMINATOR) / np.maximum(listed_before, MIN_DENOMINATOR)
-    return (here + before).sum(axis=-1) / (2 * n_positive)
+    return here + before
 
 
 def sorted_labels(

@@ -1,5 +1,6 @@
 """Scores of an evaluation: all numbers of the official output, and headlines."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -7,9 +8,11 @@ import numpy as np
 
 from hpsearch.collapse_thresholds import EVALUATION
 from hpsearch.patch_views import LEVELS
-from hpsearch.shapes import Float, Int
+from hpsearch.shapes import Bool, Float, Int
 
 PAIR_KINDS = ("inter", "intra")
+SEQUENCE_KINDS = ("i_", "v_")
+"""Prefixes of the names of illumination and of viewpoint sequences."""
 POOL_SIZES = (100, 500, 1_000, 5_000, 10_000, 15_000, 20_000)
 
 
@@ -21,9 +24,13 @@ class VerificationScores:
     imbalanced_ap: Float[np.ndarray, "3 2"]
     sequence_ap: Float[np.ndarray, "3 2 s"]
     """Imbalanced AP of each sequence's pairs; NaN if it has no positive or no negative."""
+    ap_without: Float[np.ndarray, "3 2 s"]
+    """Imbalanced AP of the pairs of all sequences but each; NaN if nothing remains."""
+    group_ap: Float[np.ndarray, "3 2 2"]
+    """Imbalanced AP of the pairs of illumination and of viewpoint sequences; NaN without any."""
     histogram: Int[np.ndarray, "3 3 s b"]
     """Number of pairs of the imbalanced lists by level, list (positives, inter, intra), sequence
-    and bin of distance, with equally many positives per bin; input of the bootstrap."""
+    and bin of distance, with equally many positives per bin; for drawing curves only."""
 
     def curve(
         self, level: int, kind: int
@@ -175,6 +182,40 @@ class Scores:
             "retrieval": retrieval,
         }
 
+    def by_kind(self) -> dict[str, dict[str, float]]:
+        """Headlines over the illumination and over the viewpoint sequences alone, by prefix.
+
+        Verification: the pairs whose first patch lies in these sequences; retrieval: their queries.
+        NaN if there are no such sequences, pairs or queries.
+        """
+        groups = sequence_groups(self.names)
+        verification = self.verified.group_ap.mean(axis=(0, 1))
+        query_ap = self.retrieved.ap[:, -1].mean(axis=0)
+        found = {}
+        for kind, chosen, pairs in zip(SEQUENCE_KINDS, groups, verification, strict=True):
+            values = {
+                "verification": float(pairs),
+                "matching": _mean(self.matched.ap[chosen]),
+                "retrieval": _mean(query_ap[chosen[self.retrieved.sequence]]),
+            }
+            found[kind] = values | {"mAP": sum(values.values()) / len(values)}
+        return found
+
+    def without_each(self) -> dict[str, Float[np.ndarray, " s"]]:
+        """Headlines over all sequences but each in turn; NaN where nothing remains."""
+        sequences = len(self.names)
+        matching = self.matched.ap.mean(axis=(1, 2))
+        queries, found = (
+            np.bincount(self.retrieved.sequence, weights=weights, minlength=sequences)
+            for weights in (None, self.retrieved.ap[:, -1].mean(axis=0))
+        )
+        values: dict[str, np.ndarray] = {
+            "verification": self.verified.ap_without.mean(axis=(0, 1)),
+            "matching": _ratio(matching.sum() - matching, np.full(sequences, sequences - 1)),
+            "retrieval": _ratio(found.sum() - found, queries.sum() - queries),
+        }
+        return values | {"mAP": np.mean(list(values.values()), axis=0)}
+
     def to_dict(self) -> dict[str, Any]:
         """All scores as JSON values: arrays as nested lists, NaN as None."""
         headlines = self.flat() | {"collapsed": self.collapsed}
@@ -182,15 +223,62 @@ class Scores:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Scores":
-        """Scores from the result of ``to_dict``."""
+        """Scores from the result of ``to_dict``, also of version 0.1."""
+        verified = values["verified"]
+        if "ap_without" not in verified:
+            verified = verified | _estimates_from_bins(verified, values["names"])
         return cls(
             names=tuple(values["names"]),
             points=tuple(values["points"]),
-            verified=_from_json_values(VerificationScores, values["verified"]),
+            verified=_from_json_values(VerificationScores, verified),
             matched=_from_json_values(MatchingScores, values["matched"]),
             retrieved=_from_json_values(RetrievalScores, values["retrieved"]),
             dispersion=Dispersion(**values["dispersion"]),
         )
+
+
+def sequence_groups(names: Sequence[str]) -> Bool[np.ndarray, "2 s"]:
+    """True for the sequences of each kind in ``SEQUENCE_KINDS``, by the prefix of their name."""
+    return np.array([[name.startswith(kind) for name in names] for kind in SEQUENCE_KINDS])
+
+
+def _ratio(total: Float[np.ndarray, " s"], count: Int[np.ndarray, " s"]) -> np.ndarray:
+    """Totals divided by counts; NaN for none."""
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _mean(values: Float[np.ndarray, "..."]) -> float:
+    return float(values.mean()) if values.size else float("nan")
+
+
+def _estimates_from_bins(verified: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Verification of subsets of sequences from binned distances, which 0.1 recorded alone.
+
+    The bias of binning is measured on all sequences and subtracted.
+    """
+    histogram = np.array(verified["histogram"], np.int64)
+    whole = np.array(verified["imbalanced_ap"])[:, :, None]
+    bias = whole - _binned_ap(histogram, np.ones((1, len(names))))
+    others, groups = 1 - np.eye(len(names)), sequence_groups(names).astype(float)
+    return {
+        "ap_without": _binned_ap(histogram, others) + bias,
+        "group_ap": _binned_ap(histogram, groups) + bias,
+    }
+
+
+def _binned_ap(
+    histogram: Int[np.ndarray, "3 3 s b"], chosen: Float[np.ndarray, "r s"]
+) -> Float[np.ndarray, "3 2 r"]:
+    """AP over chosen sequences from binned distances, with ties within a bin shared evenly."""
+    counts = np.einsum("rs,lksb->lkrb", chosen, histogram).cumsum(axis=-1)
+    hits, misses = counts[:, :1], counts[:, 1:]
+    with np.errstate(invalid="ignore"):  # 0/0: no positives
+        precision = np.where(hits + misses > 0, hits / (hits + misses), 1.0)
+        recall = np.broadcast_to(hits / hits[..., -1:], precision.shape)
+    start = ((0, 0), (0, 0), (0, 0), (1, 0))
+    return np.trapezoid(
+        np.pad(precision, start, constant_values=1.0), np.pad(recall, start), axis=-1
+    )
 
 
 def _to_json_value(value: Any) -> Any:

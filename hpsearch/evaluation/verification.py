@@ -5,13 +5,13 @@ from functools import partial
 import numpy as np
 import torch
 
-from hpsearch.evaluation.average_precision import area_from_counts
+from hpsearch.evaluation.average_precision import area_from_counts, area_in_steps
 from hpsearch.evaluation.descriptor_table import DescriptorTable
 from hpsearch.evaluation.distances import Norm, parallel_map
-from hpsearch.evaluation.scores import VerificationScores
+from hpsearch.evaluation.scores import VerificationScores, sequence_groups
 from hpsearch.evaluation.tasks import Tasks
 from hpsearch.patch_views import LEVELS, VIEW_NAMES, view_of
-from hpsearch.shapes import Float, Int
+from hpsearch.shapes import Bool, Float, Int
 
 NEGATIVES_PER_POSITIVE = 5
 """Divisor of the positives: the imbalanced list has all negatives and a fifth of the positives."""
@@ -20,7 +20,7 @@ PAIRS_PER_CHUNK = 2048
 """Pairs per step, so that both sides and their difference fit into a core's cache."""
 
 NUM_BINS = 256
-"""Number of bins, with equally many positives, for the bootstrap."""
+"""Number of bins, with equally many positives, for drawing curves."""
 
 
 def verify(descriptors: DescriptorTable, tasks: Tasks, *, norm: Norm) -> VerificationScores:
@@ -40,33 +40,83 @@ def verify(descriptors: DescriptorTable, tasks: Tasks, *, norm: Norm) -> Verific
         device=device,
     )
     of_levels = [sorted_parts[i : i + len(lists)] for i in range(0, len(parts), len(lists))]
-    found = parallel_map(lambda level: _verify_level(*level), of_levels, device=device)
-    auc, ap, sequence_ap, histogram = (np.stack(part) for part in zip(*found, strict=True))
+    groups = sequence_groups(descriptors.names)
+    found = parallel_map(
+        lambda level: level_scores(*level, groups=groups), of_levels, device=device
+    )
     return VerificationScores(
-        balanced_auc=auc, imbalanced_ap=ap, sequence_ap=sequence_ap, histogram=histogram
+        **{name: np.stack([level[name] for level in found]) for name in found[0]}
     )
 
 
-def _verify_level(
-    few: list[np.ndarray], rest: list[np.ndarray], *kinds: list[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """AUC, AP, AP of each sequence and histogram from sorted distances of each sequence.
+def level_scores(
+    few: list[np.ndarray],
+    rest: list[np.ndarray],
+    *kinds: list[np.ndarray],
+    groups: Bool[np.ndarray, "2 s"],
+) -> dict[str, np.ndarray]:
+    """Values of ``VerificationScores`` for one level, from sorted distances of each sequence.
 
     Args:
         few: positives of the imbalanced list.
         rest: the other positives.
         kinds: negatives, inter and intra.
+        groups: sequences of each kind, illumination and viewpoint.
     """
     positives = np.sort(np.concatenate(few))
     everything = np.sort(np.concatenate([positives, *rest]))
     edges = positives[(np.arange(1, NUM_BINS + 1) * len(positives) + NUM_BINS - 1) // NUM_BINS - 1]
     negatives = [np.sort(np.concatenate(own)) for own in kinds]
-    return (
-        np.array([_sorted_auc(everything, others) for others in negatives]),
-        np.array([_sorted_ap(positives, others) for others in negatives]),
-        np.array([[_sorted_ap(p, n) for p, n in zip(few, own, strict=True)] for own in kinds]),
-        np.stack([_distance_histogram(own, edges) for own in (few, *kinds)]),
+    return {
+        "balanced_auc": np.array([_sorted_auc(everything, others) for others in negatives]),
+        "imbalanced_ap": np.array([_sorted_ap(positives, others) for others in negatives]),
+        "sequence_ap": np.array(
+            [[_sorted_ap(p, n) for p, n in zip(few, own, strict=True)] for own in kinds]
+        ),
+        "ap_without": np.stack([_ap_without_each(few, own) for own in kinds]),
+        "group_ap": np.array(
+            [[_ap_of_group(few, own, group) for group in groups] for own in kinds]
+        ),
+        "histogram": np.stack([_distance_histogram(own, edges) for own in (few, *kinds)]),
+    }
+
+
+def _ap_of_group(
+    few: list[np.ndarray], negatives: list[np.ndarray], chosen: Bool[np.ndarray, " s"]
+) -> float:
+    """AP of the pooled pairs of some sequences; NaN without positives or negatives."""
+    empty = np.empty(0, np.float32)
+    return _sorted_ap(
+        *(
+            np.sort(np.concatenate([empty, *(own[i] for i in np.flatnonzero(chosen))]))
+            for own in (few, negatives)
+        )
     )
+
+
+def _ap_without_each(few: list[np.ndarray], negatives: list[np.ndarray]) -> Float[np.ndarray, " s"]:
+    """AP of the pooled pairs of all sequences but each in turn; NaN if nothing remains."""
+    positives = np.concatenate(few)
+    sequence = np.repeat(np.arange(len(few), dtype=np.int32), [len(own) for own in few])
+    order = np.argsort(positives, kind="stable")
+    positives, sequence = positives[order], sequence[order]
+    ahead = _counts_at_most(np.sort(np.concatenate(negatives)), positives)
+    total = sum(map(len, negatives))
+    result = np.full(len(few), np.nan)
+    for index, own in enumerate(negatives):
+        remaining = (ahead - _counts_at_most(own, positives))[sequence != index]
+        if len(remaining) and total > len(own):
+            result[index] = area_in_steps(remaining)
+    return result
+
+
+def _counts_at_most(
+    negatives: Float[np.ndarray, " n"], positives: Float[np.ndarray, " p"]
+) -> Int[np.ndarray, " p"]:
+    """Number of negatives at or below each positive; both sorted."""
+    first = np.searchsorted(positives, negatives, side="left")
+    reached = np.bincount(first, minlength=len(positives) + 1)[:-1]
+    return reached.cumsum(dtype=np.int32)
 
 
 def _in_memory_order(

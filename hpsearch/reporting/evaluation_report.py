@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hpsearch.evaluation import LEVELS, PAIR_KINDS, Scores
-from hpsearch.evaluation.bootstrap import Comparison, compare, headline_scores, intervals
+from hpsearch.evaluation.bootstrap import Comparison, compare, intervals
 from hpsearch.patch_views import TASKS
 from hpsearch.reporting.html_tables import HtmlTable, render
 from hpsearch.reporting.plot_style import (
@@ -26,10 +26,10 @@ from hpsearch.reporting.plot_style import (
 from hpsearch.reporting.text_tables import MISSING_VALUE, TextTable
 from hpsearch.shapes import UInt8
 
-SEQUENCE_KINDS = {"i_": "illum.", "v_": "viewp."}
+SEQUENCE_COLUMNS = {"i_": "illum.", "v_": "viewp."}
 MEAN_ROW = "mean of the three"
 POOLED_ROW = "retrieval, over pools"
-SCORE_HEADER = ("", *LEVELS, "mean", *SEQUENCE_KINDS.values(), "95 % interval")
+SCORE_HEADER = ("", *LEVELS, "mean", *SEQUENCE_COLUMNS.values(), "95 % interval")
 RETRIEVAL_NOTE = (
     "retrieval is over the whole pool of distractors and enters the mean; "
     f"“{POOLED_ROW}” is the mean over the seven pool sizes, as the N-HPatches coursework printed it"
@@ -70,7 +70,7 @@ def score_notes(scores: Scores) -> Iterator[str]:
 
 def _score_rows(scores: Scores) -> dict[str, tuple[str, ...]]:
     flat, bounds = scores.flat(), intervals(scores)
-    kinds = _headlines_by_kind(scores)
+    kinds = scores.by_kind()
     lines = {}
     for task, name in [*((task, task) for task in TASKS), (MEAN_ROW, "mAP")]:
         if task == MEAN_ROW:
@@ -80,24 +80,17 @@ def _score_rows(scores: Scores) -> dict[str, tuple[str, ...]]:
         values = [*levels, flat[name]]
         interval = f"{bounds[name].low:.3f} … {bounds[name].high:.3f}"
         cells = [f"{value:.4f}" for value in values]
-        lines[task] = (*cells, *(_indices_of_kind(kind, name) for kind in kinds), interval)
+        lines[task] = (*cells, *(_known(kinds[kind][name]) for kind in SEQUENCE_COLUMNS), interval)
     pooled = [*scores.retrieved.ap.mean(axis=(1, 2)), scores.retrieval_over_pools]
     lines[POOLED_ROW] = (
         *(f"{value:.4f}" for value in pooled),
-        *[MISSING_VALUE] * len(SEQUENCE_KINDS),
+        *[MISSING_VALUE] * len(SEQUENCE_COLUMNS),
         MISSING_VALUE,
     )
     return lines
 
 
-def _headlines_by_kind(scores: Scores) -> list[dict[str, float] | None]:
-    """Headlines over illumination and over viewpoint sequences; None if there are none."""
-    chosen = [[name.startswith(prefix) for name in scores.names] for prefix in SEQUENCE_KINDS]
-    return [headline_scores(scores, kind) if any(kind) else None for kind in chosen]
-
-
-def _indices_of_kind(kind: dict[str, float] | None, name: str) -> str:
-    value = float("nan") if kind is None else kind[name]
+def _known(value: float) -> str:
     return f"{value:.4f}" if value == value else MISSING_VALUE
 
 

@@ -73,6 +73,24 @@ def verification(descriptors: Sequence[np.ndarray], tasks: Tasks, norm: str):
     return auc, ap
 
 
+def verification_of(descriptors: Sequence[np.ndarray], tasks: Tasks, chosen: set[int]) -> float:
+    """Verification mAP over the pairs whose first patch lies in some sequences, l2."""
+    values = []
+    few = tasks.positives[: int(0.2 * len(tasks.positives))]
+    for level in range(len(LEVELS)):
+        for negatives in (tasks.inter, tasks.intra):
+            distances, labels = [], []
+            for label, rows in enumerate((negatives, few)):
+                for s1, t1, i1, s2, t2, i2 in rows:
+                    if s1 in chosen:
+                        a, b = view(level, t1), view(level, t2)
+                        pair = PAIRWISE["l2"](descriptors[s1][i1, a], descriptors[s2][i2, b])
+                        distances.append(float(pair))
+                        labels.append(label)
+            values.append(precision_recall_area(distances, labels))
+    return float(np.mean(values))
+
+
 def matching(descriptors: Sequence[np.ndarray], norm: str):
     """(AP, success rate) by sequence, level and image."""
     ap, success = np.empty((2, len(descriptors), 3, 5))

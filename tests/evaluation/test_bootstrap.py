@@ -7,7 +7,7 @@ from hpsearch.errors import UserError
 from hpsearch.evaluation import evaluate
 from hpsearch.evaluation.bootstrap import compare, headline_scores, intervals, weighted_ap
 from hpsearch.evaluation.scores import MatchingScores, RetrievalScores, VerificationScores
-from hpsearch.evaluation.verification import _sorted_ap, _verify_level
+from hpsearch.evaluation.verification import _sorted_ap, level_scores
 
 
 def test_intervals_hold_the_headlines(golden_scores):
@@ -66,12 +66,8 @@ def test_weighted_verification_equals_repeating_the_pairs():
     hard = rng.normal(1, 0.2, sequences)  # some sequences are harder, so the weights matter
     few, rest = ([np.sort(rng.normal(h, 0.3, n)) for h in hard] for n in (200, 800))
     kinds = [[np.sort(rng.normal(gap, 0.3, 1000)) for _ in hard] for gap in (2.0, 1.5)]
-    auc, ap, sequence_ap, histogram = (
-        np.stack([part] * 3) for part in _verify_level(few, rest, *kinds)
-    )
-    verified = VerificationScores(
-        balanced_auc=auc, imbalanced_ap=ap, sequence_ap=sequence_ap, histogram=histogram
-    )
+    level = level_scores(few, rest, *kinds, groups=np.ones((2, sequences), bool))
+    verified = VerificationScores(**{name: np.stack([part] * 3) for name, part in level.items()})
 
     def exact(weights):
         repeated = [
