@@ -17,16 +17,17 @@ from hpsearch.evaluation import (
     POOL_SIZES,
     Scores,
     TaskSizes,
+    distractor_pool,
     evaluate,
     matching,
     neighbor_screens,
-    retrieval,
     sample_tasks,
 )
 from hpsearch.evaluation.descriptor_table import DescriptorTable
 from hpsearch.evaluation.distances import indexed_distance
 from hpsearch.evaluation.matching import match
 from hpsearch.evaluation.protocol import DEFAULT_BLOCK_BYTES
+from hpsearch.evaluation.retrieval import retrieve
 from hpsearch.evaluation.scores import MatchingScores
 
 OFFICIAL_LEVELS = "eht"
@@ -177,7 +178,7 @@ def _exact_distances(work):
 
     with (
         mock.patch.object(matching, "indexed_distance", counting),
-        mock.patch.object(retrieval, "indexed_distance", counting),
+        mock.patch.object(distractor_pool, "indexed_distance", counting),
     ):
         work()
     return sum(pairs)
@@ -223,20 +224,59 @@ def long_lists():
     return names, tasks
 
 
-@pytest.mark.parametrize("kind", ["gauss", "tenths", "binary"])
-def test_pools_of_different_sizes_equal_the_oracle(oracle, long_lists, kind):
+WAYS = {
+    "few compared": {"MAX_SHARE_OF_CLOSER": 1.0, "MAX_NEAR_TIES": 10**9, "MIN_COPIES": 10**9},
+    "all sorted": {"MAX_SHARE_OF_CLOSER": -1.0, "MIN_COPIES": 10**9},
+    "copies counted": {"MIN_COPIES": 2},
+    "as it is": {},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", ["gauss", "tenths", "binary", "few", "near few", "large grid"])
+def test_pools_of_different_sizes_equal_the_oracle(pool_oracle, kind, way, monkeypatch):
+    """Every way to count distractors that are closer."""
+    sets, tasks, expected = pool_oracle(kind)
+    for name, value in WAYS[way].items():
+        monkeypatch.setattr(distractor_pool, name, value)
+    found = retrieve(_table(sets), tasks, norm="l2", memory=DEFAULT_BLOCK_BYTES).ap
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert (found[:, 0] > found[:, 2]).any() or "few" in kind
+
+
+@pytest.fixture(scope="module")
+def pool_oracle(oracle, long_lists):
+    """Descriptors of a kind, tasks and the oracle's APs."""
     names, tasks = long_lists
-    rng = np.random.default_rng(7)
+    made = {}
+
+    def make(kind):
+        if kind not in made:
+            rng = np.random.default_rng(7)
+            points = [rng.standard_normal((200, 1, 8)) for _ in names]
+            sets = [
+                _quantize(point + rng.standard_normal((200, 16, 8)), kind, rng, 0)
+                for point in points
+            ]
+            official = [array.astype(np.float32) for array in sets]
+            made[kind] = sets, tasks, oracle.retrieval(official, tasks, "l2")
+        return made[kind]
+
+    return make
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-6], ids=["equal", "nearly"])
+def test_retrieval_among_collapsed_distractors_costs_few_exact_distances(long_lists, spread):
+    names, tasks = long_lists
+    rng = np.random.default_rng(8)
+    words = rng.standard_normal((4, 32))
     sets = [
-        _quantize(
-            rng.standard_normal((200, 1, 8)) + rng.standard_normal((200, 16, 8)), kind, rng, 0
-        )
+        words[rng.integers(4, size=(200, 16))] + spread * rng.standard_normal((200, 16, 32))
         for _ in names
     ]
-    found = evaluate(sets, tasks).retrieved.ap
-    expected = oracle.retrieval([array.astype(np.float32) for array in sets], tasks, "l2")
-    assert found == pytest.approx(expected, abs=1e-12)
-    assert (found[:, 0] > found[:, 2]).any()
+    table = _table(sets)
+    count = _exact_distances(lambda: retrieve(table, tasks, norm="l2", memory=DEFAULT_BLOCK_BYTES))
+    assert count <= len(tasks.queries) * 15 * 16
 
 
 def test_a_mapping_is_read_by_name_and_tensors_are_taken(golden, golden_scores):
