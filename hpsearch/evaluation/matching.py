@@ -19,8 +19,8 @@ from hpsearch.shapes import Float, Int
 
 NUM_TARGETS = len(VIEW_NAMES) - 1
 
-L2_CACHE_BYTES = 2**20
-"""Maximum bytes of a block of distances on a CPU, so that it stays in a core's cache."""
+MAX_BLOCK_BYTES = 2**22
+"""Maximum bytes of a block of distances on a CPU, so that it stays in a cache."""
 
 BYTES_PER_ENTRY = 64
 """Bytes of working memory for one candidate, indices and distance, rounded up."""
@@ -90,7 +90,8 @@ class NeighborSearch:
         """Index and distance of the first closest target of every reference descriptor."""
         while True:
             first = _first_of_equal(targets) if self.distinct_only else None
-            found = self._settle(targets if first is None else targets[first])
+            with torch.autocast(targets.device.type, enabled=False):
+                found = self._settle(targets if first is None else targets[first])
             if found is not None:
                 index, distance = found
                 return index if first is None else first[index], distance
@@ -136,7 +137,7 @@ def _first_of_equal(targets: Float[Tensor, "n d"]) -> Int[Tensor, " m"]:
 def _rows_of_block(memory: int, *, row_bytes: int, device: torch.device) -> int:
     """Number of rows of a block, limited by the cache of a core or by ``memory``."""
     if device.type == "cpu":
-        memory = min(memory, 2 * L2_CACHE_BYTES)
+        memory = min(memory, 2 * MAX_BLOCK_BYTES)
     return max(memory // (2 * row_bytes), 1)
 
 

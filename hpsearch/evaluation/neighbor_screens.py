@@ -6,6 +6,7 @@ smallest y, the nearest column has y ≤ yⱼ + 2ε(w + wⱼ): all such columns 
 outlier among the columns does not widen the bound of the others.
 """
 
+import math
 import time
 from collections.abc import Callable
 from functools import cache
@@ -21,11 +22,27 @@ FindCandidates = Callable[[slice], tuple[Int[Tensor, " c"], Int[Tensor, " c"]]]
 """Function from a step of rows to row (within the step) and column of each candidate, in order."""
 
 
+class Scratch:
+    """Memory of one view's matrix that the next view uses again: fresh pages cost a quarter."""
+
+    def __init__(self) -> None:
+        self.memory = torch.empty(0)
+
+    def matrix(
+        self, dtype: torch.dtype, rows: int, columns: int, *, device: torch.device
+    ) -> Tensor:
+        """Matrix with arbitrary entries; its memory is used again by the next call."""
+        size = rows * columns
+        if self.memory.dtype != dtype or len(self.memory) < size:
+            self.memory = torch.empty(size, dtype=dtype, device=device)
+        return self.memory[:size].view(rows, columns)
+
+
 class ProductScreen:
     """Screen by products in the dtype of its coordinates."""
 
     def __init__(self, reference: Float[Tensor, "n d"], frame: CenteredCoordinates) -> None:
-        self.frame = frame
+        self.frame, self.scratch = frame, Scratch()
         self.rows = frame.transform(reference)
         self.weight = frame.squared_norms(self.rows)
         self.item_size = self.rows.element_size()
@@ -37,7 +54,7 @@ class ProductScreen:
         columns = self.frame.transform(targets)
         weight = self.frame.squared_norms(columns)
         lowered = weight * (1 - self.error)
-        block = columns.new_empty((rows, len(columns)))
+        block = self.scratch.matrix(columns.dtype, rows, len(columns), device=columns.device)
 
         def candidates(step: slice) -> tuple[Int[Tensor, " c"], Int[Tensor, " c"]]:
             bounds = self.frame.approximate(self.rows[step], columns, weight=lowered, out=block)
@@ -70,13 +87,13 @@ class HalfPrecisionScreen:
     is_finest = False
 
     def __init__(self, reference: Float[Tensor, "n d"], frame: CenteredCoordinates) -> None:
-        self.frame = frame
+        self.frame, self.scratch, self.marks = frame, Scratch(), Scratch()
         rows = frame.transform(reference)
         dimension = rows.shape[1]
         self.weight = frame.squared_norms(rows)
         self.left = rows.new_ones((len(rows), dimension + 4), dtype=torch.bfloat16)
         self.left[:, :dimension] = -2 * rows
-        self.residual = _residual_share(-2 * rows, self.left[:, :dimension])
+        self.residual = _residual_share(-2 * rows, self.left[:, :dimension], 4 * self.weight)
         # the rest covers sums in float32, with a spare factor, and the split of squared norms
         self.rest = 2 * frame.relative_error(dimension + 4) + 2.0**-16
 
@@ -87,22 +104,21 @@ class HalfPrecisionScreen:
         weight = self.frame.squared_norms(columns)
         right = columns.new_ones((len(columns), dimension + 4), dtype=torch.bfloat16)
         right[:, :dimension] = columns
-        residual = _residual_share(columns, right[:, :dimension])
+        residual = _residual_share(columns, right[:, :dimension], weight)
         error = self.residual + residual + self.residual * residual + self.rest
         _split(weight * (1 - error), right[:, dimension : dimension + 2])
         _split(self.weight * (1 - error), self.left[:, dimension + 2 :])
-        block = right.new_empty((rows, len(right)))
-        near = np.empty(block.shape, bool)
+        block = self.scratch.matrix(right.dtype, rows, len(right), device=right.device)
+        near = self.marks.matrix(torch.bool, rows, len(right), device=right.device).numpy()
         spare = self.frame.underflow(dimension)
 
         def candidates(step: slice) -> tuple[Int[Tensor, " c"], Int[Tensor, " c"]]:
             size = step.stop - step.start
-            with torch.autocast("cpu", enabled=False):
-                bounds = torch.mm(self.left[step], right.T, out=block[:size])
+            bounds = torch.mm(self.left[step], right.T, out=block[:size])
             entries = bounds.view(torch.int16).numpy()
             column = _argmin(entries)
             least = bounds.gather(1, column[:, None])[:, 0].float()
-            if bool((least <= 0).any()):  # negative numbers are in another order as integers
+            if float(least.min()) <= 0:  # negative numbers are in another order as integers
                 np.maximum(entries, 0, out=entries)
                 column = _argmin(entries)
                 least = bounds.gather(1, column[:, None])[:, 0].float()
@@ -154,12 +170,13 @@ def _seconds(left: Tensor, right: Tensor) -> float:
     return min(times)
 
 
-def _residual_share(values: Float[Tensor, "n d"], rounded: Float[Tensor, "n d"]) -> float:
+def _residual_share(
+    values: Float[Tensor, "n d"], rounded: Float[Tensor, "n d"], squared_norms: Float[Tensor, " n"]
+) -> float:
     """Largest norm of what rounding changed, as a share of the row's norm; a little too large."""
-    size = torch.linalg.vector_norm(values, dim=1)
-    change = torch.linalg.vector_norm(values - rounded, dim=1)
-    share = change / size.clamp_min(torch.finfo(torch.float32).tiny)
-    return min(float(share.max()) * 1.001, 2.0**-8)
+    change = values.sub(rounded).square_().sum(dim=1)
+    share = change / squared_norms.clamp_min(torch.finfo(torch.float32).tiny)
+    return min(math.sqrt(float(share.max())) * 1.001, 2.0**-8)
 
 
 def _split(values: Float[Tensor, " n"], parts: Float[Tensor, "n 2"]) -> None:

@@ -1,6 +1,7 @@
 """Verification task: classification of pairs of patches as the same point or not."""
 
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,13 +11,13 @@ from hpsearch.evaluation.descriptor_table import DescriptorTable
 from hpsearch.evaluation.distances import Norm, parallel_map
 from hpsearch.evaluation.scores import VerificationScores, sequence_groups
 from hpsearch.evaluation.tasks import Tasks
-from hpsearch.patch_views import LEVELS, VIEW_NAMES, view_of
+from hpsearch.patch_views import IMAGES_PER_LEVEL, LEVELS, VIEW_NAMES, view_of
 from hpsearch.shapes import Bool, Float, Int
 
 NEGATIVES_PER_POSITIVE = 5
 """Divisor of the positives: the imbalanced list has all negatives and a fifth of the positives."""
 
-PAIRS_PER_CHUNK = 2048
+PAIRS_PER_CHUNK = 1024
 """Pairs per step, so that both sides and their difference fit into a core's cache."""
 
 NUM_BINS = 256
@@ -119,28 +120,44 @@ def _counts_at_most(
     return reached.cumsum(dtype=np.int32)
 
 
-def _in_memory_order(
-    descriptors: DescriptorTable, pairs: Int[np.ndarray, "n 6"]
-) -> Int[np.ndarray, "n 6"]:
+class OrderedPairs(NamedTuple):
     """Pairs sorted by the position of their first patch, for sequential memory access.
 
     Pairs of one list may be reordered, because only the number ahead of a positive counts.
     """
-    return pairs[np.argsort(descriptors.starts[pairs[:, 0]] + pairs[:, 2])]
+
+    points: tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]
+    """Rows of both points in the table."""
+    images: tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]
+    ends: Int[np.ndarray, " s"]
+    """Index of the first pair of every sequence but the first."""
+
+
+def _in_memory_order(descriptors: DescriptorTable, pairs: Int[np.ndarray, "n 6"]) -> OrderedPairs:
+    first, second = (
+        (descriptors.starts.astype(np.int32)[pairs[:, i]] + pairs[:, i + 2]) for i in (0, 3)
+    )
+    order = np.argsort(first)
+    points = first[order], second[order]
+    images = pairs[order, 1], pairs[order, 4]
+    ends = np.searchsorted(points[0], descriptors.starts[1:])
+    return OrderedPairs(points=points, images=images, ends=ends)
 
 
 def _distances_by_sequence(
-    descriptors: DescriptorTable, pairs: Int[np.ndarray, "n 6"], *, level: int, norm: Norm
+    descriptors: DescriptorTable, pairs: OrderedPairs, *, level: int, norm: Norm
 ) -> list[Float[np.ndarray, " m"]]:
     """Sorted distances of the pairs whose first patch lies in each sequence."""
+    views = view_of(np.arange(IMAGES_PER_LEVEL + 1), level=level)
     first, second = (
-        (descriptors.starts[pairs[:, i]] + pairs[:, i + 2]) * len(VIEW_NAMES)
-        + view_of(pairs[:, i + 1], level=level)
-        for i in (0, 3)
+        points.astype(np.int64) * len(VIEW_NAMES) + views[images]
+        for points, images in zip(pairs.points, pairs.images, strict=True)
     )
     distances = _pair_distances(descriptors, first, second, norm=norm)
-    ends = np.searchsorted(pairs[:, 0], np.arange(1, len(descriptors.counts)))
-    return [np.sort(part) for part in np.split(distances, ends)]
+    parts = np.split(distances, pairs.ends)
+    for part in parts:
+        part.sort()
+    return parts
 
 
 def _pair_distances(
