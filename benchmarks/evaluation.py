@@ -8,8 +8,8 @@ matching and retrieval in float32.
 
     python benchmarks/evaluation.py [--threads 2] [--cpu-time] [--repeats 3] [--share 1.0]
 
-Each stage of the straightforward one is timed next to ours; a repeat takes four minutes. On a machine
-that others use, ``--cpu-time`` counts what was computed, not waited for, in all processes.
+Each stage of the straightforward one is timed next to ours; a repeat takes four minutes. On a
+machine that others use, ``--cpu-time`` counts what was computed, not waited for, in all processes.
 ``--share 0.1`` times a tenth of each straightforward stage, and says so.
 """
 

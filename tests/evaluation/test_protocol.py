@@ -17,18 +17,10 @@ from hpsearch.evaluation import (
     POOL_SIZES,
     Scores,
     TaskSizes,
-    distractor_pool,
     evaluate,
-    matching,
     neighbor_screens,
     sample_tasks,
 )
-from hpsearch.evaluation.descriptor_table import DescriptorTable
-from hpsearch.evaluation.distances import indexed_distance
-from hpsearch.evaluation.matching import match
-from hpsearch.evaluation.protocol import DEFAULT_BLOCK_BYTES
-from hpsearch.evaluation.retrieval import retrieve
-from hpsearch.evaluation.scores import MatchingScores
 
 OFFICIAL_LEVELS = "eht"
 
@@ -154,131 +146,6 @@ def test_equals_the_slow_oracle_ties_included(oracle, sets, norm, seed, memory, 
     assert found.retrieved.ap == pytest.approx(oracle.retrieval(official, tasks, norm), abs=1e-12)
 
 
-def test_whole_numbers_whose_squares_overflow_are_matched():
-    rng = np.random.default_rng(5)
-    point = rng.standard_normal((40, 1, 16))
-    values = point + 0.1 * rng.standard_normal((40, 16, 16))
-    views = _quantize(values, "large grid", rng, 0)
-    scores = match(_table([views]), norm="l2", memory=DEFAULT_BLOCK_BYTES)
-    assert scores.success_rate.mean() > 0.9
-
-
-def _table(sets):
-    names = [f"v_{i}" for i in range(len(sets))]
-    return DescriptorTable.from_arrays(sets, names=names, device="cpu")
-
-
-def _exact_distances(work):
-    """Number of distances that were computed exactly."""
-    pairs = []
-
-    def counting(a, rows, b, columns, *, norm):
-        pairs.append(len(rows))
-        return indexed_distance(a, rows, b, columns, norm=norm)
-
-    with (
-        mock.patch.object(matching, "indexed_distance", counting),
-        mock.patch.object(distractor_pool, "indexed_distance", counting),
-    ):
-        work()
-    return sum(pairs)
-
-
-@pytest.mark.parametrize("share", [1.0, 0.5], ids=["all", "half"])
-@pytest.mark.parametrize("spread", [0.0, 1e-5], ids=["equal", "nearly"])
-@pytest.mark.parametrize("half", [True, False])
-def test_collapse_to_four_points_costs_few_exact_distances(half, share, spread):
-    """Counted, not timed: each costs a hundred times as much as its share of a product."""
-    rng = np.random.default_rng(3)
-    values = rng.standard_normal((300, 16, 32))
-    words = rng.standard_normal((4, 32))
-    collapsed = rng.random((300, 16)) < share
-    values[collapsed] = words[rng.integers(4, size=collapsed.sum())]
-    table = _table([values + spread * rng.standard_normal(values.shape)])
-    with mock.patch.object(neighbor_screens, "half_precision_is_fast", return_value=half):
-        count = _exact_distances(lambda: match(table, norm="l2", memory=DEFAULT_BLOCK_BYTES))
-    assert count <= 1.1 * matching.MAX_CANDIDATES_PER_ROW * 300 * 15
-
-
-def test_an_outlier_costs_few_exact_distances():
-    """It widens no other point's error bound."""
-    rng = np.random.default_rng(4)
-    sets = [rng.standard_normal((100, 16, 8)) for _ in range(3)]
-    sets[1][3, 0, 2] = 1e30
-    names = [f"v_{i}" for i in range(3)]
-    sizes = TaskSizes(pairs=40, queries=30, distractors=150)
-    tasks = sample_tasks(names, [100] * 3, sizes=sizes, seed=0)
-    tasks.queries[:] = tasks.queries[tasks.queries[:, 0] == 0][0]
-    tasks.distractors[0] = [1, 3]
-    count = _exact_distances(lambda: evaluate(sets, tasks))
-    assert count < 3 * 3 * 100 * 15
-
-
-@pytest.fixture(scope="module")
-def long_lists():
-    """Long enough that pools of different sizes differ."""
-    names = [f"i_{i}" for i in range(6)]
-    tasks = sample_tasks(
-        names, [200] * 6, sizes=TaskSizes(pairs=50, queries=30, distractors=1150), seed=3
-    )
-    return names, tasks
-
-
-WAYS = {
-    "few compared": {"MAX_SHARE_OF_CLOSER": 1.0, "MAX_NEAR_TIES": 10**9, "MIN_COPIES": 10**9},
-    "all sorted": {"MAX_SHARE_OF_CLOSER": -1.0, "MIN_COPIES": 10**9},
-    "copies counted": {"MIN_COPIES": 2},
-    "as it is": {},
-}
-
-
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("kind", ["gauss", "tenths", "binary", "few", "near few", "large grid"])
-def test_pools_of_different_sizes_equal_the_oracle(pool_oracle, kind, way, monkeypatch):
-    """Every way to count distractors that are closer."""
-    sets, tasks, expected = pool_oracle(kind)
-    for name, value in WAYS[way].items():
-        monkeypatch.setattr(distractor_pool, name, value)
-    found = retrieve(_table(sets), tasks, norm="l2", memory=DEFAULT_BLOCK_BYTES).ap
-    assert found == pytest.approx(expected, abs=1e-12)
-    assert (found[:, 0] > found[:, 2]).any() or "few" in kind
-
-
-@pytest.fixture(scope="module")
-def pool_oracle(oracle, long_lists):
-    """Descriptors of a kind, tasks and the oracle's APs."""
-    names, tasks = long_lists
-    made = {}
-
-    def make(kind):
-        if kind not in made:
-            rng = np.random.default_rng(7)
-            points = [rng.standard_normal((200, 1, 8)) for _ in names]
-            sets = [
-                _quantize(point + rng.standard_normal((200, 16, 8)), kind, rng, 0)
-                for point in points
-            ]
-            official = [array.astype(np.float32) for array in sets]
-            made[kind] = sets, tasks, oracle.retrieval(official, tasks, "l2")
-        return made[kind]
-
-    return make
-
-
-@pytest.mark.parametrize("spread", [0.0, 1e-6], ids=["equal", "nearly"])
-def test_retrieval_among_collapsed_distractors_costs_few_exact_distances(long_lists, spread):
-    names, tasks = long_lists
-    rng = np.random.default_rng(8)
-    words = rng.standard_normal((4, 32))
-    sets = [
-        words[rng.integers(4, size=(200, 16))] + spread * rng.standard_normal((200, 16, 32))
-        for _ in names
-    ]
-    table = _table(sets)
-    count = _exact_distances(lambda: retrieve(table, tasks, norm="l2", memory=DEFAULT_BLOCK_BYTES))
-    assert count <= len(tasks.queries) * 15 * 16
-
-
 def test_a_mapping_is_read_by_name_and_tensors_are_taken(golden, golden_scores):
     descriptors, tasks, _ = golden
     turned = {name: torch.from_numpy(descriptors[name]) for name in reversed(tasks.names)}
@@ -393,76 +260,6 @@ def test_scores_by_sequence_average_to_the_headlines(golden_scores):
     queries = np.bincount(golden_scores.retrieved.sequence)
     assert np.average(rows["retrieval"], weights=queries) == pytest.approx(golden_scores.retrieval)
     assert rows["verification"].mean() == pytest.approx(golden_scores.verification, abs=0.1)
-
-
-@pytest.fixture(scope="module", params=["plain", "tenths", "half constant"])
-def tied_scores(request, golden):
-    """Scores of descriptors with few and with many equal distances."""
-    descriptors, tasks, _ = golden
-    arrays = {name: descriptors[name][:, :, :6].copy() for name in tasks.names}
-    if request.param == "tenths":
-        arrays = {name: np.round(array, 1) for name, array in arrays.items()}
-    if request.param == "half constant":
-        for array in arrays.values():
-            array[::2] = 0.25
-    pairs = {name: getattr(tasks, name)[:1500] for name in ("positives", "inter", "intra")}
-    tasks = dataclasses.replace(tasks, **pairs)
-    return list(arrays.values()), tasks, evaluate(arrays, tasks)
-
-
-def test_columns_of_sequence_kinds_are_exact(tied_scores, oracle):
-    """Verification, matching and retrieval over illumination and over viewpoint sequences."""
-    arrays, tasks, scores = tied_scores
-    for kind, found in scores.by_kind().items():
-        chosen = np.array([name.startswith(kind) for name in tasks.names])
-        expected = oracle.verification_of(arrays, tasks, set(np.flatnonzero(chosen)))
-        assert found["verification"] == pytest.approx(expected, abs=1e-12)
-        assert found["matching"] == scores.matched.ap[chosen].mean()
-        own = chosen[scores.retrieved.sequence]
-        assert found["retrieval"] == pytest.approx(scores.retrieved.ap[:, -1, own].mean())
-        assert found["mAP"] == pytest.approx(sum(list(found.values())[:3]) / 3)
-
-
-def test_headlines_without_each_sequence_are_exact(tied_scores, oracle):
-    arrays, tasks, scores = tied_scores
-    found = scores.without_each()
-    for sequence in range(len(tasks.names)):
-        others = np.arange(len(tasks.names)) != sequence
-        expected = {
-            "verification": oracle.verification_of(arrays, tasks, set(np.flatnonzero(others))),
-            "matching": scores.matched.ap[others].mean(),
-            "retrieval": scores.retrieved.ap[:, -1, others[scores.retrieved.sequence]].mean(),
-        }
-        expected["mAP"] = np.mean(list(expected.values()))
-        for name, value in expected.items():
-            assert found[name][sequence] == pytest.approx(value, abs=1e-12)
-
-
-def test_nothing_remains_without_the_only_sequence(golden_scores):
-    """One sequence that has all pairs and queries."""
-    scores = dataclasses.replace(
-        golden_scores,
-        names=("i_a",),
-        verified=dataclasses.replace(golden_scores.verified, ap_without=np.full((3, 2, 1), np.nan)),
-        matched=MatchingScores(
-            ap=golden_scores.matched.ap[:1], success_rate=golden_scores.matched.ap[:1]
-        ),
-        retrieved=dataclasses.replace(
-            golden_scores.retrieved, sequence=np.zeros_like(golden_scores.retrieved.sequence)
-        ),
-    )
-    assert all(np.isnan(values).all() for values in scores.without_each().values())
-
-
-def test_scores_recorded_by_0_1_are_read_with_estimates(golden_scores):
-    """They lack verification without each sequence, and have binned distances."""
-    record = golden_scores.to_dict()
-    for name in ("ap_without", "group_ap"):
-        del record["verified"][name]
-    scores = Scores.from_dict(record)
-    for name in ("ap_without", "group_ap"):
-        expected = getattr(golden_scores.verified, name)
-        assert getattr(scores.verified, name) == pytest.approx(expected, abs=0.01)
 
 
 def test_the_curve_integrates_to_the_ap(golden_scores):
