@@ -10,7 +10,7 @@ matching and retrieval in float32.
 
 Each stage of the straightforward one is timed next to ours; a repeat takes four minutes. On a
 machine that others use, ``--cpu-time`` counts what was computed, not waited for, in all processes.
-``--share 0.1`` times a tenth of each straightforward stage, and says so.
+``--share 0.1`` times a tenth of each straightforward stage, and the table states it.
 """
 
 import argparse

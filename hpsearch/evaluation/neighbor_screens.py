@@ -18,8 +18,11 @@ from torch import Tensor
 from hpsearch.evaluation.distances import CenteredCoordinates, Norm, product_dtype
 from hpsearch.shapes import Bool, Float, Int, Num
 
-FindCandidates = Callable[[slice], tuple[Int[Tensor, " c"], Int[Tensor, " c"]]]
-"""Function from a step of rows to row (within the step) and column of each candidate, in order."""
+Candidates = tuple[Int[Tensor, " c"], Int[Tensor, " c"]]
+"""Row, within a step of rows, and column of each candidate, in this order."""
+
+FindCandidates = Callable[[slice], Candidates]
+"""Function from a step of rows to their candidates."""
 
 
 class Scratch:
@@ -56,7 +59,7 @@ class ProductScreen:
         lowered = weight * (1 - self.error)
         block = self.scratch.matrix(columns.dtype, rows, len(columns), device=columns.device)
 
-        def candidates(step: slice) -> tuple[Int[Tensor, " c"], Int[Tensor, " c"]]:
+        def candidates(step: slice) -> Candidates:
             bounds = self.frame.approximate(self.rows[step], columns, weight=lowered, out=block)
             if self.frame.norm == "l1":
                 bounds -= self.error * weight
@@ -112,7 +115,7 @@ class HalfPrecisionScreen:
         near = self.marks.matrix(torch.bool, rows, len(right), device=right.device).numpy()
         spare = self.frame.underflow(dimension)
 
-        def candidates(step: slice) -> tuple[Int[Tensor, " c"], Int[Tensor, " c"]]:
+        def candidates(step: slice) -> Candidates:
             size = step.stop - step.start
             bounds = torch.mm(self.left[step], right.T, out=block[:size])
             entries = bounds.view(torch.int16).numpy()
@@ -199,7 +202,7 @@ def _at_most(
     limit: Num[np.ndarray, " n"],
     *,
     near: Bool[np.ndarray, "n m"] | None = None,
-) -> tuple[Int[Tensor, " c"], Int[Tensor, " c"]]:
+) -> Candidates:
     """Row and column of every entry at or below its row's limit, in this order."""
     # NumPy is several times faster than torch here
     flat = torch.from_numpy(np.flatnonzero(np.less_equal(values, limit[:, None], out=near)))
