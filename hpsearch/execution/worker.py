@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from ray import tune
 
 from hpsearch.atomic_files import is_disk_full
@@ -22,9 +23,8 @@ from hpsearch.execution.retry_policy import (
 )
 from hpsearch.execution.worker_messages import DiskFull, Failed, Reported, Restarted
 from hpsearch.search.objective import Objective
+from hpsearch.search.resources import DEVICE_OF_KIND, ResourceAllocation
 from hpsearch.training.loop import Report
-
-DEVICE_OF_KIND = {"cpu": "cpu", "gpu": "cuda", "tpu": "xla"}
 
 
 def train_on_worker(
@@ -58,9 +58,11 @@ def _iter_reports(
     config: dict[str, Any], payload: TrialPayload, hooks: CheckpointHooks, folds: int | None
 ) -> Iterator[Report]:
     job = payload.environment()
+    place = ResourceAllocation.model_validate(config["place"])
+    torch.set_num_threads(place.threads)  # as Ray does, unless OMP_NUM_THREADS is set
     device = job.computing.device
     if device == "auto":
-        device = DEVICE_OF_KIND[config["place"]["kind"]]
+        device = DEVICE_OF_KIND[place.kind]
     job = replace(job, computing=job.computing.model_copy(update={"device": device}))
     trial = TrialConfig.model_validate(config["trial"])
     return (
