@@ -1,8 +1,9 @@
 """Entry point of Ray workers: training of one trial."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hpsearch.atomic_files import is_disk_full
 from hpsearch.config import TrialConfig
 from hpsearch.execution.checkpoint_store import TrialPayload
 from hpsearch.execution.cross_validation import run_cross_validation
+from hpsearch.execution.memory_kills import MemoryWatch
 from hpsearch.execution.preemption import stop_requested
 from hpsearch.execution.resumable_trial import CheckpointHooks, run_with_checkpoints
 from hpsearch.execution.retry_policy import (
@@ -38,7 +40,7 @@ def train_on_worker(
     try:
         with (
             payload.checkpoint_dir(config["id"]) as folder,
-            stop_requested(payload.is_shutting_down) as leave,
+            stop_requested(_poll(config["id"], payload)) as leave,
         ):
             hooks = CheckpointHooks(folder.path, folder.upload, leave, _report_restart)
             for report in _iter_reports(config, payload, hooks, folds):
@@ -48,6 +50,17 @@ def train_on_worker(
         if message is not None:
             tune.report(message.to_dict())
         raise
+
+
+def _poll(trial: str, payload: TrialPayload) -> Callable[[], bool]:
+    """Function that a thread calls every few seconds; returns whether to save and stop."""
+    watch = MemoryWatch(partial(payload.record_memory, trial))
+
+    def poll() -> bool:
+        watch.update()
+        return payload.is_shutting_down()
+
+    return poll
 
 
 def _report_restart(reason: str) -> None:

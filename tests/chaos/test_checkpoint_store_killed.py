@@ -23,7 +23,7 @@ def kill_checkpoint_store() -> float:
     """Seconds since 1970 when it was killed."""
     actors = state.actors().values()
     (checkpoint_store,) = (
-        a for a in actors if (a["ActorClassName"], a["State"]) == ("Keeper", "ALIVE")
+        a for a in actors if (a["ActorClassName"], a["State"]) == ("CheckpointStore", "ALIVE")
     )
     os.kill(checkpoint_store["Pid"], signal.SIGKILL)
     return time.time()
@@ -50,4 +50,4 @@ def test_trials_do_not_notice_that_the_checkpoint_store_was_killed(
         stop_ray()
     assert {run.retries for run in trials(context)} == {0}
     seconds = max(after - before for before, after in zip(killed, went_on, strict=True))
-    assert_whole("keeper killed, twice", note, context, patches=0, seconds=seconds)
+    assert_whole("checkpoint store killed, twice", note, context, patches=0, seconds=seconds)

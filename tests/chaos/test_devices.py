@@ -51,14 +51,15 @@ def shown(folder: Path) -> Any:
 
         from ray import tune
 
+        from hpsearch.execution.worker_messages import Reported
+
         names = ("CUDA_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")
         seen = {name: os.environ.get(name) for name in names}
         began = time.time()
         time.sleep(SECONDS)
         output = {**seen, "kind": config["place"]["kind"], "began": began, "ended": time.time()}
         (folder / f"{config['id']}.json").write_text(json.dumps(output))
-        result = {"collapsed": False, "status": "completed", "reason": "", "metrics": {}}
-        tune.report({"seen": 200, "objective": 0.5, **result})
+        tune.report(Reported(200, 0.5, "completed").to_dict())
 
     return train
 
@@ -68,7 +69,7 @@ def test_trials_on_gpus_and_tpus_side_by_side_see_their_own_devices_alone(
 ) -> None:
     folder = plan(tmp_path, tiny, SPACE, trials=8, resources=Resources(gpus=1, tpus=2))
     ray_runtime.start_ray()
-    monkeypatch.setattr(tuner, "train", shown(tmp_path))
+    monkeypatch.setattr(tuner, "train_on_worker", shown(tmp_path))
     assert tuner.run_session(folder).exhausted
     trials = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("0*.json"))]
     assert len(trials) == 8

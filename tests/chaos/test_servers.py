@@ -33,18 +33,18 @@ def test_a_search_does_not_wait_for_a_tracking_server_that_is_killed_and_comes_b
         killed = time.time()
         server.kill()
         time.sleep(AWAY)
-        times = [r["time"] for run in trials(command.folder) for r in run.reports]
+        times = [r["time"] for run in trials(command.context) for r in run.reports]
         meanwhile = [time for time in times if time > killed]
         server.start()
         command.finish(driver)
         if "MLflow has not had everything" in command.output():  # it was up only after the end
             command.finish(command.begin("sync", "far"))
-        count = assert_mlflow_agrees(command.folder, server.database)
+        count = assert_mlflow_agrees(command.context, server.database)
     finally:
         server.kill()
     assert meanwhile, "trials report while nobody listens"
     assert count == 32 * (count // 32) > 300
     assert_whole(
-        f"MLflow's server killed for {AWAY:.0f} s ({count:,} points told)", note, command.folder,
+        f"MLflow's server killed for {AWAY:.0f} s ({count:,} points told)", note, command.context,
         patches=0, seconds=min(meanwhile) - killed,
     )  # fmt: skip
