@@ -148,7 +148,7 @@ def _train(
         for report in running.reports():
             running.save(output)
             reports.append(report)
-            advance(report.seen, config.patches, "")
+            advance(min(report.seen, config.patches), config.patches, "")
             observer.message(f"{report.seen:>10,} patches{_numbers(report)}")
     if recorded is not None:
         report_comparison(recorded, reports, observer)
@@ -175,7 +175,7 @@ def _repeat_folds(
     with observer.progress("cross-validating") as advance:
         for report in run_cross_validation(config, env, hooks, k=recorded.num_folds):
             reports.append(report)
-            advance(report.seen, config.patches, "")
+            advance(min(report.seen, config.patches), config.patches, "")
             observer.message(f"{report.seen:>10,} patches{_numbers(report)}, mean over folds")
     report_comparison(recorded, reports, observer)
     _refuse_failure(reports[-1])

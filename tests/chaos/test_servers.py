@@ -37,7 +37,7 @@ def test_a_search_does_not_wait_for_a_tracking_server_that_is_killed_and_comes_b
         meanwhile = [time for time in times if time > killed]
         server.start()
         command.finish(driver)
-        if "MLflow has not had everything" in command.output():  # it was up only after the end
+        if "MLflow has not received everything" in command.output():  # it was up only after the end
             command.finish(command.begin("sync", "far"))
         count = assert_mlflow_agrees(command.context, server.database)
     finally:
