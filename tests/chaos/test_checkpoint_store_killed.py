@@ -13,6 +13,7 @@ from hpsearch.execution.ray_runtime import start_ray, stop_ray
 from hpsearch.search.search_context import SearchContext
 
 from .conftest import Note
+from .faults import Hold
 from .invariants import assert_whole
 from .searches import MARKS, begin, searching, trials, wait_for, wait_for_reports
 
@@ -34,16 +35,18 @@ def report_times(context: SearchContext) -> list[float]:
 
 
 def test_trials_do_not_notice_that_the_checkpoint_store_was_killed(
-    tiny: PatchStore, tmp_path: Path, note: Note
+    hold: Hold, tiny: PatchStore, tmp_path: Path, note: Note
 ) -> None:
     context = begin(tmp_path / "home", tiny, patches=14_400, reports=6)
     killed, went_on = [], []
+    hold.at(2_400)
     start_ray(cpus=2)
     try:
         with searching(context):
             for count in (1, 3):
                 wait_for_reports(context, count)
                 killed.append(kill_checkpoint_store())
+                hold.at(2_400 * 3) if count == 1 else hold.release()
                 wait_for(lambda: report_times(context)[-1] > killed[-1])
                 went_on.append(report_times(context)[-1])
     finally:
