@@ -316,6 +316,10 @@ def train(
     else:
         config = workflow.read_config(Path(trial))
         job = workflow.environment_of(config, workspace, {"device": device or "auto", **settings})
+        print_plain(
+            "The JSON holds the trial's settings alone; data, split, validation points, threads "
+            "and precision are options. To repeat a trial:  hpsearch train SEARCH/TRIAL"
+        )
     folder = output or home / "trained" / (Path(trial).stem if recorded is None else trial)
     workflow.train_trial(
         config,

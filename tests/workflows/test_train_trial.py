@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from hpsearch.cli import app
 from hpsearch.config import Adam, ComputeConfig, L2Net, RandomTriplets, TrialConfig
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
@@ -118,6 +119,18 @@ def test_a_trial_that_does_not_repeat_is_said_to_be_another(
     assert warning.startswith("This is not trial 000 of search 'far' again: val/mAP is 0.")
     assert "at 120 patches" in warning
     assert not any("last bit" in text for text in observer.messages)
+
+
+def test_an_option_that_would_make_it_another_trial_is_refused(
+    tiny: PatchStore, tmp_path: Path
+) -> None:
+    context = begin(tmp_path / "home", tiny)
+    words = ["train", "far/0", "--home", str(context.home)]
+    for option in (["--validation-points", "9"], ["--data", "mini"], ["--compile"]):
+        with pytest.raises(UserError, match=f"{option[0]} of far/0 is that of its search"):
+            app([*words, *option], standalone_mode=False)
+    with pytest.raises(UserError, match="there is no trial at nowhere/0"):
+        app(["train", "nowhere/0", "--home", str(context.home)], standalone_mode=False)
 
 
 def test_threads_and_device_are_those_of_the_worker(tiny: PatchStore, tmp_path: Path) -> None:
