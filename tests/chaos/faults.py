@@ -54,7 +54,7 @@ PATCHES = 6_120
 """1,020 steps."""
 LARGEST = 8 << 30
 """Bytes that a trial eats at most, should nobody stop it."""
-HELD, HELD_STEP_S = "held", 0.5
+HELD, HELD_STEP_S = "held", 2.0
 """Mark: from how many patches on trials are held; and how long a step of a held trial takes."""
 HUNG = "hung "
 """How the marks begin that name a process which hangs."""
