@@ -18,6 +18,7 @@ from hpsearch.search.workspace import Workspace
 from hpsearch.training.devices import torch_threads
 from hpsearch.training.loop import Report
 from hpsearch.training.trial import TrialEnvironment
+from hpsearch.workflows import describe_patches
 from hpsearch.workflows.observer import Observer
 from hpsearch.workflows.recorded_trial import recorded_trial
 from hpsearch.workflows.train_trial import environment_of, train_trial
@@ -167,6 +168,21 @@ def test_an_output_is_checked_before_any_training(job: TrialEnvironment, tmp_pat
             train_trial(CONFIG, job, tmp_path / occupied)
         assert refused.value.code == "output-not-writable"
         assert str(tmp_path / occupied) in str(refused.value)
+
+
+def test_descriptors_are_computed_with_one_thread_unless_more_are_given(
+    job: TrialEnvironment, tiny: PatchStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_trial(CONFIG, replace(job, computing=ComputeConfig(device="cpu")), tmp_path / "out")
+    used = list[int]()
+    monkeypatch.setattr(
+        describe_patches, "describe_source", lambda *_, **__: used.append(torch.get_num_threads())
+    )
+    for threads in ({}, {"threads": 3}):
+        describe_patches.describe_patches(
+            str(tmp_path / "out"), str(tiny.path), tmp_path / "found.npy", home=tmp_path, **threads
+        )
+    assert used == [1, 3]
 
 
 def test_a_json_is_trained_with_what_the_options_say(tiny: PatchStore, tmp_path: Path) -> None:
