@@ -5,7 +5,6 @@ import signal
 import time
 from pathlib import Path
 
-import pytest
 from ray._private import state
 
 from hpsearch.data.patch_store import PatchStore
@@ -17,7 +16,7 @@ from .faults import Hold
 from .invariants import assert_whole
 from .searches import MARKS, begin, searching, trials, wait_for, wait_for_reports
 
-pytestmark = [*MARKS, pytest.mark.timeout(400)]
+pytestmark = MARKS
 
 
 def kill_checkpoint_store() -> float:

@@ -7,7 +7,6 @@ from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
-import pytest
 from mlflow import MlflowClient
 
 from hpsearch.data.patch_store import PatchStore
@@ -25,7 +24,7 @@ from .faults import Hold
 from .invariants import assert_mlflow_agrees, assert_whole
 from .searches import MARKS, space_of, trials
 
-pytestmark = [*MARKS, pytest.mark.timeout(400)]
+pytestmark = MARKS
 HOUR = 3_600
 LIMIT = 900
 """Seconds that the search may take."""

@@ -27,7 +27,7 @@ from .invariants import (
 )
 from .searches import MARKS, seen, space_of, trials
 
-pytestmark = [*MARKS, pytest.mark.timeout(900)]
+pytestmark = MARKS
 PATCHES = 4_800
 REPORTS = [600 * i for i in range(1, 9)]
 LONG = 19_200

@@ -25,7 +25,7 @@ from .invariants import (
 )
 from .searches import MARKS, space_of, trials, wait_for
 
-pytestmark = [*MARKS, pytest.mark.timeout(900)]
+pytestmark = MARKS
 
 
 def states(command: Command) -> list[tuple[str, str]]:

@@ -6,8 +6,6 @@ import signal
 import time
 from pathlib import Path
 
-import pytest
-
 from hpsearch.data.patch_store import PatchStore
 
 from .commands import Command
@@ -16,7 +14,7 @@ from .faults import PATCHES, SEED, assert_freed, faulty_space, hung
 from .invariants import assert_mlflow_agrees, first_report_after, lost_points, patches_since_report
 from .searches import MARKS, seen, trials, wait_for
 
-pytestmark = [*MARKS, pytest.mark.timeout(400)]
+pytestmark = MARKS
 HANG_AFTER = 40
 ARMED = {
     "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(

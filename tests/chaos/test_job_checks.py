@@ -12,7 +12,7 @@ from .commands import Jobs
 from .faults import Hold
 from .searches import MARKS, space_of, wait_for
 
-pytestmark = [*MARKS, pytest.mark.timeout(600)]
+pytestmark = MARKS
 
 SOON = 300
 """Seconds until `status` says at the latest why a job failed."""

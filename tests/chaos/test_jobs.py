@@ -3,8 +3,6 @@
 import time
 from pathlib import Path
 
-import pytest
-
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.search.workspace import Workspace
 
@@ -12,7 +10,7 @@ from .commands import Jobs
 from .faults import Hold
 from .searches import MARKS, seen, space_of, trials, wait_for_reports
 
-pytestmark = [*MARKS, pytest.mark.timeout(600)]
+pytestmark = MARKS
 
 
 def test_a_search_is_submitted_stopped_resumed_and_ends(
@@ -41,7 +39,7 @@ def test_a_search_is_submitted_stopped_resumed_and_ends(
     hold.release()
     assert "has stopped on" in jobs.run("submit", space).stderr
     assert jobs.run("resume", "mine").returncode == 0
-    jobs.wait_for("mine", "mine: completed", 300)
+    jobs.wait_for("mine", "mine: completed", 1_200)
     assert "Registered patch-descriptor version 1" in jobs.run("logs", "mine").stdout
     assert "completed" in jobs.run("list").stdout
     assert [seen(run) for run in trials(context)] == [[2_400 * i for i in range(1, 17)]] * 2

@@ -53,7 +53,6 @@ def cable() -> Iterator[Link]:
         yield made
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.skipif(not can_cut(), reason="only root may cut a link")
 def test_a_node_that_is_cut_off_for_a_minute_and_comes_back_doubles_nothing(
     cable: Link, hold: Hold, fleet: Fleet, tiny: PatchStore, tmp_path: Path, note: Note

@@ -20,7 +20,7 @@ from .faults import Hold
 from .invariants import assert_whole, first_report_after, patches_since_report, saved
 from .searches import MARKS, begin, searching, trials, wait_for, wait_for_reports
 
-pytestmark = [*MARKS, pytest.mark.timeout(400)]
+pytestmark = MARKS
 
 EVERY = 4_800
 """Patches between two reports: several seconds."""

@@ -3,8 +3,6 @@
 import time
 from pathlib import Path
 
-import pytest
-
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.search.search_context import SearchContext
 
@@ -15,7 +13,7 @@ from .faults import Hold
 from .invariants import assert_mlflow_agrees, assert_whole
 from .searches import MARKS, space_of, trials, wait_for
 
-pytestmark = [*MARKS, pytest.mark.timeout(600)]
+pytestmark = MARKS
 
 AWAY = 10.0
 """Seconds without a server, after a trial has reported to nobody."""

@@ -24,7 +24,7 @@ from .faults import KILLED_AT, PATCHES, SEED, assert_freed, faulty_space, hung
 from .invariants import assert_mlflow_agrees, lost_points, patches_since_report
 from .searches import MARKS, seen, wait_for
 
-pytestmark = [*MARKS, pytest.mark.timeout(900)]
+pytestmark = MARKS
 HANG_AFTER = 60.0
 MEMORY_LIMIT_BYTES = 4 << 30
 """Bytes that trials may take before Ray finds that the machine has no memory left."""

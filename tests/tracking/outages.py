@@ -61,9 +61,10 @@ class Server:
         os.killpg(self.process.pid, number)
 
     def kill(self) -> None:
-        self.signal(signal.SIGKILL)
         assert self.process is not None
-        self.process.wait(timeout=20)
+        if self.process.poll() is None:
+            self.signal(signal.SIGKILL)
+        self.process.wait(timeout=120)
 
     def _wait(self) -> None:
         until = time.monotonic() + 120
