@@ -31,7 +31,7 @@ class Metadata(ThreadingHTTPServer):
         self.goes: datetime | None = None
         self.words: str | None = None
         self.status = 200
-        self.changed = threading.Event()
+        self.changed, self.asked = threading.Event(), threading.Event()
 
     @property
     def url(self) -> str:
@@ -78,6 +78,7 @@ class Answer(BaseHTTPRequestHandler):
             self.respond("", 403)
             return
         if options.get("wait_for_change") == ["true"] and self.server.goes is None:
+            self.server.asked.set()
             self.server.changed.wait(float(options["timeout_sec"][0]))
         self.respond("TRUE" if self.server.goes else "FALSE")
 

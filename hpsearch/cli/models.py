@@ -46,6 +46,13 @@ def describe(
         bool,
         typer.Option("--clean", help="Describe clean patches, where there are noisy ones too."),
     ] = False,
+    threads: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Threads of the CPU; more are faster only on cores that are otherwise idle.",
+        ),
+    ] = 1,
     force: Force = False,
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
@@ -70,6 +77,7 @@ def describe(
         output,
         clean=clean,
         force=force,
+        threads=threads,
         tracking_uri=tracking_uri,
         home=home,
         observer=console_observer(),

@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from hpsearch.atomic_files import atomic_write, write_atomic
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
+from hpsearch.execution.memory_kills import PROBE_TIMEOUT_S, MemoryState, was_killed_for_memory
 from hpsearch.training.trial import TrialEnvironment
 
 FileContents = dict[str, bytes]
@@ -91,6 +92,7 @@ class CheckpointStore:
         self._attempt_ids = {
             p.stem: p.read_text() for p in self._attempts.glob(f"*{ATTEMPT_MARKER}")
         }
+        self._memory: dict[str, MemoryState] = {}
         self._shutting_down = (self._attempts / SHUTDOWN_MARKER).exists()
 
     def patch_store(self) -> list[Any]:
@@ -102,8 +104,17 @@ class CheckpointStore:
     def begin_attempt(self, trial: str) -> str:
         """A name for a trial's new start; from now on nothing is taken from earlier ones."""
         self._attempt_ids[trial] = uuid.uuid4().hex
+        self._memory.pop(trial, None)
         write_atomic(self._attempts / f"{trial}{ATTEMPT_MARKER}", self._attempt_ids[trial])
         return self._attempt_ids[trial]
+
+    def record_memory(self, trial: str, state: MemoryState) -> None:
+        """Keep the memory of the machine that a trial runs on."""
+        self._memory[trial] = state
+
+    def memory_state(self, trial: str) -> MemoryState | None:
+        """Memory of the machine that a trial last ran on; None if it is not known."""
+        return self._memory.get(trial)
 
     def announce_shutdown(self) -> None:
         """Trials that run are to save and leave: the session ends."""
@@ -174,6 +185,20 @@ class TrialPayload:
             yield CheckpointDir(scratch, trial, start, self.store_actor, seen)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def record_memory(self, trial: str, state: MemoryState) -> None:
+        """Send the memory of this machine, without waiting for an answer."""
+        self.store_actor.record_memory.remote(trial, state)
+
+    def was_killed_for_memory(self, trial: str) -> bool:
+        """True if the worker of a trial died because its machine ran out of memory."""
+        try:
+            before: Any = ray.get(
+                self.store_actor.memory_state.remote(trial), timeout=PROBE_TIMEOUT_S
+            )
+        except RayError:
+            return False
+        return was_killed_for_memory(before)
 
     def is_shutting_down(self) -> bool:
         """True if the session that sent this is shutting down; False without an answer."""

@@ -12,9 +12,10 @@ read; to make it read both again there is no public way. Nor is there one to cho
 
 import os
 import secrets
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ray._private import ray_constants
@@ -22,6 +23,8 @@ from ray._raylet import (  # pyright: ignore[reportAttributeAccessIssue]
     AuthenticationTokenLoader,  # pyright: ignore[reportAttributeAccessIssue]
     Config,  # pyright: ignore[reportAttributeAccessIssue]
 )
+
+from hpsearch.errors import UserError
 
 NO_METRICS = {
     "RAY_enable_metrics_collection": "0",
@@ -31,6 +34,8 @@ NO_METRICS = {
 """Ray's pages for Prometheus ask for no token; -1 is no port, so they cannot open.
 
 Also where the user has set otherwise: what they set is for their clusters."""
+MAX_FOLDER_BYTES = (103 if sys.platform == "darwin" else 107) - 72
+"""Longest path of the folder: the system's limit for a socket, less what Ray appends."""
 _environment_before: dict[str, str | None] = {}
 """Variables that the user had set; empty while no session of ours runs."""
 
@@ -88,10 +93,28 @@ def reload_authentication() -> None:
 
 
 def _private_folder() -> Path:
-    """A folder inside one that this user alone may enter: Ray opens its own to everybody."""
-    # as Ray itself looks for it; paths of sockets must be short
-    root = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
-    folder = Path(root) / f"hpsearch-{os.getuid()}"
+    """A folder inside one that this user alone may enter: Ray opens its own to everybody.
+
+    Raises:
+        UserError: if there is none with a path that is short enough for sockets.
+    """
+    # as Ray itself looks for it, and then where else paths are short
+    wanted = [os.environ.get(name) for name in ("RAY_TMPDIR", "TMPDIR", "XDG_RUNTIME_DIR")]
+    roots = [root for root in (*wanted[:2], "/tmp", "/var/tmp", wanted[2]) if root]
+    for root in roots:
+        folder = Path(root).absolute() / f"hpsearch-{os.getuid()}"
+        if len(os.fsencode(folder)) <= MAX_FOLDER_BYTES:
+            with suppress(OSError):
+                return _make_private(folder)
+    raise UserError(
+        f"Ray found no temporary folder among {', '.join(roots)} that can be written and whose "
+        f"path has at most {MAX_FOLDER_BYTES - 15} characters, which its sockets need; set "
+        "RAY_TMPDIR to one",
+        code="no-temporary-folder",
+    )
+
+
+def _make_private(folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         folder.mkdir(mode=0o700)

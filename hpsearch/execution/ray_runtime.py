@@ -83,7 +83,8 @@ def start_ray(*, address: str | None = None, cpus: int | None = None) -> str | N
         Address of the cluster that was joined now; None on this machine, or if Ray runs already.
 
     Raises:
-        UserError: if there is no cluster at ``address``, or it is a dashboard's.
+        UserError: if there is no cluster at ``address``, it is a dashboard's, or Ray does not
+            start.
     """
     if address is not None and address.startswith("http"):
         raise UserError(
@@ -101,15 +102,37 @@ def start_ray(*, address: str | None = None, cpus: int | None = None) -> str | N
     if address in (None, LOCAL_ADDRESS):
         with private_session() as temp:
             quiet["_temp_dir"] = temp
-            ray.init(address=LOCAL_ADDRESS, num_cpus=cpus, include_dashboard=False, **quiet)
+            with _ray_errors("Ray did not start on this machine"):
+                ray.init(address=LOCAL_ADDRESS, num_cpus=cpus, include_dashboard=False, **quiet)
         return None
     leave_private_session()  # if another process has ended it
     _check_reachable(address)
-    try:
-        ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError) as error:
-        raise _unreachable_error(address) from error
+    with _ray_errors(f"the Ray cluster at {address} cannot be joined"):
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError) as error:
+            raise _unreachable_error(address) from error
     return ray.get_runtime_context().gcs_address
+
+
+@contextmanager
+def _ray_errors(problem: str) -> Iterator[None]:
+    """Turn errors of Ray's start, such as another version's, into one sentence.
+
+    Raises:
+        UserError: with the first lines of Ray's message.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # Ray documents none, and raises RuntimeError, OSError and others
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UserError(
+            f"{problem}: {' '.join(lines)[:400] or type(error).__name__}; correct that and retry, "
+            "or look into Ray's logs",
+            code="ray-start-failed",
+        ) from error
 
 
 def _check_reachable(address: str) -> None:

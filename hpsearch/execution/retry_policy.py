@@ -3,7 +3,7 @@
 import platform
 import shutil
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,15 @@ def format_trial_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {message or 'no message'} ({at})"
 
 
-def describe_worker_death(ray_error: str) -> str:
-    """Describe why a worker died, from the text of Ray's error."""
+def describe_worker_death(ray_error: str, *, killed_for_memory: bool = False) -> str:
+    """Describe why a worker died, from the text of Ray's error.
+
+    Args:
+        ray_error: text of Ray's error.
+        killed_for_memory: whether the system killed it because memory ran out.
+    """
+    if killed_for_memory:
+        return f"memory ran out, so the system killed its worker; {_oom_advice('memory')}"
     if is_node_oom(ray_error):
         return f"the machine ran out of memory, so Ray killed its worker; {_oom_advice('memory')}"
     if was_preempted(ray_error):
@@ -66,10 +73,13 @@ def describe_worker_death(ray_error: str) -> str:
         return ray_error.strip().splitlines()[-1][:300]
     if "its node has died" in ray_error:
         return "its machine went away"
-    return (
-        "its worker process died: the system kills what takes too much memory, else native code "
-        "has crashed"
-    )
+    return "its worker process died: native code has crashed, or something killed it"
+
+
+def is_unexplained_death(ray_error: str) -> bool:
+    """Return whether a worker process died and Ray does not know why."""
+    explained = (is_node_oom(ray_error), was_preempted(ray_error), "ray::" in ray_error)
+    return not any(explained) and "its node has died" not in ray_error
 
 
 def is_node_oom(ray_error: str) -> bool:
@@ -134,15 +144,31 @@ class RetryPolicy:
         if out_of_gpu_memory:
             self._gpu_oom.add(trial_id)
 
-    def record_worker_death(self, trial_id: str, name: str, ray_error: str) -> None:
-        """Record the death of a trial's worker, with the text of Ray's error."""
+    def record_worker_death(
+        self,
+        trial_id: str,
+        name: str,
+        ray_error: str,
+        was_killed_for_memory: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Record the death of a trial's worker.
+
+        Args:
+            trial_id: Tune's.
+            name: of the trial.
+            ray_error: text of Ray's error.
+            was_killed_for_memory: called if the error gives no reason; returns whether the system
+                killed the worker because memory ran out.
+        """
         if trial_id in self._not_retried:
             return
-        if is_node_oom(ray_error):
+        killed = is_unexplained_death(ray_error) and was_killed_for_memory()
+        if killed or is_node_oom(ray_error):
             self._node_oom.add(trial_id)
         if not was_preempted(ray_error):
             self._deaths[name] = self._deaths.get(name, 0) + 1
-        times, why = self._deaths.get(name, 0), describe_worker_death(ray_error)
+        times = self._deaths.get(name, 0)
+        why = describe_worker_death(ray_error, killed_for_memory=killed)
         self._reasons[trial_id] = f"death {times} without getting further: {why}"
         if times <= 1:
             self._reasons[trial_id] = why

@@ -87,6 +87,8 @@ class TrialSupervisor:
         pruner: decides at a report whether to stop a trial.
         timeouts: seconds without a report, by Tune's trial id.
         shutdown: state of a graceful shutdown.
+        was_killed_for_memory: returns, by the trial's name, whether the system killed its worker
+            because memory ran out; called after a death without a reason.
     """
 
     event_log: EventLog
@@ -96,6 +98,7 @@ class TrialSupervisor:
     pruner: PrunerWithHistory
     timeouts: ReportTimeouts
     shutdown: GracefulShutdown
+    was_killed_for_memory: Callable[[str], bool] = lambda trial: False
     full_disk: str = ""
     """Description of a full disk; empty if none was reported."""
     _attempts: dict[str, _Attempt] = field(default_factory=dict)
@@ -214,7 +217,9 @@ class TrialSupervisor:
             attempt.act()
             return attempt.end
         error = attempt.read_error()
-        self.retry_policy.record_worker_death(attempt_id, attempt.trial, error)
+        self.retry_policy.record_worker_death(
+            attempt_id, attempt.trial, error, partial(self.was_killed_for_memory, attempt.trial)
+        )
         allocation = self._release(attempt)
         reason = self.retry_policy.failure_reason(attempt_id)
         if allocation is None or not self._should_retry(attempt_id, allocation):

@@ -127,6 +127,7 @@ def _build_supervisor(
             notify_workers=lambda: payload.store_actor.announce_shutdown.remote(),
             has_running_trials=lambda: allocator.has_running,
         ),
+        was_killed_for_memory=payload.was_killed_for_memory,
     )
 
 

@@ -1,17 +1,20 @@
 """Entry point of Ray workers: training of one trial."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from ray import tune
 
 from hpsearch.atomic_files import is_disk_full
 from hpsearch.config import TrialConfig
 from hpsearch.execution.checkpoint_store import TrialPayload
 from hpsearch.execution.cross_validation import run_cross_validation
+from hpsearch.execution.memory_kills import MemoryWatch
 from hpsearch.execution.preemption import stop_requested
 from hpsearch.execution.resumable_trial import CheckpointHooks, run_with_checkpoints
 from hpsearch.execution.retry_policy import (
@@ -22,9 +25,8 @@ from hpsearch.execution.retry_policy import (
 )
 from hpsearch.execution.worker_messages import DiskFull, Failed, Reported, Restarted
 from hpsearch.search.objective import Objective
+from hpsearch.search.resources import DEVICE_OF_KIND, ResourceAllocation
 from hpsearch.training.loop import Report
-
-DEVICE_OF_KIND = {"cpu": "cpu", "gpu": "cuda", "tpu": "xla"}
 
 
 def train_on_worker(
@@ -38,7 +40,7 @@ def train_on_worker(
     try:
         with (
             payload.checkpoint_dir(config["id"]) as folder,
-            stop_requested(payload.is_shutting_down) as leave,
+            stop_requested(_poll(config["id"], payload)) as leave,
         ):
             hooks = CheckpointHooks(folder.path, folder.upload, leave, _report_restart)
             for report in _iter_reports(config, payload, hooks, folds):
@@ -50,6 +52,17 @@ def train_on_worker(
         raise
 
 
+def _poll(trial: str, payload: TrialPayload) -> Callable[[], bool]:
+    """Function that a thread calls every few seconds; returns whether to save and stop."""
+    watch = MemoryWatch(partial(payload.record_memory, trial))
+
+    def poll() -> bool:
+        watch.update()
+        return payload.is_shutting_down()
+
+    return poll
+
+
 def _report_restart(reason: str) -> None:
     tune.report(Restarted(reason).to_dict())
 
@@ -58,9 +71,11 @@ def _iter_reports(
     config: dict[str, Any], payload: TrialPayload, hooks: CheckpointHooks, folds: int | None
 ) -> Iterator[Report]:
     job = payload.environment()
+    place = ResourceAllocation.model_validate(config["place"])
+    torch.set_num_threads(place.threads)  # as Ray does, unless OMP_NUM_THREADS is set
     device = job.computing.device
     if device == "auto":
-        device = DEVICE_OF_KIND[config["place"]["kind"]]
+        device = DEVICE_OF_KIND[place.kind]
     job = replace(job, computing=job.computing.model_copy(update={"device": device}))
     trial = TrialConfig.model_validate(config["trial"])
     return (

@@ -93,12 +93,12 @@ def load_pipeline_by_ref(
     name, _, trial = ref.partition("/")
     if trial and name in workspace.searches():
         context = workspace.open(name)
-        run = _find_run(context.runs, trial, search=name)
+        run = find_run(context.runs, trial, search=name)
         if not (context.paths.trials_dir / run.id / CHECKPOINT_FILE).exists():
             raise UserError(
                 f"trial {trial} of search {name!r} has no checkpoint in "
                 f"{context.paths.trials_dir}; train it again with "
-                "`hpsearch train` and the JSON in its MLflow run",
+                f"`hpsearch train {name}/{run.label}`",
                 code="no-checkpoint",
             )
         return load_trained(run, context).pipeline()
@@ -208,7 +208,12 @@ def _read_descriptors(folder: Path, wanted: tuple[str, ...] | None) -> dict[str,
     return read_descriptors(folder, chosen or None)
 
 
-def _find_run(runs: list[Run], trial: str, *, search: str) -> Run:
+def find_run(runs: list[Run], trial: str, *, search: str) -> Run:
+    """Find a run of a search by its label or number.
+
+    Raises:
+        UserError: if the search has none.
+    """
     number = int(trial) if re.fullmatch(r"\d{1,9}", trial) else None
     found = [
         run for run in runs if trial == run.label or (run.kind == "trial" and run.number == number)

@@ -7,13 +7,11 @@ of its weights and of its input, and looked up from then on.
 import hashlib
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from hpsearch.atomic_files import write_atomic
@@ -22,7 +20,7 @@ from hpsearch.data.splits import TrialSplit
 from hpsearch.evaluation import Scores
 from hpsearch.schema import from_json, to_json
 from hpsearch.search.search_context import SearchContext
-from hpsearch.training.devices import choose_device
+from hpsearch.training.devices import choose_device, torch_threads
 from hpsearch.training.validation import EvaluationSet, build_test_set, evaluate_on_test_set
 from hpsearch.untrusted import reading
 
@@ -92,12 +90,6 @@ def model_fingerprint(pipeline: nn.Module) -> str:
     return digest.hexdigest()
 
 
-@contextmanager
-def single_threaded() -> Iterator[None]:
-    """Use one torch thread, as trials do: for small networks more threads are slower."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def single_threaded() -> AbstractContextManager[None]:
+    """Use one torch thread inside the block, as trials do on one CPU."""
+    return torch_threads(1)

@@ -60,9 +60,11 @@ class Summary:
     diverged: int
     collapsed: int
     budget: int
-    """Patches that all these trials would see if each were trained to the end."""
+    """Patches that all these trials see if each is trained to the end, with its last batch."""
     trained: int
     """Patches seen, failed trials included."""
+    overshoot: int
+    """Patches by which last batches, which are never cut, pass the trials' budget."""
     saved_by_pruning: int
     """Patches not trained because a pruner stopped a trial."""
     saved_by_detection: int
@@ -101,7 +103,7 @@ class Summary:
 
     @property
     def share_trained(self) -> float:
-        """Trained share of the whole budget; slightly above 1 if batches overshoot."""
+        """Trained share of the whole budget, in [0, 1]."""
         return self._share(self.trained)
 
     def _share(self, patches: int) -> float:
@@ -161,7 +163,8 @@ def summarize(runs: Sequence[Run], *, budget: int) -> Summary:
     counts = Counter(shown_status(run) for run in trials)
     return Summary(
         **{status: counts[status] for status in STATUS_ORDER},
-        budget=budget * len(trials),
+        budget=sum(max(budget, run.seen) for run in trials),
+        overshoot=sum(max(0, run.seen - budget) for run in trials),
         trained=sum(run.seen for run in trials),
         saved_by_pruning=_unused_budget(trials, ("pruned",), budget),
         saved_by_detection=_unused_budget(trials, ("collapsed", "diverged"), budget),

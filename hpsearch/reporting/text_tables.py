@@ -66,7 +66,8 @@ def summary_lines(totals: Summary) -> list[str]:
     lines = [
         f"{totals.trials} trials: {', '.join(counts) or 'none started'}",
         f"{totals.trained:,} of {totals.budget:,} patches trained: "
-        f"{format_percent(totals.share_trained)} of the budget of all trials",
+        f"{format_percent(totals.share_trained)} of the budget of all trials"
+        + (", last batches included" if totals.overshoot else ""),
         f"Pruning saved {format_percent(totals.share_saved)} of the compute, "
         f"stopping collapsed and diverged trials {format_percent(totals.share_detected)}",
     ]

@@ -21,6 +21,7 @@ MEMORY_SAFETY_MARGIN = 1.25
 MAX_TRIALS_PER_GPU = 8
 """Maximum number of trials per GPU; each needs a CUDA context and shares its processors."""
 RAY_NAMES: dict[Kind, str] = {"cpu": "CPU", "gpu": "GPU", "tpu": "TPU"}
+DEVICE_OF_KIND: dict[Kind, Device] = {"cpu": "cpu", "gpu": "cuda", "tpu": "xla"}
 
 
 class Resources(FrozenConfig):
@@ -49,6 +50,11 @@ class ResourceAllocation(FrozenConfig):
     cpus: float
     gpus: float = 0
     tpus: float = 0
+
+    @property
+    def threads(self) -> int:
+        """Number of torch's threads in the trial's process: one for each whole CPU."""
+        return max(1, int(self.cpus))
 
     def ray_bundle(self) -> dict[str, float]:
         """Bundle of a Ray placement group."""

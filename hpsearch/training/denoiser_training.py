@@ -24,7 +24,7 @@ from hpsearch.rng import rng_for
 from hpsearch.shapes import UInt8
 from hpsearch.training.artifact_cache import ArtifactCache, DependencyFailedError, artifact_key
 from hpsearch.training.devices import Compute, GatherFn, LazyRows, device_resident, mark_step
-from hpsearch.training.loop import Progress, StopReason, fit
+from hpsearch.training.loop import Progress, StopReason, fit, require_finite_weights
 from hpsearch.training.optimization import build_optimizer, lr_factor, set_lr
 
 DENOISER_CACHE_VERSION = 2
@@ -79,11 +79,16 @@ class DenoiserTask:
         return (loss.detach(),)
 
     def check(self, loss: float) -> StopReason | None:
-        """Return None: denoisers do not collapse, and ``fit`` detects a loss that is not finite."""
+        """Return None: denoisers do not collapse, and ``fit`` detects what is not finite."""
         return None
 
     def evaluate(self) -> dict[str, float]:
-        """Return no metrics; ``restoration_metrics`` measures a trained denoiser."""
+        """Return no metrics; ``restoration_metrics`` measures a trained denoiser.
+
+        Raises:
+            NotFiniteError: if the weights are not finite.
+        """
+        require_finite_weights(self.network)
         return {}
 
     def failure_metrics(self) -> dict[str, float]:

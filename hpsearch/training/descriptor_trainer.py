@@ -33,7 +33,7 @@ from hpsearch.training.batch_schedule import BatchScheduleController, StageChang
 from hpsearch.training.collapse_detection import BatchDispersion, CollapseDetector, batch_dispersion
 from hpsearch.training.devices import Compute
 from hpsearch.training.inputs import InputFn
-from hpsearch.training.loop import Progress, StopReason, fit
+from hpsearch.training.loop import Progress, StopReason, fit, require_finite_weights
 from hpsearch.training.optimization import build_optimizer, lr_factor, restore_optimizer, set_lr
 from hpsearch.training.triplet_mining import Miner
 
@@ -216,7 +216,12 @@ class DescriptorTrainer:
         )
 
     def evaluate(self) -> dict[str, float]:
-        """Metrics of training: dispersion of the latest batch, and stage of a stepped schedule."""
+        """Metrics of training: dispersion of the latest batch, and stage of a stepped schedule.
+
+        Raises:
+            NotFiniteError: if the weights are not finite.
+        """
+        require_finite_weights(self.network)
         now = self.dispersion()
         metrics = {"train/dispersion": now.relative, "train/resultant": now.resultant}
         if self.batch_schedule:

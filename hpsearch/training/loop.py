@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Status = Literal["running", "completed", "collapsed", "diverged"]
 
@@ -59,6 +59,23 @@ class StopReason(NamedTuple):
     reason: str
 
 
+class NotFiniteError(ArithmeticError):
+    """Weights, descriptors or scores that are not finite: the task has diverged."""
+
+
+def require_finite_weights(network: nn.Module) -> None:
+    """Check the weights and the statistics of a network, with one copy from its device.
+
+    A loss is computed before the weights are changed, so that of the last step may be finite
+    although the step has ruined them.
+
+    Raises:
+        NotFiniteError: if one is not finite.
+    """
+    if not torch.stack([values.isfinite().all() for values in network.state_dict().values()]).all():
+        raise NotFiniteError("the weights are not finite")
+
+
 class Task(Protocol):
     """Interface between ``fit`` and a network with its data and loss."""
 
@@ -74,7 +91,11 @@ class Task(Protocol):
         ...
 
     def evaluate(self) -> dict[str, float]:
-        """Validation metrics by name."""
+        """Validation metrics by name.
+
+        Raises:
+            NotFiniteError: if weights, descriptors or scores are not finite.
+        """
         ...
 
     def failure_metrics(self) -> dict[str, float]:
@@ -120,8 +141,10 @@ def fit(
                 yield Report(progress.seen, task.failure_metrics(), *stop_reason)
                 return
         if due:
-            metrics = {"train/loss": _mean_loss(progress), **task.evaluate()}
-            yield Report(progress.seen, metrics, "completed" if done else "running")
+            report = _evaluate(task, progress, "completed" if done else "running")
+            yield report
+            if report.status == "diverged":
+                return
         elif on_step is not None:
             on_step()
 
@@ -142,6 +165,19 @@ def _check_task(task: Task, progress: Progress) -> StopReason | None:
         return StopReason("diverged", "the training loss is not finite")
     progress.checked.append((total, count))
     return task.check(total / count)
+
+
+def _evaluate(task: Task, progress: Progress, status: Status) -> Report:
+    """Report of a validation; a task with anything that is not finite has diverged."""
+    loss = _mean_loss(progress)
+    try:
+        metrics = {"train/loss": loss, **task.evaluate()}
+        wrong = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if wrong:
+            raise NotFiniteError(f"{wrong[0]} is not finite")
+    except NotFiniteError as error:
+        return Report(progress.seen, task.failure_metrics(), "diverged", str(error))
+    return Report(progress.seen, metrics, status)
 
 
 def _mean_loss(progress: Progress) -> float:

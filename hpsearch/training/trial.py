@@ -26,7 +26,7 @@ from hpsearch.training.denoiser_training import restoration_metrics
 from hpsearch.training.descriptor_trainer import DescriptorTrainer, warm_weights
 from hpsearch.training.devices import Compute, tune_glibc_malloc
 from hpsearch.training.inputs import training_input
-from hpsearch.training.loop import Progress, Report, Status, StopReason, fit
+from hpsearch.training.loop import NotFiniteError, Progress, Report, Status, StopReason, fit
 from hpsearch.training.validation import EvaluationSet, sample_evaluation_set
 from hpsearch.untrusted import reading
 
@@ -82,16 +82,22 @@ class DescriptorTask:
         return self.trainer.check(loss)
 
     def evaluate(self) -> dict[str, float]:
-        """Validation mAP by task and noise level, and metrics of training."""
+        """Validation mAP by task and noise level, and metrics of training.
+
+        Raises:
+            NotFiniteError: if weights or descriptors are not finite.
+        """
+        training_metrics = self.trainer.evaluate()
         pipeline = Pipeline(denoiser=None, descriptor=self.network)
-        scores = self.validation.score(
-            describe(pipeline, self.seen_by_descriptor, device=self.device)
-        )
+        descriptors = describe(pipeline, self.seen_by_descriptor, device=self.device)
+        if not np.isfinite(descriptors).all():
+            raise NotFiniteError("the descriptors of the validation patches are not finite")
+        scores = self.validation.score(descriptors)
         return {
             **{f"val/{name}": value for name, value in scores.flat().items()},
             "val/collapsed": float(scores.collapsed),
             **self.constant_metrics,
-            **self.trainer.evaluate(),
+            **training_metrics,
             **self._learning_rate(),
         }
 

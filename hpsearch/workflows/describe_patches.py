@@ -28,7 +28,7 @@ from hpsearch.patch_views import SIDE, VIEWS
 from hpsearch.promotion.model_evaluation import load_pipeline_by_ref
 from hpsearch.search.workspace import Workspace
 from hpsearch.shapes import Num, UInt8
-from hpsearch.training.devices import choose_device
+from hpsearch.training.devices import choose_device, torch_threads
 from hpsearch.workflows.observer import Observer
 
 CHUNK_PATCHES = 1024
@@ -251,6 +251,7 @@ def describe_patches(
     *,
     clean: bool = False,
     force: bool = False,
+    threads: int = 1,
     tracking_uri: str | None = None,
     home: str | Path = DEFAULT_HOME,
     observer: Observer | None = None,
@@ -265,6 +266,8 @@ def describe_patches(
         output: a ``.npy`` file, a ``.parquet`` file, or a folder for the official layout.
         clean: describe clean patches if a source has noisy ones too.
         force: replace an output that exists.
+        threads: torch's threads on the CPU. With two of them, which wait for each other in every
+            layer, a busy machine is several times slower than with one.
         tracking_uri: address of MLflow; SQLite in ``home`` if None.
         home: folder of data, searches and MLflow's files.
         observer: receives progress.
@@ -279,7 +282,10 @@ def describe_patches(
     pipeline = load_pipeline_by_ref(model, workspace, uri=tracking_uri)
     source = open_source(patches, workspace, clean=clean, observer=observer)
     check_layout(source, output)
-    return describe_source(pipeline, source, output, model=model, force=force, observer=observer)
+    with torch_threads(threads):
+        return describe_source(
+            pipeline, source, output, model=model, force=force, observer=observer
+        )
 
 
 def describe_source(

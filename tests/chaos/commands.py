@@ -48,10 +48,10 @@ class Command:
             there = (self.home / "searches" / "far").exists()
             return there and reported(self.context, count)
 
-        wait_for(come, 200)
+        wait_for(come, 600)
 
     def finish(self, process: subprocess.Popen[bytes], code: int = 0) -> None:
-        assert process.wait(timeout=300) == code, self.output()
+        assert process.wait(timeout=1_200) == code, self.output()
 
     def output(self) -> str:
         return (self.home / "log").read_text()[-3000:]
@@ -65,7 +65,7 @@ class Jobs:
 
     def run(self, *words: object, **variables: str) -> subprocess.CompletedProcess[str]:
         variables = {"HPSEARCH_ADDRESS": self.address, "COLUMNS": "200", **variables}
-        return processes.run(*words, timeout=200, **variables)
+        return processes.run(*words, timeout=600, **variables)
 
     def wait_for(self, name: str, words: str, seconds: float) -> None:
         """Until ``hpsearch status`` of a search says so."""

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 import ray
+from ray._private.ray_constants import WORKER_PROCESS_SETUP_HOOK_ENV_VAR
 
 from hpsearch.execution.ray_runtime import start_ray, stop_ray
 
 from ..servers import free_port
 from .commands import Command
-from .faults import MARKED
+from .faults import MARKED, Hold
 from .network_partition import NODE, Link
 from .searches import joined, wait_for
 
@@ -177,6 +178,13 @@ def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv(MARKED, str(folder))
     yield folder
     stop_ray()
+
+
+@pytest.fixture
+def hold(marks: Path, monkeypatch: pytest.MonkeyPatch) -> Hold:
+    """Holds the trials of whatever Ray is started from now on."""
+    monkeypatch.setenv(WORKER_PROCESS_SETUP_HOOK_ENV_VAR, "faults.arm")
+    return Hold(marks)
 
 
 @pytest.fixture

@@ -8,12 +8,13 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from hpsearch.atomic_files import atomic_write
+from hpsearch.atomic_files import atomic_write, write_atomic
 from hpsearch.training.loop import Progress, Report
 from hpsearch.training.trial import CHECKPOINT_FILE, DescriptorTask, TrainingRun
 
@@ -53,6 +54,8 @@ PATCHES = 6_120
 """1,020 steps."""
 LARGEST = 8 << 30
 """Bytes that a trial eats at most, should nobody stop it."""
+HELD, HELD_STEP_S = "held", 2.0
+"""Mark: from how many patches on trials are held; and how long a step of a held trial takes."""
 HUNG = "hung "
 """How the marks begin that name a process which hangs."""
 KILLED_AT = (100, 250, 400, 600, 750, 900)
@@ -69,6 +72,24 @@ def faulty_space(faults: Sequence[str], *, patches: int = PATCHES) -> str:
     return SPACE.format(patches=patches, seeds=[SEED[fault] for fault in faults])
 
 
+@dataclass(frozen=True)
+class Hold:
+    """Holds trials, so that a test does not depend on how fast they are.
+
+    A step of a held trial takes so long that no further report comes while the test does what it
+    has to do. Between two steps the trial still looks whether it is to save and leave.
+    """
+
+    marks: Path
+
+    def at(self, patches: int) -> None:
+        """Hold trials that have seen so many patches."""
+        write_atomic(self.marks / HELD, str(patches))
+
+    def release(self) -> None:
+        (self.marks / HELD).unlink()
+
+
 def hung(marks: Path) -> list[int]:
     """Processes that have hung, the latest last."""
     found = sorted(marks.glob(f"{HUNG}*"), key=lambda path: path.stat().st_mtime)
@@ -76,8 +97,8 @@ def hung(marks: Path) -> list[int]:
 
 
 def assert_freed(pid: int) -> None:
-    """A process ends within half a minute."""
-    deadline = time.monotonic() + 30
+    """A process ends, and not only when its sleep does."""
+    deadline = time.monotonic() + 300
     while Path(f"/proc/{pid}").exists():
         assert time.monotonic() < deadline, "the process that hangs is still there"
         time.sleep(0.2)
@@ -86,6 +107,8 @@ def assert_freed(pid: int) -> None:
 def _hurt_step(step: Callable) -> Callable:
     def hurt(self: DescriptorTask, progress: Progress) -> object:
         _fault(self.config.seed, progress.step + 1)
+        if progress.seen >= _held_from():
+            time.sleep(HELD_STEP_S)
         return step(self, progress)
 
     return hurt
@@ -108,6 +131,13 @@ def _fault(seed: int, step: int) -> None:
             torch.zeros(1 << 50)
         case "eats all memory", 60:
             _eat()
+
+
+def _held_from() -> float:
+    try:
+        return float((Path(os.environ[MARKED]) / HELD).read_text())
+    except (KeyError, FileNotFoundError):
+        return float("inf")
 
 
 def _eat() -> None:

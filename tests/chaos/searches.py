@@ -19,6 +19,7 @@ from hpsearch.tracking.run_state import Run
 from ..search_factory import plan
 
 MARKS = [
+    pytest.mark.timeout(1_800),  # on a busy machine
     pytest.mark.chaos,
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
@@ -67,7 +68,7 @@ def searching(context: SearchContext) -> Iterator[None]:
     search = threading.Thread(target=lambda: ended.append(run_session(context)))
     search.start()
     yield
-    search.join(300)
+    search.join(1_200)
     assert [session.exhausted for session in ended] == [True]
 
 
@@ -81,7 +82,7 @@ def reported(context: SearchContext, count: int) -> bool:
     return bool(running) and all(len(run.reports) >= count for run in running)
 
 
-def wait_for(what: Callable[[], object], seconds: float = 120) -> None:
+def wait_for(what: Callable[[], object], seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, "waited in vain"

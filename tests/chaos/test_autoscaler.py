@@ -13,7 +13,7 @@ from .commands import Jobs
 from .conftest import Fleet
 from .searches import MARKS, joined, space_of, trials, wait_for
 
-pytestmark = [*MARKS, pytest.mark.timeout(900)]
+pytestmark = MARKS
 LISTS = (
     "cluster_synced_files", "initialization_commands", "setup_commands",
     "head_setup_commands", "worker_setup_commands",
@@ -67,7 +67,7 @@ def test_nodes_come_for_a_search_and_go_after_it(
     sent = jobs.run(*words, "--wait-for-nodes")
     assert sent.returncode == 0, sent.stderr
     wait_for(lambda: joined(fleet.address, 3))
-    jobs.wait_for("far", "far: completed", 300)
+    jobs.wait_for("far", "far: completed", 1_200)
     runs = trials(Workspace(home).open("far"))
     assert [(run.status, run.retries) for run in runs] == [("completed", 0)] * 2
     wait_for(lambda: not joined(fleet.address, 2))

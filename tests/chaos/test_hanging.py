@@ -6,8 +6,6 @@ import signal
 import time
 from pathlib import Path
 
-import pytest
-
 from hpsearch.data.patch_store import PatchStore
 
 from .commands import Command
@@ -16,7 +14,7 @@ from .faults import PATCHES, SEED, assert_freed, faulty_space, hung
 from .invariants import assert_mlflow_agrees, first_report_after, lost_points, patches_since_report
 from .searches import MARKS, seen, trials, wait_for
 
-pytestmark = [*MARKS, pytest.mark.timeout(400)]
+pytestmark = MARKS
 HANG_AFTER = 40
 ARMED = {
     "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(
@@ -37,23 +35,23 @@ def test_a_trial_that_hangs_again_after_the_driver_was_killed_has_failed(
     killed = time.time()
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
-    again = 6 * 29 + patches_since_report(command.folder, killed)  # steps 171 to 199 of one
+    again = 6 * 29 + patches_since_report(command.context, killed)  # steps 171 to 199 of one
     assert_freed(hung(marks)[0])
     resumed = time.time()
     command.finish(command.begin("resume", "far", **ARMED))
     assert len(hung(marks)) == 2
     assert_freed(hung(marks)[1])
-    runs = {run.config.seed: run for run in trials(command.folder)}
+    runs = {run.config.seed: run for run in trials(command.context)}
     failed, healthy = runs[SEED["hangs in C"]], runs[SEED["none"]]
     assert failed.status == "failed"
     assert failed.reason == f"it hung: no report for {HANG_AFTER} s"
     assert seen(failed) == [PATCHES // 6]
     assert healthy.status == "completed"
-    assert_mlflow_agrees(command.folder, command.uri)
-    lost = lost_points(command.folder, healthy)
+    assert_mlflow_agrees(command.context, command.uri)
+    lost = lost_points(command.context, healthy)
     note(
         "driver killed while a trial hangs; it hangs again after `resume`, and fails",
         trials=0, points=lost, patches=again,
-        seconds=first_report_after(command.folder, resumed),
+        seconds=first_report_after(command.context, resumed),
     )  # fmt: skip
     assert lost == 0

@@ -9,12 +9,13 @@ from mlflow import MlflowClient
 from hpsearch.data.patch_store import PatchStore
 
 from .commands import Jobs
+from .faults import Hold
 from .searches import MARKS, space_of, wait_for
 
-pytestmark = [*MARKS, pytest.mark.timeout(600)]
+pytestmark = MARKS
 
-SOON = 30
-"""Seconds until `status` says why a job failed."""
+SOON = 300
+"""Seconds until `status` says at the latest why a job failed."""
 JOBS = Jobs("http://127.0.0.1:8371")
 
 
@@ -30,8 +31,9 @@ def space(tmp_path: Path) -> Callable[[str], Path]:
 
 
 def test_what_the_cluster_lacks_is_reported_and_a_search_may_wait_for_nodes(
-    fleet, tiny: PatchStore, tmp_path: Path, space: Callable[..., Path]
+    hold: Hold, fleet, tiny: PatchStore, tmp_path: Path, space: Callable[..., Path]
 ) -> None:
+    hold.at(0)
     fleet.start_head(cpus=1, dashboard=8371)
     home, data = str(tmp_path / "home"), ["--data", str(tiny.path)]
     mine = str(space("mine"))
@@ -61,9 +63,9 @@ def test_what_the_cluster_lacks_is_reported_and_a_search_may_wait_for_nodes(
 
     waiting = ["--home", home, "--cpus-per-trial", "2", "--wait-for-nodes", *data]
     assert JOBS.run("submit", mine, *waiting).returncode == 0
-    JOBS.wait_for("mine", "waiting for nodes: a trial requests 2 CPUs", 120)
+    JOBS.wait_for("mine", "waiting for nodes: a trial requests 2 CPUs", 300)
     fleet.start_worker("late", cpus=2)
-    JOBS.wait_for("mine", "0 of 1 trials", 120)
+    JOBS.wait_for("mine", "0 of 1 trials", 300)
     stopped = JOBS.run("stop", "mine")
     assert "mine: stopped" in stopped.stdout, stopped.stdout + stopped.stderr
     assert "hpsearch resume mine" in stopped.stdout

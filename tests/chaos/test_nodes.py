@@ -12,6 +12,7 @@ from hpsearch.data.patch_store import PatchStore
 from hpsearch.promotion.final_evaluation import load_trained
 
 from .conftest import Fleet, Note
+from .faults import Hold
 from .invariants import assert_whole, first_report_after, patches_since_report, saved
 from .network_partition import HEAD, Link, can_cut, link
 from .searches import MARKS, begin, joined, searching, seen, wait_for, wait_for_reports
@@ -20,11 +21,12 @@ pytestmark = MARKS
 
 
 def test_a_node_without_the_drivers_disk_trains_and_one_that_dies_loses_no_trial(
-    fleet, tiny: PatchStore, tmp_path: Path, note: Note
+    hold: Hold, fleet, tiny: PatchStore, tmp_path: Path, note: Note
 ) -> None:
     """The first node is killed in the middle of both trials; another takes over."""
     store = PatchStore.open(shutil.copy(tiny.path, tmp_path / "own.arrow"))
     context = begin(tmp_path / "home", store, patches=9_600)
+    hold.at(3_600)
     fleet.start_head()
     fleet.start_worker("first", cpus=2, blind_to=tmp_path)
     fleet.join(cpus=2)
@@ -32,6 +34,7 @@ def test_a_node_without_the_drivers_disk_trains_and_one_that_dies_loses_no_trial
         wait_for_reports(context, 3)
         killed = time.time()
         fleet.kill("first")
+        hold.release()
         again = patches_since_report(context, killed)
         fleet.start_worker("second", cpus=2, blind_to=tmp_path)
     for run in context.runs:
@@ -50,13 +53,13 @@ def cable() -> Iterator[Link]:
         yield made
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.skipif(not can_cut(), reason="only root may cut a link")
 def test_a_node_that_is_cut_off_for_a_minute_and_comes_back_doubles_nothing(
-    cable: Link, fleet: Fleet, tiny: PatchStore, tmp_path: Path, note: Note
+    cable: Link, hold: Hold, fleet: Fleet, tiny: PatchStore, tmp_path: Path, note: Note
 ) -> None:
     """It sees the disk all the time, and trains on while others have taken over its trials."""
     context = begin(tmp_path / "home", tiny, patches=12_000, reports=8)
+    hold.at(4_500)
     fleet.host = HEAD
     fleet.start_head()
     wait_for(lambda: joined(fleet.address, 1))
@@ -67,6 +70,7 @@ def test_a_node_that_is_cut_off_for_a_minute_and_comes_back_doubles_nothing(
         cut = time.time()
         cable.cut()
         again = patches_since_report(context, cut)
+        hold.release()
         fleet.start_worker("near", cpus=2)
         wait_for(lambda: time.time() > cut + 60)
         cable.restore()

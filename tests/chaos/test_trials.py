@@ -1,15 +1,18 @@
 """Trials that raise, hang, find no memory or are killed: they end, or go on; the search goes on."""
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 from optuna.trial import TrialState
 
 from hpsearch.data.patch_store import PatchStore
-from hpsearch.execution.ray_runtime import start_ray
+from hpsearch.execution.ray_runtime import start_ray, stop_ray
 from hpsearch.execution.tuner import run_session
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.study import open_study
@@ -19,9 +22,9 @@ from hpsearch.tracking.run_state import Run
 from ..search_factory import plan
 from .faults import KILLED_AT, PATCHES, SEED, assert_freed, faulty_space, hung
 from .invariants import assert_mlflow_agrees, lost_points, patches_since_report
-from .searches import MARKS, seen
+from .searches import MARKS, seen, wait_for
 
-pytestmark = [*MARKS, pytest.mark.timeout(900)]
+pytestmark = MARKS
 HANG_AFTER = 60.0
 MEMORY_LIMIT_BYTES = 4 << 30
 """Bytes that trials may take before Ray finds that the machine has no memory left."""
@@ -103,6 +106,43 @@ def test_a_trial_that_eats_all_memory_fails_and_its_neighbor_does_not(
     crashed = [e["time"] for e in context.event_log.events() if e["event"] == "worker_failed"]
     again = sum(patches_since_report(context, moment) for moment in crashed)
     note_run(note, "beside one that eats all memory", context, healthy, again=again)
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    """A cgroup of version 1 without a limit yet."""
+    folder = Path(f"/sys/fs/cgroup/memory/hpsearch-chaos-{os.getpid()}")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("only root may make a cgroup, here of version 1")
+    yield folder
+    stop_ray()
+    with suppress(OSError):
+        wait_for(lambda: not (folder / "cgroup.procs").read_text())
+        folder.rmdir()
+
+
+def test_a_trial_that_the_kernel_kills_for_its_memory_runs_alone_once_and_fails(
+    cgroup: Path, marks: Path, tiny: PatchStore, tmp_path: Path, note
+) -> None:
+    """Ray sees a connection that ends, six times if nobody thins out."""
+    context = begin(tmp_path, tiny, ["eats all memory", "none"], patches=1_200)
+    start_armed(memory_monitor_refresh_ms=0)
+    for process in psutil.Process().children(recursive=True):
+        with suppress(OSError):
+            (cgroup / "cgroup.procs").write_text(str(process.pid))
+    used = int((cgroup / "memory.usage_in_bytes").read_text())
+    (cgroup / "memory.limit_in_bytes").write_text(str(used + MEMORY_LIMIT_BYTES))
+    assert run_session(context).exhausted
+    eater, healthy = one(context, "eats all memory"), one(context, "none")
+    assert eater.status == "failed"
+    assert eater.retries <= 1, "once, if it was not alone"
+    assert eater.reason.startswith("memory ran out, so the system killed its worker; lower")
+    assert healthy.status == "completed"
+    crashed = [e["time"] for e in context.event_log.events() if e["event"] == "worker_failed"]
+    again = sum(patches_since_report(context, moment) for moment in crashed)
+    note_run(note, "beside one that the kernel kills for memory", context, healthy, again=again)
 
 
 def begin(home: Path, store: PatchStore, faults: list[str], *, patches: int) -> SearchContext:

@@ -109,9 +109,11 @@ def test_what_asks_outlives_the_shell_and_is_there_once(
     for _ in range(2):  # as the launcher does: a shell of its own, whose output it reads to the end
         subprocess.run(
             ["bash", "-c", command], env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
-            check=True, capture_output=True, timeout=5,
+            check=True, capture_output=True, timeout=60,
         )  # fmt: skip
-        time.sleep(0.3)
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "running").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
     (pid,) = (tmp_path / "running").read_text().split()
     subprocess.run(["kill", pid], check=True)
 

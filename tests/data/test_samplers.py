@@ -1,4 +1,4 @@
-import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -132,12 +132,13 @@ SAMPLERS_OF_1024 = [
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS_OF_1024)
-def test_a_batch_of_1024_patches_costs_less_than_a_millisecond(sampler):
+def test_a_batch_takes_memory_by_its_size_and_far_negatives_a_few_bytes_a_point(sampler):
+    """So its time is not that of the set either, but for one pass where negatives lie far."""
     sequence_of = np.repeat(np.arange(76), 1280)  # as many points as the official training part
-    costs = []
-    for step in range(30):
-        start = time.perf_counter()
-        sample(sampler, sequence_of, rng_for(0, "train", step))
-        costs.append(time.perf_counter() - start)
-    # The quickest of many, because a busy machine must not fail the test.
-    assert min(costs) < 1e-3
+    sample(sampler, sequence_of, rng_for(0, "train", 0))
+    tracemalloc.start()
+    sample(sampler, sequence_of, rng_for(0, "train", 1))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    far = getattr(sampler, "far_from", 1.0) < 1
+    assert peak < 1024 * 100 + (10 * len(sequence_of) if far else 0)

@@ -15,6 +15,7 @@ from hpsearch.reporting.leaderboard import leaderboard
 from hpsearch.search.study import JOURNAL_FILE, open_journal
 from hpsearch.tracking.mlflow_tags import default_uri
 
+from .. import processes
 from .conftest import SPACE, Home
 
 pytestmark = [
@@ -161,13 +162,16 @@ def test_evaluate_repeats_the_winners_test_scores(home: Home, printed: str, tmp_
 def test_a_trial_of_the_search_can_be_trained_again_without_ray(
     home: Home, printed: str, tmp_path: Path
 ) -> None:
-    """The same JSON, the same numbers: what MLflow keeps is enough to repeat a trial."""
-    run = next(
+    """On a machine whose OMP_NUM_THREADS is another than the worker's."""
+    recorded = next(
         run for run in home.runs("main") if run.status == "completed" and run.kind == "trial"
     )
-    (tmp_path / "trial.json").write_text(run.config.model_dump_json())
-    done = home.run(
-        "train", tmp_path / "trial.json", "--data", home.store, "--output", tmp_path / "trained"
-    )
+    name = f"main/{recorded.number}"
+    done = processes.run(
+        "train", name, "--output", tmp_path / "trained",
+        HPSEARCH_HOME=str(home.path), OMP_NUM_THREADS="2",
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert f"again, to the last bit: val/mAP {recorded.metric('val/mAP'):.4f}" in done.stdout
+    assert not done.stderr
     assert (tmp_path / "trained" / "pipeline.json").exists()

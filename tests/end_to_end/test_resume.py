@@ -105,6 +105,7 @@ def assert_saved_between_reports(home: Home, name: str) -> None:
         assert trial.progress.seen > run.seen, run.id
 
 
+@pytest.mark.timeout(1_800)
 @pytest.mark.chaos  # two minutes; what it goes through is tested in parts in the plain suite
 def test_ctrl_c_keeps_everything_and_resume_goes_on_and_extend_adds(
     home: Home, tmp_path: Path
@@ -116,7 +117,7 @@ def test_ctrl_c_keeps_everything_and_resume_goes_on_and_extend_adds(
     )  # fmt: skip
     wait_for_reports(home, "stopped", 3, process)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=120) == 130, log.read_text()
+    assert process.wait(timeout=600) == 130, log.read_text()
     assert "hpsearch resume stopped" in log.read_text()
     assert_saved_between_reports(home, "stopped")
     done = home.run("resume", "stopped")

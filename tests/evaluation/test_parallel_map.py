@@ -19,7 +19,7 @@ def two_threads():
 
 
 def test_items_keep_their_order_and_each_has_one_thread(two_threads):
-    meeting = threading.Barrier(2, timeout=20)
+    meeting = threading.Barrier(2, timeout=120)
 
     def work(item):
         meeting.wait()  # two items are worked on at the same time

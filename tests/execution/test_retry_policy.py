@@ -40,6 +40,22 @@ def test_leaving_a_machine_after_notice_is_no_death() -> None:
         assert not retry_policy.should_not_retry(f"{i}")
 
 
+def test_only_a_death_without_a_reason_is_asked_about() -> None:
+    retry_policy = RetryPolicy()
+    for error in (
+        "due to the node running low on memory", "The actor died: its node has died",
+        "ray::x\nOSError: stale", "ray::x\nhpsearch.execution.shutdown.TrialInterrupted: saved",
+    ):  # fmt: skip
+        retry_policy.record_worker_death(error, "000", error, lambda: 1 / 0 > 0)
+    retry_policy.mark_failed("hung", "it hung")
+    retry_policy.record_worker_death("hung", "001", "The actor died", lambda: 1 / 0 > 0)
+    retry_policy.record_worker_death("x", "002", "The actor died", lambda: True)
+    assert retry_policy.out_of_node_memory("x")
+    assert retry_policy.failure_reason("x").startswith("memory ran out, so the system killed")
+    retry_policy.record_worker_death("y", "003", "The actor died", lambda: False)
+    assert not retry_policy.out_of_node_memory("y")
+
+
 def test_a_machine_without_memory_is_known() -> None:
     retry_policy = RetryPolicy()
     retry_policy.record_worker_death("x", "000", "due to the node running low on memory")

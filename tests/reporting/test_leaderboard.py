@@ -119,14 +119,14 @@ def test_the_sums_of_a_mixed_search(mixed: list[Run]):
         "collapsed": 1,
     }
     assert totals.trials == 8
-    assert totals.budget == 8000
+    assert (totals.budget, totals.overshoot) == (8010, 10)
     assert totals.trained == 1010 + 1000 + 500 + 600 + 250 + 500 + 500
     assert totals.saved_by_pruning == 500
     assert totals.saved_by_detection == 400 + 750
     assert totals.lost_to_failures == 500
-    assert totals.share_saved == 500 / 8000
-    assert totals.share_detected == 1150 / 8000
-    assert totals.share_trained == 4360 / 8000
+    assert totals.share_saved == 500 / 8010
+    assert totals.share_detected == 1150 / 8010
+    assert totals.share_trained == 4360 / 8010
     assert totals.seconds == 20.0
     assert totals.trial_seconds == pytest.approx(43.6)
     assert (totals.restarts, totals.retrained_patches) == (0, 0)
@@ -187,3 +187,20 @@ def test_task_scores_need_all_four():
     assert (
         task_scores({k.removeprefix("val/"): v for k, v in metrics.items()}, prefix="") is not None
     )
+
+
+def test_a_last_batch_beyond_the_budget_is_no_more_than_the_whole(make_run: MakeRun):
+    """Two trials of 320 whose batches have 120 patches, and one that was pruned."""
+    runs = [
+        make_run(0, "completed", {360: 0.5}),
+        make_run(1, "completed", {360: 0.4}),
+        make_run(2, "pruned", {120: 0.1}),
+    ]
+    totals = summarize(runs, budget=320)
+    assert (totals.trained, totals.budget, totals.overshoot) == (840, 1040, 80)
+    assert totals.trained + totals.saved_by_pruning == totals.budget
+    assert (
+        "840 of 1,040 patches trained: 81 % of the budget of all trials, last batches included"
+        in summary_lines(totals)
+    )
+    assert summarize(runs[:2], budget=320).share_trained == 1.0

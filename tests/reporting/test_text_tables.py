@@ -92,7 +92,7 @@ def test_the_sums_in_sentences(mixed: list[Run]):
     assert summary_lines(summarize(mixed, budget=1000)) == [
         "8 trials: 2 completed, 1 running, 1 interrupted, 1 pruned, 1 failed, 1 diverged, "
         "1 collapsed",
-        "4,360 of 8,000 patches trained: 55 % of the budget of all trials",
+        "4,360 of 8,010 patches trained: 54 % of the budget of all trials, last batches included",
         "Pruning saved 6 % of the compute, stopping collapsed and diverged trials 14 %",
         "500 patches were lost to failed trials",
         "20 s of wall-clock time, 44 s summed over trials",

@@ -1,6 +1,5 @@
 """Space files: what they may state, and how mistakes are told."""
 
-import time
 from pathlib import Path
 
 import optuna
@@ -98,11 +97,9 @@ def test_a_bad_suggest_shows_before_ray_starts(
     tmp_path: Path, body: str, code: str, words: str
 ) -> None:
     search = load_search(write(tmp_path, GOOD.format(body=body, more="")))
-    began = time.monotonic()
     with pytest.raises(UserError, match=words) as caught:
         search.validate_space()
     assert caught.value.code == code
-    assert time.monotonic() - began < 2
 
 
 def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:

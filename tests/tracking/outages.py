@@ -61,9 +61,10 @@ class Server:
         os.killpg(self.process.pid, number)
 
     def kill(self) -> None:
-        self.signal(signal.SIGKILL)
         assert self.process is not None
-        self.process.wait(timeout=20)
+        if self.process.poll() is None:
+            self.signal(signal.SIGKILL)
+        self.process.wait(timeout=120)
 
     def _wait(self) -> None:
         until = time.monotonic() + 120
@@ -169,26 +170,32 @@ def begin(event_log: EventLog) -> None:
     event_log.append("search", params={"trials": 8}, dataset=dataset, direction="maximize")
 
 
-def write_trials(event_log: EventLog, *, trials: int, reports: int, pause: float) -> float:
-    """Trials side by side, each in a thread; the longest that one had to wait, in seconds."""
+def write_trials(event_log: EventLog, *, trials: int, reports: int, pause: float) -> None:
+    """Trials side by side, each in a thread."""
     with ThreadPoolExecutor(trials) as pool:
-        waits = [pool.submit(_write, event_log, n, reports, pause) for n in range(trials)]
-        return max(wait.result() for wait in waits)
+        written = [pool.submit(_write, event_log, n, reports, pause) for n in range(trials)]
+        for one in written:
+            one.result()
 
 
-def _write(event_log: EventLog, number: int, reports: int, pause: float) -> float:
-    trial, longest = f"t{number}", 0.0
+def wait_for_events(event_log: EventLog, more: int) -> None:
+    """Until so many more have been written, whatever the server does meanwhile."""
+    wanted, until = len(event_log.events()) + more, time.monotonic() + 120
+    while len(event_log.events()) < wanted:
+        assert time.monotonic() < until, "training waits for a tracking server"
+        time.sleep(0.05)
+
+
+def _write(event_log: EventLog, number: int, reports: int, pause: float) -> None:
+    trial = f"t{number}"
     config = TrialConfig(optimizer=SGD(lr=0.01 * (number + 1))).model_dump(mode="json")
     event_log.append("start", trial=trial, number=number, config=config)
     for i in range(1, reports + 1):
         time.sleep(pause)
         value = number + i / 1000
         metrics = {key: value + j / 7 for j, key in enumerate(KEYS)}
-        began = time.monotonic()
         event_log.append("report", trial=trial, seen=100 * i, objective=value, metrics=metrics)
-        longest = max(longest, time.monotonic() - began)
     event_log.append("trial_finished", trial=trial, status="completed")
-    return longest
 
 
 def expected(event_log: EventLog) -> list[Point]:

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from hpsearch.training.loop import Progress, StopReason, fit
+from hpsearch.config import L2Net
+from hpsearch.models import build_descriptor
+from hpsearch.training.loop import (
+    NotFiniteError,
+    Progress,
+    StopReason,
+    fit,
+    require_finite_weights,
+)
 
 
 @dataclass
@@ -16,6 +24,7 @@ class Countdown:
     batch: int = 10
     collapse_at: int | None = None
     nan_at: int | None = None
+    score: float = 0.5
     steps: list[int] = field(default_factory=list)
     checked: list[float] = field(default_factory=list)
 
@@ -32,7 +41,7 @@ class Countdown:
         return None
 
     def evaluate(self) -> dict[str, float]:
-        return {"val/mAP": len(self.steps) / 100}
+        return {"val/mAP": self.score}
 
     def failure_metrics(self) -> dict[str, float]:
         return {"val/mAP": 0.0}
@@ -68,6 +77,24 @@ def test_failure_ends_the_task_with_finite_worst_metrics(task: Countdown, status
     assert reports[-1].metrics == {"val/mAP": 0.0}
     assert reports[-1].seen < 100, "before the first report was due"
     assert reports[-1].reason
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), -float("inf")])
+def test_a_score_that_is_not_finite_is_a_divergence(score: float) -> None:
+    (report,) = fit(Countdown(score=score), patches=100, report_every=50)
+    assert (report.seen, report.status) == (50, "diverged")
+    assert report.metrics == {"val/mAP": 0.0}
+    assert report.reason == "val/mAP is not finite"
+
+
+@pytest.mark.parametrize("name", ["last.weight", "blocks.0.norm.running_var"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_and_statistics_that_are_not_finite_are_found(name: str, value: float) -> None:
+    network = build_descriptor(L2Net(width=0.125), seed=0)
+    require_finite_weights(network)
+    network.state_dict()[name].flatten()[-1] = value
+    with pytest.raises(NotFiniteError):
+        require_finite_weights(network)
 
 
 def test_going_on_continues_the_step_numbers_and_the_report_grid() -> None:

@@ -1,6 +1,7 @@
 """Whole trials on the tiny set: every input, resume to the last bit, and what is refused."""
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,19 @@ def test_a_trial_never_reads_a_test_patch(
         **{**vars(job), "store": other, "artifacts": ArtifactCache(str(tmp_path / "x"))}
     )
     assert list(build_trial(batch_hard(128, DENOISED), altered).reports()) == before
+
+
+@pytest.mark.parametrize("lr", [50, 100])
+def test_a_rate_that_ruins_the_weights_in_the_last_step_before_a_report_is_a_divergence(
+    lr: float, job: TrialEnvironment
+) -> None:
+    """The loss of that step is finite, and the next one does not come."""
+    config = TrialConfig(
+        descriptor=SMALL, sampler=RandomTriplets(batch=20), optimizer=SGD(lr=lr), patches=120
+    )
+    last = list(build_trial(config, replace(job, report_every=120)).reports())[-1]
+    assert (last.status, last.metrics["val/mAP"]) == ("diverged", 0.0)
+    assert "not finite" in last.reason
 
 
 @pytest.mark.slow

@@ -1,0 +1,74 @@
+"""How Ray is started: in a folder that is short enough, and with one sentence where it fails."""
+
+import os
+from pathlib import Path
+
+import pytest
+import ray
+
+from hpsearch.errors import UserError
+from hpsearch.execution import local_session_patches, ray_runtime
+from hpsearch.execution.local_session_patches import (
+    MAX_FOLDER_BYTES,
+    leave_private_session,
+    private_session,
+)
+
+LONGEST_SESSION = "session_2026-11-27_23-10-55_123456_4194304"
+"""With the largest number of a process on Linux."""
+
+
+def folder_of_session() -> Path:
+    with private_session() as folder:
+        pass
+    leave_private_session()
+    return Path(folder)
+
+
+def test_a_temporary_folder_with_a_long_path_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / ("long" * 20)))
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    assert folder_of_session() == Path(f"/tmp/hpsearch-{os.getuid()}/ray")
+    assert not (tmp_path / ("long" * 20)).exists()
+    monkeypatch.setenv("TMPDIR", "/proc/nowhere")
+    assert folder_of_session() == Path(f"/tmp/hpsearch-{os.getuid()}/ray")
+
+
+def test_the_longest_folder_leaves_enough_for_a_socket() -> None:
+    socket = f"{'x' * MAX_FOLDER_BYTES}/ray/{LONGEST_SESSION}/sockets/plasma_store"
+    assert len(socket) <= 107
+
+
+def test_without_any_folder_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_session_patches, "MAX_FOLDER_BYTES", 3)
+    with pytest.raises(UserError, match="set RAY_TMPDIR") as refused:
+        folder_of_session()
+    assert refused.value.code == "no-temporary-folder"
+    assert os.environ.get("RAY_AUTH_TOKEN_PATH") is None
+
+
+@pytest.mark.parametrize("address", [None, "127.0.0.1:6379"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.9.0\n    Python"),
+        OSError("validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes"),
+        Exception("The current node timed out during startup."),
+    ],
+)
+def test_an_error_of_ray_is_one_sentence(
+    error: Exception, address: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**unused: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "init", fail)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray_runtime, "is_port_open", lambda *a, **k: True)
+    with pytest.raises(UserError) as refused:
+        ray_runtime.start_ray(address=address)
+    assert refused.value.code == "ray-start-failed"
+    assert str(error).split("\n")[0] in str(refused.value)
+    assert "\n" not in str(refused.value)
