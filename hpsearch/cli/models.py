@@ -59,8 +59,10 @@ def describe(
     Example: hpsearch describe models:/patch-descriptor@champion mini --output descriptors
     """
     from hpsearch.evaluation.descriptor_io import check_can_write
+    from hpsearch.search.workspace import Workspace
 
     check_can_write(output, force=force)
+    Workspace(home).check_model(model)
 
     from hpsearch.workflows.describe_patches import describe_patches
 
@@ -137,7 +139,12 @@ def evaluate(
 
     Example: hpsearch evaluate models:/patch-descriptor@champion --data mini --output scored
     """
+    from hpsearch.search.workspace import Workspace
+
     names = tuple(name for name in (model, compare_with) if name is not None)
+    for name in names:
+        if pairs is None or name != "rootsift":
+            Workspace(home).check_model(name)
     if pairs is not None:
         _evaluate_pairs((*names, *(["rootsift"] if baselines else [])), pairs, tracking_uri, home)
         return
@@ -259,16 +266,17 @@ def export(
     Example: hpsearch export models:/patch-descriptor@champion --onnx descriptor.onnx
     """
     from hpsearch.evaluation.descriptor_io import atomic_output, check_can_write
-    from hpsearch.models.onnx_export import MAX_PARITY_DIFFERENCE, export_onnx, require_onnx
+    from hpsearch.search.workspace import Workspace
 
     if onnx.suffix != ".onnx":
         raise UserError(f"{onnx} is not an ONNX file; give --onnx a name that ends in .onnx")
     check_can_write(onnx, force=force)
-    require_onnx()
+    Workspace(home).check_model(model)
 
+    from hpsearch.models.onnx_export import MAX_PARITY_DIFFERENCE, export_onnx, require_onnx
     from hpsearch.promotion.model_evaluation import load_pipeline_by_ref
-    from hpsearch.search.workspace import Workspace
 
+    require_onnx()
     pipeline = load_pipeline_by_ref(model, Workspace(home), uri=tracking_uri)
     with atomic_output(onnx, force=force) as draft:
         found = export_onnx(pipeline, draft, metadata={"hpsearch.model": model})

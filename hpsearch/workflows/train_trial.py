@@ -1,19 +1,20 @@
 """Training of one trial on this machine, without Ray."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from hpsearch.config import ComputeConfig, TrialConfig
 from hpsearch.config.formatting import summary
 from hpsearch.errors import UserError
-from hpsearch.models.serialization import save_pipeline
-from hpsearch.promotion.final_evaluation import pipeline_spec
 from hpsearch.search.workspace import Workspace
-from hpsearch.training.loop import Report
-from hpsearch.training.trial import CHECKPOINT_FILE, TrialEnvironment, build_trial
 from hpsearch.untrusted import reading, validation_sentence
 from hpsearch.workflows.observer import Observer
+
+if TYPE_CHECKING:
+    from hpsearch.training.loop import Report
+    from hpsearch.training.trial import TrialEnvironment
 
 NUM_REPORTS = 10
 
@@ -26,7 +27,7 @@ def local_environment(
     split: str,
     sequences: tuple[str, ...],
     compute_config: ComputeConfig,
-) -> TrialEnvironment:
+) -> "TrialEnvironment":
     """Build the environment of a trial: data, split and device.
 
     Args:
@@ -41,9 +42,13 @@ def local_environment(
         UserError: if there is no such data or split, or a sequence is not for training.
     """
     store = workspace.store(data)
+    chosen = store.split(split)
+
+    from hpsearch.training.trial import TrialEnvironment  # after all checks that do not need torch
+
     job = TrialEnvironment(
         store=store,
-        split=store.split(split),
+        split=chosen,
         artifacts=workspace.artifacts,
         report_every=max(1, config.patches // NUM_REPORTS),
         validation_points=128,
@@ -55,8 +60,8 @@ def local_environment(
 
 
 def train_trial(
-    config: TrialConfig, env: TrialEnvironment, output: Path, *, observer: Observer | None = None
-) -> Report | None:
+    config: TrialConfig, env: "TrialEnvironment", output: Path, *, observer: Observer | None = None
+) -> "Report | None":
     """Train a trial into the folder ``output``, from its checkpoint if there is one.
 
     Args:
@@ -71,6 +76,10 @@ def train_trial(
     Raises:
         UserError: if the trial collapses or diverges.
     """
+    from hpsearch.models.serialization import save_pipeline
+    from hpsearch.promotion.final_evaluation import pipeline_spec
+    from hpsearch.training.trial import CHECKPOINT_FILE, build_trial
+
     observer = observer or Observer()
     observer.message(summary(config))
     running = build_trial(config, env)
@@ -89,7 +98,7 @@ def train_trial(
     return last
 
 
-def _numbers(report: Report) -> str:
+def _numbers(report: "Report") -> str:
     loss, score = report.metrics.get("train/loss"), report.metrics.get("val/mAP", 0.0)
     return "" if loss is None else f"  loss {loss:.3f}  mAP {score:.3f}"
 
