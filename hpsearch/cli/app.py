@@ -11,7 +11,7 @@ from pydantic import ValidationError
 import hpsearch
 from hpsearch.atomic_files import DISK_FULL_ERRNOS
 from hpsearch.cli.old_words import CommandGroup
-from hpsearch.console.output import err, out
+from hpsearch.console.output import err, out, runnable
 from hpsearch.errors import EXIT_INTERRUPTED, UserError
 from hpsearch.redaction import redacted
 from hpsearch.untrusted import printable, validation_sentence
@@ -62,7 +62,8 @@ def main() -> None:
 
 
 def _exit_with_error(sentence: str) -> None:
-    err.print(f"error: {printable(redacted(sentence))}", style="red", markup=False, soft_wrap=True)
+    shown = runnable(printable(redacted(sentence)))
+    err.print(f"error: {shown}", style="red", markup=False, soft_wrap=True)
     sys.exit(2)
 
 

@@ -250,8 +250,8 @@ class TrackingServer:
         database = database_path(self.uri)
         if database is not None and not database.is_file():
             raise UserError(
-                f"there is no registered model {model!r}, nor any other: {database} does not exist; "
-                "run a search first, or correct --home or --tracking-uri",
+                f"there is no registered model {model!r}, because {database} does not exist; run a "
+                "search first, or correct --home or --tracking-uri",
                 code="no-such-model",
             )
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 LOADING_SECTION = """\
 ```python
-import mlflow
+import mlflow  # with MLFLOW_TRACKING_URI set to the address of this registry
 
 model = mlflow.pyfunc.load_model("models:/{model}/{version}")
 descriptors = model.predict(patches)  # (N, 32, 32) uint8 or float32 -> (N, {dimensions}) float32
