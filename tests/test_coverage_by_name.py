@@ -30,7 +30,7 @@ TESTED_IN: dict[str, str | tuple[str, str]] = {
     "console/search_output.py": "search/test_search_context.py",
     "data/arrow_header.py": "data/test_patch_store.py",
     "data/arrow_writer.py": "data/test_patch_store.py",
-    "data/decoding.py": ("data/test_photo_folder.py", "cannot be decoded"),
+    "data/images.py": ("data/test_photo_folder.py", "cannot be decoded"),
     "data/photo_keypoints.py": "data/test_photo_synthesis.py",
     "evaluation/descriptor_table.py": "evaluation/test_distances.py",
     "evaluation/matching.py": "evaluation/test_protocol.py",

@@ -246,7 +246,7 @@ class Work(NamedTuple):
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         done = subprocess.run(
             call, env=environment(PATH=path, PYTHONWARNINGS="ignore", **home), cwd=self.folder,
-            capture_output=True, text=True, timeout=280, check=False,
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
         self.outputs[block.first] = done.stdout
@@ -283,6 +283,7 @@ def printed_text(step: Step) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("step", RUN, ids=lambda step: f"{step.document}:{step.first}")
 def test_a_block_runs_as_printed(step: Step, work: Work) -> None:
     if "trained/mine" in (text := printed_text(step)):
@@ -291,6 +292,7 @@ def test_a_block_runs_as_printed(step: Step, work: Work) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("command", TABLE)
 def test_a_command_of_the_table_runs_as_printed(command: str, work: Work) -> None:
     (line,) = (
