@@ -291,6 +291,33 @@ def test_a_block_runs_as_printed(step: Step, work: Work) -> None:
     work.run(block_of(step), text)
 
 
+SHAPES = ((Step("docs/evaluation.md", "verification"), RUN[6]),)
+"""Blocks that show output, and the blocks whose commands print it."""
+NUMBER = re.compile(r"[-+]?\d[\d,.]*(?:e-?\d+)?k?")
+
+
+def shape(text: str) -> set[str]:
+    """Lines of an output with 0 for every number, and one space for several."""
+    return {" ".join(NUMBER.sub("0", line).split()) for line in text.splitlines()} - {""}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("shown", "step"), SHAPES)
+def test_output_has_the_shape_that_is_shown(shown: Step, step: Step, work: Work) -> None:
+    block = block_of(step)
+    if block.first not in work.outputs:
+        work.run(block, printed_text(step))
+    expected = shape(block_of(shown).text)
+    assert len(expected) > 5
+    assert expected - shape(work.outputs[block.first]) == set()
+
+
+def test_a_shape_ignores_numbers_alone() -> None:
+    assert shape("a  0.5 … 1,000\n\nb") == shape("a 12 … 3.25\nb")
+    assert shape("winner 0.5") != shape("baseline 0.5")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("command", TABLE)
