@@ -92,7 +92,7 @@ RUN = (
     Step(
         "docs/gpu.md",
         "hpsearch train config.json --device cuda",
-        {"hpsearch train": "! hpsearch train"},
+        {"--device cuda ": "--data tiny --device cuda 2>&1 | grep 'no CUDA device' "},
         {"hpsearch search": "the block of README.md that runs a search does that"},
     ),
 )  # fmt: skip
@@ -242,7 +242,7 @@ class Work(NamedTuple):
     def run(self, block: Block, text: str) -> str:
         """Run a block in a shell, or in Python; the first command that fails ends it."""
         call = [sys.executable, "-c", text] if block.language == "python" else ["bash", "-ec", text]
-        home = {"HOME": str(self.folder), "PYTHONPATH": str(ROOT)}
+        home = {"HOME": str(self.folder), "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         done = subprocess.run(
             call, env=environment(PATH=path, PYTHONWARNINGS="ignore", **home), cwd=self.folder,
