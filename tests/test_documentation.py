@@ -171,15 +171,22 @@ def test_what_is_replaced_or_left_out_is_there() -> None:
 # --- commands, parsed -----------------------------------------------------------------------------
 
 
+FENCED = re.compile(r"^```\w*\n.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+def inline_code(document: str) -> list[str]:
+    """Code within the sentences and tables of a document."""
+    return re.findall(r"`([^`]+)`", FENCED.sub("", (ROOT / document).read_text()))
+
+
 def commands(document: str) -> Iterator[str]:
     """Commands of hpsearch in a document: lines of blocks, and code within sentences."""
     text = (ROOT / document).read_text()
-    fenced = re.compile(r"^```\w*\n.*?^```$", re.MULTILINE | re.DOTALL)
-    for block in fenced.findall(text):
+    for block in FENCED.findall(text):
         for line in block.replace("\\\n", " ").splitlines():
             if found := re.match(r"(?:\$ )?(?:\.venv/bin/)?hpsearch (\S.*)", line):
                 yield found[1]
-    for code in re.findall(r"`([^`]+)`", fenced.sub("", text)):
+    for code in inline_code(document):
         if found := re.fullmatch(r"(?:\.venv/bin/)?hpsearch (.+)", " ".join(code.split())):
             yield found[1]
 
@@ -324,7 +331,7 @@ def test_a_shape_ignores_numbers_alone() -> None:
 def test_a_command_of_the_table_runs_as_printed(command: str, work: Work) -> None:
     (line,) = (
         line
-        for line in re.findall(r"`([^`]+)`", (ROOT / "README.md").read_text())
+        for line in dict.fromkeys(inline_code("README.md"))
         if line.startswith(command) and (line == command or line[len(command)] == " ")
     )
     for printed, used in TABLE[command].items():
