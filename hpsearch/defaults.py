@@ -10,3 +10,5 @@ SPEC_FILE = "pipeline.json"
 """Settings of the networks, in the folder of a saved pipeline."""
 BUILT_IN_MODELS = {"hpsearch-base": Path(__file__).parent / "models" / "base"}
 """Folders of the pipelines that are part of the package, by name."""
+ROOT_SIFT = "rootsift"
+"""Name of the classical descriptor where a model may be given."""

@@ -28,6 +28,7 @@ TESTED_IN: dict[str, str | tuple[str, str]] = {
     "console/progress_bars.py": ("end_to_end/test_data_commands.py", '"data", "import"'),
     "console/promotion_output.py": ("end_to_end/test_promote.py", "Retrained: val/mAP"),
     "console/search_output.py": "search/test_search_context.py",
+    "data/affine_jitter.py": "data/test_photo_synthesis.py",
     "data/arrow_header.py": "data/test_patch_store.py",
     "data/arrow_writer.py": "data/test_patch_store.py",
     "data/images.py": ("data/test_photo_folder.py", "cannot be decoded"),

@@ -11,7 +11,7 @@ from hpsearch.cli.app import Home, TrackingUri, app
 from hpsearch.cli.options import SplitName
 from hpsearch.cli.search import console_observer
 from hpsearch.console.output import out, print_plain
-from hpsearch.defaults import DEFAULT_HOME
+from hpsearch.defaults import DEFAULT_HOME, ROOT_SIFT
 from hpsearch.errors import UserError
 
 Model = Annotated[
@@ -219,12 +219,15 @@ def match_command(
     Example: hpsearch match first.jpg second.jpg --output matches.png
     """
     from hpsearch.evaluation.descriptor_io import atomic_output, check_can_write
+    from hpsearch.search.workspace import Workspace
 
     for file, suffix in ((output, ".png"), (arrays, ".npz")):
         if file is not None and file.suffix != suffix:
             raise UserError(f"{file} must end in {suffix}; rename it")
         if file is not None:
             check_can_write(file, force=force)
+    if model != ROOT_SIFT:
+        Workspace(home).check_model(model)
 
     from hpsearch.workflows import match_images as matching
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from hpsearch.config.base import FrozenConfig
 from hpsearch.config.networks import AnyDenoiser, AnyDescriptor, Denoiser, DnCNNTransfer
-from hpsearch.defaults import BUILT_IN_MODELS, SPEC_FILE
+from hpsearch.defaults import SPEC_FILE
 from hpsearch.errors import UserError
 from hpsearch.models import denoisers
 from hpsearch.models.ensemble import Combine, Ensemble

@@ -122,6 +122,7 @@ def test_refusals_and_facts_import_nothing_heavy(home: Path, tiny: PatchStore) -
         ["evaluate", "trained", "--data", missing],
         ["evaluate", "trained", "--data", store, "--split", "z"],
         ["evaluate", "trained", "--tasks", missing],
+        ["match", "a.png", "b.png", "--model", missing],
         ["export", missing, "--onnx", "x.onnx"],
         ["export", "trained", "--onnx", "x.txt"],
         ["data", "info", missing],
