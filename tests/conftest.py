@@ -5,6 +5,8 @@ import secrets
 import sys
 from pathlib import Path
 
+# as in an activated environment, in which commands are printed by the program's name
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "token")  # whatever Ray a test starts, nobody else enters it
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

@@ -1,6 +1,7 @@
 """Layers, sole importers, and what a bare worker needs; each rule as it stands in CONTRIBUTING."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -216,6 +217,12 @@ def test_private_names_of_others_stand_in_patches_alone_and_are_few() -> None:
 )
 def test_a_private_name_is_found(line: str) -> None:
     assert private_foreign_names(ast.parse(line))
+
+
+def test_the_drawing_shows_every_package() -> None:
+    drawing = (PACKAGE.parent / "docs" / "architecture.md").read_text().split("```")[1]
+    shown = set(re.findall(r"\w+", drawing))
+    assert set(RANK) - {"running"} <= shown, "running holds a former name alone"
 
 
 def test_names_promise_something() -> None:

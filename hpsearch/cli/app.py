@@ -1,5 +1,6 @@
 """Command-line application: parsing, one function call, output."""
 
+import gc
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,10 +11,13 @@ from pydantic import ValidationError
 import hpsearch
 from hpsearch.atomic_files import DISK_FULL_ERRNOS
 from hpsearch.cli.old_words import CommandGroup
-from hpsearch.console.output import err, out
+from hpsearch.console.output import err, out, runnable
 from hpsearch.errors import EXIT_INTERRUPTED, UserError
 from hpsearch.redaction import redacted
 from hpsearch.untrusted import printable, validation_sentence
+
+GC_THRESHOLD = 100_000
+"""New objects before a garbage collection, not 700: importing MLflow takes 570 collections then."""
 
 app = typer.Typer(
     name="hpsearch",
@@ -40,6 +44,7 @@ TrackingUri = Annotated[
 
 def main() -> None:
     """Run the command; a user error is printed as one sentence with exit code 2."""
+    gc.set_threshold(GC_THRESHOLD)
     try:
         app()
     except UserError as error:
@@ -57,7 +62,8 @@ def main() -> None:
 
 
 def _exit_with_error(sentence: str) -> None:
-    err.print(f"error: {printable(redacted(sentence))}", style="red", markup=False, soft_wrap=True)
+    shown = runnable(printable(redacted(sentence)))
+    err.print(f"error: {shown}", style="red", markup=False, soft_wrap=True)
     sys.exit(2)
 
 

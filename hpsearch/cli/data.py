@@ -8,12 +8,13 @@ import typer
 from hpsearch.cli.app import Home, app
 from hpsearch.cli.old_words import CommandGroup
 from hpsearch.console.output import out, print_plain
+from hpsearch.console.progress_bars import progress_bar
 from hpsearch.data.arrow_header import NoiseLevels
 from hpsearch.defaults import DEFAULT_HOME
+from hpsearch.errors import UserError
 
 if TYPE_CHECKING:
     from hpsearch.data.patch_store import PatchStore
-from hpsearch.console.progress_bars import progress_bar
 
 data = typer.Typer(
     help="Build, import and inspect patch sets.", cls=CommandGroup, no_args_is_help=True
@@ -36,6 +37,7 @@ Hard = Annotated[
 Tough = Annotated[
     float, typer.Option(help="Standard deviation of the noise on t1..t5, in gray levels.")
 ]
+Force = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]
 DEFAULT_NOISE = NoiseLevels()
 
 
@@ -66,6 +68,7 @@ def import_command(
     tough: Tough = DEFAULT_NOISE.tough,
     seed: Seed = 0,
     workers: Workers = None,
+    force: Force = False,
 ) -> None:
     """Read an HPatches (65×65) or N-HPatches (32×32 with _noise twins) tree into a store.
 
@@ -73,6 +76,8 @@ def import_command(
 
     Example: hpsearch data import hpatches-release --output hpatches.arrow
     """
+    check_replaceable(output, force=force)
+
     from hpsearch.data.hpatches_import import ImportSettings, import_tree
 
     noise = NoiseLevels(easy=easy, hard=hard, tough=tough)
@@ -95,11 +100,14 @@ def photos(
     tough: Tough = DEFAULT_NOISE.tough,
     seed: Seed = 0,
     workers: Workers = None,
+    force: Force = False,
 ) -> None:
     """Build a patch set from a folder of photographs, one sequence per photograph.
 
     Example: hpsearch data photos ~/Pictures --output mine.arrow
     """
+    check_replaceable(output, force=force)
+
     from hpsearch.data.photo_folder import import_photos
     from hpsearch.data.photo_synthesis import PhotoSettings
 
@@ -173,17 +181,33 @@ def preview(
     ),
     rows: Annotated[int, typer.Option(min=1, max=200, help="Number of points to show.")] = 12,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of points.")] = 0,
+    force: Force = False,
     home: Home = DEFAULT_HOME,
 ) -> None:
     """Draw a contact sheet: one row per point, one column per view, clean above noisy.
 
     Example: hpsearch data preview mini --output preview.png
     """
+    check_replaceable(output, force=force)
+
     from hpsearch.data.preview import save_contact_sheet
     from hpsearch.search.workspace import Workspace
 
     save_contact_sheet(Workspace(home).store(store), output, rows=rows, seed=seed)
     out.print(f"{output}", soft_wrap=True)
+
+
+def check_replaceable(output: Path, *, force: bool) -> None:
+    """Check that an output does not exist, or may be replaced.
+
+    Raises:
+        UserError: if it exists and ``force`` is not set.
+    """
+    if output.is_file() and not force:
+        raise UserError(
+            f"{output} exists already; choose another --output, or replace it with --force",
+            code="output-exists",
+        )
 
 
 def print_facts(store: "PatchStore") -> None:

@@ -48,8 +48,6 @@ def submit(
 
     Example: hpsearch submit search_spaces/full.py --address http://HEAD:8265 --trials 200
     """
-    from hpsearch.execution.job_checks import check_data
-    from hpsearch.execution.job_client import JobClient
     from hpsearch.search.space_file import load_search
     from hpsearch.untrusted import check_name, name_from
 
@@ -59,6 +57,10 @@ def submit(
     options = [*to_cli_args(tracking_uri=tracking_uri), *context.args]
     arguments = ["search", space.name, "--name", chosen, "--address", "auto", *options]
     asked = _check_search_arguments(context, arguments)
+
+    from hpsearch.execution.job_checks import check_data
+    from hpsearch.execution.job_client import JobClient
+
     check_data(asked["data"] or stated.data)
     server = JobClient(address)
     server.check_versions()

@@ -11,7 +11,7 @@ from hpsearch.cli.app import Home, TrackingUri, app
 from hpsearch.cli.options import SplitName
 from hpsearch.cli.search import console_observer
 from hpsearch.console.output import out, print_plain
-from hpsearch.defaults import DEFAULT_HOME
+from hpsearch.defaults import DEFAULT_HOME, ROOT_SIFT
 from hpsearch.errors import UserError
 
 Model = Annotated[
@@ -66,8 +66,10 @@ def describe(
     Example: hpsearch describe models:/patch-descriptor@champion mini --output descriptors
     """
     from hpsearch.evaluation.descriptor_io import check_can_write
+    from hpsearch.search.workspace import Workspace
 
     check_can_write(output, force=force)
+    Workspace(home).check_model(model)
 
     from hpsearch.workflows.describe_patches import describe_patches
 
@@ -145,7 +147,12 @@ def evaluate(
 
     Example: hpsearch evaluate models:/patch-descriptor@champion --data mini --output scored
     """
+    from hpsearch.search.workspace import Workspace
+
     names = tuple(name for name in (model, compare_with) if name is not None)
+    for name in names:
+        if pairs is None or name != "rootsift":
+            Workspace(home).check_model(name)
     if pairs is not None:
         _evaluate_pairs((*names, *(["rootsift"] if baselines else [])), pairs, tracking_uri, home)
         return
@@ -220,12 +227,15 @@ def match_command(
     Example: hpsearch match first.jpg second.jpg --output matches.png
     """
     from hpsearch.evaluation.descriptor_io import atomic_output, check_can_write
+    from hpsearch.search.workspace import Workspace
 
     for file, suffix in ((output, ".png"), (arrays, ".npz")):
         if file is not None and file.suffix != suffix:
             raise UserError(f"{file} must end in {suffix}; rename it")
         if file is not None:
             check_can_write(file, force=force)
+    if model != ROOT_SIFT:
+        Workspace(home).check_model(model)
 
     from hpsearch.workflows import match_images as matching
 
@@ -267,16 +277,17 @@ def export(
     Example: hpsearch export models:/patch-descriptor@champion --onnx descriptor.onnx
     """
     from hpsearch.evaluation.descriptor_io import atomic_output, check_can_write
-    from hpsearch.models.onnx_export import MAX_PARITY_DIFFERENCE, export_onnx, require_onnx
+    from hpsearch.search.workspace import Workspace
 
     if onnx.suffix != ".onnx":
         raise UserError(f"{onnx} is not an ONNX file; give --onnx a name that ends in .onnx")
     check_can_write(onnx, force=force)
-    require_onnx()
+    Workspace(home).check_model(model)
 
+    from hpsearch.models.onnx_export import MAX_PARITY_DIFFERENCE, export_onnx, require_onnx
     from hpsearch.promotion.model_evaluation import load_pipeline_by_ref
-    from hpsearch.search.workspace import Workspace
 
+    require_onnx()
     pipeline = load_pipeline_by_ref(model, Workspace(home), uri=tracking_uri)
     with atomic_output(onnx, force=force) as draft:
         found = export_onnx(pipeline, draft, metadata={"hpsearch.model": model})

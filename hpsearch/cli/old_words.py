@@ -1,9 +1,11 @@
-"""Options as version 0.1.0 spelled them: read for one version more, and shown in no help.
+"""Group of commands: the order and paragraphs of its help, and options of version 0.1.0.
 
-They are rewritten before a command parses its words, so no command knows of them.
+Options as version 0.1.0 spelled them are read for one version more, and shown in no help. They are
+rewritten before a command parses its words, so no command knows of them.
 """
 
 from collections.abc import Mapping, Sequence
+from inspect import cleandoc
 from typing import Any
 
 from typer.core import TyperGroup
@@ -59,8 +61,32 @@ def rewrite_old_words(command: str, words: Sequence[str]) -> list[str]:
     return found
 
 
+PANELS = ("Search", "Results", "Models", "Data", "Cluster")
+"""Panels of commands in the help, in the order in which a newcomer needs them."""
+
+
+def join_lines(text: str) -> str:
+    """Help text with one line per paragraph, so that only the terminal wraps it."""
+    paragraphs = cleandoc(text).split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs).replace("``", "`")
+
+
 class CommandGroup(TyperGroup):
-    """A group of commands that reads old words."""
+    """A group of commands that reads old words, and orders its help."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for command in self.commands.values():
+            command.help = join_lines(command.help or "")
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of the commands, panel by panel."""
+
+        def position(name: str) -> int:
+            panel = getattr(self.commands[name], "rich_help_panel", None)
+            return PANELS.index(panel) if panel in PANELS else len(PANELS)
+
+        return sorted(self.commands, key=position)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that the first word names, and its words in the present spelling."""

@@ -49,15 +49,7 @@ def ensemble(
 
     Example: hpsearch ensemble patch-descriptor@1 patch-descriptor@3 --name two-of-them
     """
-    from hpsearch.promotion.ensemble import (
-        combine_models,
-        common_dataset,
-        load_members,
-        register_ensemble,
-    )
-    from hpsearch.promotion.score_cache import ScoreCache
     from hpsearch.search.workspace import Workspace
-    from hpsearch.tracking.model_registry import Registry, configure_mlflow_logging
     from hpsearch.untrusted import check_name
 
     if dimensions is not None and combine is CombineMethod.mean:
@@ -65,9 +57,20 @@ def ensemble(
             "--dimensions is for --combine concatenate; a mean has the dimension of a member"
         )
     check_name(name, "a model")
-    configure_mlflow_logging()
     workspace = Workspace(home)
     tracking = workspace.tracking(tracking_uri)
+    tracking.check_exists(members[0])
+
+    from hpsearch.promotion.ensemble import (
+        combine_models,
+        common_dataset,
+        load_members,
+        register_ensemble,
+    )
+    from hpsearch.promotion.score_cache import ScoreCache
+    from hpsearch.tracking.model_registry import Registry, configure_mlflow_logging
+
+    configure_mlflow_logging()
     found = load_members(members, tracking)
     store, split = common_dataset(found, workspace, data)
     union = combine_models(
@@ -134,11 +137,9 @@ def promote(
     Example: hpsearch promote quickstart --dry-run
     """
     from hpsearch.console.promotion_output import print_plan, print_promotion
-    from hpsearch.tracking.model_registry import configure_mlflow_logging
     from hpsearch.workflows.promote_search import PromotionInterrupted, plan_promotion
     from hpsearch.workflows.promote_search import promote as run_promotion
 
-    configure_mlflow_logging()
     plan = plan_promotion(
         name,
         top=top,
@@ -148,6 +149,10 @@ def promote(
         home=home,
         observer=console_observer(),
     )
+
+    from hpsearch.tracking.model_registry import configure_mlflow_logging
+
+    configure_mlflow_logging()
     print_plan(plan, dry_run=dry_run)
     if dry_run:
         return
@@ -177,10 +182,14 @@ def rollback(
     Example: hpsearch rollback
     """
     from hpsearch.search.workspace import Workspace
+
+    tracking = Workspace(home).tracking(tracking_uri)
+    tracking.check_exists(model)
+
     from hpsearch.tracking.model_registry import Registry, configure_mlflow_logging
 
     configure_mlflow_logging()
-    registry = Registry(tracking=Workspace(home).tracking(tracking_uri), model=model)
+    registry = Registry(tracking=tracking, model=model)
     now, before = registry.rollback(version)
     if now == before:
         out.print(f"{model} version {now} is already the champion")

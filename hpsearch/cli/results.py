@@ -32,16 +32,18 @@ def report(
 
     Example: hpsearch report quickstart --output report.html
     """
-    from hpsearch.console.search_output import print_scores, print_trials
-    from hpsearch.promotion.final_evaluation import load_scores
     from hpsearch.search.workspace import Workspace
-    from hpsearch.workflows.publish_figures import draw_search_figures, render_search_report
 
     workspace = Workspace(home)
     known = workspace.searches()
     if name is None and not known:
         raise UserError(f"there is no search in {home}; start one with `hpsearch search SPACE`")
     context = workspace.open(known[-1] if name is None else name)
+
+    from hpsearch.console.search_output import print_scores, print_trials
+    from hpsearch.promotion.final_evaluation import load_scores
+    from hpsearch.workflows.publish_figures import draw_search_figures, render_search_report
+
     print_trials(context)
     scores = load_scores(context)
     if scores:
@@ -68,7 +70,6 @@ def ui(
     from hpsearch.search.workspace import Workspace
     from hpsearch.tracking.connection import translate_all_errors
     from hpsearch.tracking.mlflow_tags import is_server
-    from hpsearch.tracking.model_registry import configure_mlflow_logging
 
     workspace = Workspace(home)
     context = None if name is None else workspace.open(name, tracking_uri=tracking_uri)
@@ -76,6 +77,9 @@ def ui(
     local = not is_server(tracking.uri)
     if local:
         check_port_free(port)
+
+    from hpsearch.tracking.model_registry import configure_mlflow_logging
+
     configure_mlflow_logging()
     with translate_all_errors(tracking.uri):
         pages = _ui_links(tracking, context and context.event_log.search_id(), name)
@@ -132,8 +136,6 @@ def sync(
     from hpsearch.console.progress_bars import progress_bar
     from hpsearch.search.workspace import Workspace
     from hpsearch.tracking.connection import translate_all_errors
-    from hpsearch.tracking.model_registry import configure_mlflow_logging
-    from hpsearch.workflows.publish_figures import publish_figures
 
     context = Workspace(home).open(name, tracking_uri=tracking_uri)
     if not context.event_log.events():
@@ -141,6 +143,10 @@ def sync(
             f"search {name!r} is empty; start it again with `hpsearch search`",
             code="empty-search",
         )
+
+    from hpsearch.tracking.model_registry import configure_mlflow_logging
+    from hpsearch.workflows.publish_figures import publish_figures
+
     configure_mlflow_logging()
     mlflow_sync = context.mlflow_sync()
     with translate_all_errors(mlflow_sync.tracking.uri):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hpsearch.console.live_progress import LiveProgress
-from hpsearch.console.output import err, out
+from hpsearch.console.output import err, out, runnable
 from hpsearch.console.progress_bars import progress_bar
 from hpsearch.search.search_context import SearchContext
 from hpsearch.workflows.observer import Advance, Observer
@@ -15,12 +15,12 @@ class ConsoleObserver(Observer):
 
     def message(self, text: str) -> None:
         """Print a line as it is, so that commands in it can be copied."""
-        out.print(text, markup=False, soft_wrap=True)
+        out.print(runnable(text), markup=False, soft_wrap=True)
         out.file.flush()
 
     def warning(self, text: str) -> None:
         """Print a line on standard error."""
-        err.print(text, markup=False, soft_wrap=True)
+        err.print(runnable(text), markup=False, soft_wrap=True)
 
     @contextmanager
     def training(self, context: SearchContext, *, kind: str = "trial") -> Iterator[None]:

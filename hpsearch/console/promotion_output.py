@@ -1,19 +1,21 @@
 """Output of a promotion: its plan, the retrained configurations, and the registration."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from hpsearch.config.formatting import diff_summaries
 from hpsearch.console.output import out, print_plain
 from hpsearch.evaluation import Scores
 from hpsearch.evaluation.bootstrap import HEADLINES, Comparison, intervals
 from hpsearch.promotion.promotion_search import Promotion
-from hpsearch.promotion.registration import RegistrationOutcome, RegistrationRequest, registry_of
 from hpsearch.promotion.retraining_plan import RetrainingResult, make_plan
 from hpsearch.reporting.text_tables import TextTable, format_duration, to_text
 from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.model_card import CardTable
-from hpsearch.tracking.model_registry import CHAMPION
 from hpsearch.workflows.promote_search import PromotionResult
+
+if TYPE_CHECKING:
+    from hpsearch.promotion.registration import RegistrationOutcome, RegistrationRequest
 
 MAX_TABLE_WIDTH = 120
 """Maximum width of a table, in characters."""
@@ -43,7 +45,7 @@ def print_plan(promotion: Promotion, *, dry_run: bool) -> None:
     if left < count:
         cost += f", {left} of them left" if left else ", all done"
     print_plain(f"{cost}{_time_left(promotion, left)}")
-    champion = registry_of(parent).champion()
+    champion = parent.registry().champion()
     model = parent.record.model
     if champion is None:
         print_plain(f"{model} has no champion")
@@ -97,7 +99,7 @@ def print_promotion(result: PromotionResult) -> None:
 
 
 def print_retraining_results(
-    results: list[RetrainingResult], request: RegistrationRequest, metric: str
+    results: list[RetrainingResult], request: "RegistrationRequest", metric: str
 ) -> None:
     assert request.trainings_table is not None, "a promotion has retrained configurations"
     print_plain(f"\nRetrained: {metric} on validation by seed")
@@ -105,7 +107,7 @@ def print_retraining_results(
     out.print(request.chosen_by, markup=False)
 
 
-def print_promotion_scores(request: RegistrationRequest, outcome: RegistrationOutcome) -> None:
+def print_promotion_scores(request: "RegistrationRequest", outcome: "RegistrationOutcome") -> None:
     """Print test scores of the network, the champion, their difference, and the baselines."""
     columns = {f"{request.context.name}/{request.run.label}": _interval_cells(request.scores)}
     champion, found = outcome.champion, outcome.comparisons
@@ -132,7 +134,9 @@ def _difference_cells(found: Comparison) -> str:
     return f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
-def print_registration(parent: SearchContext, outcome: RegistrationOutcome) -> None:
+def print_registration(parent: SearchContext, outcome: "RegistrationOutcome") -> None:
+    from hpsearch.tracking.model_registry import CHAMPION
+
     verb = "is champion" if outcome.alias == CHAMPION else "is challenger, the champion stays"
     print_plain(f"\n{outcome.model} version {outcome.version} {verb}:")
     print_plain(f"  {outcome.decision.reason}")

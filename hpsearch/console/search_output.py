@@ -1,6 +1,7 @@
 """Output of a search: leaderboard, cost, test scores, registration, and the next commands."""
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from hpsearch.console.output import out, print_plain
 from hpsearch.evaluation import Scores
@@ -17,14 +18,15 @@ from hpsearch.search.outcome import pareto_front
 from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.run_state import Run
-from hpsearch.workflows.publish_figures import named_scores
-from hpsearch.workflows.search_session import SearchResult
+
+if TYPE_CHECKING:
+    from hpsearch.workflows.search_session import SearchResult
 
 MAX_ROWS = 12
 """Rows of the leaderboard."""
 
 
-def print_result(result: SearchResult) -> None:
+def print_result(result: "SearchResult") -> None:
     """Print the results of a search; nothing for one that was interrupted."""
     if result.status == "interrupted":
         return
@@ -64,11 +66,13 @@ def _pareto_lines(runs: list[Run], search: Search) -> Iterator[str]:
 
 def print_scores(scores: Mapping[str, Scores]) -> None:
     """Print the test scores of the winner and the baselines."""
+    from hpsearch.workflows.publish_figures import named_scores
+
     out.print("\nmAP on the test sequences, which the search never read")
     print_plain(to_text(baseline_table(named_scores(scores))))
 
 
-def _print_registration(result: SearchResult) -> None:
+def _print_registration(result: "SearchResult") -> None:
     context, registered = result.context, result.registration
     if registered is not None:
         print_plain(

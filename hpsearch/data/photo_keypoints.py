@@ -8,7 +8,7 @@ orientation (Lowe, IJCV 2004). Coordinates are continuous: pixel i covers [i, i 
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
+import scipy  # imports ndimage when it is first used
 
 from hpsearch.shapes import Float, Int
 
@@ -112,7 +112,7 @@ def circle_overlap(
 
 
 def _blur(image: Float[np.ndarray, "h w"], sigma: float) -> Float[np.ndarray, "h w"]:
-    return ndimage.gaussian_filter(image, sigma, mode="nearest", truncate=3.0)
+    return scipy.ndimage.gaussian_filter(image, sigma, mode="nearest", truncate=3.0)
 
 
 def _strongest(octaves: list[Octave], kind: int, shape: tuple[int, ...]) -> _Candidates:
@@ -135,7 +135,7 @@ def _maxima(octave: Octave, number: int, kind: int, shape: tuple[int, ...]) -> _
     response = np.stack(
         [RESPONSES[kind](im, s) for im, s in zip(octave.levels, sigmas, strict=True)]
     )
-    peak = (response == ndimage.maximum_filter(response, size=3)) & (response > 1e-7)
+    peak = (response == scipy.ndimage.maximum_filter(response, size=3)) & (response > 1e-7)
     level, y, x = np.nonzero(peak[1:-1, 1:-1, 1:-1])
     at = np.stack([level, y, x]) + 1
     shift = np.stack([_parabola_vertex(response, at, axis) for axis in range(3)])

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+import scipy  # imports ndimage when it is first used
 from PIL import Image
 from pydantic import Field
-from scipy import ndimage
 
 from hpsearch.config.base import FrozenConfig
 from hpsearch.data.affine_jitter import Jitter, affine_maps, jitters, rotations
@@ -114,7 +114,7 @@ def viewpoint_target(
         size, Image.Transform.PERSPECTIVE, _coefficients(h), Image.Resampling.BICUBIC
     )
     gray = 255 * (np.asarray(moved, np.float32) / 255) ** (2 ** rng.uniform(-0.3, 0.3))
-    gray = rng.uniform(0.85, 1.15) * ndimage.gaussian_filter(gray, rng.uniform(0.2, 0.8))
+    gray = rng.uniform(0.85, 1.15) * scipy.ndimage.gaussian_filter(gray, rng.uniform(0.2, 0.8))
     gray += rng.uniform(1, 3) * rng.standard_normal(gray.shape, np.float32)
     return _to_uint8(gray), h
 
@@ -132,7 +132,7 @@ def illumination_target(
     shadows = [_shadow(photo.shape, severity, rng) for _ in range(rng.integers(1, 5))]
     light *= np.minimum.reduce(shadows)  # overlapping shadows darken only once
     exposure = rng.uniform(0.85, 1.0) / np.quantile(light, rng.uniform(0.93, 0.999))
-    light = ndimage.gaussian_filter(light * exposure, rng.uniform(0.1, 1.1) * severity)
+    light = scipy.ndimage.gaussian_filter(light * exposure, rng.uniform(0.1, 1.1) * severity)
     spread = np.sqrt(1 + 6 * np.clip(light, 0, 1)) * rng.uniform(0.5, 1.5)
     return _to_uint8(255 * light + spread * rng.standard_normal(light.shape, np.float32))
 
@@ -168,7 +168,9 @@ def _blurred(picture: UInt8[np.ndarray, "h w"], step: float) -> Image.Image:
     if step <= 1:
         return Image.fromarray(picture)
     blur = 0.5 * np.sqrt(step**2 - 1)
-    return Image.fromarray(_to_uint8(ndimage.gaussian_filter(picture.astype(np.float32), blur)))
+    return Image.fromarray(
+        _to_uint8(scipy.ndimage.gaussian_filter(picture.astype(np.float32), blur))
+    )
 
 
 def _coefficients(h: Float[np.ndarray, "3 3"]) -> list[float]:
@@ -182,7 +184,7 @@ def _smooth_field(
 ) -> Float[np.ndarray, "h w"]:
     coarse = rng.standard_normal((4, 4)).astype(np.float32)
     zoom = [n / 4 for n in shape]
-    field = np.asarray(ndimage.zoom(coarse, zoom, order=3, mode="nearest", grid_mode=True))
+    field = np.asarray(scipy.ndimage.zoom(coarse, zoom, order=3, mode="nearest", grid_mode=True))
     return np.exp2(0.6 * severity * field)
 
 

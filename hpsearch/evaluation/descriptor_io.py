@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv, parquet
 
+from hpsearch.defaults import SPEC_FILE
 from hpsearch.errors import UserError
 from hpsearch.patch_views import VIEW_NAMES
 from hpsearch.shapes import Bool, Float, Int, Num
@@ -199,6 +200,12 @@ def descriptor_output(
         kinds.get(output.suffix, _csv_writer)(draft, spec) as write,
     ):
         yield write
+
+
+def is_descriptor_folder(ref: str) -> bool:
+    """Return whether a path is, or is meant to be, a folder in the official layout."""
+    path = Path(ref)
+    return path.is_dir() and not (path / SPEC_FILE).is_file()
 
 
 def check_can_write(output: Path, *, force: bool) -> None:

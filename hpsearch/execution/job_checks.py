@@ -17,11 +17,9 @@ from urllib.parse import urlsplit
 
 import ray
 from ray.job_submission import JobSubmissionClient
-from ray.util.state import list_nodes
 
 from hpsearch.data.builtin_sets import BUILTIN_SETS
 from hpsearch.errors import UserError
-from hpsearch.execution.placement import ResourceAllocator
 from hpsearch.redaction import filled_in, holds_password, redacted, refuse_password
 from hpsearch.search.resources import Node, Resources
 
@@ -157,6 +155,8 @@ def check_capacity(nodes: Sequence[Node], asked: Resources, max_concurrent: int 
     Raises:
         UserError: naming what exists.
     """
+    from hpsearch.execution.placement import ResourceAllocator  # ray.tune takes more than a second
+
     try:
         ResourceAllocator(asked, nodes, max_concurrent)
     except UserError as error:
@@ -172,6 +172,8 @@ def cluster_nodes(address: str) -> list[Node]:
 
 def _describe_nodes(address: str) -> list[Any]:
     """As Ray describes them."""
+    from ray.util.state import list_nodes  # only submit needs it
+
     with address_as_given():
         found: list[Any] = list_nodes(address=filled_in(address), raise_on_missing_output=False)
     return [node for node in found if node.state == "ALIVE"]

@@ -31,7 +31,8 @@ def require_onnx() -> None:
     missing = [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
-            f"the export needs {', '.join(missing)}; install with: pip install 'hpsearch[onnx]'"
+            f"the export needs {', '.join(missing)}; install them with `make install`, or in "
+            "another environment with `pip install '.[onnx]'` in hpsearch's checkout"
         )
 
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from hpsearch.config.base import FrozenConfig
 from hpsearch.config.networks import AnyDenoiser, AnyDescriptor, Denoiser, DnCNNTransfer
+from hpsearch.defaults import SPEC_FILE
 from hpsearch.errors import UserError
 from hpsearch.models import denoisers
 from hpsearch.models.ensemble import Combine, Ensemble
@@ -23,9 +24,7 @@ from hpsearch.patch_views import SIDE
 from hpsearch.schema import NewerSchema, from_json, to_json
 from hpsearch.shapes import Float, Num
 
-SPEC_FILE, WEIGHTS_FILE = "pipeline.json", "weights.pt"
-BUILT_IN_MODELS = {"hpsearch-base": Path(__file__).parent / "base"}
-"""Folders of the pipelines that are part of the package, by name."""
+WEIGHTS_FILE = "weights.pt"
 CPU_BATCH = 64
 """Patches per forward pass on a CPU; feature maps of larger batches exceed a core's cache."""
 

@@ -23,7 +23,6 @@ from hpsearch.training.validation import evaluate_function
 from hpsearch.untrusted import reading
 
 BASELINE_NAME, PIXELS_NAME = "baseline", "pixels 16×16"
-SCORES_FILE = "test_scores.json"
 
 
 def pixel_baseline(patches: np.ndarray) -> np.ndarray:
@@ -105,12 +104,12 @@ def evaluate_on_test(context: SearchContext, winner: Run, baseline: Run) -> dict
 def save_scores(context: SearchContext, scores: Mapping[str, Scores]) -> None:
     """Write the test scores of a search, by name."""
     text = to_json({name: found.to_dict() for name, found in scores.items()})
-    write_atomic(context.paths.folder / SCORES_FILE, text)
+    write_atomic(context.paths.test_scores, text)
 
 
 def load_scores(context: SearchContext) -> dict[str, Scores]:
     """Read the test scores of a finished search; empty if it has not finished."""
-    path = context.paths.folder / SCORES_FILE
+    path = context.paths.test_scores
     if not path.exists():
         return {}
     with reading(path, "record of test scores", "restore it from a copy"):

@@ -11,22 +11,16 @@ from torch import nn
 
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.splits import TEST_SEQUENCES, TrialSplit
+from hpsearch.defaults import BUILT_IN_MODELS, SPEC_FILE
 from hpsearch.errors import UserError, list_names
 from hpsearch.evaluation import Scores, Tasks, evaluate, read_tasks
 from hpsearch.evaluation.descriptor_io import read_descriptors
 from hpsearch.models import Pipeline
 from hpsearch.models.ensemble import Ensemble
-from hpsearch.models.serialization import (
-    BUILT_IN_MODELS,
-    SPEC_FILE,
-    describe_any,
-    load_pipeline,
-)
+from hpsearch.models.serialization import describe_any, load_pipeline
 from hpsearch.promotion.final_evaluation import load_trained, pixel_baseline
 from hpsearch.search.workspace import Workspace
 from hpsearch.shapes import Float, UInt8
-from hpsearch.tracking.model_artifact import load_descriptor
-from hpsearch.tracking.model_registry import configure_mlflow_logging
 from hpsearch.tracking.run_state import Run
 from hpsearch.training.devices import choose_device
 from hpsearch.training.trial import CHECKPOINT_FILE
@@ -86,8 +80,14 @@ def load_pipeline_by_ref(
     if ref in BUILT_IN_MODELS:
         return load_pipeline(BUILT_IN_MODELS[ref])
     if ref.startswith("models:/"):
+        tracking = workspace.tracking(uri)
+        tracking.check_exists(ref)
+
+        from hpsearch.tracking.model_artifact import load_descriptor
+        from hpsearch.tracking.model_registry import configure_mlflow_logging
+
         configure_mlflow_logging()
-        return load_descriptor(ref, workspace.tracking(uri).uri).pipeline
+        return load_descriptor(ref, tracking.uri).pipeline
     if (Path(ref) / SPEC_FILE).is_file():
         return load_pipeline(Path(ref))
     name, _, trial = ref.partition("/")
@@ -102,13 +102,7 @@ def load_pipeline_by_ref(
                 code="no-checkpoint",
             )
         return load_trained(run, context).pipeline()
-    known = ", ".join(workspace.searches()[-3:]) or "none yet"
-    raise UserError(
-        f"{ref!r} is not a model; give hpsearch-base, models:/NAME@ALIAS, a folder of "
-        f"`hpsearch train`, SEARCH/TRIAL of a search in {workspace.home} (there are: {known}), or "
-        "a folder of descriptors DESC/SEQUENCE/VIEW.csv",
-        code="no-such-model",
-    )
+    raise workspace.no_such_model(ref)
 
 
 def from_pipeline(name: str, pipeline: Pipeline | Ensemble) -> EvaluatedModel:
@@ -193,12 +187,6 @@ def evaluate_descriptors(folder: Path, test: EvaluationSet) -> Scores:
                 f"{count} points in this store; {remedy}"
             )
     return evaluate(found, test.tasks)
-
-
-def is_descriptor_folder(ref: str) -> bool:
-    """Return whether a path is, or is meant to be, a folder in the official layout."""
-    path = Path(ref)
-    return path.is_dir() and not (path / SPEC_FILE).is_file()
 
 
 def _read_descriptors(folder: Path, wanted: tuple[str, ...] | None) -> dict[str, np.ndarray]:

@@ -262,7 +262,7 @@ def baseline_scores(context: SearchContext) -> dict[str, Scores]:
 
 def registry_of(context: SearchContext) -> Registry:
     """Registry of a search's models."""
-    return Registry(tracking=context.tracking(), model=context.record.model)
+    return context.registry()
 
 
 def champion_of(

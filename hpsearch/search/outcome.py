@@ -1,17 +1,19 @@
 """Result of a trial, and the Pareto front of several objectives."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpsearch.collapse_thresholds import is_reported_collapsed
 from hpsearch.search.objective import Objective
 from hpsearch.tracking.run_state import Run
-from hpsearch.training.loop import Report
+
+if TYPE_CHECKING:
+    from hpsearch.training.loop import Report
 
 COLLAPSE_STATUSES = ("collapsed", "diverged")
 
 
-def to_result(report: Report, objective: Objective) -> dict[str, Any]:
+def to_result(report: "Report", objective: Objective) -> dict[str, Any]:
     """Convert a report to a result with a guarded objective: the worst value after a collapse.
 
     A validation in which all descriptors lie in one point counts as a collapse, even if the

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.splits import TrialSplit
@@ -20,15 +20,19 @@ from hpsearch.search.resources import Resources
 from hpsearch.search.search import Search
 from hpsearch.search.search_record import SearchRecord
 from hpsearch.search.space_file import load_search
+from hpsearch.search.stopping import runs_are_out_of_patience
 from hpsearch.tracking.connection import TrackingServer, resolve_tracking
 from hpsearch.tracking.event_log import EventLog
-from hpsearch.tracking.mlflow_sync import MlflowSync
 from hpsearch.tracking.mlflow_tags import SPACE_NAME, default_uri
 from hpsearch.tracking.run_state import Run, SearchState, SearchStateReader
 from hpsearch.training.artifact_cache import ArtifactCache
-from hpsearch.training.trial import TrialEnvironment
 
-SEARCHES_DIR = "searches"
+if TYPE_CHECKING:
+    from hpsearch.tracking.mlflow_sync import MlflowSync
+    from hpsearch.tracking.model_registry import Registry
+    from hpsearch.training.trial import TrialEnvironment
+
+SEARCHES_DIR, SCORES_FILE = "searches", "test_scores.json"
 TRACKING_URI_ENV = "MLFLOW_TRACKING_URI"
 
 
@@ -86,6 +90,11 @@ class SearchPaths:
     def sync_state(self) -> Path:
         """File that remembers how much of the event log each MLflow server has received."""
         return self.folder / "published.json"
+
+    @property
+    def test_scores(self) -> Path:
+        """File of the test scores of winner and baselines, once the search has finished."""
+        return self.folder / SCORES_FILE
 
     @property
     def lock(self) -> Path:
@@ -186,8 +195,10 @@ class SearchContext:
         return self.record.resources.with_default_device(self.search.compute.device)
 
     @property
-    def environment(self) -> TrialEnvironment:
+    def environment(self) -> "TrialEnvironment":
         """Environment that all trials of the search share, with an artifact cache without costs."""
+        from hpsearch.training.trial import TrialEnvironment
+
         return TrialEnvironment(
             store=self.store,
             split=self.split,
@@ -220,13 +231,31 @@ class SearchContext:
         """Trials and baselines so far, by number; raises what ``state`` raises."""
         return self.state.ordered_runs
 
+    @property
+    def is_complete(self) -> bool:
+        """True if no trial is left to train."""
+        final = [run for run in self.runs if run.status not in ("running", "interrupted")]
+        enough = sum(run.kind == "trial" for run in final) >= self.record.trials
+        patience_offset = self.record.patience_offset
+        return enough or runs_are_out_of_patience(
+            self.runs, self.search, patience_offset=patience_offset
+        )
+
     def tracking(self) -> TrackingServer:
         """MLflow server or database that receives the runs."""
         return tracking_server(self.home, self.record.tracking_uri)
 
-    def mlflow_sync(self) -> MlflowSync:
+    def mlflow_sync(self) -> "MlflowSync":
         """Sender of the event log to MLflow."""
+        from hpsearch.tracking.mlflow_sync import MlflowSync
+
         return MlflowSync(self.event_log, self.tracking(), self.name, self.paths.sync_state)
+
+    def registry(self) -> "Registry":
+        """Registry of the search's models."""
+        from hpsearch.tracking.model_registry import Registry
+
+        return Registry(tracking=self.tracking(), model=self.record.model)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

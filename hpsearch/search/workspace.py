@@ -9,6 +9,7 @@ from hpsearch.atomic_files import make_private
 from hpsearch.data.arrow_header import StoreProgress
 from hpsearch.data.builtin_sets import BUILTIN_SETS, check_exists, open_builtin
 from hpsearch.data.patch_store import PatchStore
+from hpsearch.defaults import BUILT_IN_MODELS
 from hpsearch.errors import UserError
 from hpsearch.redaction import refuse_password
 from hpsearch.search.search import Search
@@ -89,6 +90,31 @@ class Workspace:
         if uri:
             record = record.model_copy(update={"tracking_uri": self.tracking(uri).given})
         return SearchContext(paths, record)
+
+    def check_model(self, ref: str) -> None:
+        """Check that a reference can be a model's, before anything heavy is imported.
+
+        Args:
+            ref: ``hpsearch-base``, ``models:/NAME@ALIAS``, a folder, or ``SEARCH/TRIAL``.
+
+        Raises:
+            UserError: if it is none of these.
+        """
+        search, _, trial = ref.partition("/")
+        is_trial = bool(trial) and search in self.searches()
+        named = ref in BUILT_IN_MODELS or ref.startswith("models:/")
+        if not (named or Path(ref).is_dir() or is_trial):
+            raise self.no_such_model(ref)
+
+    def no_such_model(self, ref: str) -> UserError:
+        """Error of a reference that names no model."""
+        known = ", ".join(self.searches()[-3:]) or "none yet"
+        return UserError(
+            f"{ref!r} is not a model; give hpsearch-base, models:/NAME@ALIAS, a folder of "
+            f"`hpsearch train`, SEARCH/TRIAL of a search in {self.home} (there are: {known}), or a "
+            "folder of descriptors DESC/SEQUENCE/VIEW.csv",
+            code="no-such-model",
+        )
 
     def create(
         self, name: str, space: Path, record: SearchRecord, *, search: Search | None = None

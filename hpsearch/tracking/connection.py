@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
-
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 
 from hpsearch.atomic_files import DISK_FULL_MESSAGES, make_private
 from hpsearch.errors import UserError
@@ -18,6 +16,10 @@ from hpsearch.locations import database_path, inside_of, located, moved, recorde
 from hpsearch.redaction import filled_in, redacted
 from hpsearch.tracking.mlflow_tags import EXPERIMENT, artifact_location, is_server
 from hpsearch.tracking.relocation import former_homes, relocate
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException as TrackingError
 
 MLFLOW_VARIABLES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 POSTGRESQL_VARIABLES = ("PGUSER", "PGPASSWORD")
@@ -50,8 +52,18 @@ def _credential_variables(parts: SplitResult) -> tuple[str, str] | None:
     return POSTGRESQL_VARIABLES if parts.scheme.startswith("postgres") else None
 
 
-TrackingError = MlflowException
-"""Error of MLflow's client when the server refuses a request or does not answer."""
+def __getattr__(name: str) -> Any:
+    """Import ``TrackingError`` when it is first used: MLflow takes more than a second to import.
+
+    It is the error of MLflow's client when the server refuses a request or does not answer.
+    """
+    if name != "TrackingError":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from mlflow.exceptions import MlflowException
+
+    return MlflowException
+
+
 NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """MLflow's error codes for a model, version or alias that does not exist."""
 ACCESS_DENIED_CODES = ("PERMISSION_DENIED", "UNAUTHENTICATED")
@@ -81,6 +93,8 @@ def translate_mlflow_errors(uri: str) -> Iterator[None]:
     Raises:
         MlflowUnavailableError: if it refuses or does not answer.
     """
+    from mlflow.exceptions import MlflowException
+
     try:
         yield
     except (MlflowException, OSError, ImportError) as error:
@@ -174,7 +188,7 @@ def is_raised_by_mlflow(error: BaseException) -> bool:
     return modules[ours + 1 : ours + 2] == ["mlflow"]
 
 
-def is_not_found(error: MlflowException) -> bool:
+def is_not_found(error: "TrackingError") -> bool:
     """Return whether an error means that a model, version or alias does not exist."""
     return error.error_code in NOT_FOUND_CODES
 
@@ -227,12 +241,30 @@ class TrackingServer:
             return address
         return recorded(moved(address, self.home, self.former), self.home)
 
-    def client(self) -> MlflowClient:
+    def check_exists(self, model: str) -> None:
+        """Check that the database exists before MLflow is asked for a model, which would create it.
+
+        Raises:
+            UserError: if it is a file that does not exist.
+        """
+        database = database_path(self.uri)
+        if database is not None and not database.is_file():
+            raise UserError(
+                f"there is no registered model {model!r}, because {database} does not exist; run a "
+                "search first, or correct --home or --tracking-uri",
+                code="no-such-model",
+            )
+
+    def client(self) -> "MlflowClient":
         """Create a client of the tracking server and its registry."""
+        from mlflow import MlflowClient
+
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def experiment_id(self) -> str:
         """Id of the experiment, which is created if it does not exist."""
+        from mlflow.exceptions import MlflowException
+
         client = self.client()
         found = client.get_experiment_by_name(self.experiment)
         if found is not None:

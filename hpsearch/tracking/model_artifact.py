@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
@@ -20,11 +20,13 @@ from mlflow.types import Schema, TensorSpec
 import hpsearch
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
-from hpsearch.models.serialization import PyfuncModel, load_pipeline
 from hpsearch.redaction import redacted
 from hpsearch.schema import to_json
 from hpsearch.tracking.connection import first_error_line
 from hpsearch.untrusted import reading
+
+if TYPE_CHECKING:
+    from hpsearch.models.serialization import PyfuncModel
 
 LOADER_MODULE = "hpsearch.models.serialization"
 """Loader module that a registered model names."""
@@ -32,12 +34,14 @@ KNOWN_LOADERS = (LOADER_MODULE, "hpsearch.models.serving")
 """Loader modules that are accepted, with the former name from models of version 0.1.0."""
 
 
-def load_descriptor(model: str, uri: str) -> PyfuncModel:
+def load_descriptor(model: str, uri: str) -> "PyfuncModel":
     """Load a registered model (``models:/NAME@champion``) as a function of patches on the CPU.
 
     Raises:
         UserError: as ``download_model``, or if the model is damaged.
     """
+    from hpsearch.models.serialization import PyfuncModel, load_pipeline
+
     with download_model(model, uri) as folder:
         return PyfuncModel(load_pipeline(folder))
 

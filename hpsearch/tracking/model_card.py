@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import hpsearch
 from hpsearch.config import Clean, Denoised, TrialConfig
@@ -9,12 +10,14 @@ from hpsearch.config.formatting import summary
 from hpsearch.data.arrow_header import StoreMeta
 from hpsearch.evaluation import Scores
 from hpsearch.evaluation.bootstrap import HEADLINES, Interval, intervals
-from hpsearch.tracking.model_registry import Decision
 from hpsearch.untrusted import markdown_text
+
+if TYPE_CHECKING:
+    from hpsearch.tracking.model_registry import Decision
 
 LOADING_SECTION = """\
 ```python
-import mlflow
+import mlflow  # with MLFLOW_TRACKING_URI set to the address of this registry
 
 model = mlflow.pyfunc.load_model("models:/{model}/{version}")
 descriptors = model.predict(patches)  # (N, 32, 32) uint8 or float32 -> (N, {dimensions}) float32
@@ -102,7 +105,7 @@ def combined_card(model: str, descriptor_dim: int, parts: Mapping[str, str]) -> 
     return f"# {model}\n\n{lead}\n\n{body}\n"
 
 
-def version_description(data: ModelCardData, decision: Decision) -> str:
+def version_description(data: ModelCardData, decision: "Decision") -> str:
     """Render the short description of a version: decision, both tables, links."""
     links = " · ".join(f"[{name}]({address})" for name, address in data.links.items())
     parts = [
@@ -118,7 +121,7 @@ def version_description(data: ModelCardData, decision: Decision) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def describe_decision(decision: Decision) -> str:
+def describe_decision(decision: "Decision") -> str:
     """Describe the alias that a decision assigns."""
     return "Champion" if decision.promote else "Challenger"
 

@@ -106,7 +106,11 @@ def from_array(path: Path) -> PatchSource:
         try:  # checks the shape alone; values are checked when they are described
             validate_patches(np.empty((0, *array.shape[1:]) if array.ndim else (), array.dtype))
         except UserError as error:
-            raise UserError(f"{path} has the shape {array.shape}: {error}") from error
+            raise UserError(
+                f"{path} has the shape {array.shape} and the type {array.dtype}; patches are "
+                f"(N, {SIDE}, {SIDE}) of numbers, or (N, {SOURCE_SIDE}, {SOURCE_SIDE}) of uint8",
+                code="wrong-patch-shape",
+            ) from error
 
     def chunks() -> Iterator[PatchChunk]:
         for start in range(0, len(array), CHUNK_PATCHES):

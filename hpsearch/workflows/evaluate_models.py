@@ -1,40 +1,28 @@
-"""Evaluation of models on test patches, and its files."""
+"""Evaluation of models on test patches, and its files.
+
+Heavy modules are imported inside functions, after all checks that do not need them.
+"""
 
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
-from hpsearch.evaluation import Scores, evaluate
+from hpsearch.evaluation import Scores
 from hpsearch.evaluation.bootstrap import compare, intervals
-from hpsearch.promotion.model_evaluation import (
-    InputKind,
-    classical_baselines,
-    evaluate_descriptors,
-    evaluate_model,
-    is_descriptor_folder,
-    load_descriptors,
-    load_model_functions,
-    load_test_set,
-)
-from hpsearch.reporting.evaluation_report import (
-    FigureFile,
-    best_and_worst,
-    comparison_table,
-    plot_best_and_worst,
-    plot_matching_by_sequence,
-    plot_precision_recall,
-    render_evaluation_page,
-    score_notes,
-    score_tables,
-)
-from hpsearch.reporting.plot_style import png
+from hpsearch.evaluation.descriptor_io import is_descriptor_folder
+from hpsearch.reporting.evaluation_report import comparison_table, score_notes, score_tables
 from hpsearch.reporting.text_tables import TextTable
 from hpsearch.search.workspace import Workspace
-from hpsearch.training.validation import EvaluationSet
+
+if TYPE_CHECKING:
+    from hpsearch.promotion.model_evaluation import InputKind
+    from hpsearch.reporting.evaluation_page import FigureFile
+    from hpsearch.training.validation import EvaluationSet
 
 DENOISER_NOTE = (
     "denoised: noisy patches through the denoiser; clean, denoised: clean ones through it; "
@@ -56,7 +44,7 @@ class EvaluationRequest:
     split: str = "auto"
     tasks: Path | None = None
     """Folder of official task files; tasks are sampled if None."""
-    given: tuple[InputKind, ...] = ("noisy",)
+    given: "tuple[InputKind, ...]" = ("noisy",)
     """Kinds of patches that the models are evaluated on."""
     baselines: bool = False
     """True if normalized pixels, SIFT and RootSIFT are evaluated too."""
@@ -71,7 +59,7 @@ class EvaluationResult:
     rows: dict[str, Scores] = field(default_factory=dict)
     pairs: dict[str, tuple[Scores, Scores]] = field(default_factory=dict)
     """Pairs of scores that are compared, by title."""
-    test_set: EvaluationSet | None = None
+    test_set: "EvaluationSet | None" = None
     noisy: bool = True
     """True if the first row is of noisy patches."""
 
@@ -114,6 +102,8 @@ def save_evaluation(result: EvaluationResult, folder: Path) -> Path:
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; give --output a folder")
+    from hpsearch.reporting.evaluation_page import render_evaluation_page
+
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scores.json").write_text(json.dumps(_to_json(result)))
     pictures = _draw_figures(result, folder)
@@ -130,6 +120,10 @@ def save_evaluation(result: EvaluationResult, folder: Path) -> Path:
 
 def _score_files(request: EvaluationRequest, tasks: Path) -> EvaluationResult:
     split = _split_of(tasks) if request.split == "auto" else request.split
+
+    from hpsearch.evaluation.protocol import evaluate
+    from hpsearch.promotion.model_evaluation import load_descriptors
+
     found = EvaluationResult(what=f"official task lists of split {split} in {tasks}")
     for name in request.models:
         descriptors, lists = load_descriptors(Path(name), tasks=tasks, split=split)
@@ -145,6 +139,13 @@ def _score_on_store(
 ) -> EvaluationResult:
     store = workspace.store(request.data or "mini")
     split = store.split(request.split)
+
+    from hpsearch.promotion.model_evaluation import (
+        classical_baselines,
+        evaluate_model,
+        load_test_set,
+    )
+
     test = load_test_set(store, split, request.tasks)
     lists = f"task lists in {request.tasks}" if request.tasks else "task lists sampled with a seed"
     found = EvaluationResult(
@@ -169,18 +170,20 @@ def _score_on_store(
 def _score_model(
     name: str,
     request: EvaluationRequest,
-    test: EvaluationSet,
+    test: "EvaluationSet",
     result: EvaluationResult,
     workspace: Workspace,
     uri: str | None,
 ) -> dict[str, Scores]:
     """Add the rows of a model; return its headline scores by kind of patches."""
+    from hpsearch.promotion import model_evaluation
+
     if is_descriptor_folder(name):
-        result.rows[name] = evaluate_descriptors(Path(name), test)
+        result.rows[name] = model_evaluation.evaluate_descriptors(Path(name), test)
         return dict.fromkeys(request.given, result.rows[name])
-    who, heads = load_model_functions(name, workspace, uri=uri), {}
+    who, heads = model_evaluation.load_model_functions(name, workspace, uri=uri), {}
     for given in request.given:
-        scores = evaluate_model(who, test, [given])
+        scores = model_evaluation.evaluate_model(who, test, [given])
         heads[given] = next(iter(scores.values()))
         several = len(request.models) > 1 or request.baselines
         result.rows |= {f"{name}, {seen}" if several else seen: s for seen, s in scores.items()}
@@ -222,29 +225,32 @@ def _to_json(result: EvaluationResult) -> dict[str, object]:
     return {"of": result.what, "scores": rows, "comparisons": pairs}
 
 
-def _draw_figures(result: EvaluationResult, folder: Path) -> list[FigureFile]:
+def _draw_figures(result: EvaluationResult, folder: Path) -> "list[FigureFile]":
+    from hpsearch.reporting import evaluation_page as page
+    from hpsearch.reporting.plot_style import png
+
     first = next(iter(result.rows))
     figures = {
-        FigureFile(
+        page.FigureFile(
             "precision_recall.png", "Precision and recall of verification, level by level."
-        ): (plot_precision_recall(result.rows)),
-        FigureFile("matching_by_sequence.png", "Matching mAP of every sequence."): (
-            plot_matching_by_sequence(result.rows)
+        ): (page.plot_precision_recall(result.rows)),
+        page.FigureFile("matching_by_sequence.png", "Matching mAP of every sequence."): (
+            page.plot_matching_by_sequence(result.rows)
         ),
     }
     if result.test_set is not None:
         caption = f"The sequences that “{first}” matches worst and best, with their patches."
-        shown = FigureFile("sequences.png", caption)
+        shown = page.FigureFile("sequences.png", caption)
         scores = result.rows[first]
-        figures[shown] = plot_best_and_worst(
-            scores, _test_patches(result.test_set, best_and_worst(scores), noisy=result.noisy)
+        figures[shown] = page.plot_best_and_worst(
+            scores, _test_patches(result.test_set, page.best_and_worst(scores), noisy=result.noisy)
         )
     for shown, figure in figures.items():
         (folder / shown.file).write_bytes(png(figure))
     return list(figures)
 
 
-def _test_patches(test: EvaluationSet, names: list[str], *, noisy: bool) -> dict[str, np.ndarray]:
+def _test_patches(test: "EvaluationSet", names: list[str], *, noisy: bool) -> dict[str, np.ndarray]:
     store = test.patches.store
     pixels = store.noisy if noisy else store.clean
     starts = {name: store.starts[store.names.index(name)] for name in names}

@@ -22,7 +22,7 @@ from hpsearch.data.photo_synthesis import (
     project,
     squares,
 )
-from hpsearch.defaults import DEFAULT_HOME
+from hpsearch.defaults import DEFAULT_HOME, ROOT_SIFT
 from hpsearch.errors import UserError
 from hpsearch.evaluation.baselines import root_sift
 from hpsearch.models.ensemble import Ensemble
@@ -33,8 +33,6 @@ from hpsearch.search.workspace import Workspace
 from hpsearch.shapes import Bool, Float, Int, UInt8
 
 BASE_MODEL = "hpsearch-base"
-ROOT_SIFT = "rootsift"
-"""Name of the classical descriptor, which needs no model."""
 MAX_SIDE = 1600
 """Longer side in pixels above which points are detected in a reduced picture."""
 CORRECT_PIXELS = 3.0

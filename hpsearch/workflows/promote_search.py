@@ -1,19 +1,16 @@
-"""Promotion of a search: retrain its best configurations, evaluate once on test, register."""
+"""Promotion of a search: retrain its best configurations, evaluate once on test, register.
+
+Heavy modules are imported inside functions, so that a plan is made without them.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
-from hpsearch.promotion.final_evaluation import load_trained, save_scores
 from hpsearch.promotion.promotion_search import Promotion, begin, prepare
-from hpsearch.promotion.registration import (
-    RegistrationOutcome,
-    RegistrationRequest,
-    baseline_scores,
-    register_model,
-)
 from hpsearch.promotion.retraining_plan import (
     RetrainingResult,
     check_not_promotion,
@@ -22,18 +19,17 @@ from hpsearch.promotion.retraining_plan import (
     rank,
     retraining_table,
 )
-from hpsearch.promotion.score_cache import ScoreCache
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.workspace import Workspace
 from hpsearch.tracking.connection import translate_mlflow_errors
 from hpsearch.tracking.mlflow_tags import PARENT_SEARCH_ID
 from hpsearch.tracking.model_card import markdown_table
-from hpsearch.tracking.model_registry import configure_mlflow_logging
 from hpsearch.tracking.run_state import Run
 from hpsearch.workflows.observer import Observer
 from hpsearch.workflows.resume_search import switch_cluster
-from hpsearch.workflows.run_search import log_search_started
-from hpsearch.workflows.search_session import is_complete, run_trials
+
+if TYPE_CHECKING:
+    from hpsearch.promotion.registration import RegistrationOutcome, RegistrationRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +39,9 @@ class PromotionResult:
     promotion: Promotion
     standings: list[RetrainingResult]
     """Retrained configurations, best mean on validation first."""
-    entry: RegistrationRequest
+    entry: "RegistrationRequest"
     """Network that was submitted to the registry, with its test scores."""
-    registration: RegistrationOutcome
+    registration: "RegistrationOutcome"
 
 
 class PromotionInterrupted(UserError):
@@ -108,6 +104,14 @@ def promote(
     observer = observer or Observer()
     if isinstance(promotion, str):
         promotion = plan_promotion(promotion)
+
+    from hpsearch.promotion.registration import (
+        RegistrationRequest,
+        baseline_scores,
+        register_model,
+    )
+    from hpsearch.tracking.model_registry import configure_mlflow_logging
+
     configure_mlflow_logging()
     child = begin(promotion)
     with child.lock():
@@ -133,8 +137,12 @@ def promote(
 
 def _retrain(parent: SearchContext, child: SearchContext, observer: Observer) -> None:
     """Run the retrainings that are left, as a search whose parent is the promoted one."""
-    if is_complete(child):
+    if child.is_complete:
         return
+
+    from hpsearch.workflows.run_search import log_search_started
+    from hpsearch.workflows.search_session import run_trials
+
     if not child.event_log.events():
         with translate_mlflow_errors(parent.tracking().uri):
             parent.mlflow_sync().sync()
@@ -154,6 +162,9 @@ def _retrain(parent: SearchContext, child: SearchContext, observer: Observer) ->
 
 def _evaluate_on_test(child: SearchContext, pick: Run, observer: Observer) -> Scores:
     """Evaluate the selected run on test, unless its scores are cached."""
+    from hpsearch.promotion.final_evaluation import load_trained, save_scores
+    from hpsearch.promotion.score_cache import ScoreCache
+
     score_cache, noisy = ScoreCache.for_search(child), pick.config.evaluate_on == "noisy"
     pipeline, name = load_trained(pick, child).pipeline(), f"{child.name}/{pick.label}"
     known = score_cache.is_cached(pipeline, noisy=noisy)
@@ -168,7 +179,7 @@ def _evaluate_on_test(child: SearchContext, pick: Run, observer: Observer) -> Sc
 
 
 def _set_descriptions(
-    child: SearchContext, request: RegistrationRequest, outcome: RegistrationOutcome
+    child: SearchContext, request: "RegistrationRequest", outcome: "RegistrationOutcome"
 ) -> None:
     """Set the description of the promotion's MLflow run."""
     assert request.trainings_table is not None, "a promotion has retrained configurations"

@@ -1,16 +1,17 @@
-"""Resuming and extending of searches."""
+"""Resuming and extending of searches.
+
+Heavy modules are imported inside functions, after all checks that do not need them.
+"""
 
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpsearch.atomic_files import write_atomic
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
-from hpsearch.execution.ray_runtime import LOCAL_ADDRESS
-from hpsearch.promotion.final_evaluation import SCORES_FILE
 from hpsearch.promotion.retraining_plan import check_not_promotion
 from hpsearch.redaction import refuse_password
 from hpsearch.search.search_context import SearchContext
@@ -21,10 +22,11 @@ from hpsearch.search.stopping import (
     informative_trials,
     runs_are_out_of_patience,
 )
-from hpsearch.search.warm_start import check_same_terms
 from hpsearch.search.workspace import Workspace
 from hpsearch.workflows.observer import Observer
-from hpsearch.workflows.search_session import SearchResult, is_complete, run_session, start_ray
+
+if TYPE_CHECKING:
+    from hpsearch.workflows.search_session import SearchResult
 
 
 def resume_search(
@@ -37,7 +39,7 @@ def resume_search(
     home: str | Path = DEFAULT_HOME,
     observer: Observer | None = None,
     **changes: Any,
-) -> SearchResult:
+) -> "SearchResult":
     """Resume a search that was interrupted or reached a limit; what has ended stays as it is.
 
     Args:
@@ -59,6 +61,9 @@ def resume_search(
         context = resolve_space_change(context, on_space_change, observer)
         context = context.with_record(limits=_merged(context.record.limits, limits), **changes)
         check_not_finished(context)
+
+        from hpsearch.workflows.search_session import run_session
+
         return run_session(switch_cluster(context, address, observer), observer)
 
 
@@ -73,7 +78,7 @@ def extend_search(
     home: str | Path = DEFAULT_HOME,
     observer: Observer | None = None,
     **changes: Any,
-) -> SearchResult:
+) -> "SearchResult":
     """Add trials to a search, finished or not, and run them; the winner is chosen again at the end.
 
     Args:
@@ -96,6 +101,9 @@ def extend_search(
         context = resolve_space_change(context, on_space_change, observer)
         new = _merged(context.record.limits, limits)
         context = extend(switch_cluster(context, address, observer), trials, limits=new, **changes)
+
+        from hpsearch.workflows.search_session import run_session
+
         return run_session(context, observer)
 
 
@@ -117,13 +125,13 @@ def check_not_finished(context: SearchContext) -> None:
     Raises:
         UserError: if the search has finished, or has used up its limits.
     """
-    if is_complete(context) and _is_finished(context):
+    if context.is_complete and _is_finished(context):
         raise UserError(
             f"search {context.name!r} has finished; add trials with "
             f"`{context.command('extend', '--trials', '20')}`",
             code="search-finished",
         )
-    if not is_complete(context):
+    if not context.is_complete:
         _check_limits_not_spent(context)
 
 
@@ -138,6 +146,10 @@ def switch_cluster(
     if address is None:
         return context
     refuse_password(address, "--address")
+
+    from hpsearch.execution.ray_runtime import LOCAL_ADDRESS
+    from hpsearch.workflows.search_session import start_ray
+
     start_ray(observer, address=address, cpus=context.record.cpus)
     return context.with_record(address=None if address == LOCAL_ADDRESS else address)
 
@@ -198,6 +210,8 @@ def resolve_space_change(
         case "keep":
             return context.with_record(space_path=None)
         case "update":
+            from hpsearch.search.warm_start import check_same_terms
+
             new = load_search(origin)
             check_same_terms(context, new)
             write_atomic(context.paths.space, origin.read_bytes())
@@ -214,7 +228,7 @@ def resolve_space_change(
 def _is_finished(context: SearchContext) -> bool:
     finish_event = context.state.finish_event
     ended = finish_event is not None and finish_event["status"] == "completed"
-    return ended and (context.paths.folder / SCORES_FILE).exists()
+    return ended and context.paths.test_scores.exists()
 
 
 def _space_difference(before: Path, now: Path) -> str:

@@ -19,7 +19,6 @@ from hpsearch.search.search_context import SearchContext
 from hpsearch.search.space_file import load_search
 from hpsearch.search.stopping import Limits
 from hpsearch.search.workspace import SearchRecord, Workspace
-from hpsearch.tracking.mlflow_mapping import software_versions
 from hpsearch.untrusted import check_name
 from hpsearch.workflows.observer import Observer
 
@@ -83,11 +82,6 @@ def run_search(
     search.validate_space()
     check_exists(data or search.data)
 
-    from hpsearch.execution import ray_runtime
-    from hpsearch.search.study import check_study_name_available
-    from hpsearch.search.warm_start import check_comparable
-    from hpsearch.workflows.search_session import run_session, start_ray
-
     workspace = Workspace(Path(home))
     chosen = workspace.unique_name(space.stem) if name is None else name
     workspace.check_name_available(chosen)
@@ -98,11 +92,15 @@ def run_search(
     warm_start_from = warm_start_from or search.warm_start_from
     earlier = workspace.open(warm_start_from) if warm_start_from else None
     if study:
+        from hpsearch.search.study import check_study_name_available
+
         check_study_name_available(study, chosen)
     with observer.progress("building patches") as advance:
         store = workspace.store(data or search.data, progress=advance)
     _check_data(search, store, split)
     if earlier:
+        from hpsearch.search.warm_start import check_comparable
+
         check_comparable(
             earlier, search=search, fingerprint=store.fingerprint, split=store.split(split).name
         )
@@ -125,6 +123,10 @@ def run_search(
         resources=Resources.model_validate({**search.resources.model_dump(), **resources}),
         model=DEFAULT_MODEL_NAME if model is None else model,
     )
+
+    from hpsearch.execution import ray_runtime
+    from hpsearch.workflows.search_session import run_session, start_ray
+
     start_ray(observer, address=address, cpus=cpus)
     if not wait_for_nodes:
         ray_runtime.check_capacity_now(record.resources, max_concurrent_trials)
@@ -177,6 +179,8 @@ def log_search_started(
         store: patch store.
         tags: more tags for the search's MLflow run.
     """
+    from hpsearch.tracking.mlflow_mapping import software_versions
+
     split = context.split
     source = context.record.warm_start_from
     reduction = getattr(search.active_pruner, "reduction_factor", None)

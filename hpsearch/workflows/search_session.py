@@ -63,7 +63,7 @@ def run_session(context: SearchContext, observer: Observer) -> SearchResult:
     mlflow_sync = context.mlflow_sync()
     mlflow_sync.start()
     try:
-        interruption = None if is_complete(context) else run_trials(context, observer)
+        interruption = None if context.is_complete else run_trials(context, observer)
         if interruption is not None:
             return SearchResult(context=context, status="interrupted", reason=interruption)
         if context.search.num_folds and any(r.status == "completed" for r in context.runs):
@@ -163,7 +163,7 @@ def run_trials(context: SearchContext, observer: Observer, *, command: str = "")
     finally:
         ray_runtime.stop_ray()
     open_runs = _close_running_trials(context)
-    if not open_runs and (session.exhausted or is_complete(context)):
+    if not open_runs and (session.exhausted or context.is_complete):
         if runs_are_out_of_patience(context.runs, search, patience_offset=record.patience_offset):
             observer.message(
                 f"{search.patience} trials in a row brought no improvement, so the search ends"
@@ -239,16 +239,6 @@ def train_winner(context: SearchContext, observer: Observer) -> None:
     with single_threaded():
         for _ in run_with_checkpoints(winner.config, context.environment, post):
             pass
-
-
-def is_complete(context: SearchContext) -> bool:
-    """Return whether no trial is left to train."""
-    final = [run for run in context.runs if run.status not in ("running", "interrupted")]
-    enough = sum(run.kind == "trial" for run in final) >= context.record.trials
-    patience_offset = context.record.patience_offset
-    return enough or runs_are_out_of_patience(
-        context.runs, context.search, patience_offset=patience_offset
-    )
 
 
 def _close_running_trials(context: SearchContext) -> int:

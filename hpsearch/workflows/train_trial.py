@@ -55,9 +55,13 @@ def local_environment(
         UserError: if there is no such data or split, or a sequence is not for training.
     """
     store = workspace.store(data)
+    chosen = store.split(split)
+
+    from hpsearch.training.trial import TrialEnvironment  # after all checks that do not need torch
+
     job = TrialEnvironment(
         store=store,
-        split=store.split(split),
+        split=chosen,
         artifacts=workspace.artifacts,
         report_every=max(1, config.patches // NUM_REPORTS),
         validation_points=validation_points,

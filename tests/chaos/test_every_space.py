@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpsearch.data.builtin_sets import open_builtin
-from hpsearch.promotion.final_evaluation import SCORES_FILE
+from hpsearch.search.search_context import SCORES_FILE
 from hpsearch.search.workspace import Workspace
 
 from ..processes import run

@@ -70,6 +70,12 @@ def test_photographs_become_a_store_and_bad_ones_are_listed(home: Home, tmp_path
     assert done.returncode == 0, done.stderr
     assert "flat.png" in done.stdout
     assert len(PatchStore.open(store).names) == 2
+    before = store.read_bytes()
+    for command in ("photos", "import"):
+        again = home.run("data", command, folder, "--output", store)
+        assert again.returncode == 2
+        assert f"{store} exists already" in again.stderr
+    assert store.read_bytes() == before
 
 
 def test_facts_and_preview(home: Home, tmp_path: Path) -> None:

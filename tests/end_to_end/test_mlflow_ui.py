@@ -24,14 +24,13 @@ from hpsearch.training.devices import choose_device
 from hpsearch.training.validation import build_test_set, evaluate_on_test_set
 
 from ..servers import free_port
-from .browser import CHROMIUM, Page, browser
+from .browser import Page, browser, chromium
 from .conftest import SPACE, Home
 from .sample_search import write_trials
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
     pytest.mark.filterwarnings(
         "ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning",
         "ignore::UserWarning",
@@ -63,6 +62,7 @@ class Shown:
 def shown(
     home: Home, tiny: PatchStore, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Shown]:
+    chromium()  # before anything that takes time
     fresh = Home(tmp_path_factory.mktemp("home"), home.store)
     context = write_search(fresh, tiny)
     sync("seen", pictures=True, tracking_uri=None, home=fresh.path)

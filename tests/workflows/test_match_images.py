@@ -9,8 +9,9 @@ from PIL import Image
 from hpsearch.data.builtin_sets import photograph
 from hpsearch.data.photo_keypoints import detect
 from hpsearch.data.photo_synthesis import project, viewpoint_target
+from hpsearch.defaults import BUILT_IN_MODELS
 from hpsearch.errors import UserError
-from hpsearch.models.serialization import BUILT_IN_MODELS, load_pipeline
+from hpsearch.models.serialization import load_pipeline
 from hpsearch.workflows.match_images import (
     describe_keypoints,
     draw_matches,

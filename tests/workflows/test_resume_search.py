@@ -7,8 +7,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 
 from hpsearch.errors import UserError
-from hpsearch.promotion.final_evaluation import SCORES_FILE
-from hpsearch.search.search_context import SearchContext
+from hpsearch.search.search_context import SCORES_FILE, SearchContext
 from hpsearch.search.stopping import Limits
 from hpsearch.search.study import open_study
 from hpsearch.search.workspace import SearchRecord, Workspace
@@ -19,7 +18,6 @@ from hpsearch.workflows.resume_search import (
     resolve_space_change,
     switch_cluster,
 )
-from hpsearch.workflows.search_session import is_complete
 
 from ..servers import free_port
 
@@ -182,12 +180,12 @@ def test_a_search_that_lost_patience_goes_on_with_the_trials_that_are_asked_for(
 ) -> None:
     context.paths.space.write_text(SPACE.replace("trials=2", "trials=40, patience=1"))
     context = Workspace(context.home).open("mine").with_record(trials=40)
-    assert is_complete(context), "the second improved nothing"
+    assert context.is_complete, "the second improved nothing"
     finish(context)
     more = extend(context, 3)
     assert more.record.trials == 5, "two were begun, and three are added"
-    assert not is_complete(more)
-    assert not is_complete(Workspace(more.home).open("mine"))
+    assert not more.is_complete
+    assert not Workspace(more.home).open("mine").is_complete
 
 
 def test_a_search_that_lists_its_trials_has_an_end(tmp_path: Path, origin: Path) -> None:

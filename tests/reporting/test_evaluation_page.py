@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from hpsearch.evaluation import OFFICIAL_SIZES, Scores, evaluate, sample_tasks
-from hpsearch.reporting.evaluation_report import (
+from hpsearch.reporting.evaluation_page import (
     best_and_worst,
     plot_best_and_worst,
     plot_matching_by_sequence,

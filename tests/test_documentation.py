@@ -1,0 +1,339 @@
+"""Every command in the documents: each is parsed, and each block is run as it is printed.
+
+A block that is not run is listed with the reason. Blocks are run in one folder, in the order of
+``RUN``, with a search space and patches of seconds in place of those that the documents name.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import typer.main
+from PIL import Image
+
+from hpsearch.cli import app
+from hpsearch.config import L2Net, TrialConfig
+from hpsearch.data.builtin_sets import photograph
+from hpsearch.data.patch_store import PatchStore
+
+from .processes import environment
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = (
+    "README.md", "CONTRIBUTING.md", "SECURITY.md", "cluster/README.md", "docs/results/README.md",
+    *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+)  # fmt: skip
+
+
+class Block(NamedTuple):
+    """A fenced block of a document."""
+
+    document: str
+    language: str
+    text: str
+
+    @property
+    def first(self) -> str:
+        """Its first line, by which the tables here name it."""
+        return self.text.splitlines()[0]
+
+
+def blocks() -> Iterator[Block]:
+    for document in DOCUMENTS:
+        text = (ROOT / document).read_text()
+        for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            yield Block(document, found[1], found[2])
+
+
+class Step(NamedTuple):
+    """A block that is run."""
+
+    document: str
+    first: str
+    """Beginning of its first line."""
+    other: dict[str, str] = {}  # noqa: RUF012  (never changed)
+    """What is run in place of what is printed: smaller data, and names that exist here."""
+    left_out: dict[str, str] = {}  # noqa: RUF012  (never changed)
+    """Words of lines that are not run, with the reason."""
+
+
+TINY = {" mini ": " tiny "}
+RUN = (
+    Step(
+        "README.md",
+        "import hpsearch as hp",
+        # the search of the table, and a promotion that `rollback` can take back
+        {'"small"': '"quickstart"', "seeds=2))": "seeds=2), force=True)", '"mini"': '"tiny"'},
+    ),
+    Step("README.md", "import mlflow"),
+    Step("docs/promotion.md", "hpsearch promote quickstart --dry-run"),
+    Step("docs/serving.md", "hpsearch describe models:/patch-descriptor@champion", TINY),
+    Step("docs/serving.md", "$ hpsearch export"),
+    Step(
+        "docs/serving.md",
+        "hpsearch ensemble",
+        {"patch-descriptor@3": "patch-descriptor@2"},
+    ),
+    Step(
+        "docs/evaluation.md",
+        "hpsearch evaluate models:/patch-descriptor@champion",
+        {"hpsearch evaluate": "hpsearch evaluate --data tiny", "descriptor/3": "descriptor/2",
+         "quickstart/7": "quickstart/1"},
+        {"--tasks": "needs the task lists of the HPatches benchmark"},
+    ),
+    Step(
+        "docs/gpu.md",
+        "hpsearch train config.json --device cuda",
+        {"--device cuda ": "--data tiny --device cuda 2>&1 | grep 'no CUDA device' "},
+        {"hpsearch search": "the block of README.md that runs a search does that"},
+    ),
+)  # fmt: skip
+TABLE = {
+    "hpsearch report quickstart": {},
+    "hpsearch train config.json": {"config.json": "config.json --data tiny"},
+    "hpsearch data photos ~/Pictures": {},
+    "hpsearch data info mini": TINY | {" mini": " tiny"},
+    "hpsearch data preview mini": {" mini": " tiny"},
+    "hpsearch sync quickstart": {},
+}
+"""Commands of README's table that no block has, by their beginning; they are run last."""
+MAKE = "installs, or runs whole suites; each target is looked up in the Makefile"
+CLOUD = "needs an account of a cloud, Docker or a cluster of Kubernetes"
+CLUSTER = "needs several machines; tests/chaos/test_manual_cluster.py and test_jobs.py do it on one"
+OUTPUT = "output, whose shape is checked below"
+NOT_RUN: dict[tuple[str, str], str] = {
+    ("README.md", "make demo"): MAKE,
+    ("CONTRIBUTING.md", "make install"): MAKE,
+    ("docs/gpu.md", "make gpu"): MAKE,
+    ("README.md", "Leaderboard of quickstart"): OUTPUT,
+    ("README.md", "Trained again"): OUTPUT,
+    ("README.md", "Retrained"): OUTPUT,
+    ("docs/evaluation.md", "verification"): OUTPUT,
+    ("README.md", "hpsearch/config/"): "a list of folders",
+    ("docs/architecture.md", "flowchart TD"): "a drawing",
+    ("docs/gpu.md", "hpsearch search search_spaces/full.py"): "needs a GPU",
+    ("docs/serving.md", "export MLFLOW_TRACKING_URI"): "tests/cli/test_models.py runs the server",
+    ("docs/serving.md", "$ curl"): "tests/cli/test_models.py asks the server",
+    ("cluster/README.md", "cluster/pin_images.py"): CLOUD,
+    ("cluster/README.md", "export AWS_DEFAULT_REGION"): CLOUD,
+    ("cluster/README.md", "IMAGE=$(aws"): CLOUD,
+    ("cluster/README.md", "ray down"): CLOUD,
+    ("cluster/README.md", "ZONE="): CLOUD,
+    ("cluster/README.md", "helm repo add"): CLOUD,
+    ("cluster/README.md", 'sed "s|REGISTRY'): CLOUD,
+    ("cluster/README.md", "cd cluster/mlflow"): CLOUD,
+    ("cluster/README.md", "docker build"): CLOUD,
+    ("cluster/README.md", "aws ec2"): CLOUD,
+    ("cluster/README.md", "cluster/local/head.sh"): CLUSTER,
+    ("cluster/README.md", "export RAY_API_SERVER_ADDRESS"): CLUSTER,
+    ("cluster/README.md", "$ export RAY_API_SERVER_ADDRESS"): CLUSTER,
+    ("cluster/README.md", "hpsearch submit"): CLUSTER,
+    ("cluster/README.md", "ray job submit"): CLUSTER,
+    ("cluster/README.md", "RAY_USE_TLS=1"): "variables to set",
+    ("cluster/README.md", "worker hours ="): "a formula",
+}
+
+
+@pytest.mark.parametrize(
+    "block", list(blocks()), ids=lambda block: f"{block.document}:{block.first}"
+)
+def test_a_block_is_run_or_listed_with_a_reason(block: Block) -> None:
+    steps = [s for s in RUN if s.document == block.document and block.first.startswith(s.first)]
+    reasons = [
+        why
+        for (document, first), why in NOT_RUN.items()
+        if document == block.document and block.first.startswith(first)
+    ]
+    assert len(steps) + len(reasons) == 1, f"{block.document}: {block.first}"
+
+
+def block_of(step: Step) -> Block:
+    (found,) = (
+        b for b in blocks() if b.document == step.document and b.first.startswith(step.first)
+    )
+    return found
+
+
+def test_what_is_replaced_or_left_out_is_there() -> None:
+    for step in RUN:
+        text = block_of(step).text
+        assert [words for words in (*step.other, *step.left_out) if words not in text] == []
+
+
+# --- commands, parsed -----------------------------------------------------------------------------
+
+
+FENCED = re.compile(r"^```\w*\n.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+def inline_code(document: str) -> list[str]:
+    """Code within the sentences and tables of a document."""
+    return re.findall(r"`([^`]+)`", FENCED.sub("", (ROOT / document).read_text()))
+
+
+def commands(document: str) -> Iterator[str]:
+    """Commands of hpsearch in a document: lines of blocks, and code within sentences."""
+    text = (ROOT / document).read_text()
+    for block in FENCED.findall(text):
+        for line in block.replace("\\\n", " ").splitlines():
+            if found := re.match(r"(?:\$ )?(?:\.venv/bin/)?hpsearch (\S.*)", line):
+                yield found[1]
+    for code in inline_code(document):
+        if found := re.fullmatch(r"(?:\.venv/bin/)?hpsearch (.+)", " ".join(code.split())):
+            yield found[1]
+
+
+def parse(words: list[str]) -> str:
+    """Parse a command without running it; the error is returned, empty if there is none."""
+    command: Any = typer.main.get_command(app)
+    if words[0].startswith("-"):
+        return ""
+    rest = list(words)
+    while hasattr(command, "commands") and rest:
+        if rest[0] not in command.commands:
+            return f"no command {rest[0]}"
+        command = command.commands[rest.pop(0)]
+    try:
+        command.make_context("hpsearch", rest)
+    except Exception as error:
+        missing = type(error).__name__ in ("MissingParameter", "NoArgsIsHelpError")
+        # a sentence may name a command, or one of its options, without its arguments
+        return "" if missing else str(error) or type(error).__name__
+    return ""
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_command_is_one_that_exists(document: str) -> None:
+    found = [words for words in commands(document) if words[0].islower()]
+    errors = {line: parse(shlex.split(line, comments=True)) for line in found}
+    assert {line: why for line, why in errors.items() if why} == {}
+
+
+def test_commands_are_found_and_mistakes_in_them() -> None:
+    assert sum(len(list(commands(document))) for document in DOCUMENTS) > 60
+    assert "no command serch" in parse(["serch", "a.py"])
+    assert "--compiled" in parse(["train", "config.json", "--compiled"])
+    assert parse(["train", "config.json", "--precision", "float32"]) == ""
+
+
+def test_every_target_of_make_is_there() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([\w-]+):", makefile, re.MULTILINE))
+    named = {
+        target
+        for document in DOCUMENTS
+        for line in re.findall(r"^make (.*)$|`make ([^`]*)`", (ROOT / document).read_text(), re.M)
+        for target in re.findall(r"^[\w-]+", "".join(line))
+    }
+    assert {"demo", "test", "gpu"} <= named <= targets
+
+
+# --- blocks, run ----------------------------------------------------------------------------------
+
+
+class Work(NamedTuple):
+    """A folder in which the commands are run, with everything that they name."""
+
+    folder: Path
+    outputs: dict[str, str]
+    """What each block printed, by its first line."""
+
+    def run(self, block: Block, text: str) -> str:
+        """Run a block in a shell, or in Python; the first command that fails ends it."""
+        call = [sys.executable, "-c", text] if block.language == "python" else ["bash", "-ec", text]
+        home = {"HOME": str(self.folder), "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        done = subprocess.run(
+            call, env=environment(PATH=path, PYTHONWARNINGS="ignore", **home), cwd=self.folder,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
+        self.outputs[block.first] = done.stdout
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory, tiny: PatchStore) -> Work:
+    folder = tmp_path_factory.mktemp("documents")
+    (folder / "search_spaces").mkdir()
+    space = ROOT / "tests" / "end_to_end" / "space.py"
+    shutil.copy(space, folder / "search_spaces" / "quickstart.py")
+    (folder / "runs" / "data").mkdir(parents=True)
+    shutil.copy(tiny.path, folder / "runs" / "data")
+    trial = TrialConfig(descriptor=L2Net(width=0.125), patches=200)
+    (folder / "config.json").write_text(trial.model_dump_json())
+    np.save(folder / "patches.npy", tiny.noisy[0])
+    (folder / "Pictures").mkdir()
+    for name in ("camera", "grass", "gravel"):
+        Image.fromarray(photograph(name)[::2, ::2]).save(folder / "Pictures" / f"{name}.png")
+    return Work(folder, {})
+
+
+def printed_text(step: Step) -> str:
+    """A block without its output, and with what the step replaces."""
+    lines = block_of(step).text.splitlines()
+    if step.first.startswith("$ "):
+        lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    kept = [line for line in lines if not any(words in line for words in step.left_out)]
+    text = "\n".join(kept)
+    for printed, used in step.other.items():
+        text = text.replace(printed, used)
+    return text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("step", RUN, ids=lambda step: f"{step.document}:{step.first}")
+def test_a_block_runs_as_printed(step: Step, work: Work) -> None:
+    if "trained/mine" in (text := printed_text(step)):
+        text = f"hpsearch train config.json --data tiny --output trained/mine\n{text}"
+    work.run(block_of(step), text)
+
+
+SHAPES = ((Step("docs/evaluation.md", "verification"), RUN[6]),)
+"""Blocks that show output, and the blocks whose commands print it."""
+NUMBER = re.compile(r"[-+]?\d[\d,.]*(?:e-?\d+)?k?")
+
+
+def shape(text: str) -> set[str]:
+    """Lines of an output with 0 for every number, and one space for several."""
+    return {" ".join(NUMBER.sub("0", line).split()) for line in text.splitlines()} - {""}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("shown", "step"), SHAPES)
+def test_output_has_the_shape_that_is_shown(shown: Step, step: Step, work: Work) -> None:
+    block = block_of(step)
+    if block.first not in work.outputs:
+        work.run(block, printed_text(step))
+    expected = shape(block_of(shown).text)
+    assert len(expected) > 5
+    assert expected - shape(work.outputs[block.first]) == set()
+
+
+def test_a_shape_ignores_numbers_alone() -> None:
+    assert shape("a  0.5 … 1,000\n\nb") == shape("a 12 … 3.25\nb")
+    assert shape("winner 0.5") != shape("baseline 0.5")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("command", TABLE)
+def test_a_command_of_the_table_runs_as_printed(command: str, work: Work) -> None:
+    (line,) = (
+        line
+        for line in dict.fromkeys(inline_code("README.md"))
+        if line.startswith(command) and (line == command or line[len(command)] == " ")
+    )
+    for printed, used in TABLE[command].items():
+        line = line.replace(printed, used)
+    work.run(Block("README.md", "", line), line)
