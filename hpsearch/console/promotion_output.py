@@ -5,7 +5,13 @@ from collections.abc import Iterator
 from hpsearch.config.formatting import diff_summaries
 from hpsearch.console.output import out, print_plain
 from hpsearch.evaluation import Scores
-from hpsearch.evaluation.bootstrap import HEADLINES, Comparison, intervals
+from hpsearch.evaluation.bootstrap import (
+    HEADLINES,
+    Comparison,
+    Interval,
+    format_bounds,
+    intervals,
+)
 from hpsearch.promotion.promotion_search import Promotion
 from hpsearch.promotion.registration import RegistrationOutcome, RegistrationRequest, registry_of
 from hpsearch.promotion.retraining_plan import RetrainingResult, make_plan
@@ -124,12 +130,16 @@ def print_promotion_scores(request: RegistrationRequest, outcome: RegistrationOu
 
 def _interval_cells(scores: Scores) -> list[str]:
     found = intervals(scores)
-    bounds = (found[task] for task in HEADLINES)
-    return [f"{b.value:.3f} [{b.low:.3f}, {b.high:.3f}]" for b in bounds]
+    return [f"{found[task].value:.3f}{_bounds_text(found[task], '.3f')}" for task in HEADLINES]
 
 
 def _difference_cells(found: Comparison) -> str:
-    return f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+    return f"{found.difference:+.3f}{_bounds_text(found, '+.3f')}"
+
+
+def _bounds_text(found: Interval | Comparison, style: str) -> str:
+    bounds = format_bounds(found, style, between=", ")
+    return f" [{bounds}]" if bounds else ""
 
 
 def print_registration(parent: SearchContext, outcome: RegistrationOutcome) -> None:
