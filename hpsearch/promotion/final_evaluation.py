@@ -1,6 +1,7 @@
 """Final evaluation of a search: test scores of the winner and the baselines."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from hpsearch.atomic_files import write_atomic
 from hpsearch.config import Denoised, TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
-from hpsearch.evaluation.baselines import pixel_descriptor
+from hpsearch.evaluation.baselines import pixel_descriptor, root_sift
 from hpsearch.execution.resumable_trial import CheckpointHooks, run_with_checkpoints
 from hpsearch.models.serialization import PipelineSpec
 from hpsearch.promotion.score_cache import ScoreCache, single_threaded
@@ -19,16 +20,34 @@ from hpsearch.search.outcome import final_status, to_result
 from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.run_state import Run
 from hpsearch.training.trial import TrainingRun, build_trial
-from hpsearch.training.validation import evaluate_function
 from hpsearch.untrusted import reading
 
-BASELINE_NAME, PIXELS_NAME = "baseline", "pixels 16×16"
+BASELINE_NAME, PIXELS_NAME, ROOT_SIFT_NAME = "baseline", "pixels 16×16", "RootSIFT"
 SCORES_FILE = "test_scores.json"
 
 
 def pixel_baseline(patches: np.ndarray) -> np.ndarray:
     """Compute the classical baseline: normalized 16×16 pixels of patches (uint8, n×32×32)."""
     return pixel_descriptor(torch.from_numpy(patches)).numpy()
+
+
+CLASSICAL_BASELINES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = MappingProxyType(
+    {PIXELS_NAME: pixel_baseline, ROOT_SIFT_NAME: root_sift}
+)
+"""Descriptors without training that every search is compared with, by name."""
+
+
+def evaluate_classical(score_cache: ScoreCache, *, noisy: bool) -> dict[str, Scores]:
+    """Test scores of RootSIFT and of normalized pixels, by name; evaluated once in a home.
+
+    Args:
+        score_cache: scores on the test patches.
+        noisy: whether noisy or clean test patches are described.
+    """
+    return {
+        name: score_cache.function_scores(function, noisy=noisy, name=name)
+        for name, function in CLASSICAL_BASELINES.items()
+    }
 
 
 def best_run(runs: list[Run], objective: Objective) -> Run:
@@ -89,7 +108,7 @@ def train_baseline(context: SearchContext) -> Run:
 
 
 def evaluate_on_test(context: SearchContext, winner: Run, baseline: Run) -> dict[str, Scores]:
-    """Evaluate winner, baseline and normalized pixels on the same test patches."""
+    """Evaluate winner, baseline, RootSIFT and normalized pixels on the same test patches."""
     score_cache, noisy = ScoreCache.for_search(context), winner.config.evaluate_on == "noisy"
     scores = {
         run.label: score_cache.scores(
@@ -97,7 +116,7 @@ def evaluate_on_test(context: SearchContext, winner: Run, baseline: Run) -> dict
         )
         for run in (winner, baseline)
     }
-    scores[PIXELS_NAME] = evaluate_function(pixel_baseline, score_cache.test_set, noisy=noisy)
+    scores |= evaluate_classical(score_cache, noisy=noisy)
     save_scores(context, scores)
     return scores
 

@@ -23,7 +23,7 @@ from hpsearch.promotion.champion_comparison import (
 )
 from hpsearch.promotion.final_evaluation import (
     BASELINE_NAME,
-    PIXELS_NAME,
+    CLASSICAL_BASELINES,
     load_scores,
     load_trained,
     pipeline_spec,
@@ -301,7 +301,7 @@ def _register_once(
 
 def baseline_scores(context: SearchContext) -> dict[str, Scores]:
     """Test scores of a finished search's baselines, by display name."""
-    names = {BASELINE_NAME: "baseline triplet", PIXELS_NAME: PIXELS_NAME}
+    names = {BASELINE_NAME: "baseline triplet", **{name: name for name in CLASSICAL_BASELINES}}
     return {names[name]: found for name, found in load_scores(context).items() if name in names}
 
 

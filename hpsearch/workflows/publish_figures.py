@@ -11,7 +11,7 @@ from hpsearch.models import describe
 from hpsearch.patch_views import VIEWS
 from hpsearch.promotion.final_evaluation import (
     BASELINE_NAME,
-    PIXELS_NAME,
+    CLASSICAL_BASELINES,
     load_scores,
     load_trained,
 )
@@ -149,9 +149,9 @@ def named_scores(scores: Mapping[str, Scores]) -> dict[str, TaskScores]:
     """Test scores by display name, the winner first."""
     words = {BASELINE_NAME: "baseline triplet"}
     return {
-        words.get(name, name if name == PIXELS_NAME else f"winner, trial {name}"): TaskScores(
-            found.verification, found.matching, found.retrieval, found.mean
-        )
+        words.get(
+            name, name if name in CLASSICAL_BASELINES else f"winner, trial {name}"
+        ): TaskScores(found.verification, found.matching, found.retrieval, found.mean)
         for name, found in scores.items()
     }
 
