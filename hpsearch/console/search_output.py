@@ -71,12 +71,10 @@ def print_scores(scores: Mapping[str, Scores]) -> None:
 def _print_registration(result: SearchResult) -> None:
     context, registered = result.context, result.registration
     if registered is not None:
-        print_plain(
-            f"\nRegistered {registered.model} version {registered.version} as {registered.alias}:"
-        )
+        alias = f"as {registered.alias}" if registered.alias else "without an alias"
+        print_plain(f"\nRegistered {registered.model} version {registered.version} {alias}:")
         print_plain(f"  {registered.decision.reason}")
-    alias = registered.alias if registered else "champion"
-    model = f"models:/{context.record.model}@{alias}"
+    model = registered.address if registered else f"models:/{context.record.model}@champion"
     home = context.home_option
     out.print("\nNext")
     for command, purpose in (

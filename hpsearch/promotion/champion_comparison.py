@@ -54,7 +54,7 @@ class Candidate:
     network: str
     """Fingerprint of the weights, ``NETWORK_DIGITS`` long."""
     retrained: bool = True
-    """False for the best trial of a search, which is not compared with a champion."""
+    """False for the best trial of a search, which replaces no champion."""
     own_version: int | None = None
     """Version of this network, if it is registered."""
 
@@ -68,7 +68,7 @@ class Assessment:
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
     """Candidate minus champion, by headline score; empty without a comparison."""
     look: int | None = None
-    """Number of the look at the champion on this test set; None without a comparison."""
+    """Number of the look at the champion on this test set; None if it is none."""
 
 
 def assess(
@@ -96,7 +96,7 @@ def assess(
             version.tags.get("search", ""),
             _scores_of(version, registry, candidate, reevaluate),
         )
-        if candidate.retrained and champion.scores is not None:
+        if champion.scores is not None:
             look = _look_at(version, registry, candidate)
             level = confidence_of_look(look)
             found = compare(candidate.scores, champion.scores, confidence=level)
@@ -107,7 +107,7 @@ def assess(
         has_champion=champion is not None,
         champion_scores=None if champion is None else champion.scores,
         comparison=found.get("mAP"),
-        look=look or 1,
+        look=look,
         challenger=number,
         challenger_scores=challenger_scores,
         retrained=candidate.retrained,
@@ -115,11 +115,11 @@ def assess(
     return Assessment(evidence=evidence, champion=champion, comparisons=found, look=look)
 
 
-def _look_at(champion: ModelVersion, registry: Registry, candidate: Candidate) -> int:
-    """Record a look, and return its number; one sequence decides nothing, so it spends nothing."""
+def _look_at(champion: ModelVersion, registry: Registry, candidate: Candidate) -> int | None:
+    """Record a look, and return its number; None for a comparison that cannot crown a champion."""
     names = candidate.scores.names
-    if len(names) < 2:
-        return 1
+    if not candidate.retrained or len(names) < 2:
+        return None
     test_set = identify_test_set(candidate.terms, names)
     return registry.record_look(champion, test_set, candidate.network)
 

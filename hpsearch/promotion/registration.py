@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hpsearch.config import TrialConfig
 from hpsearch.data.splits import TrialSplit
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
@@ -86,11 +87,16 @@ class RegistrationRequest:
     @property
     def terms(self) -> dict[str, str]:
         """Tags that identify the test patches."""
-        return {
-            FINGERPRINT_TAG: self.context.record.fingerprint,
-            SPLIT_TAG: self.context.split.name,
-            INPUT_KIND_TAG: self.run.config.evaluate_on,
-        }
+        return test_terms(self.context, self.run.config)
+
+
+def test_terms(context: SearchContext, config: TrialConfig) -> dict[str, str]:
+    """Tags that identify the test patches of a configuration of a search."""
+    return {
+        FINGERPRINT_TAG: context.record.fingerprint,
+        SPLIT_TAG: context.split.name,
+        INPUT_KIND_TAG: config.evaluate_on,
+    }
 
 
 def build_card_data(
@@ -188,7 +194,7 @@ class RegistrationOutcome:
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
     """Comparisons with the champion by headline score; empty without comparable scores."""
     look: int | None = None
-    """Number of the look at the champion on this test set; None without a comparison."""
+    """Number of the look at the champion on this test set; None if it is none."""
 
     @property
     def alias(self) -> Alias | None:

@@ -6,9 +6,9 @@ crown a network that is not better. These looks are counted. The k-th may do so 
 in common (a union bound). So the first interval has a level of 97.5 %, the second of 99.17 %, the
 third of 99.58 %. The same network compared again is the same look.
 
-The best trial of a search benefits from selection among many, so it is not compared with the
-champion, and spends nothing. Whoever chooses what to promote by test scores selects on test all the
-same; no count of looks can make up for that.
+The best trial of a search benefits from selection among many, so it replaces no champion. It is
+compared for information, at 95 %, and is no look, since it has no chance. Choose what to promote by
+validation and not by this comparison, which would be selection on test.
 
 Source: the spending of alpha over looks is Lan & DeMets, Biometrika 70 (1983) 659.
 """
@@ -30,20 +30,27 @@ FALSE_CHAMPION_RATE = 0.025
 """Probability of a champion that is not better than the one before, over all looks at that one."""
 
 
-def confidence_of_look(look: int) -> float:
+INFORMATIVE_CONFIDENCE = 0.95
+"""Level of the interval of a comparison that cannot crown a champion, and so is no look."""
+
+
+def confidence_of_look(look: int | None) -> float:
     """Level of the two-sided interval of a look, in (0, 1).
 
     Args:
-        look: number of the look at one champion on one test set, from 1.
+        look: number of the look at one champion on one test set, from 1; None for a comparison
+            that is no look.
 
     Example:
         >>> [round(confidence_of_look(look), 4) for look in (1, 2, 3)]
         [0.975, 0.9917, 0.9958]
     """
+    if look is None:
+        return INFORMATIVE_CONFIDENCE
     return 1 - 2 * FALSE_CHAMPION_RATE / (look * (look + 1))
 
 
-def format_level(look: int) -> str:
+def format_level(look: int | None) -> str:
     """Level of the interval of a look, such as ``97.5 %``."""
     return f"{100 * confidence_of_look(look):.5g} %"
 
@@ -92,8 +99,8 @@ class Evidence:
     comparison: Comparison | None = None
     """Mean mAP of the version minus the champion's, at the level of the look; None if the two were
     not compared."""
-    look: int = 1
-    """Number of the look at this champion on this test set, from 1."""
+    look: int | None = None
+    """Number of the look at this champion on this test set, from 1; None if it is none."""
     challenger: int | None = None
     """Version with the alias ``challenger``; None if there is none but this."""
     challenger_scores: Scores | None = None
@@ -140,14 +147,12 @@ def _against_champion(evidence: Evidence) -> tuple[bool, str]:
         if sequences < 2:
             return False, "there was no champion, but one test sequence decides nothing"
         return True, "there was no champion"
-    if not evidence.retrained:
-        return False, (
-            "it has been trained only once, as the best of a search, so it is not compared with "
-            "the champion before it is promoted"
-        )
     if evidence.comparison is None or evidence.champion_scores is None:
         return False, "the champion was evaluated on other patches"
-    return _compared(evidence.comparison, evidence)
+    better, reason = _compared(evidence.comparison, evidence)
+    if better and not evidence.retrained:
+        return False, f"{reason}, but it has been trained only once"
+    return better, reason
 
 
 def _compared(comparison: Comparison, evidence: Evidence) -> tuple[bool, str]:
@@ -164,8 +169,8 @@ def _compared(comparison: Comparison, evidence: Evidence) -> tuple[bool, str]:
             "much the difference varies"
         )
     found += (
-        f", {format_level(evidence.look)} interval [{bounds}] over {sequences} test sequences "
-        f"(look {evidence.look} at this champion)"
+        f", {format_level(evidence.look)} interval [{bounds}] over {sequences} test sequences"
+        f"{f' (look {evidence.look} at this champion)' if evidence.look else ''}"
     )
     if comparison.better:
         return True, f"{found}: better"

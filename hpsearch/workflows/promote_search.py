@@ -6,7 +6,7 @@ from pathlib import Path
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
-from hpsearch.promotion.final_evaluation import load_trained, save_scores
+from hpsearch.promotion.final_evaluation import evaluate_classical, load_trained, save_scores
 from hpsearch.promotion.promotion_search import Promotion, begin, prepare
 from hpsearch.promotion.registration import (
     RegistrationOutcome,
@@ -119,7 +119,7 @@ def promote(
             context=child,
             run=pick,
             scores=_evaluate_on_test(child, pick, observer),
-            baselines=baseline_scores(promotion.parent),
+            baselines=_baselines(promotion.parent, child, pick),
             chosen_by=explain_selection(found, pick, objective),
             trainings_table=retraining_table(found),
             promoted_from=promotion.parent,
@@ -129,6 +129,13 @@ def promote(
     return PromotionResult(
         promotion=promotion, standings=found, entry=entry, registration=registration
     )
+
+
+def _baselines(parent: SearchContext, child: SearchContext, pick: Run) -> dict[str, Scores]:
+    """Test scores of the search's baselines and of the classical ones, by name."""
+    noisy = pick.config.evaluate_on == "noisy"
+    classical = evaluate_classical(ScoreCache.for_search(child), noisy=noisy)
+    return {**baseline_scores(parent), **classical}
 
 
 def _retrain(parent: SearchContext, child: SearchContext, observer: Observer) -> None:
