@@ -68,6 +68,7 @@ def ensemble(
     configure_mlflow_logging()
     workspace = Workspace(home)
     tracking = workspace.tracking(tracking_uri)
+    tracking.check_experiment()
     found = load_members(members, tracking)
     store, split = common_dataset(found, workspace, data)
     union = combine_models(

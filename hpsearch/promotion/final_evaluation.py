@@ -137,6 +137,16 @@ def load_scores(context: SearchContext) -> dict[str, Scores]:
         return {name: Scores.from_dict(values) for name, values in found.items()}
 
 
+def evaluated_label(context: SearchContext) -> str | None:
+    """Label of the trial that was evaluated on test as the winner; None if there is none yet.
+
+    In a promotion this is the training with the median objective, and not the best of the trials.
+    """
+    scores = load_scores(context)
+    trials = [run for run in context.runs if run.kind == "trial"]
+    return next((run.label for run in trials if run.label in scores), None)
+
+
 def pipeline_spec(config: TrialConfig) -> PipelineSpec:
     """Specification of the networks in a trial's pipeline."""
     denoiser = config.input.denoiser.network if isinstance(config.input, Denoised) else None

@@ -231,6 +231,27 @@ class TrackingServer:
         """Create a client of the tracking server and its registry."""
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
+    def check_experiment(self) -> None:
+        """Check before any training that runs can be written to the experiment.
+
+        A server that does not answer is no error here: training does not need it.
+
+        Raises:
+            UserError: if the experiment was deleted.
+        """
+        try:
+            found = self.client().get_experiment_by_name(self.experiment)
+        except Exception:  # whatever it is, sending of runs tries again, and tells it
+            return
+        if found is not None and found.lifecycle_stage == "deleted":
+            raise UserError(
+                f"the experiment {self.experiment!r} was deleted in MLflow at {self.display_uri}, "
+                "so no run can be written to it; restore it with `mlflow experiments restore "
+                f"--experiment-id {found.experiment_id}` (MLFLOW_TRACKING_URI set to that "
+                "address), or give another --tracking-uri",
+                code="experiment-deleted",
+            )
+
     def experiment_id(self) -> str:
         """Id of the experiment, which is created if it does not exist."""
         client = self.client()

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Literal, NamedTuple, get_args
 
 from hpsearch.config import TrialConfig
@@ -226,3 +227,15 @@ def group_by_config(runs: Iterable[Run]) -> list[list[Run]]:
         same = run.config.model_copy(update={"seed": 0}).model_dump_json()
         groups.setdefault(same, []).append(run)
     return list(groups.values())
+
+
+def mean_by_seed(values: Iterable[tuple[Run, float]]) -> list[float]:
+    """Mean value of each training seed, since the same seed again is the same training.
+
+    Args:
+        values: runs of one configuration, each with its value.
+    """
+    seeds: dict[int, list[float]] = {}
+    for run, value in values:
+        seeds.setdefault(run.config.seed, []).append(value)
+    return [fmean(same) for same in seeds.values()]

@@ -109,6 +109,7 @@ def promote(
     if isinstance(promotion, str):
         promotion = plan_promotion(promotion)
     configure_mlflow_logging()
+    promotion.parent.tracking().check_experiment()
     child = begin(promotion)
     with child.lock():
         _retrain(promotion.parent, child, observer)

@@ -12,6 +12,7 @@ from hpsearch.patch_views import VIEWS
 from hpsearch.promotion.final_evaluation import (
     BASELINE_NAME,
     CLASSICAL_BASELINES,
+    evaluated_label,
     load_scores,
     load_trained,
 )
@@ -134,6 +135,7 @@ def render_search_report(context: SearchContext, figures: list[ReportFigure]) ->
             rows=leaderboard(runs, direction=stated.objective.direction),
             configurations=group_configurations(runs, direction=stated.objective.direction),
             baselines=named_scores(load_scores(context)),
+            evaluated=evaluated_label(context),
             figures=figures,
             commands=[
                 NextCommand(f"hpsearch ui{context.home_option}", "browse the trials"),

@@ -104,10 +104,16 @@ def _merged(before: Limits, changes: Mapping[str, Any]) -> Limits:
 
 
 def reopen(name: str, home: Path, tracking_uri: str | None = None) -> SearchContext:
-    """Open an existing search with the patches that it started with."""
+    """Open an existing search with the patches that it started with.
+
+    Raises:
+        UserError: if there is no such search, its patches have changed, or its experiment in
+            MLflow was deleted.
+    """
     context = Workspace(home).open(name, tracking_uri=tracking_uri)
     check_not_promotion(context)
     _ = context.store  # before anything is written
+    context.tracking().check_experiment()
     return context
 
 

@@ -125,6 +125,7 @@ def run_search(
         resources=Resources.model_validate({**search.resources.model_dump(), **resources}),
         model=DEFAULT_MODEL_NAME if model is None else model,
     )
+    tracking.check_experiment()
     start_ray(observer, address=address, cpus=cpus)
     if not wait_for_nodes:
         ray_runtime.check_capacity_now(record.resources, max_concurrent_trials)
