@@ -10,6 +10,7 @@ import pytest
 
 import hpsearch as hp
 from hpsearch.data.patch_store import PatchStore
+from hpsearch.search.workspace import Workspace
 
 HEAVY = ("torch", "ray", "mlflow", "optuna", "pyarrow", "pandas", "typer", "rich")
 
@@ -96,3 +97,18 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     code = f"import hpsearch, sys; print(*({set(HEAVY)!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+def test_what_the_end_needs_is_checked_before_the_beginning(
+    space: Path, tiny: PatchStore, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    with pytest.raises(hp.UserError, match="'a/b' cannot name a model"):
+        hp.run_search(space, data=str(tiny.path), home=home, model="a/b")
+    tracking = Workspace(home).tracking()
+    tracking.client().delete_experiment(tracking.experiment_id())
+    with pytest.raises(hp.UserError, match="restore it with `mlflow experiments restore") as caught:
+        hp.run_search(space, data=str(tiny.path), home=home)
+    assert caught.value.code == "experiment-deleted"
+    assert not (home / "searches").exists()
