@@ -1,6 +1,7 @@
 """Command-line application: parsing, one function call, output."""
 
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,9 @@ from hpsearch.console.output import err, out
 from hpsearch.errors import EXIT_INTERRUPTED, UserError
 from hpsearch.redaction import redacted
 from hpsearch.untrusted import printable, validation_sentence
+
+STARTED_AT = time.monotonic()
+"""Time at which the command started."""
 
 app = typer.Typer(
     name="hpsearch",

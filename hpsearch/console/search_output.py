@@ -3,11 +3,16 @@
 from collections.abc import Iterator, Mapping
 
 from hpsearch.console.output import out, print_plain
+from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
+from hpsearch.evaluation.bootstrap import compare
 from hpsearch.reporting.leaderboard import leaderboard, summarize
 from hpsearch.reporting.text_tables import (
+    MISSING_VALUE,
+    TextTable,
     baseline_table,
     configurations_table,
+    format_duration,
     group_configurations,
     leaderboard_table,
     summary_lines,
@@ -17,21 +22,11 @@ from hpsearch.search.outcome import pareto_front
 from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.run_state import Run
+from hpsearch.workflows.finish_search import SearchResult
 from hpsearch.workflows.publish_figures import named_scores
-from hpsearch.workflows.search_session import SearchResult
 
 MAX_ROWS = 12
 """Rows of the leaderboard."""
-
-
-def print_result(result: SearchResult) -> None:
-    """Print the results of a search; nothing for one that was interrupted."""
-    if result.status == "interrupted":
-        return
-    print_trials(result.context)
-    if result.winner is not None:
-        print_scores(result.test_scores)
-        _print_registration(result)
 
 
 def print_trials(context: SearchContext) -> None:
@@ -63,12 +58,37 @@ def _pareto_lines(runs: list[Run], search: Search) -> Iterator[str]:
 
 
 def print_scores(scores: Mapping[str, Scores]) -> None:
-    """Print the test scores of the winner and the baselines."""
+    """Print the test scores of the winner and the baselines, and what the search gained.
+
+    Args:
+        scores: scores by name, the winner first.
+    """
     out.print("\nmAP on the test sequences, which the search never read")
-    print_plain(to_text(baseline_table(named_scores(scores))))
+    names = named_scores(scores)
+    print_plain(to_text(baseline_table(names)))
+    if len(names) < 2:
+        return
+    winner, *others = scores.values()
+    rows = [
+        (name, *_gain_cells(winner, other))
+        for name, other in zip(list(names)[1:], others, strict=True)
+    ]
+    out.print("\nGained by the search: mean mAP of the winner minus that of")
+    header = ("", "gain", "95 % interval")
+    print_plain(to_text(TextTable(header, tuple(rows), frozenset({""}))))
 
 
-def _print_registration(result: SearchResult) -> None:
+def _gain_cells(winner: Scores, other: Scores) -> tuple[str, str]:
+    """Difference of the mean mAPs, and its interval over sequences; one sequence gives none."""
+    try:
+        found = compare(winner, other)["mAP"]
+    except UserError:
+        return f"{winner.mean - other.mean:+.3f}", MISSING_VALUE
+    return f"{found.difference:+.3f}", f"{found.low:+.3f} … {found.high:+.3f}"
+
+
+def print_registration(result: SearchResult) -> None:
+    """Print the registered version, and the next commands."""
     context, registered = result.context, result.registration
     if registered is not None:
         alias = f"as {registered.alias}" if registered.alias else "without an alias"
@@ -84,3 +104,14 @@ def _print_registration(result: SearchResult) -> None:
         (f"hpsearch describe {model} mini --output descriptors{home}", "use the model"),
     ):
         print_plain(f"  {command:<70}  {purpose}")
+
+
+def print_duration(result: SearchResult, total: float) -> None:
+    """Print how long the command took, in all and step by step.
+
+    Args:
+        result: result of the search.
+        total: wall-clock seconds since the command started.
+    """
+    steps = ", ".join(f"{name} {format_duration(s)}" for name, s in result.seconds.items())
+    print_plain(f"\nFinished in {format_duration(total)}{f' ({steps})' if steps else ''}")

@@ -23,6 +23,8 @@ from hpsearch.training.trial import TrainingRun, build_trial
 from hpsearch.untrusted import reading
 
 BASELINE_NAME, PIXELS_NAME, ROOT_SIFT_NAME = "baseline", "pixels 16×16", "RootSIFT"
+INITIAL_NAME = "initial point"
+"""Name of the trial of a search's first initial point among its test scores."""
 SCORES_FILE = "test_scores.json"
 
 
@@ -108,17 +110,33 @@ def train_baseline(context: SearchContext) -> Run:
 
 
 def evaluate_on_test(context: SearchContext, winner: Run, baseline: Run) -> dict[str, Scores]:
-    """Evaluate winner, baseline, RootSIFT and normalized pixels on the same test patches."""
+    """Evaluate the winner and what it is compared with on the same test patches.
+
+    That is the search's initial point (unless it is the winner, or was pruned), the baseline,
+    RootSIFT and normalized pixels.
+    """
     score_cache, noisy = ScoreCache.for_search(context), winner.config.evaluate_on == "noisy"
+    initial = initial_run(context)
+    runs = {winner.label: winner, INITIAL_NAME: initial, BASELINE_NAME: baseline}
     scores = {
-        run.label: score_cache.scores(
+        name: score_cache.scores(
             load_trained(run, context).pipeline(), noisy=noisy, name=f"{context.name}/{run.label}"
         )
-        for run in (winner, baseline)
+        for name, run in runs.items()
+        if run is not None and (name == winner.label or run.id != winner.id)
     }
     scores |= evaluate_classical(score_cache, noisy=noisy)
     save_scores(context, scores)
     return scores
+
+
+def initial_run(context: SearchContext) -> Run | None:
+    """Completed trial of the search's first initial point, if that has a network of its own."""
+    search = context.search
+    if not search.initial_points or search.num_folds or context.record.warm_start_from:
+        return None
+    trials = [run for run in context.runs if run.kind == "trial" and run.number == 0]
+    return next((run for run in trials if run.status == "completed"), None)
 
 
 def save_scores(context: SearchContext, scores: Mapping[str, Scores]) -> None:

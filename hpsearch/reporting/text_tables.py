@@ -87,7 +87,7 @@ def summary_lines(totals: Summary) -> list[str]:
             f"and saved {format_duration(totals.cache_seconds_saved)}"
         )
     lines.append(
-        f"{format_duration(totals.seconds)} of wall-clock time, "
+        f"{format_duration(totals.seconds)} from the first trial to the last, "
         f"{format_duration(totals.trial_seconds)} summed over trials"
     )
     return lines

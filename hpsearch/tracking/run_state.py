@@ -87,6 +87,8 @@ class SearchState:
     search_event: Event | None = None
     finish_event: Event | None = None
     """Last event of the search; None while it runs, also after a resume."""
+    steps_left: tuple[str, ...] = ()
+    """Steps after the test scores that have not succeeded yet: registration, figures."""
     runs: dict[str, Run] = field(default_factory=dict)
     """Runs by id, in the order of their start."""
     best: list[BestSoFar] = field(default_factory=list)
@@ -115,6 +117,10 @@ class SearchState:
                 self.search_event = event
             case "search_finished":
                 self.finish_event = event
+                self.steps_left = tuple(event.get("steps", ()))
+            case "step_finished":
+                done = event["step"]
+                self.steps_left = tuple(step for step in self.steps_left if step != done)
         if "trial" not in event:
             return
         run = apply_event(self.runs.get(event["trial"]), event)

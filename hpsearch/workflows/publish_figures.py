@@ -12,6 +12,7 @@ from hpsearch.patch_views import VIEWS
 from hpsearch.promotion.final_evaluation import (
     BASELINE_NAME,
     CLASSICAL_BASELINES,
+    INITIAL_NAME,
     evaluated_label,
     load_scores,
     load_trained,
@@ -149,11 +150,12 @@ def render_search_report(context: SearchContext, figures: list[ReportFigure]) ->
 
 def named_scores(scores: Mapping[str, Scores]) -> dict[str, TaskScores]:
     """Test scores by display name, the winner first."""
-    words = {BASELINE_NAME: "baseline triplet"}
+    words = {BASELINE_NAME: "baseline triplet", INITIAL_NAME: INITIAL_NAME}
+    words |= {name: name for name in CLASSICAL_BASELINES}
     return {
-        words.get(
-            name, name if name in CLASSICAL_BASELINES else f"winner, trial {name}"
-        ): TaskScores(found.verification, found.matching, found.retrieval, found.mean)
+        words.get(name, f"winner, trial {name}"): TaskScores(
+            found.verification, found.matching, found.retrieval, found.mean
+        )
         for name, found in scores.items()
     }
 

@@ -10,7 +10,6 @@ from hpsearch.atomic_files import write_atomic
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 from hpsearch.execution.ray_runtime import LOCAL_ADDRESS
-from hpsearch.promotion.final_evaluation import SCORES_FILE
 from hpsearch.promotion.retraining_plan import check_not_promotion
 from hpsearch.redaction import refuse_password
 from hpsearch.search.search_context import SearchContext
@@ -24,7 +23,13 @@ from hpsearch.search.stopping import (
 from hpsearch.search.warm_start import check_same_terms
 from hpsearch.search.workspace import Workspace
 from hpsearch.workflows.observer import Observer
-from hpsearch.workflows.search_session import SearchResult, is_complete, run_session, start_ray
+from hpsearch.workflows.search_session import (
+    SearchResult,
+    is_complete,
+    is_scored,
+    run_session,
+    start_ray,
+)
 
 
 def resume_search(
@@ -123,7 +128,7 @@ def check_not_finished(context: SearchContext) -> None:
     Raises:
         UserError: if the search has finished, or has used up its limits.
     """
-    if is_complete(context) and _is_finished(context):
+    if is_complete(context) and is_scored(context) and not context.state.steps_left:
         raise UserError(
             f"search {context.name!r} has finished; add trials with "
             f"`{context.command('extend', '--trials', '20')}`",
@@ -215,12 +220,6 @@ def resolve_space_change(
         "--on-space-change update with the new file",
         code="space-changed",
     )
-
-
-def _is_finished(context: SearchContext) -> bool:
-    finish_event = context.state.finish_event
-    ended = finish_event is not None and finish_event["status"] == "completed"
-    return ended and (context.paths.folder / SCORES_FILE).exists()
 
 
 def _space_difference(before: Path, now: Path) -> str:

@@ -8,8 +8,8 @@ from hpsearch.execution.resumable_trial import CheckpointHooks
 from hpsearch.promotion.final_evaluation import best_run, load_trained
 from hpsearch.search.outcome import to_result
 from hpsearch.search.workspace import SearchRecord, Workspace
+from hpsearch.workflows.finish_search import train_winner
 from hpsearch.workflows.observer import Observer
-from hpsearch.workflows.search_session import train_winner
 
 SPACE = """
 from hpsearch.config import L2Net, RandomTriplets, TrialConfig
