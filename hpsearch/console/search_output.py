@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Mapping
 
 from hpsearch.console.output import out, print_plain
-from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
-from hpsearch.evaluation.bootstrap import compare
+from hpsearch.evaluation.bootstrap import compare, format_bounds
 from hpsearch.reporting.leaderboard import leaderboard, summarize
 from hpsearch.reporting.text_tables import (
     MISSING_VALUE,
@@ -79,12 +78,10 @@ def print_scores(scores: Mapping[str, Scores]) -> None:
 
 
 def _gain_cells(winner: Scores, other: Scores) -> tuple[str, str]:
-    """Difference of the mean mAPs, and its interval over sequences; one sequence gives none."""
-    try:
-        found = compare(winner, other)["mAP"]
-    except UserError:
-        return f"{winner.mean - other.mean:+.3f}", MISSING_VALUE
-    return f"{found.difference:+.3f}", f"{found.low:+.3f} … {found.high:+.3f}"
+    """Difference of the mean mAPs, and its interval over sequences, if there is one."""
+    found = compare(winner, other)["mAP"]
+    bounds = format_bounds(found, "+.3f", between=" … ") or MISSING_VALUE
+    return f"{found.difference:+.3f}", bounds
 
 
 def print_registration(result: SearchResult) -> None:

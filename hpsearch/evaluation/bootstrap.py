@@ -55,7 +55,7 @@ class Interval:
     value: float
     low: float | None
     high: float | None
-    """None as ``low`` if there is no interval; see the module."""
+    """Upper bound; None, as ``low``, if there is no interval (see the module)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +65,9 @@ class Comparison:
     difference: float
     low: float | None
     high: float | None
-    """None as ``low`` if there is no interval; see the module."""
+    """Upper bound; None, as ``low``, if there is no interval (see the module)."""
     half_width: float | None = None
-    """Least difference from zero that the interval would tell from none; None as ``low``."""
+    """Half the width of the interval, unclipped: the least difference that is clear; or None."""
     share_won: float
     """Share of sequences with a higher score; ties count half, missing scores are excluded."""
 

@@ -61,7 +61,7 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Assessment:
-    """Candidate beside the present champion and challenger."""
+    """Candidate compared with the present champion and challenger."""
 
     evidence: Evidence
     champion: ChampionInfo | None = None

@@ -106,7 +106,7 @@ def build_card_data(
 
     Args:
         request: the network.
-        found: the network beside the present champion.
+        found: the network compared with the present champion.
         mlflow_sync: synchronization of the request's search, with everything sent.
     """
     context, store, champion = request.context, request.context.store, found.champion

@@ -254,7 +254,7 @@ class TrackingServer:
         """
         try:
             found = self.client().get_experiment_by_name(self.experiment)
-        except Exception:  # whatever it is, sending of runs tries again, and tells it
+        except Exception:  # whatever it is, sending the runs meets and reports it
             return
         if found is not None and found.lifecycle_stage == "deleted":
             raise UserError(

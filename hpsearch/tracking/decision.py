@@ -74,7 +74,7 @@ class Decision:
     """Decision about a version's alias, with its reason in one sentence."""
 
     alias: Alias | None
-    """None if the version gets no alias."""
+    """Alias of the version, or None."""
     reason: str
     forced: bool = False
     """True if it becomes champion only because the user forced it."""
@@ -87,7 +87,7 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What a decision rests on: test scores of a version, and of what it has to be better than."""
+    """Evidence for a decision: test scores of a version, and of what it has to be better than."""
 
     scores: Scores
     """Test scores of the version."""
@@ -95,7 +95,7 @@ class Evidence:
     """Test scores of the baselines on the same patches, by name."""
     has_champion: bool
     champion_scores: Scores | None = None
-    """None if the champion was evaluated on other patches, or there is none."""
+    """Test scores of the champion; None without one, or if it was evaluated on other patches."""
     comparison: Comparison | None = None
     """Mean mAP of the version minus the champion's, at the level of the look; None if the two were
     not compared."""
@@ -104,7 +104,7 @@ class Evidence:
     challenger: int | None = None
     """Version with the alias ``challenger``; None if there is none but this."""
     challenger_scores: Scores | None = None
-    """None if the challenger was evaluated on other patches, or its scores are gone."""
+    """Test scores of that version; None if they are of other patches, or were deleted."""
     retrained: bool = True
     """False for the best trial of a search, which has been trained once."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
+from hpsearch.execution.shutdown import install_sigterm_handler
 from hpsearch.promotion.final_evaluation import evaluate_classical, load_trained, save_scores
 from hpsearch.promotion.promotion_search import Promotion, begin, prepare
 from hpsearch.promotion.registration import (
@@ -33,7 +34,7 @@ from hpsearch.tracking.run_state import Run
 from hpsearch.workflows.observer import Observer
 from hpsearch.workflows.resume_search import switch_cluster
 from hpsearch.workflows.run_search import log_search_started
-from hpsearch.workflows.search_session import is_complete, run_trials
+from hpsearch.workflows.search_session import close_session, is_complete, run_trials
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +114,7 @@ def promote(
     child = begin(promotion)
     with child.lock():
         _retrain(promotion.parent, child, observer)
+        install_sigterm_handler()  # logging a model to a run that has ended reopens the run
         objective = child.objective
         found = rank(promotion.plan, child.runs, objective)
         pick = median_run(found[0], objective)
@@ -155,6 +157,9 @@ def _retrain(parent: SearchContext, child: SearchContext, observer: Observer) ->
         if interruption is not None:
             raise PromotionInterrupted(interruption)
         child.event_log.append("search_finished", status="completed")
+    except BaseException:
+        close_session(child)
+        raise
     finally:
         if not mlflow_sync.stop():
             observer.warning(f"MLflow has not received everything yet: {mlflow_sync.last_error}")

@@ -4,7 +4,7 @@ import os
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import NoReturn
 
-from hpsearch.errors import EXIT_INTERRUPTED
+from hpsearch.errors import EXIT_INTERRUPTED, UserError
 from hpsearch.execution import ray_runtime, tuner
 from hpsearch.execution.ray_runtime import monitor_head, requested_nodes
 from hpsearch.execution.retry_policy import DiskFullError
@@ -18,7 +18,6 @@ from hpsearch.workflows.finish_search import (
     SearchResult,
     StepTimer,
     finish_search,
-    is_scored,
     train_winner,
 )
 from hpsearch.workflows.observer import Observer
@@ -47,12 +46,13 @@ def run_session(context: SearchContext, observer: Observer) -> SearchResult:
                 train_winner(context, observer)
         return finish_search(context, mlflow_sync, observer, timer)
     except KeyboardInterrupt:
-        _close_running_trials(context)
-        if not is_scored(context):
-            context.event_log.append("search_finished", status="interrupted")
+        close_session(context)
         observer.message(
             f"Interrupted; nothing is lost. Finish the search with:  {context.command('resume')}"
         )
+        raise
+    except BaseException:
+        close_session(context)
         raise
     finally:
         if not mlflow_sync.stop():
@@ -175,6 +175,17 @@ def is_complete(context: SearchContext) -> bool:
     return enough or runs_are_out_of_patience(
         context.runs, context.search, patience_offset=patience_offset
     )
+
+
+def close_session(context: SearchContext) -> None:
+    """Log the end of a session that an error or a signal ended, unless its end is logged.
+
+    So no MLflow run stays RUNNING. A full disk, or a damaged event log, is no further error.
+    """
+    with suppress(OSError, UserError):
+        _close_running_trials(context)
+        if context.state.finish_event is None:
+            context.event_log.append("search_finished", status="interrupted")
 
 
 def _close_running_trials(context: SearchContext) -> int:
