@@ -10,6 +10,7 @@ import pytest
 
 import hpsearch as hp
 from hpsearch.data.patch_store import PatchStore
+from hpsearch.search.workspace import Workspace
 
 HEAVY = ("torch", "ray", "mlflow", "optuna", "pyarrow", "pandas", "typer", "rich")
 
@@ -63,9 +64,11 @@ def test_a_search_returns_its_result_and_prints_nothing(
     assert [run.id for run in result.runs if run.kind == "trial"] == ["000"]
     assert result.winner is not None
     assert result.winner.seen >= 240
-    assert set(result.test_scores) == {"000", "baseline", "pixels 16×16"}
+    assert set(result.test_scores) == {"000", "baseline", "pixels 16×16", "RootSIFT"}
     assert result.registration is not None
-    assert result.registration.alias == "champion"
+    baselines = [scores.mean for name, scores in result.test_scores.items() if name != "000"]
+    best = result.test_scores["000"].mean > max(baselines)
+    assert result.registration.alias == ("champion" if best else None)
     assert observer.kinds == ["trial", "baseline"]
     assert observer.messages[0].startswith("search one: 1 trials of at most 240 patches")
     assert capfd.readouterr().out == ""
@@ -94,3 +97,18 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     code = f"import hpsearch, sys; print(*({set(HEAVY)!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+def test_what_the_end_needs_is_checked_before_the_beginning(
+    space: Path, tiny: PatchStore, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    with pytest.raises(hp.UserError, match="'a/b' cannot name a model"):
+        hp.run_search(space, data=str(tiny.path), home=home, model="a/b")
+    tracking = Workspace(home).tracking()
+    tracking.client().delete_experiment(tracking.experiment_id())
+    with pytest.raises(hp.UserError, match="restore it with `mlflow experiments restore") as caught:
+        hp.run_search(space, data=str(tiny.path), home=home)
+    assert caught.value.code == "experiment-deleted"
+    assert not (home / "searches").exists()

@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,8 @@ from hpsearch.untrusted import printable, validation_sentence
 
 GC_THRESHOLD = 100_000
 """New objects before a garbage collection, not 700: importing MLflow takes 570 collections then."""
+STARTED_AT = time.monotonic()
+"""Time at which the command started."""
 
 app = typer.Typer(
     name="hpsearch",

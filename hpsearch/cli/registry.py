@@ -59,7 +59,7 @@ def ensemble(
     check_name(name, "a model")
     workspace = Workspace(home)
     tracking = workspace.tracking(tracking_uri)
-    tracking.check_exists(members[0])
+    tracking.check_experiment()
 
     from hpsearch.promotion.ensemble import (
         combine_models,
@@ -94,7 +94,8 @@ def print_ensemble(combined: "CombinedModel", done: "RegistrationResult", name: 
         f"on test: verification {scores.verification:.3f}, matching {scores.matching:.3f}, "
         f"retrieval {scores.retrieval:.3f}, mean mAP {scores.mean:.4f}"
     )
-    print_plain(f"Registered {name} version {done.version} as {done.alias}: {combined.names}")
+    alias = f"as {done.decision.alias}" if done.decision.alias else "without an alias"
+    print_plain(f"Registered {name} version {done.version} {alias}: {combined.names}")
     print_plain(f"  {done.decision.reason}")
 
 

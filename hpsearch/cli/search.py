@@ -1,12 +1,13 @@
 """Commands that train: search, resume, extend, train."""
 
 import shlex
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpsearch.cli.app import Home, TrackingUri, app
+from hpsearch.cli.app import STARTED_AT, Home, TrackingUri, app
 from hpsearch.cli.jobs import ADDRESS_VARIABLES, submit_resume
 from hpsearch.cli.options import (
     Cpus,
@@ -30,8 +31,8 @@ from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import EXIT_INTERRUPTED, UserError
 
 if TYPE_CHECKING:
+    from hpsearch.workflows.finish_search import SearchResult
     from hpsearch.workflows.observer import Observer
-    from hpsearch.workflows.search_session import SearchResult
 
 
 @app.command(rich_help_panel="Search")
@@ -115,18 +116,21 @@ def console_observer() -> "Observer":
 
 
 def finish(result: "SearchResult") -> None:
-    """Print a result; exit with 130 if trials are left.
+    """End a command that ran a search, whose scores have been printed; 130 if trials are left.
 
     Raises:
-        UserError: if there is no winner.
+        UserError: if there is no winner, or it could not be registered.
     """
-    from hpsearch.console.search_output import print_result
+    from hpsearch.console.search_output import print_duration, print_trials
 
-    print_result(result)
     if result.status == "interrupted":
         raise typer.Exit(EXIT_INTERRUPTED)
     if result.winner is None:
-        raise UserError(result.reason)
+        print_trials(result.context)
+        raise UserError(result.reason, code="no-completed-trial")
+    print_duration(result, time.monotonic() - STARTED_AT)
+    if result.registration is None:
+        raise UserError(result.reason, code="not-registered")
 
 
 OTHER_CLUSTER_HELP = "HEAD:6379 of another Ray cluster than the search began on; local for none"

@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from hpsearch.console.live_progress import LiveProgress
 from hpsearch.console.output import err, out, runnable
 from hpsearch.console.progress_bars import progress_bar
 from hpsearch.search.search_context import SearchContext
 from hpsearch.workflows.observer import Advance, Observer
+
+if TYPE_CHECKING:
+    from hpsearch.workflows.finish_search import SearchResult
 
 
 class ConsoleObserver(Observer):
@@ -21,6 +25,21 @@ class ConsoleObserver(Observer):
     def warning(self, text: str) -> None:
         """Print a line on standard error."""
         err.print(runnable(text), markup=False, soft_wrap=True)
+
+    def show_scores(self, result: "SearchResult") -> None:
+        """Print the leaderboard, the cost of the trials, and the test scores."""
+        from hpsearch.console.search_output import print_scores, print_trials
+
+        print_trials(result.context)
+        print_scores(result.test_scores)
+        out.file.flush()
+
+    def show_registration(self, result: "SearchResult") -> None:
+        """Print the registered version and the next commands."""
+        from hpsearch.console.search_output import print_registration
+
+        print_registration(result)
+        out.file.flush()
 
     @contextmanager
     def training(self, context: SearchContext, *, kind: str = "trial") -> Iterator[None]:

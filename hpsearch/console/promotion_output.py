@@ -6,11 +6,24 @@ from typing import TYPE_CHECKING
 from hpsearch.config.formatting import diff_summaries
 from hpsearch.console.output import out, print_plain
 from hpsearch.evaluation import Scores
-from hpsearch.evaluation.bootstrap import HEADLINES, Comparison, intervals
+from hpsearch.evaluation.bootstrap import (
+    HEADLINES,
+    Comparison,
+    Interval,
+    format_bounds,
+    intervals,
+)
 from hpsearch.promotion.promotion_search import Promotion
+from hpsearch.promotion.registration import (
+    RegistrationOutcome,
+    RegistrationRequest,
+    registry_of,
+    test_terms,
+)
 from hpsearch.promotion.retraining_plan import RetrainingResult, make_plan
 from hpsearch.reporting.text_tables import TextTable, format_duration, to_text
 from hpsearch.search.search_context import SearchContext
+from hpsearch.tracking.decision import CHAMPION, format_level, identify_test_set
 from hpsearch.tracking.model_card import CardTable
 from hpsearch.workflows.promote_search import PromotionResult
 
@@ -45,15 +58,31 @@ def print_plan(promotion: Promotion, *, dry_run: bool) -> None:
     if left < count:
         cost += f", {left} of them left" if left else ", all done"
     print_plain(f"{cost}{_time_left(promotion, left)}")
-    champion = parent.registry().champion()
-    model = parent.record.model
-    if champion is None:
-        print_plain(f"{model} has no champion")
-    else:
-        origin = champion.tags.get("search", "an unknown search")
-        print_plain(f"{model} champion: version {champion.version}, from {origin}")
+    for words in _champion_lines(promotion):
+        print_plain(words)
     if dry_run:
         print_plain("Dry run: nothing was trained, scored or registered.")
+
+
+def _champion_lines(promotion: Promotion) -> Iterator[str]:
+    """Present champion, and the look at it that this promotion would be."""
+    parent, registry = promotion.parent, registry_of(promotion.parent)
+    champion, names = registry.champion(), parent.store.part(parent.split, "test").names
+    if champion is None:
+        yield f"{registry.model} has no champion"
+    else:
+        origin = champion.tags.get("search", "an unknown search")
+        yield f"{registry.model} champion: version {champion.version}, from {origin}"
+    if len(names) < 2:
+        yield "the test part has one sequence, which decides nothing: only --force makes a champion"
+    elif champion is not None:
+        terms = test_terms(parent, promotion.plan.selected[0].config)
+        looks = registry.looks(champion, identify_test_set(terms, names))
+        number = max(looks.values(), default=0) + 1
+        yield (
+            f"networks compared with it on these {len(names)} test sequences: {number - 1}; "
+            f"another is look {number} and needs a {format_level(number)} interval above 0"
+        )
 
 
 def _plan_notes(promotion: Promotion) -> Iterator[str]:
@@ -113,7 +142,8 @@ def print_promotion_scores(request: "RegistrationRequest", outcome: "Registratio
     champion, found = outcome.champion, outcome.comparisons
     if champion is not None and champion.scores is not None and found:
         columns[f"champion, version {champion.version}"] = _interval_cells(champion.scores)
-        columns["difference"] = [_difference_cells(found[task]) for task in HEADLINES]
+        title = f"difference, {format_level(outcome.look)}"
+        columns[title] = [_difference_cells(found[task]) for task in HEADLINES]
     for name, scores in request.baselines.items():
         flat = scores.flat()
         columns[name.split()[0]] = [f"{flat[task]:.3f}" for task in HEADLINES]
@@ -126,25 +156,35 @@ def print_promotion_scores(request: "RegistrationRequest", outcome: "Registratio
 
 def _interval_cells(scores: Scores) -> list[str]:
     found = intervals(scores)
-    bounds = (found[task] for task in HEADLINES)
-    return [f"{b.value:.3f} [{b.low:.3f}, {b.high:.3f}]" for b in bounds]
+    return [f"{found[task].value:.3f}{_bounds_text(found[task], '.3f')}" for task in HEADLINES]
 
 
 def _difference_cells(found: Comparison) -> str:
-    return f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+    return f"{found.difference:+.3f}{_bounds_text(found, '+.3f')}"
 
 
-def print_registration(parent: SearchContext, outcome: "RegistrationOutcome") -> None:
-    from hpsearch.tracking.model_registry import CHAMPION
+def _bounds_text(found: Interval | Comparison, style: str) -> str:
+    bounds = format_bounds(found, style, between=", ")
+    return f" [{bounds}]" if bounds else ""
 
-    verb = "is champion" if outcome.alias == CHAMPION else "is challenger, the champion stays"
-    print_plain(f"\n{outcome.model} version {outcome.version} {verb}:")
+
+def print_registration(parent: SearchContext, outcome: RegistrationOutcome) -> None:
+    print_plain(f"\n{outcome.model} version {outcome.version} {_alias_clause(outcome)}:")
     print_plain(f"  {outcome.decision.reason}")
+    if outcome.alias != CHAMPION:
+        print_plain(f"  use it as:  {outcome.address}")
     if outcome.champion is not None and outcome.champion.scores is None:
         command = parent.command("promote", "--reevaluate")
         print_plain(f"  compare on this search's test patches with:  {command}")
     if outcome.alias == CHAMPION and outcome.champion is not None:
         print_plain(f"  roll back with:  hpsearch rollback {outcome.model}{parent.home_option}")
+
+
+def _alias_clause(outcome: RegistrationOutcome) -> str:
+    if outcome.alias == CHAMPION:
+        return "is champion"
+    stays = ", the champion stays" if outcome.champion is not None else ""
+    return f"is challenger{stays}" if outcome.alias else f"gets no alias{stays}"
 
 
 def _table_text(lines: CardTable, *, left: frozenset[str]) -> TextTable:

@@ -1,14 +1,17 @@
 """Output of a search: leaderboard, cost, test scores, registration, and the next commands."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from hpsearch.console.output import out, print_plain
 from hpsearch.evaluation import Scores
+from hpsearch.evaluation.bootstrap import compare, format_bounds
 from hpsearch.reporting.leaderboard import leaderboard, summarize
 from hpsearch.reporting.text_tables import (
+    MISSING_VALUE,
+    TextTable,
     baseline_table,
     configurations_table,
+    format_duration,
     group_configurations,
     leaderboard_table,
     summary_lines,
@@ -18,22 +21,11 @@ from hpsearch.search.outcome import pareto_front
 from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.run_state import Run
-
-if TYPE_CHECKING:
-    from hpsearch.workflows.search_session import SearchResult
+from hpsearch.workflows.finish_search import SearchResult
+from hpsearch.workflows.publish_figures import named_scores
 
 MAX_ROWS = 12
 """Rows of the leaderboard."""
-
-
-def print_result(result: "SearchResult") -> None:
-    """Print the results of a search; nothing for one that was interrupted."""
-    if result.status == "interrupted":
-        return
-    print_trials(result.context)
-    if result.winner is not None:
-        print_scores(result.test_scores)
-        _print_registration(result)
 
 
 def print_trials(context: SearchContext) -> None:
@@ -65,22 +57,41 @@ def _pareto_lines(runs: list[Run], search: Search) -> Iterator[str]:
 
 
 def print_scores(scores: Mapping[str, Scores]) -> None:
-    """Print the test scores of the winner and the baselines."""
-    from hpsearch.workflows.publish_figures import named_scores
+    """Print the test scores of the winner and the baselines, and what the search gained.
 
+    Args:
+        scores: scores by name, the winner first.
+    """
     out.print("\nmAP on the test sequences, which the search never read")
-    print_plain(to_text(baseline_table(named_scores(scores))))
+    names = named_scores(scores)
+    print_plain(to_text(baseline_table(names)))
+    if len(names) < 2:
+        return
+    winner, *others = scores.values()
+    rows = [
+        (name, *_gain_cells(winner, other))
+        for name, other in zip(list(names)[1:], others, strict=True)
+    ]
+    out.print("\nGained by the search: mean mAP of the winner minus that of")
+    header = ("", "gain", "95 % interval")
+    print_plain(to_text(TextTable(header, tuple(rows), frozenset({""}))))
 
 
-def _print_registration(result: "SearchResult") -> None:
+def _gain_cells(winner: Scores, other: Scores) -> tuple[str, str]:
+    """Difference of the mean mAPs, and its interval over sequences, if there is one."""
+    found = compare(winner, other)["mAP"]
+    bounds = format_bounds(found, "+.3f", between=" … ") or MISSING_VALUE
+    return f"{found.difference:+.3f}", bounds
+
+
+def print_registration(result: SearchResult) -> None:
+    """Print the registered version, and the next commands."""
     context, registered = result.context, result.registration
     if registered is not None:
-        print_plain(
-            f"\nRegistered {registered.model} version {registered.version} as {registered.alias}:"
-        )
+        alias = f"as {registered.alias}" if registered.alias else "without an alias"
+        print_plain(f"\nRegistered {registered.model} version {registered.version} {alias}:")
         print_plain(f"  {registered.decision.reason}")
-    alias = registered.alias if registered else "champion"
-    model = f"models:/{context.record.model}@{alias}"
+    model = registered.address if registered else f"models:/{context.record.model}@champion"
     home = context.home_option
     out.print("\nNext")
     for command, purpose in (
@@ -90,3 +101,14 @@ def _print_registration(result: "SearchResult") -> None:
         (f"hpsearch describe {model} mini --output descriptors{home}", "use the model"),
     ):
         print_plain(f"  {command:<70}  {purpose}")
+
+
+def print_duration(result: SearchResult, total: float) -> None:
+    """Print how long the command took, in all and step by step.
+
+    Args:
+        result: result of the search.
+        total: wall-clock seconds since the command started.
+    """
+    steps = ", ".join(f"{name} {format_duration(s)}" for name, s in result.seconds.items())
+    print_plain(f"\nFinished in {format_duration(total)}{f' ({steps})' if steps else ''}")

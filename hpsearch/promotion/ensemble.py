@@ -3,7 +3,7 @@
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from hpsearch.data.patch_store import Patches, PatchStore
 from hpsearch.data.splits import TrialSplit
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
-from hpsearch.evaluation.bootstrap import compare
+from hpsearch.execution.shutdown import install_sigterm_handler
 from hpsearch.models.ensemble import Combine, Ensemble, mean_of, pca_ensemble
 from hpsearch.models.pipeline import Pipeline
 from hpsearch.models.serialization import (
@@ -24,11 +24,19 @@ from hpsearch.models.serialization import (
     read_spec,
     save_pipeline,
 )
-from hpsearch.promotion.score_cache import ScoreCache
+from hpsearch.promotion.champion_comparison import (
+    NETWORK_DIGITS,
+    Candidate,
+    assess,
+    registry_lock,
+)
+from hpsearch.promotion.final_evaluation import evaluate_classical
+from hpsearch.promotion.score_cache import ScoreCache, model_fingerprint
 from hpsearch.rng import rng_for
 from hpsearch.search.workspace import Workspace
 from hpsearch.shapes import Float
 from hpsearch.tracking.connection import TrackingServer, translate_mlflow_errors
+from hpsearch.tracking.decision import Decision, decide
 from hpsearch.tracking.mlflow_tags import RUN_KIND
 from hpsearch.tracking.model_artifact import (
     FINGERPRINT_TAG,
@@ -36,9 +44,10 @@ from hpsearch.tracking.model_artifact import (
     SPLIT_TAG,
     ModelArtifact,
     download_model,
+    run_of_model,
 )
 from hpsearch.tracking.model_card import combined_card, dataset_section, how_to_load, score_table
-from hpsearch.tracking.model_registry import Alias, Decision, Registry, decide
+from hpsearch.tracking.model_registry import NETWORK_TAG, Registry
 from hpsearch.training.devices import choose_device
 
 MEMBER_PATTERN = re.compile(r"(?:models:/)?([^/@]+)(?:/(\d+)|@([\w-]+))")
@@ -199,10 +208,9 @@ class CombinedModel:
 
 @dataclass(frozen=True)
 class RegistrationResult:
-    """Result of the registration of an ensemble: version, alias, decision."""
+    """Result of the registration of an ensemble: version, decision, scores."""
 
     version: int
-    alias: Alias
     decision: Decision
     scores: Scores
 
@@ -253,53 +261,72 @@ def register_ensemble(
 ) -> RegistrationResult:
     """Evaluate an ensemble on test, register it as a version, and move the alias if it is better.
 
+    Its MLflow run ends with this call, also by an exception, Ctrl-C or SIGTERM.
+
     Raises:
         UserError: if the registry refuses the request or does not answer.
     """
+    install_sigterm_handler()
     given = combined.members[0].input_kind
-    scores = score_cache.scores(combined.network, noisy=given == "noisy", name=combined.provenance)
-    terms = {
-        FINGERPRINT_TAG: score_cache.store.fingerprint,
-        SPLIT_TAG: score_cache.split.name,
-        INPUT_KIND_TAG: given,
-    }
-    decision = _decide(registry, scores, terms)
-    with tempfile.TemporaryDirectory() as temporary, translate_mlflow_errors(registry.tracking.uri):
+    noisy = given == "noisy"
+    candidate = Candidate(
+        scores=score_cache.scores(combined.network, noisy=noisy, name=combined.provenance),
+        baselines=evaluate_classical(score_cache, noisy=noisy),
+        terms={
+            FINGERPRINT_TAG: score_cache.store.fingerprint,
+            SPLIT_TAG: score_cache.split.name,
+            INPUT_KIND_TAG: given,
+        },
+        network=model_fingerprint(combined.network)[:NETWORK_DIGITS],
+    )
+    with registry_lock(score_cache.home):
+        version = _add_version(combined, registry, score_cache, candidate)
+        while True:
+            found = assess(registry, replace(candidate, own_version=version))
+            decision = decide(found.evidence)
+            if registry.champion_is(found.champion.version if found.champion else None):
+                break
+        about = f"{decision.reason}; {combined.provenance}"
+        registry.apply(version, decision, description=about)
+    return RegistrationResult(version, decision, candidate.scores)
+
+
+def _add_version(
+    combined: CombinedModel, registry: Registry, score_cache: ScoreCache, candidate: Candidate
+) -> int:
+    """Register an ensemble as a new version without alias."""
+    provenance = {"members": combined.names, "combine": combined.combine}
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        translate_mlflow_errors(registry.tracking.uri),
+        run_of_model(
+            registry.tracking,
+            f"{registry.model}: {combined.combine}",
+            tags={RUN_KIND: "ensemble", **provenance},
+            scores=candidate.scores,
+        ) as run_id,
+    ):
         to = Path(temporary) / "pipeline"
         save_pipeline(combined.network.cpu(), combined.spec, to)
-        candidate = ModelArtifact(
+        given = candidate.terms[INPUT_KIND_TAG]
+        artifact = ModelArtifact(
             folder=to,
-            run_id=_create_run(combined, registry, scores),
+            run_id=run_id,
             search=f"ensemble of {combined.names}",
-            scores=scores,
+            scores=candidate.scores,
             fingerprint=score_cache.store.fingerprint,
             example=score_cache.test_set.pixels(noisy=given == "noisy")[:64:16],
             descriptor_dim=combined.spec.descriptor_dim,
             split=score_cache.split.name,
             input_kind=given,
-            card=_ensemble_card(combined, registry.model, scores, score_cache),
-            tags={"members": combined.names, "combine": combined.combine},
+            card=_ensemble_card(combined, registry.model, candidate, score_cache),
+            tags={**provenance, NETWORK_TAG: candidate.network},
         )
-        version = registry.register(candidate, description=combined.provenance)
-    about = f"{decision.reason}; {combined.provenance}"
-    return RegistrationResult(
-        version, registry.apply(version, decision, description=about), decision, scores
-    )
-
-
-def _decide(registry: Registry, scores: Scores, terms: dict[str, str]) -> Decision:
-    """Decide against the present champion of that name, if there is one."""
-    champion = registry.champion()
-    champion_scores = (
-        None if champion is None else registry.scores_if_comparable(champion, terms, scores.names)
-    )
-    difference = None if champion_scores is None else compare(scores, champion_scores)["mAP"]
-    same = champion is None or champion_scores is not None
-    return decide(difference, same_patches=same, collapsed=scores.collapsed)
+        return registry.register(artifact, description=combined.provenance)
 
 
 def _ensemble_card(
-    combined: CombinedModel, model: str, scores: Scores, score_cache: ScoreCache
+    combined: CombinedModel, model: str, candidate: Candidate, score_cache: ScoreCache
 ) -> str:
     """Model card of an ensemble; the training of its members is in their own cards."""
     split = score_cache.split
@@ -312,19 +339,8 @@ def _ensemble_card(
     members = "\n".join(f"- models:/{m.name}/{m.version}" for m in combined.members)
     sections = {
         "How to load it": how_to_load(model, combined.spec.descriptor_dim),
-        "Scores on test": score_table({model: scores}),
+        "Scores on test": score_table({model: candidate.scores, **candidate.baselines}),
         "Members": f"{members}\n\nCombined by: {combined.combine}.{kept}",
         "Data": dataset_section(score_cache.store.meta, score_cache.store.fingerprint, parts),
     }
     return combined_card(model, combined.spec.descriptor_dim, sections)
-
-
-def _create_run(combined: CombinedModel, registry: Registry, scores: Scores) -> str:
-    """Create an MLflow run for an ensemble, which belongs to no search."""
-    client = registry.tracking.client()
-    tags = {RUN_KIND: "ensemble", "members": combined.names, "combine": combined.combine}
-    name = f"{registry.model}: {combined.combine}"
-    run = client.create_run(registry.tracking.experiment_id(), tags=tags, run_name=name)
-    for key, value in scores.flat().items():
-        client.log_metric(run.info.run_id, f"test/{key}", value)
-    return run.info.run_id

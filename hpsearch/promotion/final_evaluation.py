@@ -1,6 +1,7 @@
 """Final evaluation of a search: test scores of the winner and the baselines."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from hpsearch.atomic_files import write_atomic
 from hpsearch.config import Denoised, TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
-from hpsearch.evaluation.baselines import pixel_descriptor
+from hpsearch.evaluation.baselines import pixel_descriptor, root_sift
 from hpsearch.execution.resumable_trial import CheckpointHooks, run_with_checkpoints
 from hpsearch.models.serialization import PipelineSpec
 from hpsearch.promotion.score_cache import ScoreCache, single_threaded
@@ -19,15 +20,36 @@ from hpsearch.search.outcome import final_status, to_result
 from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.run_state import Run
 from hpsearch.training.trial import TrainingRun, build_trial
-from hpsearch.training.validation import evaluate_function
 from hpsearch.untrusted import reading
 
-BASELINE_NAME, PIXELS_NAME = "baseline", "pixels 16×16"
+BASELINE_NAME, PIXELS_NAME, ROOT_SIFT_NAME = "baseline", "pixels 16×16", "RootSIFT"
+INITIAL_NAME = "initial point"
+"""Name of the trial of a search's first initial point among its test scores."""
+SCORES_FILE = "test_scores.json"
 
 
 def pixel_baseline(patches: np.ndarray) -> np.ndarray:
     """Compute the classical baseline: normalized 16×16 pixels of patches (uint8, n×32×32)."""
     return pixel_descriptor(torch.from_numpy(patches)).numpy()
+
+
+CLASSICAL_BASELINES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = MappingProxyType(
+    {PIXELS_NAME: pixel_baseline, ROOT_SIFT_NAME: root_sift}
+)
+"""Descriptors without training that every search is compared with, by name."""
+
+
+def evaluate_classical(score_cache: ScoreCache, *, noisy: bool) -> dict[str, Scores]:
+    """Test scores of RootSIFT and of normalized pixels, by name; evaluated once in a home.
+
+    Args:
+        score_cache: scores on the test patches.
+        noisy: whether noisy or clean test patches are described.
+    """
+    return {
+        name: score_cache.function_scores(function, noisy=noisy, name=name)
+        for name, function in CLASSICAL_BASELINES.items()
+    }
 
 
 def best_run(runs: list[Run], objective: Objective) -> Run:
@@ -88,17 +110,33 @@ def train_baseline(context: SearchContext) -> Run:
 
 
 def evaluate_on_test(context: SearchContext, winner: Run, baseline: Run) -> dict[str, Scores]:
-    """Evaluate winner, baseline and normalized pixels on the same test patches."""
+    """Evaluate the winner and what it is compared with on the same test patches.
+
+    That is the search's initial point (unless it is the winner, or was pruned), the baseline,
+    RootSIFT and normalized pixels.
+    """
     score_cache, noisy = ScoreCache.for_search(context), winner.config.evaluate_on == "noisy"
+    initial = initial_run(context)
+    runs = {winner.label: winner, INITIAL_NAME: initial, BASELINE_NAME: baseline}
     scores = {
-        run.label: score_cache.scores(
+        name: score_cache.scores(
             load_trained(run, context).pipeline(), noisy=noisy, name=f"{context.name}/{run.label}"
         )
-        for run in (winner, baseline)
+        for name, run in runs.items()
+        if run is not None and (name == winner.label or run.id != winner.id)
     }
-    scores[PIXELS_NAME] = evaluate_function(pixel_baseline, score_cache.test_set, noisy=noisy)
+    scores |= evaluate_classical(score_cache, noisy=noisy)
     save_scores(context, scores)
     return scores
+
+
+def initial_run(context: SearchContext) -> Run | None:
+    """Completed trial of the search's first initial point, if that has a network of its own."""
+    search = context.search
+    if not search.initial_points or search.num_folds or context.record.warm_start_from:
+        return None
+    trials = [run for run in context.runs if run.kind == "trial" and run.number == 0]
+    return next((run for run in trials if run.status == "completed"), None)
 
 
 def save_scores(context: SearchContext, scores: Mapping[str, Scores]) -> None:
@@ -115,6 +153,16 @@ def load_scores(context: SearchContext) -> dict[str, Scores]:
     with reading(path, "record of test scores", "restore it from a copy"):
         found = from_json(path.read_text(), path)
         return {name: Scores.from_dict(values) for name, values in found.items()}
+
+
+def evaluated_label(context: SearchContext) -> str | None:
+    """Label of the trial that was evaluated on test as the winner; None if there is none yet.
+
+    In a promotion this is the training with the median objective, and not the best of the trials.
+    """
+    scores = load_scores(context)
+    trials = [run for run in context.runs if run.kind == "trial"]
+    return next((run.label for run in trials if run.label in scores), None)
 
 
 def pipeline_spec(config: TrialConfig) -> PipelineSpec:

@@ -3,25 +3,36 @@
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from hpsearch.config import TrialConfig
 from hpsearch.data.splits import TrialSplit
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
-from hpsearch.evaluation.bootstrap import Comparison, compare
+from hpsearch.evaluation.bootstrap import Comparison
 from hpsearch.models.serialization import save_pipeline
+from hpsearch.promotion.champion_comparison import (
+    NETWORK_DIGITS,
+    Assessment,
+    Candidate,
+    ChampionInfo,
+    assess,
+    registry_lock,
+)
 from hpsearch.promotion.final_evaluation import (
     BASELINE_NAME,
-    PIXELS_NAME,
+    CLASSICAL_BASELINES,
     load_scores,
     load_trained,
     pipeline_spec,
 )
-from hpsearch.promotion.score_cache import ScoreCache
+from hpsearch.promotion.score_cache import ScoreCache, model_fingerprint
 from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.connection import TrackingError, is_not_found, translate_mlflow_errors
+from hpsearch.tracking.decision import CHAMPION, Alias, Decision, decide, describe_look
 from hpsearch.tracking.mlflow_links import run_links
 from hpsearch.tracking.mlflow_sync import MlflowSync
 from hpsearch.tracking.model_artifact import (
@@ -32,7 +43,7 @@ from hpsearch.tracking.model_artifact import (
     load_descriptor,
 )
 from hpsearch.tracking.model_card import CardTable, ModelCardData, render_card, version_description
-from hpsearch.tracking.model_registry import Decision, Registry, decide
+from hpsearch.tracking.model_registry import NETWORK_TAG, Registry
 from hpsearch.tracking.run_state import Run
 
 MAX_LINKED_RUNS = 24
@@ -57,37 +68,48 @@ class RegistrationRequest:
     promoted_from: SearchContext | None = None
     """Search that the configuration comes from, if it differs from ``folder``."""
 
+    @cached_property
+    def network(self) -> str:
+        """Fingerprint of the network's weights."""
+        pipeline = load_trained(self.run, self.context).pipeline()
+        return model_fingerprint(pipeline)[:NETWORK_DIGITS]
+
+    def evaluate_registered(self, address: str) -> Scores:
+        """Test scores of a registered model on the same patches, from the cache or by evaluation.
+
+        Args:
+            address: address such as ``models:/NAME/3``.
+        """
+        pipeline = load_descriptor(address, self.context.tracking().uri).pipeline
+        noisy = self.run.config.evaluate_on == "noisy"
+        return ScoreCache.for_search(self.context).scores(pipeline, noisy=noisy, name=address)
+
     @property
     def terms(self) -> dict[str, str]:
         """Tags that identify the test patches."""
-        return {
-            FINGERPRINT_TAG: self.context.record.fingerprint,
-            SPLIT_TAG: self.context.split.name,
-            INPUT_KIND_TAG: self.run.config.evaluate_on,
-        }
+        return test_terms(self.context, self.run.config)
 
 
-@dataclass(frozen=True)
-class ChampionInfo:
-    """Present champion and its scores."""
-
-    version: int
-    search: str
-    scores: Scores | None
-    """Test scores; None if it was evaluated on other patches."""
+def test_terms(context: SearchContext, config: TrialConfig) -> dict[str, str]:
+    """Tags that identify the test patches of a configuration of a search."""
+    return {
+        FINGERPRINT_TAG: context.record.fingerprint,
+        SPLIT_TAG: context.split.name,
+        INPUT_KIND_TAG: config.evaluate_on,
+    }
 
 
 def build_card_data(
-    request: RegistrationRequest, champion: ChampionInfo | None, mlflow_sync: MlflowSync
+    request: RegistrationRequest, found: Assessment, mlflow_sync: MlflowSync
 ) -> ModelCardData:
     """Collect the data of a version's card and description.
 
     Args:
         request: the network.
-        champion: present champion, if any.
+        found: the network compared with the present champion.
         mlflow_sync: synchronization of the request's search, with everything sent.
     """
-    context, store = request.context, request.context.store
+    context, store, champion = request.context, request.context.store, found.champion
     scores = {f"{context.name}/{request.run.label}": request.scores}
     if champion is not None and champion.scores is not None:
         scores[f"champion, version {champion.version}"] = champion.scores
@@ -102,6 +124,7 @@ def build_card_data(
         chosen_by=request.chosen_by,
         trainings_table=request.trainings_table,
         links=_run_links(request, mlflow_sync),
+        looks=describe_look(found.look, champion.version) if champion and found.look else "",
     )
 
 
@@ -149,6 +172,7 @@ def _was_deleted(context: SearchContext, run_id: str) -> bool:
 def version_tags(request: RegistrationRequest) -> dict[str, str]:
     """Tags of the model version."""
     tags = {"trial": request.run.label, "seed": str(request.run.config.seed)}
+    tags[NETWORK_TAG] = request.network
     return (
         tags
         if request.promoted_from is None
@@ -161,21 +185,34 @@ ALREADY_REGISTERED = "it is already the champion"
 
 @dataclass(frozen=True)
 class RegistrationOutcome:
-    """Outcome of a registration: version, alias, decision, comparisons."""
+    """Outcome of a registration: version, decision, comparisons."""
 
     model: str
     version: int
-    alias: str
     decision: Decision
     champion: ChampionInfo | None = None
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
     """Comparisons with the champion by headline score; empty without comparable scores."""
+    look: int | None = None
+    """Number of the look at the champion on this test set; None if it is none."""
+
+    @property
+    def alias(self) -> Alias | None:
+        """Alias of the version; None if it has none."""
+        return self.decision.alias
+
+    @property
+    def address(self) -> str:
+        """Address of the model for other commands: by alias, or by version if it has none."""
+        name = f"models:/{self.model}"
+        return f"{name}@{self.alias}" if self.alias else f"{name}/{self.version}"
 
 
 def register_winner(context: SearchContext, winner: Run) -> RegistrationOutcome:
     """Register the best trial of a search, unless it is registered.
 
-    As a maximum over noisy scores it is biased, so it becomes champion only if there is none.
+    As a maximum over noisy scores it is biased, so it becomes champion only if there is none, and
+    only if it is better than all baselines.
 
     Raises:
         UserError: if it has not been evaluated on test.
@@ -186,10 +223,6 @@ def register_winner(context: SearchContext, winner: Run) -> RegistrationOutcome:
             f"{context.name!r} has not finished; resume it with `hpsearch resume {context.name}`",
             code="search-not-finished",
         )
-    registry = registry_of(context)
-    known = registry.decision_on(context.name, winner.label)
-    if known is not None:
-        return RegistrationOutcome(registry.model, *known)
     sentence = (
         f"The best of {context.record.trials} trials by {context.objective.metric} on "
         "validation, trained with one seed, so its score is biased upwards."
@@ -201,6 +234,10 @@ def register_winner(context: SearchContext, winner: Run) -> RegistrationOutcome:
         baselines=baseline_scores(context),
         chosen_by=sentence,
     )
+    registry = registry_of(context)
+    known = registry.decision_on(context.name, winner.label, network=request.network)
+    if known is not None:
+        return RegistrationOutcome(registry.model, *known)
     return register_model(request)
 
 
@@ -209,81 +246,74 @@ def register_model(
 ) -> RegistrationOutcome:
     """Compare a network with the champion, register it as a version, and move the alias.
 
+    Other processes of the same home wait until the alias has moved. If one of another home moved it
+    in the meantime, the network is compared with the new champion.
+
     Args:
         request: the network with its scores.
         force: make it champion whatever the comparison shows.
-        reevaluate: evaluate the champion on this search's test patches instead of using its
-            scores from its registration.
+        reevaluate: evaluate champion and challenger on this search's test patches instead of using
+            their scores from their registration.
 
     Raises:
         UserError: if the registry refuses or does not answer; the same call then resumes.
     """
     registry = registry_of(request.context)
-    own = registry.version_of(request.context.name, request.run.label)
-    champion = champion_of(registry, request, reevaluate=reevaluate)
-    if own is not None and champion is not None and champion.version == int(own.version):
-        champion = ChampionInfo(champion.version, champion.search, request.scores)
-        return RegistrationOutcome(
-            registry.model,
-            champion.version,
-            "champion",
-            Decision(True, ALREADY_REGISTERED),
-            champion,
-        )
-    found = (
-        {}
-        if champion is None or champion.scores is None
-        else compare(request.scores, champion.scores)
+    with registry_lock(request.context.home):
+        while True:
+            outcome = _register_once(registry, request, force=force, reevaluate=reevaluate)
+            if outcome is not None:
+                return outcome
+
+
+def _register_once(
+    registry: Registry, request: RegistrationRequest, *, force: bool, reevaluate: bool
+) -> RegistrationOutcome | None:
+    """Register a network; None if the champion changed between the comparison and the move."""
+    context, network = request.context, request.network
+    known = registry.version_of(context.name, request.run.label, network=network)
+    own = None if known is None else int(known.version)
+    if own is not None and registry.champion_is(own):
+        champion = ChampionInfo(own, context.name, request.scores)
+        decision = Decision(CHAMPION, ALREADY_REGISTERED)
+        return RegistrationOutcome(registry.model, own, decision, champion)
+    found = assess(
+        registry,
+        Candidate(
+            scores=request.scores,
+            baselines=request.baselines,
+            terms=request.terms,
+            network=network,
+            retrained=request.trainings_table is not None,
+            own_version=own,
+        ),
+        reevaluate=request.evaluate_registered if reevaluate else None,
     )
-    decision = decide(
-        found.get("mAP"),
-        same_patches=champion is None or champion.scores is not None,
-        collapsed=request.scores.collapsed,
-        retrained=request.trainings_table is not None,
-        force=force,
-    )
+    champion = found.champion
+    decision = decide(found.evidence, force=force)
     with translate_mlflow_errors(registry.tracking.uri):
-        mlflow_sync = sync_runs(request.context, request.run)
-        facts = build_card_data(request, champion, mlflow_sync)
-        version = None if own is None else int(own.version)
-        if version is None:
-            version = _add_version(
-                request, facts, decision, registry, mlflow_sync.run_id(request.run.id)
-            )
-    alias = registry.apply(version, decision, description=version_description(facts, decision))
-    return RegistrationOutcome(registry.model, version, alias, decision, champion, found)
+        mlflow_sync = sync_runs(context, request.run)
+        facts = build_card_data(request, found, mlflow_sync)
+        if own is None:
+            run_id = mlflow_sync.run_id(request.run.id)
+            own = _add_version(request, facts, decision, registry, run_id)
+    if not registry.champion_is(None if champion is None else champion.version):
+        return None
+    registry.apply(own, decision, description=version_description(facts, decision))
+    return RegistrationOutcome(
+        registry.model, own, decision, champion, found.comparisons, found.look
+    )
 
 
 def baseline_scores(context: SearchContext) -> dict[str, Scores]:
     """Test scores of a finished search's baselines, by display name."""
-    names = {BASELINE_NAME: "baseline triplet", PIXELS_NAME: PIXELS_NAME}
+    names = {BASELINE_NAME: "baseline triplet", **{name: name for name in CLASSICAL_BASELINES}}
     return {names[name]: found for name, found in load_scores(context).items() if name in names}
 
 
 def registry_of(context: SearchContext) -> Registry:
     """Registry of a search's models."""
     return context.registry()
-
-
-def champion_of(
-    registry: Registry, request: RegistrationRequest, *, reevaluate: bool
-) -> ChampionInfo | None:
-    """Present champion, with scores if they are of the same test patches as the request's."""
-    version = registry.champion()
-    if version is None:
-        return None
-    number, search = int(version.version), version.tags.get("search", "")
-    if search == request.context.name and version.tags.get("trial") == request.run.label:
-        return ChampionInfo(number, search, request.scores)
-    if reevaluate:
-        words = f"models:/{registry.model}/{number}"
-        pipeline = load_descriptor(words, registry.tracking.uri).pipeline
-        noisy = request.run.config.evaluate_on == "noisy"
-        found = ScoreCache.for_search(request.context).scores(pipeline, noisy=noisy, name=words)
-        return ChampionInfo(number, search, found)
-    return ChampionInfo(
-        number, search, registry.scores_if_comparable(version, request.terms, request.scores.names)
-    )
 
 
 def _add_version(

@@ -28,7 +28,7 @@ from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.space_file import load_search
 from hpsearch.tracking.model_card import CardTable
-from hpsearch.tracking.run_state import Run
+from hpsearch.tracking.run_state import Run, mean_by_seed
 from hpsearch.untrusted import reading
 
 PLAN_FILE = "plan.json"
@@ -40,7 +40,7 @@ class SelectedConfig(FrozenConfig):
     trial: str
     """Label of the configuration's best trial."""
     objective: float
-    """Mean objective over its trials in the search, before retraining."""
+    """Mean objective over its seeds in the search, before retraining."""
     config: TrialConfig
     """Configuration with the highest seed that it was trained with."""
 
@@ -267,7 +267,8 @@ def _select(trials: list[Run], objective: Objective) -> SelectedConfig:
     best = trials[values.index(pick(values))]
     seed = max(run.config.seed for run in trials)
     config = best.config.model_copy(update={"seed": seed})
-    return SelectedConfig(trial=best.label, objective=fmean(values), config=config)
+    objective_mean = fmean(mean_by_seed(zip(trials, values, strict=True)))
+    return SelectedConfig(trial=best.label, objective=objective_mean, config=config)
 
 
 def _value(run: Run, objective: Objective) -> float:

@@ -1,17 +1,20 @@
 """Cache of test scores, keyed by model weights and test set.
 
 Repeated evaluation on test invites selection on test. So a network's scores are stored under a hash
-of its weights and of its input, and looked up from then on.
+of its weights and of its input, and looked up from then on. Descriptors without weights are stored
+by name.
 """
 
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from hpsearch.atomic_files import write_atomic
@@ -21,7 +24,12 @@ from hpsearch.evaluation import Scores
 from hpsearch.schema import from_json, to_json
 from hpsearch.search.search_context import SearchContext
 from hpsearch.training.devices import choose_device, torch_threads
-from hpsearch.training.validation import EvaluationSet, build_test_set, evaluate_on_test_set
+from hpsearch.training.validation import (
+    EvaluationSet,
+    build_test_set,
+    evaluate_function,
+    evaluate_on_test_set,
+)
 from hpsearch.untrusted import reading
 
 EVALUATION_VERSION = "0.1.0"
@@ -53,17 +61,27 @@ class ScoreCache:
             noisy: whether it is evaluated on noisy or clean test patches.
             name: name of the network in the cache.
         """
-        path = self._path(pipeline, noisy=noisy)
-        if path.exists():
-            with reading(path, "record of test scores", "remove it to evaluate again"):
-                return Scores.from_dict(from_json(path.read_text(), path)["scores"])
-        with single_threaded():
-            found = evaluate_on_test_set(
-                pipeline, self.test_set, noisy=noisy, device=choose_device("auto")
-            )
-        text = to_json({"who": name, "time": time.time(), "scores": found.to_dict()})
-        write_atomic(path, text)
-        return found
+
+        def evaluate() -> Scores:
+            device = choose_device("auto")
+            return evaluate_on_test_set(pipeline, self.test_set, noisy=noisy, device=device)
+
+        return _load_or_evaluate(self._path(pipeline, noisy=noisy), name, evaluate)
+
+    def function_scores(
+        self, function: Callable[[np.ndarray], np.ndarray], *, noisy: bool, name: str
+    ) -> Scores:
+        """Test scores of a descriptor without weights, from the cache or by evaluation.
+
+        Args:
+            function: maps patches (uint8, n×32×32) to descriptors (n×d).
+            noisy: whether it is evaluated on noisy or clean test patches.
+            name: name of the descriptor, which identifies it in the cache.
+        """
+        path = self._path_of(f"function {name}", noisy=noisy)
+        return _load_or_evaluate(
+            path, name, lambda: evaluate_function(function, self.test_set, noisy=noisy)
+        )
 
     def is_cached(self, pipeline: nn.Module, *, noisy: bool) -> bool:
         """Return whether the cache has scores of a network."""
@@ -75,10 +93,23 @@ class ScoreCache:
         return build_test_set(self.store, self.split)
 
     def _path(self, pipeline: nn.Module, *, noisy: bool) -> Path:
+        return self._path_of(model_fingerprint(pipeline), noisy=noisy)
+
+    def _path_of(self, descriptor: str, *, noisy: bool) -> Path:
         split = self.split
         about = [EVALUATION_VERSION, self.store.fingerprint, split.name, *split.test]
-        seen = hashlib.sha256(json.dumps([*about, noisy, model_fingerprint(pipeline)]).encode())
+        seen = hashlib.sha256(json.dumps([*about, noisy, descriptor]).encode())
         return self.home / SCORES_DIR / f"{seen.hexdigest()[:32]}.json"
+
+
+def _load_or_evaluate(path: Path, name: str, evaluate: Callable[[], Scores]) -> Scores:
+    if path.exists():
+        with reading(path, "record of test scores", "remove it to evaluate again"):
+            return Scores.from_dict(from_json(path.read_text(), path)["scores"])
+    with single_threaded():
+        found = evaluate()
+    write_atomic(path, to_json({"who": name, "time": time.time(), "scores": found.to_dict()}))
+    return found
 
 
 def model_fingerprint(pipeline: nn.Module) -> str:

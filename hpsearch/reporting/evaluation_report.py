@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from hpsearch.evaluation import LEVELS, Scores
-from hpsearch.evaluation.bootstrap import Comparison, compare, intervals
+from hpsearch.evaluation.bootstrap import Comparison, compare, format_bounds, intervals
 from hpsearch.patch_views import TASKS
 from hpsearch.reporting.text_tables import MISSING_VALUE, TextTable
 
@@ -42,9 +42,11 @@ def comparison_table(scores: Scores, other: Scores) -> TextTable:
 
 def score_notes(scores: Scores) -> Iterator[str]:
     """Yield notes on the evaluated data and the meaning of the scores."""
+    several = len(scores.names) > 1
     yield (
-        f"{len(scores.names)} sequences, {sum(scores.points):,} points; "
-        "intervals by bootstrap over sequences"
+        f"{len(scores.names)} {'sequences' if several else 'sequence'}, "
+        f"{sum(scores.points):,} points; "
+        + ("intervals by jackknife over sequences" if several else "one sequence has no interval")
     )
     yield RETRIEVAL_NOTE
 
@@ -59,7 +61,7 @@ def _score_rows(scores: Scores) -> dict[str, tuple[str, ...]]:
         else:
             levels = [flat[f"{task}/{level}"] for level in LEVELS]
         values = [*levels, flat[name]]
-        interval = f"{bounds[name].low:.3f} … {bounds[name].high:.3f}"
+        interval = format_bounds(bounds[name], ".3f", between=" … ") or MISSING_VALUE
         cells = [f"{value:.4f}" for value in values]
         lines[task] = (*cells, *(_known(kinds[kind][name]) for kind in SEQUENCE_COLUMNS), interval)
     pooled = [*scores.retrieved.ap.mean(axis=(1, 2)), scores.retrieval_over_pools]
@@ -76,10 +78,10 @@ def _known(value: float) -> str:
 
 
 def _difference_row(found: Comparison) -> tuple[str, ...]:
-    conclusion = "better" if found.better else "worse" if found.high < 0 else "no difference shown"
+    conclusion = "better" if found.better else "worse" if found.worse else "no difference shown"
     return (
         f"{found.difference:+.4f}",
-        f"{found.low:+.3f} … {found.high:+.3f}",
+        format_bounds(found, "+.3f", between=" … ") or MISSING_VALUE,
         f"{100 * found.share_won:.0f} %",
         conclusion,
     )

@@ -75,8 +75,9 @@ def baseline_description(run: Run, *, picture: str | None) -> str:
 def _best_line(rows: Sequence[Row], metric: str) -> str:
     if not rows or rows[0].objective is None:
         return ""
-    return f"Best: trial **{rows[0].run.label}**, {metric} **{rows[0].objective:.4f}**, " + (
-        markdown_text(rows[0].diff)
+    return (
+        f"Best on validation: trial **{rows[0].run.label}**, {metric} **{rows[0].objective:.4f}**, "
+        + (markdown_text(rows[0].diff))
     )
 
 

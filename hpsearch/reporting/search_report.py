@@ -49,7 +49,9 @@ class SearchReport:
     configurations: Sequence[Configuration] = ()
     """Means over training seeds of configurations trained with several."""
     baselines: Mapping[str, TaskScores] = field(default_factory=dict)
-    """Test scores by name, the best trial first."""
+    """Test scores by name, the winner first."""
+    evaluated: str | None = None
+    """Label of the trial that the first of the test scores are of; None without test scores."""
     figures: Sequence[ReportFigure] = ()
     omitted: Sequence[str] = ()
     """Sentences that name the figures which are left out, with the reasons."""
@@ -57,6 +59,13 @@ class SearchReport:
 
     @property
     def winner(self) -> Row | None:
+        """Trial whose test scores are shown; without test scores, the best on validation."""
+        if self.evaluated is None:
+            return self.best
+        return next((row for row in self.rows if row.run.label == self.evaluated), None)
+
+    @property
+    def best(self) -> Row | None:
         """First row of the leaderboard; None if it failed or has no report."""
         first = self.rows[0] if self.rows else None
         if first is None or first.objective is None:
@@ -94,7 +103,7 @@ def render_report(report: SearchReport) -> str:
 
 
 def _tiles_html(page: SearchReport) -> list[Tile]:
-    totals, best = page.totals, page.winner
+    totals, best = page.totals, page.best
     ended = ", ".join(f"{n} {status}" for status in STATUS_ORDER if (n := getattr(totals, status)))
     pruning, detection = format_percent(totals.share_saved), format_percent(totals.share_detected)
     saved = format_percent(totals.share_saved + totals.share_detected)

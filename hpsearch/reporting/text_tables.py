@@ -19,7 +19,7 @@ from hpsearch.reporting.leaderboard import (
     task_scores,
     trials_of,
 )
-from hpsearch.tracking.run_state import Run, group_by_config
+from hpsearch.tracking.run_state import Run, group_by_config, mean_by_seed
 from hpsearch.untrusted import markdown_text
 
 TERMINAL_WIDTH = 100
@@ -91,7 +91,7 @@ def summary_lines(totals: Summary) -> list[str]:
             f"and saved {format_duration(totals.cache_seconds_saved)}"
         )
     lines.append(
-        f"{format_duration(totals.seconds)} of wall-clock time, "
+        f"{format_duration(totals.seconds)} from the first trial to the last, "
         f"{format_duration(totals.trial_seconds)} summed over trials"
     )
     return lines
@@ -223,7 +223,8 @@ class Configuration(NamedTuple):
     """Rank by mean, from 1."""
     runs: list[Run]
     values: list[float]
-    """Objectives of the trials that completed, collapsed or diverged."""
+    """Objective of each seed whose trial completed, collapsed or diverged; trials of the same seed
+    are one observation, with their mean."""
     diff: str
     """Summary of the configuration, without settings that all share."""
 
@@ -234,14 +235,14 @@ class Configuration(NamedTuple):
 
     @property
     def standard_deviation(self) -> float | None:
-        """Sample standard deviation of the objective; None for fewer than two trials."""
+        """Sample standard deviation of the objective; None for fewer than two seeds."""
         return stdev(self.values) if len(self.values) > 1 else None
 
 
 def group_configurations(runs: Sequence[Run], *, direction: Direction) -> list[Configuration]:
-    """Configurations sorted by mean objective; empty if each was trained once."""
+    """Configurations sorted by mean objective; empty if each was trained with one seed."""
     groups = group_by_config(trials_of(runs))
-    if all(len(group) == 1 for group in groups):
+    if all(len({run.config.seed for run in group}) == 1 for group in groups):
         return []
     summaries = diff_summaries([group[0].config.model_copy(update={"seed": 0}) for group in groups])
     found = [
@@ -272,8 +273,9 @@ def configurations_table(found: Sequence[Configuration]) -> TextTable:
 
 
 def _final_values(group: Sequence[Run]) -> list[float]:
-    ended = [last_objective(run) for run in group if shown_status(run) in COUNTED_STATUSES]
-    return [value for value in ended if value is not None]
+    ended = [run for run in group if shown_status(run) in COUNTED_STATUSES]
+    values = [(run, last_objective(run)) for run in ended]
+    return mean_by_seed((run, value) for run, value in values if value is not None)
 
 
 def _describe_endings(group: Sequence[Run]) -> str:

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
+from mlflow import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
+
 from hpsearch.atomic_files import DISK_FULL_MESSAGES, make_private
 from hpsearch.errors import UserError
 from hpsearch.locations import database_path, inside_of, located, moved, recorded
@@ -71,8 +74,22 @@ UNAUTHORIZED = re.compile(r"\b(401|403)\b|UNAUTHENTICATED|PERMISSION_DENIED|pass
 UNREACHABLE = re.compile(r"Connection|Max retries|timed out|resolve|Failed to establish")
 SERVER_ERROR = re.compile(r"too many (5\d\d) error responses|failed with error code (5\d\d)")
 NOT_MLFLOW = re.compile(r"failed with error code 4\d\d|Expecting value|JSONDecode|not.*valid JSON")
-DISK_FULL = re.compile("|".join(("disk is full", *DISK_FULL_MESSAGES)))
+STORAGE_ERRORS = (
+    (
+        re.compile("|".join(("disk is full", *DISK_FULL_MESSAGES))),
+        "mlflow-disk-full",
+        "MLflow at {} reported a full disk; free some space on the server",
+    ),
+    (
+        re.compile(r"database (table )?is locked"),
+        "mlflow-locked",
+        "the database of MLflow at {} is locked by another process; try again once that has ended",
+    ),
+)
+"""Errors of MLflow's storage: pattern of the message, code, and sentence."""
 DATABASE_ERROR = re.compile(r"^\((?:sqlite3|psycopg2?)\.\S+\) ")
+TRANSIENT_CODES = frozenset({"mlflow-locked", "mlflow-server-error", "mlflow-unreachable"})
+"""Codes of errors that may be gone at the next attempt."""
 ADDRESS_HINT = "correct --tracking-uri or MLFLOW_TRACKING_URI"
 
 
@@ -97,8 +114,8 @@ def translate_mlflow_errors(uri: str) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, OSError, ImportError) as error:
-        raise _unavailable(error, uri) from error
+    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
+        raise _unavailable(error, uri) from error  # SQLAlchemy's while MLflow opens a database
 
 
 @contextmanager
@@ -146,10 +163,8 @@ def _classify(error: Exception, uri: str) -> tuple[str, str]:
         return "mlflow-access-denied", (
             f"MLflow at {where} denied access ({first_error_line(error)}); ask for permission"
         )
-    if DISK_FULL.search(message):
-        return "mlflow-disk-full", (
-            f"MLflow at {where} reported a full disk; free some space on the server"
-        )
+    if failed := next((known for known in STORAGE_ERRORS if known[0].search(message)), None):
+        return failed[1], failed[2].format(where)
     if isinstance(error, ImportError):
         return "no-database-driver", (
             f"{where} needs a database driver: {message}; install it, or {ADDRESS_HINT}"
@@ -260,6 +275,27 @@ class TrackingServer:
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def check_experiment(self) -> None:
+        """Check before any training that runs can be written to the experiment.
+
+        A server that does not answer is no error here: training does not need it.
+
+        Raises:
+            UserError: if the experiment was deleted.
+        """
+        try:
+            found = self.client().get_experiment_by_name(self.experiment)
+        except Exception:  # whatever it is, sending the runs meets and reports it
+            return
+        if found is not None and found.lifecycle_stage == "deleted":
+            raise UserError(
+                f"the experiment {self.experiment!r} was deleted in MLflow at {self.display_uri}, "
+                "so no run can be written to it; restore it with `mlflow experiments restore "
+                f"--experiment-id {found.experiment_id}` (MLFLOW_TRACKING_URI set to that "
+                "address), or give another --tracking-uri",
+                code="experiment-deleted",
+            )
 
     def experiment_id(self) -> str:
         """Id of the experiment, which is created if it does not exist."""

@@ -22,8 +22,8 @@ from hpsearch.tracking.mlflow_tags import PARENT_SEARCH_ID
 from hpsearch.untrusted import NAME, reading
 
 Event = dict[str, Any]
-"""``event`` is search, start, report, worker_failed, restarted_from_scratch, trial_finished, extend
-or search_finished; ``trial`` is the trial's id.
+"""``event`` is search, start, report, worker_failed, restarted_from_scratch, trial_finished,
+extend, search_finished or step_finished; ``trial`` is the trial's id.
 
 The first event of a log also holds the schema version."""
 
@@ -39,7 +39,7 @@ FORMER_TAGS = {"hpsearch.beneath": PARENT_SEARCH_ID}
 """Names in event logs of 0.1.0, and the present ones; here alone they are translated."""
 
 
-TEXTS = ("event", "trial", "status", "reason", "kind", "direction", "traceback")
+TEXTS = ("event", "trial", "status", "reason", "kind", "direction", "traceback", "step")
 COUNTS, NUMBERS = ("number", "seen", "trials"), ("time", "seen", "number", "objective", "seconds")
 GROUPS = ("config", "metrics", "params", "dataset", "tags", "constants", "test")
 KINDS: dict[str, type | tuple[type, ...]] = {
@@ -47,6 +47,7 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(COUNTS, int),
     **dict.fromkeys(TEXTS, str),
     **dict.fromkeys(GROUPS, dict),
+    "steps": list,
 }
 """Types of the fields of an event; not every event has each field."""
 LARGEST = 1e300

@@ -22,7 +22,7 @@ from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.redaction import redacted
 from hpsearch.schema import to_json
-from hpsearch.tracking.connection import first_error_line
+from hpsearch.tracking.connection import TrackingServer, first_error_line
 from hpsearch.untrusted import reading
 
 if TYPE_CHECKING:
@@ -187,6 +187,33 @@ def _reopen_run(run_id: str) -> Iterator[None]:
             yield
     finally:
         client.set_terminated(run_id, status=before.status, end_time=before.end_time)
+
+
+@contextmanager
+def run_of_model(
+    tracking: TrackingServer, name: str, *, tags: Mapping[str, str], scores: Scores
+) -> Iterator[str]:
+    """MLflow run of a model that belongs to no search; it ends with the block, however that ends.
+
+    Args:
+        tracking: server or database of the run.
+        name: name of the run.
+        tags: tags of the run.
+        scores: test scores, which become metrics.
+    """
+    client = tracking.client()
+    run = client.create_run(tracking.experiment_id(), tags=dict(tags), run_name=name)
+    status = "KILLED"
+    try:
+        for key, value in scores.flat().items():
+            client.log_metric(run.info.run_id, f"test/{key}", value)
+        yield run.info.run_id
+        status = "FINISHED"
+    except Exception:
+        status = "FAILED"
+        raise
+    finally:
+        client.set_terminated(run.info.run_id, status=status)
 
 
 def truncate_description(text: str) -> str:

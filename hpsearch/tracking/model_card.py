@@ -9,7 +9,8 @@ from hpsearch.config import Clean, Denoised, TrialConfig
 from hpsearch.config.formatting import summary
 from hpsearch.data.arrow_header import StoreMeta
 from hpsearch.evaluation import Scores
-from hpsearch.evaluation.bootstrap import HEADLINES, Interval, intervals
+from hpsearch.evaluation.bootstrap import HEADLINES, Interval, format_bounds, intervals
+from hpsearch.tracking.decision import Decision
 from hpsearch.untrusted import markdown_text
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class ModelCardData:
     """Retrained configurations, with one objective per seed."""
     links: Mapping[str, str] = field(default_factory=dict)
     """MLflow addresses by label."""
+    looks: str = ""
+    """Sentence about the looks at the champion; empty without a comparison."""
 
 
 def render_card(data: ModelCardData, *, version: str = "VERSION") -> str:
@@ -123,7 +126,7 @@ def version_description(data: ModelCardData, decision: "Decision") -> str:
 
 def describe_decision(decision: "Decision") -> str:
     """Describe the alias that a decision assigns."""
-    return "Champion" if decision.promote else "Challenger"
+    return decision.alias.capitalize() if decision.alias else "No alias"
 
 
 def score_table(named_scores: Mapping[str, Scores]) -> str:
@@ -146,8 +149,12 @@ def _cell(words: str) -> str:
 
 
 def _cells(found: Mapping[str, Interval]) -> tuple[str, ...]:
-    bounds = (found[name] for name in HEADLINES)
-    return tuple(f"{b.value:.3f} ({b.low:.3f}–{b.high:.3f})" for b in bounds)
+    return tuple(_with_bounds(found[name]) for name in HEADLINES)
+
+
+def _with_bounds(found: Interval) -> str:
+    bounds = format_bounds(found, ".3f", between="–")
+    return f"{found.value:.3f} ({bounds})" if bounds else f"{found.value:.3f}"
 
 
 def _selection_section(data: ModelCardData) -> str:
@@ -161,8 +168,9 @@ def _scoring_section(data: ModelCardData) -> str:
     names = markdown_text(", ".join(data.split.get("test", ())))
     return (
         f"Evaluated on {given} patches of sequences that neither training nor the search has read: "
-        f"{names}. Intervals by bootstrap over sequences. A network is evaluated on test once; its "
-        "scores are cached and looked up from then on."
+        f"{names}. Intervals by jackknife over sequences, with Student's t. A network is evaluated "
+        "on test once; its scores are cached and looked up from then on."
+        f"{' ' if data.looks else ''}{data.looks}"
     )
 
 

@@ -1,13 +1,11 @@
-"""Model registry: versions, aliases, and the decision between champion and challenger."""
+"""Model registry: versions, their aliases, and the looks at a champion."""
 
 import logging
-import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import mlflow
 from mlflow.artifacts import download_artifacts
@@ -16,13 +14,22 @@ from mlflow.exceptions import MlflowException
 
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
-from hpsearch.evaluation.bootstrap import Comparison
 from hpsearch.schema import from_json
 from hpsearch.tracking.connection import (
     MlflowUnavailableError,
     TrackingServer,
     is_not_found,
     translate_mlflow_errors,
+)
+from hpsearch.tracking.decision import (
+    CHALLENGER,
+    CHAMPION,
+    LOOKS_TAG_PREFIX,
+    Alias,
+    Decision,
+    format_looks,
+    parse_looks,
+    with_look,
 )
 from hpsearch.tracking.model_artifact import (
     SCORES_ARTIFACT,
@@ -64,64 +71,10 @@ def previous_champion(history: tuple[int, ...], existing: frozenset[int]) -> int
     return next((version for version in history[-2::-1] if version in existing), None)
 
 
-@dataclass(frozen=True)
-class Decision:
-    """Decision between champion and challenger, with its reason in one sentence."""
-
-    promote: bool
-    reason: str
-    forced: bool = False
-    """True if the alias moves only because the user forced it."""
-
-
-def decide(
-    comparison: Comparison | None,
-    *,
-    same_patches: bool = True,
-    collapsed: bool = False,
-    retrained: bool = True,
-    force: bool = False,
-) -> Decision:
-    """Decide whether the alias moves: only to a clearly better challenger, or if it is unset.
-
-    Args:
-        comparison: challenger minus champion on test, mean of the three mAPs, with an interval
-            over sequences; None if there is no champion, or it was evaluated on other patches.
-        same_patches: whether both were evaluated on the same patches.
-        collapsed: whether the challenger's descriptors have collapsed; ``force`` is ignored then.
-        retrained: whether the challenger's configuration has been retrained. The best trial of a
-            search benefits from selection bias, so it replaces no champion.
-        force: move the alias whatever the comparison shows, and record that.
-    """
-    if collapsed:
-        return Decision(False, "its descriptors have collapsed to one point")
-    if comparison is None and same_patches:
-        return Decision(True, "there was no champion")
-    better, reason = _compared(comparison, same_patches)
-    if better and not retrained:
-        better, reason = False, f"{reason}, but it has been trained only once"
-    if force and not better:
-        return Decision(True, f"forced, although {reason}", forced=True)
-    return Decision(better, reason)
-
-
-def _compared(comparison: Comparison | None, same_patches: bool) -> tuple[bool, str]:
-    if comparison is None or not same_patches:
-        return False, "the champion was evaluated on other patches"
-    bounds = (comparison.difference, comparison.low, comparison.high)
-    if not all(math.isfinite(value) for value in bounds):
-        return False, "the difference to the champion is not a number"
-    found = (
-        f"mean mAP {comparison.difference:+.4f} against the champion, 95 % interval "
-        f"[{comparison.low:+.4f}, {comparison.high:+.4f}] over test sequences"
-    )
-    if comparison.low > 0:
-        return True, f"{found}: better"
-    return False, f"{found}: {'worse' if comparison.high < 0 else 'no clear difference'}"
-
-
-CHAMPION, CHALLENGER = "champion", "challenger"
-Alias = Literal["champion", "challenger"]
+NETWORK_TAG = "network"
+"""Tag of a version: fingerprint of its weights; absent in versions of 0.1.0."""
+NO_ALIAS = "none"
+"""Value of the tag ``decision`` of a version that got no alias."""
 HISTORY_TAG = "champions"
 """Tag of a registered model: its champion history, oldest first."""
 
@@ -151,9 +104,13 @@ class Registry:
 
     def champion(self) -> ModelVersion | None:
         """Version with the alias ``champion``; None if there is none."""
+        return self.with_alias(CHAMPION)
+
+    def with_alias(self, alias: Alias) -> ModelVersion | None:
+        """Version with an alias; None if there is none."""
         with self._translate_errors():
             try:
-                return self._client().get_model_version_by_alias(self.model, CHAMPION)
+                return self._client().get_model_version_by_alias(self.model, alias)
             except MlflowException as error:
                 if is_not_found(error):
                     return None
@@ -165,22 +122,38 @@ class Registry:
             found = self._client().search_model_versions(f"name = '{self.model}'")
         return sorted(found, key=lambda version: int(version.version))
 
-    def version_of(self, search: str, trial: str | None = None) -> ModelVersion | None:
-        """Latest version that a search (or one of its trials) registered; None if there is none."""
+    def version_of(
+        self, search: str, trial: str | None = None, *, network: str | None = None
+    ) -> ModelVersion | None:
+        """Latest version that a search registered; None if there is none.
+
+        Args:
+            search: name of the search.
+            trial: label of the trial; any if None.
+            network: fingerprint of the weights, since a search of the same name may have been
+                started again; any if None, and in versions without one.
+        """
         asked = {"search": search, **({} if trial is None else {"trial": trial})}
         own = [version for version in self.versions() if asked.items() <= version.tags.items()]
+        if network is not None:
+            own = [one for one in own if one.tags.get(NETWORK_TAG, network) == network]
         return own[-1] if own else None
 
+    def champion_is(self, number: int | None) -> bool:
+        """Return whether a version is the present champion; None: whether there is none."""
+        now = self.champion()
+        return number == (None if now is None else int(now.version))
+
     def decision_on(
-        self, search: str, trial: str | None = None
-    ) -> tuple[int, Alias, Decision] | None:
-        """Version that a search registered, its alias and reason then; None if there is none."""
-        version = self.version_of(search, trial)
+        self, search: str, trial: str | None = None, *, network: str | None = None
+    ) -> tuple[int, Decision] | None:
+        """Version that a search registered, and the decision then; None if there is none."""
+        version = self.version_of(search, trial, network=network)
         if version is None or "decision" not in version.tags:
             return None
-        promoted = version.tags["decision"] == CHAMPION
-        alias: Alias = CHAMPION if promoted else CHALLENGER
-        return int(version.version), alias, Decision(promoted, version.tags["reason"])
+        known: Mapping[str, Alias] = {CHAMPION: CHAMPION, CHALLENGER: CHALLENGER}
+        alias = known.get(version.tags["decision"])
+        return int(version.version), Decision(alias, version.tags.get("reason", ""))
 
     def scores(self, version: ModelVersion) -> Scores:
         """Test scores of a version from its registration.
@@ -216,24 +189,43 @@ class Registry:
         found = self.scores(version)
         return found if found.names == tuple(names) else None
 
-    def apply(self, version: int, decision: Decision, *, description: str = "") -> Alias:
+    def looks(self, version: ModelVersion, test_set: str) -> dict[str, int]:
+        """Looks at a version on a test set: number by the fingerprint of the network."""
+        return parse_looks(version.tags.get(LOOKS_TAG_PREFIX + test_set, ""))
+
+    def record_look(self, version: ModelVersion, test_set: str, network: str) -> int:
+        """Record that a network is compared with a version, and return the number of the look.
+
+        Args:
+            version: the champion.
+            test_set: identifier of the test patches, from ``identify_test_set``.
+            network: fingerprint of the network; the same one again is the same look.
+        """
+        looks = with_look(self.looks(version, test_set), network)
+        with self._translate_errors():
+            tags = {LOOKS_TAG_PREFIX + test_set: format_looks(looks)}
+            self._set_tags(int(version.version), tags)
+        return looks[network]
+
+    def apply(self, version: int, decision: Decision, *, description: str = "") -> None:
         """Move the alias according to a decision, and record the reason."""
-        alias: Alias = CHAMPION if decision.promote else CHALLENGER
-        previous = self.champion()
-        tags = {"decision": alias, "reason": decision.reason, "forced": str(decision.forced)}
+        alias, previous = decision.alias, self.champion()
+        tags = {"decision": alias or NO_ALIAS, "reason": decision.reason}
+        tags["forced"] = str(decision.forced)
         if decision.promote and previous is not None and str(previous.version) != str(version):
             tags["champion_before"] = str(previous.version)
         with self._translate_errors():
             line = self._history()
-            self._client().set_registered_model_alias(self.model, alias, str(version))
+            if alias is not None:
+                self._client().set_registered_model_alias(self.model, alias, str(version))
+            if alias != CHALLENGER:
+                self._remove_alias(CHALLENGER, version)
             if decision.promote:
                 self._write_history(append_champion(line, version))
-                self._remove_alias(CHALLENGER, version)
             self._set_tags(version, tags)
             self._client().update_model_version(
                 self.model, str(version), truncate_description(description or decision.reason)
             )
-        return alias
 
     def rollback(self, to: int | None = None) -> tuple[int, int | None]:
         """Restore the alias to the previous champion, or to a version.
@@ -268,6 +260,12 @@ class Registry:
         if not found:
             with self._translate_errors():
                 models = [model.name for model in self._client().search_registered_models()]
+            if self.model in models:
+                raise UserError(
+                    f"all versions of {self.model} were deleted, so none can be made champion; "
+                    "register one with `hpsearch promote SEARCH`",
+                    code="no-versions",
+                )
             raise UserError(
                 f"there is no registered model {self.model!r} at {self.tracking.display_uri}; "
                 f"there are: {', '.join(models) or 'none yet'}",

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Literal, NamedTuple, get_args
 
 from hpsearch.config import TrialConfig
@@ -86,6 +87,8 @@ class SearchState:
     search_event: Event | None = None
     finish_event: Event | None = None
     """Last event of the search; None while it runs, also after a resume."""
+    steps_left: tuple[str, ...] = ()
+    """Steps after the test scores that have not succeeded yet: registration, figures."""
     runs: dict[str, Run] = field(default_factory=dict)
     """Runs by id, in the order of their start."""
     best: list[BestSoFar] = field(default_factory=list)
@@ -114,6 +117,10 @@ class SearchState:
                 self.search_event = event
             case "search_finished":
                 self.finish_event = event
+                self.steps_left = tuple(event.get("steps", ()))
+            case "step_finished":
+                done = event["step"]
+                self.steps_left = tuple(step for step in self.steps_left if step != done)
         if "trial" not in event:
             return
         run = apply_event(self.runs.get(event["trial"]), event)
@@ -226,3 +233,15 @@ def group_by_config(runs: Iterable[Run]) -> list[list[Run]]:
         same = run.config.model_copy(update={"seed": 0}).model_dump_json()
         groups.setdefault(same, []).append(run)
     return list(groups.values())
+
+
+def mean_by_seed(values: Iterable[tuple[Run, float]]) -> list[float]:
+    """Mean value of each training seed, since the same seed again is the same training.
+
+    Args:
+        values: runs of one configuration, each with its value.
+    """
+    seeds: dict[int, list[float]] = {}
+    for run, value in values:
+        seeds.setdefault(run.config.seed, []).append(value)
+    return [fmean(same) for same in seeds.values()]

@@ -2,8 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from hpsearch.search.search_context import SearchContext
+
+if TYPE_CHECKING:
+    from hpsearch.workflows.finish_search import SearchResult
 
 Advance = Callable[[int, int, str], None]
 """Callback with the number of items done, the number of all, and the name of the last."""
@@ -28,6 +32,12 @@ class Observer:
 
     def warning(self, text: str) -> None:
         """Receive one line about a failure that needs attention later."""
+
+    def show_scores(self, result: "SearchResult") -> None:
+        """Receive the winner with its test scores, as soon as they are kept."""
+
+    def show_registration(self, result: "SearchResult") -> None:
+        """Receive the outcome of the winner's registration, before figures are drawn."""
 
     @contextmanager
     def training(self, context: SearchContext, *, kind: str = "trial") -> Iterator[None]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
+from hpsearch.execution.shutdown import install_sigterm_handler
+from hpsearch.promotion.final_evaluation import evaluate_classical
 from hpsearch.promotion.promotion_search import Promotion, begin, prepare
 from hpsearch.promotion.retraining_plan import (
     RetrainingResult,
@@ -27,6 +29,7 @@ from hpsearch.tracking.model_card import markdown_table
 from hpsearch.tracking.run_state import Run
 from hpsearch.workflows.observer import Observer
 from hpsearch.workflows.resume_search import switch_cluster
+from hpsearch.workflows.search_session import close_session
 
 if TYPE_CHECKING:
     from hpsearch.promotion.registration import RegistrationOutcome, RegistrationRequest
@@ -105,17 +108,15 @@ def promote(
     if isinstance(promotion, str):
         promotion = plan_promotion(promotion)
 
-    from hpsearch.promotion.registration import (
-        RegistrationRequest,
-        baseline_scores,
-        register_model,
-    )
+    from hpsearch.promotion.registration import RegistrationRequest, register_model
     from hpsearch.tracking.model_registry import configure_mlflow_logging
 
     configure_mlflow_logging()
+    promotion.parent.tracking().check_experiment()
     child = begin(promotion)
     with child.lock():
         _retrain(promotion.parent, child, observer)
+        install_sigterm_handler()  # logging a model to a run that has ended reopens the run
         objective = child.objective
         found = rank(promotion.plan, child.runs, objective)
         pick = median_run(found[0], objective)
@@ -123,7 +124,7 @@ def promote(
             context=child,
             run=pick,
             scores=_evaluate_on_test(child, pick, observer),
-            baselines=baseline_scores(promotion.parent),
+            baselines=_baselines(promotion.parent, child, pick),
             chosen_by=explain_selection(found, pick, objective),
             trainings_table=retraining_table(found),
             promoted_from=promotion.parent,
@@ -133,6 +134,16 @@ def promote(
     return PromotionResult(
         promotion=promotion, standings=found, entry=entry, registration=registration
     )
+
+
+def _baselines(parent: SearchContext, child: SearchContext, pick: Run) -> dict[str, Scores]:
+    """Test scores of the search's baselines and of the classical ones, by name."""
+    from hpsearch.promotion.registration import baseline_scores
+    from hpsearch.promotion.score_cache import ScoreCache
+
+    noisy = pick.config.evaluate_on == "noisy"
+    classical = evaluate_classical(ScoreCache.for_search(child), noisy=noisy)
+    return {**baseline_scores(parent), **classical}
 
 
 def _retrain(parent: SearchContext, child: SearchContext, observer: Observer) -> None:
@@ -155,6 +166,9 @@ def _retrain(parent: SearchContext, child: SearchContext, observer: Observer) ->
         if interruption is not None:
             raise PromotionInterrupted(interruption)
         child.event_log.append("search_finished", status="completed")
+    except BaseException:
+        close_session(child)
+        raise
     finally:
         if not mlflow_sync.stop():
             observer.warning(f"MLflow has not received everything yet: {mlflow_sync.last_error}")

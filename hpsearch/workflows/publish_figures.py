@@ -11,7 +11,9 @@ from hpsearch.models import denoise, describe
 from hpsearch.patch_views import VIEWS
 from hpsearch.promotion.final_evaluation import (
     BASELINE_NAME,
-    PIXELS_NAME,
+    CLASSICAL_BASELINES,
+    INITIAL_NAME,
+    evaluated_label,
     load_scores,
     load_trained,
 )
@@ -137,6 +139,7 @@ def render_search_report(context: SearchContext, drawn: SearchFigures) -> str:
             rows=leaderboard(runs, direction=stated.objective.direction),
             configurations=group_configurations(runs, direction=stated.objective.direction),
             baselines=named_scores(load_scores(context)),
+            evaluated=evaluated_label(context),
             figures=drawn.figures,
             omitted=drawn.omitted,
             commands=[
@@ -151,9 +154,10 @@ def render_search_report(context: SearchContext, drawn: SearchFigures) -> str:
 
 def named_scores(scores: Mapping[str, Scores]) -> dict[str, TaskScores]:
     """Test scores by display name, the winner first."""
-    words = {BASELINE_NAME: "baseline triplet"}
+    words = {BASELINE_NAME: "baseline triplet", INITIAL_NAME: INITIAL_NAME}
+    words |= {name: name for name in CLASSICAL_BASELINES}
     return {
-        words.get(name, name if name == PIXELS_NAME else f"winner, trial {name}"): TaskScores(
+        words.get(name, f"winner, trial {name}"): TaskScores(
             found.verification, found.matching, found.retrieval, found.mean
         )
         for name, found in scores.items()

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hpsearch.atomic_files import write_atomic
 from hpsearch.defaults import DEFAULT_HOME
@@ -23,10 +23,12 @@ from hpsearch.search.stopping import (
     runs_are_out_of_patience,
 )
 from hpsearch.search.workspace import Workspace
+from hpsearch.workflows.finish_search import is_scored
 from hpsearch.workflows.observer import Observer
-
-if TYPE_CHECKING:
-    from hpsearch.workflows.search_session import SearchResult
+from hpsearch.workflows.search_session import (
+    SearchResult,
+    is_complete,
+)
 
 
 def resume_search(
@@ -112,10 +114,16 @@ def _merged(before: Limits, changes: Mapping[str, Any]) -> Limits:
 
 
 def reopen(name: str, home: Path, tracking_uri: str | None = None) -> SearchContext:
-    """Open an existing search with the patches that it started with."""
+    """Open an existing search with the patches that it started with.
+
+    Raises:
+        UserError: if there is no such search, its patches have changed, or its experiment in
+            MLflow was deleted.
+    """
     context = Workspace(home).open(name, tracking_uri=tracking_uri)
     check_not_promotion(context)
     _ = context.store  # before anything is written
+    context.tracking().check_experiment()
     return context
 
 
@@ -125,7 +133,7 @@ def check_not_finished(context: SearchContext) -> None:
     Raises:
         UserError: if the search has finished, or has used up its limits.
     """
-    if context.is_complete and _is_finished(context):
+    if is_complete(context) and is_scored(context) and not context.state.steps_left:
         raise UserError(
             f"search {context.name!r} has finished; add trials with "
             f"`{context.command('extend', '--trials', '20')}`",
@@ -223,12 +231,6 @@ def resolve_space_change(
         "--on-space-change update with the new file",
         code="space-changed",
     )
-
-
-def _is_finished(context: SearchContext) -> bool:
-    finish_event = context.state.finish_event
-    ended = finish_event is not None and finish_event["status"] == "completed"
-    return ended and context.paths.test_scores.exists()
 
 
 def _space_difference(before: Path, now: Path) -> str:

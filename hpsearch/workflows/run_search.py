@@ -127,6 +127,7 @@ def run_search(
     from hpsearch.execution import ray_runtime
     from hpsearch.workflows.search_session import run_session, start_ray
 
+    tracking.check_experiment()
     start_ray(observer, address=address, cpus=cpus)
     if not wait_for_nodes:
         ray_runtime.check_capacity_now(record.resources, max_concurrent_trials)

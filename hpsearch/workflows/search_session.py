@@ -1,53 +1,26 @@
 """One session of a search: its trials, the baseline, test scores, and the registration."""
 
 import os
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 from hpsearch.errors import EXIT_INTERRUPTED, UserError
-from hpsearch.evaluation import Scores
 from hpsearch.execution import ray_runtime, tuner
 from hpsearch.execution.ray_runtime import monitor_head, requested_nodes
-from hpsearch.execution.resumable_trial import CheckpointHooks, run_with_checkpoints
 from hpsearch.execution.retry_policy import DiskFullError
 from hpsearch.execution.shutdown import install_sigterm_handler
-from hpsearch.promotion.final_evaluation import best_run, evaluate_on_test, train_baseline
-from hpsearch.promotion.registration import RegistrationOutcome, register_winner
-from hpsearch.promotion.score_cache import single_threaded
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.stopping import runs_are_out_of_patience
 from hpsearch.search.warm_start import warm_start
 from hpsearch.search.workspace import Workspace
-from hpsearch.tracking.connection import MlflowUnavailableError, TrackingError, first_error_line
-from hpsearch.tracking.mlflow_sync import MlflowSync
 from hpsearch.tracking.model_registry import configure_mlflow_logging
-from hpsearch.tracking.run_state import Run
+from hpsearch.workflows.finish_search import (
+    SearchResult,
+    StepTimer,
+    finish_search,
+    train_winner,
+)
 from hpsearch.workflows.observer import Observer
-from hpsearch.workflows.publish_figures import named_scores, publish_figures
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchResult:
-    """Result of a session of a search."""
-
-    context: SearchContext
-    status: Literal["completed", "interrupted"]
-    """``interrupted`` if trials are left that ``resume`` trains."""
-    reason: str = ""
-    """Reason of the interruption, or of a missing winner; else empty."""
-    winner: Run | None = None
-    """The completed trial with the best objective on validation."""
-    test_scores: Mapping[str, Scores] = field(default_factory=dict)
-    """Scores on test of the winner and the baselines, by name; empty without a winner."""
-    registration: RegistrationOutcome | None = None
-    """Outcome of the winner's registration; None if it failed."""
-
-    @property
-    def runs(self) -> list[Run]:
-        """Trials and baselines of the search, of all its sessions."""
-        return self.context.runs
 
 
 def run_session(context: SearchContext, observer: Observer) -> SearchResult:
@@ -62,16 +35,24 @@ def run_session(context: SearchContext, observer: Observer) -> SearchResult:
     install_sigterm_handler()
     mlflow_sync = context.mlflow_sync()
     mlflow_sync.start()
+    timer = StepTimer()
     try:
-        interruption = None if context.is_complete else run_trials(context, observer)
+        with timer.step("trials"):
+            interruption = None if is_complete(context) else run_trials(context, observer)
         if interruption is not None:
             return SearchResult(context=context, status="interrupted", reason=interruption)
         if context.search.num_folds and any(r.status == "completed" for r in context.runs):
-            train_winner(context, observer)
-        return finish_search(context, mlflow_sync, observer)
+            with timer.step("winner"):
+                train_winner(context, observer)
+        return finish_search(context, mlflow_sync, observer, timer)
     except KeyboardInterrupt:
-        _close_running_trials(context)
-        context.event_log.append("search_finished", status="interrupted")
+        close_session(context)
+        observer.message(
+            f"Interrupted; nothing is lost. Finish the search with:  {context.command('resume')}"
+        )
+        raise
+    except BaseException:
+        close_session(context)
         raise
     finally:
         if not mlflow_sync.stop():
@@ -79,48 +60,6 @@ def run_session(context: SearchContext, observer: Observer) -> SearchResult:
                 f"MLflow has not received everything: {mlflow_sync.last_error or 'it is slow'}; "
                 f"send the rest later with:  {context.command('sync')}"
             )
-
-
-def finish_search(
-    context: SearchContext, mlflow_sync: MlflowSync, observer: Observer
-) -> SearchResult:
-    """Train the baseline, evaluate on test, register the winner, and publish figures."""
-    try:
-        winner = best_run(context.runs, context.objective)
-    except UserError as error:
-        context.event_log.append("search_finished", status="completed")
-        return SearchResult(context=context, status="completed", reason=str(error))
-    observer.message(f"winner: trial {winner.label}; training the baseline for the same budget …")
-    with observer.training(context, kind="baseline"):
-        baseline = train_baseline(context)
-    observer.message("evaluating on test …")
-    scores = evaluate_on_test(context, winner, baseline)
-    context.event_log.append("search_finished", status="completed", test=named_scores(scores))
-    registration = _register_best(context, mlflow_sync, winner, observer)
-    return SearchResult(
-        context=context,
-        status="completed",
-        winner=winner,
-        test_scores=scores,
-        registration=registration,
-    )
-
-
-def _register_best(
-    context: SearchContext, mlflow_sync: MlflowSync, winner: Run, observer: Observer
-) -> RegistrationOutcome | None:
-    try:
-        mlflow_sync.stop()
-        mlflow_sync.sync()
-        registration = register_winner(context, winner)
-        publish_figures(context, mlflow_sync)
-    except (TrackingError, MlflowUnavailableError, OSError) as error:
-        observer.warning(
-            f"The winner was not registered: {first_error_line(error)}. Retry with:  "
-            f"{context.command('promote')}"
-        )
-        return None
-    return registration
 
 
 def run_trials(context: SearchContext, observer: Observer, *, command: str = "") -> str | None:
@@ -228,17 +167,25 @@ def _finish_at_limit(
     return reason
 
 
-def train_winner(context: SearchContext, observer: Observer) -> None:
-    """Train the winner on the whole training part, since cross-validation keeps no network."""
-    winner = best_run(context.runs, context.objective)
-    observer.message(f"winner: trial {winner.label}; training it on the whole training part …")
-    post = CheckpointHooks(
-        context.paths.trials_dir / winner.id,
-        on_restart=lambda why: observer.message(f"restarted from scratch; {why}"),
+def is_complete(context: SearchContext) -> bool:
+    """Return whether no trial is left to train."""
+    final = [run for run in context.runs if run.status not in ("running", "interrupted")]
+    enough = sum(run.kind == "trial" for run in final) >= context.record.trials
+    patience_offset = context.record.patience_offset
+    return enough or runs_are_out_of_patience(
+        context.runs, context.search, patience_offset=patience_offset
     )
-    with single_threaded():
-        for _ in run_with_checkpoints(winner.config, context.environment, post):
-            pass
+
+
+def close_session(context: SearchContext) -> None:
+    """Log the end of a session that an error or a signal ended, unless its end is logged.
+
+    So no MLflow run stays RUNNING. A full disk, or a damaged event log, is no further error.
+    """
+    with suppress(OSError, UserError):
+        _close_running_trials(context)
+        if context.state.finish_event is None:
+            context.event_log.append("search_finished", status="interrupted")
 
 
 def _close_running_trials(context: SearchContext) -> int:

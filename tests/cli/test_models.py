@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import mlflow
@@ -21,6 +22,7 @@ from hpsearch.evaluation.descriptor_io import read_descriptors
 from hpsearch.models import describe
 from hpsearch.patch_views import VIEW_NAMES
 from hpsearch.promotion.ensemble import concat_training_descriptors
+from hpsearch.tracking.model_registry import Registry
 
 pytestmark = [
     pytest.mark.slow,
@@ -151,7 +153,7 @@ def test_an_ensemble_is_scored_registered_and_used(registered, tmp_path, capsys)
         "ensemble", "patches@champion", "models:/patches/2", "--name", "both", "--combine", "mean",
         "--data", registered.store.path,
     )  # fmt: skip
-    assert "Registered both version 1 as champion" in capsys.readouterr().out
+    assert "Registered both version 1 " in capsys.readouterr().out
     x = np.array(registered.store.noisy[:2].reshape(-1, 32, 32))
     np.save(tmp_path / "x.npy", x)
     registered.run("describe", "models:/both/1", tmp_path / "x.npy", "--output", tmp_path / "y.npy")
@@ -165,9 +167,35 @@ def test_an_ensemble_is_scored_registered_and_used(registered, tmp_path, capsys)
     version = mlflow.MlflowClient(registered.uri).get_model_version("both", "1")
     assert version.tags["members"] == "patches@1, patches@2"
     pages = list((registered.home / "judged").glob("*.json"))
-    assert len(pages) == 1, "its test scores are written down"
+    assert len(pages) == 3, "its test scores and those of two baselines are written down"
+    run = mlflow.MlflowClient(registered.uri).get_run(version.run_id)
+    assert run.info.status == "FINISHED"
+    assert "test/mAP" in run.data.metrics
     card = next(registered.artifact(1, "both").rglob("README.md")).read_text()
     assert "- models:/patches/1\n- models:/patches/2" in card
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(KeyboardInterrupt(), "KILLED"), (RuntimeError("no disk"), "FAILED")],
+)
+def test_an_ensembles_run_ends_however_its_command_ends(registered, monkeypatch, error, status):
+    def fail(self, artifact, *, description=""):
+        raise error
+
+    monkeypatch.setattr(Registry, "register", fail)
+    with suppress(RuntimeError):  # Typer turns an interrupt into an exit code
+        registered.run(
+            "ensemble", "patches@1", "patches@2", "--name", "broken", "--combine", "mean",
+            "--data", registered.store.path,
+        )  # fmt: skip
+    client = mlflow.MlflowClient(registered.uri)
+    found = client.search_runs(
+        [each.experiment_id for each in client.search_experiments()],
+        "tags.`hpsearch.kind` = 'ensemble' and attributes.run_name = 'broken: mean'",
+    )
+    assert status in {run.info.status for run in found}
+    assert "RUNNING" not in {run.info.status for run in found}
 
 
 def test_a_projection_is_learnt_from_training_patches_alone(registered):

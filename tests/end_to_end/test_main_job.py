@@ -43,11 +43,12 @@ def test_the_end_says_all_that_a_user_asks(printed: str) -> None:
         "Pruning saved",
         "baseline triplet",
         "pixels 16×16",
-        "Registered patch-descriptor version 1 as champion",
+        "RootSIFT",
+        "Registered patch-descriptor version 1 ",
         "hpsearch ui",
         "hpsearch report main",
         "hpsearch promote main",
-        "hpsearch describe models:/patch-descriptor@champion",
+        "hpsearch describe models:/patch-descriptor",
     ):
         assert words in printed
     assert "\x1b" not in printed, "no colours in a file"
@@ -115,11 +116,12 @@ def test_a_denoiser_was_trained_once_for_all_trials(home: Home, printed: str) ->
 
 
 def test_a_second_search_is_compared_with_the_champion(home: Home, printed: str) -> None:
+    client(home).set_registered_model_alias("patch-descriptor", "champion", "1")
     done = home.run(
         "search", SPACE, "--name", "second", "--data", home.store, "--trials", 3, "--cpus", 2
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Registered patch-descriptor version 2 as" in done.stdout
+    assert "Registered patch-descriptor version 2 " in done.stdout
     assert "against the champion" in done.stdout
     versions = client(home).search_model_versions("name = 'patch-descriptor'")
     assert {version.tags["search"] for version in versions} == {"main", "second"}
@@ -135,7 +137,7 @@ def test_report_writes_a_page_at_any_time(home: Home, printed: str, tmp_path: Pa
 def test_describe_writes_npy_and_official_csv(
     home: Home, printed: str, tiny: PatchStore, tmp_path: Path
 ) -> None:
-    model, patches = "models:/patch-descriptor@champion", tmp_path / "patches.npy"
+    model, patches = "models:/patch-descriptor/1", tmp_path / "patches.npy"
     np.save(patches, np.array(tiny.noisy[:2, 0]))
     done = home.run("describe", model, patches, "--output", tmp_path / "found.npy")
     assert done.returncode == 0, done.stderr

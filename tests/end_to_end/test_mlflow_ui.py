@@ -131,7 +131,9 @@ def has(*words: str) -> str:
 
 
 def test_the_page_of_the_search_says_what_came_out(shown: Shown, tmp_path: Path) -> None:
-    shown.page.open(shown.search, ready=has("Best: trial 001", "the report", "Leaderboard"))
+    shown.page.open(
+        shown.search, ready=has("Best on validation: trial 001", "the report", "Leaderboard")
+    )
     unfold = "[...document.querySelectorAll('button')].find(b => b.innerText == 'Show more')"
     picture = "[...document.images].some(i => i.src.includes('note.png') && i.width > 99)"
     shown.page.wait(f"({unfold}?.click(), {picture})")

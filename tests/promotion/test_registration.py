@@ -1,16 +1,27 @@
 """A judged network meets the champion: real MLflow, real networks, untrained."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from hpsearch.config import L2Net, RandomTriplets, TrialConfig
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
+from hpsearch.evaluation import Scores
+from hpsearch.evaluation.scores import MatchingScores
+from hpsearch.promotion import registration
 from hpsearch.promotion.final_evaluation import load_trained
-from hpsearch.promotion.registration import RegistrationRequest, register_model, registry_of
+from hpsearch.promotion.registration import (
+    ALREADY_REGISTERED,
+    RegistrationRequest,
+    register_model,
+    registry_of,
+)
 from hpsearch.promotion.score_cache import ScoreCache, model_fingerprint
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.workspace import SearchRecord, Workspace
@@ -145,11 +156,14 @@ def test_a_version_says_why_with_both_tables_and_links(
 
 
 def test_the_second_meets_the_champion_and_force_is_written_down(
-    second: RegistrationRequest, registry: Registry
+    second: RegistrationRequest, registry: Registry, tmp_path: Path
 ) -> None:
     outcome = register_model(second)
     assert outcome.alias == "challenger"
-    assert "against the champion" in outcome.decision.reason
+    assert "97.5 % interval" in outcome.decision.reason
+    assert "over 2 test sequences (look 1 at this champion)" in outcome.decision.reason
+    assert outcome.look == 1
+    assert register_model(second).look == 1, "the same network again"
     assert set(outcome.comparisons) == {"verification", "matching", "retrieval", "mAP"}
     assert register_model(second, force=True).alias == "champion"
     version = registry.version_of("second")
@@ -158,6 +172,9 @@ def test_the_second_meets_the_champion_and_force_is_written_down(
     assert version.tags["forced"] == "True"
     assert version.tags["champion_before"] == "1"
     assert "champion, version 1" in (version.description or "")
+    client = registry.tracking.client()
+    card = client.download_artifacts(str(version.run_id), "model_card.md", str(tmp_path))
+    assert "This was look 1 at champion version 1 on this test set" in Path(card).read_text()
     assert register_model(second).decision.reason == "it is already the champion"
 
     assert registry.rollback() == (1, 2)
@@ -220,7 +237,9 @@ def test_scores_that_are_gone_with_their_run_are_one_sentence(
     with pytest.raises(UserError, match=r"version 1 .*--reevaluate") as caught:
         register_model(second)
     assert caught.value.code == "no-test-scores"
-    assert register_model(second, reevaluate=True).alias == "challenger"
+    met = register_model(second, reevaluate=True)
+    assert met.champion is not None
+    assert met.champion.scores is not None
     scores.write_text(kept)
 
 
@@ -235,3 +254,110 @@ def test_a_registry_that_cannot_be_written_gets_nothing(
     with pytest.raises(UserError, match="attempt to write a readonly database") as caught:
         register_model(replace(second, context=replace(second.context, record=record)))
     assert caught.value.code == "mlflow-access-denied"
+
+
+def test_a_version_below_a_baseline_gets_no_alias(
+    home: Path, tiny: PatchStore, registry: Registry
+) -> None:
+    """Not even where there is no champion; the printed address names the version then."""
+    weak = entry(search(home, tiny, "weak", seed=3))
+    context = weak.context.changed(model="weak-model")
+    above = replace(weak, context=context, baselines={"RootSIFT": better_than(weak.scores)})
+    outcome = register_model(above)
+    assert outcome.alias is None
+    assert "is not above that of RootSIFT" in outcome.decision.reason
+    assert outcome.address == "models:/weak-model/1"
+    own = registry_of(context)
+    assert own.champion() is None
+    assert own.with_alias("challenger") is None
+    version = own.version_of("weak")
+    assert version is not None
+    assert version.tags["decision"] == "none"
+    assert "**No alias**" in (version.description or "")
+
+
+def better_than(scores: Scores) -> Scores:
+    """Scores of a descriptor that matches perfectly, on the same patches."""
+    ones = np.ones_like(scores.matched.ap)
+    return replace(scores, matched=MatchingScores(ap=ones, success_rate=ones))
+
+
+def test_a_challenger_is_not_displaced_by_a_worse_one(home: Path, tiny: PatchStore) -> None:
+    requests = {}
+    for name, seed in (("top", 11), ("good", 12), ("poor", 13)):
+        found = entry(search(home, tiny, name, seed=seed))
+        requests[name] = replace(found, context=found.context.changed(model="rivals"))
+    order = sorted(requests.values(), key=lambda request: request.scores.mean, reverse=True)
+    registry = registry_of(order[0].context)
+    assert register_model(order[0]).alias == "champion"
+    assert register_model(order[1]).alias == "challenger"
+    last = register_model(order[2])
+    assert last.alias is None
+    assert "the challenger, version 2, stays" in last.decision.reason
+    assert last.look == 2, "the second network compared with this champion"
+    rival = registry.with_alias("challenger")
+    assert rival is not None
+    assert int(rival.version) == 2
+
+
+def test_other_weights_under_the_same_names_are_another_version(
+    home: Path, tiny: PatchStore
+) -> None:
+    """A search that was removed and run again, or a promotion whose folder was."""
+    before = entry(search(home, tiny, "again", seed=21))
+    before = replace(before, context=before.context.changed(model="renewed"))
+    assert register_model(before).version == 1
+    shutil.rmtree(before.context.paths.folder)
+    after = entry(search(home, tiny, "again", seed=22))
+    after = replace(after, context=after.context.changed(model="renewed"))
+    outcome = register_model(after)
+    assert outcome.version == 2
+    assert outcome.decision.reason != ALREADY_REGISTERED
+    assert outcome.champion is not None
+    assert outcome.champion.scores is not None
+    assert outcome.champion.scores.mean == pytest.approx(before.scores.mean)
+
+
+def test_two_at_once_crown_one_champion_and_the_second_compares(
+    home: Path, tiny: PatchStore
+) -> None:
+    """Both find no champion before either moves the alias, unless they wait for each other."""
+    both = []
+    for name, seed in (("left", 31), ("right", 32)):
+        found = entry(search(home, tiny, name, seed=seed))
+        assert found.network
+        both.append(replace(found, context=found.context.changed(model="contended")))
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(register_model, both))
+    (first,) = (one for one in outcomes if one.champion is None)
+    (second,) = (one for one in outcomes if one.champion is not None)
+    assert first.alias == "champion"
+    assert second.alias != "champion"
+    assert "against the champion" in second.decision.reason
+    assert champion(registry_of(both[0].context)) == first.version
+
+
+def test_a_champion_that_moves_meanwhile_is_compared_with(
+    home: Path, tiny: PatchStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another home's process crowns one between the comparison and the move of the alias."""
+    one, other = (
+        entry(search(home, tiny, name, seed=s)) for name, s in (("near", 41), ("far", 42))
+    )
+    one, other = (replace(e, context=e.context.changed(model="shared")) for e in (one, other))
+    registry = registry_of(one.context)
+    add_version = registration._add_version
+
+    def crown_other_first(request: RegistrationRequest, *args: Any) -> int:
+        version = add_version(request, *args)
+        monkeypatch.setattr(registration, "_add_version", add_version)
+        rival = registration._register_once(registry, other, force=False, reevaluate=False)
+        assert rival is not None
+        assert rival.alias == "champion"
+        return version
+
+    monkeypatch.setattr(registration, "_add_version", crown_other_first)
+    outcome = register_model(one)
+    assert outcome.champion is not None
+    assert "against the champion" in outcome.decision.reason
+    assert champion(registry) != outcome.version

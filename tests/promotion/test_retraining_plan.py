@@ -63,6 +63,13 @@ def test_trials_that_differ_in_their_seed_alone_are_one_configuration() -> None:
     assert [config.seed for config in found.configs] == [1, 4]
 
 
+def test_the_same_seed_again_counts_once() -> None:
+    runs = [run(0, 0.9, seed=1), run(1, 0.9, seed=1), run(2, 0.9, seed=1), run(3, 0.1, seed=2)]
+    found = make_plan("s", runs, MEAN_MAP, top=1, seeds=1)
+    assert found.selected[0].objective == pytest.approx(0.5)
+    assert found.selected[0].config.seed == 2
+
+
 def test_a_search_without_a_completed_trial_is_one_sentence() -> None:
     with pytest.raises(UserError, match="'empty'") as caught:
         make_plan("empty", [run(0, 0.5, status="pruned")], MEAN_MAP, top=3, seeds=3)

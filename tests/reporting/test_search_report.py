@@ -246,3 +246,19 @@ def test_a_loss_above_the_collapse_value_is_explained(
     caption = next(f.caption for f in draw([run]).figures if f.name == "best-trial")
     assert ("ends above it, at 1.3" in caption) == explained
     assert ("not a collapse" in caption) == explained
+
+
+def test_the_heading_names_the_trial_whose_test_scores_are_shown(make_run: MakeRun):
+    """In a promotion, that is the training with the median objective, and not the best one."""
+    runs = [make_run(n, curve={1000: value}) for n, value in enumerate((0.6, 0.9, 0.3))]
+    runs = [replace(run, config=run.config.model_copy(update={"seed": run.number})) for run in runs]
+    scores = {"winner, trial 000": TaskScores(0.8, 0.4, 0.6, 0.6)}
+    html = render_report(page(runs, baselines=scores, evaluated="000"))
+    words = " ".join(" ".join(read(html).text).split())
+    assert "Winner: trial 000" in words
+    assert "Trial 001 leads the leaderboard, but was not evaluated on test" in words
+    assert 'class="first"' not in html.split("<h2>Leaderboard</h2>")[1]
+    before = render_report(page(runs))
+    assert "<h2>Best trial</h2>" in before
+    same = render_report(page(runs, baselines=scores, evaluated="001"))
+    assert "leads the leaderboard" not in same

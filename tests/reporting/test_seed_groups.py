@@ -53,3 +53,14 @@ def test_what_is_minimized_stands_the_other_way_round(runs: list[Run]) -> None:
 def test_no_means_where_each_was_trained_once(runs: list[Run], kept: list[int]) -> None:
     chosen: Any = [runs[number] for number in kept]
     assert group_configurations(chosen, direction="maximize") == []
+
+
+def test_the_same_seed_again_is_one_observation(make_run: MakeRun) -> None:
+    """A sampler may draw a point again; its training gives the same number, which adds nothing."""
+    same = [seeded(make_run(n, curve={1000: 0.6}, rate=1e-3), 0) for n in range(4)]
+    assert group_configurations(same, direction="maximize") == []
+    other = seeded(make_run(4, curve={1000: 0.8}, rate=1e-3), 1)
+    (found,) = group_configurations([*same, other], direction="maximize")
+    assert found.values == [pytest.approx(0.6), pytest.approx(0.8)]
+    assert found.mean == pytest.approx(0.7)
+    assert configurations_table([found]).rows[0][4] == "2"

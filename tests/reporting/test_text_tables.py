@@ -95,7 +95,7 @@ def test_the_sums_in_sentences(mixed: list[Run]):
         "4,360 of 8,010 patches trained: 54 % of the budget of all trials, last batches included",
         "Pruning saved 6 % of the compute, stopping collapsed and diverged trials 14 %",
         "500 patches were lost to failed trials",
-        "20 s of wall-clock time, 44 s summed over trials",
+        "20 s from the first trial to the last, 44 s summed over trials",
     ]
     assert summary_lines(summarize([], budget=1))[0] == "0 trials: none started"
 

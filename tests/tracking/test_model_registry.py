@@ -8,6 +8,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from mlflow.entities.model_registry import ModelVersion
 
 from hpsearch.config import DnCNN, L2Net
 from hpsearch.data.patch_store import PatchStore
@@ -16,9 +17,10 @@ from hpsearch.evaluation import Scores
 from hpsearch.models import Pipeline, build_denoiser, build_descriptor, describe
 from hpsearch.models.serialization import PipelineSpec, save_pipeline
 from hpsearch.tracking.connection import TrackingServer
+from hpsearch.tracking.decision import Decision
 from hpsearch.tracking.mlflow_tags import artifact_location, default_uri
 from hpsearch.tracking.model_artifact import ModelArtifact, load_descriptor
-from hpsearch.tracking.model_registry import Decision, Registry
+from hpsearch.tracking.model_registry import Registry
 from hpsearch.training.devices import choose_device
 from hpsearch.training.validation import build_test_set, evaluate_on_test_set
 
@@ -102,22 +104,47 @@ def test_a_version_knows_its_search_and_its_scores(
 def test_aliases_follow_the_decision_and_its_reason_is_kept(
     registry: Registry, version: int
 ) -> None:
-    assert registry.apply(version, Decision(False, "not yet")) == "challenger"
-    assert registry.champion() is None
-    assert registry.apply(version, Decision(True, "there was no champion")) == "champion"
+    def aliases() -> dict[str, str]:
+        return dict(registry.tracking.client().get_registered_model("patches").aliases)
+
+    registry.apply(version, Decision("challenger", "not yet"))
+    assert {name: int(number) for name, number in aliases().items()} == {"challenger": version}
+    registry.apply(version, Decision(None, "worse than RootSIFT"))
+    assert aliases() == {}
+    assert registry.decision_on("first") == (version, Decision(None, "worse than RootSIFT"))
+    registry.apply(version, Decision("champion", "there was no champion"))
     champion = registry.champion()
     assert champion is not None
     assert int(champion.version) == version
-    assert registry.decision_on("first") == (
-        version, "champion", Decision(True, "there was no champion"),
-    )  # fmt: skip
+    assert registry.champion_is(version)
+    assert not registry.champion_is(None)
+    assert registry.decision_on("first") == (version, Decision("champion", "there was no champion"))
+
+
+def test_looks_are_kept_at_the_version_and_counted_for_each_test_set(
+    registry: Registry, version: int
+) -> None:
+    def present() -> ModelVersion:
+        return registry.tracking.client().get_model_version("patches", str(version))
+
+    assert registry.looks(present(), "here") == {}
+    assert [registry.record_look(present(), "here", name) for name in ("a", "b", "a")] == [1, 2, 1]
+    assert registry.record_look(present(), "elsewhere", "b") == 1
+    assert registry.looks(present(), "here") == {"a": 1, "b": 2}
+
+
+def test_a_model_without_versions_is_not_said_to_be_missing(registry: Registry) -> None:
+    registry.tracking.client().create_registered_model("hollow")
+    with pytest.raises(UserError, match="all versions of hollow were deleted") as caught:
+        Registry(tracking=registry.tracking, model="hollow").rollback()
+    assert caught.value.code == "no-versions"
 
 
 @pytest.mark.slow
 def test_a_fresh_process_gives_the_same_descriptors_from_uint8_and_float32(
     registry: Registry, version: int, pipeline: Pipeline, tiny: PatchStore, tmp_path: Path
 ) -> None:
-    registry.apply(version, Decision(True, "for this test"))
+    registry.apply(version, Decision("champion", "for this test"))
     patches = np.array(tiny.noisy[:3].reshape(-1, 32, 32))
     np.save(tmp_path / "patches.npy", patches)
     script = f"""

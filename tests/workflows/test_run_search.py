@@ -1,5 +1,8 @@
 """What happens between the last trial and the judging of the winner."""
 
+import os
+import signal
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -13,9 +16,9 @@ from hpsearch.promotion.final_evaluation import best_run, load_trained
 from hpsearch.search.outcome import to_result
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.workspace import SearchRecord, Workspace
-from hpsearch.workflows import search_session
+from hpsearch.workflows import promote_search, search_session
+from hpsearch.workflows.finish_search import train_winner
 from hpsearch.workflows.observer import Observer
-from hpsearch.workflows.search_session import train_winner
 
 from ..search_factory import plan
 
@@ -89,3 +92,53 @@ def test_the_winner_of_a_search_in_folds_is_trained_on_the_whole_training_part(
         winner = load_trained(best_run(context.runs, context.search.objective), context)
         assert winner.progress.seen == 240
     assert [run.seen for run in context.runs] == [240], "the ledger keeps what the folds said"
+
+
+def fail(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda: os.kill(os.getpid(), signal.SIGTERM),
+        lambda: fail(KeyboardInterrupt()),
+        lambda: fail(RuntimeError("the study is locked")),
+    ],
+    ids=["SIGTERM", "Ctrl-C", "error"],
+)
+@pytest.mark.parametrize("kind", ["search", "promotion"])
+def test_no_run_stays_running_however_a_session_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, end: Callable[[], None]
+) -> None:
+    (tmp_path / "space.py").write_text(SPACE)
+    record = SearchRecord(
+        space="space.py", store="", fingerprint="", split="auto", tracking_uri="", trials=1
+    )
+    context = Workspace(tmp_path / "home").create("short", tmp_path / "space.py", record)
+    config = context.search.baseline.model_dump(mode="json")
+    dataset = {"name": "tiny", "fingerprint": "f", "path": "p", "profile": "{}"}
+    context.event_log.append("search", params={}, dataset=dataset, direction="maximize", tags={})
+
+    def train(*_: object, **__: object) -> None:
+        context.event_log.append("start", trial="000", number=0, config=config)
+        context.mlflow_sync().sync()
+        end()
+
+    sessions = {
+        "search": lambda: search_session.run_session(context, Observer()),
+        "promotion": lambda: promote_search._retrain(context, context, Observer()),
+    }
+    for module in (search_session, promote_search):
+        monkeypatch.setattr(module, "run_trials", train)
+    before = signal.getsignal(signal.SIGTERM)
+    search_session.install_sigterm_handler()
+    try:
+        with pytest.raises((KeyboardInterrupt, RuntimeError)):
+            sessions[kind]()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    client = context.tracking().client()
+    runs = client.search_runs([context.tracking().experiment_id()])
+    assert [run.info.status for run in runs] == ["KILLED", "KILLED"], "the search and its trial"
