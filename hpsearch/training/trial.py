@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,6 +20,7 @@ from hpsearch.errors import UserError
 from hpsearch.evaluation import VALIDATION_SIZES
 from hpsearch.models import Pipeline, denoise, describe
 from hpsearch.schema import refuse_newer, stamped
+from hpsearch.shapes import UInt8
 from hpsearch.training.artifact_cache import ArtifactCache, CacheStats
 from hpsearch.training.denoiser_training import restoration_metrics
 from hpsearch.training.descriptor_trainer import DescriptorTrainer, warm_weights
@@ -42,10 +44,19 @@ class DescriptorTask:
 
     trainer: DescriptorTrainer
     validation: EvaluationSet
-    seen_by_descriptor: np.ndarray
-    """Validation patches as input of the descriptor, uint8 (rows, 32, 32)."""
-    constant_metrics: dict[str, float]
-    """Metrics that are constant during training: restoration quality of the input."""
+    denoiser: nn.Module | None
+    """Denoiser in front of the descriptor, if any."""
+
+    @cached_property
+    def seen_by_descriptor(self) -> UInt8[np.ndarray, "rows 32 32"]:
+        """Validation patches as input of the descriptor."""
+        raw = self.validation.pixels(noisy=self.config.evaluate_on == "noisy")
+        return raw if self.denoiser is None else denoise(self.denoiser, raw, device=self.device)
+
+    @cached_property
+    def constant_metrics(self) -> dict[str, float]:
+        """Metrics that are constant during training: restoration quality of the input."""
+        return restoration_metrics(self.seen_by_descriptor, self.validation.pixels(noisy=False))
 
     @property
     def config(self) -> TrialConfig:
@@ -255,18 +266,11 @@ def build_trial(config: TrialConfig, env: TrialEnvironment) -> TrainingRun:
         points=env.validation_points,
         sizes=VALIDATION_SIZES,
     )
-    raw = validation.pixels(noisy=config.evaluate_on == "noisy")
     artifacts = env.artifacts.with_fresh_stats()
     denoiser, input_fn = training_input(config.input, train, artifacts, compute.device)
-    seen = raw if denoiser is None else denoise(denoiser, raw, device=compute.device)
     trainer = DescriptorTrainer(config, train.sequence_of, input_fn, compute)
     weights = warm_weights(config, train, input_fn, artifacts, compute)
     if weights is not None:
         trainer.network.load_state_dict(weights)
-    task = DescriptorTask(
-        trainer=trainer,
-        validation=validation,
-        seen_by_descriptor=seen,
-        constant_metrics=restoration_metrics(seen, validation.pixels(noisy=False)),
-    )
+    task = DescriptorTask(trainer, validation, denoiser)
     return TrainingRun(env, task, denoiser, Progress(), artifacts.stats)
