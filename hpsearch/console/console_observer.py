@@ -2,16 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from hpsearch.console.live_progress import LiveProgress
 from hpsearch.console.output import err, out
 from hpsearch.console.progress_bars import progress_bar
 from hpsearch.search.search_context import SearchContext
-from hpsearch.workflows.observer import Advance, Observer
-
-if TYPE_CHECKING:
-    from hpsearch.workflows.finish_search import SearchResult
+from hpsearch.workflows.observer import Advance, Observer, SearchResult
 
 
 class ConsoleObserver(Observer):
@@ -26,7 +22,7 @@ class ConsoleObserver(Observer):
         """Print a line on standard error."""
         err.print(text, markup=False, soft_wrap=True)
 
-    def show_scores(self, result: "SearchResult") -> None:
+    def show_scores(self, result: SearchResult) -> None:
         """Print the leaderboard, the cost of the trials, and the test scores."""
         from hpsearch.console.search_output import print_scores, print_trials
 
@@ -34,7 +30,7 @@ class ConsoleObserver(Observer):
         print_scores(result.test_scores)
         out.file.flush()
 
-    def show_registration(self, result: "SearchResult") -> None:
+    def show_registration(self, result: SearchResult) -> None:
         """Print the registered version and the next commands."""
         from hpsearch.console.search_output import print_registration
 

@@ -1,13 +1,12 @@
 """End of a search: baseline, test scores, registration, figures; each step can be taken again."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from dataclasses import replace
+from typing import TypeVar
 
 from hpsearch.errors import UserError
-from hpsearch.evaluation import Scores
 from hpsearch.execution.resumable_trial import CheckpointHooks, run_with_checkpoints
 from hpsearch.promotion.final_evaluation import (
     SCORES_FILE,
@@ -25,7 +24,7 @@ from hpsearch.tracking.connection import (
 )
 from hpsearch.tracking.mlflow_sync import MlflowSync
 from hpsearch.tracking.run_state import Run
-from hpsearch.workflows.observer import Observer
+from hpsearch.workflows.observer import Observer, SearchResult
 from hpsearch.workflows.publish_figures import named_scores, publish_figures
 
 Outcome = TypeVar("Outcome")
@@ -33,30 +32,6 @@ END_STEPS = ("registration", "figures")
 """Steps after the test scores, which MLflow takes part in."""
 RETRY_WAITS_S = (1.0, 2.0, 4.0, 8.0)
 """Seconds before each further attempt at a step while MLflow is locked or does not answer."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchResult:
-    """Result of a session of a search."""
-
-    context: SearchContext
-    status: Literal["completed", "interrupted"]
-    """``interrupted`` if trials are left that ``resume`` trains."""
-    reason: str = ""
-    """Reason of the interruption, or of a missing winner; else empty."""
-    winner: Run | None = None
-    """The completed trial with the best objective on validation."""
-    test_scores: Mapping[str, Scores] = field(default_factory=dict)
-    """Scores on test of the winner and the baselines, by name; empty without a winner."""
-    registration: RegistrationOutcome | None = None
-    """Outcome of the winner's registration; None if it failed."""
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    """Wall-clock seconds of each step of this session, in order."""
-
-    @property
-    def runs(self) -> list[Run]:
-        """Trials and baselines of the search, of all its sessions."""
-        return self.context.runs
 
 
 class StepTimer:

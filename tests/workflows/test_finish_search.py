@@ -26,8 +26,7 @@ from hpsearch.tracking.connection import (
     translate_mlflow_errors,
 )
 from hpsearch.workflows import finish_search
-from hpsearch.workflows.finish_search import SearchResult
-from hpsearch.workflows.observer import Observer
+from hpsearch.workflows.observer import Observer, SearchResult
 from hpsearch.workflows.resume_search import check_not_finished
 from hpsearch.workflows.run_search import log_search_started
 from hpsearch.workflows.search_session import run_session
