@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from hpsearch.console.live_progress import LiveProgress
 from hpsearch.console.output import err, out
 from hpsearch.console.progress_bars import progress_bar
+from hpsearch.patch_views import VIEWS
 from hpsearch.search.search_context import SearchContext
 from hpsearch.workflows.observer import Advance, Observer, SearchResult
 
@@ -40,7 +41,14 @@ class ConsoleObserver(Observer):
     @contextmanager
     def training(self, context: SearchContext, *, kind: str = "trial") -> Iterator[None]:
         """Show the runs in a live table, or line by line in a file."""
-        with LiveProgress(context.event_log, context.search, out, context.record.trials, kind=kind):
+        with LiveProgress(
+            context.event_log,
+            context.search,
+            out,
+            context.record.trials,
+            kind=kind,
+            end_patches=_patches_after_trials(context),
+        ):
             yield
 
     @contextmanager
@@ -48,3 +56,17 @@ class ConsoleObserver(Observer):
         """Show a progress bar."""
         with progress_bar(task) as advance:
             yield advance
+
+
+def _patches_after_trials(context: SearchContext) -> int:
+    """Patches after the last trial, in patches trained: a baseline's, and the test set's.
+
+    Describing a patch takes a third of the time of training with it; winner, initial point and
+    baseline are described, or the one network of a promotion.
+    """
+    from hpsearch.promotion.retraining_plan import PLAN_FILE
+
+    test = VIEWS * len(context.store.part(context.split, "test"))
+    if (context.paths.folder / PLAN_FILE).exists():
+        return test // 3
+    return context.search.baseline.patches + test
