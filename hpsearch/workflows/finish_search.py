@@ -12,6 +12,7 @@ from hpsearch.promotion.final_evaluation import (
     SCORES_FILE,
     best_run,
     evaluate_on_test,
+    scoring_ahead,
     train_baseline,
 )
 from hpsearch.promotion.registration import RegistrationOutcome, register_winner
@@ -65,7 +66,11 @@ def finish_search(
         context.event_log.append("search_finished", status="completed")
         return SearchResult(context=context, status="completed", reason=str(error))
     observer.message(f"winner: trial {winner.label}; training the baseline for the same budget …")
-    with timer.step("baseline"), observer.training(context, kind="baseline"):
+    with (
+        timer.step("baseline"),
+        scoring_ahead(context, winner),
+        observer.training(context, kind="baseline"),
+    ):
         baseline = train_baseline(context)
     observer.message("evaluating on test …")
     with timer.step("test scores"):
