@@ -104,13 +104,13 @@ def _publish(
 
     try:
         with timer.step("registration"):
-            registration = _take_step("registration", register, context, observer)
+            registration = _take_step("registration", register, mlflow_sync, observer)
         result = replace(result, registration=registration)
         observer.show_registration(result)
         observer.message("drawing figures for MLflow …")
         with timer.step("figures"):
-            _take_step("figures", draw, context, observer)
-        with translate_mlflow_errors(context.tracking().uri):
+            _take_step("figures", draw, mlflow_sync, observer)
+        with translate_mlflow_errors(mlflow_sync.tracking.uri):
             mlflow_sync.sync()  # takes in that the steps are done
     except MlflowUnavailableError as error:
         done = "registered" if result.registration is None else "complete in MLflow"
@@ -121,7 +121,7 @@ def _publish(
 
 
 def _take_step(
-    name: str, action: Callable[[], Outcome], context: SearchContext, observer: Observer
+    name: str, action: Callable[[], Outcome], mlflow_sync: MlflowSync, observer: Observer
 ) -> Outcome:
     """Take a step that needs MLflow, again after a pause while it is locked or does not answer.
 
@@ -130,7 +130,7 @@ def _take_step(
     """
     for wait in (*RETRY_WAITS_S, None):
         try:
-            with translate_mlflow_errors(context.tracking().uri):
+            with translate_mlflow_errors(mlflow_sync.tracking.uri):
                 outcome = action()
         except MlflowUnavailableError as error:
             if wait is None or error.code not in TRANSIENT_CODES:
@@ -138,7 +138,7 @@ def _take_step(
             observer.message(f"{name}: {error}; trying again in {wait:.0f} s")
             time.sleep(wait)
         else:
-            context.event_log.append("step_finished", step=name)
+            mlflow_sync.event_log.append("step_finished", step=name)
             return outcome
     raise AssertionError("the last attempt returns or raises")
 

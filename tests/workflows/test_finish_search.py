@@ -213,9 +213,12 @@ def test_scoring_in_another_thread_changes_neither_scores_nor_baseline(
     assert found[0] == found[1]
 
 
-def test_an_error_of_the_database_itself_is_one_sentence(context: SearchContext) -> None:
-    error = OperationalError("SELECT 1", {}, sqlite3.OperationalError("database is locked"))
+LOCKED = sqlite3.OperationalError("database is locked")
+
+
+@pytest.mark.parametrize("error", [OperationalError("SELECT 1", {}, LOCKED), LOCKED])
+def test_an_error_of_the_database_itself_is_one_sentence(error: Exception) -> None:
     caught = pytest.raises(MlflowUnavailableError, match="is locked by another process")
-    with caught as found, translate_mlflow_errors(context.tracking().uri):
+    with caught as found, translate_mlflow_errors("sqlite:////home/mlflow.db"):
         raise error
     assert found.value.code in TRANSIENT_CODES
