@@ -81,7 +81,7 @@ ADDRESS_HINT = "correct --tracking-uri or MLFLOW_TRACKING_URI"
 
 
 DATABASE_ERRORS = (SQLAlchemyError, sqlite3.Error)
-"""Errors of a database that nobody translates: SQLAlchemy's while MLflow opens it, and ours."""
+"""Errors of a database as they are: SQLAlchemy's while MLflow opens it, and SQLite's own."""
 PROGRAMMING_ERRORS = (KeyError, AttributeError, TypeError)
 """Errors that MLflow's client raises at an answer which is not MLflow's, and a bug of ours too."""
 
