@@ -125,17 +125,12 @@ class LiveProgress:
             return self._time_left()
         trials = [run for run in self._runs.values() if run.kind == "trial"]
         ended = [run for run in trials if run.status not in ("running", "interrupted")]
-        scores = [run.reports[-1]["objective"] for run in trials if self._is_whole(run)]
+        scores = [run.reports[-1]["objective"] for run in ended if run.status == "completed"]
         pick = max if self.search.objective.direction == "maximize" else min
         best = (
             f"best {self.search.objective.metric} {pick(scores):.3f}" if scores else "no best yet"
         )
         return f"{len(ended)} of {self.trials} trials · {best} · {self._time_left()}"
-
-    def _is_whole(self, run: Run) -> bool:
-        """Return whether a trial has completed, or has reported the last of its budget."""
-        at_end = run.status == "running" and run.seen >= self.search.budget
-        return bool(run.reports) and (run.status == "completed" or at_end)
 
     def _time_left(self) -> str:
         """Estimate the time until the search has finished, its baseline and test scores too."""

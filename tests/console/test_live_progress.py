@@ -15,7 +15,7 @@ def test_a_trial_that_goes_on_and_one_that_restarts_from_scratch_say_why(tmp_pat
     event_log, output = EventLog(tmp_path / "ledger.jsonl"), io.StringIO()
     config = TrialConfig()
     search = Search(
-        suggest=lambda trial: config, baseline=config, trials=2, budget=2_000, report_every=10
+        suggest=lambda trial: config, baseline=config, trials=2, budget=100, report_every=10
     )
     with LiveProgress(event_log, search, Console(file=output), 2):
         for event, fields in (
