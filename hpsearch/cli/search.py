@@ -31,8 +31,7 @@ from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import EXIT_INTERRUPTED, UserError
 
 if TYPE_CHECKING:
-    from hpsearch.workflows.finish_search import SearchResult
-    from hpsearch.workflows.observer import Observer
+    from hpsearch.workflows.observer import Observer, SearchResult
 
 
 @app.command(rich_help_panel="Search")

@@ -11,6 +11,7 @@ from rich.table import Table
 from hpsearch.collapse_thresholds import is_reported_collapsed
 from hpsearch.config.formatting import summary
 from hpsearch.search.search import Search
+from hpsearch.search.time_estimate import seconds_left
 from hpsearch.tracking.event_log import Event, EventLog
 from hpsearch.tracking.run_state import Run, apply_event
 
@@ -37,14 +38,13 @@ class LiveProgress:
     trials: int
     kind: str = "trial"
     """Kind of runs to show: trials or baselines."""
+    end_patches: int = 0
+    """Patches that are trained, or described, after the last trial."""
     _offset: int = 0
     _runs: dict[str, Run] = field(default_factory=dict)
-    _started_at: float = field(default_factory=time.monotonic)
-    _patches_before: int = 0
 
     def __enter__(self) -> "LiveProgress":
         self._apply(self._new_events(), announce=False)
-        self._patches_before = self._total_patches()
         self._stop = threading.Event()
         self._live = None
         if self.console.is_terminal:
@@ -123,11 +123,11 @@ class LiveProgress:
 
     def _eta(self) -> str:
         if self.kind != "trial":
-            return ""
+            return self._time_left()
         trials = [run for run in self._runs.values() if run.kind == "trial"]
         ended = [run for run in trials if run.status not in ("running", "interrupted")]
         best = self._best_so_far(trials)
-        return f"{len(ended)} of {self.trials} trials · {best} · {self._time_left(ended)}"
+        return f"{len(ended)} of {self.trials} trials · {best} · {self._time_left()}"
 
     def _best_so_far(self, trials: list[Run]) -> str:
         """Best last objective of the trials that did not collapse, finished or not."""
@@ -140,20 +140,19 @@ class LiveProgress:
         value = best.reports[-1]["objective"]
         return f"best {self.search.objective.metric} {value:.3f} (trial {best.label})"
 
-    def _time_left(self, ended: list[Run]) -> str:
-        """Estimate the time left from patches per trial and the rate since the start."""
-        trained = self._total_patches() - self._patches_before
-        if not ended or trained <= 0:
+    def _time_left(self) -> str:
+        """Estimate the time until the search has finished, its baseline and test scores too."""
+        seconds = seconds_left(
+            list(self._runs.values()),
+            trials=self.trials,
+            budget=self.search.budget,
+            end_patches=self.end_patches,
+        )
+        if seconds is None:
             return "time left unknown"
-        rate = trained / (time.monotonic() - self._started_at)
-        total = sum(run.seen for run in ended) / len(ended) * self.trials
-        seconds = max(0.0, (total - self._total_patches()) / rate)
         return (
             f"about {seconds / 60:.0f} min left" if seconds > 90 else f"about {seconds:.0f} s left"
         )
-
-    def _total_patches(self) -> int:
-        return sum(run.seen for run in self._runs.values())
 
 
 def _run_numbers(run: Run) -> str:

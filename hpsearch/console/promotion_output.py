@@ -109,13 +109,12 @@ def _num_finished(promotion: Promotion) -> int:
 
 
 def _time_left(promotion: Promotion, left: int) -> str:
-    if not left or promotion.seconds_per_training is None:
+    total, each = promotion.seconds_of(left), promotion.seconds_per_training
+    if not left or total is None or each is None:
         return ""
-    rounds = -(-left // promotion.concurrency)
-    each = format_duration(promotion.seconds_per_training)
     return (
-        f": about {format_duration(rounds * promotion.seconds_per_training)} "
-        f"({promotion.concurrency} at once, {each} each)"
+        f": about {format_duration(total)} "
+        f"({promotion.concurrency} at once, {format_duration(each)} each)"
     )
 
 

@@ -21,7 +21,7 @@ from hpsearch.search.outcome import pareto_front
 from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.run_state import Run
-from hpsearch.workflows.finish_search import SearchResult
+from hpsearch.workflows.observer import SearchResult
 from hpsearch.workflows.publish_figures import named_scores
 
 MAX_ROWS = 12

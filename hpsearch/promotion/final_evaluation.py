@@ -1,6 +1,8 @@
 """Final evaluation of a search: test scores of the winner and the baselines."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import MappingProxyType
 
 import numpy as np
@@ -19,7 +21,8 @@ from hpsearch.search.objective import Objective
 from hpsearch.search.outcome import final_status, to_result
 from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.run_state import Run
-from hpsearch.training.trial import TrainingRun, build_trial
+from hpsearch.training.devices import choose_device
+from hpsearch.training.trial import CHECKPOINT_FILE, TrainingRun, build_trial
 from hpsearch.untrusted import reading
 
 BASELINE_NAME, PIXELS_NAME, ROOT_SIFT_NAME = "baseline", "pixels 16×16", "RootSIFT"
@@ -109,6 +112,37 @@ def train_baseline(context: SearchContext) -> Run:
     return next(run for run in context.runs if run.id == BASELINE_NAME)
 
 
+@contextmanager
+def scoring_ahead(context: SearchContext, winner: Run) -> Iterator[None]:
+    """While inside, score what ``evaluate_on_test`` needs but the baseline in another thread.
+
+    The scores go to the cache. On an accelerator nothing is done ahead, since the baseline trains
+    there.
+
+    Raises:
+        UserError: if a checkpoint does not exist.
+    """
+    if choose_device("auto").type != "cpu":
+        yield
+        return
+    score_cache, noisy = ScoreCache.for_search(context), winner.config.evaluate_on == "noisy"
+    # built here, since initial weights are drawn from the generator that training uses as well
+    networks = {
+        run.label: load_trained(run, context).pipeline()
+        for run in _compared_runs(context, winner).values()
+    }
+
+    def score() -> None:
+        for label, network in networks.items():
+            score_cache.scores(network, noisy=noisy, name=f"{context.name}/{label}")
+        evaluate_classical(score_cache, noisy=noisy)
+
+    with single_threaded(), ThreadPoolExecutor(1, "scores") as executor:
+        scored = executor.submit(score)
+        yield
+    scored.result()
+
+
 def evaluate_on_test(context: SearchContext, winner: Run, baseline: Run) -> dict[str, Scores]:
     """Evaluate the winner and what it is compared with on the same test patches.
 
@@ -116,18 +150,22 @@ def evaluate_on_test(context: SearchContext, winner: Run, baseline: Run) -> dict
     RootSIFT and normalized pixels.
     """
     score_cache, noisy = ScoreCache.for_search(context), winner.config.evaluate_on == "noisy"
-    initial = initial_run(context)
-    runs = {winner.label: winner, INITIAL_NAME: initial, BASELINE_NAME: baseline}
     scores = {
         name: score_cache.scores(
             load_trained(run, context).pipeline(), noisy=noisy, name=f"{context.name}/{run.label}"
         )
-        for name, run in runs.items()
-        if run is not None and (name == winner.label or run.id != winner.id)
+        for name, run in {**_compared_runs(context, winner), BASELINE_NAME: baseline}.items()
     }
     scores |= evaluate_classical(score_cache, noisy=noisy)
     save_scores(context, scores)
     return scores
+
+
+def _compared_runs(context: SearchContext, winner: Run) -> dict[str, Run]:
+    """Winner, and the trial of the initial point if that is another one, by name."""
+    initial = initial_run(context)
+    others = {} if initial is None or initial.id == winner.id else {INITIAL_NAME: initial}
+    return {winner.label: winner, **others}
 
 
 def initial_run(context: SearchContext) -> Run | None:
@@ -135,8 +173,10 @@ def initial_run(context: SearchContext) -> Run | None:
     search = context.search
     if not search.initial_points or search.num_folds or context.record.warm_start_from:
         return None
-    trials = [run for run in context.runs if run.kind == "trial" and run.number == 0]
-    return next((run for run in trials if run.status == "completed"), None)
+    first = next((r for r in context.runs if r.kind == "trial" and r.number == 0), None)
+    if first is None or first.status != "completed":
+        return None
+    return first if (context.paths.trials_dir / first.id / CHECKPOINT_FILE).exists() else None
 
 
 def save_scores(context: SearchContext, scores: Mapping[str, Scores]) -> None:

@@ -15,6 +15,7 @@ from hpsearch.promotion.retraining_plan import (
 )
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.stopping import Limits
+from hpsearch.search.time_estimate import END_S, run_seconds
 from hpsearch.search.workspace import SearchRecord, Workspace
 
 DEFAULT_TOP, DEFAULT_SEEDS = 3, 3
@@ -42,11 +43,20 @@ class Promotion:
 
     @property
     def seconds_per_training(self) -> float | None:
-        """Median seconds of the selected trials in the search; None if unknown."""
+        """Median seconds of the selected trials, with their start; None if unknown."""
         labels = {one.trial for one in self.plan.selected}
-        runs = [run for run in self.parent.runs if run.label in labels and run.reports]
-        known = [run.reports[-1]["seconds"] for run in runs if "seconds" in run.reports[-1]]
-        return median(known) if known else None
+        known = [run_seconds(run) for run in self.parent.runs if run.label in labels]
+        return median(known) if any(known) else None
+
+    def seconds_of(self, trainings: int) -> float | None:
+        """Estimated seconds of so many trainings, with Ray's start, test scores and registration.
+
+        None if unknown.
+        """
+        if self.seconds_per_training is None:
+            return None
+        rounds = -(-trainings // self.concurrency)
+        return rounds * self.seconds_per_training + END_S
 
     @property
     def concurrency(self) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sqlite3
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,6 +94,8 @@ TRANSIENT_CODES = frozenset({"mlflow-locked", "mlflow-server-error", "mlflow-unr
 ADDRESS_HINT = "correct --tracking-uri or MLFLOW_TRACKING_URI"
 
 
+DATABASE_ERRORS = (SQLAlchemyError, sqlite3.Error)
+"""Errors of a database as they are: SQLAlchemy's while MLflow opens it, and SQLite's own."""
 PROGRAMMING_ERRORS = (KeyError, AttributeError, TypeError)
 """Errors that MLflow's client raises at an answer which is not MLflow's, and a bug of ours too."""
 
@@ -114,8 +117,8 @@ def translate_mlflow_errors(uri: str) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
-        raise _unavailable(error, uri) from error  # SQLAlchemy's while MLflow opens a database
+    except (MlflowException, *DATABASE_ERRORS, OSError, ImportError) as error:
+        raise _unavailable(error, uri) from error
 
 
 @contextmanager

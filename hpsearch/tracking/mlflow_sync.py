@@ -83,6 +83,8 @@ def _is_position(value: Any) -> bool:
 
 __all__ = ["EXPERIMENT", "MlflowSync", "SyncResult", "TrackingError", "TrackingServer"]
 
+SYNC_INTERVAL_S = 2.0
+"""Seconds between two deliveries; each costs the processor that trials train on."""
 MAX_RETRY_WAIT_S = 10.0
 """Maximum seconds between two attempts while the server does not answer."""
 
@@ -185,12 +187,12 @@ class MlflowSync:
         return self.search_run_id if trial is None else self.run_id(trial)
 
     def _follow(self) -> None:
-        wait = 0.5
+        wait = SYNC_INTERVAL_S
         while True:
             stopping = self._stop.is_set()
             try:
                 self.sync()
-                wait, self.last_error = 0.5, ""
+                wait, self.last_error = SYNC_INTERVAL_S, ""
             except (
                 Exception
             ) as error:  # training continues whatever the error is; the next attempt may succeed

@@ -1,18 +1,18 @@
 """End of a search: baseline, test scores, registration, figures; each step can be taken again."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from dataclasses import replace
+from typing import TypeVar
 
 from hpsearch.errors import UserError
-from hpsearch.evaluation import Scores
 from hpsearch.execution.resumable_trial import CheckpointHooks, run_with_checkpoints
 from hpsearch.promotion.final_evaluation import (
     SCORES_FILE,
     best_run,
     evaluate_on_test,
+    scoring_ahead,
     train_baseline,
 )
 from hpsearch.promotion.registration import RegistrationOutcome, register_winner
@@ -25,7 +25,7 @@ from hpsearch.tracking.connection import (
 )
 from hpsearch.tracking.mlflow_sync import MlflowSync
 from hpsearch.tracking.run_state import Run
-from hpsearch.workflows.observer import Observer
+from hpsearch.workflows.observer import Observer, SearchResult
 from hpsearch.workflows.publish_figures import named_scores, publish_figures
 
 Outcome = TypeVar("Outcome")
@@ -33,30 +33,6 @@ END_STEPS = ("registration", "figures")
 """Steps after the test scores, which MLflow takes part in."""
 RETRY_WAITS_S = (1.0, 2.0, 4.0, 8.0)
 """Seconds before each further attempt at a step while MLflow is locked or does not answer."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchResult:
-    """Result of a session of a search."""
-
-    context: SearchContext
-    status: Literal["completed", "interrupted"]
-    """``interrupted`` if trials are left that ``resume`` trains."""
-    reason: str = ""
-    """Reason of the interruption, or of a missing winner; else empty."""
-    winner: Run | None = None
-    """The completed trial with the best objective on validation."""
-    test_scores: Mapping[str, Scores] = field(default_factory=dict)
-    """Scores on test of the winner and the baselines, by name; empty without a winner."""
-    registration: RegistrationOutcome | None = None
-    """Outcome of the winner's registration; None if it failed."""
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    """Wall-clock seconds of each step of this session, in order."""
-
-    @property
-    def runs(self) -> list[Run]:
-        """Trials and baselines of the search, of all its sessions."""
-        return self.context.runs
 
 
 class StepTimer:
@@ -90,7 +66,11 @@ def finish_search(
         context.event_log.append("search_finished", status="completed")
         return SearchResult(context=context, status="completed", reason=str(error))
     observer.message(f"winner: trial {winner.label}; training the baseline for the same budget …")
-    with timer.step("baseline"), observer.training(context, kind="baseline"):
+    with (
+        timer.step("baseline"),
+        scoring_ahead(context, winner),
+        observer.training(context, kind="baseline"),
+    ):
         baseline = train_baseline(context)
     observer.message("evaluating on test …")
     with timer.step("test scores"):
@@ -124,13 +104,13 @@ def _publish(
 
     try:
         with timer.step("registration"):
-            registration = _take_step("registration", register, context, observer)
+            registration = _take_step("registration", register, mlflow_sync, observer)
         result = replace(result, registration=registration)
         observer.show_registration(result)
         observer.message("drawing figures for MLflow …")
         with timer.step("figures"):
-            _take_step("figures", draw, context, observer)
-        with translate_mlflow_errors(context.tracking().uri):
+            _take_step("figures", draw, mlflow_sync, observer)
+        with translate_mlflow_errors(mlflow_sync.tracking.uri):
             mlflow_sync.sync()  # takes in that the steps are done
     except MlflowUnavailableError as error:
         done = "registered" if result.registration is None else "complete in MLflow"
@@ -141,7 +121,7 @@ def _publish(
 
 
 def _take_step(
-    name: str, action: Callable[[], Outcome], context: SearchContext, observer: Observer
+    name: str, action: Callable[[], Outcome], mlflow_sync: MlflowSync, observer: Observer
 ) -> Outcome:
     """Take a step that needs MLflow, again after a pause while it is locked or does not answer.
 
@@ -150,7 +130,7 @@ def _take_step(
     """
     for wait in (*RETRY_WAITS_S, None):
         try:
-            with translate_mlflow_errors(context.tracking().uri):
+            with translate_mlflow_errors(mlflow_sync.tracking.uri):
                 outcome = action()
         except MlflowUnavailableError as error:
             if wait is None or error.code not in TRANSIENT_CODES:
@@ -158,7 +138,7 @@ def _take_step(
             observer.message(f"{name}: {error}; trying again in {wait:.0f} s")
             time.sleep(wait)
         else:
-            context.event_log.append("step_finished", step=name)
+            mlflow_sync.event_log.append("step_finished", step=name)
             return outcome
     raise AssertionError("the last attempt returns or raises")
 

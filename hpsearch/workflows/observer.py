@@ -1,16 +1,43 @@
-"""Observer of a workflow, which reports progress to its caller."""
+"""Observer of a workflow, which reports progress to its caller, and the result of a search."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from hpsearch.search.search_context import SearchContext
+from hpsearch.tracking.run_state import Run
 
 if TYPE_CHECKING:
-    from hpsearch.workflows.finish_search import SearchResult
+    from hpsearch.evaluation import Scores
+    from hpsearch.promotion.registration import RegistrationOutcome
 
 Advance = Callable[[int, int, str], None]
 """Callback with the number of items done, the number of all, and the name of the last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    """Result of a session of a search."""
+
+    context: SearchContext
+    status: Literal["completed", "interrupted"]
+    """``interrupted`` if trials are left that ``resume`` trains."""
+    reason: str = ""
+    """Reason of the interruption, or of a missing winner; else empty."""
+    winner: Run | None = None
+    """The completed trial with the best objective on validation."""
+    test_scores: Mapping[str, "Scores"] = field(default_factory=dict)
+    """Scores on test of the winner and the baselines, by name; empty without a winner."""
+    registration: "RegistrationOutcome | None" = None
+    """Outcome of the winner's registration; None if it failed."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Wall-clock seconds of each step of this session, in order."""
+
+    @property
+    def runs(self) -> list[Run]:
+        """Trials and baselines of the search, of all its sessions."""
+        return self.context.runs
 
 
 class Observer:
@@ -33,10 +60,10 @@ class Observer:
     def warning(self, text: str) -> None:
         """Receive one line about a failure that needs attention later."""
 
-    def show_scores(self, result: "SearchResult") -> None:
+    def show_scores(self, result: SearchResult) -> None:
         """Receive the winner with its test scores, as soon as they are kept."""
 
-    def show_registration(self, result: "SearchResult") -> None:
+    def show_registration(self, result: SearchResult) -> None:
         """Receive the outcome of the winner's registration, before figures are drawn."""
 
     @contextmanager

@@ -37,7 +37,7 @@ from hpsearch.tracking.mlflow_sync import MlflowSync
 from hpsearch.tracking.mlflow_writer import SyncProgress
 from hpsearch.tracking.run_state import Run
 
-NUM_FIGURE_PATCHES = 10
+NUM_FIGURE_PATCHES = 5
 """Number of trials with sample figures, from the top of the leaderboard."""
 REPORT_FILE, OPTUNA_FILE = "report.html", "optuna.html"
 LINK_NAMES = {"the report": REPORT_FILE, "Optuna's plots": OPTUNA_FILE, "all files": ""}

@@ -24,9 +24,8 @@ from hpsearch.search.stopping import (
 )
 from hpsearch.search.workspace import Workspace
 from hpsearch.workflows.finish_search import is_scored
-from hpsearch.workflows.observer import Observer
+from hpsearch.workflows.observer import Observer, SearchResult
 from hpsearch.workflows.search_session import (
-    SearchResult,
     is_complete,
 )
 

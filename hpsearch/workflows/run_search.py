@@ -20,11 +20,10 @@ from hpsearch.search.space_file import load_search
 from hpsearch.search.stopping import Limits
 from hpsearch.search.workspace import SearchRecord, Workspace
 from hpsearch.untrusted import check_name
-from hpsearch.workflows.observer import Observer
+from hpsearch.workflows.observer import Observer, SearchResult
 
 if TYPE_CHECKING:
     from hpsearch.data.patch_store import PatchStore
-    from hpsearch.workflows.search_session import SearchResult
 
 
 def run_search(
@@ -47,7 +46,7 @@ def run_search(
     tracking_uri: str | None = None,
     home: str | Path = DEFAULT_HOME,
     observer: Observer | None = None,
-) -> "SearchResult":
+) -> SearchResult:
     """Search a space, evaluate the winner on test patches, and register it.
 
     Args:

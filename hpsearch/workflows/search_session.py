@@ -15,12 +15,11 @@ from hpsearch.search.warm_start import warm_start
 from hpsearch.search.workspace import Workspace
 from hpsearch.tracking.model_registry import configure_mlflow_logging
 from hpsearch.workflows.finish_search import (
-    SearchResult,
     StepTimer,
     finish_search,
     train_winner,
 )
-from hpsearch.workflows.observer import Observer
+from hpsearch.workflows.observer import Observer, SearchResult
 
 
 def run_session(context: SearchContext, observer: Observer) -> SearchResult:

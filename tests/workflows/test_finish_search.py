@@ -5,6 +5,7 @@ import shutil
 import signal
 import sqlite3
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,16 @@ from sqlalchemy.exc import OperationalError
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
 from hpsearch.execution.resumable_trial import CheckpointHooks, run_with_checkpoints
-from hpsearch.promotion.final_evaluation import load_scores
+from hpsearch.promotion.final_evaluation import (
+    best_run,
+    evaluate_on_test,
+    load_scores,
+    load_trained,
+    scoring_ahead,
+    train_baseline,
+)
 from hpsearch.promotion.registration import registry_of
+from hpsearch.promotion.score_cache import ScoreCache, model_fingerprint
 from hpsearch.search.outcome import to_result
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.workspace import SearchRecord, Workspace
@@ -26,8 +35,7 @@ from hpsearch.tracking.connection import (
     translate_mlflow_errors,
 )
 from hpsearch.workflows import finish_search
-from hpsearch.workflows.finish_search import SearchResult
-from hpsearch.workflows.observer import Observer
+from hpsearch.workflows.observer import Observer, SearchResult
 from hpsearch.workflows.resume_search import check_not_finished
 from hpsearch.workflows.run_search import log_search_started
 from hpsearch.workflows.search_session import run_session
@@ -187,9 +195,30 @@ def test_a_signal_after_the_scores_loses_nothing_and_resume_finishes(
     assert len(registry_of(context).versions()) == 1
 
 
-def test_an_error_of_the_database_itself_is_one_sentence(context: SearchContext) -> None:
-    error = OperationalError("SELECT 1", {}, sqlite3.OperationalError("database is locked"))
+def test_scoring_in_another_thread_changes_neither_scores_nor_baseline(
+    context: SearchContext, trained: Path, tmp_path: Path
+) -> None:
+    found = []
+    shutil.copytree(trained, tmp_path / "other")
+    searches = ((context, True), (Workspace(tmp_path / "other").open("ending"), False))
+    for context, ahead in searches:
+        winner = best_run(context.runs, context.objective)
+        with scoring_ahead(context, winner) if ahead else nullcontext():
+            baseline = train_baseline(context)
+        network = load_trained(winner, context).pipeline()
+        assert ScoreCache.for_search(context).is_cached(network, noisy=True) == ahead
+        scores = evaluate_on_test(context, winner, baseline)
+        weights = model_fingerprint(load_trained(baseline, context).pipeline())
+        found.append((weights, {name: one.to_dict() for name, one in scores.items()}))
+    assert found[0] == found[1]
+
+
+LOCKED = sqlite3.OperationalError("database is locked")
+
+
+@pytest.mark.parametrize("error", [OperationalError("SELECT 1", {}, LOCKED), LOCKED])
+def test_an_error_of_the_database_itself_is_one_sentence(error: Exception) -> None:
     caught = pytest.raises(MlflowUnavailableError, match="is locked by another process")
-    with caught as found, translate_mlflow_errors(context.tracking().uri):
+    with caught as found, translate_mlflow_errors("sqlite:////home/mlflow.db"):
         raise error
     assert found.value.code in TRANSIENT_CODES
