@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hpsearch.console.live_progress import LiveProgress
-from hpsearch.console.output import err, out
+from hpsearch.console.output import continue_output_in, err, out
 from hpsearch.console.progress_bars import progress_bar
 from hpsearch.search.search_context import SearchContext
 from hpsearch.workflows.observer import Advance, Observer
@@ -25,6 +25,7 @@ class ConsoleObserver(Observer):
     @contextmanager
     def training(self, context: SearchContext, *, kind: str = "trial") -> Iterator[None]:
         """Show the runs in a live table, or line by line in a file."""
+        continue_output_in(context.paths.folder)
         with LiveProgress(context.event_log, context.search, out, context.record.trials, kind=kind):
             yield
 

@@ -12,7 +12,7 @@ from hpsearch.execution import ray_runtime, tuner
 from hpsearch.execution.ray_runtime import monitor_head, requested_nodes
 from hpsearch.execution.resumable_trial import CheckpointHooks, run_with_checkpoints
 from hpsearch.execution.retry_policy import DiskFullError
-from hpsearch.execution.shutdown import install_sigterm_handler
+from hpsearch.execution.shutdown import install_termination_handlers
 from hpsearch.promotion.final_evaluation import best_run, evaluate_on_test, train_baseline
 from hpsearch.promotion.registration import RegistrationOutcome, register_winner
 from hpsearch.promotion.score_cache import single_threaded
@@ -51,7 +51,9 @@ class SearchResult:
 
 
 def run_session(context: SearchContext, observer: Observer) -> SearchResult:
-    """Train the trials that are left, then finish the search; Ctrl-C and SIGTERM save all trials.
+    """Train the trials that are left, then finish the search.
+
+    Ctrl-C, SIGTERM and SIGHUP save all trials.
 
     Raises:
         UserError: if the cluster cannot run the trials.
@@ -59,7 +61,7 @@ def run_session(context: SearchContext, observer: Observer) -> SearchResult:
         KeyboardInterrupt: if interrupted after the last trial; ``resume`` finishes the search.
     """
     configure_mlflow_logging()
-    install_sigterm_handler()
+    install_termination_handlers()
     mlflow_sync = context.mlflow_sync()
     mlflow_sync.start()
     try:
@@ -147,7 +149,7 @@ def run_trials(context: SearchContext, observer: Observer, *, command: str = "")
             f"the sampler starts with {known} of {there} trials of {record.warm_start_from}"
         )
     start_ray(observer, address=record.address, cpus=record.cpus)
-    install_sigterm_handler()  # installed again because Ray replaces the handler
+    install_termination_handlers()  # installed again because Ray replaces that of SIGTERM
     try:
         with (
             _requested_nodes(context, observer),
