@@ -26,7 +26,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         >>> target = Path(tempfile.mkdtemp(), "plan.json")
         >>> with atomic_write(target) as draft:
         ...     _ = draft.write_text("{}")
-        >>> target.read_text()
+        >>> target.read_text("utf-8")
         '{}'
     """
     draft = path.with_name(f"{path.name}.part")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hpsearch.atomic_files import check_target_file
 from hpsearch.cli.app import Home, app
 from hpsearch.cli.old_words import CommandGroup
 from hpsearch.console.output import out, print_plain
@@ -73,6 +74,8 @@ def import_command(
 
     Example: hpsearch data import hpatches-release --output hpatches.arrow
     """
+    check_target_file(output, "--output")
+
     from hpsearch.data.hpatches_import import ImportSettings, import_tree
 
     noise = NoiseLevels(easy=easy, hard=hard, tough=tough)
@@ -100,6 +103,8 @@ def photos(
 
     Example: hpsearch data photos ~/Pictures --output mine.arrow
     """
+    check_target_file(output, "--output")
+
     from hpsearch.data.photo_folder import import_photos
     from hpsearch.data.photo_synthesis import PhotoSettings
 
@@ -179,6 +184,8 @@ def preview(
 
     Example: hpsearch data preview mini --output preview.png
     """
+    check_target_file(output, "--output")
+
     from hpsearch.data.preview import save_contact_sheet
     from hpsearch.search.workspace import Workspace
 

@@ -67,6 +67,7 @@ def ensemble(
     check_name(name, "a model")
     configure_mlflow_logging()
     workspace = Workspace(home)
+    workspace.check_writable()
     tracking = workspace.tracking(tracking_uri)
     found = load_members(members, tracking)
     store, split = common_dataset(found, workspace, data)
@@ -134,10 +135,13 @@ def promote(
     Example: hpsearch promote quickstart --dry-run
     """
     from hpsearch.console.promotion_output import print_plan, print_promotion
+    from hpsearch.search.workspace import Workspace
     from hpsearch.tracking.model_registry import configure_mlflow_logging
     from hpsearch.workflows.promote_search import PromotionInterrupted, plan_promotion
     from hpsearch.workflows.promote_search import promote as run_promotion
 
+    if not dry_run:
+        Workspace(home).check_writable()
     configure_mlflow_logging()
     plan = plan_promotion(
         name,

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv, parquet
 
+from hpsearch.atomic_files import check_target_file, check_target_folder
 from hpsearch.errors import UserError
 from hpsearch.patch_views import VIEW_NAMES
 from hpsearch.shapes import Bool, Float, Int, Num
@@ -205,8 +206,13 @@ def check_can_write(output: Path, *, force: bool) -> None:
     """Check that an output may be written.
 
     Raises:
-        UserError: if a file or folder exists that must not be replaced.
+        UserError: if a file or folder exists that must not be replaced, or the output cannot be
+            written.
     """
+    is_file = output.suffix in (".npy", ".parquet", ".onnx")
+    if not output.exists():
+        check = check_target_file if is_file else check_target_folder
+        return check(output, "--output")
     if output.is_dir() and not any(output.iterdir()):
         return
     if output.exists() and not force:

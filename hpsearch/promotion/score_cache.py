@@ -56,7 +56,7 @@ class ScoreCache:
         path = self._path(pipeline, noisy=noisy)
         if path.exists():
             with reading(path, "record of test scores", "remove it to evaluate again"):
-                return Scores.from_dict(from_json(path.read_text(), path)["scores"])
+                return Scores.from_dict(from_json(path.read_text("utf-8"), path)["scores"])
         with single_threaded():
             found = evaluate_on_test_set(
                 pipeline, self.test_set, noisy=noisy, device=choose_device("auto")

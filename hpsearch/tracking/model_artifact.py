@@ -157,10 +157,10 @@ def log_model(artifact: ModelArtifact) -> ModelInfo:
     """Log pipeline, card and scores to the model's run."""
     with _reopen_run(artifact.run_id), tempfile.TemporaryDirectory() as folder:
         scores = Path(folder) / SCORES_ARTIFACT
-        scores.write_text(to_json(artifact.scores.to_dict()))
+        scores.write_text(to_json(artifact.scores.to_dict()), "utf-8")
         mlflow.log_artifact(str(scores))
         if artifact.card:
-            (artifact.folder / CARD_ARTIFACT).write_text(artifact.card)
+            (artifact.folder / CARD_ARTIFACT).write_text(artifact.card, "utf-8")
             mlflow.log_text(artifact.card, "model_card.md")
         return mlflow.pyfunc.log_model(
             name="pipeline",

@@ -1,4 +1,4 @@
-"""Relocation of a home that was moved or copied: former paths, and MLflow's database.
+"""MLflow's SQLite database: checked before use, and relocated when its home was moved or copied.
 
 MLflow writes absolute artifact addresses into its database, and makes relative ones absolute. After
 a move they would point to the former path, which no longer exists or is the original of a copy.
@@ -6,15 +6,26 @@ Only the database inside the home is changed, and only addresses that pointed in
 """
 
 import fcntl
+import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from hpsearch.atomic_files import write_atomic
+from hpsearch.atomic_files import (
+    check_target_file,
+    check_target_folder,
+    make_private,
+    write_atomic,
+)
+from hpsearch.errors import UserError
+from hpsearch.locations import database_path, inside_of
 from hpsearch.schema import from_json, to_json
 from hpsearch.tracking.mlflow_tags import ARTIFACTS, DATABASE, EXPERIMENT
+from hpsearch.untrusted import reason
 
 MOVED, LOCK = "moved.json", "moved.lock"
 """Files in a home that has been moved: its former paths, and a lock of its database."""
@@ -37,20 +48,119 @@ def former_homes(home: Path) -> tuple[Path, ...]:
     return tuple(dict.fromkeys([*([now] if now else []), *known]))
 
 
-def relocate(database: Path, home: Path) -> None:
+def database_to_read(uri: str, home: Path) -> str:
+    """Address of an SQLite database for a command that only reads; of a copy if need be.
+
+    Raises:
+        UserError: if it is missing, or cannot be read.
+    """
+    database = database_path(uri)
+    if database is None:
+        return uri
+    if not database.is_file():
+        raise UserError(
+            f"there is no MLflow database {database}; begin with `hpsearch search`, or name "
+            "another --home or --tracking-uri",
+            code="no-mlflow-database",
+        )
+    if not os.access(database, os.R_OK):
+        raise UserError(
+            f"MLflow's database {database} cannot be read (permission denied); ask its owner for "
+            "permission",
+            code="mlflow-access-denied",
+        )
+    try:
+        found = _readable_database(database, home)
+    except (OSError, sqlite3.Error) as error:
+        raise UserError(
+            f"MLflow's database {database} cannot be read ({reason(error)}); restore it from a "
+            "copy, or free some space in the temporary folder",
+            code="mlflow-access-denied",
+        ) from error
+    return uri if found == database else f"sqlite:///{found}"
+
+
+def database_to_write(uri: str, home: Path) -> str:
+    """Address of an SQLite database for a command that writes, relocated if its home was moved.
+
+    Raises:
+        UserError: if its folder is missing, or it cannot be written.
+    """
+    if not home.is_dir():
+        check_target_folder(home, "--home")
+        make_private(home)
+    database = database_path(uri)
+    if database is None:
+        return uri
+    if not database.parent.is_dir():
+        raise UserError(
+            f"there is no folder {database.parent} for MLflow's database; create it, or give the "
+            "address of another with --tracking-uri"
+        )
+    inside = inside_of(database, home) is not None
+    check_target_file(database, "--home" if inside else "--tracking-uri")
+    if database.is_file() and not _is_writable(database):
+        raise UserError(
+            f"MLflow's database {database} cannot be written (read-only, or permission denied); "
+            "name another with --tracking-uri, or another --home",
+            code="mlflow-access-denied",
+        )
+    if inside:
+        _relocate(database, home)
+    return uri
+
+
+def _relocate(database: Path, home: Path) -> None:
     """Rewrite the artifact addresses in MLflow's database, if the home was moved.
 
-    A read-only home stays unchanged.
+    Raises:
+        OSError, sqlite3.OperationalError: if the home cannot be written.
     """
     if _former_home(database, home) is None:
         return
-    with suppress(PermissionError, sqlite3.OperationalError), _held(home):
+    with _held(home):
         before = _former_home(
             database, home
         )  # checked again under the lock: another process may have done it
         if before is not None:
             _remember(home, before)
             _rewrite(database, before, home)
+
+
+def _is_writable(database: Path) -> bool:
+    """Return whether this user can write a database; its folder too, for SQLite's journal."""
+    return all(os.access(path, os.W_OK) for path in (database, database.parent))
+
+
+_copies: list[tempfile.TemporaryDirectory[str]] = []
+"""Folders with copies of databases; removed at the end of the process."""
+
+
+def _readable_database(database: Path, home: Path) -> Path:
+    """Database for a command that only reads: the one in the home, or a relocated copy of it.
+
+    A copy is made where SQLite cannot create its journal, and where the home was moved since the
+    database was last written, because its addresses would lead to the former home.
+    """
+    before = _former_home(database, home)
+    if before is None and _is_writable(database):
+        return database
+    _copies.append(tempfile.TemporaryDirectory(prefix="hpsearch-mlflow-"))
+    copy = Path(_copies[-1].name) / database.name
+    try:
+        with _opened(database, "ro") as source, closing(sqlite3.connect(copy)) as target:
+            source.backup(target)
+    except sqlite3.Error:  # a journal must be applied first, which a copy allows
+        for path in database.parent.glob(f"{database.name}*"):
+            shutil.copyfile(path, copy.with_name(path.name))
+    if before is not None:
+        _rewrite(copy, before, home)
+    return copy
+
+
+def _opened(database: Path, mode: str) -> closing[sqlite3.Connection]:
+    uri = f"{database.absolute().as_uri()}?mode={mode}"
+    return closing(sqlite3.connect(uri, uri=True, timeout=PATIENCE))
 
 
 def _former_home(database: Path, home: Path) -> Path | None:
@@ -70,7 +180,7 @@ def _artifact_location(database: Path) -> str | None:
         return None
     question = "SELECT artifact_location FROM experiments WHERE name = ?"
     try:
-        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True)) as found:
+        with _opened(database, "rw" if _is_writable(database) else "ro") as found:
             row = found.execute(question, (EXPERIMENT,)).fetchone()
     except sqlite3.Error:
         return None  # not a database of MLflow, or still empty
@@ -99,7 +209,7 @@ def _rewrite(database: Path, before: Path, home: Path) -> None:
 
 def _remembered(home: Path) -> list[str]:
     path = home / MOVED
-    return from_json(path.read_text(), path)["former"] if path.is_file() else []
+    return from_json(path.read_text("utf-8"), path)["former"] if path.is_file() else []
 
 
 def _remember(home: Path, before: Path) -> None:

@@ -89,6 +89,7 @@ def run_search(
     from hpsearch.workflows.search_session import run_session, start_ray
 
     workspace = Workspace(Path(home))
+    workspace.check_writable()
     chosen = workspace.unique_name(space.stem) if name is None else name
     workspace.check_name_available(chosen)
     tracking = workspace.tracking(tracking_uri)

@@ -257,7 +257,7 @@ def read_config(path: Path) -> TrialConfig:
             f"there is no trial at {path}; pass the path of a TrialConfig as JSON, or SEARCH/TRIAL"
         )
     with reading(path, "TrialConfig", "give one as JSON, as in the MLflow run of every trial"):
-        text = path.read_text()
+        text = path.read_text("utf-8")
         try:
             return TrialConfig.model_validate_json(text)
         except ValidationError as error:

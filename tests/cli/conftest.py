@@ -16,11 +16,14 @@ from hpsearch.config.networks import ShallowUNet
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.models import Pipeline, build_denoiser, build_descriptor
 from hpsearch.models.serialization import PipelineSpec, save_pipeline
-from hpsearch.search.workspace import Workspace
+from hpsearch.search.search_context import SearchContext
+from hpsearch.search.workspace import SearchRecord, Workspace
 from hpsearch.tracking.model_artifact import FINGERPRINT_TAG, ModelArtifact
 from hpsearch.tracking.model_registry import Registry
 from hpsearch.training.devices import choose_device
 from hpsearch.training.validation import build_test_set, evaluate_on_test_set
+
+from ..end_to_end.sample_search import write_trials
 
 NETWORK = L2Net(width=0.125, input_norm=True, unit_norm=True)
 RECIPES = (
@@ -104,3 +107,14 @@ def _pipeline(recipe: PipelineSpec, seed: int) -> Pipeline:
         return Pipeline(
             denoiser=denoiser, descriptor=build_descriptor(recipe.descriptor, seed=seed)
         ).eval()
+
+
+def write_search(home: Path, space: Path, store: PatchStore) -> SearchContext:
+    """A search ``one`` with three trials in its event log, none of them trained."""
+    record = SearchRecord(
+        space=str(space), store=str(store.path.absolute()), fingerprint=store.fingerprint,
+        split="auto", tracking_uri=Workspace(home).tracking().given, trials=6,
+    )  # fmt: skip
+    context = Workspace(home).create("one", space, record)
+    write_trials(context.event_log, store.fingerprint)
+    return context
