@@ -1,6 +1,7 @@
 """Checks of names, files and texts from untrusted sources."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +74,16 @@ def reason(error: BaseException) -> str:
     if isinstance(error, (KeyError, IndexError, AssertionError, AttributeError)) or not message:
         message = f"{type(error).__name__} {message}".strip()
     return printable(redacted(message))[:LONGEST_REASON].rstrip(". ")
+
+
+def command_line(*words: object) -> str:
+    """Command of hpsearch that a user can copy into a shell, with quotes where one needs them.
+
+    Example:
+        >>> command_line("report", "far", "--home", "my runs")
+        "hpsearch report far --home 'my runs'"
+    """
+    return shlex.join(["hpsearch", *map(str, words)])
 
 
 def printable(text: str) -> str:

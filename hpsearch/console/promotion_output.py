@@ -7,12 +7,12 @@ from hpsearch.console.output import out, print_plain
 from hpsearch.evaluation import Scores
 from hpsearch.evaluation.bootstrap import HEADLINES, Comparison, intervals
 from hpsearch.promotion.promotion_search import Promotion
-from hpsearch.promotion.registration import RegistrationOutcome, RegistrationRequest, registry_of
+from hpsearch.promotion.registration import RegistrationOutcome, RegistrationRequest
 from hpsearch.promotion.retraining_plan import RetrainingResult, make_plan
 from hpsearch.reporting.text_tables import TextTable, format_duration, to_text
 from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.model_card import CardTable
-from hpsearch.tracking.model_registry import CHAMPION
+from hpsearch.tracking.model_registry import CHAMPION, Registry
 from hpsearch.workflows.promote_search import PromotionResult
 
 MAX_TABLE_WIDTH = 120
@@ -43,8 +43,8 @@ def print_plan(promotion: Promotion, *, dry_run: bool) -> None:
     if left < count:
         cost += f", {left} of them left" if left else ", all done"
     print_plain(f"{cost}{_time_left(promotion, left)}")
-    champion = registry_of(parent).champion()
     model = parent.record.model
+    champion = Registry(tracking=parent.tracking(read_only=dry_run), model=model).champion()
     if champion is None:
         print_plain(f"{model} has no champion")
     else:

@@ -1,6 +1,7 @@
 """A workspace with a registry: two tiny versions that share their patches, one that does not."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from hpsearch.cli import app
-from hpsearch.config import L2Net
+from hpsearch.config import L2Net, TrialConfig
 from hpsearch.config.networks import ShallowUNet
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.models import Pipeline, build_denoiser, build_descriptor
@@ -107,6 +108,22 @@ def _pipeline(recipe: PipelineSpec, seed: int) -> Pipeline:
         return Pipeline(
             denoiser=denoiser, descriptor=build_descriptor(recipe.descriptor, seed=seed)
         ).eval()
+
+
+@pytest.fixture(scope="module")
+def material(registered: Registered, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What commands are given, by the word that stands for it."""
+    folder = tmp_path_factory.mktemp("material")
+    home = folder / "home"
+    shutil.copytree(registered.home, home)
+    space = Path(__file__).parents[1] / "end_to_end" / "space.py"
+    write_search(home, space, registered.store)
+    trial = folder / "trial.json"
+    trial.write_text(TrialConfig(patches=1000).model_dump_json())
+    return {
+        "HPATCHES": folder, "PHOTOS": folder, "STORE": registered.store.path, "TRIAL": trial,
+        "SPACE": space, "OUT": folder / "trained", "HOME": home,
+    }  # fmt: skip
 
 
 def write_search(home: Path, space: Path, store: PatchStore) -> SearchContext:

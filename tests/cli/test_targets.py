@@ -10,10 +10,8 @@ import pytest
 import typer
 
 from hpsearch.cli import app, main
-from hpsearch.config import TrialConfig
 
 from ..mounts import fill, read_only, small_disk
-from .conftest import Registered, write_search
 
 pytestmark = [
     pytest.mark.slow,
@@ -71,22 +69,6 @@ WORK = (
     "hpsearch.promotion.ensemble.load_members",
 )
 """Functions that begin the work of these commands."""
-
-
-@pytest.fixture(scope="module")
-def material(registered: Registered, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """What the commands are given, by the word that stands for it."""
-    folder = tmp_path_factory.mktemp("material")
-    home = folder / "home"
-    shutil.copytree(registered.home, home)
-    space = Path(__file__).parents[1] / "end_to_end" / "space.py"
-    write_search(home, space, registered.store)
-    trial = folder / "trial.json"
-    trial.write_text(TrialConfig(patches=1000).model_dump_json())
-    return {
-        "HPATCHES": folder, "PHOTOS": folder, "STORE": registered.store.path, "TRIAL": trial,
-        "SPACE": space, "OUT": folder / "trained", "HOME": home,
-    }  # fmt: skip
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """Output that loses its reader, and terminals that lack characters: nothing ends for that."""
 
+import ast
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -83,3 +85,34 @@ def test_a_command_runs_on_a_terminal_of_any_encoding(
         assert done.returncode == code, done.stderr
         assert b"Traceback" not in done.stderr
     assert done.stderr.startswith(b"error: ")
+
+
+QUOTED = re.compile(
+    r"(?:context\.|outcome\.)?(?:name|model|search)|(?:\w+\.)*home_option|home|job\.search"
+)
+"""Names, which hold no character of a shell's, and options that are quoted where they are made."""
+COMMAND = re.compile(r"(?:^|`|  )hpsearch (?!itself)[a-z]*")
+
+
+def printed_commands() -> list[tuple[str, str]]:
+    """Each expression that is put into the text of a command, with its file."""
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for text in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(text, ast.JoinedStr):
+                continue
+            inside = False
+            for part in text.values:
+                if isinstance(part, ast.Constant):
+                    begun = list(COMMAND.finditer(str(part.value)))
+                    rest = str(part.value)[begun[-1].end() if begun else 0 :]
+                    inside = (inside or bool(begun)) and not re.search(r"[`\n;]", rest)
+                elif inside and isinstance(part, ast.FormattedValue):
+                    found.append((path.name, ast.unparse(part.value)))
+    return found
+
+
+def test_printed_commands_are_quoted_for_a_shell() -> None:
+    commands = printed_commands()
+    assert ("workspace.py", "name") in commands
+    assert [x for x in commands if not QUOTED.fullmatch(x[1])] == []
