@@ -5,6 +5,7 @@ addresses with variables to be substituted later (``$NAME``), are left unchanged
 """
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,6 +55,31 @@ def database_path(uri: str) -> Path | None:
     """File of an SQLite database; None for any other address."""
     prefix, path = _parts(uri.partition("?")[0])
     return path if prefix == "sqlite:///" else None
+
+
+NETWORK_FILE_SYSTEMS = re.compile(
+    r"(nfs|cifs|smb|9p$|ceph|lustre|gpfs|beegfs|glusterfs|afs|ocfs2|gfs2|pvfs|wekafs"
+    r"|fuse\.(sshfs|glusterfs|ceph|s3fs|gcsfuse|rclone|goofys|juicefs|mount-s3|blobfuse2?)).*"
+)
+MOUNTS = Path("/proc/self/mountinfo")
+
+
+def network_file_system(path: Path, mounts: Path = MOUNTS) -> str:
+    """Kind of the network file system that a path lies on, such as ``nfs4``; empty for a disk.
+
+    Args:
+        path: a file or folder; it may be missing.
+        mounts: the kernel's table of mounts.
+    """
+    place, kind, longest = os.path.realpath(path), "", -1
+    lines = mounts.read_text("utf-8", "replace").splitlines() if mounts.is_file() else []
+    for line in lines:
+        mount, _, source = line.partition(" - ")
+        point = re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), mount.split()[4])
+        inside = place == point or place.startswith(f"{point.rstrip('/')}/")
+        if inside and len(point) >= longest:
+            kind, longest = source.split()[0], len(point)
+    return kind if NETWORK_FILE_SYSTEMS.fullmatch(kind) else ""
 
 
 def inside_of(path: Path, home: Path) -> Path | None:

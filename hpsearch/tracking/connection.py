@@ -14,7 +14,13 @@ from mlflow.exceptions import MlflowException
 
 from hpsearch.atomic_files import DISK_FULL_MESSAGES
 from hpsearch.errors import UserError
-from hpsearch.locations import located, moved, recorded
+from hpsearch.locations import (
+    database_path,
+    located,
+    moved,
+    network_file_system,
+    recorded,
+)
 from hpsearch.redaction import filled_in, redacted
 from hpsearch.tracking.mlflow_tags import EXPERIMENT, artifact_location, is_server
 from hpsearch.tracking.relocation import database_to_read, database_to_write, former_homes
@@ -198,6 +204,8 @@ class TrackingServer:
     uri: str = field(repr=False)
     given: str = field(default="", repr=False)
     """Address as the user gave it; environment variables in it are not replaced."""
+    network_file_system: str = ""
+    """Kind of the network file system that the database lies on, such as ``nfs4``."""
     is_copy: bool = False
     """True if it is a copy of a database that cannot be written, or whose home was moved."""
     artifact_root: str | None = None
@@ -262,13 +270,20 @@ def resolve_tracking(uri: str, home: Path, *, read_only: bool = False) -> Tracki
             the file is missing or unreadable (``read_only``), or cannot be written.
     """
     given, bare = accept_address(uri)
-    opened = bare
+    if bare.startswith("sqlite:") and "?" in str(home.absolute()):
+        raise UserError(
+            f"the path of the home {home.absolute()} contains '?', where an SQLite address ends; "
+            "rename it, or choose another with --home",
+            code="invalid-home",
+        )
+    opened, database = bare, database_path(bare)
     if bare.startswith("sqlite:"):
         opened = (database_to_read if read_only else database_to_write)(bare, home)
     return TrackingServer(
         uri=opened,
         given=given,
         is_copy=opened != bare,
+        network_file_system=network_file_system(database) if database else "",
         artifact_root=artifact_location(bare, home),
         home=home,
         former=former_homes(home),

@@ -6,13 +6,16 @@ Only the database inside the home is changed, and only addresses that pointed in
 """
 
 import fcntl
+import json
 import os
 import shutil
+import socket
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 from urllib.parse import unquote, urlsplit
 
 from hpsearch.atomic_files import (
@@ -22,13 +25,16 @@ from hpsearch.atomic_files import (
     write_atomic,
 )
 from hpsearch.errors import UserError
-from hpsearch.locations import database_path, inside_of
+from hpsearch.locations import database_path, inside_of, network_file_system
 from hpsearch.schema import from_json, to_json
 from hpsearch.tracking.mlflow_tags import ARTIFACTS, DATABASE, EXPERIMENT
 from hpsearch.untrusted import reason
 
 MOVED, LOCK = "moved.json", "moved.lock"
 """Files in a home that has been moved: its former paths, and a lock of its database."""
+MACHINE_LOCK = "mlflow.lock"
+"""File next to a database on a network file system, which names the machine that writes."""
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 COLUMNS = (
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
@@ -105,6 +111,8 @@ def database_to_write(uri: str, home: Path) -> str:
             "name another with --tracking-uri, or another --home",
             code="mlflow-access-denied",
         )
+    if network_file_system(database):
+        _hold_for_this_machine(database)
     if inside:
         _relocate(database, home)
     return uri
@@ -139,11 +147,12 @@ _copies: list[tempfile.TemporaryDirectory[str]] = []
 def _readable_database(database: Path, home: Path) -> Path:
     """Database for a command that only reads: the one in the home, or a relocated copy of it.
 
-    A copy is made where SQLite cannot create its journal, and where the home was moved since the
-    database was last written, because its addresses would lead to the former home.
+    A copy is made where SQLite cannot create its journal, where another machine may write, and
+    where the home was moved since the database was last written, because its addresses would lead
+    to the former home.
     """
     before = _former_home(database, home)
-    if before is None and _is_writable(database):
+    if before is None and _is_writable(database) and not network_file_system(database):
         return database
     _copies.append(tempfile.TemporaryDirectory(prefix="hpsearch-mlflow-"))
     copy = Path(_copies[-1].name) / database.name
@@ -156,6 +165,68 @@ def _readable_database(database: Path, home: Path) -> Path:
     if before is not None:
         _rewrite(copy, before, home)
     return copy
+
+
+_machine_locks: dict[Path, TextIO] = {}
+"""Open lock files of databases on network file systems; held until the process ends."""
+
+
+def _hold_for_this_machine(database: Path) -> None:
+    """Keep other machines from writing a database on a network file system.
+
+    SQLite's locks coordinate the processes of one machine, and its write-ahead log shares memory;
+    neither reaches another machine. All processes of a machine share our lock.
+
+    Raises:
+        UserError: if a process of another machine holds the lock, or there are no locks.
+    """
+    if database in _machine_locks:
+        return
+    lock = database.with_name(MACHINE_LOCK).open("a+", encoding="utf-8")
+    machine = {"host": socket.gethostname(), "boot": BOOT_ID.read_text("utf-8").strip()}
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if _lock_owner(lock).get("boot") != machine["boot"]:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.truncate(0)
+            lock.write(json.dumps(machine))
+            lock.flush()
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        _leave_write_ahead_log(database)
+    except BlockingIOError as error:
+        owner = _lock_owner(lock).get("host", "another machine")
+        lock.close()
+        raise UserError(
+            f"{owner} is writing to MLflow's database {database}, which lies on a network file "
+            "system; wait for the end there, or give the address of an MLflow server with "
+            "--tracking-uri",
+            code="mlflow-other-machine",
+        ) from error
+    except OSError as error:
+        lock.close()
+        raise UserError(
+            f"the network file system of {database} has no locks ({reason(error)}); give the "
+            "address of an MLflow server with --tracking-uri",
+            code="mlflow-no-locks",
+        ) from error
+    _machine_locks[database] = lock
+
+
+def _lock_owner(lock: TextIO) -> dict[str, str]:
+    lock.seek(0)
+    try:
+        return dict(json.loads(lock.read()))
+    except (ValueError, TypeError):
+        return {}  # nobody yet, or cut short
+
+
+def _leave_write_ahead_log(database: Path) -> None:
+    if database.is_file():
+        with (
+            closing(sqlite3.connect(database, timeout=PATIENCE)) as opened,
+            suppress(sqlite3.Error),
+        ):
+            opened.execute("PRAGMA journal_mode = DELETE")
 
 
 def _opened(database: Path, mode: str) -> closing[sqlite3.Connection]:

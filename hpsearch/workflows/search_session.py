@@ -63,6 +63,11 @@ def run_session(context: SearchContext, observer: Observer) -> SearchResult:
     configure_mlflow_logging()
     install_termination_handlers()
     mlflow_sync = context.mlflow_sync()
+    if kind := mlflow_sync.tracking.network_file_system:
+        observer.message(
+            f"MLflow's database lies on a network file system ({kind}): one machine at a time may "
+            "write to it"
+        )
     mlflow_sync.start()
     try:
         interruption = None if is_complete(context) else run_trials(context, observer)

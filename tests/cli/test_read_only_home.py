@@ -103,7 +103,8 @@ def test_a_home_on_a_read_only_disk_is_read_and_its_page_lies_here(
         shown, notes = _ui_server(Workspace(home).open("one").tracking)
         assert shown.is_copy
         assert notes
-        assert shown.client().get_model_version_by_alias("patches", "champion").version == "1"
+        champion = shown.client().get_model_version_by_alias("patches", "champion")
+        assert str(champion.version) == "1"
         version = shown.client().get_model_version("patches", "2")
         run = shown.client().get_run(version.run_id or "")
         assert str(run.info.artifact_uri).startswith((home / "mlartifacts").absolute().as_uri())
