@@ -16,6 +16,7 @@ from hpsearch.atomic_files import check_target_file, check_target_folder
 from hpsearch.errors import UserError
 from hpsearch.patch_views import VIEW_NAMES
 from hpsearch.shapes import Bool, Float, Int, Num
+from hpsearch.untrusted import is_clutter
 
 SEPARATORS = (",", ";")
 
@@ -37,7 +38,8 @@ def read_descriptors(
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give DESC of DESC/SEQUENCE/VIEW.csv")
     if names is None:
-        names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        folders = (path.name for path in folder.iterdir() if path.is_dir())
+        names = sorted(name for name in folders if not is_clutter(Path(name)))
     if not names:
         raise UserError(f"{folder} contains no sequences: expected DESC/SEQUENCE/VIEW.csv")
     found = {name: _read_sequence(folder / name) for name in names}

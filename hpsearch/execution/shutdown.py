@@ -63,6 +63,18 @@ class GracefulShutdown:
             signal.signal(signal.SIGINT, before)
 
 
+@contextmanager
+def deferred_sigint() -> Iterator[Callable[[], bool]]:
+    """While inside, the first Ctrl-C waits for the caller to save; the second interrupts at once.
+
+    Yields:
+        Function that returns whether there was one.
+    """
+    shutdown = GracefulShutdown(notify_workers=lambda: None, has_running_trials=lambda: False)
+    with shutdown.handle_sigint():
+        yield lambda: shutdown.requested
+
+
 def install_termination_handlers() -> None:
     """Treat SIGTERM and SIGHUP as Ctrl-C; Ray replaces the handler of SIGTERM when it starts.
 

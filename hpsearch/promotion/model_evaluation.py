@@ -31,6 +31,7 @@ from hpsearch.tracking.run_state import Run
 from hpsearch.training.devices import choose_device
 from hpsearch.training.trial import CHECKPOINT_FILE
 from hpsearch.training.validation import EvaluationSet, build_test_set
+from hpsearch.untrusted import is_clutter
 
 InputKind = Literal["noisy", "clean"]
 Describe = Callable[[UInt8[np.ndarray, "n 32 32"]], Float[np.ndarray, "n d"]]
@@ -203,7 +204,8 @@ def is_descriptor_folder(ref: str) -> bool:
 
 def _read_descriptors(folder: Path, wanted: tuple[str, ...] | None) -> dict[str, np.ndarray]:
     """Read all sequences of a folder, or those of an official split that it contains."""
-    there = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    folders = (path.name for path in folder.iterdir() if path.is_dir())
+    there = sorted(name for name in folders if not is_clutter(Path(name)))
     chosen = [name for name in there if wanted is None or name in wanted]
     return read_descriptors(folder, chosen or None)
 

@@ -33,7 +33,7 @@ from hpsearch.tracking.run_state import Run
 from hpsearch.workflows.observer import Observer
 from hpsearch.workflows.resume_search import switch_cluster
 from hpsearch.workflows.run_search import log_search_started
-from hpsearch.workflows.search_session import is_complete, run_trials
+from hpsearch.workflows.search_session import close_running_trials, is_complete, run_trials
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +147,10 @@ def _retrain(parent: SearchContext, child: SearchContext, observer: Observer) ->
         if interruption is not None:
             raise PromotionInterrupted(interruption)
         child.event_log.append("search_finished", status="completed")
+    except KeyboardInterrupt:
+        close_running_trials(child)
+        child.event_log.append("search_finished", status="interrupted")
+        raise
     finally:
         if not mlflow_sync.stop():
             observer.warning(f"MLflow has not received everything yet: {mlflow_sync.last_error}")

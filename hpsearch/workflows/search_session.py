@@ -77,7 +77,7 @@ def run_session(context: SearchContext, observer: Observer) -> SearchResult:
             train_winner(context, observer)
         return finish_search(context, mlflow_sync, observer)
     except KeyboardInterrupt:
-        _close_running_trials(context)
+        close_running_trials(context)
         context.event_log.append("search_finished", status="interrupted")
         raise
     finally:
@@ -164,12 +164,12 @@ def run_trials(context: SearchContext, observer: Observer, *, command: str = "")
             session = tuner.run_session(context)
     except DiskFullError as error:
         with suppress(OSError):  # if there is space left for that
-            _close_running_trials(context)
+            close_running_trials(context)
             context.event_log.append("search_finished", status="interrupted")
         raise DiskFullError(f"{error} with:  {command}") from error
     finally:
         ray_runtime.stop_ray()
-    open_runs = _close_running_trials(context)
+    open_runs = close_running_trials(context)
     if not open_runs and (session.exhausted or is_complete(context)):
         if runs_are_out_of_patience(context.runs, search, patience_offset=record.patience_offset):
             observer.message(
@@ -206,7 +206,7 @@ def _requested_nodes(context: SearchContext, observer: Observer) -> AbstractCont
 
 def _exit_on_head_loss(context: SearchContext, command: str, observer: Observer) -> NoReturn:
     """Exit the process, since Ray's thread waits forever for a lost head node."""
-    _close_running_trials(context)
+    close_running_trials(context)
     context.event_log.append("search_finished", status="interrupted")
     observer.message(
         f"The head node of the cluster at {context.record.address or 'this machine'} does not "
@@ -258,7 +258,7 @@ def is_complete(context: SearchContext) -> bool:
     )
 
 
-def _close_running_trials(context: SearchContext) -> int:
+def close_running_trials(context: SearchContext) -> int:
     """Log trials that did not end as interrupted; return the number of all that can be resumed.
 
     The supervisor has already logged those that saved in time in a graceful shutdown.
