@@ -8,8 +8,12 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
-PREFIXES = ("sqlite:///", "journal:")
+SQLITE = "sqlite:///"
+PREFIXES = (SQLITE, "journal:")
+ENCODED = re.compile(r"[%?$@]")
+"""Characters of a path that SQLAlchemy, or our substitution of variables, would read otherwise."""
 
 
 def recorded(address: str, home: Path) -> str:
@@ -23,17 +27,16 @@ def recorded(address: str, home: Path) -> str:
         >>> recorded("/srv/runs/data/mini.arrow", Path("/srv/runs"))
         'data/mini.arrow'
     """
-    prefix, path = _parts(address)
+    prefix, path, options = _parts(address)
     if path is None:
         return address
-    inside = inside_of(path, home)
-    return prefix + (inside.as_posix() if inside else str(path.absolute()))
+    return _joined(prefix, inside_of(path, home) or path.absolute(), options)
 
 
 def located(address: str, home: Path) -> str:
     """Absolute address of a recorded one; the inverse of ``recorded``."""
-    prefix, path = _parts(address)
-    return address if path is None else prefix + str(home.absolute() / path)
+    prefix, path, options = _parts(address)
+    return address if path is None else _joined(prefix, home.absolute() / path, options)
 
 
 def moved(address: str, home: Path, former: Sequence[Path]) -> str:
@@ -44,17 +47,27 @@ def moved(address: str, home: Path, former: Sequence[Path]) -> str:
         home: present location of the home folder.
         former: earlier locations of the home folder.
     """
-    prefix, path = _parts(address)
+    prefix, path, options = _parts(address)
     if path is None or not path.is_absolute():
         return address
     inside = next((x for x in (inside_of(path, folder) for folder in former) if x), None)
-    return prefix + str(home.absolute() / inside) if inside else address
+    return _joined(prefix, home.absolute() / inside, options) if inside else address
 
 
 def database_path(uri: str) -> Path | None:
     """File of an SQLite database; None for any other address."""
-    prefix, path = _parts(uri.partition("?")[0])
-    return path if prefix == "sqlite:///" else None
+    prefix, path, _ = _parts(uri)
+    return path if prefix == SQLITE else None
+
+
+def sqlite_address(path: Path) -> str:
+    """Address of an SQLite database; what an address or a shell reads otherwise is encoded.
+
+    Example:
+        >>> sqlite_address(Path("/srv/100% ?/mlflow.db"))
+        'sqlite:////srv/100%25 %3F/mlflow.db'
+    """
+    return SQLITE + ENCODED.sub(lambda found: f"%{ord(found[0]):02X}", str(path))
 
 
 NETWORK_FILE_SYSTEMS = re.compile(
@@ -91,10 +104,18 @@ def inside_of(path: Path, home: Path) -> Path | None:
     return None
 
 
-def _parts(address: str) -> tuple[str, Path | None]:
-    """Prefix of an address, and its path or None if it is not a path on this machine."""
+def _parts(address: str) -> tuple[str, Path | None, str]:
+    """Prefix of an address, its path or None if it is not one on this machine, and its options."""
     prefix = next((p for p in PREFIXES if address.startswith(p)), "")
-    rest = address.removeprefix(prefix)
+    rest, options = address.removeprefix(prefix), ""
     if not rest or rest.startswith((":", "$", "~", "file:")) or "://" in rest:
-        return prefix, None
-    return prefix, Path(rest)
+        return prefix, None, ""
+    if prefix == SQLITE:
+        rest, mark, query = rest.partition("?")
+        rest, options = unquote(rest), mark + query
+    return prefix, Path(rest), options
+
+
+def _joined(prefix: str, path: Path, options: str) -> str:
+    """Address of these parts."""
+    return (sqlite_address(path) if prefix == SQLITE else f"{prefix}{path}") + options

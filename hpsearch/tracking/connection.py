@@ -270,12 +270,6 @@ def resolve_tracking(uri: str, home: Path, *, read_only: bool = False) -> Tracki
             the file is missing or unreadable (``read_only``), or cannot be written.
     """
     given, bare = accept_address(uri)
-    if bare.startswith("sqlite:") and "?" in str(home.absolute()):
-        raise UserError(
-            f"the path of the home {home.absolute()} contains '?', where an SQLite address ends; "
-            "rename it, or choose another with --home",
-            code="invalid-home",
-        )
     opened, database = bare, database_path(bare)
     if bare.startswith("sqlite:"):
         opened = (database_to_read if read_only else database_to_write)(bare, home)

@@ -25,7 +25,7 @@ from hpsearch.atomic_files import (
     write_atomic,
 )
 from hpsearch.errors import UserError
-from hpsearch.locations import database_path, inside_of, network_file_system
+from hpsearch.locations import database_path, inside_of, network_file_system, sqlite_address
 from hpsearch.schema import from_json, to_json
 from hpsearch.tracking.mlflow_tags import ARTIFACTS, DATABASE, EXPERIMENT
 from hpsearch.untrusted import reason
@@ -83,7 +83,7 @@ def database_to_read(uri: str, home: Path) -> str:
             "copy, or free some space in the temporary folder",
             code="mlflow-access-denied",
         ) from error
-    return uri if found == database else f"sqlite:///{found}"
+    return uri if found == database else sqlite_address(found)
 
 
 def database_to_write(uri: str, home: Path) -> str:

@@ -1,7 +1,9 @@
 """Commands that write, on targets that refuse: one sentence before any work, and nothing left."""
 
+import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -101,7 +103,7 @@ def refusal(
 
 def commands() -> Iterator[tuple[tuple[str, ...], set[str]]]:
     """Every command with its options."""
-    pending = [((), typer.main.get_command(app))]
+    pending: list[tuple[tuple[str, ...], Any]] = [((), typer.main.get_command(app))]
     while pending:
         name, command = pending.pop()
         for part, sub in getattr(command, "commands", {}).items():
@@ -177,3 +179,13 @@ def test_a_home_that_cannot_be_written_is_refused_before_work(
         error = refusal(*name, *words, disk)
         assert str(disk) in error
         assert sorted(path for path in disk.rglob("*")) == before
+
+
+def test_a_full_temporary_folder_is_one_sentence(
+    refusal: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with small_disk(tmp_path / "small", 64) as disk:
+        fill(disk)
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        words = ("models:/patches@champion", "--onnx", tmp_path / "x.onnx", "--home", "HOME")
+        assert re.search("disk full|No space left", refusal("export", *words))

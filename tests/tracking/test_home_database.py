@@ -23,7 +23,9 @@ def forget_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-@pytest.mark.parametrize("name", ["a b", "c#d", "100%", "e%41f", "it's", "caf\u00e9 & co"])
+@pytest.mark.parametrize(
+    "name", ["a b", "c#d", "100%", "e%41f", "what?", "$HOME", "a@b:c", "caf\u00e9 & co"]
+)
 def test_the_database_lies_in_the_home_whatever_its_name(tmp_path: Path, name: str) -> None:
     home = tmp_path / name
     tracking = Workspace(home).tracking()
@@ -38,12 +40,6 @@ def test_the_database_lies_in_the_home_whatever_its_name(tmp_path: Path, name: s
     client = Workspace(renamed).tracking().client()
     assert client.list_artifacts(run.info.run_id)[0].path == "note.txt"
     assert [path.name for path in tmp_path.iterdir()] == [renamed.name]
-
-
-def test_a_home_that_an_address_cannot_name_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="contains '\\?'"):
-        Workspace(tmp_path / "what?").tracking()
-    assert not list(tmp_path.iterdir())
 
 
 MOUNTS = """\
