@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
-SQLITE = "sqlite:///"
-PREFIXES = (SQLITE, "journal:")
+SQLITE, SQLITE_WITH_DRIVER = "sqlite:///", "sqlite+pysqlite:///"
+PREFIXES = (SQLITE, SQLITE_WITH_DRIVER, "journal:")
 ENCODED = re.compile(r"[%?$@]")
 """Characters of a path that SQLAlchemy, or our substitution of variables, would read otherwise."""
 
@@ -57,17 +57,22 @@ def moved(address: str, home: Path, former: Sequence[Path]) -> str:
 def database_path(uri: str) -> Path | None:
     """File of an SQLite database; None for any other address."""
     prefix, path, _ = _parts(uri)
-    return path if prefix == SQLITE else None
+    return path if prefix.startswith("sqlite") else None
 
 
 def sqlite_address(path: Path) -> str:
-    """Address of an SQLite database; what an address or a shell reads otherwise is encoded.
+    """Address of an SQLite database, encoded where its path would be read as something else.
+
+    MLflow creates the folder of an address without decoding it, unless the driver is named.
 
     Example:
+        >>> sqlite_address(Path("/srv/runs/mlflow.db"))
+        'sqlite:////srv/runs/mlflow.db'
         >>> sqlite_address(Path("/srv/100% ?/mlflow.db"))
-        'sqlite:////srv/100%25 %3F/mlflow.db'
+        'sqlite+pysqlite:////srv/100%25 %3F/mlflow.db'
     """
-    return SQLITE + ENCODED.sub(lambda found: f"%{ord(found[0]):02X}", str(path))
+    encoded = ENCODED.sub(lambda found: f"%{ord(found[0]):02X}", str(path))
+    return f"{SQLITE if encoded == str(path) else SQLITE_WITH_DRIVER}{encoded}"
 
 
 NETWORK_FILE_SYSTEMS = re.compile(
@@ -110,7 +115,7 @@ def _parts(address: str) -> tuple[str, Path | None, str]:
     rest, options = address.removeprefix(prefix), ""
     if not rest or rest.startswith((":", "$", "~", "file:")) or "://" in rest:
         return prefix, None, ""
-    if prefix == SQLITE:
+    if prefix.startswith("sqlite"):
         rest, mark, query = rest.partition("?")
         rest, options = unquote(rest), mark + query
     return prefix, Path(rest), options
@@ -118,4 +123,5 @@ def _parts(address: str) -> tuple[str, Path | None, str]:
 
 def _joined(prefix: str, path: Path, options: str) -> str:
     """Address of these parts."""
-    return (sqlite_address(path) if prefix == SQLITE else f"{prefix}{path}") + options
+    is_sqlite = prefix.startswith("sqlite")
+    return (sqlite_address(path) if is_sqlite else f"{prefix}{path}") + options

@@ -194,7 +194,7 @@ def first_error_line(error: Exception) -> str:
     return redacted(DATABASE_ERROR.sub("", message))[:200] or type(error).__name__
 
 
-DATABASE_SCHEMES = ("sqlite:", "postgres", "mysql", "mssql")
+DATABASE_SCHEMES = ("sqlite:", "sqlite+pysqlite:", "postgres", "mysql", "mssql")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,7 +271,7 @@ def resolve_tracking(uri: str, home: Path, *, read_only: bool = False) -> Tracki
     """
     given, bare = accept_address(uri)
     opened, database = bare, database_path(bare)
-    if bare.startswith("sqlite:"):
+    if bare.startswith("sqlite"):
         opened = (database_to_read if read_only else database_to_write)(bare, home)
     return TrackingServer(
         uri=opened,

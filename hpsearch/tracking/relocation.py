@@ -217,7 +217,7 @@ def _lock_owner(lock: TextIO) -> dict[str, str]:
     try:
         return dict(json.loads(lock.read()))
     except (ValueError, TypeError):
-        return {}  # nobody yet, or cut short
+        return {}  # empty, or cut short
 
 
 def _leave_write_ahead_log(database: Path) -> None:
