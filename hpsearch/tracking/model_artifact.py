@@ -18,6 +18,7 @@ from mlflow.models.model import ModelInfo
 from mlflow.types import Schema, TensorSpec
 
 import hpsearch
+from hpsearch.atomic_files import is_disk_full
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.models.serialization import PyfuncModel, load_pipeline
@@ -56,6 +57,12 @@ def download_model(model: str, uri: str) -> Iterator[Path]:
         try:
             folder = Path(download_artifacts(artifact_uri=model, dst_path=scratch))
         except (MlflowException, OSError) as error:
+            if is_disk_full(error):
+                raise UserError(
+                    f"{model} could not be loaded, because the disk of {scratch} is full; free "
+                    "some space there, or name another temporary folder with TMPDIR",
+                    code="disk-full",
+                ) from error
             raise UserError(
                 f"{model} could not be loaded from {redacted(uri)}: "
                 f"{first_error_line(error).rstrip('.')}; "

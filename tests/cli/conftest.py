@@ -63,7 +63,7 @@ def registered(tiny: PatchStore, tmp_path_factory: pytest.TempPathFactory) -> It
     registry = Registry(tracking=Workspace(home).tracking(), model="patches")
     pipelines = tuple(_pipeline(recipe, seed) for seed, recipe in enumerate(RECIPES))
     client = registry.tracking.client()
-    where = client.create_experiment("e", artifact_location=registry.tracking.artifact_root)
+    where = registry.tracking.experiment_id()
     scores = evaluate_on_test_set(
         pipelines[1], build_test_set(tiny, tiny.split()), noisy=True, device=choose_device("cpu")
     )
