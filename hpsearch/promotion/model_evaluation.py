@@ -88,7 +88,11 @@ def load_pipeline_by_ref(
         return load_pipeline(BUILT_IN_MODELS[ref])
     if ref.startswith("models:/"):
         configure_mlflow_logging()
-        return load_descriptor(ref, workspace.tracking(uri, read_only=True).uri).pipeline
+        try:
+            tracking = workspace.tracking(uri, read_only=True)
+        except UserError as error:
+            raise UserError(f"{ref} could not be loaded: {error}", code=error.code) from error
+        return load_descriptor(ref, tracking.uri).pipeline
     if (Path(ref) / SPEC_FILE).is_file():
         return load_pipeline(Path(ref))
     name, _, trial = ref.partition("/")
