@@ -138,6 +138,8 @@ def sequences(
 
     Example: hpsearch data sequences hpatches-sequences-release --output hpatches-images.arrow
     """
+    check_target_file(output, "--output")
+
     from hpsearch.data.image_sequences import SequenceSettings, import_sequences
 
     noise = NoiseLevels(easy=easy, hard=hard, tough=tough)

@@ -18,6 +18,8 @@ from hpsearch.patch_views import VIEW_NAMES
 from hpsearch.shapes import Bool, Float, Int, Num
 from hpsearch.untrusted import is_clutter
 
+FILE_SUFFIXES = (".npy", ".parquet", ".onnx", ".png", ".npz")
+"""Suffixes of outputs that are one file; any other output is a folder."""
 SEPARATORS = (",", ";")
 
 
@@ -211,7 +213,7 @@ def check_can_write(output: Path, *, force: bool) -> None:
         UserError: if a file or folder exists that must not be replaced, or the output cannot be
             written.
     """
-    is_file = output.suffix in (".npy", ".parquet", ".onnx")
+    is_file = output.suffix in FILE_SUFFIXES
     if not output.exists():
         check = check_target_file if is_file else check_target_folder
         return check(output, "--output")

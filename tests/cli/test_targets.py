@@ -24,6 +24,8 @@ pytestmark = [
 FILES = {
     ("data", "import"): ["HPATCHES", "--output"],
     ("data", "photos"): ["PHOTOS", "--output"],
+    ("data", "sequences"): ["PHOTOS", "--output"],
+    ("match",): ["PICTURE", "PICTURE", "--output"],
     ("data", "preview"): ["STORE", "--output"],
     ("report",): ["one", "--output"],
     ("describe",): ["models:/patches@champion", "STORE", "--output"],
@@ -51,11 +53,11 @@ HOMES = {
 """Commands that write the home, with their words up to it."""
 READS_HOME = {
     ("data", "info"), ("data", "preview"), ("report",), ("ui",), ("describe",), ("evaluate",),
-    ("export",),
+    ("export",), ("match",),
 }  # fmt: skip
 """Commands that only read the home; ``test_read_only_home.py`` is about them."""
 NO_LOCAL_HOME = {("submit",)}
-SUFFIX = {"export": ".onnx", "describe": ".npy", "data": ".arrow"}
+SUFFIX = {"export": ".onnx", "describe": ".npy", "data": ".arrow", "match": ".png"}
 WORK = (
     "hpsearch.workflows.train_trial.train_trial",
     "hpsearch.workflows.evaluate_models.evaluate_models",
@@ -65,6 +67,8 @@ WORK = (
     "hpsearch.models.onnx_export.export_onnx",
     "hpsearch.data.hpatches_import.import_tree",
     "hpsearch.data.photo_folder.import_photos",
+    "hpsearch.data.image_sequences.import_sequences",
+    "hpsearch.workflows.match_images.match_images",
     "hpsearch.data.builtin_sets.write_store",
     "hpsearch.execution.ray_runtime.start_ray",
     "hpsearch.promotion.ensemble.load_members",
@@ -139,7 +143,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_work(
     tmp_path: Path, material: dict[str, Path],
 ) -> None:  # fmt: skip
     target = target_name(name, kind)
-    home = [] if name in {("data", "import"), ("data", "photos")} else ["--home", "HOME"]
+    home = [] if name[-1] in ("import", "photos", "sequences") else ["--home", "HOME"]
     missing = Path("/proc/nope") / target
     assert str(missing) in refusal(*name, *words, missing, *home)
     occupied = tmp_path / target
