@@ -31,7 +31,7 @@ from hpsearch.tracking.run_state import Run
 from hpsearch.training.devices import choose_device
 from hpsearch.training.trial import CHECKPOINT_FILE
 from hpsearch.training.validation import EvaluationSet, build_test_set
-from hpsearch.untrusted import is_clutter
+from hpsearch.untrusted import command_line, is_clutter
 
 InputKind = Literal["noisy", "clean"]
 Describe = Callable[[UInt8[np.ndarray, "n 32 32"]], Float[np.ndarray, "n d"]]
@@ -103,7 +103,7 @@ def load_pipeline_by_ref(
             raise UserError(
                 f"trial {trial} of search {name!r} has no checkpoint in "
                 f"{context.paths.trials_dir}; train it again with "
-                f"`hpsearch train {name}/{run.label}`",
+                f"`{command_line('train', f'{name}/{run.label}')}`",
                 code="no-checkpoint",
             )
         return load_trained(run, context).pipeline()
