@@ -1,14 +1,15 @@
-"""Atomic file writes, and files that carry a checksum."""
+"""Atomic file writes, checks of targets before work begins, and files that carry a checksum."""
 
-import errno
 import hashlib
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
 
-DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+from hpsearch.errors import DISK_FULL_ERRNOS, UserError
+
 DISK_FULL_MESSAGES = ("No space left on device", "Disk quota exceeded")
 """Texts of those error codes, for errors that arrive as text only."""
 
@@ -25,7 +26,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         >>> target = Path(tempfile.mkdtemp(), "plan.json")
         >>> with atomic_write(target) as draft:
         ...     _ = draft.write_text("{}")
-        >>> target.read_text()
+        >>> target.read_text("utf-8")
         '{}'
     """
     draft = path.with_name(f"{path.name}.part")
@@ -50,6 +51,86 @@ def write_atomic(path: Path, content: str | bytes, *, private: bool = False) -> 
     with atomic_write(path) as draft:
         draft.touch(mode=0o600 if private else 0o666)
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+PROBE_BYTES = 64 * 1024
+"""Bytes that a disk must take in the probe of a target; a file system may keep small ones aside."""
+
+
+def check_target_file(path: Path, option: str) -> None:
+    """Check before work that a file can be written; nothing is left behind.
+
+    Args:
+        path: the file; it may exist, and its folder need not.
+        option: command-line option that gives the path, such as ``--output``.
+
+    Raises:
+        UserError: if it is a folder, or cannot be created or replaced.
+    """
+    if path.is_dir():
+        raise UserError(
+            f"{path} is a folder; give {option} the path of a file", code="target-is-folder"
+        )
+    if _exists(path) and not path.is_file():
+        return  # a device or a pipe, such as /dev/stdout
+    _check_takes_files(path, path.parent, option)
+
+
+def check_target_folder(path: Path, option: str) -> None:
+    """Check before work that files can be written into a folder; nothing is left behind.
+
+    Args:
+        path: the folder, which need not exist.
+        option: command-line option that gives the path, such as ``--home``.
+
+    Raises:
+        UserError: if it is a file, or cannot be created or written.
+    """
+    if _exists(path) and not path.is_dir():
+        raise UserError(
+            f"{path} is a file; give {option} the path of a folder", code="target-is-file"
+        )
+    _check_takes_files(path, path, option)
+
+
+def _check_takes_files(target: Path, folder: Path, option: str) -> None:
+    """Create a file in a folder, and its missing parents, and remove them again.
+
+    Permissions alone are not enough to know: the disk may be full, read-only, or no disk at all.
+    """
+    missing = [place for place in (folder, *folder.parents) if not _exists(place)]
+    probe = folder / f".hpsearch-{os.getpid()}.probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(bytes(PROBE_BYTES))
+    except OSError as error:
+        cause = error.strerror or str(error)
+        raise UserError(
+            f"{target} cannot be written ({cause[0].lower()}{cause[1:]}); choose another path with "
+            f"{option}",
+            code="disk-full" if is_disk_full(error) else "cannot-write",
+        ) from error
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+            for place in missing:
+                place.rmdir()
+
+
+def _exists(path: Path) -> bool:
+    """Return whether a path exists; one that cannot be looked up counts as missing."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def write_target(path: Path, content: str | bytes) -> None:
+    """Write a file that the user named, atomically; a device or a pipe is written directly."""
+    if _exists(path) and not path.is_file():
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    else:
+        write_atomic(path, content)
 
 
 def make_private(folder: Path) -> None:

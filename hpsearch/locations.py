@@ -5,10 +5,15 @@ addresses with variables to be substituted later (``$NAME``), are left unchanged
 """
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
-PREFIXES = ("sqlite:///", "journal:")
+SQLITE, SQLITE_WITH_DRIVER = "sqlite:///", "sqlite+pysqlite:///"
+PREFIXES = (SQLITE, SQLITE_WITH_DRIVER, "journal:")
+ENCODED = re.compile(r"[%?$@]")
+"""Characters of a path that SQLAlchemy, or our substitution of variables, would read otherwise."""
 
 
 def recorded(address: str, home: Path) -> str:
@@ -22,17 +27,16 @@ def recorded(address: str, home: Path) -> str:
         >>> recorded("/srv/runs/data/mini.arrow", Path("/srv/runs"))
         'data/mini.arrow'
     """
-    prefix, path = _parts(address)
+    prefix, path, options = _parts(address)
     if path is None:
         return address
-    inside = inside_of(path, home)
-    return prefix + (inside.as_posix() if inside else str(path.absolute()))
+    return _joined(prefix, inside_of(path, home) or path.absolute(), options)
 
 
 def located(address: str, home: Path) -> str:
     """Absolute address of a recorded one; the inverse of ``recorded``."""
-    prefix, path = _parts(address)
-    return address if path is None else prefix + str(home.absolute() / path)
+    prefix, path, options = _parts(address)
+    return address if path is None else _joined(prefix, home.absolute() / path, options)
 
 
 def moved(address: str, home: Path, former: Sequence[Path]) -> str:
@@ -43,17 +47,57 @@ def moved(address: str, home: Path, former: Sequence[Path]) -> str:
         home: present location of the home folder.
         former: earlier locations of the home folder.
     """
-    prefix, path = _parts(address)
+    prefix, path, options = _parts(address)
     if path is None or not path.is_absolute():
         return address
     inside = next((x for x in (inside_of(path, folder) for folder in former) if x), None)
-    return prefix + str(home.absolute() / inside) if inside else address
+    return _joined(prefix, home.absolute() / inside, options) if inside else address
 
 
 def database_path(uri: str) -> Path | None:
     """File of an SQLite database; None for any other address."""
-    prefix, path = _parts(uri.partition("?")[0])
-    return path if prefix == "sqlite:///" else None
+    prefix, path, _ = _parts(uri)
+    return path if prefix.startswith("sqlite") else None
+
+
+def sqlite_address(path: Path) -> str:
+    """Address of an SQLite database, encoded where its path would be read as something else.
+
+    MLflow creates the folder of an address without decoding it, unless the driver is named.
+
+    Example:
+        >>> sqlite_address(Path("/srv/runs/mlflow.db"))
+        'sqlite:////srv/runs/mlflow.db'
+        >>> sqlite_address(Path("/srv/100% ?/mlflow.db"))
+        'sqlite+pysqlite:////srv/100%25 %3F/mlflow.db'
+    """
+    encoded = ENCODED.sub(lambda found: f"%{ord(found[0]):02X}", str(path))
+    return f"{SQLITE if encoded == str(path) else SQLITE_WITH_DRIVER}{encoded}"
+
+
+NETWORK_FILE_SYSTEMS = re.compile(
+    r"(nfs|cifs|smb|9p$|ceph|lustre|gpfs|beegfs|glusterfs|afs|ocfs2|gfs2|pvfs|wekafs"
+    r"|fuse\.(sshfs|glusterfs|ceph|s3fs|gcsfuse|rclone|goofys|juicefs|mount-s3|blobfuse2?)).*"
+)
+MOUNTS = Path("/proc/self/mountinfo")
+
+
+def network_file_system(path: Path, mounts: Path = MOUNTS) -> str:
+    """Kind of the network file system that a path lies on, such as ``nfs4``; empty for a disk.
+
+    Args:
+        path: a file or folder; it may be missing.
+        mounts: the kernel's table of mounts.
+    """
+    place, kind, longest = os.path.realpath(path), "", -1
+    lines = mounts.read_text("utf-8", "replace").splitlines() if mounts.is_file() else []
+    for line in lines:
+        mount, _, source = line.partition(" - ")
+        point = re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), mount.split()[4])
+        inside = place == point or place.startswith(f"{point.rstrip('/')}/")
+        if inside and len(point) >= longest:
+            kind, longest = source.split()[0], len(point)
+    return kind if NETWORK_FILE_SYSTEMS.fullmatch(kind) else ""
 
 
 def inside_of(path: Path, home: Path) -> Path | None:
@@ -65,10 +109,19 @@ def inside_of(path: Path, home: Path) -> Path | None:
     return None
 
 
-def _parts(address: str) -> tuple[str, Path | None]:
-    """Prefix of an address, and its path or None if it is not a path on this machine."""
+def _parts(address: str) -> tuple[str, Path | None, str]:
+    """Prefix of an address, its path or None if it is not one on this machine, and its options."""
     prefix = next((p for p in PREFIXES if address.startswith(p)), "")
-    rest = address.removeprefix(prefix)
+    rest, options = address.removeprefix(prefix), ""
     if not rest or rest.startswith((":", "$", "~", "file:")) or "://" in rest:
-        return prefix, None
-    return prefix, Path(rest)
+        return prefix, None, ""
+    if prefix.startswith("sqlite"):
+        rest, mark, query = rest.partition("?")
+        rest, options = unquote(rest), mark + query
+    return prefix, Path(rest), options
+
+
+def _joined(prefix: str, path: Path, options: str) -> str:
+    """Address of these parts."""
+    is_sqlite = prefix.startswith("sqlite")
+    return (sqlite_address(path) if is_sqlite else f"{prefix}{path}") + options

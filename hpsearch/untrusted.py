@@ -1,6 +1,7 @@
 """Checks of names, files and texts from untrusted sources."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 LONGEST_REASON = 200
 LONGEST_INPUT = 200
 """Length to which a wrong setting is shortened in an error message."""
+CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")
 IN_MARKDOWN = re.compile(r"([\\`*_\[\]<>|!])")
 
 
@@ -73,6 +75,26 @@ def reason(error: BaseException) -> str:
     if isinstance(error, (KeyError, IndexError, AssertionError, AttributeError)) or not message:
         message = f"{type(error).__name__} {message}".strip()
     return printable(redacted(message))[:LONGEST_REASON].rstrip(". ")
+
+
+def is_clutter(path: Path) -> bool:
+    """Return whether a path is what macOS or Windows adds to archives and folders.
+
+    Example:
+        >>> [is_clutter(Path(name)) for name in ("__MACOSX/v_a", "v_a/._ref.png", "v_a/ref.png")]
+        [True, True, False]
+    """
+    return "__MACOSX" in path.parts or path.name.startswith("._") or path.name in CLUTTER
+
+
+def command_line(*words: object) -> str:
+    """Command of hpsearch that a user can copy into a shell, with quotes where one needs them.
+
+    Example:
+        >>> command_line("report", "far", "--home", "my runs")
+        "hpsearch report far --home 'my runs'"
+    """
+    return shlex.join(["hpsearch", *map(str, words)])
 
 
 def printable(text: str) -> str:

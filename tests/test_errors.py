@@ -1,8 +1,12 @@
 """Codes of errors: of the class, of the instance, and after pickling by Ray."""
 
+import errno
+import os
 import pickle
 
-from hpsearch.errors import UserError, list_names
+import pytest
+
+from hpsearch.errors import UserError, file_error_sentence, list_names
 
 
 class _WithDefault(UserError):
@@ -25,3 +29,18 @@ def test_a_shortened_list_states_how_many_are_left_out() -> None:
     assert list_names("abcd", limit=3) == "a, b, c and 1 more"
     assert list_names(range(2_000), limit=1) == "0 and 1,999 more"
     assert list_names([], limit=3) == ""
+
+
+@pytest.mark.parametrize("code", ["EACCES", "EROFS", "ENOENT", "ENOTDIR", "EISDIR", "ENAMETOOLONG"])
+def test_an_error_of_a_path_is_a_sentence_that_names_it(code: str) -> None:
+    number = getattr(errno, code)
+    sentence = file_error_sentence(OSError(number, os.strerror(number), "/x/y"))
+    assert sentence is not None
+    assert "/x/y" in sentence
+    assert os.strerror(number).lower() in sentence.lower()
+
+
+def test_an_error_of_a_disk_needs_no_path_and_other_errors_stay_themselves() -> None:
+    assert "free some space" in str(file_error_sentence(OSError(errno.ENOSPC, "full")))
+    assert file_error_sentence(ConnectionRefusedError(errno.ECONNREFUSED, "refused")) is None
+    assert file_error_sentence(OSError("no code")) is None

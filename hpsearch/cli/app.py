@@ -10,10 +10,10 @@ import typer
 from pydantic import ValidationError
 
 import hpsearch
-from hpsearch.atomic_files import DISK_FULL_ERRNOS
 from hpsearch.cli.old_words import CommandGroup
-from hpsearch.console.output import err, out, runnable
-from hpsearch.errors import EXIT_INTERRUPTED, UserError
+from hpsearch.console.output import err, out, runnable, steady_output
+from hpsearch.errors import EXIT_INTERRUPTED, UserError, file_error_sentence
+from hpsearch.execution.shutdown import install_termination_handlers
 from hpsearch.redaction import redacted
 from hpsearch.untrusted import printable, validation_sentence
 
@@ -48,6 +48,8 @@ TrackingUri = Annotated[
 def main() -> None:
     """Run the command; a user error is printed as one sentence with exit code 2."""
     gc.set_threshold(GC_THRESHOLD)
+    steady_output()
+    install_termination_handlers()
     try:
         app()
     except UserError as error:
@@ -55,10 +57,10 @@ def main() -> None:
     except ValidationError as error:
         _exit_with_error(validation_sentence(error))
     except OSError as error:
-        if error.errno not in DISK_FULL_ERRNOS:
+        sentence = file_error_sentence(error)
+        if sentence is None:
             raise
-        location = f" ({error.filename})" if error.filename else ""
-        _exit_with_error(f"disk full{location}; free some space and rerun the command")
+        _exit_with_error(sentence)
     except KeyboardInterrupt:
         err.print("interrupted")
         sys.exit(EXIT_INTERRUPTED)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hpsearch.atomic_files import check_target_file
 from hpsearch.cli.app import Home, app
 from hpsearch.cli.old_words import CommandGroup
 from hpsearch.console.output import out, print_plain
@@ -77,6 +78,7 @@ def import_command(
     Example: hpsearch data import hpatches-release --output hpatches.arrow
     """
     check_replaceable(output, force=force)
+    check_target_file(output, "--output")
 
     from hpsearch.data.hpatches_import import ImportSettings, import_tree
 
@@ -107,6 +109,7 @@ def photos(
     Example: hpsearch data photos ~/Pictures --output mine.arrow
     """
     check_replaceable(output, force=force)
+    check_target_file(output, "--output")
 
     from hpsearch.data.photo_folder import import_photos
     from hpsearch.data.photo_synthesis import PhotoSettings
@@ -141,6 +144,8 @@ def sequences(
 
     Example: hpsearch data sequences hpatches-sequences-release --output hpatches-images.arrow
     """
+    check_target_file(output, "--output")
+
     from hpsearch.data.image_sequences import SequenceSettings, import_sequences
 
     noise = NoiseLevels(easy=easy, hard=hard, tough=tough)
@@ -189,6 +194,7 @@ def preview(
     Example: hpsearch data preview mini --output preview.png
     """
     check_replaceable(output, force=force)
+    check_target_file(output, "--output")
 
     from hpsearch.data.preview import save_contact_sheet
     from hpsearch.search.workspace import Workspace

@@ -11,6 +11,7 @@ from hpsearch.cli.old_words import rewrite_old_words
 from hpsearch.cli.options import drop_none, to_cli_args
 from hpsearch.console.output import out, print_plain
 from hpsearch.errors import UserError
+from hpsearch.untrusted import command_line
 
 if TYPE_CHECKING:
     from hpsearch.execution.job_client import SearchJob
@@ -124,7 +125,7 @@ def status(name: Name, address: Address) -> None:
     if line:
         print_plain(f"  {line}")
     if job.state == "stopped":
-        print_plain(f"  resume with:  hpsearch resume {name} --address {address}")
+        print_plain(f"  resume with:  {command_line('resume', name, '--address', address)}")
 
 
 @app.command(rich_help_panel=CLUSTER_PANEL)
@@ -168,10 +169,10 @@ def stop(name: Name, address: Address) -> None:
     if not job.is_finished:
         raise UserError(
             f"search {name!r} still runs {STOP_TIMEOUT_S} s after the request to stop; check "
-            f"`hpsearch logs {name} --address {address}`, and stop it again"
+            f"`{command_line('logs', name, '--address', address)}`, and stop it again"
         )
     if job.state != "completed":
-        print_plain(f"  resume with:  hpsearch resume {name} --address {address}")
+        print_plain(f"  resume with:  {command_line('resume', name, '--address', address)}")
 
 
 @app.command("list", rich_help_panel=CLUSTER_PANEL)
@@ -196,12 +197,12 @@ def list_(address: Address) -> None:
 
 def _print_submitted(name: str, address: str) -> None:
     print_plain(f"submitted search {name} to {address}")
-    for verb, why in (
-        (f"status {name}", "progress"),
-        (f"logs {name} -f", "log output"),
-        (f"stop {name}", "save all trials and stop"),
+    for words, why in (
+        (("status", name), "progress"),
+        (("logs", name, "-f"), "log output"),
+        (("stop", name), "save all trials and stop"),
     ):
-        print_plain(f"  {f'hpsearch {verb} --address {address}':<64}  {why}")
+        print_plain(f"  {command_line(*words, '--address', address):<64}  {why}")
 
 
 def _format_duration(job: "SearchJob") -> str:

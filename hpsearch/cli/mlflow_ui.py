@@ -39,7 +39,6 @@ def serve_ui(tracking: TrackingServer, port: int, lines: Sequence[str]) -> None:
     Raises:
         UserError: if the process ends early.
     """
-    signal.signal(signal.SIGTERM, _raise_keyboard_interrupt)
     with tempfile.TemporaryFile() as log:
         print_plain(f"starting MLflow on {tracking.display_uri} …")
         child = _start(tracking, port, log)
@@ -115,7 +114,3 @@ def _terminate(child: subprocess.Popen[bytes]) -> None:
             child.wait(timeout=5)
         except subprocess.TimeoutExpired:
             continue
-
-
-def _raise_keyboard_interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hpsearch.atomic_files import check_target_file, check_target_folder, write_target
 from hpsearch.cli.app import Home, TrackingUri, app
 from hpsearch.cli.options import SplitName
 from hpsearch.cli.search import console_observer
@@ -147,6 +148,10 @@ def evaluate(
 
     Example: hpsearch evaluate models:/patch-descriptor@champion --data mini --output scored
     """
+    if json_file is not None:
+        check_target_file(json_file, "--json")
+    if output is not None:
+        check_target_folder(output, "--output")
     from hpsearch.search.workspace import Workspace
 
     names = tuple(name for name in (model, compare_with) if name is not None)
@@ -175,7 +180,7 @@ def evaluate(
     found = evaluate_models(request, tracking_uri=tracking_uri, home=home)
     print_evaluation(found)
     if json_file is not None:
-        json_file.write_text(json.dumps(next(iter(found.rows.values())).to_dict()))
+        write_target(json_file, json.dumps(next(iter(found.rows.values())).to_dict()))
         out.print(f"\n{json_file}", soft_wrap=True)
     if output is not None:
         out.print(f"\n{save_evaluation(found, output)}", soft_wrap=True)

@@ -58,6 +58,7 @@ def ensemble(
         )
     check_name(name, "a model")
     workspace = Workspace(home)
+    workspace.check_writable()
     tracking = workspace.tracking(tracking_uri)
     tracking.check_experiment()
 
@@ -138,9 +139,12 @@ def promote(
     Example: hpsearch promote quickstart --dry-run
     """
     from hpsearch.console.promotion_output import print_plan, print_promotion
+    from hpsearch.search.workspace import Workspace
     from hpsearch.workflows.promote_search import PromotionInterrupted, plan_promotion
     from hpsearch.workflows.promote_search import promote as run_promotion
 
+    if not dry_run:
+        Workspace(home).check_writable()
     plan = plan_promotion(
         name,
         top=top,

@@ -1,16 +1,20 @@
 """Commands that show results: report, ui, sync."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hpsearch.atomic_files import check_target_file, write_target
 from hpsearch.cli.app import Home, TrackingUri, app
 from hpsearch.console.output import out, print_plain
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 
 if TYPE_CHECKING:
+    from hpsearch.search.search_context import SearchContext
     from hpsearch.tracking.connection import TrackingServer
     from hpsearch.tracking.mlflow_writer import SyncResult
 
@@ -23,7 +27,10 @@ def report(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="The HTML page (default: report.html in the search's folder)."
+            "--output",
+            "-o",
+            help="The HTML page (default: report.html in the search's folder, or NAME-report.html "
+            "in the current one if the home cannot be written).",
         ),
     ] = None,
     home: Home = DEFAULT_HOME,
@@ -39,6 +46,8 @@ def report(
     if name is None and not known:
         raise UserError(f"there is no search in {home}; start one with `hpsearch search SPACE`")
     context = workspace.open(known[-1] if name is None else name)
+    output = _report_target(context) if output is None else output
+    check_target_file(output, "--output")
 
     from hpsearch.console.search_output import print_scores, print_trials
     from hpsearch.promotion.final_evaluation import load_scores
@@ -48,9 +57,18 @@ def report(
     scores = load_scores(context)
     if scores:
         print_scores(scores)
-    output = output or context.paths.folder / "report.html"
-    output.write_text(render_search_report(context, draw_search_figures(context)), encoding="utf-8")
+    write_target(output, render_search_report(context, draw_search_figures(context)))
     out.print(f"\n{output}", soft_wrap=True)
+
+
+def _report_target(context: "SearchContext") -> Path:
+    """Path of the report page: in the search's folder, else in the current one."""
+    page = context.paths.folder / "report.html"
+    try:
+        check_target_file(page, "--output")
+    except UserError:
+        return Path(f"{context.name}-report.html")
+    return page
 
 
 @app.command(rich_help_panel="Results")
@@ -73,7 +91,8 @@ def ui(
 
     workspace = Workspace(home)
     context = None if name is None else workspace.open(name, tracking_uri=tracking_uri)
-    tracking = workspace.tracking(tracking_uri) if context is None else context.tracking()
+    connect = context.tracking if context else partial(workspace.tracking, tracking_uri)
+    tracking, notes = _ui_server(connect)
     local = not is_server(tracking.uri)
     if local:
         check_port_free(port)
@@ -86,9 +105,20 @@ def ui(
     base = f"http://127.0.0.1:{port}" if local else tracking.display_uri.rstrip("/")
     lines = [f"{what:<24} {base}/{page}" for what, page in pages.items()]
     if local:
-        serve_ui(tracking, port, lines)
+        serve_ui(tracking, port, [*lines, *notes])
     else:
         print_plain("\n".join(lines))
+
+
+def _ui_server(connect: Callable[..., "TrackingServer"]) -> tuple["TrackingServer", list[str]]:
+    """MLflow for the UI, which also writes where it can, and notes for the user."""
+    shown = connect(read_only=True)
+    if not shown.is_copy:
+        return shown, []
+    try:
+        return connect(), []
+    except UserError:
+        return shown, ["The home cannot be written, so changes made in the UI are not kept."]
 
 
 def _ui_links(
@@ -137,6 +167,7 @@ def sync(
     from hpsearch.search.workspace import Workspace
     from hpsearch.tracking.connection import translate_all_errors
 
+    Workspace(home).check_writable()
     context = Workspace(home).open(name, tracking_uri=tracking_uri)
     if not context.event_log.events():
         raise UserError(

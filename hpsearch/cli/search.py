@@ -298,11 +298,15 @@ def train(
 
     Example: hpsearch train quickstart/3 --output runs/trained
     """
+    from hpsearch.atomic_files import check_target_folder
     from hpsearch.search.workspace import Workspace
     from hpsearch.workflows import train_trial as workflow
     from hpsearch.workflows.recorded_trial import recorded_trial
 
     workspace, recorded = Workspace(home), None
+    workspace.check_writable()
+    if output is not None:
+        check_target_folder(output, "--output")
     settings = drop_none(
         data=data,
         split=split,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hpsearch.console.live_progress import LiveProgress
-from hpsearch.console.output import err, out, runnable
+from hpsearch.console.output import continue_output_in, err, out, runnable
 from hpsearch.console.progress_bars import progress_bar
 from hpsearch.patch_views import VIEWS
 from hpsearch.search.search_context import SearchContext
@@ -41,6 +41,7 @@ class ConsoleObserver(Observer):
     @contextmanager
     def training(self, context: SearchContext, *, kind: str = "trial") -> Iterator[None]:
         """Show the runs in a live table, or line by line in a file."""
+        continue_output_in(context.paths.folder)
         with LiveProgress(
             context.event_log,
             context.search,

@@ -65,7 +65,7 @@ class LiveProgress:
         stopping = False
         while not stopping:
             stopping = self._stop.wait(0.5)
-            self._apply(self._new_events(), announce=self._live is None)
+            self._apply(self._new_events(), announce=not self.console.is_terminal)
             if self._live is not None:
                 self._live.update(self._table())
 

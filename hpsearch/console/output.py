@@ -1,16 +1,136 @@
-"""Output to the terminal."""
+"""Output to the terminal, which outlives its reader.
 
+A closed pipe (``| head``), a terminal that hung up, or a full disk behind a redirected output must
+not end a search, nor must a terminal whose encoding lacks a character: ``steady_output`` replaces
+the standard streams by ones that continue without a reader, and spell what cannot be encoded.
+"""
+
+import codecs
+import io
 import os
 import re
 import shutil
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 
 out = Console(highlight=False, markup=False)  # printed text may come from untrusted files
 err = Console(stderr=True, highlight=False, markup=False)
+
+OUTPUT_LOG = "output.log"
+"""Name of the file in a search's folder that receives the output once it has no reader."""
+MAX_KEPT_CHARACTERS = 100_000
+"""Length of the output that is kept for a log file whose path is not yet known."""
+SPELLINGS = {
+    "…": "...", "×": "x", "·": "-", "–": "-", "—": "-", "−": "-", "→": "->", "±": "+-", "µ": "u",
+    "≥": ">=", "≤": "<=", "“": '"', "”": '"', "‘": "'", "’": "'",
+}  # fmt: skip
+"""Spellings in ASCII of the characters that our messages use."""
+ENCODING_ERRORS = "hpsearch-spell"
+
+
+def _spell(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Replace what an encoding lacks; a byte of a file name that is no text stays that byte."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    char = error.object[error.start]
+    if 0xDC80 <= ord(char) <= 0xDCFF:
+        return bytes([ord(char) - 0xDC00]), error.start + 1
+    return SPELLINGS.get(char, "?"), error.start + 1
+
+
+codecs.register_error(ENCODING_ERRORS, _spell)
+
+
+class SteadyStream(io.TextIOBase):
+    """Text stream that continues in a log file, or without output, once it cannot be written.
+
+    Args:
+        stream: stream of a file descriptor, such as ``sys.stdout``.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._is_lost = False
+        self._log: Path | None = None
+        self._kept = ""
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=ENCODING_ERRORS)
+
+    def write(self, text: str, /) -> int:
+        """Write text; an error of the output is not raised, and the text goes to the log file."""
+        if not self._is_lost:
+            try:
+                self._stream.write(text)
+            except OSError:
+                self._lose()
+        self._kept = (self._kept + text)[-MAX_KEPT_CHARACTERS:]
+        self._write_log()
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream, which is when a closed pipe is noticed."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self._lose()
+        if not self._is_lost:
+            self._kept = ""
+        self._write_log()
+
+    def continue_in(self, log: Path) -> None:
+        """Name the file that receives the output, now or later, once it has no reader."""
+        self._log = log
+        self._write_log()
+
+    def isatty(self) -> bool:
+        """Return whether a terminal reads the output."""
+        return not self._is_lost and self._stream.isatty()
+
+    def fileno(self) -> int:
+        """Return the file descriptor of the stream."""
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Encoding of the stream."""
+        return self._stream.encoding
+
+    def _lose(self) -> None:
+        """Lead the descriptor nowhere, so that what is still buffered can be flushed at exit."""
+        if self._is_lost:
+            return
+        self._is_lost = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+    def _write_log(self) -> None:
+        """Append what had no reader to the log file, once its folder exists."""
+        if not (self._is_lost and self._kept and self._log and self._log.parent.is_dir()):
+            return
+        with suppress(OSError), self._log.open("a", encoding="utf-8", errors="replace") as file:
+            file.write(self._kept)
+            self._kept = ""
+
+
+def steady_output() -> None:
+    """Replace the standard streams by ones that continue without a reader."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, SteadyStream):
+            setattr(sys, name, SteadyStream(stream))
+
+
+def continue_output_in(folder: Path) -> None:
+    """Let output that has no reader continue in a log file of this folder."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, SteadyStream):
+            stream.continue_in(folder / OUTPUT_LOG)
 
 
 def print_plain(text: str) -> None:

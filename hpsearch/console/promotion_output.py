@@ -17,7 +17,6 @@ from hpsearch.promotion.promotion_search import Promotion
 from hpsearch.promotion.registration import (
     RegistrationOutcome,
     RegistrationRequest,
-    registry_of,
     test_terms,
 )
 from hpsearch.promotion.retraining_plan import RetrainingResult, make_plan
@@ -25,6 +24,7 @@ from hpsearch.reporting.text_tables import TextTable, format_duration, to_text
 from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.decision import CHAMPION, format_level, identify_test_set
 from hpsearch.tracking.model_card import CardTable
+from hpsearch.tracking.model_registry import Registry
 from hpsearch.workflows.promote_search import PromotionResult
 
 if TYPE_CHECKING:
@@ -58,15 +58,16 @@ def print_plan(promotion: Promotion, *, dry_run: bool) -> None:
     if left < count:
         cost += f", {left} of them left" if left else ", all done"
     print_plain(f"{cost}{_time_left(promotion, left)}")
-    for words in _champion_lines(promotion):
+    for words in _champion_lines(promotion, read_only=dry_run):
         print_plain(words)
     if dry_run:
         print_plain("Dry run: nothing was trained, scored or registered.")
 
 
-def _champion_lines(promotion: Promotion) -> Iterator[str]:
+def _champion_lines(promotion: Promotion, *, read_only: bool) -> Iterator[str]:
     """Present champion, and the look at it that this promotion would be."""
-    parent, registry = promotion.parent, registry_of(promotion.parent)
+    parent, model = promotion.parent, promotion.parent.record.model
+    registry = Registry(tracking=parent.tracking(read_only=read_only), model=model)
     champion, names = registry.champion(), parent.store.part(parent.split, "test").names
     if champion is None:
         yield f"{registry.model} has no champion"

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from hpsearch.atomic_files import check_target_file
 from hpsearch.data.arrow_header import StoreMeta, StoreProgress
 from hpsearch.data.arrow_writer import SequencePatches
 from hpsearch.data.patch_store import write_store
@@ -100,13 +101,15 @@ def open_builtin(
     ``workers`` processes share the photographs; by default one per core.
 
     Raises:
-        UserError: for another name, or if a photograph is missing or has other pixels.
+        UserError: for another name, if a photograph is missing or has other pixels, or if the
+            folder cannot be written.
     """
     if name not in BUILTIN_SETS:
         raise UserError(f"no built-in set {name!r}; choose one of {', '.join(BUILTIN_SETS)}")
     recipe = BUILTIN_SETS[name]
     path = Path(folder) / f"{name}-{_cache_key(recipe)}.arrow"
     if not path.exists():
+        check_target_file(path, "--home")
         meta = StoreMeta(
             source=f"photographs of scikit-image, set {name!r}",
             license=PHOTOGRAPHS_LICENSE,

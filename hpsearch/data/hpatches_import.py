@@ -27,6 +27,7 @@ from hpsearch.data.process_pool import imap_ordered, usable_cores
 from hpsearch.errors import UserError
 from hpsearch.patch_views import SIDE, VIEW_NAMES, VIEWS
 from hpsearch.shapes import UInt8
+from hpsearch.untrusted import is_clutter
 
 STRIP_SIDES = (SOURCE_SIDE, SIDE)
 MODE_NAMES = {"1": "1-bit", "P": "palette", "RGB": "color", "RGBA": "color", "LA": "transparent"}
@@ -121,10 +122,14 @@ def _read_strip(file: Path, sequence: SequenceFolder) -> UInt8[np.ndarray, "n s 
 
 
 def _check_png_checksums(png: bytes) -> None:
-    """Compare the checksum of each chunk: Pillow decodes some damaged files without an error."""
-    at = 8
-    while at < len(png):
+    """Compare the checksum of each chunk: Pillow decodes some damaged files without an error.
+
+    Bytes after the last chunk are no part of the picture.
+    """
+    at, kind = 8, b""
+    while kind != b"IEND":
         (length,) = struct.unpack_from(">I", png, at)
+        kind = png[at + 4 : at + 8]
         (stored,) = struct.unpack_from(">I", png, at + 8 + length)
         if zlib.crc32(memoryview(png)[at + 4 : at + 8 + length]) != stored:
             raise ValueError("a checksum does not match")
@@ -228,7 +233,8 @@ def scan(path: Path) -> ScanResult:
 def _sequence_folders(path: Path) -> list[Path]:
     if not path.is_dir():
         raise UserError(f"no folder at {path}; give the folder of the sequences")
-    inner = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    folders = (p for p in path.iterdir() if p.is_dir() and not is_clutter(Path(p.name)))
+    inner = sorted(p for p in folders if not p.name.startswith("."))
     found = [p for p in inner if any(strip_file(p, v, noisy=False).exists() for v in range(VIEWS))]
     if not found and len(inner) == 1:
         return _sequence_folders(inner[0])  # archives often have a single top folder

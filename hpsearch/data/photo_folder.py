@@ -18,7 +18,7 @@ from hpsearch.data.photo_synthesis import PhotoSettings, photo_sequence
 from hpsearch.data.process_pool import imap_ordered, usable_cores
 from hpsearch.errors import UserError
 from hpsearch.shapes import UInt8
-from hpsearch.untrusted import reason
+from hpsearch.untrusted import is_clutter, reason
 
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -107,7 +107,11 @@ def _sequence_names(folder: Path) -> dict[Path, str]:
     if not folder.is_dir():
         raise UserError(f"no folder at {folder}; give a folder of photographs")
     files = sorted(
-        p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES and p.is_file()
+        p
+        for p in folder.rglob("*")
+        if p.suffix.lower() in PHOTO_SUFFIXES
+        and p.is_file()
+        and not is_clutter(p.relative_to(folder))
     )
     if not files:
         raise UserError(f"{folder} contains no JPEG, PNG or WebP; give a folder of photographs")

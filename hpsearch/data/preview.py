@@ -1,10 +1,12 @@
 """Summary of a patch store: facts and a contact sheet."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from hpsearch.atomic_files import write_target
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.splits import SPLIT_NAMES
 from hpsearch.errors import UserError
@@ -70,8 +72,10 @@ def save_contact_sheet(store: PatchStore, out: Path, *, rows: int = 12, seed: in
     Raises:
         UserError: if the file cannot be written.
     """
+    picture = io.BytesIO()
+    contact_sheet(store, rows=rows, seed=seed).save(picture, format="PNG")
     try:
-        contact_sheet(store, rows=rows, seed=seed).save(out, format="PNG")
+        write_target(out, picture.getvalue())
     except OSError as e:
         raise UserError(f"cannot write {out} ({e.strerror}); choose another file") from e
     return Path(out)

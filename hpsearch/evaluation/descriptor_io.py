@@ -12,11 +12,15 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv, parquet
 
+from hpsearch.atomic_files import check_target_file, check_target_folder
 from hpsearch.defaults import SPEC_FILE
 from hpsearch.errors import UserError
 from hpsearch.patch_views import VIEW_NAMES
 from hpsearch.shapes import Bool, Float, Int, Num
+from hpsearch.untrusted import is_clutter
 
+FILE_SUFFIXES = (".npy", ".parquet", ".onnx", ".png", ".npz")
+"""Suffixes of outputs that are one file; any other output is a folder."""
 SEPARATORS = (",", ";")
 
 
@@ -37,7 +41,8 @@ def read_descriptors(
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give DESC of DESC/SEQUENCE/VIEW.csv")
     if names is None:
-        names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        folders = (path.name for path in folder.iterdir() if path.is_dir())
+        names = sorted(name for name in folders if not is_clutter(Path(name)))
     if not names:
         raise UserError(f"{folder} contains no sequences: expected DESC/SEQUENCE/VIEW.csv")
     found = {name: _read_sequence(folder / name) for name in names}
@@ -212,8 +217,13 @@ def check_can_write(output: Path, *, force: bool) -> None:
     """Check that an output may be written.
 
     Raises:
-        UserError: if a file or folder exists that must not be replaced.
+        UserError: if a file or folder exists that must not be replaced, or the output cannot be
+            written.
     """
+    is_file = output.suffix in FILE_SUFFIXES
+    if not output.exists():
+        check = check_target_file if is_file else check_target_folder
+        return check(output, "--output")
     if output.is_dir() and not any(output.iterdir()):
         return
     if output.exists() and not force:

@@ -90,7 +90,7 @@ class CheckpointStore:
         self._store_ref: Any = None
         # what this session has done so far, if it is another process that did it
         self._attempt_ids = {
-            p.stem: p.read_text() for p in self._attempts.glob(f"*{ATTEMPT_MARKER}")
+            p.stem: p.read_text("utf-8") for p in self._attempts.glob(f"*{ATTEMPT_MARKER}")
         }
         self._memory: dict[str, MemoryState] = {}
         self._shutting_down = (self._attempts / SHUTDOWN_MARKER).exists()

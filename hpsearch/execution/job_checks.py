@@ -217,5 +217,6 @@ def _token_header() -> dict[str, str]:
     token = os.environ.get("RAY_AUTH_TOKEN", "")
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     if not token and path.is_file():
-        token = path.read_text()
-    return {"Authorization": f"Bearer {token.strip()}"} if token.strip() else {}
+        token = path.read_text("ascii", "ignore")
+    token = "".join(token.split())  # a stale or damaged file must not break the request
+    return {"Authorization": f"Bearer {token}"} if token else {}

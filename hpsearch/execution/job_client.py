@@ -21,6 +21,7 @@ from hpsearch.execution import job_checks
 from hpsearch.execution.job_status import failure_line, printable, progress_line
 from hpsearch.redaction import filled_in
 from hpsearch.search.resources import Resources
+from hpsearch.untrusted import command_line
 
 SEARCH_KEY, HOME_KEY = "hpsearch", "home"
 """Metadata of a job: the name of its search, and its home folder on the cluster."""
@@ -235,13 +236,15 @@ class JobClient:
     def _check_not_running(self, job: SearchJob, *, new: bool) -> None:
         if not job.is_finished:
             raise UserError(
-                f"search {job.search!r} is running on {self.address}; follow it with `hpsearch "
-                f"logs {job.search} -f --address {self.address}`, or choose another --name"
+                f"search {job.search!r} is running on {self.address}; follow it with `"
+                f"{command_line('logs', job.search, '-f', '--address', self.address)}`, or choose "
+                "another --name"
             )
         if new and job.state != "failed":
             raise UserError(
-                f"search {job.search!r} has {job.state} on {self.address}; resume with `hpsearch "
-                f"resume {job.search} --address {self.address}`, or choose another --name"
+                f"search {job.search!r} has {job.state} on {self.address}; resume with `"
+                f"{command_line('resume', job.search, '--address', self.address)}`, or choose "
+                "another --name"
             )
 
 

@@ -16,6 +16,7 @@ from hpsearch.errors import UserError
 from hpsearch.execution.local_session_patches import leave_private_session, private_session
 from hpsearch.execution.placement import ResourceAllocator
 from hpsearch.execution.preemption import draining_node_ids
+from hpsearch.execution.shutdown import hangup_blocked
 from hpsearch.search.resources import Resources, requested_placements
 
 POLL_INTERVAL_S = 1.0
@@ -100,7 +101,7 @@ def start_ray(*, address: str | None = None, cpus: int | None = None) -> str | N
     )  # the event log has the reasons of failures
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address in (None, LOCAL_ADDRESS):
-        with private_session() as temp:
+        with private_session() as temp, hangup_blocked():
             quiet["_temp_dir"] = temp
             with _ray_errors("Ray did not start on this machine"):
                 ray.init(address=LOCAL_ADDRESS, num_cpus=cpus, include_dashboard=False, **quiet)

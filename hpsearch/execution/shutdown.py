@@ -1,4 +1,4 @@
-"""Graceful shutdown on Ctrl-C and SIGTERM: trials save, then the search ends."""
+"""Graceful shutdown on Ctrl-C, SIGTERM and SIGHUP: trials save, then the search ends."""
 
 import signal
 import threading
@@ -63,14 +63,51 @@ class GracefulShutdown:
             signal.signal(signal.SIGINT, before)
 
 
-def install_sigterm_handler() -> None:
-    """Treat SIGTERM as Ctrl-C, until another handler (Ray's, when it starts) replaces this one."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _raise_sigint)
+@contextmanager
+def deferred_sigint() -> Iterator[Callable[[], bool]]:
+    """While inside, the first Ctrl-C waits for the caller to save; the second interrupts at once.
+
+    Yields:
+        Function that returns whether there was one.
+    """
+    shutdown = GracefulShutdown(notify_workers=lambda: None, has_running_trials=lambda: False)
+    with shutdown.handle_sigint():
+        yield lambda: shutdown.requested
+
+
+def install_termination_handlers() -> None:
+    """Treat SIGTERM and SIGHUP as Ctrl-C; Ray replaces the handler of SIGTERM when it starts.
+
+    SIGHUP, which a terminal sends when it closes, stays ignored where it is, as with ``nohup``.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    signal.signal(signal.SIGTERM, _raise_sigint)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _raise_sigint)
+
+
+@contextmanager
+def hangup_blocked() -> Iterator[None]:
+    """Block SIGHUP in processes that are started inside; for this thread it waits until the end.
+
+    A terminal that closes signals all processes of the command, and Ray's must outlive it until the
+    trials have saved.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _raise_sigint(number: int, frame: FrameType | None) -> None:
-    """Call the handler of Ctrl-C; interrupt where it is ignored, as in a shell's background."""
+    """Call the handler of Ctrl-C; interrupt where it is ignored, as in a shell's background.
+
+    A SIGHUP that follows is ignored: both terminal and shell send one, and a second Ctrl-C would
+    end the search at once.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     handler = signal.getsignal(signal.SIGINT)
     if callable(handler):
         handler(signal.SIGINT, frame)

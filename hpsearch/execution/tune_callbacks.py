@@ -115,7 +115,7 @@ def register(supervisor: TrialSupervisor, trial: TuneTrial) -> None:
 def _error_text(trial: TuneTrial) -> str:
     """Text of Ray's error, which Tune writes to the driver's disk before it calls any hook."""
     path = trial.error_file
-    return Path(path).read_text() if path and Path(path).exists() else ""
+    return Path(path).read_text("utf-8") if path and Path(path).exists() else ""
 
 
 class EventLogCallback(tune.Callback):

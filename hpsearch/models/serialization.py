@@ -57,7 +57,7 @@ SPEC_ADAPTER: TypeAdapter[AnySpec] = TypeAdapter(AnySpec)
 def save_pipeline(pipeline: nn.Module, spec: AnySpec, folder: Path) -> None:
     """Write the settings and weights of a pipeline into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SPEC_FILE).write_text(to_json(spec.model_dump(mode="json"), indent=1))
+    (folder / SPEC_FILE).write_text(to_json(spec.model_dump(mode="json"), indent=1), "utf-8")
     torch.save({name: x.cpu() for name, x in pipeline.state_dict().items()}, folder / WEIGHTS_FILE)
 
 
@@ -90,7 +90,7 @@ def read_spec(folder: Path) -> AnySpec:
         OSError, ValueError: if the folder contains no pipeline.
     """
     path = folder / SPEC_FILE
-    return SPEC_ADAPTER.validate_python(from_json(path.read_text(), path))
+    return SPEC_ADAPTER.validate_python(from_json(path.read_text("utf-8"), path))
 
 
 class PyfuncModel:

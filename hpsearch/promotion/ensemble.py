@@ -13,7 +13,7 @@ from hpsearch.data.patch_store import Patches, PatchStore
 from hpsearch.data.splits import TrialSplit
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
-from hpsearch.execution.shutdown import install_sigterm_handler
+from hpsearch.execution.shutdown import install_termination_handlers
 from hpsearch.models.ensemble import Combine, Ensemble, mean_of, pca_ensemble
 from hpsearch.models.pipeline import Pipeline
 from hpsearch.models.serialization import (
@@ -266,7 +266,7 @@ def register_ensemble(
     Raises:
         UserError: if the registry refuses the request or does not answer.
     """
-    install_sigterm_handler()
+    install_termination_handlers()
     given = combined.members[0].input_kind
     noisy = given == "noisy"
     candidate = Candidate(

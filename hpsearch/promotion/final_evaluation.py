@@ -191,7 +191,7 @@ def load_scores(context: SearchContext) -> dict[str, Scores]:
     if not path.exists():
         return {}
     with reading(path, "record of test scores", "restore it from a copy"):
-        found = from_json(path.read_text(), path)
+        found = from_json(path.read_text("utf-8"), path)
         return {name: Scores.from_dict(values) for name, values in found.items()}
 
 

@@ -25,6 +25,7 @@ from hpsearch.tracking.run_state import Run
 from hpsearch.training.devices import choose_device
 from hpsearch.training.trial import CHECKPOINT_FILE
 from hpsearch.training.validation import EvaluationSet, build_test_set
+from hpsearch.untrusted import command_line, is_clutter
 
 InputKind = Literal["noisy", "clean"]
 Describe = Callable[[UInt8[np.ndarray, "n 32 32"]], Float[np.ndarray, "n d"]]
@@ -80,7 +81,10 @@ def load_pipeline_by_ref(
     if ref in BUILT_IN_MODELS:
         return load_pipeline(BUILT_IN_MODELS[ref])
     if ref.startswith("models:/"):
-        tracking = workspace.tracking(uri)
+        try:
+            tracking = workspace.tracking(uri, read_only=True)
+        except UserError as error:
+            raise UserError(f"{ref} could not be loaded: {error}", code=error.code) from error
         tracking.check_exists(ref)
 
         from hpsearch.tracking.model_artifact import load_descriptor
@@ -98,7 +102,7 @@ def load_pipeline_by_ref(
             raise UserError(
                 f"trial {trial} of search {name!r} has no checkpoint in "
                 f"{context.paths.trials_dir}; train it again with "
-                f"`hpsearch train {name}/{run.label}`",
+                f"`{command_line('train', f'{name}/{run.label}')}`",
                 code="no-checkpoint",
             )
         return load_trained(run, context).pipeline()
@@ -191,7 +195,8 @@ def evaluate_descriptors(folder: Path, test: EvaluationSet) -> Scores:
 
 def _read_descriptors(folder: Path, wanted: tuple[str, ...] | None) -> dict[str, np.ndarray]:
     """Read all sequences of a folder, or those of an official split that it contains."""
-    there = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    folders = (path.name for path in folder.iterdir() if path.is_dir())
+    there = sorted(name for name in folders if not is_clutter(Path(name)))
     chosen = [name for name in there if wanted is None or name in wanted]
     return read_descriptors(folder, chosen or None)
 

@@ -96,7 +96,7 @@ def begin(promotion: Promotion) -> SearchContext:
         record = _promotion_record(parent, len(promotion.plan.configs))
         with TemporaryDirectory() as temporary:
             space = Path(temporary) / "space.py"
-            space.write_text(SPACE_TEMPLATE.format(parent=parent.name, plan=PLAN_FILE))
+            space.write_text(SPACE_TEMPLATE.format(parent=parent.name, plan=PLAN_FILE), "utf-8")
             child = Workspace(parent.home).create(f"{parent.name}-promotion", space, record)
     if not (child.paths.folder / PLAN_FILE).exists():
         promotion.plan.write(child.paths.folder / PLAN_FILE)

@@ -76,7 +76,7 @@ class RetrainingPlan(FrozenConfig):
         """
         remedy = "restore it, or remove its folder and promote again"
         with reading(path, "plan of a promotion", remedy):
-            return cls.model_validate(from_json(path.read_text(), path))
+            return cls.model_validate(from_json(path.read_text("utf-8"), path))
 
     def write(self, path: Path) -> None:
         """Write the plan to a file atomically."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from hpsearch.atomic_files import check_target_file
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.splits import TrialSplit
 from hpsearch.defaults import DEFAULT_HOME
@@ -36,13 +37,16 @@ SEARCHES_DIR, SCORES_FILE = "searches", "test_scores.json"
 TRACKING_URI_ENV = "MLFLOW_TRACKING_URI"
 
 
-def tracking_server(home: Path, uri: str | None = None) -> TrackingServer:
+def tracking_server(
+    home: Path, uri: str | None = None, *, read_only: bool = False
+) -> TrackingServer:
     """MLflow at ``uri``, else at MLFLOW_TRACKING_URI, else in SQLite in the home folder.
 
     Raises:
         UserError: if that is not the address of a server or a database.
     """
-    return resolve_tracking(uri or os.environ.get(TRACKING_URI_ENV) or default_uri(home), home)
+    address = uri or os.environ.get(TRACKING_URI_ENV) or default_uri(home)
+    return resolve_tracking(address, home, read_only=read_only)
 
 
 def artifact_cache(home: Path) -> ArtifactCache:
@@ -241,9 +245,9 @@ class SearchContext:
             self.runs, self.search, patience_offset=patience_offset
         )
 
-    def tracking(self) -> TrackingServer:
+    def tracking(self, *, read_only: bool = False) -> TrackingServer:
         """MLflow server or database that receives the runs."""
-        return tracking_server(self.home, self.record.tracking_uri)
+        return tracking_server(self.home, self.record.tracking_uri, read_only=read_only)
 
     def mlflow_sync(self) -> "MlflowSync":
         """Sender of the event log to MLflow."""
@@ -262,8 +266,9 @@ class SearchContext:
         """Hold the search while it runs; the system releases it when this process dies.
 
         Raises:
-            UserError: if another process holds it.
+            UserError: if another process holds it, or the home cannot be written.
         """
+        check_target_file(self.paths.lock, "--home")
         with self.paths.lock.open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

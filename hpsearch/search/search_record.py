@@ -80,7 +80,7 @@ class SearchRecord(FrozenConfig):
         """
         path = folder / RECORD_FILE
         with reading(path, "record of a search", "restore it from a copy"):
-            content = parsed(path.read_text(), path)
+            content = parsed(path.read_text("utf-8"), path)
             record = cls.model_validate(unstamped(content, path))
         home = folder.absolute().parents[1]
         if KEY in content:

@@ -18,6 +18,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.errors import UserError
+from hpsearch.locations import database_path
 from hpsearch.redaction import filled_in, redacted
 from hpsearch.search.samplers import build_sampler
 from hpsearch.search.search import Search
@@ -102,6 +103,34 @@ def open_study(folder: Path, *, search: Search, url: str | None = None) -> optun
     return study_in(open_study_storage(folder, url), folder.name, search)
 
 
+def read_study(folder: Path, *, search: Search, url: str | None = None) -> optuna.Study:
+    """Read the study of a search; nothing is written, so its disk may be read-only.
+
+    Returns:
+        The study; an empty one in memory if there is none yet.
+
+    Raises:
+        UserError: if its storage does not open.
+    """
+    address = study_address(folder, url)
+    path = _file_of(address)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if path is None or path.is_file():
+        storage = _open_storage(address, read_only=True)
+        names = optuna.get_all_study_names(storage)
+        name = names[0] if path is not None and len(names) == 1 else folder.name
+        if name in names:  # the folder may have been renamed since the study was made
+            return optuna.load_study(study_name=name, storage=storage)
+    return optuna.create_study(directions=[objective.direction for objective in search.objectives])
+
+
+def _file_of(address: str) -> Path | None:
+    """File of a journal or of an SQLite database; None for any other storage."""
+    if address.startswith(JOURNAL_PREFIX):
+        return Path(filled_in(address.removeprefix(JOURNAL_PREFIX)))
+    return database_path(filled_in(address))
+
+
 def open_study_storage(folder: Path, url: str | None = None) -> BaseStorage:
     """Open the storage of a search's study.
 
@@ -150,10 +179,10 @@ def check_study_name_available(url: str, name: str) -> None:
         )
 
 
-def _open_storage(url: str) -> BaseStorage:
+def _open_storage(url: str, *, read_only: bool = False) -> BaseStorage:
     try:
         if not url.startswith(JOURNAL_PREFIX):
-            return RDBStorage(filled_in(url))
+            return RDBStorage(filled_in(url), skip_table_creation=read_only)
         path = Path(filled_in(url.removeprefix(JOURNAL_PREFIX)))
         if not path.parent.is_dir():
             raise UserError(

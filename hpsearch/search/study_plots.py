@@ -12,7 +12,7 @@ from optuna import visualization
 from optuna.trial import FrozenTrial
 
 from hpsearch.search.search import Search
-from hpsearch.search.study import open_study, study_without_imports
+from hpsearch.search.study import read_study, study_without_imports
 
 MAX_FRONT_AXES = 3
 """Most objectives of which Optuna draws a Pareto front."""
@@ -28,7 +28,7 @@ def render_optuna_plots(folder: Path, search: Search, url: str | None = None) ->
         search: the search.
         url: storage of the study, if it is not the journal in ``folder``.
     """
-    study = study_without_imports(open_study(folder, search=search, url=url))
+    study = study_without_imports(read_study(folder, search=search, url=url))
     parts: list[str] = []
     notes: list[str] = []
     for name, plot in _plots(search):

@@ -10,7 +10,7 @@ from hpsearch.errors import UserError
 from hpsearch.search.grid import validate_point
 from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
-from hpsearch.search.study import open_study
+from hpsearch.search.study import open_study, read_study
 from hpsearch.search.trial_queue import WARM_START_ATTR, started_trials
 
 NUM_DRAWS = 32
@@ -105,7 +105,7 @@ def warm_start(context: SearchContext, earlier: SearchContext) -> tuple[int, int
     """
     search = context.search
     study = open_study(context.paths.folder, search=search, url=context.record.study)
-    source = open_study(earlier.paths.folder, search=earlier.search, url=earlier.record.study)
+    source = read_study(earlier.paths.folder, search=earlier.search, url=earlier.record.study)
     finished = [
         t for t in started_trials(source.get_trials(deepcopy=False)) if t.state in IMPORTED_STATES
     ]

@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpsearch.atomic_files import make_private
+from hpsearch.atomic_files import check_target_folder, make_private
 from hpsearch.data.arrow_header import StoreProgress
 from hpsearch.data.builtin_sets import BUILTIN_SETS, check_exists, open_builtin
 from hpsearch.data.patch_store import PatchStore
@@ -22,7 +22,7 @@ from hpsearch.search.search_context import (
     tracking_server,
 )
 from hpsearch.search.search_record import RECORD_FILE, SearchRecord
-from hpsearch.tracking.connection import TrackingServer
+from hpsearch.tracking.connection import TrackingServer, accept_address
 from hpsearch.tracking.mlflow_tags import SPACE_NAME
 from hpsearch.training.artifact_cache import ArtifactCache
 from hpsearch.untrusted import check_name, name_from
@@ -36,9 +36,9 @@ class Workspace:
 
     home: Path
 
-    def tracking(self, uri: str | None = None) -> TrackingServer:
+    def tracking(self, uri: str | None = None, *, read_only: bool = False) -> TrackingServer:
         """MLflow at ``uri``, at MLFLOW_TRACKING_URI, or in SQLite in this folder."""
-        return tracking_server(self.home, uri)
+        return tracking_server(self.home, uri, read_only=read_only)
 
     def store(self, data: str, *, progress: StoreProgress | None = None) -> PatchStore:
         """An embedded set by name, built once, or a store by path.
@@ -47,10 +47,20 @@ class Workspace:
             UserError: if there is no such set or store.
         """
         if data in BUILTIN_SETS:
-            make_private(self.home)
+            if not self.home.is_dir():
+                self.check_writable()
+                make_private(self.home)
             return PatchStore.open(open_builtin(data, self.home / "data", progress=progress))
         check_exists(data)
         return PatchStore.open(data)
+
+    def check_writable(self) -> None:
+        """Check before work that the home can be written, or created; nothing is left behind.
+
+        Raises:
+            UserError: if it cannot.
+        """
+        check_target_folder(self.home, "--home")
 
     @property
     def artifacts(self) -> ArtifactCache:
@@ -88,7 +98,7 @@ class Workspace:
         record = SearchRecord.read(paths.folder)
         uri = tracking_uri or os.environ.get(TRACKING_URI_ENV)
         if uri:
-            record = record.model_copy(update={"tracking_uri": self.tracking(uri).given})
+            record = record.model_copy(update={"tracking_uri": accept_address(uri)[0]})
         return SearchContext(paths, record)
 
     def check_model(self, ref: str) -> None:
@@ -133,6 +143,7 @@ class Workspace:
         for option, kept in record.addresses().items():
             refuse_password(kept, option)
         self.check_name_available(name)
+        self.check_writable()
         make_private(self.home)
         paths = self.paths(name)
         draft = paths.folder.with_name(f".{name}.draft")

@@ -14,12 +14,18 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from mlflow import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpsearch.atomic_files import DISK_FULL_MESSAGES, make_private
+from hpsearch.atomic_files import DISK_FULL_MESSAGES
 from hpsearch.errors import UserError
-from hpsearch.locations import database_path, inside_of, located, moved, recorded
+from hpsearch.locations import (
+    database_path,
+    located,
+    moved,
+    network_file_system,
+    recorded,
+)
 from hpsearch.redaction import filled_in, redacted
 from hpsearch.tracking.mlflow_tags import EXPERIMENT, artifact_location, is_server
-from hpsearch.tracking.relocation import former_homes, relocate
+from hpsearch.tracking.relocation import database_to_read, database_to_write, former_homes
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -220,7 +226,7 @@ def first_error_line(error: Exception) -> str:
     return redacted(DATABASE_ERROR.sub("", message))[:200] or type(error).__name__
 
 
-DATABASE_SCHEMES = ("sqlite:", "postgres", "mysql", "mssql")
+DATABASE_SCHEMES = ("sqlite:", "sqlite+pysqlite:", "postgres", "mysql", "mssql")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +236,10 @@ class TrackingServer:
     uri: str = field(repr=False)
     given: str = field(default="", repr=False)
     """Address as the user gave it; environment variables in it are not replaced."""
+    network_file_system: str = ""
+    """Kind of the network file system that the database lies on, such as ``nfs4``."""
+    is_copy: bool = False
+    """True if it is a copy of a database that cannot be written, or whose home was moved."""
     artifact_root: str | None = None
     """Artifact location for a new experiment; None lets the server decide."""
     experiment: str = EXPERIMENT
@@ -317,42 +327,51 @@ class TrackingServer:
             return made.experiment_id  # created by another process in the meantime
 
 
-def resolve_tracking(uri: str, home: Path) -> TrackingServer:
+def resolve_tracking(uri: str, home: Path, *, read_only: bool = False) -> TrackingServer:
     """Resolve an MLflow address; artifacts go to the home folder if it is a database.
+
+    Args:
+        uri: the address; environment variables in it are substituted.
+        home: the home folder, which is created if missing, unless ``read_only``.
+        read_only: only read; nothing is written to the home, whose database may be read-only.
 
     Raises:
         UserError: if it is not an address of a server or a database, names an environment
-            variable that is not set, or is an SQLite file in a folder that does not exist.
+            variable that is not set, or is an SQLite file in a folder that does not exist; if
+            the file is missing or unreadable (``read_only``), or cannot be written.
     """
-    given, uri = uri, filled_in(uri)
-    if not (is_server(uri) or uri.startswith(DATABASE_SCHEMES)):
-        raise UserError(
-            f"{redacted(uri)!r} is not a tracking URI; write http://HOST:PORT, "
-            "or a database such as sqlite:////PATH/mlflow.db",
-            code="invalid-tracking-uri",
-        )
-    if uri.startswith("sqlite:"):
-        make_private(home)
-        _settle(uri, home)
-    bare = move_credentials_to_env(uri)
+    given, bare = accept_address(uri)
+    opened, database = bare, database_path(bare)
+    if bare.startswith("sqlite"):
+        opened = (database_to_read if read_only else database_to_write)(bare, home)
     return TrackingServer(
-        uri=bare,
-        given=bare if given == uri else given,
-        artifact_root=artifact_location(uri, home),
+        uri=opened,
+        given=given,
+        is_copy=opened != bare,
+        network_file_system=network_file_system(database) if database else "",
+        artifact_root=artifact_location(bare, home),
         home=home,
         former=former_homes(home),
     )
 
 
-def _settle(uri: str, home: Path) -> None:
-    """Relocate the database if its home was moved; a missing folder of a database is an error."""
-    database = database_path(uri)
-    if database is None:
-        return
-    if not database.parent.is_dir():
+def accept_address(uri: str) -> tuple[str, str]:
+    """Check the form of an address, and move its credentials to the environment.
+
+    Returns:
+        The address as the user gave it, and with its environment variables substituted; both
+        without the credentials that were moved.
+
+    Raises:
+        UserError: if it is not an address of a server or a database, or names an environment
+            variable that is not set.
+    """
+    full = filled_in(uri)
+    if not (is_server(full) or full.startswith(DATABASE_SCHEMES)):
         raise UserError(
-            f"there is no folder {database.parent} for MLflow's database; create it, or give the "
-            "address of another with --tracking-uri"
+            f"{redacted(full)!r} is not a tracking URI; write http://HOST:PORT, "
+            "or a database such as sqlite:////PATH/mlflow.db",
+            code="invalid-tracking-uri",
         )
-    if inside_of(database, home):
-        relocate(database, home)
+    bare = move_credentials_to_env(full)
+    return (bare if full == uri else uri), bare

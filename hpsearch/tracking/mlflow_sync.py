@@ -58,7 +58,7 @@ class SyncStateFile:
 
     def _read_all(self) -> dict[str, Any]:
         try:
-            found = from_json(self.path.read_text(), self.path)
+            found = from_json(self.path.read_text("utf-8"), self.path)
             known = {key: value for key, value in found.items() if _is_position(value)}
             return {self.renamed(key): value for key, value in known.items()}
         except NewerSchema:

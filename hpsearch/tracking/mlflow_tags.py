@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+from hpsearch.locations import sqlite_address
+
 RUN_KIND = "hpsearch.kind"
 """Tag: ``search`` for the parent run, else the kind of the child (``trial``, ``baseline``)."""
 SEARCH_NAME_TAG = "hpsearch.search"
@@ -48,7 +50,7 @@ def saved_view_name(search_id: str) -> str:
 
 def default_uri(home: Path) -> str:
     """Default tracking URI: an SQLite database in the home, which needs no server."""
-    return f"sqlite:///{home.absolute() / DATABASE}"
+    return sqlite_address(home.absolute() / DATABASE)
 
 
 def is_server(uri: str) -> bool:

@@ -18,6 +18,7 @@ from mlflow.models.model import ModelInfo
 from mlflow.types import Schema, TensorSpec
 
 import hpsearch
+from hpsearch.atomic_files import is_disk_full
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.redaction import redacted
@@ -60,6 +61,12 @@ def download_model(model: str, uri: str) -> Iterator[Path]:
         try:
             folder = Path(download_artifacts(artifact_uri=model, dst_path=scratch))
         except (MlflowException, OSError) as error:
+            if is_disk_full(error):
+                raise UserError(
+                    f"{model} could not be loaded, because the disk of {scratch} is full; free "
+                    "some space there, or name another temporary folder with TMPDIR",
+                    code="disk-full",
+                ) from error
             raise UserError(
                 f"{model} could not be loaded from {redacted(uri)}: "
                 f"{first_error_line(error).rstrip('.')}; "
@@ -161,10 +168,10 @@ def log_model(artifact: ModelArtifact) -> ModelInfo:
     """Log pipeline, card and scores to the model's run."""
     with _reopen_run(artifact.run_id), tempfile.TemporaryDirectory() as folder:
         scores = Path(folder) / SCORES_ARTIFACT
-        scores.write_text(to_json(artifact.scores.to_dict()))
+        scores.write_text(to_json(artifact.scores.to_dict()), "utf-8")
         mlflow.log_artifact(str(scores))
         if artifact.card:
-            (artifact.folder / CARD_ARTIFACT).write_text(artifact.card)
+            (artifact.folder / CARD_ARTIFACT).write_text(artifact.card, "utf-8")
             mlflow.log_text(artifact.card, "model_card.md")
         return mlflow.pyfunc.log_model(
             name="pipeline",

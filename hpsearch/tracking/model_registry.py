@@ -172,7 +172,7 @@ class Registry:
             ) from error
         remedy = "evaluate it again with `hpsearch promote SEARCH --reevaluate`"
         with reading(path, "record of test scores", remedy):
-            return Scores.from_dict(from_json(Path(path).read_text(), path))
+            return Scores.from_dict(from_json(Path(path).read_text("utf-8"), path))
 
     def scores_if_comparable(
         self, version: ModelVersion, terms: Mapping[str, str], names: Sequence[str]

@@ -29,6 +29,7 @@ from hpsearch.promotion.model_evaluation import load_pipeline_by_ref
 from hpsearch.search.workspace import Workspace
 from hpsearch.shapes import Num, UInt8
 from hpsearch.training.devices import choose_device, torch_threads
+from hpsearch.untrusted import is_clutter
 from hpsearch.workflows.observer import Observer
 
 CHUNK_PATCHES = 1024
@@ -151,7 +152,8 @@ def _point_chunks(name: str, pixels: UInt8[np.ndarray, "n 16 32 32"]) -> Iterato
 
 
 def _from_patches(folder: Path) -> PatchSource:
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".png")
+    pictures = (path for path in folder.rglob("*") if path.suffix.lower() == ".png")
+    files = sorted(path for path in pictures if not is_clutter(path.relative_to(folder)))
     if not files:
         raise UserError(
             f"{folder} contains neither strips (SEQUENCE/ref.png …) nor patches (PNG, 32×32 or "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hpsearch.atomic_files import check_target_folder, write_atomic
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
@@ -98,14 +99,12 @@ def save_evaluation(result: EvaluationResult, folder: Path) -> Path:
         Path of the page.
 
     Raises:
-        UserError: if ``folder`` is a file.
+        UserError: if ``folder`` is a file, or cannot be written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; give --output a folder")
     from hpsearch.reporting.evaluation_page import render_evaluation_page
 
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "scores.json").write_text(json.dumps(_to_json(result)))
+    check_target_folder(folder, "--output")
+    write_atomic(folder / "scores.json", json.dumps(_to_json(result)))
     pictures = _draw_figures(result, folder)
     tables: dict[str, TextTable] = {
         name.capitalize(): shown for name, shown in score_tables(result.rows).items()
@@ -114,7 +113,7 @@ def save_evaluation(result: EvaluationResult, folder: Path) -> Path:
     page = render_evaluation_page(
         "Evaluation", lead=notes_on(result), tables=tables, figures=pictures
     )
-    (folder / "index.html").write_text(page)
+    write_atomic(folder / "index.html", page)
     return folder / "index.html"
 
 
@@ -246,7 +245,7 @@ def _draw_figures(result: EvaluationResult, folder: Path) -> "list[FigureFile]":
             scores, _test_patches(result.test_set, page.best_and_worst(scores), noisy=result.noisy)
         )
     for shown, figure in figures.items():
-        (folder / shown.file).write_bytes(png(figure))
+        write_atomic(folder / shown.file, png(figure))
     return list(figures)
 
 

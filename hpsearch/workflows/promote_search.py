@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
-from hpsearch.execution.shutdown import install_sigterm_handler
+from hpsearch.execution.shutdown import install_termination_handlers
 from hpsearch.promotion.final_evaluation import evaluate_classical
 from hpsearch.promotion.promotion_search import Promotion, begin, prepare
 from hpsearch.promotion.retraining_plan import (
@@ -116,7 +116,7 @@ def promote(
     child = begin(promotion)
     with child.lock():
         _retrain(promotion.parent, child, observer)
-        install_sigterm_handler()  # logging a model to a run that has ended reopens the run
+        install_termination_handlers()  # logging a model to a run that has ended reopens the run
         objective = child.objective
         found = rank(promotion.plan, child.runs, objective)
         pick = median_run(found[0], objective)

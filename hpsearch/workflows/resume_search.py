@@ -233,6 +233,6 @@ def resolve_space_change(
 
 
 def _space_difference(before: Path, now: Path) -> str:
-    lines = [path.read_text().splitlines() for path in (before, now)]
+    lines = [path.read_text("utf-8").splitlines() for path in (before, now)]
     names = (f"{now.name} at the start", f"{now.name} now")
     return "\n".join(difflib.unified_diff(lines[0], lines[1], *names, lineterm=""))

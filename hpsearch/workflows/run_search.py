@@ -82,6 +82,7 @@ def run_search(
     check_exists(data or search.data)
 
     workspace = Workspace(Path(home))
+    workspace.check_writable()
     chosen = workspace.unique_name(space.stem) if name is None else name
     workspace.check_name_available(chosen)
     tracking = workspace.tracking(tracking_uri)

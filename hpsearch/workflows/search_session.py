@@ -8,7 +8,7 @@ from hpsearch.errors import EXIT_INTERRUPTED, UserError
 from hpsearch.execution import ray_runtime, tuner
 from hpsearch.execution.ray_runtime import monitor_head, requested_nodes
 from hpsearch.execution.retry_policy import DiskFullError
-from hpsearch.execution.shutdown import install_sigterm_handler
+from hpsearch.execution.shutdown import install_termination_handlers
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.stopping import runs_are_out_of_patience
 from hpsearch.search.warm_start import warm_start
@@ -23,7 +23,9 @@ from hpsearch.workflows.observer import Observer, SearchResult
 
 
 def run_session(context: SearchContext, observer: Observer) -> SearchResult:
-    """Train the trials that are left, then finish the search; Ctrl-C and SIGTERM save all trials.
+    """Train the trials that are left, then finish the search.
+
+    Ctrl-C, SIGTERM and SIGHUP save all trials.
 
     Raises:
         UserError: if the cluster cannot run the trials.
@@ -31,8 +33,13 @@ def run_session(context: SearchContext, observer: Observer) -> SearchResult:
         KeyboardInterrupt: if interrupted after the last trial; ``resume`` finishes the search.
     """
     configure_mlflow_logging()
-    install_sigterm_handler()
+    install_termination_handlers()
     mlflow_sync = context.mlflow_sync()
+    if kind := mlflow_sync.tracking.network_file_system:
+        observer.message(
+            f"MLflow's database lies on a network file system ({kind}): one machine at a time may "
+            "write to it"
+        )
     mlflow_sync.start()
     timer = StepTimer()
     try:
@@ -85,7 +92,7 @@ def run_trials(context: SearchContext, observer: Observer, *, command: str = "")
             f"the sampler starts with {known} of {there} trials of {record.warm_start_from}"
         )
     start_ray(observer, address=record.address, cpus=record.cpus)
-    install_sigterm_handler()  # installed again because Ray replaces the handler
+    install_termination_handlers()  # installed again because Ray replaces that of SIGTERM
     try:
         with (
             _requested_nodes(context, observer),
@@ -95,12 +102,12 @@ def run_trials(context: SearchContext, observer: Observer, *, command: str = "")
             session = tuner.run_session(context)
     except DiskFullError as error:
         with suppress(OSError):  # if there is space left for that
-            _close_running_trials(context)
+            close_running_trials(context)
             context.event_log.append("search_finished", status="interrupted")
         raise DiskFullError(f"{error} with:  {command}") from error
     finally:
         ray_runtime.stop_ray()
-    open_runs = _close_running_trials(context)
+    open_runs = close_running_trials(context)
     if not open_runs and (session.exhausted or context.is_complete):
         if runs_are_out_of_patience(context.runs, search, patience_offset=record.patience_offset):
             observer.message(
@@ -137,7 +144,7 @@ def _requested_nodes(context: SearchContext, observer: Observer) -> AbstractCont
 
 def _exit_on_head_loss(context: SearchContext, command: str, observer: Observer) -> NoReturn:
     """Exit the process, since Ray's thread waits forever for a lost head node."""
-    _close_running_trials(context)
+    close_running_trials(context)
     context.event_log.append("search_finished", status="interrupted")
     observer.message(
         f"The head node of the cluster at {context.record.address or 'this machine'} does not "
@@ -182,12 +189,12 @@ def close_session(context: SearchContext) -> None:
     So no MLflow run stays RUNNING. A full disk, or a damaged event log, is no further error.
     """
     with suppress(OSError, UserError):
-        _close_running_trials(context)
+        close_running_trials(context)
         if context.state.finish_event is None:
             context.event_log.append("search_finished", status="interrupted")
 
 
-def _close_running_trials(context: SearchContext) -> int:
+def close_running_trials(context: SearchContext) -> int:
     """Log trials that did not end as interrupted; return the number of all that can be resumed.
 
     The supervisor has already logged those that saved in time in a graceful shutdown.

@@ -12,6 +12,7 @@ from hpsearch.config.formatting import summary
 from hpsearch.errors import UserError
 from hpsearch.execution.cross_validation import run_cross_validation
 from hpsearch.execution.resumable_trial import CheckpointHooks
+from hpsearch.execution.shutdown import deferred_sigint
 from hpsearch.models.serialization import save_pipeline
 from hpsearch.promotion.final_evaluation import pipeline_spec
 from hpsearch.schema import from_json, to_json
@@ -123,6 +124,7 @@ def train_trial(
     Raises:
         UserError: if the trial collapses or diverges, or ``output`` cannot be written or holds
             another training.
+        KeyboardInterrupt: once it has been saved, after Ctrl-C, SIGTERM or SIGHUP.
     """
     observer = observer or Observer()
     num_folds = None if recorded is None else recorded.num_folds
@@ -148,12 +150,22 @@ def _train(
         running.load(output)
         observer.message(f"resumed from {running.progress.seen:,} patches")
     reports = list[Report]()
-    with observer.progress("training") as advance:
-        for report in running.reports():
+    with observer.progress("training") as advance, deferred_sigint() as interrupted:
+
+        def stop_if_interrupted() -> None:
+            if interrupted():
+                running.save(output)
+                observer.message(
+                    f"saved at {running.progress.seen:,} patches; the same command resumes there"
+                )
+                raise KeyboardInterrupt
+
+        for report in running.reports(on_step=stop_if_interrupted):
             running.save(output)
             reports.append(report)
             advance(min(report.seen, config.patches), config.patches, "")
             observer.message(f"{report.seen:>10,} patches{_numbers(report)}")
+            stop_if_interrupted()
     if recorded is not None:
         report_comparison(recorded, reports, observer)
     last = reports[-1] if reports else None
@@ -261,7 +273,7 @@ def read_config(path: Path) -> TrialConfig:
             f"there is no trial at {path}; pass the path of a TrialConfig as JSON, or SEARCH/TRIAL"
         )
     with reading(path, "TrialConfig", "give one as JSON, as in the MLflow run of every trial"):
-        text = path.read_text()
+        text = path.read_text("utf-8")
         try:
             return TrialConfig.model_validate_json(text)
         except ValidationError as error:

@@ -1,6 +1,7 @@
 """A workspace with a registry: two tiny versions that share their patches, one that does not."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +12,19 @@ import pytest
 import torch
 
 from hpsearch.cli import app
-from hpsearch.config import L2Net
+from hpsearch.config import L2Net, TrialConfig
 from hpsearch.config.networks import ShallowUNet
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.models import Pipeline, build_denoiser, build_descriptor
 from hpsearch.models.serialization import PipelineSpec, save_pipeline
-from hpsearch.search.workspace import Workspace
+from hpsearch.search.search_context import SearchContext
+from hpsearch.search.workspace import SearchRecord, Workspace
 from hpsearch.tracking.model_artifact import FINGERPRINT_TAG, ModelArtifact
 from hpsearch.tracking.model_registry import Registry
 from hpsearch.training.devices import choose_device
 from hpsearch.training.validation import build_test_set, evaluate_on_test_set
+
+from ..end_to_end.sample_search import write_trials
 
 NETWORK = L2Net(width=0.125, input_norm=True, unit_norm=True)
 RECIPES = (
@@ -59,7 +63,7 @@ def registered(tiny: PatchStore, tmp_path_factory: pytest.TempPathFactory) -> It
     registry = Registry(tracking=Workspace(home).tracking(), model="patches")
     pipelines = tuple(_pipeline(recipe, seed) for seed, recipe in enumerate(RECIPES))
     client = registry.tracking.client()
-    where = client.create_experiment("e", artifact_location=registry.tracking.artifact_root)
+    where = registry.tracking.experiment_id()
     scores = evaluate_on_test_set(
         pipelines[1], build_test_set(tiny, tiny.split()), noisy=True, device=choose_device("cpu")
     )
@@ -104,3 +108,30 @@ def _pipeline(recipe: PipelineSpec, seed: int) -> Pipeline:
         return Pipeline(
             denoiser=denoiser, descriptor=build_descriptor(recipe.descriptor, seed=seed)
         ).eval()
+
+
+@pytest.fixture(scope="module")
+def material(registered: Registered, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What commands are given, by the word that stands for it."""
+    folder = tmp_path_factory.mktemp("material")
+    home = folder / "home"
+    shutil.copytree(registered.home, home)
+    space = Path(__file__).parents[1] / "end_to_end" / "space.py"
+    write_search(home, space, registered.store)
+    trial = folder / "trial.json"
+    trial.write_text(TrialConfig(patches=1000).model_dump_json())
+    return {
+        "HPATCHES": folder, "PHOTOS": folder, "STORE": registered.store.path, "TRIAL": trial,
+        "SPACE": space, "OUT": folder / "trained", "HOME": home,
+    }  # fmt: skip
+
+
+def write_search(home: Path, space: Path, store: PatchStore) -> SearchContext:
+    """A search ``one`` with three trials in its event log, none of them trained."""
+    record = SearchRecord(
+        space=str(space), store=str(store.path.absolute()), fingerprint=store.fingerprint,
+        split="auto", tracking_uri=Workspace(home).tracking().given, trials=6,
+    )  # fmt: skip
+    context = Workspace(home).create("one", space, record)
+    write_trials(context.event_log, store.fingerprint)
+    return context

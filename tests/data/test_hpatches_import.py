@@ -174,6 +174,11 @@ def test_side_files_hidden_folders_and_a_wrapping_folder_do_not_matter(tmp_path)
     (inner / "readme.txt").write_text("hello")
     (inner / "notes").mkdir()
     (inner / ".cache").mkdir()
+    for folder in (inner / "i_a", tmp_path / "download" / "__MACOSX" / "hpatches-release"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "._ref.png").write_bytes(b"\0\5\x16\7")  # AppleDouble, of an archive of macOS
+    with (inner / "i_a" / "h2.png").open("ab") as strip:
+        strip.write(b"trailing")
     store, _ = import_tree(tmp_path / "download", tmp_path / "s.arrow", workers=1)
     assert store.names == ("i_a", "v_b")
 

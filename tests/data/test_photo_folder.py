@@ -22,6 +22,9 @@ def folder(tmp_path, picture):
     (folder / "more").mkdir(parents=True)
     picture.save(folder / "a.png")
     picture.crop((0, 0, 150, 150)).save(folder / "b.JPG", format="JPEG")
+    (folder / "__MACOSX").mkdir()
+    for clutter in (folder / "._a.png", folder / "__MACOSX" / "a.png"):
+        clutter.write_bytes(b"\0\5\x16\7")  # of an archive of macOS
     picture.rotate(90, expand=True).save(folder / "more" / "i_c.webp", lossless=True)
     return folder
 

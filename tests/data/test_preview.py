@@ -42,11 +42,11 @@ def test_a_sheet_has_no_more_rows_than_there_are_points(store):
 
 
 def test_a_sheet_is_saved_as_png(store, tmp_path):
-    path = save_contact_sheet(store, tmp_path / "sheet.png", rows=2)
+    path = save_contact_sheet(store, tmp_path / "new" / "sheet.png", rows=2)
     with Image.open(path) as image:
         assert image.format == "PNG"
     with pytest.raises(UserError, match="choose another file"):
-        save_contact_sheet(store, tmp_path / "nowhere" / "sheet.png")
+        save_contact_sheet(store, tmp_path)
 
 
 def test_the_facts(store):

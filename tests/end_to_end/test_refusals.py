@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from hpsearch.config import TrialConfig
+from hpsearch.search.workspace import Workspace
 
 from .conftest import SPACE, Home
 
@@ -78,6 +79,8 @@ def test_a_test_sequence_asked_for_in_training(fresh: Home, tmp_path: Path) -> N
 
 
 def test_a_port_in_use(fresh: Home) -> None:
+    assert "there is no MLflow database" in refused(fresh, "ui")
+    Workspace(fresh.path).tracking().experiment_id()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -16,6 +16,7 @@ def descriptors():
 @pytest.mark.parametrize("separator", [",", ";"])
 def test_written_descriptors_read_back_to_five_decimals(descriptors, tmp_path, separator):
     write_descriptors(tmp_path / "desc", descriptors, separator=separator)
+    (tmp_path / "desc" / "__MACOSX").mkdir()
     found = read_descriptors(tmp_path / "desc")
     assert list(found) == ["i_a", "v_b"]
     for name, array in descriptors.items():

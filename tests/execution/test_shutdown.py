@@ -2,11 +2,19 @@
 
 import os
 import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from hpsearch.execution import shutdown as module
-from hpsearch.execution.shutdown import GracefulShutdown
+from hpsearch.execution.shutdown import (
+    GracefulShutdown,
+    hangup_blocked,
+    install_termination_handlers,
+)
 
 
 def test_it_ends_when_the_last_trial_has_left() -> None:
@@ -44,3 +52,63 @@ def test_ctrl_c_asks_once_and_interrupts_the_second_time() -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert shutdown.should_exit(False)
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """The handlers of these tests, and afterward those before."""
+    known = {number: signal.getsignal(number) for number in ENDING}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    for number, handler in known.items():
+        signal.signal(number, handler)
+
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_a_command_is_ctrl_c(number: int) -> None:
+    install_termination_handlers()
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), number)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_terminal_that_closes_signals_twice_and_the_trials_still_save() -> None:
+    install_termination_handlers()
+    shutdown = GracefulShutdown(notify_workers=lambda: None, has_running_trials=lambda: False)
+    with shutdown.handle_sigint():
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert shutdown.requested
+        os.kill(os.getpid(), signal.SIGHUP)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_command_under_nohup_outlives_its_terminal() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    install_termination_handlers()
+    os.kill(os.getpid(), signal.SIGHUP)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_ray_s_processes_do_not_receive_the_hangup_and_the_driver_does() -> None:
+    install_termination_handlers()
+    blocked = hangup_blocked()
+    blocked.__enter__()
+    signal.pthread_kill(threading.get_ident(), signal.SIGHUP)
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            blocked.__exit__(None, None, None)
+        line = next(
+            line
+            for line in Path(f"/proc/{child.pid}/status").read_text().splitlines()
+            if line.startswith("SigBlk")
+        )
+        assert int(line.split()[1], 16) & 1 << (signal.SIGHUP - 1)
+    finally:
+        child.kill()
+        child.wait()

@@ -133,7 +133,7 @@ def test_no_run_stays_running_however_a_session_ends(
     for module in (search_session, promote_search):
         monkeypatch.setattr(module, "run_trials", train)
     before = signal.getsignal(signal.SIGTERM)
-    search_session.install_sigterm_handler()
+    search_session.install_termination_handlers()
     try:
         with pytest.raises((KeyboardInterrupt, RuntimeError)):
             sessions[kind]()
