@@ -20,7 +20,7 @@ from hpsearch.search.space_file import load_search
 from hpsearch.search.stopping import Limits
 from hpsearch.search.workspace import SearchRecord, Workspace
 from hpsearch.tracking.mlflow_mapping import software_versions
-from hpsearch.untrusted import check_name
+from hpsearch.untrusted import check_name, name_from
 from hpsearch.workflows.observer import Observer
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def run_search(
     space: str | Path,
     *,
     name: str | None = None,
+    again: bool = False,
     data: str | None = None,
     split: str = "auto",
     trials: int | None = None,
@@ -54,6 +55,8 @@ def run_search(
     Args:
         space: a Python file that exports ``SEARCH``.
         name: name of the search; that of the file if None.
+        again: if a search of that name exists, name the new one ``NAME-2``, ``NAME-3`` … instead of
+            raising an error.
         data: ``mini``, ``tiny``, or the path of a patch store; the space's if None.
         split: which sequences train, validate and test: auto, a, b, c, illum, view, full, mini or
             seeded.
@@ -81,16 +84,17 @@ def run_search(
         refuse_password(given, option)
     search = load_search(space)
     search.validate_space()
+    for remark in search.remarks():
+        observer.message(remark)
     check_exists(data or search.data)
+    workspace = Workspace(Path(home))
+    chosen = _choose_name(workspace, space, name, observer, again=again)
 
     from hpsearch.execution import ray_runtime
     from hpsearch.search.study import check_study_name_available
     from hpsearch.search.warm_start import check_comparable
     from hpsearch.workflows.search_session import run_session, start_ray
 
-    workspace = Workspace(Path(home))
-    chosen = workspace.unique_name(space.stem) if name is None else name
-    workspace.check_name_available(chosen)
     tracking = workspace.tracking(tracking_uri)
     refuse_password(tracking.given, "--tracking-uri")
     if model is not None:
@@ -132,6 +136,22 @@ def run_search(
     with context.lock():
         _announce(context, search, store, observer)
         return run_session(context, observer)
+
+
+def _choose_name(
+    workspace: Workspace, space: Path, name: str | None, observer: Observer, *, again: bool
+) -> str:
+    """Choose the name of a new search.
+
+    Raises:
+        UserError: if it is taken, or can be none.
+    """
+    wanted = name_from(space.stem) if name is None else check_name(name, "a search")
+    chosen = workspace.unique_name(wanted) if again else wanted
+    workspace.check_name_available(chosen)
+    if chosen != wanted:
+        observer.message(f"a search {wanted!r} exists already; this one is {chosen!r}")
+    return chosen
 
 
 def _check_data(search: Search, store: "PatchStore", split: str) -> None:
