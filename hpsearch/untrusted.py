@@ -1,6 +1,8 @@
 """Checks of names, files and texts from untrusted sources."""
 
 import re
+import sysconfig
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,8 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 LONGEST_REASON = 200
 LONGEST_INPUT = 200
 """Length to which a wrong setting is shortened in an error message."""
+LIBRARIES = (str(Path(__file__).parent), *set(sysconfig.get_paths().values()) - {""}, "<")
+"""Beginnings of the paths of code that no user of a space file wrote."""
 IN_MARKDOWN = re.compile(r"([\\`*_\[\]<>|!])")
 
 
@@ -73,6 +77,15 @@ def reason(error: BaseException) -> str:
     if isinstance(error, (KeyError, IndexError, AssertionError, AttributeError)) or not message:
         message = f"{type(error).__name__} {message}".strip()
     return printable(redacted(message))[:LONGEST_REASON].rstrip(". ")
+
+
+def user_location(error: BaseException) -> str:
+    """``FILE:LINE`` in the user's own code that an error comes from; empty if it is elsewhere."""
+    lines = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        lines.append((error.filename or "<", error.lineno))
+    own = [(Path(file).name, line) for file, line in lines if not file.startswith(LIBRARIES)]
+    return f"{own[-1][0]}:{own[-1][1]}" if own else ""
 
 
 def printable(text: str) -> str:

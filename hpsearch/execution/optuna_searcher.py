@@ -21,7 +21,14 @@ from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.space_file import load_search
 from hpsearch.search.stopping import FINISH_ORDER_ATTR, study_is_out_of_patience
-from hpsearch.search.study import open_study, open_study_storage, running_trial, study_in
+from hpsearch.search.study import (
+    check_study_complete,
+    open_study,
+    open_study_storage,
+    running_trial,
+    study_in,
+    study_name,
+)
 from hpsearch.search.trial_queue import (
     POINT_ATTR,
     REPEAT_ATTR,
@@ -77,7 +84,8 @@ class OptunaSearcher(Searcher):
         if self._opened is None:
             search = self._search or load_search(self._space)
             self._storage = open_study_storage(self._folder, self._url)
-            study = study_in(self._storage, self._folder.name, search)
+            name = study_name(self._folder, self._storage, self._url)
+            study = study_in(self._storage, name, search)
             trials = study.get_trials(deepcopy=False)
             self._unfinished = [t.number for t in trials if t.state == TrialState.RUNNING]
             self._num_imported = sum(WARM_START_ATTR in trial.user_attrs for trial in trials)
@@ -239,7 +247,11 @@ def reconcile(context: SearchContext) -> None:
 
     The end of a trial is written to the study first, so a driver that dies may not have written
     it to the event log.
+
+    Raises:
+        UserError: if the study lacks trials of the event log.
     """
+    check_study_complete(context)
     runs = {run.id: run for run in context.runs}
     study = open_study(context.paths.folder, search=context.search, url=context.record.study)
     trials = study.get_trials(deepcopy=False)

@@ -28,7 +28,9 @@ from hpsearch.execution.worker import train_on_worker
 from hpsearch.search.pruners import PrunerWithHistory, build_pruner
 from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
+from hpsearch.search.space_errors import translate_study_errors
 from hpsearch.search.stopping import UsageTracker
+from hpsearch.search.study import open_study_storage, study_address, study_name
 from hpsearch.tracking.event_log import Event
 
 TUNE_DIR = "tune"
@@ -53,11 +55,14 @@ def run_session(context: SearchContext) -> SessionResult:
     trials, the event log their reports, and the checkpoint store their state.
 
     Raises:
-        UserError: if the cluster cannot hold a trial, or not so many at once.
+        UserError: if the cluster cannot hold a trial, or not so many at once, or the storage of the
+            study fails.
         DiskFullError: if a disk is full.
     """
+    address = study_address(context.paths.folder, context.record.study)
     try:
-        return _run_tuner(context)
+        with translate_study_errors(address):
+            return _run_tuner(context)
     except DiskFullError:
         raise
     except Exception as error:
@@ -121,13 +126,18 @@ def _build_supervisor(
         ),
         allocator=allocator,
         retry_policy=retry_policy,
-        pruner=_build_pruner(search, context.name, events),
+        pruner=_build_pruner(search, _study_name(context), events),
         timeouts=timeouts,
         shutdown=GracefulShutdown(
             notify_workers=lambda: payload.store_actor.announce_shutdown.remote(),
             has_running_trials=lambda: allocator.has_running,
         ),
     )
+
+
+def _study_name(context: SearchContext) -> str:
+    folder, url = context.paths.folder, context.record.study
+    return study_name(folder, open_study_storage(folder, url), url)
 
 
 def _disk_full_error(context: SearchContext, full: str) -> DiskFullError:

@@ -66,6 +66,48 @@ def validate_point(
     return trial.distributions
 
 
+def check_storable(distributions: Mapping[str, BaseDistribution]) -> None:
+    """Check that a study can store the values of parameters; JSON has no types of NumPy.
+
+    Raises:
+        UserError: with the name of a parameter whose values it cannot store.
+    """
+    for name, distribution in distributions.items():
+        if isinstance(distribution, CategoricalDistribution):
+            values = distribution.choices
+        elif isinstance(distribution, FloatDistribution | IntDistribution):
+            values = (distribution.low, distribution.high, distribution.step)
+        else:
+            continue
+        for value in values:
+            if not isinstance(value, str | bool | int | float | None):
+                raise UserError(
+                    f"suggest draws {name!r} from values of type {type(value).__name__}, such as "
+                    f"{str(value)[:60]!r}, which a study cannot store; use numbers, strings, True, "
+                    "False or None (of a NumPy array: its tolist()), and build other values from "
+                    "them",
+                    code="value-not-storable",
+                )
+
+
+def varying_names(
+    drawn: Sequence[Mapping[str, BaseDistribution]], *, conditional: bool = True
+) -> list[str]:
+    """Names of parameters whose distribution differs between trials, in alphabetical order.
+
+    Args:
+        drawn: distributions by name, of several trials.
+        conditional: whether to include parameters that some trials do not have.
+    """
+    names = {name for trial in drawn for name in trial}
+    found = {name: [trial[name] for trial in drawn if name in trial] for name in names}
+    return sorted(
+        name
+        for name, own in found.items()
+        if any(other != own[0] for other in own) or (conditional and len(own) < len(drawn))
+    )
+
+
 def _run_suggest(suggest: Suggest, sampler: optuna.samplers.BaseSampler) -> optuna.Trial:
     # A new study for each draw: in a growing one, Optuna searches for waiting trials at each draw.
     trial = optuna.create_study(sampler=sampler).ask()

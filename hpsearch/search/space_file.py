@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from hpsearch.config.base import old_names_warned
 from hpsearch.errors import OldSpellingWarning, UserError
-from hpsearch.search.search import Search, first_line
-from hpsearch.untrusted import validation_sentence
+from hpsearch.search.search import Search
+from hpsearch.search.space_errors import first_line
+from hpsearch.untrusted import user_location, validation_sentence
 
 
 def load_search(path: Path) -> Search:
@@ -72,14 +73,18 @@ def _run_file(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except ValidationError as error:
+        where = user_location(error) or path.name
         raise UserError(
-            f"{path.name}: {validation_sentence(error)}", code=_validation_code(error)
+            f"{where}: {validation_sentence(error)}", code=_validation_code(error)
         ) from error
     except UserError as error:
-        raise UserError(f"{path.name}: {error}", code=error.code) from error
+        where = user_location(error) or path.name
+        raise UserError(f"{where}: {error}", code=error.code) from error
     except (Exception, SystemExit) as error:  # the latter would end the command silently
+        where = f" at {place}" if (place := user_location(error)) else ""
         raise UserError(
-            f"{path} fails to run ({type(error).__name__}: {first_line(error)}); correct the file",
+            f"{path} fails to run{where} ({type(error).__name__}: {first_line(error)}); correct "
+            "the file",
             code="space-failed",
         ) from error
     return module

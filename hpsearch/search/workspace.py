@@ -107,6 +107,7 @@ class Workspace:
         for option, kept in record.addresses().items():
             refuse_password(kept, option)
         self.check_name_available(name)
+        record = record.model_copy(update={"study_name": name})
         make_private(self.home)
         paths = self.paths(name)
         draft = paths.folder.with_name(f".{name}.draft")
@@ -124,10 +125,13 @@ class Workspace:
         Raises:
             UserError: if it is not.
         """
-        if self.paths(name).folder.exists():
+        paths = self.paths(name)
+        if paths.folder.exists():
             raise UserError(
-                f"a search {name!r} exists already; resume it with `hpsearch resume {name}`, "
-                "or choose another --name"
+                f"a search {name!r} exists already; resume it with `{paths.command('resume')}`, "
+                f"add trials with `{paths.command('extend', '--trials', '20')}`, or start another "
+                "with --name",
+                code="search-exists",
             )
 
     def unique_name(self, stem: str) -> str:

@@ -21,6 +21,7 @@ from hpsearch.search.stopping import (
     informative_trials,
     runs_are_out_of_patience,
 )
+from hpsearch.search.study import check_study_complete
 from hpsearch.search.warm_start import check_same_terms
 from hpsearch.search.workspace import Workspace
 from hpsearch.workflows.observer import Observer
@@ -108,6 +109,7 @@ def reopen(name: str, home: Path, tracking_uri: str | None = None) -> SearchCont
     context = Workspace(home).open(name, tracking_uri=tracking_uri)
     check_not_promotion(context)
     _ = context.store  # before anything is written
+    check_study_complete(context)
     return context
 
 

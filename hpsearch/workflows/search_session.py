@@ -54,7 +54,7 @@ def run_session(context: SearchContext, observer: Observer) -> SearchResult:
     """Train the trials that are left, then finish the search; Ctrl-C and SIGTERM save all trials.
 
     Raises:
-        UserError: if the cluster cannot run the trials.
+        UserError: if the cluster cannot run the trials, or the storage of the study fails.
         DiskFullError: if a disk is full.
         KeyboardInterrupt: if interrupted after the last trial; ``resume`` finishes the search.
     """
@@ -155,11 +155,13 @@ def run_trials(context: SearchContext, observer: Observer, *, command: str = "")
             monitor_head(lambda: _exit_on_head_loss(context, command, observer)),
         ):
             session = tuner.run_session(context)
-    except DiskFullError as error:
+    except Exception as error:
         with suppress(OSError):  # if there is space left for that
             _close_running_trials(context)
             context.event_log.append("search_finished", status="interrupted")
-        raise DiskFullError(f"{error} with:  {command}") from error
+        if isinstance(error, DiskFullError):
+            raise DiskFullError(f"{error} with:  {command}") from error
+        raise
     finally:
         ray_runtime.stop_ray()
     open_runs = _close_running_trials(context)

@@ -1,6 +1,5 @@
 """Space files: what they may state, and how mistakes are told."""
 
-import time
 from pathlib import Path
 
 import optuna
@@ -56,7 +55,8 @@ def test_a_good_space_loads_and_rehearses(tmp_path: Path) -> None:
         ("x = 1", "no-search-exported", "SEARCH"),
         ("SEARCH = 3", "no-search-exported", "int"),
         ("import nowhere_to_be_found", "space-failed", "ModuleNotFoundError.*nowhere_to_be_found"),
-        ("def (", "space-failed", "SyntaxError"),
+        ("def (", "space-failed", r"at space\.py:1 \(SyntaxError"),
+        ("\n\nx = 1 / 0", "space-failed", r"at space\.py:3 \(ZeroDivisionError"),
         (good("pruner=ASHA(grace_period=5)"), "invalid-grace-period", "grace_period.* got 5"),
         (good("pruner=ASHA(grace_period=100)"), "no-rung", "'asha'.* 100 "),
         (
@@ -76,7 +76,7 @@ def test_a_good_space_loads_and_rehearses(tmp_path: Path) -> None:
             "conflicting-points",
             "'grid'.*initial_points",
         ),
-        (good("sort=1"), "invalid-setting", "'sort'"),
+        (good("sort=1"), "invalid-setting", r"space\.py:11: .*'sort'"),
     ],
 )
 def test_a_bad_file_is_one_sentence(tmp_path: Path, text: str, code: str, words: str) -> None:
@@ -89,6 +89,15 @@ def test_a_bad_file_is_one_sentence(tmp_path: Path, text: str, code: str, words:
     ("body", "code", "words"),
     [
         ("raise KeyError('oops')", "suggest-failed", "KeyError at space.py:8"),
+        ("SGD(lr=-1)", "suggest-failed", r"^space\.py:8: SGD: setting 'lr' .*got -1"),
+        ("trial.suggest_float('x', 2, 1)", "suggest-failed", "ValueError at space.py:8 "),
+        ("trial.suggest_int('n', 1, '3')", "suggest-failed", "at space.py:8 "),
+        (
+            "trial.suggest_categorical('n', __import__('numpy').array([1, 2]))",
+            "value-not-storable",
+            "'n' .*int64.*tolist",
+        ),
+        ("trial.suggest_categorical('n', [(1, 2)])", "value-not-storable", "'n' .*tuple"),
         ("return {'lr': 1}", "suggest-returned-other", "dict"),
         ("return TrialConfig(patches=99)", "other-budget", "patches=99.* 100"),
         ("return TrialConfig(patches=100, colour='red')", "suggest-failed", "colour"),
@@ -98,11 +107,9 @@ def test_a_bad_suggest_shows_before_ray_starts(
     tmp_path: Path, body: str, code: str, words: str
 ) -> None:
     search = load_search(write(tmp_path, GOOD.format(body=body, more="")))
-    began = time.monotonic()
     with pytest.raises(UserError, match=words) as caught:
         search.validate_space()
     assert caught.value.code == code
-    assert time.monotonic() - began < 2
 
 
 def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
@@ -115,3 +122,49 @@ def test_first_points_are_rehearsed_too(tmp_path: Path) -> None:
     more = ", initial_points=[{'lr': 0.5}]"
     search: Search = load_search(write(tmp_path, GOOD.format(body="pass", more=more)))
     search.validate_space(draws=0)
+
+
+CONDITIONAL = """if trial.suggest_categorical("kind", ["a", "b"]) == "a":
+        trial.suggest_float("only with a", 0, 1)"""
+MOVING = """trial.suggest_float("moving", 0, 1 + trial.suggest_int("n", 0, 3))"""
+SAMPLERS_THAT_FORGET = [
+    ("pass", "sampler=GP()", "sampler-with-pruner", "'gp'.*'asha'.*NoPruner"),
+    ("pass", "sampler=GP(), pruner=Median()", "sampler-with-pruner", "'median'"),
+    ("pass", "sampler=NSGA2()", "sampler-with-pruner", "'nsga2'"),
+    (CONDITIONAL, "sampler=GP(), pruner=NoPruner()", "sampler-with-conditions", "'only with a'"),
+    (MOVING, "sampler=GP(), pruner=NoPruner()", "sampler-with-conditions", "'moving'"),
+]
+
+
+@pytest.mark.parametrize(("body", "more", "code", "words"), SAMPLERS_THAT_FORGET)
+def test_a_sampler_that_would_draw_at_random_is_refused(
+    tmp_path: Path, body: str, more: str, code: str, words: str
+) -> None:
+    search = load_search(write(tmp_path, GOOD.format(body=body, more=f", {more}")))
+    with pytest.raises(UserError, match=words) as caught:
+        search.validate_space()
+    assert caught.value.code == code
+
+
+def test_the_same_samplers_are_taken_where_they_learn(tmp_path: Path) -> None:
+    for more in ("sampler=GP(), pruner=NoPruner()", "sampler=NSGA2(), pruner=NoPruner()"):
+        load_search(write(tmp_path, good(more))).validate_space()
+
+
+@pytest.mark.parametrize(
+    ("body", "sampler", "named"),
+    [
+        ("pass", "TPE()", None),
+        (CONDITIONAL, "TPE()", None),
+        (MOVING, "TPE()", "'moving'"),
+        (CONDITIONAL, "NSGA2(), pruner=NoPruner()", "'only with a'"),
+        (MOVING, "Random()", None),
+    ],
+)
+def test_what_a_sampler_cannot_model_is_stated_once(
+    tmp_path: Path, body: str, sampler: str, named: str | None
+) -> None:
+    search = load_search(write(tmp_path, GOOD.format(body=body, more=f", sampler={sampler}")))
+    remarks = search.remarks()
+    assert len(remarks) == (named is not None)
+    assert all(named is not None and named in remark for remark in remarks)

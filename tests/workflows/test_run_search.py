@@ -1,14 +1,24 @@
-"""What happens between the last trial and the judging of the winner."""
+"""Names of new searches, failures of the study, and what happens after the last trial."""
 
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+from mlflow import MlflowClient
+
 from hpsearch.data.patch_store import PatchStore
+from hpsearch.errors import UserError
 from hpsearch.execution.cross_validation import run_cross_validation
 from hpsearch.execution.resumable_trial import CheckpointHooks
 from hpsearch.promotion.final_evaluation import best_run, load_trained
+from hpsearch.search import study
 from hpsearch.search.outcome import to_result
+from hpsearch.search.search_context import SearchContext
 from hpsearch.search.workspace import SearchRecord, Workspace
 from hpsearch.workflows.observer import Observer
+from hpsearch.workflows.run_search import run_search
 from hpsearch.workflows.search_session import train_winner
 
 SPACE = """
@@ -44,3 +54,64 @@ def test_the_winner_of_a_search_in_folds_is_trained_on_the_whole_training_part(
         winner = load_trained(best_run(context.runs, context.search.objective), context)
         assert winner.progress.seen == 240
     assert [run.seen for run in context.runs] == [240], "the ledger keeps what the folds said"
+
+
+class Recorder(Observer):
+    """Keeps the messages of a workflow."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+def test_a_file_is_not_searched_twice_unless_asked(tmp_path: Path) -> None:
+    space, home, observer = tmp_path / "mine.py", tmp_path / "home", Recorder()
+    space.write_text(SPACE)
+    (home / "searches" / "mine").mkdir(parents=True)
+    with pytest.raises(UserError) as caught:
+        run_search(space, home=home, observer=observer)
+    assert caught.value.code == "search-exists"
+    for words in ("hpsearch resume mine", "hpsearch extend mine", "--name", f"--home {home}"):
+        assert words in str(caught.value)
+    assert not observer.messages
+    with pytest.raises(UserError) as caught:  # it gets as far as the study
+        run_search(space, home=home, observer=observer, again=True, study="nonsense")
+    assert caught.value.code == "study-unavailable"
+    assert observer.messages == ["a search 'mine' exists already; this one is 'mine-2'"]
+
+
+class Locking(Observer):
+    """Holds a database locked while trials are trained, as another program may."""
+
+    def __init__(self, database: Path) -> None:
+        self.database = database
+
+    @contextmanager
+    def training(self, context: SearchContext, *, kind: str = "trial") -> Iterator[None]:
+        with sqlite3.connect(self.database, isolation_level=None) as connection:
+            connection.execute("BEGIN EXCLUSIVE")
+            yield
+
+
+def test_a_locked_study_ends_the_session_and_its_runs(
+    tmp_path: Path, tiny: PatchStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    space, database, home = tmp_path / "mine.py", tmp_path / "study.db", tmp_path / "home"
+    space.write_text(SPACE)
+    with pytest.raises(UserError, match="database is locked") as caught:
+        run_search(
+            space, data=str(tiny.path), study=f"sqlite:///{database}", cpus=1, home=home,
+            observer=Locking(database),
+        )  # fmt: skip
+    assert caught.value.code == "study-unavailable"
+    context = Workspace(home).open("mine")
+    end = context.state.finish_event
+    assert end is not None
+    assert end["status"] == "interrupted"
+    client = MlflowClient(context.tracking().uri)
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert {run.info.status for run in runs} == {"KILLED"}
