@@ -46,6 +46,8 @@ class SessionResult:
     """True if there was no further trial to start."""
     limit: str
     """Description of the limit that was reached; empty if none was."""
+    space_exhausted: bool = False
+    """True if there are fewer different configurations than trials were planned."""
 
 
 def run_session(context: SearchContext) -> SessionResult:
@@ -104,7 +106,8 @@ def _run_tuner(context: SearchContext) -> SessionResult:
         tuner.fit()
     if supervisor.full_disk:
         raise _disk_full_error(context, supervisor.full_disk)
-    return SessionResult(searcher.exhausted, stopper.limit_reached)
+    exhausted = searcher.exhausted and supervisor.searcher.is_exhausted
+    return SessionResult(searcher.exhausted, stopper.limit_reached, exhausted)
 
 
 def _build_supervisor(

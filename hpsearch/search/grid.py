@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.distributions import (
@@ -18,6 +18,7 @@ MAX_GRID_POINTS = 10_000
 """Maximum number of combinations in a grid; more are taken for a mistake."""
 
 Suggest = Callable[[optuna.Trial], object]
+T = TypeVar("T")
 
 
 def enumerate_grid(suggest: Suggest, *, limit: int = MAX_GRID_POINTS) -> list[dict[str, Any]]:
@@ -40,6 +41,26 @@ def enumerate_grid(suggest: Suggest, *, limit: int = MAX_GRID_POINTS) -> list[di
                 "or use a sampler",
                 code="grid-too-large",
             )
+
+
+def distinct_points(
+    suggest: Callable[[optuna.Trial], T], *, limit: int
+) -> dict[T, dict[str, Any]] | None:
+    """List a point for each different result of ``suggest``, which must be hashable.
+
+    Returns:
+        Parameter values by result; None if there are more than ``limit`` combinations, or
+        infinitely many.
+    """
+    try:
+        points = enumerate_grid(suggest, limit=limit)
+    except UserError:
+        return None
+    return {_at_point(suggest, point): point for point in points}
+
+
+def _at_point(suggest: Callable[[optuna.Trial], T], point: Mapping[str, Any]) -> T:
+    return suggest(optuna.create_study(sampler=_FixedPointSampler(point, complete=True)).ask())
 
 
 def validate_point(

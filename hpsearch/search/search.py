@@ -250,6 +250,14 @@ class Search(FrozenConfig):
         self.num_trials()
         self._check_sampler()
 
+    def examples(self, draws: int = 8) -> list[TrialConfig]:
+        """Configurations of the given points, unless they are a grid, and of random ones."""
+        study = _random_study(self.seed)
+        points = () if isinstance(self.sampler, Grid) else self.planned_points
+        for point in points:
+            study.enqueue_trial(dict(point))
+        return [self.suggest_config(study.ask()) for _ in range(draws + len(points))]
+
     def _draw_distributions(self, draws: int) -> list[Distributions]:
         """Draw configurations at random; return the distributions of their parameters, by name."""
         study, found = _random_study(self.seed), list[Distributions]()
@@ -310,13 +318,9 @@ def fixed_settings(search: Search, *, draws: int = NUM_DRAWS) -> dict[str, Flat]
     This includes settings that follow from their variant. A rare value may be missed, so the caller
     compares each trial with the result.
     """
-    study = _random_study(search.seed)
-    points = () if isinstance(search.sampler, Grid) else search.planned_points
-    for point in points:
-        study.enqueue_trial(dict(point))
     seen: dict[str, set[Flat]] = {}
-    for _ in range(draws + len(points)):
-        for name, value in flatten(search.suggest_config(study.ask())).items():
+    for config in search.examples(draws):
+        for name, value in flatten(config).items():
             seen.setdefault(name, set()).add(value)
     return {name: values.pop() for name, values in seen.items() if len(values) == 1}
 

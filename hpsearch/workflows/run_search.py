@@ -9,8 +9,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from hpsearch.config import TrialConfig
 from hpsearch.data.builtin_sets import check_exists
 from hpsearch.defaults import DEFAULT_HOME, DEFAULT_MODEL_NAME
+from hpsearch.errors import UserError
 from hpsearch.locations import recorded
 from hpsearch.redaction import refuse_password
 from hpsearch.search.resources import Resources
@@ -24,7 +26,8 @@ from hpsearch.untrusted import check_name, name_from
 from hpsearch.workflows.observer import Observer
 
 if TYPE_CHECKING:
-    from hpsearch.data.patch_store import PatchStore
+    from hpsearch.data.patch_store import Patches, PatchStore
+    from hpsearch.data.splits import Part, TrialSplit
     from hpsearch.workflows.search_session import SearchResult
 
 
@@ -155,12 +158,60 @@ def _choose_name(
 
 
 def _check_data(search: Search, store: "PatchStore", split: str) -> None:
-    """Check that a split has training sequences, and enough of them for the folds."""
+    """Check that a split has enough sequences and points to train, validate and test trials.
+
+    Raises:
+        UserError: if no trial could be trained or evaluated on these patches.
+    """
     from hpsearch.data.splits import folds
 
-    store.part(store.split(split), "train")
-    if search.num_folds:
-        folds(store.split(split), search.num_folds)
+    whole = store.split(split)
+    for one in folds(whole, search.num_folds) if search.num_folds else [whole]:
+        _check_part(store, one, "validation", search.validation_points)
+        _check_batches(search, store.part(one, "train"))
+    _check_part(store, whole, "test", search.validation_points)
+
+
+def _check_part(store: "PatchStore", split: "TrialSplit", part: "Part", points: int) -> None:
+    """Check that scores can be computed on a part of a split."""
+    from hpsearch.evaluation.tasks import VALIDATION_SIZES
+    from hpsearch.training.validation import sample_evaluation_set
+
+    patches = store.part(split, part)
+    try:
+        sample_evaluation_set(patches, points=points, sizes=VALIDATION_SIZES)
+    except UserError as error:
+        names = ", ".join(patches.names)
+        raise UserError(
+            f"the {part} part of split {split.name!r} is too small ({names}): {error}; choose "
+            "another --split, or data with more sequences",
+            code="part-too-small",
+        ) from error
+
+
+def _check_batches(search: Search, train: "Patches") -> None:
+    """Check that the baseline and one configuration of the space get their batches."""
+    from hpsearch.data.samplers import rng_for, sample
+    from hpsearch.training.batch_schedule import current_sampler
+
+    def problem(config: TrialConfig) -> str:
+        try:
+            for progress in (0.0, 0.99):  # a curriculum changes in between
+                rng = rng_for(0, "batch", 0)
+                sampler = current_sampler(config.sampler, share=progress)
+                sample(sampler, train.sequence_of, rng, progress=progress)
+        except UserError as error:
+            return str(error)
+        return ""
+
+    problems = [problem(config) for config in search.examples()]
+    baseline = problem(search.baseline)
+    if baseline or all(problems):
+        what = "the baseline" if baseline else "any configuration of the space"
+        raise UserError(
+            f"{', '.join(train.names)} cannot train {what}: {baseline or problems[0]}",
+            code="too-few-points",
+        )
 
 
 def _announce(

@@ -165,6 +165,13 @@ def run_trials(context: SearchContext, observer: Observer, *, command: str = "")
     finally:
         ray_runtime.stop_ray()
     open_runs = _close_running_trials(context)
+    if session.space_exhausted:
+        count = sum(run.kind == "trial" for run in context.runs)
+        observer.message(
+            f"every configuration of the space has been trained, so the search ends after {count} "
+            f"trials instead of {record.trials}"
+        )
+        context.with_record(trials=count)
     if not open_runs and (session.exhausted or is_complete(context)):
         if runs_are_out_of_patience(context.runs, search, patience_offset=record.patience_offset):
             observer.message(

@@ -5,10 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+import ray
 from mlflow import MlflowClient
 
-from hpsearch.data.patch_store import PatchStore
+from hpsearch.data.arrow_writer import SequencePatches
+from hpsearch.data.patch_store import PatchStore, write_store
+from hpsearch.data.splits import TrialSplit
 from hpsearch.errors import UserError
 from hpsearch.execution.cross_validation import run_cross_validation
 from hpsearch.execution.resumable_trial import CheckpointHooks
@@ -22,7 +26,7 @@ from hpsearch.workflows.run_search import run_search
 from hpsearch.workflows.search_session import train_winner
 
 SPACE = """
-from hpsearch.config import L2Net, RandomTriplets, TrialConfig
+from hpsearch.config import BatchHard, L2Net, PKSampler, RandomTriplets, TrialConfig
 from hpsearch.search.search import Search
 
 CONFIG = TrialConfig(descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=20), patches=240)
@@ -80,6 +84,42 @@ def test_a_file_is_not_searched_twice_unless_asked(tmp_path: Path) -> None:
         run_search(space, home=home, observer=observer, again=True, study="nonsense")
     assert caught.value.code == "study-unavailable"
     assert observer.messages == ["a search 'mine' exists already; this one is 'mine-2'"]
+
+
+def four_sequences(path: Path, source: PatchStore) -> PatchStore:
+    """Store of a few points of four sequences, which split into 2, 1 and 1."""
+    everything = TrialSplit("all", train=source.names, validation=(), test=())
+    found = []
+    for number, name in enumerate(source.names[:4]):
+        patches, rows = source.select([name], everything), np.arange(16 * 8)
+        clean, noisy = (
+            patches.gather(rows, noisy=n).reshape(-1, 16, 32, 32) for n in (False, True)
+        )
+        found.append(SequencePatches(f"s{number}", clean, noisy))
+    return write_store(path, iter(found), meta=source.meta.model_copy(update={"test": ()}))
+
+
+BATCH = "PKSampler(groups=99, views=2), loss=BatchHard()"
+
+
+@pytest.mark.parametrize(
+    ("small", "space", "code", "named"),
+    [
+        (True, SPACE.replace("num_folds=2,", ""), "part-too-small", "validation .*two sequences"),
+        (True, SPACE, "part-too-small", "validation .*two sequences"),
+        (False, SPACE.replace("RandomTriplets(batch=20)", BATCH), "too-few-points", "99"),
+    ],
+)
+def test_data_that_no_trial_can_use_are_refused_before_ray_starts(
+    tmp_path: Path, tiny: PatchStore, small: bool, space: str, code: str, named: str
+) -> None:
+    (tmp_path / "mine.py").write_text(space)
+    store = four_sequences(tmp_path / "small.arrow", tiny) if small else tiny
+    with pytest.raises(UserError, match=named) as caught:
+        run_search(tmp_path / "mine.py", data=str(store.path), home=tmp_path / "home")
+    assert caught.value.code == code
+    assert not ray.is_initialized()
+    assert not (tmp_path / "home" / "searches").exists()
 
 
 class Locking(Observer):
