@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from ray import tune
+from ray import cloudpickle, tune
 
 from hpsearch.atomic_files import is_disk_full
 from hpsearch.execution.checkpoint_store import TrialPayload, create_payload
@@ -29,6 +29,7 @@ from hpsearch.search.pruners import PrunerWithHistory, build_pruner
 from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.space_errors import translate_study_errors
+from hpsearch.search.space_file import space_modules
 from hpsearch.search.stopping import UsageTracker
 from hpsearch.search.study import open_study_storage, study_address, study_name
 from hpsearch.tracking.event_log import Event
@@ -170,6 +171,8 @@ def _trainable(search: Search, payload: TrialPayload) -> Callable[[dict], None]:
     function = partial(
         train_on_worker, payload=payload, objective=search.objective, folds=search.num_folds
     )
+    for module in space_modules():  # which no worker can import
+        cloudpickle.register_pickle_by_value(module)
     return tune.with_resources(function, placement_group)
 
 

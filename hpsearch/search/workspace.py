@@ -2,8 +2,10 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from hpsearch.atomic_files import make_private
 from hpsearch.data.arrow_header import StoreProgress
@@ -21,6 +23,7 @@ from hpsearch.search.search_context import (
     tracking_server,
 )
 from hpsearch.search.search_record import RECORD_FILE, SearchRecord
+from hpsearch.search.space_file import MODULES_DIR, copy_modules
 from hpsearch.tracking.connection import TrackingServer
 from hpsearch.tracking.mlflow_tags import SPACE_NAME
 from hpsearch.training.artifact_cache import ArtifactCache
@@ -91,7 +94,13 @@ class Workspace:
         return SearchContext(paths, record)
 
     def create(
-        self, name: str, space: Path, record: SearchRecord, *, search: Search | None = None
+        self,
+        name: str,
+        space: Path,
+        record: SearchRecord,
+        *,
+        search: Search | None = None,
+        modules: Mapping[str, Path] = MappingProxyType({}),
     ) -> SearchContext:
         """Begin a search; its space file is copied, so that a resume finds it as it was.
 
@@ -100,6 +109,7 @@ class Workspace:
             space: path of the space file.
             record: what the search is started with.
             search: what the space file exports, if it is loaded already.
+            modules: files that the space imports from its folder, by their path in it.
 
         Raises:
             UserError: if the name is taken, or an address of the record holds a password.
@@ -114,6 +124,7 @@ class Workspace:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         shutil.copyfile(space, draft / SPACE_NAME)
+        copy_modules(modules, draft / MODULES_DIR)
         record.write(draft)
         draft.rename(paths.folder)
         context = SearchContext(paths, record)

@@ -18,7 +18,7 @@ from hpsearch.redaction import refuse_password
 from hpsearch.search.resources import Resources
 from hpsearch.search.search import Search, fixed_settings
 from hpsearch.search.search_context import SearchContext
-from hpsearch.search.space_file import load_search
+from hpsearch.search.space_file import imported_modules, load_search
 from hpsearch.search.stopping import Limits
 from hpsearch.search.workspace import SearchRecord, Workspace
 from hpsearch.tracking.mlflow_mapping import software_versions
@@ -87,6 +87,7 @@ def run_search(
         refuse_password(given, option)
     search = load_search(space)
     search.validate_space()
+    modules = imported_modules()
     for remark in search.remarks():
         observer.message(remark)
     check_exists(data or search.data)
@@ -135,7 +136,7 @@ def run_search(
     start_ray(observer, address=address, cpus=cpus)
     if not wait_for_nodes:
         ray_runtime.check_capacity_now(record.resources, max_concurrent_trials)
-    context = workspace.create(chosen, space, record, search=search)
+    context = workspace.create(chosen, space, record, search=search, modules=modules)
     with context.lock():
         _announce(context, search, store, observer)
         return run_session(context, observer)

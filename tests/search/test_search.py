@@ -1,5 +1,7 @@
 """Space files: what they may state, and how mistakes are told."""
 
+import shutil
+import sys
 from pathlib import Path
 
 import optuna
@@ -8,7 +10,10 @@ import pytest
 from hpsearch.config import TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.search.search import Search
-from hpsearch.search.space_file import load_search
+from hpsearch.search.space_file import imported_modules, load_search
+from hpsearch.search.workspace import SearchRecord, Workspace
+from hpsearch.workflows.observer import Observer
+from hpsearch.workflows.resume_search import resolve_space_change
 
 SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.py"))
 GOOD = """
@@ -168,3 +173,70 @@ def test_what_a_sampler_cannot_model_is_stated_once(
     remarks = search.remarks()
     assert len(remarks) == (named is not None)
     assert all(named is not None and named in remark for remark in remarks)
+
+
+IMPORTING = """
+from package.rates import HIGH
+from shared import LOW
+from hpsearch.config import SGD, TrialConfig
+from hpsearch.search.search import Search
+
+def suggest(trial):
+    from later import PATCHES
+    return TrialConfig(optimizer=SGD(lr=trial.suggest_float("lr", LOW, HIGH)), patches=PATCHES)
+
+SEARCH = Search(suggest=suggest, budget=100, report_every=10, trials=2,
+                baseline=TrialConfig(patches=100))
+"""
+
+
+def importing(folder: Path, low: float) -> Path:
+    """Space that imports two modules and one of a package, all in its folder."""
+    (folder / "package").mkdir(parents=True)
+    (folder / "package" / "__init__.py").touch()
+    (folder / "package" / "rates.py").write_text("HIGH = 1.0")
+    (folder / "shared.py").write_text(f"LOW = {low}")
+    (folder / "later.py").write_text("PATCHES = 100")
+    (folder / "unused.py").write_text("raise SystemExit")
+    return write(folder, IMPORTING)
+
+
+def lowest_rate(search: Search) -> float:
+    trial = optuna.create_study().ask()
+    search.suggest_config(trial)
+    distribution = trial.distributions["lr"]
+    assert isinstance(distribution, optuna.distributions.FloatDistribution)
+    return distribution.low
+
+
+def test_a_space_imports_modules_of_its_folder_each_its_own(tmp_path: Path) -> None:
+    entries = list(sys.path)
+    one, two = importing(tmp_path / "one", 0.1), importing(tmp_path / "two", 0.2)
+    first, second = load_search(one), load_search(two)
+    assert (lowest_rate(first), lowest_rate(second)) == (0.1, 0.2)
+    second.validate_space()
+    found = imported_modules()
+    assert set(found) == {"shared.py", "later.py", "package/__init__.py", "package/rates.py"}
+    assert found["shared.py"] == tmp_path / "two" / "shared.py"
+    assert lowest_rate(load_search(one)) == 0.1, "not that of the other space"
+    assert sys.path[: len(entries)] == entries, "no other import is changed"
+    assert not list(tmp_path.rglob("__pycache__"))
+
+
+def test_a_search_keeps_the_modules_that_its_space_imports(tmp_path: Path) -> None:
+    space = importing(tmp_path / "user", 0.1)
+    search = load_search(space)
+    search.validate_space()
+    record = SearchRecord(
+        space="space.py", store="", fingerprint="", split="auto", tracking_uri="", trials=2,
+        space_path=str(space),
+    )  # fmt: skip
+    modules = imported_modules()
+    context = Workspace(tmp_path / "home").create("s", space, record, modules=modules)
+    (space.parent / "shared.py").write_text("LOW = 0.3")
+    with pytest.raises(UserError, match=r"^shared\.py has changed") as caught:
+        resolve_space_change(context, None, Observer())
+    assert caught.value.code == "space-changed"
+    assert lowest_rate(resolve_space_change(context, "update", Observer()).search) == 0.3
+    shutil.rmtree(space.parent)
+    assert lowest_rate(Workspace(tmp_path / "home").open("s").search) == 0.3

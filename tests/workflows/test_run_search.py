@@ -155,3 +155,28 @@ def test_a_locked_study_ends_the_session_and_its_runs(
     client = MlflowClient(context.tracking().uri)
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert {run.info.status for run in runs} == {"KILLED"}
+
+
+SHARED = """
+from dataclasses import dataclass
+from hpsearch.search.objective import Objective
+
+@dataclass(frozen=True, kw_only=True)
+class Halved(Objective):
+    def value(self, metrics, *, collapsed):
+        return super().value(metrics, collapsed=collapsed) / 2
+"""
+
+
+@pytest.mark.slow
+def test_workers_have_the_modules_that_a_space_imports(
+    tmp_path: Path, tiny: PatchStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "shared.py").write_text(SHARED)
+    text = SPACE.replace("num_folds=2,", "objective=Halved(),")
+    (tmp_path / "mine.py").write_text(f"from shared import Halved\n{text}")
+    result = run_search(tmp_path / "mine.py", data=str(tiny.path), cpus=1, home=tmp_path / "home")
+    assert result.winner is not None
+    last = result.winner.reports[-1]
+    assert last["objective"] == last["metrics"]["val/mAP"] / 2
