@@ -1,4 +1,4 @@
-"""Optuna searcher for Ray Tune, and its reconciliation with the event log."""
+"""Optuna searcher for Ray Tune."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.distributions import distribution_to_json
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
@@ -23,12 +24,9 @@ from hpsearch.search.grid import distinct_points
 from hpsearch.search.outcome import COLLAPSE_STATUSES
 from hpsearch.search.samplers import build_sampler
 from hpsearch.search.search import Search
-from hpsearch.search.search_context import SearchContext
 from hpsearch.search.space_file import load_search
 from hpsearch.search.stopping import FINISH_ORDER_ATTR, study_is_out_of_patience
 from hpsearch.search.study import (
-    check_study_complete,
-    open_study,
     open_study_storage,
     running_trial,
     study_in,
@@ -125,7 +123,12 @@ class OptunaSearcher(Searcher):
                 break
         self._running[trial_id] = trial
         number = self._numbers[trial.number]
-        return {"trial": config, "number": number, "id": format_trial_id(number)}
+        return {
+            "trial": config,
+            "number": number,
+            "id": format_trial_id(number),
+            "drawn": drawn_point(trial),
+        }
 
     def _next_trial(self, trial_id: str) -> Any:
         """Next trial, whose configuration may be a repeat; else as ``suggest``."""
@@ -269,7 +272,7 @@ class OptunaSearcher(Searcher):
         trial.set_user_attr(
             FINISH_ORDER_ATTR, 1 + sum(other.state.is_finished() for other in before)
         )
-        values = None if status == "failed" else _objective_values(message, search)
+        values = None if status == "failed" else objective_values(message, search)
         if values is None or not isinstance(message, Reported):
             trial.set_user_attr(OUTCOME_ATTR, "failed")
             trial.set_user_attr("reason", reason)
@@ -278,9 +281,8 @@ class OptunaSearcher(Searcher):
             self.record_report(trial_id, message)  # Tune withholds the one that stopped a trial
             trial.set_user_attr(OUTCOME_ATTR, status)
             trial.set_user_attr("reason", reason)
-            trial.set_constraint(
-                "collapsed", 1.0 if status in COLLAPSE_STATUSES else 0.0
-            )  # > 0 violates
+            for name, violation in violation_of_collapse(status).items():
+                trial.set_constraint(name, violation)
             if status == "pruned":
                 study.tell(trial, state=TrialState.PRUNED)
             else:
@@ -298,7 +300,24 @@ def _digest(config: Mapping[str, Any]) -> str:
     return json.dumps(config, sort_keys=True)
 
 
-def _objective_values(message: WorkerMessage | None, search: Search) -> list[float] | None:
+def drawn_point(trial: optuna.Trial) -> dict[str, Any]:
+    """Point of a trial as the event log keeps it: parameters, distributions, and its number."""
+    return {
+        "params": trial.params,
+        "distributions": {
+            name: json.loads(distribution_to_json(distribution))
+            for name, distribution in trial.distributions.items()
+        },
+        **{name: trial.user_attrs.get(name) for name in (POINT_ATTR, REPEAT_ATTR)},
+    }
+
+
+def violation_of_collapse(status: str) -> dict[str, float]:
+    """Constraint of a trial in the study; a value above 0 violates it."""
+    return {"collapsed": 1.0 if status in COLLAPSE_STATUSES else 0.0}
+
+
+def objective_values(message: WorkerMessage | None, search: Search) -> list[float] | None:
     """One value for each objective; None if the message lacks one."""
     if not isinstance(message, Reported):
         return None
@@ -312,28 +331,3 @@ def _objective_values(message: WorkerMessage | None, search: Search) -> list[flo
 def format_trial_id(number: int) -> str:
     """Format the name of a trial in the event log and on disk."""
     return f"{number:03d}"
-
-
-def reconcile(context: SearchContext) -> None:
-    """Append to the event log the ends that only the study has.
-
-    The end of a trial is written to the study first, so a driver that dies may not have written
-    it to the event log.
-
-    Raises:
-        UserError: if the study lacks trials of the event log.
-    """
-    check_study_complete(context)
-    runs = {run.id: run for run in context.runs}
-    study = open_study(context.paths.folder, search=context.search, url=context.record.study)
-    for number, trial in enumerate(started_trials(study.get_trials(deepcopy=False))):
-        run = runs.get(format_trial_id(number))
-        if run and trial.state.is_finished() and run.status in ("running", "interrupted"):
-            context.event_log.append("trial_finished", trial=run.id, **_end_event(trial))
-
-
-def _end_event(trial: FrozenTrial) -> dict[str, str]:
-    if trial.state == TrialState.FAIL:
-        return {"status": "failed", "reason": "the driver died before it could report why"}
-    attributes = trial.user_attrs
-    return {"status": attributes[OUTCOME_ATTR], "reason": attributes.get("reason", "")}

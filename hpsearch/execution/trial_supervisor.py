@@ -280,6 +280,7 @@ class TrialSupervisor:
             "number": config["number"],
             "config": config["trial"],
             "allocation": config["place"],
+            "drawn": config["drawn"],
         }
         self._log("start", attempt, **fields)
         self._started_trials.add(attempt.trial)

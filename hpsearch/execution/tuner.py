@@ -10,12 +10,13 @@ from ray import cloudpickle, tune
 from hpsearch.atomic_files import is_disk_full
 from hpsearch.execution.checkpoint_store import TrialPayload, create_payload
 from hpsearch.execution.hang_detector import ReportTimeouts
-from hpsearch.execution.optuna_searcher import OptunaSearcher, reconcile
+from hpsearch.execution.optuna_searcher import OptunaSearcher
 from hpsearch.execution.placement import ResourceAllocator, placement_group
 from hpsearch.execution.ray_patches import treat_oom_kill_as_actor_death
 from hpsearch.execution.ray_runtime import node_resources
 from hpsearch.execution.retry_policy import DiskFullError, RetryPolicy, describe_fullest_disk
 from hpsearch.execution.shutdown import GracefulShutdown
+from hpsearch.execution.study_restore import reconcile
 from hpsearch.execution.trial_supervisor import TrialSupervisor
 from hpsearch.execution.tune_callbacks import (
     EventLogCallback,
