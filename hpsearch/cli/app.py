@@ -1,5 +1,6 @@
 """Command-line application: parsing, one function call, output."""
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -47,6 +48,9 @@ def main() -> None:
     except ValidationError as error:
         _exit_with_error(validation_sentence(error))
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            name = Path(str(error.filename)).name
+            _exit_with_error(f"{name[:60]}… is too long for the name of a file; shorten it")
         if error.errno not in DISK_FULL_ERRNOS:
             raise
         location = f" ({error.filename})" if error.filename else ""

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from hpsearch.data.splits import Part, TrialSplit
     from hpsearch.workflows.search_session import SearchResult
 
+LONGEST_NAME = 80
+"""Maximum length of the name of a new search."""
+
 
 def run_search(
     space: str | Path,
@@ -151,6 +154,12 @@ def _choose_name(
         UserError: if it is taken, or can be none.
     """
     wanted = name_from(space.stem) if name is None else check_name(name, "a search")
+    if len(wanted) > LONGEST_NAME:
+        raise UserError(
+            f"the name {wanted[:30]}… has {len(wanted)} characters; use at most {LONGEST_NAME}, "
+            "since the promotion of a search has a longer name",
+            code="name-too-long",
+        )
     chosen = workspace.unique_name(wanted) if again else wanted
     workspace.check_name_available(chosen)
     if chosen != wanted:
