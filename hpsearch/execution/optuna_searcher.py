@@ -192,8 +192,12 @@ class OptunaSearcher(Searcher):
         frozen = study.get_trials(deepcopy=False)[number]
         if frozen.last_step is not None:
             self._last_steps[attempt_id] = frozen.last_step
-        self._sampler_for(frozen.user_attrs.get(POINT_ATTR, number))
-        return running_trial(study, self._storage, number)
+        trial = running_trial(study, self._storage, number)
+        if POINT_ATTR not in frozen.user_attrs:  # its driver died between two writes
+            trial.set_user_attr(POINT_ATTR, number)
+            trial.set_user_attr(REPEAT_ATTR, 0)
+        self._sampler_for(trial.user_attrs[POINT_ATTR])
+        return trial
 
     def _sampler_for(self, point: int) -> optuna.Study:
         search, study, _ = self._open()
