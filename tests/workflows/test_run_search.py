@@ -169,6 +169,7 @@ class Halved(Objective):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*Any type hint:UserWarning")  # MLflow, on our signature
 def test_workers_have_the_modules_that_a_space_imports(
     tmp_path: Path, tiny: PatchStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
