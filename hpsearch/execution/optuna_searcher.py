@@ -127,7 +127,7 @@ class OptunaSearcher(Searcher):
             "trial": config,
             "number": number,
             "id": format_trial_id(number),
-            "drawn": drawn_point(trial),
+            "drawn": json.dumps(drawn_point(trial)),  # Tune would flatten a dict
         }
 
     def _next_trial(self, trial_id: str) -> Any:

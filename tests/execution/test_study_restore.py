@@ -1,5 +1,6 @@
 """A study that was lost, or restored from an old copy, is rebuilt from the event log."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def run_trials(context: SearchContext, *, half: Path | None = None) -> None:
     for number in range(len(ENDINGS)):
         given = searcher.suggest(str(number))
         log.append("start", trial=given["id"], number=number, config=given["trial"],
-                   drawn=given["drawn"])  # fmt: skip
+                   drawn=json.loads(given["drawn"]))  # fmt: skip
         searcher.on_trial_result(str(number), reported(120, 0.1 * number, metrics=SECONDS))
         log.append("report", trial=given["id"], seen=120, objective=0.1 * number, metrics=SECONDS)
     for number, status in reversed(list(enumerate(ENDINGS))):
