@@ -17,8 +17,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(INSTALLED)
 
+# Given again, it starts another search, quickstart-2, quickstart-3 and so on, and says so.
 demo: $(INSTALLED)
-	$(BIN)/hpsearch search search_spaces/quickstart.py
+	$(BIN)/hpsearch search search_spaces/quickstart.py --again
 
 # In the order of their names, so that the long files of end_to_end begin early.
 test: $(INSTALLED)

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import sysconfig
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,8 @@ LONGEST_REASON = 200
 LONGEST_INPUT = 200
 """Length to which a wrong setting is shortened in an error message."""
 CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")
+LIBRARIES = (str(Path(__file__).parent), *set(sysconfig.get_paths().values()) - {""}, "<")
+"""Beginnings of the paths of code that no user of a space file wrote."""
 IN_MARKDOWN = re.compile(r"([\\`*_\[\]<>|!])")
 
 
@@ -95,6 +99,15 @@ def command_line(*words: object) -> str:
         "hpsearch report far --home 'my runs'"
     """
     return shlex.join(["hpsearch", *map(str, words)])
+
+
+def user_location(error: BaseException) -> str:
+    """``FILE:LINE`` in the user's own code that an error comes from; empty if it is elsewhere."""
+    lines = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        lines.append((error.filename or "<", error.lineno))
+    own = [(Path(file).name, line) for file, line in lines if not file.startswith(LIBRARIES)]
+    return f"{own[-1][0]}:{own[-1][1]}" if own else ""
 
 
 def printable(text: str) -> str:

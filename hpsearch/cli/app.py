@@ -1,5 +1,6 @@
 """Command-line application: parsing, one function call, output."""
 
+import errno
 import gc
 import sys
 import time
@@ -57,6 +58,9 @@ def main() -> None:
     except ValidationError as error:
         _exit_with_error(validation_sentence(error))
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            name = Path(str(error.filename)).name
+            _exit_with_error(f"{name[:60]}… is too long for the name of a file; shorten it")
         sentence = file_error_sentence(error)
         if sentence is None:
             raise

@@ -49,11 +49,12 @@ def submit(
 
     Example: hpsearch submit search_spaces/full.py --address http://HEAD:8265 --trials 200
     """
-    from hpsearch.search.space_file import load_search
+    from hpsearch.search.space_file import imported_modules, load_search
     from hpsearch.untrusted import check_name, name_from
 
     stated = load_search(space)
     stated.validate_space()
+    modules = imported_modules()
     chosen = check_name(name_from(space.stem) if name is None else name, "a search")
     options = [*to_cli_args(tracking_uri=tracking_uri), *context.args]
     arguments = ["search", space.name, "--name", chosen, "--address", "auto", *options]
@@ -67,7 +68,7 @@ def submit(
     server.check_versions()
     if not asked["wait_for_nodes"]:
         server.check_capacity(_requested_resources(stated, asked), asked["max_concurrent_trials"])
-    server.submit(chosen, arguments, home=home, space=space)
+    server.submit(chosen, arguments, home=home, space=space, modules=modules)
     _print_submitted(chosen, address)
 
 

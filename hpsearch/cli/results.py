@@ -157,13 +157,15 @@ def sync(
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Rebuild a search's MLflow runs from its folder; existing data is not changed.
+    """Rebuild a search's study and its MLflow runs from its event log; existing data is kept.
 
-    For a server that was down, has lost data, or is new to the search. Idempotent.
+    For a study that was lost, and a server that was down, has lost data, or is new to the search.
+    Idempotent.
 
     Example: hpsearch sync quickstart --tracking-uri http://HOST:5000
     """
     from hpsearch.console.progress_bars import progress_bar
+    from hpsearch.execution.study_restore import restore_study
     from hpsearch.search.workspace import Workspace
     from hpsearch.tracking.connection import translate_all_errors
 
@@ -174,6 +176,9 @@ def sync(
             f"search {name!r} is empty; start it again with `hpsearch search`",
             code="empty-search",
         )
+    restored = restore_study(context)
+    if restored:
+        out.print(f"study: {restored} trials restored from the event log")
 
     from hpsearch.tracking.model_registry import configure_mlflow_logging
     from hpsearch.workflows.publish_figures import publish_figures

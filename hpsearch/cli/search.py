@@ -40,6 +40,13 @@ def search(
     name: Annotated[
         str | None, typer.Option(help="Name of the search (default: that of the file).")
     ] = None,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again",
+            help="If a search of that name exists, name this one NAME-2, NAME-3 and so on.",
+        ),
+    ] = False,
     data: Annotated[
         str | None,
         typer.Option(help="Patches: mini, tiny, or the path of a store (default: the space's)."),
@@ -85,6 +92,7 @@ def search(
         run_search(
             space,
             name=name,
+            again=again,
             data=data,
             split=split,
             trials=trials,

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import shlex
-import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ray.job_submission import JobDetails, JobSubmissionClient
@@ -21,6 +21,7 @@ from hpsearch.execution import job_checks
 from hpsearch.execution.job_status import failure_line, printable, progress_line
 from hpsearch.redaction import filled_in
 from hpsearch.search.resources import Resources
+from hpsearch.search.space_file import copy_modules
 from hpsearch.untrusted import command_line
 
 SEARCH_KEY, HOME_KEY = "hpsearch", "home"
@@ -139,7 +140,13 @@ class JobClient:
         job_checks.check_capacity(job_checks.cluster_nodes(self.address), asked, max_concurrent)
 
     def submit(
-        self, search: str, arguments: Sequence[str], *, home: str, space: Path | None = None
+        self,
+        search: str,
+        arguments: Sequence[str],
+        *,
+        home: str,
+        space: Path | None = None,
+        modules: Mapping[str, Path] = MappingProxyType({}),
     ) -> str:
         """Queue ``hpsearch ARGUMENTS`` on the head; the id of the job.
 
@@ -148,6 +155,7 @@ class JobClient:
             arguments: of the command; a space is named as it is called in its folder.
             home: folder on the cluster.
             space: a Python file that travels along.
+            modules: files that it imports from its folder, by their path in it.
 
         Raises:
             UserError: if this search is on the cluster already, and neither failed nor is resumed,
@@ -160,7 +168,7 @@ class JobClient:
         number = len(before) + 1
         with tempfile.TemporaryDirectory() as folder:
             if space is not None:
-                shutil.copyfile(space, Path(folder) / space.name)
+                copy_modules({space.name: space, **modules}, Path(folder))
             return self._submit_when_ready(
                 entrypoint=f"python -m hpsearch {quote_command([*arguments, '--home', home])}",
                 submission_id=search if number == 1 else f"{search}--{number}",

@@ -1,10 +1,15 @@
-"""Optuna searcher for Ray Tune, and its reconciliation with the event log."""
+"""Optuna searcher for Ray Tune."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
+from optuna.distributions import distribution_to_json
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
@@ -15,17 +20,22 @@ from hpsearch.execution.worker_messages import (
     from_dict,
     message_outcome,
 )
+from hpsearch.search.grid import distinct_points
 from hpsearch.search.outcome import COLLAPSE_STATUSES
 from hpsearch.search.samplers import build_sampler
 from hpsearch.search.search import Search
-from hpsearch.search.search_context import SearchContext
 from hpsearch.search.space_file import load_search
 from hpsearch.search.stopping import FINISH_ORDER_ATTR, study_is_out_of_patience
-from hpsearch.search.study import open_study, open_study_storage, running_trial, study_in
+from hpsearch.search.study import (
+    open_study_storage,
+    running_trial,
+    study_in,
+    study_name,
+)
 from hpsearch.search.trial_queue import (
     POINT_ATTR,
     REPEAT_ATTR,
-    WARM_START_ATTR,
+    REPEATED_ATTR,
     PlannedTrial,
     TrialQueue,
     started_trials,
@@ -33,6 +43,10 @@ from hpsearch.search.trial_queue import (
 
 OUTCOME_ATTR = "outcome"
 """User attribute of an Optuna trial: its status at the end."""
+MAX_REPEATS = 20
+"""Draws in a row of known configurations after which a space that cannot be listed is exhausted."""
+MAX_LISTED = 1_000
+"""Maximum number of points of a space that is listed to find those that were not drawn yet."""
 
 
 class OptunaSearcher(Searcher):
@@ -63,7 +77,12 @@ class OptunaSearcher(Searcher):
         self._last_steps: dict[str, int] = {}
         """Patches seen at the last report that the study holds, by Tune's trial id."""
         self._unfinished: list[int] = []
-        self._num_imported = 0
+        self._numbers: dict[int, int] = {}
+        """Numbers of the trials in the event log, by their numbers in the study."""
+        self._known: dict[str, int] = {}
+        """Number of the first trial in the study with each configuration and seed."""
+        self._repeats = 0
+        """Draws in a row that repeated a known configuration."""
         self._opened: tuple[Search, optuna.Study, TrialQueue] | None = None
         self._storage: BaseStorage | None = None
         self._search = search or load_search(space)
@@ -77,10 +96,14 @@ class OptunaSearcher(Searcher):
         if self._opened is None:
             search = self._search or load_search(self._space)
             self._storage = open_study_storage(self._folder, self._url)
-            study = study_in(self._storage, self._folder.name, search)
-            trials = study.get_trials(deepcopy=False)
+            name = study_name(self._folder, self._storage, self._url)
+            study = study_in(self._storage, name, search)
+            trials = started_trials(study.get_trials(deepcopy=False))
             self._unfinished = [t.number for t in trials if t.state == TrialState.RUNNING]
-            self._num_imported = sum(WARM_START_ATTR in trial.user_attrs for trial in trials)
+            self._numbers = {trial.number: number for number, trial in enumerate(trials)}
+            for trial in trials:
+                if "config" in trial.user_attrs:
+                    self._known.setdefault(_digest(trial.user_attrs["config"]), trial.number)
             queue = TrialQueue(search.planned_points, search.seeds_per_point, search.is_finite)
             self._opened = (search, study, queue)
         return self._opened
@@ -91,21 +114,66 @@ class OptunaSearcher(Searcher):
         Unfinished trials of an earlier session come first. None, on which Tune asks again later, if
         a running trial decides whether the search is out of patience.
         """
+        while True:
+            trial = self._next_trial(trial_id)
+            if trial is None or trial == Searcher.FINISHED:
+                return trial
+            config = self._config_of(trial)
+            if config is not None:
+                break
+        self._running[trial_id] = trial
+        number = self._numbers[trial.number]
+        return {
+            "trial": config,
+            "number": number,
+            "id": format_trial_id(number),
+            "drawn": json.dumps(drawn_point(trial)),  # Tune would flatten a dict
+        }
+
+    def _next_trial(self, trial_id: str) -> Any:
+        """Next trial, whose configuration may be a repeat; else as ``suggest``."""
         search, study, queue = self._open()
         if self._unfinished:
-            trial = self._resume_trial(trial_id, self._unfinished.pop(0))
-        else:
-            trials = study.get_trials(deepcopy=False)
-            queue.observe(trials)
-            turn = queue.next() if queue.num_started < self._trials else None
-            if turn is None:
-                return Searcher.FINISHED
-            if study_is_out_of_patience(trials, search, patience_offset=self._patience_offset):
-                return None if self._running else Searcher.FINISHED
-            trial = self._ask_study(turn, queued=trials[-1:])
-        self._running[trial_id] = trial
-        config, number = self._config_of(trial), trial.number - self._num_imported
-        return {"trial": config, "number": number, "id": format_trial_id(number)}
+            return self._resume_trial(trial_id, self._unfinished.pop(0))
+        trials = study.get_trials(deepcopy=False)
+        queue.observe(trials)
+        turn = self._planned(queue) if queue.num_started < self._trials else None
+        if turn is None:
+            return Searcher.FINISHED
+        if study_is_out_of_patience(trials, search, patience_offset=self._patience_offset):
+            return None if self._running else Searcher.FINISHED
+        trial = self._ask_study(turn, queued=trials[-1:])
+        self._numbers[trial.number] = queue.num_started
+        return trial
+
+    def _planned(self, queue: TrialQueue) -> PlannedTrial | None:
+        """Next trial to start; after a repeat, an untried point if the space can be listed."""
+        turn = queue.next()
+        if turn is None or turn.params or not self._repeats:
+            return turn
+        if self._points is None:
+            return turn if self._repeats < MAX_REPEATS else None
+        untried = [point for config, point in self._points.items() if config not in self._known]
+        if not untried:
+            return None
+        chosen = np.random.default_rng([self._open()[0].seed, turn.point]).integers(len(untried))
+        return replace(turn, params=untried[chosen])
+
+    @cached_property
+    def _points(self) -> dict[str, dict[str, Any]] | None:
+        """Points of the space by their configurations; None if they cannot be listed."""
+        search = self._open()[0]
+        return distinct_points(
+            lambda trial: _digest(search.suggest_config(trial).model_dump(mode="json")),
+            limit=MAX_LISTED,
+        )
+
+    @property
+    def is_exhausted(self) -> bool:
+        """True if there are fewer different configurations than trials are wanted."""
+        _, study, queue = self._open()
+        queue.observe(study.get_trials(deepcopy=False))
+        return queue.num_started < self._trials and self._planned(queue) is None
 
     def _ask_study(self, turn: PlannedTrial, *, queued: Sequence[FrozenTrial]) -> optuna.Trial:
         """Enqueue and ask, so that the storage has a trial's point from its first moment on."""
@@ -124,21 +192,36 @@ class OptunaSearcher(Searcher):
         frozen = study.get_trials(deepcopy=False)[number]
         if frozen.last_step is not None:
             self._last_steps[attempt_id] = frozen.last_step
-        self._sampler_for(frozen.user_attrs.get(POINT_ATTR, number))
-        return running_trial(study, self._storage, number)
+        trial = running_trial(study, self._storage, number)
+        if POINT_ATTR not in frozen.user_attrs:  # its driver died between two writes
+            trial.set_user_attr(POINT_ATTR, number)
+            trial.set_user_attr(REPEAT_ATTR, 0)
+        self._sampler_for(trial.user_attrs[POINT_ATTR])
+        return trial
 
     def _sampler_for(self, point: int) -> optuna.Study:
         search, study, _ = self._open()
         study.sampler = build_sampler(search.sampler, seed=search.seed, point=point)
         return study
 
-    def _config_of(self, trial: optuna.Trial) -> dict[str, Any]:
-        """Return the stored configuration, or sample it where a driver died before it stored it."""
+    def _config_of(self, trial: optuna.Trial) -> dict[str, Any] | None:
+        """Return the stored configuration, or sample it where a driver died before it stored it.
+
+        None if it repeats that of an earlier trial, seed included; the trial is then refused.
+        """
         known = trial.user_attrs
         if "config" in known:
             return known["config"]
-        drawn = self._open()[0].suggest_config(trial, repeat=known.get(REPEAT_ATTR, 0))
+        search, study, _ = self._open()
+        drawn = search.suggest_config(trial, repeat=known.get(REPEAT_ATTR, 0))
         config = drawn.model_dump(mode="json")
+        first = self._known.setdefault(_digest(config), trial.number)
+        if first != trial.number:
+            self._repeats += 1
+            trial.set_user_attr(REPEATED_ATTR, first)
+            study.tell(trial, state=TrialState.FAIL)
+            return None
+        self._repeats = 0
         trial.set_user_attr("seed", drawn.seed)
         trial.set_user_attr("config", config)
         return config
@@ -193,7 +276,7 @@ class OptunaSearcher(Searcher):
         trial.set_user_attr(
             FINISH_ORDER_ATTR, 1 + sum(other.state.is_finished() for other in before)
         )
-        values = None if status == "failed" else _objective_values(message, search)
+        values = None if status == "failed" else objective_values(message, search)
         if values is None or not isinstance(message, Reported):
             trial.set_user_attr(OUTCOME_ATTR, "failed")
             trial.set_user_attr("reason", reason)
@@ -202,9 +285,8 @@ class OptunaSearcher(Searcher):
             self.record_report(trial_id, message)  # Tune withholds the one that stopped a trial
             trial.set_user_attr(OUTCOME_ATTR, status)
             trial.set_user_attr("reason", reason)
-            trial.set_constraint(
-                "collapsed", 1.0 if status in COLLAPSE_STATUSES else 0.0
-            )  # > 0 violates
+            for name, violation in violation_of_collapse(status).items():
+                trial.set_constraint(name, violation)
             if status == "pruned":
                 study.tell(trial, state=TrialState.PRUNED)
             else:
@@ -218,7 +300,28 @@ class OptunaSearcher(Searcher):
         """Do nothing: the storage of the study holds the whole state."""
 
 
-def _objective_values(message: WorkerMessage | None, search: Search) -> list[float] | None:
+def _digest(config: Mapping[str, Any]) -> str:
+    return json.dumps(config, sort_keys=True)
+
+
+def drawn_point(trial: optuna.Trial) -> dict[str, Any]:
+    """Point of a trial as the event log keeps it: parameters, distributions, and its number."""
+    return {
+        "params": trial.params,
+        "distributions": {
+            name: json.loads(distribution_to_json(distribution))
+            for name, distribution in trial.distributions.items()
+        },
+        **{name: trial.user_attrs.get(name) for name in (POINT_ATTR, REPEAT_ATTR)},
+    }
+
+
+def violation_of_collapse(status: str) -> dict[str, float]:
+    """Constraint of a trial in the study; a value above 0 violates it."""
+    return {"collapsed": 1.0 if status in COLLAPSE_STATUSES else 0.0}
+
+
+def objective_values(message: WorkerMessage | None, search: Search) -> list[float] | None:
     """One value for each objective; None if the message lacks one."""
     if not isinstance(message, Reported):
         return None
@@ -232,26 +335,3 @@ def _objective_values(message: WorkerMessage | None, search: Search) -> list[flo
 def format_trial_id(number: int) -> str:
     """Format the name of a trial in the event log and on disk."""
     return f"{number:03d}"
-
-
-def reconcile(context: SearchContext) -> None:
-    """Append to the event log the ends that only the study has.
-
-    The end of a trial is written to the study first, so a driver that dies may not have written
-    it to the event log.
-    """
-    runs = {run.id: run for run in context.runs}
-    study = open_study(context.paths.folder, search=context.search, url=context.record.study)
-    trials = study.get_trials(deepcopy=False)
-    first = sum(WARM_START_ATTR in trial.user_attrs for trial in trials)
-    for trial in started_trials(trials):
-        run = runs.get(format_trial_id(trial.number - first))
-        if run and trial.state.is_finished() and run.status in ("running", "interrupted"):
-            context.event_log.append("trial_finished", trial=run.id, **_end_event(trial))
-
-
-def _end_event(trial: FrozenTrial) -> dict[str, str]:
-    if trial.state == TrialState.FAIL:
-        return {"status": "failed", "reason": "the driver died before it could report why"}
-    attributes = trial.user_attrs
-    return {"status": attributes[OUTCOME_ATTR], "reason": attributes.get("reason", "")}

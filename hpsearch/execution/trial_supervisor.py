@@ -8,6 +8,7 @@ pruner, report timeouts); later calls for the same event return the same decisio
 Tune's trial id names an attempt: a trial that is retried is suggested again under a new id.
 """
 
+import json
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -285,6 +286,7 @@ class TrialSupervisor:
             "number": config["number"],
             "config": config["trial"],
             "allocation": config["place"],
+            "drawn": json.loads(config["drawn"]),
         }
         self._log("start", attempt, **fields)
         self._started_trials.add(attempt.trial)

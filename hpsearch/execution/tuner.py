@@ -5,17 +5,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from ray import tune
+from ray import cloudpickle, tune
 
 from hpsearch.atomic_files import is_disk_full
 from hpsearch.execution.checkpoint_store import TrialPayload, create_payload
 from hpsearch.execution.hang_detector import ReportTimeouts
-from hpsearch.execution.optuna_searcher import OptunaSearcher, reconcile
+from hpsearch.execution.optuna_searcher import OptunaSearcher
 from hpsearch.execution.placement import ResourceAllocator, placement_group
 from hpsearch.execution.ray_patches import treat_oom_kill_as_actor_death
 from hpsearch.execution.ray_runtime import node_resources
 from hpsearch.execution.retry_policy import DiskFullError, RetryPolicy, describe_fullest_disk
 from hpsearch.execution.shutdown import GracefulShutdown
+from hpsearch.execution.study_restore import reconcile
 from hpsearch.execution.trial_supervisor import TrialSupervisor
 from hpsearch.execution.tune_callbacks import (
     EventLogCallback,
@@ -28,7 +29,10 @@ from hpsearch.execution.worker import train_on_worker
 from hpsearch.search.pruners import PrunerWithHistory, build_pruner
 from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
+from hpsearch.search.space_errors import translate_study_errors
+from hpsearch.search.space_file import space_modules
 from hpsearch.search.stopping import UsageTracker
+from hpsearch.search.study import open_study_storage, study_address, study_name
 from hpsearch.tracking.event_log import Event
 
 TUNE_DIR = "tune"
@@ -44,6 +48,8 @@ class SessionResult:
     """True if there was no further trial to start."""
     limit: str
     """Description of the limit that was reached; empty if none was."""
+    space_exhausted: bool = False
+    """True if there are fewer different configurations than trials were planned."""
 
 
 def run_session(context: SearchContext) -> SessionResult:
@@ -53,11 +59,14 @@ def run_session(context: SearchContext) -> SessionResult:
     trials, the event log their reports, and the checkpoint store their state.
 
     Raises:
-        UserError: if the cluster cannot hold a trial, or not so many at once.
+        UserError: if the cluster cannot hold a trial, or not so many at once, or the storage of the
+            study fails.
         DiskFullError: if a disk is full.
     """
+    address = study_address(context.paths.folder, context.record.study)
     try:
-        return _run_tuner(context)
+        with translate_study_errors(address):
+            return _run_tuner(context)
     except DiskFullError:
         raise
     except Exception as error:
@@ -99,7 +108,8 @@ def _run_tuner(context: SearchContext) -> SessionResult:
         tuner.fit()
     if supervisor.full_disk:
         raise _disk_full_error(context, supervisor.full_disk)
-    return SessionResult(searcher.exhausted, stopper.limit_reached)
+    exhausted = searcher.exhausted and supervisor.searcher.is_exhausted
+    return SessionResult(searcher.exhausted, stopper.limit_reached, exhausted)
 
 
 def _build_supervisor(
@@ -121,7 +131,7 @@ def _build_supervisor(
         ),
         allocator=allocator,
         retry_policy=retry_policy,
-        pruner=_build_pruner(search, context.name, events),
+        pruner=_build_pruner(search, _study_name(context), events),
         timeouts=timeouts,
         shutdown=GracefulShutdown(
             notify_workers=lambda: payload.store_actor.announce_shutdown.remote(),
@@ -129,6 +139,11 @@ def _build_supervisor(
         ),
         was_killed_for_memory=payload.was_killed_for_memory,
     )
+
+
+def _study_name(context: SearchContext) -> str:
+    folder, url = context.paths.folder, context.record.study
+    return study_name(folder, open_study_storage(folder, url), url)
 
 
 def _disk_full_error(context: SearchContext, full: str) -> DiskFullError:
@@ -158,6 +173,8 @@ def _trainable(search: Search, payload: TrialPayload) -> Callable[[dict], None]:
     function = partial(
         train_on_worker, payload=payload, objective=search.objective, folds=search.num_folds
     )
+    for module in space_modules():  # which no worker can import
+        cloudpickle.register_pickle_by_value(module)
     return tune.with_resources(function, placement_group)
 
 

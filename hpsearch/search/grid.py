@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.distributions import (
@@ -18,6 +18,7 @@ MAX_GRID_POINTS = 10_000
 """Maximum number of combinations in a grid; more are taken for a mistake."""
 
 Suggest = Callable[[optuna.Trial], object]
+T = TypeVar("T")
 
 
 def enumerate_grid(suggest: Suggest, *, limit: int = MAX_GRID_POINTS) -> list[dict[str, Any]]:
@@ -42,6 +43,26 @@ def enumerate_grid(suggest: Suggest, *, limit: int = MAX_GRID_POINTS) -> list[di
             )
 
 
+def distinct_points(
+    suggest: Callable[[optuna.Trial], T], *, limit: int
+) -> dict[T, dict[str, Any]] | None:
+    """List a point for each different result of ``suggest``, which must be hashable.
+
+    Returns:
+        Parameter values by result; None if there are more than ``limit`` combinations, or
+        infinitely many.
+    """
+    try:
+        points = enumerate_grid(suggest, limit=limit)
+    except UserError:
+        return None
+    return {_at_point(suggest, point): point for point in points}
+
+
+def _at_point(suggest: Callable[[optuna.Trial], T], point: Mapping[str, Any]) -> T:
+    return suggest(optuna.create_study(sampler=_FixedPointSampler(point, complete=True)).ask())
+
+
 def validate_point(
     suggest: Suggest, point: Mapping[str, Any], *, complete: bool
 ) -> dict[str, BaseDistribution]:
@@ -64,6 +85,48 @@ def validate_point(
             code="unknown-parameter",
         )
     return trial.distributions
+
+
+def check_storable(distributions: Mapping[str, BaseDistribution]) -> None:
+    """Check that a study can store the values of parameters; JSON has no types of NumPy.
+
+    Raises:
+        UserError: with the name of a parameter whose values it cannot store.
+    """
+    for name, distribution in distributions.items():
+        if isinstance(distribution, CategoricalDistribution):
+            values = distribution.choices
+        elif isinstance(distribution, FloatDistribution | IntDistribution):
+            values = (distribution.low, distribution.high, distribution.step)
+        else:
+            continue
+        for value in values:
+            if not isinstance(value, str | bool | int | float | None):
+                raise UserError(
+                    f"suggest draws {name!r} from values of type {type(value).__name__}, such as "
+                    f"{str(value)[:60]!r}, which a study cannot store; use numbers, strings, True, "
+                    "False or None (of a NumPy array: its tolist()), and build other values from "
+                    "them",
+                    code="value-not-storable",
+                )
+
+
+def varying_names(
+    drawn: Sequence[Mapping[str, BaseDistribution]], *, conditional: bool = True
+) -> list[str]:
+    """Names of parameters whose distribution differs between trials, in alphabetical order.
+
+    Args:
+        drawn: distributions by name, of several trials.
+        conditional: whether to include parameters that some trials do not have.
+    """
+    names = {name for trial in drawn for name in trial}
+    found = {name: [trial[name] for trial in drawn if name in trial] for name in names}
+    return sorted(
+        name
+        for name, own in found.items()
+        if any(other != own[0] for other in own) or (conditional and len(own) < len(drawn))
+    )
 
 
 def _run_suggest(suggest: Suggest, sampler: optuna.samplers.BaseSampler) -> optuna.Trial:

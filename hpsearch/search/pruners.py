@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 
 from hpsearch.config.base import FrozenConfig
+from hpsearch.search.samplers import log_warnings_only
 
 MIN_PEERS = 3
 """Minimum number of trials at a step before the median rule prunes."""
@@ -204,7 +205,7 @@ class PrunerWithHistory:
         name: str,
         events: Iterable[Mapping[str, Any]] = (),
     ) -> None:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        log_warnings_only()
         self._study = optuna.create_study(study_name=name, pruner=pruner, direction=direction)
         self._trials: list[optuna.Trial] = []
         self._latest: dict[int, int] = {}

@@ -1,6 +1,7 @@
 """Samplers of a search, and a TPE with constant cost per trial."""
 
 import heapq
+import logging
 import warnings
 from collections.abc import Container, Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -71,6 +72,21 @@ MAX_TRIALS_FITTED = 250
 """Maximum number of trials that TPE fits its model to, with one objective."""
 BEST_TRIALS_KEPT = 25
 """Best trials among them: the maximum that Optuna's TPE counts as good."""
+
+
+def log_warnings_only() -> None:
+    """Let Optuna log its warnings, but not a line for each trial.
+
+    Warnings of TPE about independent sampling are dropped: ``Search.remarks`` has them, once.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for handler in logging.getLogger("optuna").handlers:
+        handler.addFilter(_is_not_in_remarks)
+
+
+def _is_not_in_remarks(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    return not ("sampled independently" in message and "TPESampler" in message)
 
 
 def build_sampler(settings: Sampler, *, seed: int, point: int) -> BaseSampler:

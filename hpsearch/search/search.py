@@ -1,26 +1,36 @@
 """Description of a search: space, objective, sampler, pruner and limits."""
 
-import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from pydantic import Field, model_validator
 
 from hpsearch.config import DEFAULT_COMPUTE, ComputeConfig, TrialConfig
 from hpsearch.config.base import FrozenConfig, old_names_silent
 from hpsearch.config.formatting import Flat, flatten
 from hpsearch.errors import UserError
-from hpsearch.search.grid import enumerate_grid, validate_point
+from hpsearch.search.grid import check_storable, enumerate_grid, validate_point, varying_names
 from hpsearch.search.objective import MEAN_MAP, Objective
 from hpsearch.search.old_spellings import read_old_spellings
 from hpsearch.search.pruners import ASHA, NoPruner, Pruner
 from hpsearch.search.resources import ONE_CPU, Resources
-from hpsearch.search.samplers import TPE, Fixed, Grid, Sampler
+from hpsearch.search.samplers import (
+    GP,
+    NSGA2,
+    TPE,
+    Fixed,
+    Grid,
+    Sampler,
+    log_warnings_only,
+)
+from hpsearch.search.space_errors import is_storage_error, suggest_error
 
 NUM_DRAWS = 64
+Distributions = Mapping[str, BaseDistribution]
 
 
 class Search(FrozenConfig):
@@ -204,19 +214,15 @@ class Search(FrozenConfig):
 
         Raises:
             UserError: if ``suggest`` raises, returns something else, or disagrees on the budget.
+            StorageInternalError, SQLAlchemyError, OSError: if the study's storage fails.
         """
         try:
             with old_names_silent():
                 config = self.suggest(trial)
-        except UserError:
-            raise
         except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            raise UserError(
-                f"suggest raised {type(error).__name__} at {Path(where.filename).name}:"
-                f"{where.lineno} ({first_line(error)}); correct the space and rerun",
-                code="suggest-failed",
-            ) from error
+            if is_storage_error(error):
+                raise
+            raise suggest_error(error) from error
         if not isinstance(config, TrialConfig):
             raise UserError(
                 f"suggest must return a TrialConfig, but returned {type(config).__name__}",
@@ -234,14 +240,71 @@ class Search(FrozenConfig):
         """Draw a few configurations, to find mistakes in the space before Ray starts.
 
         Raises:
-            UserError: as ``suggest_config``, or if a given point is not in the space.
+            UserError: as ``suggest_config``, if a given point is not in the space, a study cannot
+                store a value, or the sampler cannot learn from the trials of this search.
         """
-        study = _random_study(self.seed)
-        for _ in range(draws):
-            self.suggest_config(study.ask())
+        for distributions in self._draw_distributions(draws):
+            check_storable(distributions)
         for point in () if isinstance(self.sampler, Grid) else self.planned_points:
             validate_point(self.suggest_config, point, complete=self.is_finite)
         self.num_trials()
+        self._check_sampler()
+
+    def examples(self, draws: int = 8) -> list[TrialConfig]:
+        """Configurations of the given points, unless they are a grid, and of random ones."""
+        study = _random_study(self.seed)
+        points = () if isinstance(self.sampler, Grid) else self.planned_points
+        for point in points:
+            study.enqueue_trial(dict(point))
+        return [self.suggest_config(study.ask()) for _ in range(draws + len(points))]
+
+    def _draw_distributions(self, draws: int) -> list[Distributions]:
+        """Draw configurations at random; return the distributions of their parameters, by name."""
+        study, found = _random_study(self.seed), list[Distributions]()
+        with warnings.catch_warnings():
+            # ``check_storable`` refuses such choices, with their parameter's name
+            warnings.filterwarnings("ignore", "Choices for a categorical", UserWarning)
+            for _ in range(draws):
+                trial = study.ask()
+                self.suggest_config(trial)
+                found.append(trial.distributions)
+        return found
+
+    def _check_sampler(self) -> None:
+        if not isinstance(self.sampler, GP | NSGA2):
+            return
+        kind, pruner = self.sampler.kind, self.active_pruner
+        if not isinstance(pruner, NoPruner):
+            raise UserError(
+                f"sampler {kind!r} learns only from trials that are trained to the end, and pruner "
+                f"{pruner.kind!r} stops most of them before; set pruner=NoPruner(), or "
+                "sampler=TPE(), which learns from all",
+                code="sampler-with-pruner",
+            )
+        names = varying_names(self._draw_distributions(NUM_DRAWS))
+        if names and isinstance(self.sampler, GP):
+            raise UserError(
+                f"sampler {kind!r} models only parameters that every trial draws from the same "
+                f"range, and draws others at random, here {_listed(names)}; use sampler=TPE(), or "
+                "draw them in every trial",
+                code="sampler-with-conditions",
+            )
+
+    def remarks(self) -> list[str]:
+        """Sentences about what the sampler cannot do in this space, which Optuna would log."""
+        if isinstance(self.sampler, NSGA2):
+            names = varying_names(self._draw_distributions(NUM_DRAWS))
+            what = "are not in every trial or change their range"
+            consequence = "draws them at random instead of inheriting them"
+        elif isinstance(self.sampler, TPE):
+            drawn = self._draw_distributions(NUM_DRAWS)
+            names = varying_names(drawn, conditional=False)
+            what, consequence = "change their range", "draws them independently of the others"
+        else:
+            return []
+        if not names:
+            return []
+        return [f"parameters that {what}: {_listed(names)}; {self.sampler.kind} {consequence}"]
 
 
 def first_line(error: BaseException) -> str:
@@ -250,23 +313,24 @@ def first_line(error: BaseException) -> str:
     return " ".join(lines[:3]) + (" …" if len(lines) > 3 else "") if lines else "no message"
 
 
+def _listed(names: Sequence[str], limit: int = 5) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(map(repr, names[:limit])) + more
+
+
 def fixed_settings(search: Search, *, draws: int = NUM_DRAWS) -> dict[str, Flat]:
     """Find settings with a single value among randomly drawn configurations.
 
     This includes settings that follow from their variant. A rare value may be missed, so the caller
     compares each trial with the result.
     """
-    study = _random_study(search.seed)
-    points = () if isinstance(search.sampler, Grid) else search.planned_points
-    for point in points:
-        study.enqueue_trial(dict(point))
     seen: dict[str, set[Flat]] = {}
-    for _ in range(draws + len(points)):
-        for name, value in flatten(search.suggest_config(study.ask())).items():
+    for config in search.examples(draws):
+        for name, value in flatten(config).items():
             seen.setdefault(name, set()).add(value)
     return {name: values.pop() for name, values in seen.items() if len(values) == 1}
 
 
 def _random_study(seed: int) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    log_warnings_only()
     return optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))

@@ -105,6 +105,15 @@ class SearchPaths:
         """File that the process which runs the search holds locked."""
         return self.folder / "lock"
 
+    @property
+    def home_option(self) -> str:
+        """Option that makes a command find this search; empty for the default home."""
+        return "" if self.home == DEFAULT_HOME else f" --home {shlex.quote(str(self.home))}"
+
+    def command(self, verb: str, *options: str) -> str:
+        """Command line that a user can copy to do something to this search."""
+        return f"{shlex.join(['hpsearch', verb, self.name, *options])}{self.home_option}"
+
 
 RECORD_FIELDS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
@@ -153,11 +162,11 @@ class SearchContext:
     @property
     def home_option(self) -> str:
         """Option that makes a command find this search; empty for the default home."""
-        return "" if self.home == DEFAULT_HOME else f" --home {shlex.quote(str(self.home))}"
+        return self.paths.home_option
 
     def command(self, verb: str, *options: str) -> str:
         """Command line that a user can copy to do something to this search."""
-        return f"{shlex.join(['hpsearch', verb, self.name, *options])}{self.home_option}"
+        return self.paths.command(verb, *options)
 
     @cached_property
     def search(self) -> Search:

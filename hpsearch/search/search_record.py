@@ -56,6 +56,9 @@ class SearchRecord(FrozenConfig):
     """Seconds without a report after which a trial hangs; None to judge by the others."""
     study: str | None = None
     """Storage of the study, if it is not a file in the search's folder."""
+    study_name: str | None = None
+    """Name of the study in its storage, which stays when the folder is renamed; None in records of
+    earlier versions."""
     warm_start_from: str | None = None
     """An earlier search that the sampler knows."""
     patience_offset: int = 0

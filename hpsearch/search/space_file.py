@@ -1,9 +1,16 @@
-"""Space files: a Python file that exports ``SEARCH``, executed once and checked."""
+"""Space files: a Python file that exports ``SEARCH``, executed once and checked.
+
+A space may import modules of its own folder. A search keeps copies of them next to its copy of the
+space, in ``space_modules``, from where they are imported when it is resumed.
+"""
 
 import importlib.util
+import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -11,10 +18,17 @@ from typing import NoReturn
 
 from pydantic import ValidationError
 
+from hpsearch.atomic_files import write_atomic
 from hpsearch.config.base import old_names_warned
 from hpsearch.errors import OldSpellingWarning, UserError
-from hpsearch.search.search import Search, first_line
-from hpsearch.untrusted import validation_sentence
+from hpsearch.search.search import Search
+from hpsearch.search.space_errors import first_line
+from hpsearch.untrusted import LIBRARIES, user_location, validation_sentence
+
+MODULES_DIR = "space_modules"
+"""Folder next to a search's copy of its space, with copies of the modules that it imports."""
+MODULE_PREFIX = "hpsearch_space_"
+"""Beginning of the name under which a space file is executed as a module."""
 
 
 def load_search(path: Path) -> Search:
@@ -30,7 +44,11 @@ def load_search(path: Path) -> Search:
             f"there is no search space at {path}; pass the path of a Python file",
             code="no-such-space",
         )
-    with warnings.catch_warnings(record=True) as caught, old_names_warned():
+    with (
+        warnings.catch_warnings(record=True) as caught,
+        old_names_warned(),
+        _imports_from_folder_of(path),
+    ):
         warnings.simplefilter("always", OldSpellingWarning)
         module = _run_file(path)
     _warn_once(path, caught)
@@ -41,6 +59,86 @@ def load_search(path: Path) -> Search:
             code="no-search-exported",
         )
     return search
+
+
+@dataclass(frozen=True)
+class _Imports:
+    """Imports of the space that was loaded last, from its own folders."""
+
+    folders: tuple[Path, ...]
+    before: frozenset[str]
+    """Modules that had been imported before."""
+
+    def modules(self) -> dict[Path, ModuleType]:
+        """Modules from the folders, by their path there."""
+        found, inside = {}, tuple(f"{folder}{os.sep}" for folder in self.folders)
+        for name, module in list(sys.modules.items()):
+            file = str(getattr(module, "__file__", None) or "")
+            if not file.startswith(inside) or file.startswith(LIBRARIES):
+                continue
+            stem = Path(*name.split("."))
+            for relative in (stem.with_suffix(".py"), stem / "__init__.py"):
+                if any(Path(file) == folder / relative for folder in self.folders):
+                    found[relative] = module
+        return found
+
+    def forget(self) -> None:
+        """Forget the modules, since the next space may have others of the same names."""
+        for module in self.modules().values():
+            if module.__name__ not in self.before:
+                del sys.modules[module.__name__]
+
+
+_latest: list[_Imports] = []
+_appended: list[str] = []
+"""Folders of spaces at the end of Python's path, the latest first."""
+
+
+@contextmanager
+def _imports_from_folder_of(path: Path) -> Iterator[None]:
+    """Import modules of a space's folder first while it is executed, and last from then on."""
+    while _latest:
+        _latest.pop().forget()
+    folder = path.absolute().parent
+    folders = tuple(f for f in (folder / MODULES_DIR, folder) if f.is_dir())
+    _latest.append(_Imports(folders, frozenset(sys.modules)))
+    entries = [str(f) for f in folders if str(f) not in sys.path or str(f) in _appended]
+    writes_nothing, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    sys.path[:] = [*entries, *(entry for entry in sys.path if entry not in entries)]
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = writes_nothing
+        _appended[:] = [*entries, *(entry for entry in _appended if entry not in entries)]
+        sys.path[:] = [*(entry for entry in sys.path if entry not in _appended), *_appended]
+
+
+def imported_modules() -> dict[str, Path]:
+    """Files that the space loaded last has imported from its own folder, by their path in it."""
+    modules = _latest[-1].modules() if _latest else {}
+    return {path.as_posix(): Path(str(module.__file__)) for path, module in modules.items()}
+
+
+def space_modules() -> list[ModuleType]:
+    """Modules that workers cannot import: executed spaces, and what the last of them imports."""
+    spaces = [module for name, module in sys.modules.items() if name.startswith(MODULE_PREFIX)]
+    return [*spaces, *(_latest[-1].modules().values() if _latest else ())]
+
+
+def copy_modules(modules: Mapping[str, Path], folder: Path) -> None:
+    """Copy modules of a space into a folder, which is created, and remove others there.
+
+    Args:
+        modules: files by their paths in the folder.
+        folder: where the copies go.
+    """
+    contents = {name: file.read_bytes() for name, file in modules.items()}
+    for old in folder.rglob("*.py"):
+        if old.relative_to(folder).as_posix() not in contents:
+            old.unlink()
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / name, content)
 
 
 class _SpaceFileLoader(SourceFileLoader):
@@ -58,7 +156,7 @@ def _validation_code(error: ValidationError) -> str:
 
 
 def _run_file(path: Path) -> ModuleType:
-    module_name = f"hpsearch_space_{path.stem}"
+    module_name = f"{MODULE_PREFIX}{path.stem}"
     if path.suffix != ".py":
         raise UserError(f"{path} is not a Python file; a search space ends in .py")
     loader = _SpaceFileLoader(module_name, str(path))
@@ -72,14 +170,18 @@ def _run_file(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except ValidationError as error:
+        where = user_location(error) or path.name
         raise UserError(
-            f"{path.name}: {validation_sentence(error)}", code=_validation_code(error)
+            f"{where}: {validation_sentence(error)}", code=_validation_code(error)
         ) from error
     except UserError as error:
-        raise UserError(f"{path.name}: {error}", code=error.code) from error
+        where = user_location(error) or path.name
+        raise UserError(f"{where}: {error}", code=error.code) from error
     except (Exception, SystemExit) as error:  # the latter would end the command silently
+        where = f" at {place}" if (place := user_location(error)) else ""
         raise UserError(
-            f"{path} fails to run ({type(error).__name__}: {first_line(error)}); correct the file",
+            f"{path} fails to run{where} ({type(error).__name__}: {first_line(error)}); correct "
+            "the file",
             code="space-failed",
         ) from error
     return module

@@ -20,8 +20,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpsearch.errors import UserError
 from hpsearch.locations import database_path
 from hpsearch.redaction import filled_in, redacted
-from hpsearch.search.samplers import build_sampler
+from hpsearch.search.samplers import build_sampler, log_warnings_only
 from hpsearch.search.search import Search
+from hpsearch.search.search_context import SearchContext
+from hpsearch.search.search_record import RECORD_FILE, SearchRecord
+from hpsearch.search.space_errors import translate_study_errors
 from hpsearch.search.trial_queue import started_trials
 from hpsearch.untrusted import reading, reason
 
@@ -87,6 +90,8 @@ def _truncate_partial_line(file: BinaryIO) -> None:
 
 
 JOURNAL_PREFIX, JOURNAL_FILE = "journal:", "study.journal"
+LOCK_TIMEOUT_S = 60
+"""Seconds to wait for another process that holds an SQLite database locked."""
 
 
 def study_address(folder: Path, url: str | None = None) -> str:
@@ -100,7 +105,8 @@ def open_study(folder: Path, *, search: Search, url: str | None = None) -> optun
     Raises:
         UserError: if its storage is not available.
     """
-    return study_in(open_study_storage(folder, url), folder.name, search)
+    storage = open_study_storage(folder, url)
+    return study_in(storage, study_name(folder, storage, url), search)
 
 
 def read_study(folder: Path, *, search: Search, url: str | None = None) -> optuna.Study:
@@ -140,9 +146,56 @@ def open_study_storage(folder: Path, url: str | None = None) -> BaseStorage:
     return _open_storage(study_address(folder, url))
 
 
+def study_name(folder: Path, storage: BaseStorage, url: str | None = None) -> str:
+    """Name of a search's study in its storage, the same after its folder was renamed.
+
+    Records of version 0.1.0 have no name; the study is then the only one in the search's own file,
+    or has the name of the folder.
+    """
+    recorded = (folder / RECORD_FILE).is_file() and SearchRecord.read(folder).study_name
+    if recorded:
+        return recorded
+    names = optuna.get_all_study_names(storage) if url is None else []
+    return names[0] if len(names) == 1 else folder.name
+
+
+def check_study_complete(context: SearchContext) -> None:
+    """Check that the study of a search has all the trials in its event log.
+
+    Raises:
+        UserError: if it lacks some, or is missing; it is then not created.
+    """
+    logged = 1 + max((run.number for run in context.runs if run.kind == "trial"), default=-1)
+    address = study_address(context.paths.folder, context.record.study)
+    with translate_study_errors(address):
+        known = num_own_trials(context)
+    if known < logged:
+        raise UserError(
+            f"the study at {redacted(address)} has {known} of the {logged} trials of search "
+            f"{context.name!r}; restore it, or rebuild it from the event log with "
+            f"`{context.command('sync')}`",
+            code="study-incomplete",
+        )
+
+
+def num_own_trials(context: SearchContext) -> int:
+    """Number of started trials in the study of a search; 0 if there is no study."""
+    folder, url = context.paths.folder, context.record.study
+    address = study_address(folder, url)
+    file = database_path(filled_in(address)) or journal_path(address)
+    if file is not None and not file.exists():
+        return 0
+    storage = open_study_storage(folder, url)
+    name = study_name(folder, storage, url)
+    if name not in optuna.get_all_study_names(storage):
+        return 0
+    study = optuna.load_study(study_name=name, storage=storage)
+    return len(started_trials(study.get_trials(deepcopy=False)))
+
+
 def study_in(storage: BaseStorage, name: str, search: Search) -> optuna.Study:
     """Load the study of a search from its storage, or create it there."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    log_warnings_only()
     return optuna.create_study(
         storage=storage,
         study_name=name,
@@ -172,18 +225,28 @@ def check_study_name_available(url: str, name: str) -> None:
     Raises:
         UserError: if it is not available, or has one.
     """
-    if name in optuna.get_all_study_names(_open_storage(url)):
+    with translate_study_errors(url):
+        names = optuna.get_all_study_names(_open_storage(url))
+    if name in names:
         raise UserError(
             f"a study {name!r} exists at {redacted(url)}; choose another --name",
             code="study-exists",
         )
 
 
+def journal_path(address: str) -> Path | None:
+    """File of a journal; None for any other address."""
+    if not address.startswith(JOURNAL_PREFIX):
+        return None
+    return Path(filled_in(address.removeprefix(JOURNAL_PREFIX)))
+
+
 def _open_storage(url: str, *, read_only: bool = False) -> BaseStorage:
+    log_warnings_only()
     try:
-        if not url.startswith(JOURNAL_PREFIX):
-            return RDBStorage(filled_in(url), skip_table_creation=read_only)
-        path = Path(filled_in(url.removeprefix(JOURNAL_PREFIX)))
+        path = journal_path(url)
+        if path is None:
+            return _open_database(filled_in(url), read_only=read_only)
         if not path.parent.is_dir():
             raise UserError(
                 f"there is no folder {path.parent} for the study's journal; create it",
@@ -198,3 +261,9 @@ def _open_storage(url: str, *, read_only: bool = False) -> BaseStorage:
             "database that SQLAlchemy supports and that answers, or journal:PATH",
             code="study-unavailable",
         ) from error
+
+
+def _open_database(url: str, *, read_only: bool) -> RDBStorage:
+    waits = url.startswith("sqlite") and "timeout=" not in url
+    arguments = {"connect_args": {"timeout": LOCK_TIMEOUT_S}} if waits else {}
+    return RDBStorage(url, engine_kwargs=arguments, skip_table_creation=read_only)

@@ -13,6 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 POINT_ATTR, REPEAT_ATTR, WARM_START_ATTR = "point", "repeat", "warm_from"
 """User attributes of a trial in the study: number of its point, repeat of the point, and the
 earlier search that it comes from, if any."""
+REPEATED_ATTR = "repeats_trial"
+"""User attribute of a trial in the study that was not started, because its configuration and seed
+were drawn before: number of that trial."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,15 @@ class PlannedTrial:
 
 
 def started_trials(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-    """Started trials of this search, without those of a warm start."""
+    """Started trials of this search, without those of a warm start and refused repeats.
+
+    Their indices are the numbers of the trials in the event log.
+    """
     return [
-        t for t in trials if t.state != TrialState.WAITING and WARM_START_ATTR not in t.user_attrs
+        trial
+        for trial in trials
+        if trial.state != TrialState.WAITING
+        and not {WARM_START_ATTR, REPEATED_ATTR} & trial.user_attrs.keys()
     ]
 
 
@@ -60,6 +69,8 @@ class TrialQueue:
     """Number of started trials of this search."""
     _num_observed: int = 0
     _assigned: set[tuple[int, int]] = field(default_factory=set)
+    _refused: set[int] = field(default_factory=set)
+    """Points whose configuration was trained as an earlier point."""
     _params_of_point: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     _cursor: int = 0
 
@@ -71,7 +82,9 @@ class TrialQueue:
         ):
             trial = trials[self._num_observed]
             self._num_observed += 1
-            if WARM_START_ATTR not in trial.user_attrs:
+            if REPEATED_ATTR in trial.user_attrs:
+                self._refuse(trial.user_attrs)
+            elif WARM_START_ATTR not in trial.user_attrs:
                 self.num_started += 1
                 self._assign(trial.user_attrs, trial.params)
 
@@ -80,9 +93,17 @@ class TrialQueue:
             self._assigned.add((attributes[POINT_ATTR], attributes[REPEAT_ATTR]))
             self._params_of_point[attributes[POINT_ATTR]] = params
 
+    def _refuse(self, attributes: Mapping[str, Any]) -> None:
+        if POINT_ATTR not in attributes:
+            return
+        if self.is_finite:
+            self._assigned.add((attributes[POINT_ATTR], attributes[REPEAT_ATTR]))
+        else:
+            self._refused.add(attributes[POINT_ATTR])
+
     def next(self) -> PlannedTrial | None:
         """Next trial to start; None if the points are finite and all are used."""
-        while self._slot() in self._assigned:
+        while self._slot() in self._assigned or self._slot()[0] in self._refused:
             self._cursor += 1
         point, repeat = self._slot()
         if point in self._params_of_point and not self.is_finite:

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from hpsearch.atomic_files import check_target_folder, make_private
 from hpsearch.data.arrow_header import StoreProgress
@@ -22,6 +24,7 @@ from hpsearch.search.search_context import (
     tracking_server,
 )
 from hpsearch.search.search_record import RECORD_FILE, SearchRecord
+from hpsearch.search.space_file import MODULES_DIR, copy_modules
 from hpsearch.tracking.connection import TrackingServer, accept_address
 from hpsearch.tracking.mlflow_tags import SPACE_NAME
 from hpsearch.training.artifact_cache import ArtifactCache
@@ -127,7 +130,13 @@ class Workspace:
         )
 
     def create(
-        self, name: str, space: Path, record: SearchRecord, *, search: Search | None = None
+        self,
+        name: str,
+        space: Path,
+        record: SearchRecord,
+        *,
+        search: Search | None = None,
+        modules: Mapping[str, Path] = MappingProxyType({}),
     ) -> SearchContext:
         """Begin a search; its space file is copied, so that a resume finds it as it was.
 
@@ -136,6 +145,7 @@ class Workspace:
             space: path of the space file.
             record: what the search is started with.
             search: what the space file exports, if it is loaded already.
+            modules: files that the space imports from its folder, by their path in it.
 
         Raises:
             UserError: if the name is taken, or an address of the record holds a password.
@@ -144,12 +154,14 @@ class Workspace:
             refuse_password(kept, option)
         self.check_name_available(name)
         self.check_writable()
+        record = record.model_copy(update={"study_name": name})
         make_private(self.home)
         paths = self.paths(name)
         draft = paths.folder.with_name(f".{name}.draft")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         shutil.copyfile(space, draft / SPACE_NAME)
+        copy_modules(modules, draft / MODULES_DIR)
         record.write(draft)
         draft.rename(paths.folder)
         context = SearchContext(paths, record)
@@ -161,10 +173,13 @@ class Workspace:
         Raises:
             UserError: if it is not.
         """
-        if self.paths(name).folder.exists():
+        paths = self.paths(name)
+        if paths.folder.exists():
             raise UserError(
-                f"a search {name!r} exists already; resume it with `hpsearch resume {name}`, "
-                "or choose another --name"
+                f"a search {name!r} exists already; resume it with `{paths.command('resume')}`, "
+                f"add trials with `{paths.command('extend', '--trials', '20')}`, or start another "
+                "with --name",
+                code="search-exists",
             )
 
     def unique_name(self, stem: str) -> str:

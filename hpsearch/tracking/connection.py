@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
+import mlflow
 from mlflow import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -81,6 +82,7 @@ UNAUTHORIZED = re.compile(r"\b(401|403)\b|UNAUTHENTICATED|PERMISSION_DENIED|pass
 UNREACHABLE = re.compile(r"Connection|Max retries|timed out|resolve|Failed to establish")
 SERVER_ERROR = re.compile(r"too many (5\d\d) error responses|failed with error code (5\d\d)")
 NOT_MLFLOW = re.compile(r"failed with error code 4\d\d|Expecting value|JSONDecode|not.*valid JSON")
+OTHER_SCHEMA = re.compile(r"out-of-date database schema \(found version (\w+)")
 STORAGE_ERRORS = (
     (
         re.compile("|".join(("disk is full", *DISK_FULL_MESSAGES))),
@@ -157,6 +159,11 @@ def _unavailable(error: Exception, uri: str) -> MlflowUnavailableError:
 
 def _classify(error: Exception, uri: str) -> tuple[str, str]:
     """Code and sentence for an error of MLflow at ``uri``."""
+    schema = OTHER_SCHEMA.search(str(error))
+    return _other_schema(redacted(uri), schema[1]) if schema else _classify_failure(error, uri)
+
+
+def _classify_failure(error: Exception, uri: str) -> tuple[str, str]:
     message = redacted(" ".join(str(error).split()))
     where, code = redacted(uri), getattr(error, "error_code", "")
     if UNAUTHORIZED.search(message):
@@ -200,6 +207,22 @@ def _classify(error: Exception, uri: str) -> tuple[str, str]:
         )
     failure = message[:300].rstrip(". ")
     return "mlflow-error", f"MLflow at {where} failed: {failure}; {ADDRESS_HINT}"
+
+
+def _other_schema(where: str, revision: str) -> tuple[str, str]:
+    """Code and sentence for a database of another MLflow, newer if its revision is unknown here."""
+    migrations = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
+    if any(migrations.glob(f"{revision}_*.py")):
+        return "mlflow-schema-older", (
+            f"the database {where} was written by an older MLflow than the installed "
+            f"{mlflow.__version__}; make a copy of it, then run `mlflow db upgrade URI` with its "
+            "address"
+        )
+    return "mlflow-schema-newer", (
+        f"the database {where} was written by a newer MLflow than the installed "
+        f"{mlflow.__version__}, which does not know its schema {revision}; install the MLflow that "
+        "wrote it, or give another database with --tracking-uri"
+    )
 
 
 def is_raised_by_mlflow(error: BaseException) -> bool:

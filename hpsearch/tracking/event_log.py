@@ -41,7 +41,7 @@ FORMER_TAGS = {"hpsearch.beneath": PARENT_SEARCH_ID}
 
 TEXTS = ("event", "trial", "status", "reason", "kind", "direction", "traceback", "step")
 COUNTS, NUMBERS = ("number", "seen", "trials"), ("time", "seen", "number", "objective", "seconds")
-GROUPS = ("config", "metrics", "params", "dataset", "tags", "constants", "test")
+GROUPS = ("config", "metrics", "params", "dataset", "tags", "constants", "test", "drawn")
 KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(NUMBERS, (int, float)),
     **dict.fromkeys(COUNTS, int),

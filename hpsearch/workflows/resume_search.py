@@ -15,7 +15,12 @@ from hpsearch.errors import UserError
 from hpsearch.promotion.retraining_plan import check_not_promotion
 from hpsearch.redaction import refuse_password
 from hpsearch.search.search_context import SearchContext
-from hpsearch.search.space_file import load_search
+from hpsearch.search.space_file import (
+    MODULES_DIR,
+    copy_modules,
+    imported_modules,
+    load_search,
+)
 from hpsearch.search.stopping import (
     Limits,
     UsageTracker,
@@ -122,7 +127,10 @@ def reopen(name: str, home: Path, tracking_uri: str | None = None) -> SearchCont
     context = Workspace(home).open(name, tracking_uri=tracking_uri)
     check_not_promotion(context)
     _ = context.store  # before anything is written
+    from hpsearch.search.study import check_study_complete
+
     context.tracking().check_experiment()
+    check_study_complete(context)
     return context
 
 
@@ -211,7 +219,8 @@ def resolve_space_change(
             f"--on-space-change is keep or update, not {choice!r}", code="invalid-choice"
         )
     origin = Path(context.record.space_path or "")
-    if not origin.is_file() or origin.read_bytes() == context.paths.space.read_bytes():
+    changed = _changed_files(context.paths.space, origin) if origin.is_file() else {}
+    if not changed:
         return context
     match choice:
         case "keep":
@@ -219,20 +228,37 @@ def resolve_space_change(
         case "update":
             from hpsearch.search.warm_start import check_same_terms
 
-            new = load_search(origin)
+            new, modules = load_search(origin), imported_modules()
             check_same_terms(context, new)
+            copy_modules(modules, context.paths.space.with_name(MODULES_DIR))
             write_atomic(context.paths.space, origin.read_bytes())
             return context.with_search(new)
-    observer.message(_space_difference(context.paths.space, origin))
+    for before, now in changed.items():
+        observer.message(_difference(before, now))
+    names = ", ".join(now.name for now in changed.values())
     raise UserError(
-        f"{origin.name} has changed since search {context.name!r} started (diff above); "
+        f"{names} {'has' if len(changed) == 1 else 'have'} changed since search {context.name!r} "
+        "started (diff above); "
         "--on-space-change keep resumes with it as it was, "
         "--on-space-change update with the new file",
         code="space-changed",
     )
 
 
-def _space_difference(before: Path, now: Path) -> str:
-    lines = [path.read_text("utf-8").splitlines() for path in (before, now)]
+def _changed_files(copy: Path, origin: Path) -> dict[Path, Path]:
+    """Files of the user that differ from the copies of a search: the space and its modules."""
+    modules = copy.with_name(MODULES_DIR)
+    pairs = {copy: origin} | {
+        file: origin.parent / file.relative_to(modules) for file in sorted(modules.rglob("*.py"))
+    }
+    return {
+        before: now
+        for before, now in pairs.items()
+        if now.is_file() and now.read_bytes() != before.read_bytes()
+    }
+
+
+def _difference(before: Path, now: Path) -> str:
+    lines = [p.read_text("utf-8", "replace").splitlines() for p in (before, now)]
     names = (f"{now.name} at the start", f"{now.name} now")
     return "\n".join(difflib.unified_diff(lines[0], lines[1], *names, lineterm=""))

@@ -9,27 +9,34 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from hpsearch.config import TrialConfig
 from hpsearch.data.builtin_sets import check_exists
 from hpsearch.defaults import DEFAULT_HOME, DEFAULT_MODEL_NAME
+from hpsearch.errors import UserError
 from hpsearch.locations import recorded
 from hpsearch.redaction import refuse_password
 from hpsearch.search.resources import Resources
 from hpsearch.search.search import Search, fixed_settings
 from hpsearch.search.search_context import SearchContext
-from hpsearch.search.space_file import load_search
+from hpsearch.search.space_file import imported_modules, load_search
 from hpsearch.search.stopping import Limits
 from hpsearch.search.workspace import SearchRecord, Workspace
-from hpsearch.untrusted import check_name
+from hpsearch.untrusted import check_name, name_from
 from hpsearch.workflows.observer import Observer, SearchResult
 
 if TYPE_CHECKING:
-    from hpsearch.data.patch_store import PatchStore
+    from hpsearch.data.patch_store import Patches, PatchStore
+    from hpsearch.data.splits import Part, TrialSplit
+
+LONGEST_NAME = 80
+"""Maximum length of the name of a new search."""
 
 
 def run_search(
     space: str | Path,
     *,
     name: str | None = None,
+    again: bool = False,
     data: str | None = None,
     split: str = "auto",
     trials: int | None = None,
@@ -52,6 +59,8 @@ def run_search(
     Args:
         space: a Python file that exports ``SEARCH``.
         name: name of the search; that of the file if None.
+        again: if a search of that name exists, name the new one ``NAME-2``, ``NAME-3`` … instead of
+            raising an error.
         data: ``mini``, ``tiny``, or the path of a patch store; the space's if None.
         split: which sequences train, validate and test: auto, a, b, c, illum, view, full, mini or
             seeded.
@@ -79,12 +88,14 @@ def run_search(
         refuse_password(given, option)
     search = load_search(space)
     search.validate_space()
+    modules = imported_modules()
+    for remark in search.remarks():
+        observer.message(remark)
     check_exists(data or search.data)
-
     workspace = Workspace(Path(home))
+    chosen = _choose_name(workspace, space, name, observer, again=again)
+
     workspace.check_writable()
-    chosen = workspace.unique_name(space.stem) if name is None else name
-    workspace.check_name_available(chosen)
     tracking = workspace.tracking(tracking_uri)
     refuse_password(tracking.given, "--tracking-uri")
     if model is not None:
@@ -131,19 +142,89 @@ def run_search(
     start_ray(observer, address=address, cpus=cpus)
     if not wait_for_nodes:
         ray_runtime.check_capacity_now(record.resources, max_concurrent_trials)
-    context = workspace.create(chosen, space, record, search=search)
+    context = workspace.create(chosen, space, record, search=search, modules=modules)
     with context.lock():
         _announce(context, search, store, observer)
         return run_session(context, observer)
 
 
+def _choose_name(
+    workspace: Workspace, space: Path, name: str | None, observer: Observer, *, again: bool
+) -> str:
+    """Choose the name of a new search.
+
+    Raises:
+        UserError: if it is taken, or can be none.
+    """
+    wanted = name_from(space.stem) if name is None else check_name(name, "a search")
+    if len(wanted) > LONGEST_NAME:
+        raise UserError(
+            f"the name {wanted[:30]}… has {len(wanted)} characters; use at most {LONGEST_NAME}, "
+            "since the promotion of a search has a longer name",
+            code="name-too-long",
+        )
+    chosen = workspace.unique_name(wanted) if again else wanted
+    workspace.check_name_available(chosen)
+    if chosen != wanted:
+        observer.message(f"a search {wanted!r} exists already; this one is {chosen!r}")
+    return chosen
+
+
 def _check_data(search: Search, store: "PatchStore", split: str) -> None:
-    """Check that a split has training sequences, and enough of them for the folds."""
+    """Check that a split has enough sequences and points to train, validate and test trials.
+
+    Raises:
+        UserError: if no trial could be trained or evaluated on these patches.
+    """
     from hpsearch.data.splits import folds
 
-    store.part(store.split(split), "train")
-    if search.num_folds:
-        folds(store.split(split), search.num_folds)
+    whole = store.split(split)
+    for one in folds(whole, search.num_folds) if search.num_folds else [whole]:
+        _check_part(store, one, "validation", search.validation_points)
+        _check_batches(search, store.part(one, "train"))
+    _check_part(store, whole, "test", search.validation_points)
+
+
+def _check_part(store: "PatchStore", split: "TrialSplit", part: "Part", points: int) -> None:
+    """Check that scores can be computed on a part of a split."""
+    from hpsearch.evaluation.tasks import VALIDATION_SIZES
+    from hpsearch.training.validation import sample_evaluation_set
+
+    patches = store.part(split, part)
+    try:
+        sample_evaluation_set(patches, points=points, sizes=VALIDATION_SIZES)
+    except UserError as error:
+        names = ", ".join(patches.names)
+        raise UserError(
+            f"the {part} part of split {split.name!r} is too small ({names}): {error}; choose "
+            "another --split, or data with more sequences",
+            code="part-too-small",
+        ) from error
+
+
+def _check_batches(search: Search, train: "Patches") -> None:
+    """Check that the baseline and one configuration of the space get their batches."""
+    from hpsearch.data.samplers import rng_for, sample
+    from hpsearch.training.batch_schedule import current_sampler
+
+    def problem(config: TrialConfig) -> str:
+        try:
+            for progress in (0.0, 0.99):  # a curriculum changes in between
+                rng = rng_for(0, "batch", 0)
+                sampler = current_sampler(config.sampler, share=progress)
+                sample(sampler, train.sequence_of, rng, progress=progress)
+        except UserError as error:
+            return str(error)
+        return ""
+
+    problems = [problem(config) for config in search.examples()]
+    baseline = problem(search.baseline)
+    if baseline or all(problems):
+        what = "the baseline" if baseline else "any configuration of the space"
+        raise UserError(
+            f"{', '.join(train.names)} cannot train {what}: {baseline or problems[0]}",
+            code="too-few-points",
+        )
 
 
 def _announce(

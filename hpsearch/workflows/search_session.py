@@ -28,7 +28,7 @@ def run_session(context: SearchContext, observer: Observer) -> SearchResult:
     Ctrl-C, SIGTERM and SIGHUP save all trials.
 
     Raises:
-        UserError: if the cluster cannot run the trials.
+        UserError: if the cluster cannot run the trials, or the storage of the study fails.
         DiskFullError: if a disk is full.
         KeyboardInterrupt: if interrupted after the last trial; ``resume`` finishes the search.
     """
@@ -100,14 +100,23 @@ def run_trials(context: SearchContext, observer: Observer, *, command: str = "")
             monitor_head(lambda: _exit_on_head_loss(context, command, observer)),
         ):
             session = tuner.run_session(context)
-    except DiskFullError as error:
+    except Exception as error:
         with suppress(OSError):  # if there is space left for that
             close_running_trials(context)
             context.event_log.append("search_finished", status="interrupted")
-        raise DiskFullError(f"{error} with:  {command}") from error
+        if isinstance(error, DiskFullError):
+            raise DiskFullError(f"{error} with:  {command}") from error
+        raise
     finally:
         ray_runtime.stop_ray()
     open_runs = close_running_trials(context)
+    if session.space_exhausted:
+        count = sum(run.kind == "trial" for run in context.runs)
+        observer.message(
+            f"every configuration of the space has been trained, so the search ends after {count} "
+            f"trials instead of {record.trials}"
+        )
+        context.with_record(trials=count)
     if not open_runs and (session.exhausted or context.is_complete):
         if runs_are_out_of_patience(context.runs, search, patience_offset=record.patience_offset):
             observer.message(

@@ -8,10 +8,11 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from hpsearch.execution.hang_detector import ReportTimeouts
-from hpsearch.execution.optuna_searcher import OptunaSearcher, reconcile
+from hpsearch.execution.optuna_searcher import OptunaSearcher
 from hpsearch.execution.placement import ResourceAllocator, placement_group
 from hpsearch.execution.retry_policy import RetryPolicy
 from hpsearch.execution.shutdown import GracefulShutdown
+from hpsearch.execution.study_restore import reconcile
 from hpsearch.execution.trial_supervisor import TrialSupervisor
 from hpsearch.execution.tune_callbacks import ResourceAwareSearcher
 from hpsearch.execution.worker_messages import Failed

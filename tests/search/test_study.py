@@ -4,6 +4,7 @@ import fcntl
 import multiprocessing
 import os
 import signal
+import sqlite3
 import time
 from pathlib import Path
 
@@ -14,8 +15,17 @@ from optuna.storages.journal import JournalFileBackend
 
 from hpsearch.config import SGD, TrialConfig
 from hpsearch.errors import UserError
+from hpsearch.execution.optuna_searcher import OptunaSearcher
+from hpsearch.search import study as study_module
 from hpsearch.search.search import Search
-from hpsearch.search.study import check_study_name_available, open_journal, open_study
+from hpsearch.search.space_errors import translate_study_errors
+from hpsearch.search.study import (
+    check_study_complete,
+    check_study_name_available,
+    open_journal,
+    open_study,
+)
+from hpsearch.search.workspace import SearchRecord, Workspace
 
 
 def suggest(trial: optuna.Trial) -> TrialConfig:
@@ -125,3 +135,80 @@ def test_two_writers_do_not_mix_their_lines(tmp_path: Path) -> None:
         writer.join()
     found = [trial.user_attrs["writer"] for trial in study.trials]
     assert sorted(found) == ["a"] * 20 + ["b"] * 20
+
+
+SPACE = """
+from hpsearch.config import SGD, TrialConfig
+from hpsearch.search.search import Search
+
+def suggest(trial):
+    return TrialConfig(optimizer=SGD(lr=trial.suggest_float("lr", 0.01, 1)), patches=100)
+
+SEARCH = Search(suggest=suggest, budget=100, report_every=10, trials=9,
+                baseline=TrialConfig(patches=100))
+"""
+
+
+@pytest.mark.parametrize("url", [None, "sqlite:///study.db", "journal:study.log"])
+def test_a_search_that_is_renamed_and_resumed_from_elsewhere_has_its_study(
+    tmp_path: Path, url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path("space.py").write_text(SPACE)
+    record = SearchRecord(
+        space="space.py", store="x", fingerprint="", split="auto", tracking_uri="", trials=9,
+        study=url,
+    )  # fmt: skip
+    context = Workspace(Path("home")).create("old", Path("space.py"), record)
+    study = open_study(context.paths.folder, search=context.search, url=url)
+    config = context.search.suggest_config(study.ask()).model_dump(mode="json")
+    context.event_log.append("start", trial="000", number=0, config=config)
+    context.paths.folder.rename(context.paths.folder.with_name("new"))
+    monkeypatch.chdir(tmp_path / "there")
+    moved = Workspace(tmp_path / "here" / "home").open("new")
+    check_study_complete(moved)
+    found = open_study(moved.paths.folder, search=moved.search, url=moved.record.study)
+    assert len(found.trials) == 1
+    assert found.study_name == "old"
+    assert not list(Path.cwd().iterdir()), "nothing is created where it was resumed"
+
+
+def test_a_study_without_the_trials_of_the_event_log_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "space.py").write_text(SPACE)
+    record = SearchRecord(
+        space="space.py", store="x", fingerprint="", split="auto", tracking_uri="", trials=9
+    )
+    context = Workspace(tmp_path / "home").create("mine", tmp_path / "space.py", record)
+    check_study_complete(context)  # no trial has begun
+    study = open_study(context.paths.folder, search=context.search)
+    for number in range(2):
+        config = context.search.suggest_config(study.ask()).model_dump(mode="json")
+        context.event_log.append("start", trial=f"00{number}", number=number, config=config)
+    check_study_complete(context)
+    (journal,) = context.paths.folder.glob("*.journal")
+    journal.unlink()
+    with pytest.raises(UserError, match=r"0 of the 2 trials.*hpsearch sync mine") as caught:
+        check_study_complete(context)
+    assert caught.value.code == "study-incomplete"
+    assert not journal.exists(), "no study is made in its place"
+
+
+def test_a_locked_database_is_no_mistake_of_the_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_module, "LOCK_TIMEOUT_S", 0.1)
+    (tmp_path / "space.py").write_text(SPACE)
+    database = tmp_path / "study.db"
+    url = f"sqlite:///{database}"
+    searcher = OptunaSearcher(tmp_path, space=tmp_path / "space.py", trials=9, url=url)
+    assert isinstance(searcher.suggest("a"), dict)
+    with sqlite3.connect(database, isolation_level=None) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(UserError) as caught, translate_study_errors(url):
+            searcher.suggest("b")
+        assert caught.value.code == "study-unavailable"
+        assert "database is locked" in str(caught.value)
+        assert "correct the space" not in str(caught.value)
+    assert isinstance(searcher.suggest("b"), dict), "it answers again"

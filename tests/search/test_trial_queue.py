@@ -187,3 +187,42 @@ def test_no_more_are_begun_after_trials_without_improvement(folder: Path) -> Non
         assert isinstance(more.suggest(name), dict), "an extended search has patience anew"
         finish(more, name, 0.7)
     assert more.suggest("end") == OptunaSearcher.FINISHED
+
+
+EXHAUSTIBLE = [
+    (STEPS, "trials=99", 1),  # 6 points that can be listed
+    (STEPS, "trials=99, sampler=Random(), seeds_per_point=2", 2),
+    (STEPS, "trials=99, sampler=NSGA2()", 1),
+    (STEPS, "trials=99, initial_points=[{'lr': 0.2, 'momentum': 0.9}] * 2", 1),
+    # 3 rates of infinitely many values that are drawn
+    ("round(trial.suggest_float('any', 0.06, 0.34), 1)", "trials=99, sampler=Random()", 1),
+    # a grid over a value that is not used
+    (f"{STEPS} + 0 * trial.suggest_int('unused', 0, 2)", "sampler=Grid()", 1),
+]
+
+
+@pytest.mark.parametrize(("lr", "more", "seeds"), EXHAUSTIBLE)
+def test_no_configuration_is_trained_twice_and_the_space_is_exhausted(
+    folder: Path, lr: str, more: str, seeds: int
+) -> None:
+    search = begin(folder, lr=lr, more=more)
+    found = [(round(lr, 3), *rest) for lr, *rest in drawn(search)]
+    assert sorted(found) == sorted((*point, seed) for point in GRID for seed in range(seeds))
+    assert search.is_exhausted
+    again = OptunaSearcher(folder, space=folder / "space.py", trials=99)
+    assert again.suggest("later") == OptunaSearcher.FINISHED, "and after a restart"
+    assert again.is_exhausted
+
+
+def test_a_space_that_draws_nothing_has_one_configuration(folder: Path) -> None:
+    text = SPACE.replace('trial.suggest_categorical("momentum", [0.0, 0.9])', "0.5")
+    (folder / "space.py").write_text(text.format(lr="0.5", more="trials=9, seeds_per_point=3"))
+    search = OptunaSearcher(folder, space=folder / "space.py", trials=9)
+    assert drawn(search) == [(0.5, 0.5, seed) for seed in range(3)]
+    assert search.is_exhausted
+
+
+def test_a_search_that_has_its_trials_is_not_exhausted(folder: Path) -> None:
+    search = begin(folder, trials=3, more="trials=3")
+    assert len(drawn(search)) == 3
+    assert not search.is_exhausted

@@ -84,3 +84,9 @@ def test_it_names_no_sequence(name: str) -> None:
     with pytest.raises(ValueError, match="sequence"):
         check_sequence_name(name)
     check_sequence_name("i_[red]ünter den Linden")
+
+
+def test_a_name_that_its_promotion_could_not_have_is_refused(command, space: Path) -> None:
+    home = space.parent / "home"
+    command("search", space, "--home", home, f"--name={'a' * 95}").is_one_sentence("at most 80")
+    command("search", f"{'a' * 300}.py", "--home", home).is_one_sentence("too long")

@@ -1,8 +1,13 @@
 """A registry that refuses or does not answer: real servers and files, one sentence each."""
 
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from hpsearch.tracking.connection import (
     MlflowUnavailableError,
@@ -77,3 +82,36 @@ def test_an_answer_that_makes_mlflow_itself_stumble_is_blamed_on_the_server() ->
         ):
             server.experiment_id()
         assert caught.value.code == "not-mlflow"
+
+
+@pytest.mark.parametrize(
+    ("revision", "code", "whose"),
+    [
+        ("ffffffffffff", "mlflow-schema-newer", "a newer"),
+        ("0584bdc529eb", "mlflow-schema-older", "an older"),
+    ],
+)
+def test_a_database_of_another_mlflow_is_told_whose_is_newer(
+    tmp_path: Path, revision: str, code: str, whose: str
+) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    TrackingServer(uri=uri).client().search_experiments()
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+    mlflow_again = (
+        "from hpsearch.tracking.connection import *\n"
+        f"with translate_all_errors({uri!r}):\n"
+        f"    TrackingServer(uri={uri!r}).client().search_experiments()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", mlflow_again], capture_output=True, text=True, check=False
+    )  # MLflow checks a database once a process
+    last = done.stderr.strip().splitlines()[-1]
+    assert f"written by {whose} MLflow than the installed" in last
+    with pytest.raises(MlflowUnavailableError) as caught, translate_mlflow_errors(uri):
+        raise MlflowException(
+            f"Detected out-of-date database schema (found version {revision}, but expected x). "
+            "Take a backup of your database, then run 'mlflow db upgrade <database_uri>'"
+        )
+    assert caught.value.code == code
+    assert ("mlflow db upgrade" in str(caught.value)) == (whose == "an older")

@@ -1,29 +1,38 @@
-"""What happens between the last trial and the judging of the winner."""
+"""Names of new searches, failures of the study, and what happens after the last trial."""
 
 import os
 import signal
-from collections.abc import Callable
-from contextlib import nullcontext
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
+import ray
+from mlflow import MlflowClient
 
-from hpsearch.data.patch_store import PatchStore
+from hpsearch.data.arrow_writer import SequencePatches
+from hpsearch.data.patch_store import PatchStore, write_store
+from hpsearch.data.splits import TrialSplit
+from hpsearch.errors import UserError
 from hpsearch.execution.cross_validation import run_cross_validation
 from hpsearch.execution.resumable_trial import CheckpointHooks
 from hpsearch.execution.tuner import SessionResult
 from hpsearch.promotion.final_evaluation import best_run, load_trained
+from hpsearch.search import study
 from hpsearch.search.outcome import to_result
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.workspace import SearchRecord, Workspace
 from hpsearch.workflows import promote_search, search_session
 from hpsearch.workflows.finish_search import train_winner
 from hpsearch.workflows.observer import Observer
+from hpsearch.workflows.run_search import run_search
 
 from ..search_factory import plan
 
 SPACE = """
-from hpsearch.config import L2Net, RandomTriplets, TrialConfig
+from hpsearch.config import BatchHard, L2Net, PKSampler, RandomTriplets, TrialConfig
 from hpsearch.search.search import Search
 
 CONFIG = TrialConfig(descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=20), patches=240)
@@ -142,3 +151,126 @@ def test_no_run_stays_running_however_a_session_ends(
     client = context.tracking().client()
     runs = client.search_runs([context.tracking().experiment_id()])
     assert [run.info.status for run in runs] == ["KILLED", "KILLED"], "the search and its trial"
+
+
+class Recorder(Observer):
+    """Keeps the messages of a workflow."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+def test_a_file_is_not_searched_twice_unless_asked(tmp_path: Path) -> None:
+    space, home, observer = tmp_path / "mine.py", tmp_path / "home", Recorder()
+    space.write_text(SPACE)
+    (home / "searches" / "mine").mkdir(parents=True)
+    with pytest.raises(UserError) as caught:
+        run_search(space, home=home, observer=observer)
+    assert caught.value.code == "search-exists"
+    for words in ("hpsearch resume mine", "hpsearch extend mine", "--name", f"--home {home}"):
+        assert words in str(caught.value)
+    assert not observer.messages
+    with pytest.raises(UserError) as caught:  # it gets as far as the study
+        run_search(space, home=home, observer=observer, again=True, study="nonsense")
+    assert caught.value.code == "study-unavailable"
+    assert observer.messages == ["a search 'mine' exists already; this one is 'mine-2'"]
+
+
+def four_sequences(path: Path, source: PatchStore) -> PatchStore:
+    """Store of a few points of four sequences, which split into 2, 1 and 1."""
+    everything = TrialSplit("all", train=source.names, validation=(), test=())
+    found = []
+    for number, name in enumerate(source.names[:4]):
+        patches, rows = source.select([name], everything), np.arange(16 * 8)
+        clean, noisy = (
+            patches.gather(rows, noisy=n).reshape(-1, 16, 32, 32) for n in (False, True)
+        )
+        found.append(SequencePatches(f"s{number}", clean, noisy))
+    return write_store(path, iter(found), meta=source.meta.model_copy(update={"test": ()}))
+
+
+BATCH = "PKSampler(groups=99, views=2), loss=BatchHard()"
+
+
+@pytest.mark.parametrize(
+    ("small", "space", "code", "named"),
+    [
+        (True, SPACE.replace("num_folds=2,", ""), "part-too-small", "validation .*two sequences"),
+        (True, SPACE, "part-too-small", "validation .*two sequences"),
+        (False, SPACE.replace("RandomTriplets(batch=20)", BATCH), "too-few-points", "99"),
+    ],
+)
+def test_data_that_no_trial_can_use_are_refused_before_ray_starts(
+    tmp_path: Path, tiny: PatchStore, small: bool, space: str, code: str, named: str
+) -> None:
+    (tmp_path / "mine.py").write_text(space)
+    store = four_sequences(tmp_path / "small.arrow", tiny) if small else tiny
+    with pytest.raises(UserError, match=named) as caught:
+        run_search(tmp_path / "mine.py", data=str(store.path), home=tmp_path / "home")
+    assert caught.value.code == code
+    assert not ray.is_initialized()
+    assert not (tmp_path / "home" / "searches").exists()
+
+
+class Locking(Observer):
+    """Holds a database locked while trials are trained, as another program may."""
+
+    def __init__(self, database: Path) -> None:
+        self.database = database
+
+    @contextmanager
+    def training(self, context: SearchContext, *, kind: str = "trial") -> Iterator[None]:
+        with sqlite3.connect(self.database, isolation_level=None) as connection:
+            connection.execute("BEGIN EXCLUSIVE")
+            yield
+
+
+def test_a_locked_study_ends_the_session_and_its_runs(
+    tmp_path: Path, tiny: PatchStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    space, database, home = tmp_path / "mine.py", tmp_path / "study.db", tmp_path / "home"
+    space.write_text(SPACE)
+    with pytest.raises(UserError, match="database is locked") as caught:
+        run_search(
+            space, data=str(tiny.path), study=f"sqlite:///{database}", cpus=1, home=home,
+            observer=Locking(database),
+        )  # fmt: skip
+    assert caught.value.code == "study-unavailable"
+    context = Workspace(home).open("mine")
+    end = context.state.finish_event
+    assert end is not None
+    assert end["status"] == "interrupted"
+    client = MlflowClient(context.tracking().uri)
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert {run.info.status for run in runs} == {"KILLED"}
+
+
+SHARED = """
+from dataclasses import dataclass
+from hpsearch.search.objective import Objective
+
+@dataclass(frozen=True, kw_only=True)
+class Halved(Objective):
+    def value(self, metrics, *, collapsed):
+        return super().value(metrics, collapsed=collapsed) / 2
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*Any type hint:UserWarning")  # MLflow, on our signature
+def test_workers_have_the_modules_that_a_space_imports(
+    tmp_path: Path, tiny: PatchStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "shared.py").write_text(SHARED)
+    text = SPACE.replace("num_folds=2,", "objective=Halved(),")
+    (tmp_path / "mine.py").write_text(f"from shared import Halved\n{text}")
+    result = run_search(tmp_path / "mine.py", data=str(tiny.path), cpus=1, home=tmp_path / "home")
+    assert result.winner is not None
+    last = result.winner.reports[-1]
+    assert last["objective"] == last["metrics"]["val/mAP"] / 2
