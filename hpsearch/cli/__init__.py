@@ -7,6 +7,7 @@ from hpsearch.cli import (  # noqa: F401  (each module adds its commands to the 
     registry,
     results,
     search,
+    train,
 )
 from hpsearch.cli.app import app, main
 

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from hpsearch.evaluation import Scores
 from hpsearch.evaluation.bootstrap import Comparison, compare
-from hpsearch.tracking.connection import MlflowUnavailableError
 from hpsearch.tracking.decision import (
     CHALLENGER,
     Evidence,
     confidence_of_look,
     identify_test_set,
+)
+from hpsearch.tracking.mlflow_errors import (
+    MlflowUnavailableError,
 )
 from hpsearch.tracking.model_registry import ModelVersion, Registry
 

@@ -35,8 +35,11 @@ from hpsearch.promotion.score_cache import ScoreCache, model_fingerprint
 from hpsearch.rng import rng_for
 from hpsearch.search.workspace import Workspace
 from hpsearch.shapes import Float
-from hpsearch.tracking.connection import TrackingServer, translate_mlflow_errors
+from hpsearch.tracking.connection import TrackingServer
 from hpsearch.tracking.decision import Decision, decide
+from hpsearch.tracking.mlflow_errors import (
+    translate_mlflow_errors,
+)
 from hpsearch.tracking.mlflow_tags import RUN_KIND
 from hpsearch.tracking.model_artifact import (
     FINGERPRINT_TAG,

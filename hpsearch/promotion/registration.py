@@ -31,8 +31,12 @@ from hpsearch.promotion.final_evaluation import (
 )
 from hpsearch.promotion.score_cache import ScoreCache, model_fingerprint
 from hpsearch.search.search_context import SearchContext
-from hpsearch.tracking.connection import TrackingError, is_not_found, translate_mlflow_errors
 from hpsearch.tracking.decision import CHAMPION, Alias, Decision, decide, describe_look
+from hpsearch.tracking.mlflow_errors import (
+    TrackingError,
+    is_not_found,
+    translate_mlflow_errors,
+)
 from hpsearch.tracking.mlflow_links import run_links
 from hpsearch.tracking.mlflow_sync import MlflowSync
 from hpsearch.tracking.model_artifact import (

@@ -23,7 +23,10 @@ from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.redaction import redacted
 from hpsearch.schema import to_json
-from hpsearch.tracking.connection import TrackingServer, first_error_line
+from hpsearch.tracking.connection import TrackingServer
+from hpsearch.tracking.mlflow_errors import (
+    first_error_line,
+)
 from hpsearch.untrusted import reading
 
 if TYPE_CHECKING:

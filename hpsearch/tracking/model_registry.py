@@ -15,12 +15,7 @@ from mlflow.exceptions import MlflowException
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.schema import from_json
-from hpsearch.tracking.connection import (
-    MlflowUnavailableError,
-    TrackingServer,
-    is_not_found,
-    translate_mlflow_errors,
-)
+from hpsearch.tracking.connection import TrackingServer
 from hpsearch.tracking.decision import (
     CHALLENGER,
     CHAMPION,
@@ -30,6 +25,11 @@ from hpsearch.tracking.decision import (
     format_looks,
     parse_looks,
     with_look,
+)
+from hpsearch.tracking.mlflow_errors import (
+    MlflowUnavailableError,
+    is_not_found,
+    translate_mlflow_errors,
 )
 from hpsearch.tracking.model_artifact import (
     SCORES_ARTIFACT,

@@ -18,7 +18,7 @@ from hpsearch.promotion.final_evaluation import (
 from hpsearch.promotion.registration import RegistrationOutcome, register_winner
 from hpsearch.promotion.score_cache import single_threaded
 from hpsearch.search.search_context import SearchContext
-from hpsearch.tracking.connection import (
+from hpsearch.tracking.mlflow_errors import (
     TRANSIENT_CODES,
     MlflowUnavailableError,
     translate_mlflow_errors,

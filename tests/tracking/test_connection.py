@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from mlflow.exceptions import MlflowException
 
-from hpsearch.tracking.connection import (
+from hpsearch.tracking.connection import TrackingServer
+from hpsearch.tracking.mlflow_errors import (
     MlflowUnavailableError,
-    TrackingServer,
     format_error,
     translate_all_errors,
     translate_mlflow_errors,
@@ -99,7 +99,8 @@ def test_a_database_of_another_mlflow_is_told_whose_is_newer(
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         database.execute("UPDATE alembic_version SET version_num = ?", (revision,))
     mlflow_again = (
-        "from hpsearch.tracking.connection import *\n"
+        "from hpsearch.tracking.connection import TrackingServer\n"
+        "from hpsearch.tracking.mlflow_errors import translate_all_errors\n"
         f"with translate_all_errors({uri!r}):\n"
         f"    TrackingServer(uri={uri!r}).client().search_experiments()"
     )

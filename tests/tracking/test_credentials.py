@@ -12,9 +12,11 @@ from hpsearch.redaction import redacted
 from hpsearch.tracking.connection import (
     MLFLOW_VARIABLES,
     POSTGRESQL_VARIABLES,
-    format_error,
     move_credentials_to_env,
     resolve_tracking,
+)
+from hpsearch.tracking.mlflow_errors import (
+    format_error,
 )
 
 

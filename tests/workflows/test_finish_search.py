@@ -29,7 +29,7 @@ from hpsearch.promotion.score_cache import ScoreCache, model_fingerprint
 from hpsearch.search.outcome import to_result
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.workspace import SearchRecord, Workspace
-from hpsearch.tracking.connection import (
+from hpsearch.tracking.mlflow_errors import (
     TRANSIENT_CODES,
     MlflowUnavailableError,
     translate_mlflow_errors,

@@ -1,0 +1,141 @@
+"""Command that trains one trial on this machine: ``hpsearch train``."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hpsearch.cli.app import Home, app
+from hpsearch.cli.options import (
+    drop_none,
+)
+from hpsearch.console.output import print_plain
+from hpsearch.defaults import DEFAULT_HOME
+from hpsearch.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+from hpsearch.cli.search import console_observer
+
+
+@app.command(rich_help_panel="Search")
+def train(
+    trial: Annotated[
+        str, typer.Argument(help="SEARCH/TRIAL, to repeat it, or a TrialConfig as JSON.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the checkpoint and the model."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Patches: mini, tiny, or the path of a store (default: mini)."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Which sequences train, validate and test: auto, a, b, c, illum, view, full, "
+            "mini or seeded. Default: auto."
+        ),
+    ] = None,
+    sequences: Annotated[
+        str | None,
+        typer.Option(help="Sequences to train on, separated by commas (default: all that train)."),
+    ] = None,
+    validation_points: Annotated[
+        int | None,
+        typer.Option(min=1, help="Points of each validation sequence (default: 64)."),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Threads of the CPU (default: as a trial's worker, 1 for each of its CPUs)."
+        ),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device: auto, cpu, cuda or xla (default: auto).")
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Numbers that convolutions compute in while training: auto, float32 or bfloat16 "
+            "(default: auto)."
+        ),
+    ] = None,
+    compile_: Annotated[
+        bool,
+        typer.Option("--compile", help="Use torch.compile, which is worth it for long budgets."),
+    ] = False,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic", help="Refuse operations whose results vary from run to run."
+        ),
+    ] = False,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Train one trial on this machine without Ray.
+
+    SEARCH/TRIAL takes data, split, folds, validation points, threads, device and precision from
+    the search, so that the trial repeats to the last bit on a machine of the same kind. The JSON
+    in a trial's MLflow run holds none of these: give them as options.
+
+    Run again with the same --output, it resumes from its checkpoint.
+
+    Example: hpsearch train quickstart/3 --output runs/trained
+    """
+    from hpsearch.atomic_files import check_target_folder
+    from hpsearch.search.workspace import Workspace
+    from hpsearch.workflows import train_trial as workflow
+    from hpsearch.workflows.recorded_trial import recorded_trial
+
+    workspace, recorded = Workspace(home), None
+    workspace.check_writable()
+    if output is not None:
+        check_target_folder(output, "--output")
+    settings = drop_none(
+        data=data,
+        split=split,
+        sequences=sequences,
+        validation_points=validation_points,
+        precision=precision,
+        compile=compile_ or None,
+        deterministic=deterministic or None,
+    )
+    if not Path(trial).is_file() and trial.partition("/")[0] in workspace.searches():
+        refuse_settings_of_search(trial, settings)
+        recorded = recorded_trial(trial, workspace)
+        config, job = recorded.run.config, recorded.environment(device)
+    else:
+        config = workflow.read_config(Path(trial))
+        job = workflow.environment_of(config, workspace, {"device": device or "auto", **settings})
+        print_plain(
+            "The JSON holds the trial's settings alone; data, split, validation points, threads "
+            "and precision are options. To repeat a trial:  hpsearch train SEARCH/TRIAL"
+        )
+    folder = output or home / "trained" / (Path(trial).stem if recorded is None else trial)
+    workflow.train_trial(
+        config,
+        job,
+        folder,
+        threads=threads or (1 if recorded is None else recorded.threads),
+        recorded=recorded,
+        observer=console_observer(),
+    )
+    evaluate = shlex.join(["hpsearch", "evaluate", str(folder), "--data", str(job.store.path)])
+    print_plain(f"saved {folder}; evaluate it with:  {evaluate}")
+
+
+def refuse_settings_of_search(trial: str, settings: dict[str, Any]) -> None:
+    """Refuse options that would make a repeated trial another one.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for name in settings:
+        raise UserError(
+            f"--{name.replace('_', '-')} of {trial} is that of its search; leave it out, or give "
+            "the trial's config.json from MLflow instead",
+            code="setting-of-search",
+        )
