@@ -95,6 +95,7 @@ RUN = (
         {"--device cuda ": "--data tiny --device cuda 2>&1 | grep 'no CUDA device' "},
         {"hpsearch search": "the block of README.md that runs a search does that"},
     ),
+    Step("README.md", "hpsearch match first.jpg", TINY | {"descriptors.npy": "base.npy"}),
 )  # fmt: skip
 TABLE = {
     "hpsearch report quickstart": {},
@@ -274,6 +275,9 @@ def work(tmp_path_factory: pytest.TempPathFactory, tiny: PatchStore) -> Work:
     (folder / "Pictures").mkdir()
     for name in ("camera", "grass", "gravel"):
         Image.fromarray(photograph(name)[::2, ::2]).save(folder / "Pictures" / f"{name}.png")
+    gray = Image.fromarray(photograph("coffee")[::2, ::2])
+    gray.save(folder / "first.jpg")
+    gray.rotate(5).save(folder / "second.jpg")
     return Work(folder, {})
 
 
