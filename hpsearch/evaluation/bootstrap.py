@@ -33,13 +33,13 @@ Bootstrap, 1993, ch. 11.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from hpsearch.errors import UserError
-from hpsearch.evaluation.scores import Scores, VerificationScores
+from hpsearch.evaluation.scores import Scores
 from hpsearch.shapes import Bool, Float
 
 HEADLINES = ("verification", "matching", "retrieval", "mAP")
@@ -90,7 +90,7 @@ def intervals(scores: Scores, *, confidence: float = 0.95) -> dict[str, Interval
         confidence: level of the interval, in (0, 1).
     """
     values, found = _headline_values(scores), {}
-    halves = _half_widths(_without_each(scores), scores, confidence=confidence)
+    halves = _half_widths(scores.without_each(), scores, confidence=confidence)
     for name, value in values.items():
         low, high = _bounds(value, halves[name], least=0.0)
         found[name] = Interval(value=value, low=low, high=high)
@@ -114,22 +114,6 @@ def format_bounds(found: Interval | Comparison, style: str, *, between: str) -> 
     return f"{found.low:{style}}{between}{found.high:{style}}"
 
 
-def headline_scores(scores: Scores, chosen: Sequence[bool]) -> dict[str, float]:
-    """Scores of each of ``HEADLINES`` over a subset of the sequences.
-
-    Verification uses the pairs whose first patch lies in the subset, from the binned distances.
-
-    Args:
-        scores: scores of one model.
-        chosen: True for each sequence of the subset; at least one.
-    """
-    one = np.asarray(chosen, float)[None]
-    if not one.any():
-        raise UserError("scores of an empty set of sequences were requested; choose at least one")
-    drawn = _resample(scores, one * (one.size / one.sum()))
-    return {name: float(values[0]) for name, values in drawn.items()}
-
-
 def compare(scores: Scores, other: Scores, *, confidence: float = 0.95) -> dict[str, Comparison]:
     """Difference ``scores - other`` of each of ``HEADLINES`` over the same sequences.
 
@@ -147,7 +131,7 @@ def compare(scores: Scores, other: Scores, *, confidence: float = 0.95) -> dict[
         raise UserError(
             "the scores have different sequences or queries; use the same tasks for both"
         )
-    ours, theirs = _without_each(scores), _without_each(other)
+    ours, theirs = scores.without_each(), other.without_each()
     values, others = _headline_values(scores), _headline_values(other)
     without = {name: ours[name] - theirs[name] for name in HEADLINES}
     halves = _half_widths(without, scores, confidence=confidence)
@@ -159,14 +143,6 @@ def compare(scores: Scores, other: Scores, *, confidence: float = 0.95) -> dict[
             difference=difference, low=low, high=high, half_width=half, share_won=won[name]
         )
     return found
-
-
-def _without_each(scores: Scores) -> dict[str, Float[np.ndarray, " s"]]:
-    """Headlines without each sequence in turn; NaN where nothing is left."""
-    n = len(scores.names)
-    if n < 2:
-        return {name: np.full(n, np.nan) for name in HEADLINES}
-    return _resample(scores, (1 - np.eye(n)) * n / (n - 1))
 
 
 def _contributing(scores: Scores) -> dict[str, Bool[np.ndarray, " s"]]:
@@ -253,53 +229,6 @@ def _bounds(
 def _headline_values(scores: Scores) -> dict[str, float]:
     flat = scores.flat()
     return {name: flat[name] for name in HEADLINES}
-
-
-def _resample(
-    scores: Scores, weights: Float[np.ndarray, "r s"]
-) -> dict[str, Float[np.ndarray, " r"]]:
-    sequences = len(scores.names)
-    queries = np.bincount(scores.retrieved.sequence, minlength=sequences)
-    found = np.bincount(
-        scores.retrieved.sequence,
-        weights=scores.retrieved.ap[:, -1].mean(axis=0),
-        minlength=sequences,
-    )
-    matching = weights @ scores.matched.ap.mean(axis=(1, 2)) / sequences
-    with np.errstate(invalid="ignore"):  # NaN for a sample without queries
-        retrieval = (weights @ found) / (weights @ queries)
-    binned = weighted_ap(scores.verified, weights)
-    whole = weighted_ap(scores.verified, np.ones((1, sequences)))
-    verification = binned + (scores.verification - whole)
-    return {
-        "verification": verification,
-        "matching": matching,
-        "retrieval": retrieval,
-        "mAP": (verification + matching + retrieval) / 3,
-    }
-
-
-def weighted_ap(
-    verified: VerificationScores, weights: Float[np.ndarray, "r s"]
-) -> Float[np.ndarray, " r"]:
-    """Verification mAP with weighted pairs of each sequence, from the binned distances."""
-    total = np.zeros(len(weights))
-    for positives, *kinds in verified.histogram:
-        hits = (weights @ positives).cumsum(axis=1)
-        for negatives in kinds:
-            total += _binned_ap(hits, (weights @ negatives).cumsum(axis=1))
-    return total / (len(verified.histogram) * (verified.histogram.shape[1] - 1))
-
-
-def _binned_ap(
-    hits: Float[np.ndarray, "r b"], misses: Float[np.ndarray, "r b"]
-) -> Float[np.ndarray, " r"]:
-    with np.errstate(invalid="ignore"):  # 0/0: empty list, or no positive sampled
-        precision = np.where(hits + misses > 0, hits / (hits + misses), 1.0)
-        recall = hits / hits[:, -1:]
-    precision = np.pad(precision, ((0, 0), (1, 0)), constant_values=1.0)
-    recall = np.pad(recall, ((0, 0), (1, 0)))
-    return np.trapezoid(precision, recall, axis=1)
 
 
 def _share_won(scores: Scores, other: Scores) -> dict[str, float]:

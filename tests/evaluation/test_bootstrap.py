@@ -9,13 +9,10 @@ from hpsearch.evaluation import evaluate
 from hpsearch.evaluation.bootstrap import (
     compare,
     format_bounds,
-    headline_scores,
     intervals,
     student_quantile,
-    weighted_ap,
 )
-from hpsearch.evaluation.scores import MatchingScores, RetrievalScores, VerificationScores
-from hpsearch.evaluation.verification import _sorted_ap, level_scores
+from hpsearch.evaluation.scores import MatchingScores, RetrievalScores
 
 
 def test_intervals_hold_the_headlines(golden_scores):
@@ -44,7 +41,10 @@ def many_sequences(golden_scores, by_sequence, *, bins=256):
         matched=MatchingScores(ap=ap, success_rate=ap),
         retrieved=RetrievalScores(ap=queries, tie_neutral_ap=queries[:, 0], sequence=np.arange(n)),
         verified=dataclasses.replace(
-            golden_scores.verified, histogram=histogram, sequence_ap=sequence_ap
+            golden_scores.verified,
+            histogram=histogram,
+            sequence_ap=sequence_ap,
+            ap_without=np.resize(golden_scores.verified.ap_without, (3, 2, n)),
         ),
     )
 
@@ -147,33 +147,6 @@ def test_a_sequence_without_queries_does_not_count_for_retrieval(golden_scores):
     assert found.high - found.value == pytest.approx(half)
 
 
-def test_weighted_verification_equals_repeating_the_pairs():
-    rng = np.random.default_rng(0)
-    sequences, weights = 8, rng.integers(0, 4, 8)
-    hard = rng.normal(1, 0.2, sequences)  # some sequences are harder, so the weights matter
-    few, rest = ([np.sort(rng.normal(h, 0.3, n)) for h in hard] for n in (200, 800))
-    kinds = [[np.sort(rng.normal(gap, 0.3, 1000)) for _ in hard] for gap in (2.0, 1.5)]
-    level = level_scores(few, rest, *kinds, groups=np.ones((2, sequences), bool))
-    verified = VerificationScores(**{name: np.stack([part] * 3) for name, part in level.items()})
-
-    def exact(weights):
-        repeated = [
-            np.sort(np.concatenate(np.repeat(np.array(own), weights, axis=0)))
-            for own in (few, *kinds)
-        ]
-        return np.mean([_sorted_ap(repeated[0], negatives) for negatives in repeated[1:]])
-
-    ones = np.ones(sequences, int)
-    found = weighted_ap(verified, np.stack([weights, ones]).astype(float))
-    assert found == pytest.approx([exact(weights), exact(ones)], abs=2e-3)
-    assert abs(exact(weights) - exact(ones)) > 0.01
-
-
-def test_binning_alone_changes_verification_little(golden_scores):
-    whole = weighted_ap(golden_scores.verified, np.ones((1, 6)))[0]
-    assert whole == pytest.approx(golden_scores.verification, abs=5e-3)
-
-
 def test_a_better_descriptor_wins_and_the_comparison_is_antisymmetric(golden, golden_scores):
     descriptors, tasks, _ = golden
     rng = np.random.default_rng(0)
@@ -214,18 +187,3 @@ def test_scores_of_other_sets_are_not_compared(golden_scores):
         compare(golden_scores, many_sequences(golden_scores, np.ones(6)))
     with pytest.raises(UserError, match="confidence"):
         intervals(golden_scores, confidence=95)
-
-
-def test_headlines_of_some_sequences(golden_scores):
-    """All of them: the headlines; some: their own matching and the mean over their queries."""
-    names = golden_scores.names
-    whole = headline_scores(golden_scores, [True] * len(names))
-    assert whole == pytest.approx({name: golden_scores.flat()[name] for name in whole})
-    kind = np.array([name.startswith("i_") for name in names])
-    found = headline_scores(golden_scores, kind)
-    assert found["matching"] == pytest.approx(golden_scores.matched.ap[kind].mean())
-    own = kind[golden_scores.retrieved.sequence]
-    assert found["retrieval"] == pytest.approx(golden_scores.retrieved.ap[:, -1, own].mean())
-    assert found["verification"] != pytest.approx(whole["verification"], abs=1e-4)
-    with pytest.raises(UserError, match="empty set"):
-        headline_scores(golden_scores, [False] * len(names))

@@ -40,6 +40,8 @@ def scores(value: float, *, sequences: int = 4, spread: Dispersion = SPREAD) -> 
             balanced_auc=np.full((3, 2), value),
             imbalanced_ap=np.full((3, 2), value),
             sequence_ap=np.full((3, 2, sequences), value),
+            ap_without=np.full((3, 2, sequences), value),
+            group_ap=np.full((3, 2, 2), value),
             histogram=np.ones((3, 3, sequences, 2), int),
         ),
         matched=MatchingScores(ap=ap, success_rate=ap),
