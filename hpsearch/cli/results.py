@@ -94,7 +94,16 @@ def ui(
     workspace = Workspace(home)
     context = None if name is None else workspace.open(name, tracking_uri=tracking_uri)
     connect = context.tracking if context else partial(workspace.tracking, tracking_uri)
-    tracking, notes = _ui_server(connect)
+    try:
+        tracking, notes = _ui_server(connect)
+    except UserError as error:
+        if context is None or error.code != "no-mlflow-database":
+            raise
+        raise UserError(
+            f"MLflow has no runs of search {name!r} yet; send them with "
+            f"`{context.command('sync')}`",
+            code="no-mlflow-run",
+        ) from error
     local = not is_server(tracking.uri)
     if local:
         check_port_free(port)
@@ -180,9 +189,14 @@ def sync(
             f"search {name!r} is empty; start it again with `hpsearch search`",
             code="empty-search",
         )
-    restored = restore_study(context)
-    if restored:
-        out.print(f"study: {restored} trials restored from the event log")
+    try:
+        restored = restore_study(context)
+        if restored:
+            out.print(f"study: {restored} trials restored from the event log")
+    except UserError as error:  # MLflow's runs are made nevertheless
+        if error.code != "study-not-restorable":
+            raise
+        print_plain(f"study: not restored; {error}")
 
     from hpsearch.tracking.model_registry import configure_mlflow_logging
     from hpsearch.workflows.publish_figures import publish_figures

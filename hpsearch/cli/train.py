@@ -88,7 +88,6 @@ def train(
     from hpsearch.atomic_files import check_target_folder
     from hpsearch.search.workspace import Workspace
     from hpsearch.workflows import train_trial as workflow
-    from hpsearch.workflows.recorded_trial import recorded_trial
 
     workspace, recorded = Workspace(home), None
     workspace.check_writable()
@@ -104,6 +103,8 @@ def train(
         deterministic=deterministic or None,
     )
     if not Path(trial).is_file() and trial.partition("/")[0] in workspace.searches():
+        from hpsearch.workflows.recorded_trial import recorded_trial
+
         refuse_settings_of_search(trial, settings)
         recorded = recorded_trial(trial, workspace)
         config, job = recorded.run.config, recorded.environment(device)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from hpsearch.config.formatting import diff_summaries
 from hpsearch.console.output import out, print_plain
+from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.evaluation.bootstrap import (
     HEADLINES,
@@ -14,21 +15,15 @@ from hpsearch.evaluation.bootstrap import (
     intervals,
 )
 from hpsearch.promotion.promotion_search import Promotion
-from hpsearch.promotion.registration import (
-    RegistrationOutcome,
-    RegistrationRequest,
-    test_terms,
-)
 from hpsearch.promotion.retraining_plan import RetrainingResult, make_plan
 from hpsearch.reporting.text_tables import TextTable, format_duration, to_text
 from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.decision import CHAMPION, format_level, identify_test_set
 from hpsearch.tracking.model_card import CardTable
-from hpsearch.tracking.model_registry import Registry
-from hpsearch.workflows.promote_search import PromotionResult
 
 if TYPE_CHECKING:
     from hpsearch.promotion.registration import RegistrationOutcome, RegistrationRequest
+    from hpsearch.workflows.promote_search import PromotionResult
 
 MAX_TABLE_WIDTH = 120
 """Maximum width of a table, in characters."""
@@ -66,8 +61,16 @@ def print_plan(promotion: Promotion, *, dry_run: bool) -> None:
 
 def _champion_lines(promotion: Promotion, *, read_only: bool) -> Iterator[str]:
     """Present champion, and the look at it that this promotion would be."""
+    from hpsearch.tracking.model_registry import Registry
+
     parent, model = promotion.parent, promotion.parent.record.model
-    registry = Registry(tracking=parent.tracking(read_only=read_only), model=model)
+    try:
+        registry = Registry(tracking=parent.tracking(read_only=read_only), model=model)
+    except UserError as error:
+        if error.code != "no-mlflow-database":
+            raise
+        yield f"{model} has no champion"
+        return
     champion, names = registry.champion(), parent.store.part(parent.split, "test").names
     if champion is None:
         yield f"{registry.model} has no champion"
@@ -77,6 +80,8 @@ def _champion_lines(promotion: Promotion, *, read_only: bool) -> Iterator[str]:
     if len(names) < 2:
         yield "the test part has one sequence, which decides nothing: only --force makes a champion"
     elif champion is not None:
+        from hpsearch.promotion.registration import test_terms
+
         terms = test_terms(parent, promotion.plan.selected[0].config)
         looks = registry.looks(champion, identify_test_set(terms, names))
         number = max(looks.values(), default=0) + 1
@@ -119,7 +124,7 @@ def _time_left(promotion: Promotion, left: int) -> str:
     )
 
 
-def print_promotion(result: PromotionResult) -> None:
+def print_promotion(result: "PromotionResult") -> None:
     """Print what a promotion found: the retrainings, the scores on test, and the decision."""
     parent = result.promotion.parent
     print_retraining_results(result.standings, result.entry, parent.objective.metric)
@@ -168,7 +173,7 @@ def _bounds_text(found: Interval | Comparison, style: str) -> str:
     return f" [{bounds}]" if bounds else ""
 
 
-def print_registration(parent: SearchContext, outcome: RegistrationOutcome) -> None:
+def print_registration(parent: SearchContext, outcome: "RegistrationOutcome") -> None:
     print_plain(f"\n{outcome.model} version {outcome.version} {_alias_clause(outcome)}:")
     print_plain(f"  {outcome.decision.reason}")
     if outcome.alias != CHAMPION:
@@ -180,7 +185,7 @@ def print_registration(parent: SearchContext, outcome: RegistrationOutcome) -> N
         print_plain(f"  roll back with:  hpsearch rollback {outcome.model}{parent.home_option}")
 
 
-def _alias_clause(outcome: RegistrationOutcome) -> str:
+def _alias_clause(outcome: "RegistrationOutcome") -> str:
     if outcome.alias == CHAMPION:
         return "is champion"
     stays = ", the champion stays" if outcome.champion is not None else ""

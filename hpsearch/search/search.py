@@ -307,12 +307,6 @@ class Search(FrozenConfig):
         return [f"parameters that {what}: {_listed(names)}; {self.sampler.kind} {consequence}"]
 
 
-def first_line(error: BaseException) -> str:
-    """Message of an error, reduced to one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:3]) + (" …" if len(lines) > 3 else "") if lines else "no message"
-
-
 def _listed(names: Sequence[str], limit: int = 5) -> str:
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(map(repr, names[:limit])) + more

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 
 from optuna.exceptions import StorageInternalError
 from pydantic import ValidationError
-from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.errors import UserError
 from hpsearch.redaction import redacted
@@ -31,6 +30,8 @@ def suggest_error(error: Exception) -> UserError:
 
 def is_storage_error(error: BaseException) -> bool:
     """Return whether an error comes from the storage of a study, not from a space."""
+    from sqlalchemy.exc import SQLAlchemyError  # takes long to import, and is rarely needed
+
     if isinstance(error, (StorageInternalError, SQLAlchemyError)):
         return True
     modules = (f.f_globals.get("__name__", "") for f, _ in traceback.walk_tb(error.__traceback__))
@@ -40,7 +41,7 @@ def is_storage_error(error: BaseException) -> bool:
 def first_line(error: BaseException) -> str:
     """Message of an error, reduced to one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:3]) if lines else "no message"
+    return " ".join(lines[:3]) + (" …" if len(lines) > 3 else "") if lines else "no message"
 
 
 @contextmanager

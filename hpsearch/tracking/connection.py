@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
-from mlflow import MlflowClient
-
 from hpsearch.errors import UserError
 from hpsearch.locations import (
     database_path,

@@ -8,9 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mlflow
-from sqlalchemy.exc import SQLAlchemyError
-
 from hpsearch.atomic_files import DISK_FULL_MESSAGES
 from hpsearch.errors import UserError
 from hpsearch.redaction import redacted
@@ -58,8 +55,6 @@ TRANSIENT_CODES = frozenset({"mlflow-locked", "mlflow-server-error", "mlflow-unr
 ADDRESS_HINT = "correct --tracking-uri or MLFLOW_TRACKING_URI"
 
 
-DATABASE_ERRORS = (SQLAlchemyError, sqlite3.Error)
-"""Errors of a database as they are: SQLAlchemy's while MLflow opens it, and SQLite's own."""
 PROGRAMMING_ERRORS = (KeyError, AttributeError, TypeError)
 """Errors that MLflow's client raises at an answer which is not MLflow's, and a bug of ours too."""
 
@@ -78,10 +73,11 @@ def translate_mlflow_errors(uri: str) -> Iterator[None]:
         MlflowUnavailableError: if it refuses or does not answer.
     """
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, *DATABASE_ERRORS, OSError, ImportError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
         raise _unavailable(error, uri) from error
 
 
@@ -167,6 +163,8 @@ def _classify_failure(error: Exception, uri: str) -> tuple[str, str]:
 
 def _other_schema(where: str, revision: str) -> tuple[str, str]:
     """Code and sentence for a database of another MLflow, newer if its revision is unknown here."""
+    import mlflow
+
     migrations = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
     if any(migrations.glob(f"{revision}_*.py")):
         return "mlflow-schema-older", (

@@ -11,7 +11,6 @@ from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.execution.shutdown import install_termination_handlers
-from hpsearch.promotion.final_evaluation import evaluate_classical
 from hpsearch.promotion.promotion_search import Promotion, begin, prepare
 from hpsearch.promotion.retraining_plan import (
     RetrainingResult,
@@ -30,8 +29,6 @@ from hpsearch.tracking.mlflow_tags import PARENT_SEARCH_ID
 from hpsearch.tracking.model_card import markdown_table
 from hpsearch.tracking.run_state import Run
 from hpsearch.workflows.observer import Observer
-from hpsearch.workflows.resume_search import switch_cluster
-from hpsearch.workflows.search_session import close_session
 
 if TYPE_CHECKING:
     from hpsearch.promotion.registration import RegistrationOutcome, RegistrationRequest
@@ -81,6 +78,8 @@ def plan_promotion(
     """
     context = Workspace(Path(home)).open(name, tracking_uri=tracking_uri)
     check_not_promotion(context)
+    from hpsearch.workflows.resume_search import switch_cluster
+
     return prepare(switch_cluster(context, address, observer or Observer()), top=top, seeds=seeds)
 
 
@@ -140,6 +139,7 @@ def promote(
 
 def _baselines(parent: SearchContext, child: SearchContext, pick: Run) -> dict[str, Scores]:
     """Test scores of the search's baselines and of the classical ones, by name."""
+    from hpsearch.promotion.final_evaluation import evaluate_classical
     from hpsearch.promotion.registration import baseline_scores
     from hpsearch.promotion.score_cache import ScoreCache
 
@@ -154,7 +154,7 @@ def _retrain(parent: SearchContext, child: SearchContext, observer: Observer) ->
         return
 
     from hpsearch.workflows.run_search import log_search_started
-    from hpsearch.workflows.search_session import run_trials
+    from hpsearch.workflows.search_session import close_session, run_trials
 
     if not child.event_log.events():
         with translate_mlflow_errors(parent.tracking().uri):

@@ -28,11 +28,7 @@ from hpsearch.search.stopping import (
     runs_are_out_of_patience,
 )
 from hpsearch.search.workspace import Workspace
-from hpsearch.workflows.finish_search import is_scored
 from hpsearch.workflows.observer import Observer, SearchResult
-from hpsearch.workflows.search_session import (
-    is_complete,
-)
 
 
 def resume_search(
@@ -140,7 +136,9 @@ def check_not_finished(context: SearchContext) -> None:
     Raises:
         UserError: if the search has finished, or has used up its limits.
     """
-    if is_complete(context) and is_scored(context) and not context.state.steps_left:
+    from hpsearch.workflows.finish_search import is_scored
+
+    if context.is_complete and is_scored(context) and not context.state.steps_left:
         raise UserError(
             f"search {context.name!r} has finished; add trials with "
             f"`{context.command('extend', '--trials', '20')}`",

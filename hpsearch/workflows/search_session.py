@@ -44,7 +44,7 @@ def run_session(context: SearchContext, observer: Observer) -> SearchResult:
     timer = StepTimer()
     try:
         with timer.step("trials"):
-            interruption = None if is_complete(context) else run_trials(context, observer)
+            interruption = None if context.is_complete else run_trials(context, observer)
         if interruption is not None:
             return SearchResult(context=context, status="interrupted", reason=interruption)
         if context.search.num_folds and any(r.status == "completed" for r in context.runs):
@@ -180,16 +180,6 @@ def _finish_at_limit(
     reason = "No trial completed within the limit, so there is no winner yet."
     observer.message(reason)
     return reason
-
-
-def is_complete(context: SearchContext) -> bool:
-    """Return whether no trial is left to train."""
-    final = [run for run in context.runs if run.status not in ("running", "interrupted")]
-    enough = sum(run.kind == "trial" for run in final) >= context.record.trials
-    patience_offset = context.record.patience_offset
-    return enough or runs_are_out_of_patience(
-        context.runs, context.search, patience_offset=patience_offset
-    )
 
 
 def close_session(context: SearchContext) -> None:

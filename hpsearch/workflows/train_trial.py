@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -10,20 +10,17 @@ from hpsearch.atomic_files import write_atomic
 from hpsearch.config import ComputeConfig, TrialConfig
 from hpsearch.config.formatting import summary
 from hpsearch.errors import UserError
-from hpsearch.execution.cross_validation import run_cross_validation
-from hpsearch.execution.resumable_trial import CheckpointHooks
 from hpsearch.execution.shutdown import deferred_sigint
-from hpsearch.models.serialization import save_pipeline
-from hpsearch.promotion.final_evaluation import pipeline_spec
 from hpsearch.schema import from_json, to_json
 from hpsearch.search.search import Search
 from hpsearch.search.workspace import Workspace
-from hpsearch.training.devices import torch_threads
-from hpsearch.training.loop import Report
-from hpsearch.training.trial import CHECKPOINT_FILE, TrialEnvironment, build_trial
 from hpsearch.untrusted import reading, validation_sentence
 from hpsearch.workflows.observer import Observer
-from hpsearch.workflows.recorded_trial import RecordedTrial, report_comparison
+
+if TYPE_CHECKING:
+    from hpsearch.training.loop import Report
+    from hpsearch.training.trial import TrialEnvironment
+    from hpsearch.workflows.recorded_trial import RecordedTrial
 
 NUM_REPORTS = 10
 DEFAULT_VALIDATION_POINTS: int = Search.model_fields["validation_points"].default
@@ -40,7 +37,7 @@ def local_environment(
     sequences: tuple[str, ...],
     compute_config: ComputeConfig,
     validation_points: int = DEFAULT_VALIDATION_POINTS,
-) -> TrialEnvironment:
+) -> "TrialEnvironment":
     """Build the environment of a trial: data, split and device.
 
     Args:
@@ -55,10 +52,10 @@ def local_environment(
     Raises:
         UserError: if there is no such data or split, or a sequence is not for training.
     """
+    from hpsearch.training.trial import TrialEnvironment
+
     store = workspace.store(data)
     chosen = store.split(split)
-
-    from hpsearch.training.trial import TrialEnvironment  # after all checks that do not need torch
 
     job = TrialEnvironment(
         store=store,
@@ -75,7 +72,7 @@ def local_environment(
 
 def environment_of(
     config: TrialConfig, workspace: Workspace, options: Mapping[str, Any]
-) -> TrialEnvironment:
+) -> "TrialEnvironment":
     """Build the environment of a trial from the options that are given, by their names.
 
     Raises:
@@ -100,13 +97,13 @@ def environment_of(
 
 def train_trial(
     config: TrialConfig,
-    env: TrialEnvironment,
+    env: "TrialEnvironment",
     output: Path,
     *,
     threads: int = 1,
-    recorded: RecordedTrial | None = None,
+    recorded: "RecordedTrial | None" = None,
     observer: Observer | None = None,
-) -> Report | None:
+) -> "Report | None":
     """Train a trial into the folder ``output``, from its checkpoint if there is one.
 
     Args:
@@ -126,6 +123,8 @@ def train_trial(
             another training.
         KeyboardInterrupt: once it has been saved, after Ctrl-C, SIGTERM or SIGHUP.
     """
+    from hpsearch.training.devices import torch_threads
+
     observer = observer or Observer()
     num_folds = None if recorded is None else recorded.num_folds
     _open_output(output, _description(config, env, num_folds))
@@ -140,11 +139,17 @@ def train_trial(
 
 def _train(
     config: TrialConfig,
-    env: TrialEnvironment,
+    env: "TrialEnvironment",
     output: Path,
-    recorded: RecordedTrial | None,
+    recorded: "RecordedTrial | None",
     observer: Observer,
-) -> Report | None:
+) -> "Report | None":
+    from hpsearch.models.serialization import save_pipeline
+    from hpsearch.promotion.final_evaluation import pipeline_spec
+    from hpsearch.training.loop import Report
+    from hpsearch.training.trial import CHECKPOINT_FILE, build_trial
+    from hpsearch.workflows.recorded_trial import report_comparison
+
     running = build_trial(config, env)
     if (output / CHECKPOINT_FILE).exists():
         running.load(output)
@@ -177,12 +182,17 @@ def _train(
 
 def _repeat_folds(
     config: TrialConfig,
-    recorded: RecordedTrial,
-    env: TrialEnvironment,
+    recorded: "RecordedTrial",
+    env: "TrialEnvironment",
     output: Path,
     observer: Observer,
 ) -> None:
     """Repeat the cross-validation of a trial; its checkpoints lie in a folder of the output."""
+    from hpsearch.execution.cross_validation import run_cross_validation
+    from hpsearch.execution.resumable_trial import CheckpointHooks
+    from hpsearch.training.loop import Report
+    from hpsearch.workflows.recorded_trial import report_comparison
+
     assert recorded.num_folds is not None, "called for a cross-validation"
     hooks = CheckpointHooks(
         output / "folds", on_restart=lambda why: observer.message(f"restarted from scratch; {why}")
@@ -198,7 +208,7 @@ def _repeat_folds(
     observer.message("training the network on the whole training part …")
 
 
-def _refuse_failure(last: Report) -> None:
+def _refuse_failure(last: "Report") -> None:
     if last.status != "completed":
         raise UserError(
             f"the trial {last.status}: {last.reason}; try a smaller learning rate",
@@ -207,7 +217,7 @@ def _refuse_failure(last: Report) -> None:
 
 
 def _description(
-    config: TrialConfig, env: TrialEnvironment, num_folds: int | None
+    config: TrialConfig, env: "TrialEnvironment", num_folds: int | None
 ) -> dict[str, Any]:
     """Dependencies of a training, apart from the machine, as JSON values."""
     return {
@@ -227,6 +237,8 @@ def _open_output(output: Path, description: dict[str, Any]) -> None:
     Raises:
         UserError: if it cannot be written, or holds another training.
     """
+    from hpsearch.training.trial import CHECKPOINT_FILE
+
     path = output / OUTPUT_RECORD
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -247,7 +259,7 @@ def _open_output(output: Path, description: dict[str, Any]) -> None:
         ) from error
 
 
-def _conditions(env: TrialEnvironment, threads: int, num_folds: int | None) -> str:
+def _conditions(env: "TrialEnvironment", threads: int, num_folds: int | None) -> str:
     """Conditions that decide the numbers of a training, for a message."""
     folds = f", {num_folds} folds" if num_folds else ""
     return (
@@ -257,7 +269,7 @@ def _conditions(env: TrialEnvironment, threads: int, num_folds: int | None) -> s
     )
 
 
-def _numbers(report: Report) -> str:
+def _numbers(report: "Report") -> str:
     loss, score = report.metrics.get("train/loss"), report.metrics.get("val/mAP", 0.0)
     return "" if loss is None else f"  loss {loss:.3f}  mAP {score:.4f}"
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -144,5 +145,7 @@ def test_another_user_s_home_is_read(moved: Path, tmp_path: Path) -> None:
     assert (here / "one-report.html").is_file()
     refused = run("resume", "one")
     assert refused.returncode == 2
-    assert f"{moved}/searches/one/lock cannot be written (permission denied)" in refused.stderr
+    assert re.search(
+        rf"{re.escape(str(moved))}/\S+ cannot be written \(permission denied\)", refused.stderr
+    )
     assert state(moved) == before

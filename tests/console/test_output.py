@@ -114,5 +114,5 @@ def printed_commands() -> list[tuple[str, str]]:
 
 def test_printed_commands_are_quoted_for_a_shell() -> None:
     commands = printed_commands()
-    assert ("workspace.py", "name") in commands
+    assert ("promotion_output.py", "parent.home_option") in commands
     assert [x for x in commands if not QUOTED.fullmatch(x[1])] == []

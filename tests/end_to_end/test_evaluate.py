@@ -217,10 +217,10 @@ def test_bad_files_are_named_with_their_row(
     ("words", "message"),
     [
         ((), "there is nothing to score; give a MODEL, or --baselines"),
-        (("nowhere",), "'nowhere' is not a model; give models:/NAME@ALIAS"),
+        (("nowhere",), "'nowhere' is not a model; give hpsearch-base, models:/NAME@ALIAS"),
         (("examined/77",), "search 'examined' has no trial '77'; it has baseline"),
         (("models:/nobody@champion",), "models:/nobody@champion"),
-        (("nowhere", "--tasks", "no/lists"), "there is no folder of task files at no/lists"),
+        (("hpsearch-base", "--tasks", "no/lists"), "there is no folder of task files at no/lists"),
     ],
 )
 def test_what_is_no_model_is_reported(

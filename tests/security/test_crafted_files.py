@@ -106,7 +106,7 @@ JOURNALS = {
 @pytest.mark.parametrize("line", JOURNALS.values(), ids=list(JOURNALS))
 def test_a_journal(line: bytes, command: Callable, searched: SearchContext) -> None:
     (searched.paths.folder / "study.journal").write_bytes(line + b"\n")
-    ended = command("report", "s", "--home", searched.home)
+    ended = command("resume", "s", "--home", searched.home)
     ended.is_one_sentence("study.journal", "copy")
 
 

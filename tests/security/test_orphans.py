@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from hpsearch.search.workspace import Workspace
+
 from ..processes import begin, environment
 from ..servers import free_port
 from .listeners import doors, name, tree
@@ -89,6 +91,7 @@ def test_a_pool_ends_with_a_driver_that_is_killed_at_any_moment(tmp_path: Path) 
 @pytest.mark.slow
 @pytest.mark.usefixtures("adopted")
 def test_mlflow_s_ui_ends_with_us(tmp_path: Path) -> None:
+    Workspace(tmp_path / "home").tracking().client().search_experiments()  # makes the database
     before, log, port = {*tree(os.getpid())}, tmp_path / "log", free_port()
     ui = begin("ui", "--port", port, log=log, HPSEARCH_HOME=str(tmp_path / "home"))
     deadline = time.monotonic() + 150
