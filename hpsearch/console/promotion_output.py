@@ -14,7 +14,7 @@ from hpsearch.evaluation.bootstrap import (
     format_bounds,
     intervals,
 )
-from hpsearch.promotion.promotion_search import Promotion
+from hpsearch.promotion.promotion_search import Promotion, test_terms
 from hpsearch.promotion.retraining_plan import RetrainingResult, make_plan
 from hpsearch.reporting.text_tables import TextTable, format_duration, to_text
 from hpsearch.search.search_context import SearchContext
@@ -80,8 +80,6 @@ def _champion_lines(promotion: Promotion, *, read_only: bool) -> Iterator[str]:
     if len(names) < 2:
         yield "the test part has one sequence, which decides nothing: only --force makes a champion"
     elif champion is not None:
-        from hpsearch.promotion.registration import test_terms
-
         terms = test_terms(parent, promotion.plan.selected[0].config)
         looks = registry.looks(champion, identify_test_set(terms, names))
         number = max(looks.values(), default=0) + 1

@@ -40,11 +40,13 @@ from hpsearch.tracking.decision import Decision, decide
 from hpsearch.tracking.mlflow_errors import (
     translate_mlflow_errors,
 )
-from hpsearch.tracking.mlflow_tags import RUN_KIND
-from hpsearch.tracking.model_artifact import (
+from hpsearch.tracking.mlflow_tags import (
     FINGERPRINT_TAG,
     INPUT_KIND_TAG,
+    RUN_KIND,
     SPLIT_TAG,
+)
+from hpsearch.tracking.model_artifact import (
     ModelArtifact,
     download_model,
     run_of_model,

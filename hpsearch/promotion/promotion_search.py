@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
+from hpsearch.config import TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.promotion.retraining_plan import (
     PLAN_FILE,
@@ -17,6 +18,7 @@ from hpsearch.search.search_context import SearchContext
 from hpsearch.search.stopping import Limits
 from hpsearch.search.time_estimate import END_S, run_seconds
 from hpsearch.search.workspace import SearchRecord, Workspace
+from hpsearch.tracking.mlflow_tags import FINGERPRINT_TAG, INPUT_KIND_TAG, SPLIT_TAG
 
 DEFAULT_TOP, DEFAULT_SEEDS = 3, 3
 SPACE_TEMPLATE = '''\
@@ -133,3 +135,12 @@ def _check_same_plan(
             "select again",
             code="promotion-in-progress",
         )
+
+
+def test_terms(context: SearchContext, config: TrialConfig) -> dict[str, str]:
+    """Tags that identify the test patches of a configuration of a search."""
+    return {
+        FINGERPRINT_TAG: context.record.fingerprint,
+        SPLIT_TAG: context.split.name,
+        INPUT_KIND_TAG: config.evaluate_on,
+    }

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from hpsearch.config import TrialConfig
 from hpsearch.data.splits import TrialSplit
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
@@ -29,6 +28,7 @@ from hpsearch.promotion.final_evaluation import (
     load_trained,
     pipeline_spec,
 )
+from hpsearch.promotion.promotion_search import test_terms
 from hpsearch.promotion.score_cache import ScoreCache, model_fingerprint
 from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.decision import CHAMPION, Alias, Decision, decide, describe_look
@@ -39,10 +39,11 @@ from hpsearch.tracking.mlflow_errors import (
 )
 from hpsearch.tracking.mlflow_links import run_links
 from hpsearch.tracking.mlflow_sync import MlflowSync
-from hpsearch.tracking.model_artifact import (
-    FINGERPRINT_TAG,
+from hpsearch.tracking.mlflow_tags import (
     INPUT_KIND_TAG,
     SPLIT_TAG,
+)
+from hpsearch.tracking.model_artifact import (
     ModelArtifact,
     load_descriptor,
 )
@@ -92,15 +93,6 @@ class RegistrationRequest:
     def terms(self) -> dict[str, str]:
         """Tags that identify the test patches."""
         return test_terms(self.context, self.run.config)
-
-
-def test_terms(context: SearchContext, config: TrialConfig) -> dict[str, str]:
-    """Tags that identify the test patches of a configuration of a search."""
-    return {
-        FINGERPRINT_TAG: context.record.fingerprint,
-        SPLIT_TAG: context.split.name,
-        INPUT_KIND_TAG: config.evaluate_on,
-    }
 
 
 def build_card_data(

@@ -254,6 +254,13 @@ class SearchContext:
             self.runs, self.search, patience_offset=patience_offset
         )
 
+    @property
+    def is_scored(self) -> bool:
+        """True if the search has finished but for its registration and figures."""
+        finish_event = self.state.finish_event
+        ended = finish_event is not None and finish_event["status"] == "completed"
+        return ended and self.paths.test_scores.exists()
+
     def tracking(self, *, read_only: bool = False) -> TrackingServer:
         """MLflow server or database that receives the runs."""
         return tracking_server(self.home, self.record.tracking_uri, read_only=read_only)

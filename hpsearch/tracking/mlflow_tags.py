@@ -41,6 +41,8 @@ MLFLOW_STATUS: dict[str, Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]] = {
     "diverged": "KILLED",
     "interrupted": "KILLED",
 }
+FINGERPRINT_TAG, SPLIT_TAG, INPUT_KIND_TAG = "patches.fingerprint", "patches.split", "patches.given"
+"""Tags of a version: what it was evaluated on. Versions that agree in all can be compared."""
 
 
 def saved_view_name(search_id: str) -> str:

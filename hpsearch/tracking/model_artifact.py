@@ -27,6 +27,7 @@ from hpsearch.tracking.connection import TrackingServer
 from hpsearch.tracking.mlflow_errors import (
     first_error_line,
 )
+from hpsearch.tracking.mlflow_tags import FINGERPRINT_TAG, INPUT_KIND_TAG, SPLIT_TAG
 from hpsearch.untrusted import reading
 
 if TYPE_CHECKING:
@@ -124,8 +125,6 @@ def _pyfunc_flavor(folder: Path, name: str) -> dict[str, Any]:
 PATCHES_SPEC = TensorSpec(
     np.dtype(object), (-1,), "patches (uint8 or float32, N×32×32, gray 0..255)"
 )
-FINGERPRINT_TAG, SPLIT_TAG, INPUT_KIND_TAG = "patches.fingerprint", "patches.split", "patches.given"
-"""Tags of a version: what it was evaluated on. Versions that agree in all can be compared."""
 SCORES_ARTIFACT, CARD_ARTIFACT = "test_scores.json", "README.md"
 MAX_DESCRIPTION_CHARS = 5_000
 """Maximum length of a description in MLflow's database."""

@@ -9,7 +9,6 @@ from typing import TypeVar
 from hpsearch.errors import UserError
 from hpsearch.execution.resumable_trial import CheckpointHooks, run_with_checkpoints
 from hpsearch.promotion.final_evaluation import (
-    SCORES_FILE,
     best_run,
     evaluate_on_test,
     scoring_ahead,
@@ -141,13 +140,6 @@ def _take_step(
             mlflow_sync.event_log.append("step_finished", step=name)
             return outcome
     raise AssertionError("the last attempt returns or raises")
-
-
-def is_scored(context: SearchContext) -> bool:
-    """Return whether the search has finished but for its registration and figures."""
-    finish_event = context.state.finish_event
-    ended = finish_event is not None and finish_event["status"] == "completed"
-    return ended and (context.paths.folder / SCORES_FILE).exists()
 
 
 def train_winner(context: SearchContext, observer: Observer) -> None:

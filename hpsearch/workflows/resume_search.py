@@ -63,6 +63,7 @@ def resume_search(
         context = resolve_space_change(context, on_space_change, observer)
         context = context.with_record(limits=_merged(context.record.limits, limits), **changes)
         check_not_finished(context)
+        check_storages(context)
 
         from hpsearch.workflows.search_session import run_session
 
@@ -102,6 +103,7 @@ def extend_search(
     with context.lock():
         context = resolve_space_change(context, on_space_change, observer)
         new = _merged(context.record.limits, limits)
+        check_storages(context)
         context = extend(switch_cluster(context, address, observer), trials, limits=new, **changes)
 
         from hpsearch.workflows.search_session import run_session
@@ -117,17 +119,24 @@ def reopen(name: str, home: Path, tracking_uri: str | None = None) -> SearchCont
     """Open an existing search with the patches that it started with.
 
     Raises:
-        UserError: if there is no such search, its patches have changed, or its experiment in
-            MLflow was deleted.
+        UserError: if there is no such search, or its patches have changed.
     """
     context = Workspace(home).open(name, tracking_uri=tracking_uri)
     check_not_promotion(context)
     _ = context.store  # before anything is written
+    return context
+
+
+def check_storages(context: SearchContext) -> None:
+    """Check what a session needs from its beginning to its end: study and MLflow's experiment.
+
+    Raises:
+        UserError: if the study lacks trials, or the experiment was deleted.
+    """
     from hpsearch.search.study import check_study_complete
 
     context.tracking().check_experiment()
     check_study_complete(context)
-    return context
 
 
 def check_not_finished(context: SearchContext) -> None:
@@ -136,9 +145,7 @@ def check_not_finished(context: SearchContext) -> None:
     Raises:
         UserError: if the search has finished, or has used up its limits.
     """
-    from hpsearch.workflows.finish_search import is_scored
-
-    if context.is_complete and is_scored(context) and not context.state.steps_left:
+    if context.is_complete and context.is_scored and not context.state.steps_left:
         raise UserError(
             f"search {context.name!r} has finished; add trials with "
             f"`{context.command('extend', '--trials', '20')}`",

@@ -52,10 +52,10 @@ def local_environment(
     Raises:
         UserError: if there is no such data or split, or a sequence is not for training.
     """
-    from hpsearch.training.trial import TrialEnvironment
-
     store = workspace.store(data)
     chosen = store.split(split)
+
+    from hpsearch.training.trial import TrialEnvironment
 
     job = TrialEnvironment(
         store=store,
