@@ -60,6 +60,7 @@ def ensemble(
     workspace = Workspace(home)
     workspace.check_writable()
     tracking = workspace.tracking(tracking_uri)
+    tracking.check_exists(members[0])
     tracking.check_experiment()
 
     from hpsearch.promotion.ensemble import (
