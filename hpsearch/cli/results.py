@@ -176,7 +176,6 @@ def sync(
     Example: hpsearch sync quickstart --tracking-uri http://HOST:5000
     """
     from hpsearch.console.progress_bars import progress_bar
-    from hpsearch.execution.study_restore import restore_study
     from hpsearch.search.workspace import Workspace
     from hpsearch.tracking.mlflow_errors import (
         translate_all_errors,
@@ -189,6 +188,9 @@ def sync(
             f"search {name!r} is empty; start it again with `hpsearch search`",
             code="empty-search",
         )
+
+    from hpsearch.execution.study_restore import restore_study
+
     try:
         restored = restore_study(context)
         if restored:
