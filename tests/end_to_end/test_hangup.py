@@ -17,6 +17,12 @@ from .conftest import SPACE, Home
 pytestmark = pytest.mark.slow
 
 
+def heed_signals() -> None:
+    """Heed both signals also where these tests run in the background, or under ``nohup``."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def test_it_trains_without_a_reader_and_a_closed_terminal_saves_and_ends_it(
     home: Home, tmp_path: Path
 ) -> None:
@@ -28,7 +34,7 @@ def test_it_trains_without_a_reader_and_a_closed_terminal_saves_and_ends_it(
     search = subprocess.Popen(
         [sys.executable, "-m", "hpsearch", *map(str, words)], env=environment(),
         stdout=nowhere[1], stderr=nowhere[1], start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=heed_signals,
     )  # fmt: skip
     try:
         while not any(event["event"] == "report" for event in home.event_log("unread").events()):
