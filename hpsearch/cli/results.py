@@ -86,9 +86,7 @@ def ui(
     """
     from hpsearch.cli.mlflow_ui import check_port_free, serve_ui
     from hpsearch.search.workspace import Workspace
-    from hpsearch.tracking.mlflow_errors import (
-        translate_all_errors,
-    )
+    from hpsearch.tracking.mlflow_errors import translate_all_errors
     from hpsearch.tracking.mlflow_tags import is_server
 
     workspace = Workspace(home)
@@ -177,9 +175,7 @@ def sync(
     """
     from hpsearch.console.progress_bars import progress_bar
     from hpsearch.search.workspace import Workspace
-    from hpsearch.tracking.mlflow_errors import (
-        translate_all_errors,
-    )
+    from hpsearch.tracking.mlflow_errors import translate_all_errors
 
     Workspace(home).check_writable()
     context = Workspace(home).open(name, tracking_uri=tracking_uri)

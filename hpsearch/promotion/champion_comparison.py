@@ -14,9 +14,7 @@ from hpsearch.tracking.decision import (
     confidence_of_look,
     identify_test_set,
 )
-from hpsearch.tracking.mlflow_errors import (
-    MlflowUnavailableError,
-)
+from hpsearch.tracking.mlflow_errors import MlflowUnavailableError
 from hpsearch.tracking.model_registry import ModelVersion, Registry
 
 NETWORK_DIGITS = 16

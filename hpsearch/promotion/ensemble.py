@@ -37,20 +37,14 @@ from hpsearch.search.workspace import Workspace
 from hpsearch.shapes import Float
 from hpsearch.tracking.connection import TrackingServer
 from hpsearch.tracking.decision import Decision, decide
-from hpsearch.tracking.mlflow_errors import (
-    translate_mlflow_errors,
-)
+from hpsearch.tracking.mlflow_errors import translate_mlflow_errors
 from hpsearch.tracking.mlflow_tags import (
     FINGERPRINT_TAG,
     INPUT_KIND_TAG,
     RUN_KIND,
     SPLIT_TAG,
 )
-from hpsearch.tracking.model_artifact import (
-    ModelArtifact,
-    download_model,
-    run_of_model,
-)
+from hpsearch.tracking.model_artifact import ModelArtifact, download_model, run_of_model
 from hpsearch.tracking.model_card import combined_card, dataset_section, how_to_load, score_table
 from hpsearch.tracking.model_registry import NETWORK_TAG, Registry
 from hpsearch.training.devices import choose_device

@@ -32,21 +32,11 @@ from hpsearch.promotion.promotion_search import test_terms
 from hpsearch.promotion.score_cache import ScoreCache, model_fingerprint
 from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.decision import CHAMPION, Alias, Decision, decide, describe_look
-from hpsearch.tracking.mlflow_errors import (
-    TrackingError,
-    is_not_found,
-    translate_mlflow_errors,
-)
+from hpsearch.tracking.mlflow_errors import TrackingError, is_not_found, translate_mlflow_errors
 from hpsearch.tracking.mlflow_links import run_links
 from hpsearch.tracking.mlflow_sync import MlflowSync
-from hpsearch.tracking.mlflow_tags import (
-    INPUT_KIND_TAG,
-    SPLIT_TAG,
-)
-from hpsearch.tracking.model_artifact import (
-    ModelArtifact,
-    load_descriptor,
-)
+from hpsearch.tracking.mlflow_tags import INPUT_KIND_TAG, SPLIT_TAG
+from hpsearch.tracking.model_artifact import ModelArtifact, load_descriptor
 from hpsearch.tracking.model_card import CardTable, ModelCardData, render_card, version_description
 from hpsearch.tracking.model_registry import NETWORK_TAG, Registry
 from hpsearch.tracking.run_state import Run

@@ -16,10 +16,7 @@ from hpsearch.errors import UserError
 from hpsearch.schema import NewerSchema, from_json, to_json
 from hpsearch.tracking.connection import TrackingServer
 from hpsearch.tracking.event_log import EventLog
-from hpsearch.tracking.mlflow_errors import (
-    TrackingError,
-    format_error,
-)
+from hpsearch.tracking.mlflow_errors import TrackingError, format_error
 from hpsearch.tracking.mlflow_tags import EXPERIMENT, NOTE_TAG, SPACE_NAME
 from hpsearch.tracking.mlflow_writer import MlflowRunIndex, MlflowWriter, SyncProgress, SyncResult
 

@@ -24,9 +24,7 @@ from hpsearch.evaluation import Scores
 from hpsearch.redaction import redacted
 from hpsearch.schema import to_json
 from hpsearch.tracking.connection import TrackingServer
-from hpsearch.tracking.mlflow_errors import (
-    first_error_line,
-)
+from hpsearch.tracking.mlflow_errors import first_error_line
 from hpsearch.tracking.mlflow_tags import FINGERPRINT_TAG, INPUT_KIND_TAG, SPLIT_TAG
 from hpsearch.untrusted import reading
 

@@ -22,9 +22,7 @@ from hpsearch.promotion.retraining_plan import (
 )
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.workspace import Workspace
-from hpsearch.tracking.mlflow_errors import (
-    translate_mlflow_errors,
-)
+from hpsearch.tracking.mlflow_errors import translate_mlflow_errors
 from hpsearch.tracking.mlflow_tags import PARENT_SEARCH_ID
 from hpsearch.tracking.model_card import markdown_table
 from hpsearch.tracking.run_state import Run

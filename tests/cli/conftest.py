@@ -19,12 +19,8 @@ from hpsearch.models import Pipeline, build_denoiser, build_descriptor
 from hpsearch.models.serialization import PipelineSpec, save_pipeline
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.workspace import SearchRecord, Workspace
-from hpsearch.tracking.mlflow_tags import (
-    FINGERPRINT_TAG,
-)
-from hpsearch.tracking.model_artifact import (
-    ModelArtifact,
-)
+from hpsearch.tracking.mlflow_tags import FINGERPRINT_TAG
+from hpsearch.tracking.model_artifact import ModelArtifact
 from hpsearch.tracking.model_registry import Registry
 from hpsearch.training.devices import choose_device
 from hpsearch.training.validation import build_test_set, evaluate_on_test_set

@@ -15,9 +15,7 @@ from hpsearch.tracking.connection import (
     move_credentials_to_env,
     resolve_tracking,
 )
-from hpsearch.tracking.mlflow_errors import (
-    format_error,
-)
+from hpsearch.tracking.mlflow_errors import format_error
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,7 @@ from hpsearch.config import SGD, TrialConfig
 from hpsearch.config.formatting import flatten
 from hpsearch.tracking.connection import TrackingServer
 from hpsearch.tracking.event_log import EventLog
-from hpsearch.tracking.mlflow_errors import (
-    TrackingError,
-)
+from hpsearch.tracking.mlflow_errors import TrackingError
 from hpsearch.tracking.mlflow_sync import MlflowSync
 from hpsearch.tracking.mlflow_tags import (
     PARENT_RUN_ID,

@@ -13,10 +13,7 @@ from mlflow import MlflowClient
 from hpsearch.errors import UserError
 from hpsearch.tracking.connection import TrackingServer
 from hpsearch.tracking.event_log import EventLog
-from hpsearch.tracking.mlflow_errors import (
-    TrackingError,
-    translate_all_errors,
-)
+from hpsearch.tracking.mlflow_errors import TrackingError, translate_all_errors
 from hpsearch.tracking.mlflow_sync import MlflowSync
 from hpsearch.tracking.mlflow_tags import SEARCH_ID
 
