@@ -13,8 +13,9 @@ def _call(words: tuple[object, ...]) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Of this process, but for the tracking server that an earlier test may have named."""
-    inherited = {key: value for key, value in os.environ.items() if "MLFLOW_TRACK" not in key}
+    """Of this process, but for the MLflow servers that an earlier test may have named."""
+    named = ("MLFLOW_TRACK", "MLFLOW_REGISTRY")
+    inherited = {k: v for k, v in os.environ.items() if not any(word in k for word in named)}
     return {**inherited, "COLUMNS": "100", "OMP_NUM_THREADS": "1", **more}
 
 
