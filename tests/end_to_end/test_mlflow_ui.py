@@ -122,7 +122,7 @@ def register(context: SearchContext, run_id: str, tiny: PatchStore, to: Path) ->
             example=np.array(tiny.noisy[:2, 0]), descriptor_dim=128,
         )
     )  # fmt: skip
-    registry.apply(version, Decision(True, "there was no champion"))
+    registry.apply(version, Decision("champion", "there was no champion"))
 
 
 def has(*words: str) -> str:
