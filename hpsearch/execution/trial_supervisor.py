@@ -193,12 +193,27 @@ class TrialSupervisor:
             attempt_id: Tune's trial id.
             message: the last one of the worker; None for the last one that was reported.
         """
+        return self._end_once(attempt_id, partial(self._complete, message=message))
+
+    def fail(self, attempt_id: str) -> AttemptEnd | None:
+        """Decide on a trial that raised or hung, or whose worker died: end, or another attempt."""
+        return self._end_once(attempt_id, self._fail)
+
+    def _end_once(
+        self, attempt_id: str, end: Callable[[str, _Attempt], AttemptEnd]
+    ) -> AttemptEnd | None:
+        """End an attempt; the same end again if it has one, and None if it is unknown."""
         attempt = self._attempts.get(attempt_id)
         if attempt is None:
             return None
-        if attempt.end is not None:
-            attempt.act()
-            return attempt.end
+        if attempt.end is None:
+            return end(attempt_id, attempt)
+        attempt.act()
+        return attempt.end
+
+    def _complete(
+        self, attempt_id: str, attempt: _Attempt, *, message: WorkerMessage | None
+    ) -> AttemptEnd:
         attempt.message = message or attempt.message
         status, reason = message_outcome(attempt.message)
         attempt.end = AttemptEnd("end", status, reason)
@@ -209,14 +224,7 @@ class TrialSupervisor:
         )
         return attempt.end
 
-    def fail(self, attempt_id: str) -> AttemptEnd | None:
-        """Decide on a trial that raised or hung, or whose worker died: end, or another attempt."""
-        attempt = self._attempts.get(attempt_id)
-        if attempt is None:
-            return None
-        if attempt.end is not None:
-            attempt.act()
-            return attempt.end
+    def _fail(self, attempt_id: str, attempt: _Attempt) -> AttemptEnd:
         error = attempt.read_error()
         self.retry_policy.record_worker_death(
             attempt_id, attempt.trial, error, partial(self.was_killed_for_memory, attempt.trial)
