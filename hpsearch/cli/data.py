@@ -77,8 +77,7 @@ def import_command(
 
     Example: hpsearch data import hpatches-release --output hpatches.arrow
     """
-    check_replaceable(output, force=force)
-    check_target_file(output, "--output")
+    check_output(output, force=force)
 
     from hpsearch.data.hpatches_import import ImportSettings, import_tree
 
@@ -108,8 +107,7 @@ def photos(
 
     Example: hpsearch data photos ~/Pictures --output mine.arrow
     """
-    check_replaceable(output, force=force)
-    check_target_file(output, "--output")
+    check_output(output, force=force)
 
     from hpsearch.data.photo_folder import import_photos
     from hpsearch.data.photo_synthesis import PhotoSettings
@@ -136,6 +134,7 @@ def sequences(
     tough: Tough = DEFAULT_NOISE.tough,
     seed: Seed = 0,
     workers: Workers = None,
+    force: Force = False,
 ) -> None:
     """Build a patch set for testing from full pictures with known homographies.
 
@@ -144,7 +143,7 @@ def sequences(
 
     Example: hpsearch data sequences hpatches-sequences-release --output hpatches-images.arrow
     """
-    check_target_file(output, "--output")
+    check_output(output, force=force)
 
     from hpsearch.data.image_sequences import SequenceSettings, import_sequences
 
@@ -193,8 +192,7 @@ def preview(
 
     Example: hpsearch data preview mini --output preview.png
     """
-    check_replaceable(output, force=force)
-    check_target_file(output, "--output")
+    check_output(output, force=force)
 
     from hpsearch.data.preview import save_contact_sheet
     from hpsearch.search.workspace import Workspace
@@ -203,17 +201,18 @@ def preview(
     out.print(f"{output}", soft_wrap=True)
 
 
-def check_replaceable(output: Path, *, force: bool) -> None:
-    """Check that an output does not exist, or may be replaced.
+def check_output(output: Path, *, force: bool) -> None:
+    """Check before work that an output can be written, and may be replaced if it exists.
 
     Raises:
-        UserError: if it exists and ``force`` is not set.
+        UserError: if it exists and ``force`` is not set, or cannot be written.
     """
     if output.is_file() and not force:
         raise UserError(
             f"{output} exists already; choose another --output, or replace it with --force",
             code="output-exists",
         )
+    check_target_file(output, "--output")
 
 
 def print_facts(store: "PatchStore") -> None:

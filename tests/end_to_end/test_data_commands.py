@@ -71,7 +71,7 @@ def test_photographs_become_a_store_and_bad_ones_are_listed(home: Home, tmp_path
     assert "flat.png" in done.stdout
     assert len(PatchStore.open(store).names) == 2
     before = store.read_bytes()
-    for command in ("photos", "import"):
+    for command in ("photos", "import", "sequences"):
         again = home.run("data", command, folder, "--output", store)
         assert again.returncode == 2
         assert f"{store} exists already" in again.stderr
