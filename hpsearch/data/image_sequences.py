@@ -18,7 +18,7 @@ from pydantic import Field
 
 from hpsearch.data.arrow_header import StoreMeta, StoreProgress
 from hpsearch.data.arrow_writer import SequencePatches
-from hpsearch.data.images import decoding
+from hpsearch.data.images import as_gray, decoding
 from hpsearch.data.patch_store import PatchStore, write_store
 from hpsearch.data.photo_keypoints import detect
 from hpsearch.data.photo_synthesis import (
@@ -110,7 +110,7 @@ def import_sequences(
         noise=settings.noise, split="sequences", test=tuple(found.values()),
     )  # fmt: skip
     return SequenceImport(
-        write_store(Path(out), _with_progress(results, progress), meta=meta), skipped
+        write_store(Path(out), _with_progress(results, len(found), progress), meta=meta), skipped
     )
 
 
@@ -193,12 +193,12 @@ def _inside_all(
 
 
 def _with_progress(
-    results: Iterator[SequencePatches], progress: StoreProgress | None
+    results: Iterator[SequencePatches], total: int, progress: StoreProgress | None
 ) -> Iterator[SequencePatches]:
     for done, patches in enumerate(results, start=1):
         yield patches
         if progress:
-            progress(done, 0, patches.name)
+            progress(done, total, patches.name)
 
 
 def _reference(folder: Path) -> bool:
@@ -229,9 +229,7 @@ def load_stored_gray(file: Path) -> UInt8[np.ndarray, "h w"]:
     """
     advice = "give a PPM, PNG, JPEG, WebP, BMP or TIFF picture"
     with decoding(file, advice), Image.open(file, formats=FORMATS) as picture:
-        if picture.mode.startswith("I"):  # 16 bits; Pillow would clip instead of scaling
-            return (np.asarray(picture, np.uint32) >> 8).astype(np.uint8)
-        return np.asarray(picture.convert("L"))
+        return np.asarray(as_gray(picture))
 
 
 def _homography_file(folder: Path, target: int) -> Path:

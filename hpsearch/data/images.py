@@ -17,6 +17,14 @@ from hpsearch.rng import rng_for
 from hpsearch.shapes import Int, UInt8
 from hpsearch.untrusted import reason
 
+
+def as_gray(picture: Image.Image) -> Image.Image:
+    """Picture of 8-bit gray levels; one of 16 bits is scaled, which Pillow would clip."""
+    if picture.mode.startswith("I"):
+        return Image.fromarray((np.asarray(picture, np.uint32) >> 8).astype(np.uint8))
+    return picture.convert("L")
+
+
 SOURCE_SIDE = 65
 """Side of a patch in the HPatches release, in pixels."""
 BLOCK_ROWS = (

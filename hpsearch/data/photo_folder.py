@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 
 from hpsearch.data.arrow_header import StoreMeta, StoreProgress
 from hpsearch.data.arrow_writer import SequencePatches
+from hpsearch.data.images import as_gray
 from hpsearch.data.patch_store import PatchStore, write_store
 from hpsearch.data.photo_synthesis import PhotoSettings, photo_sequence
 from hpsearch.data.process_pool import imap_ordered, usable_cores
@@ -95,9 +96,7 @@ def load_gray(file: Path) -> UInt8[np.ndarray, "h w"]:
                 "L", (2 * MAX_SIDE_PIXELS, 2 * MAX_SIDE_PIXELS)
             )  # faster: JPEG can be decoded at a reduced size
             upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I"):  # 16 bits; Pillow would clip instead of scaling
-        upright = Image.fromarray((np.asarray(upright, np.uint32) >> 8).astype(np.uint8))
-    gray = upright.convert("L")
+    gray = as_gray(upright)
     gray.thumbnail((MAX_SIDE_PIXELS, MAX_SIDE_PIXELS), Image.Resampling.BOX)
     return np.asarray(gray)
 

@@ -28,7 +28,6 @@ from hpsearch.untrusted import reading
 BASELINE_NAME, PIXELS_NAME, ROOT_SIFT_NAME = "baseline", "pixels 16×16", "RootSIFT"
 INITIAL_NAME = "initial point"
 """Name of the trial of a search's first initial point among its test scores."""
-SCORES_FILE = "test_scores.json"
 
 
 def pixel_baseline(patches: np.ndarray) -> np.ndarray:

@@ -220,7 +220,7 @@ def register_winner(context: SearchContext, winner: Run) -> RegistrationOutcome:
         baselines=baseline_scores(context),
         chosen_by=sentence,
     )
-    registry = registry_of(context)
+    registry = context.registry()
     known = registry.decision_on(context.name, winner.label, network=request.network)
     if known is not None:
         return RegistrationOutcome(registry.model, *known)
@@ -244,7 +244,7 @@ def register_model(
     Raises:
         UserError: if the registry refuses or does not answer; the same call then resumes.
     """
-    registry = registry_of(request.context)
+    registry = request.context.registry()
     with registry_lock(request.context.home):
         while True:
             outcome = _register_once(registry, request, force=force, reevaluate=reevaluate)
@@ -295,11 +295,6 @@ def baseline_scores(context: SearchContext) -> dict[str, Scores]:
     """Test scores of a finished search's baselines, by display name."""
     names = {BASELINE_NAME: "baseline triplet", **{name: name for name in CLASSICAL_BASELINES}}
     return {names[name]: found for name, found in load_scores(context).items() if name in names}
-
-
-def registry_of(context: SearchContext) -> Registry:
-    """Registry of a search's models."""
-    return context.registry()
 
 
 def _add_version(

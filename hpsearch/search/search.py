@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from hpsearch.config import DEFAULT_COMPUTE, ComputeConfig, TrialConfig
 from hpsearch.config.base import FrozenConfig, old_names_silent
 from hpsearch.config.formatting import Flat, flatten
-from hpsearch.errors import UserError
+from hpsearch.errors import UserError, list_names
 from hpsearch.search.grid import check_storable, enumerate_grid, validate_point, varying_names
 from hpsearch.search.objective import MEAN_MAP, Objective
 from hpsearch.search.old_spellings import read_old_spellings
@@ -283,9 +283,10 @@ class Search(FrozenConfig):
             )
         names = varying_names(self._draw_distributions(NUM_DRAWS))
         if names and isinstance(self.sampler, GP):
+            listed = list_names(map(repr, names), limit=5)
             raise UserError(
                 f"sampler {kind!r} models only parameters that every trial draws from the same "
-                f"range, and draws others at random, here {_listed(names)}; use sampler=TPE(), or "
+                f"range, and draws others at random, here {listed}; use sampler=TPE(), or "
                 "draw them in every trial",
                 code="sampler-with-conditions",
             )
@@ -304,12 +305,8 @@ class Search(FrozenConfig):
             return []
         if not names:
             return []
-        return [f"parameters that {what}: {_listed(names)}; {self.sampler.kind} {consequence}"]
-
-
-def _listed(names: Sequence[str], limit: int = 5) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(map(repr, names[:limit])) + more
+        listed = list_names(map(repr, names), limit=5)
+        return [f"parameters that {what}: {listed}; {self.sampler.kind} {consequence}"]
 
 
 def fixed_settings(search: Search, *, draws: int = NUM_DRAWS) -> dict[str, Flat]:

@@ -58,9 +58,9 @@ def score_pair(
     """
     apart = _distances_to_projection(first, second, homography)
     near = apart <= radius
-    possible = np.any(near, axis=1, keepdims=True)[:, 0]
+    possible = np.asarray(near.any(1))
     fitting = near & _fits(first, second, homography)
-    consistent = np.any(fitting, axis=1, keepdims=True)[:, 0]
+    consistent = np.asarray(fitting.any(1))
     nearest = distances.argmin(1)
     correct = near[np.arange(len(near)), nearest]
     best, following = np.partition(distances, 1, axis=1)[:, :2].T

@@ -27,6 +27,14 @@ from hpsearch.training.validation import build_test_set, evaluate_on_test_set
 
 from ..end_to_end.sample_search import write_trials
 
+SLOW_WITH_MLFLOW = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning",
+        "ignore::UserWarning",
+    ),
+]  # fmt: skip
+"""Marks of slow tests that use MLflow in this process, whose warnings are its own."""
 NETWORK = L2Net(width=0.125, input_norm=True, unit_norm=True)
 RECIPES = (
     PipelineSpec(denoiser=ShallowUNet(width=0.125), descriptor=NETWORK),

@@ -24,13 +24,9 @@ from hpsearch.patch_views import VIEW_NAMES
 from hpsearch.promotion.ensemble import concat_training_descriptors
 from hpsearch.tracking.model_registry import Registry
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings(
-        "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning",
-        "ignore::UserWarning",
-    ),
-]  # fmt: skip
+from .conftest import SLOW_WITH_MLFLOW
+
+pytestmark = SLOW_WITH_MLFLOW
 CHAMPION = "models:/patches@champion"
 
 

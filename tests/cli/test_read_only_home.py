@@ -18,14 +18,9 @@ from hpsearch.search.workspace import Workspace
 
 from ..mounts import read_only
 from ..processes import environment
+from .conftest import SLOW_WITH_MLFLOW
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings(
-        "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning",
-        "ignore::UserWarning",
-    ),
-]  # fmt: skip
+pytestmark = SLOW_WITH_MLFLOW
 READING = (
     ("data", "info", "STORE"),
     ("data", "preview", "STORE"),

@@ -13,14 +13,9 @@ import typer
 from hpsearch.cli import app, main
 
 from ..mounts import fill, read_only, small_disk
+from .conftest import SLOW_WITH_MLFLOW
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings(
-        "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning",
-        "ignore::UserWarning",
-    ),
-]  # fmt: skip
+pytestmark = SLOW_WITH_MLFLOW
 FILES = {
     ("data", "import"): ["HPATCHES", "--output"],
     ("data", "photos"): ["PHOTOS", "--output"],

@@ -20,7 +20,6 @@ from hpsearch.promotion.registration import (
     ALREADY_REGISTERED,
     RegistrationRequest,
     register_model,
-    registry_of,
 )
 from hpsearch.promotion.score_cache import ScoreCache, model_fingerprint
 from hpsearch.search.search_context import SearchContext
@@ -101,7 +100,7 @@ def registry(first: RegistrationRequest) -> Registry:
     outcome = register_model(first)
     assert (outcome.version, outcome.alias) == (1, "champion")
     assert outcome.decision.reason == "there was no champion"
-    return registry_of(first.context)
+    return first.context.registry()
 
 
 def champion(registry: Registry) -> int:
@@ -220,7 +219,7 @@ def test_a_run_that_was_deleted_is_made_again(home: Path, tiny: PatchStore) -> N
     before = mlflow_sync.run_id("000")
     third.context.tracking().client().delete_run(before)
     register_model(third)
-    version = registry_of(third.context).version_of("third")
+    version = third.context.registry().version_of("third")
     assert version is not None
     assert version.run_id != before
 
@@ -267,7 +266,7 @@ def test_a_version_below_a_baseline_gets_no_alias(
     assert outcome.alias is None
     assert "is not above that of RootSIFT" in outcome.decision.reason
     assert outcome.address == "models:/weak-model/1"
-    own = registry_of(context)
+    own = context.registry()
     assert own.champion() is None
     assert own.with_alias("challenger") is None
     version = own.version_of("weak")
@@ -288,7 +287,7 @@ def test_a_challenger_is_not_displaced_by_a_worse_one(home: Path, tiny: PatchSto
         found = entry(search(home, tiny, name, seed=seed))
         requests[name] = replace(found, context=found.context.changed(model="rivals"))
     order = sorted(requests.values(), key=lambda request: request.scores.mean, reverse=True)
-    registry = registry_of(order[0].context)
+    registry = order[0].context.registry()
     assert register_model(order[0]).alias == "champion"
     assert register_model(order[1]).alias == "challenger"
     last = register_model(order[2])
@@ -334,7 +333,7 @@ def test_two_at_once_crown_one_champion_and_the_second_compares(
     assert first.alias == "champion"
     assert second.alias != "champion"
     assert "against the champion" in second.decision.reason
-    assert champion(registry_of(both[0].context)) == first.version
+    assert champion(both[0].context.registry()) == first.version
 
 
 def test_a_champion_that_moves_meanwhile_is_compared_with(
@@ -345,7 +344,7 @@ def test_a_champion_that_moves_meanwhile_is_compared_with(
         entry(search(home, tiny, name, seed=s)) for name, s in (("near", 41), ("far", 42))
     )
     one, other = (replace(e, context=e.context.changed(model="shared")) for e in (one, other))
-    registry = registry_of(one.context)
+    registry = one.context.registry()
     add_version = registration._add_version
 
     def crown_other_first(request: RegistrationRequest, *args: Any) -> int:

@@ -24,7 +24,6 @@ from hpsearch.promotion.final_evaluation import (
     scoring_ahead,
     train_baseline,
 )
-from hpsearch.promotion.registration import registry_of
 from hpsearch.promotion.score_cache import ScoreCache, model_fingerprint
 from hpsearch.search.outcome import to_result
 from hpsearch.search.search_context import SearchContext
@@ -144,7 +143,7 @@ def test_a_locked_database_delays_the_registration_and_resume_makes_up_for_it(
     context: SearchContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context.mlflow_sync().sync()
-    registry_of(context).versions()  # opened now, since MLflow tries for minutes to open its tables
+    context.registry().versions()  # opened now, since MLflow tries for minutes to open its tables
     monkeypatch.setattr(finish_search, "RETRY_WAITS_S", (0.0,))
     observer = Locking(context.home / "mlflow.db", failures=9)
     result = run_session(context, observer)
@@ -162,7 +161,7 @@ def test_a_locked_database_delays_the_registration_and_resume_makes_up_for_it(
     assert steps == ["scores", "again", "registration", "figures"]
     assert result.registration is not None
     assert context.state.steps_left == ()
-    assert len(registry_of(context).versions()) == 1
+    assert len(context.registry().versions()) == 1
     with pytest.raises(UserError, match="has finished"):
         check_not_finished(context)
     names = ["001", "initial point", "baseline", "pixels 16×16", "RootSIFT"]
@@ -196,7 +195,7 @@ def test_a_signal_after_the_scores_loses_nothing_and_resume_finishes(
     result = run_session(context, Recorder())
     assert result.registration is not None
     assert context.state.steps_left == ()
-    assert len(registry_of(context).versions()) == 1
+    assert len(context.registry().versions()) == 1
 
 
 def test_scoring_in_another_thread_changes_neither_scores_nor_baseline(
