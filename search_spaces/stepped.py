@@ -3,8 +3,10 @@
 Large batches and many views of a point make hard triplets, and from random weights they collapse.
 R3 started with small batches and raised them manually as far as the loss allowed. Here a schedule
 depends on the loss (``stepped``) or on the budget (``fixed``), or has the last batch from the start
-(``one``). A trial that is not stopped early takes about a minute and a half of one core. On the
-whole of N-HPatches, with a GPU: ``WIDTH = 1``, ``BUDGET = 5_000_000``, ``--data STORE``.
+(``one``). It raises S before K, since on photographs a third view of each point lifted the loss
+nearly as much as eight times the points (LOG.md, 2026-11-27). A trial that is not stopped early
+takes about a minute and a half of one core. On the whole of N-HPatches, with a GPU: ``WIDTH = 1``,
+``BUDGET = 5_000_000``, ``--data STORE``.
 """
 
 import optuna
@@ -59,31 +61,33 @@ def suggest_sampler(trial: optuna.Trial) -> Sampling:
     if steps == "one":
         return PKSampler(groups=last // views, views=views)
     first = trial.suggest_categorical("first_batch", [32, 64])
-    stages = doubled(first, last, views)
+    stages = growing(first, last, views)
     if steps == "fixed":
         return FixedSteps(
             stages=stages, milestones=tuple(i / len(stages) for i in range(1, len(stages)))
         )
     return Stepped(
         stages=stages,
+        advance_on=trial.suggest_categorical("advance_on", ["next_batch", "this_batch"]),
         below=trial.suggest_float("below", 0.02, 0.4),
         window=trial.suggest_categorical("window", [1024, 4096]),
         retry_after=16_384 if trial.suggest_categorical("retry", [False, True]) else None,
     )
 
 
-def doubled(first: int, last: int, views: int) -> tuple[PKSampler, ...]:
-    """Stages that double from ``first`` to ``last`` patches per batch, up to ``views`` views."""
-    steps = (last // first).bit_length() - 1
-    growing = [(first * 2**i, min(views, 2 * 2**i)) for i in range(steps)]
-    stages = [*growing, (last, views)]
-    return tuple(PKSampler(groups=patches // k, views=k) for patches, k in stages)
+def growing(first: int, last: int, views: int) -> tuple[PKSampler, ...]:
+    """Stages of ``first`` to ``last`` patches: S doubles at 2 views, then K grows to ``views``."""
+    most = last // views
+    sizes = [(min(first // 2, most) * 2**i, 2) for i in range(10)]
+    few = [(groups, k) for groups, k in sizes if groups <= most]
+    many = [(most, k) for k in (3, 4, 6, 8, 12, 16) if k <= views]
+    return tuple(PKSampler(groups=groups, views=k) for groups, k in few + many)
 
 
 R3 = {"margin": "soft", "warm_start": True, "lr": 2e-4, "turns": "none", "last_batch": 1024,
       "last_views": 8, "steps": "stepped", "first_batch": 64, "below": 0.1, "window": 4096,
-      "retry": False}  # fmt: skip
-"""R3's best, with its own rate and its 64, 128, (256, 512,) 1024 patches of 2 to 8 views."""
+      "retry": True, "advance_on": "next_batch"}  # fmt: skip
+"""R3's best, with its own rate, from 64 patches of 2 views to 1024 of 8."""
 
 SEARCH = Search(
     suggest=suggest,

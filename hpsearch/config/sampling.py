@@ -74,15 +74,19 @@ class PKSampler(FrozenConfig):
 class Stepped(FrozenConfig):
     """P×K batches that grow while the loss is low, and shrink again when it is high (R3).
 
-    A stage advances when the smoothed loss is below the collapse value by ``below``. If it is above
-    the collapse value instead, training falls back to the stage before; if that happens in the
-    first window of a stage, its initial weights are restored, so that a collapse is undone.
+    A stage advances when the smoothed loss is below the collapse value by ``below``; with
+    ``advance_on="next_batch"`` the loss of one batch of the following stage must be as low too,
+    which costs a forward pass a window. If the loss is above the collapse value instead, training
+    falls back to the stage before; if that happens in the first window of a stage, its initial
+    weights are restored, so that a collapse is undone.
 
     Example:
         >>> stages = (PKSampler(groups=32, views=2), PKSampler(groups=64, views=4))
         >>> Stepped(stages=stages).patches
         256
     """
+
+    later_fields: ClassVar[frozenset[str]] = frozenset({"advance_on"})
 
     kind: Literal["stepped"] = "stepped"
     stages: tuple[PKSampler, ...] = Field(
@@ -100,6 +104,10 @@ class Stepped(FrozenConfig):
     """Window of the mean loss, in patches seen."""
     retry_after: int | None = Field(default=None, ge=1)
     """Patches seen until a failed stage is tried again; None means never."""
+    advance_on: Literal["this_batch", "next_batch"] = "this_batch"
+    """Batch whose loss must be low. Batches of later stages are harder: a third view can lift the
+    loss from 0.57 to 0.94 of its collapse value, so the present loss is a poor guide to the
+    next (LOG.md, 2026-11-27)."""
 
     @property
     def patches(self) -> int:

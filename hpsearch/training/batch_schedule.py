@@ -1,13 +1,22 @@
 """Batch-size schedules: constant, by the budget, or by the loss."""
 
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from hpsearch.config import FixedSteps, MinedTriplets, RandomTriplets, Sampler, Sampling, Stepped
+from hpsearch.config import (
+    FixedSteps,
+    MinedTriplets,
+    PKSampler,
+    RandomTriplets,
+    Sampler,
+    Sampling,
+    Stepped,
+)
 from hpsearch.training.loop import stack_losses
 
 StageChange = Literal["stay", "on", "back", "undo"]
@@ -56,17 +65,38 @@ class BatchScheduleController:
     """Losses of the current window, on the device and not summed, as in ``loop``."""
     patches: int = 0
 
-    def record_loss(self, loss: Tensor, *, used: int, seen: int) -> StageChange:
-        """Record the detached loss of a step; ``seen`` includes its ``used`` patches."""
+    def record_loss(
+        self,
+        loss: Tensor,
+        *,
+        used: int,
+        seen: int,
+        next_loss: Callable[[PKSampler], float] | None = None,
+    ) -> StageChange:
+        """Record the detached loss of a step, and return the change of stage after it.
+
+        Args:
+            loss: of the step, on its device.
+            used: patches in its batch.
+            seen: patches seen, those of the step included.
+            next_loss: loss of one batch of a stage, without training on it; called at most once a
+                window, and only with ``advance_on="next_batch"``.
+        """
         self.losses.append(loss)
         self.patches += used
         if self.patches < self.settings.window:
             return "stay"
         mean = float(stack_losses(self.losses).mean())
         self.losses, self.patches = [], 0
-        return self.update(mean, seen=seen)
+        return self.update(mean, seen=seen, next_loss=next_loss)
 
-    def update(self, mean: float, *, seen: int) -> StageChange:
+    def update(
+        self,
+        mean: float,
+        *,
+        seen: int,
+        next_loss: Callable[[PKSampler], float] | None = None,
+    ) -> StageChange:
         """Update the stage after a window with this mean loss, and return the change."""
         if self.stage > 0 and not mean <= self.collapse_value:  # also true for NaN
             move: StageChange = "back" if self.proven else "undo"
@@ -74,10 +104,19 @@ class BatchScheduleController:
             self.stage, self.proven = self.stage - 1, True
             return move
         self.proven = True
-        if mean < (1 - self.settings.below) * self.collapse_value and self._may_advance(seen):
+        if self._is_low(mean) and self._may_advance(seen) and self._next_is_low(next_loss):
             self.stage, self.proven = self.stage + 1, False
             return "on"
         return "stay"
+
+    def _is_low(self, loss: float) -> bool:
+        return loss < (1 - self.settings.below) * self.collapse_value
+
+    def _next_is_low(self, next_loss: Callable[[PKSampler], float] | None) -> bool:
+        if self.settings.advance_on == "this_batch":
+            return True
+        assert next_loss is not None, "the trainer measures the next batch"
+        return self._is_low(next_loss(self.settings.stages[self.stage + 1]))
 
     def _may_advance(self, seen: int) -> bool:
         following = self.stage + 1

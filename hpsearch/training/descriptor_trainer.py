@@ -15,6 +15,7 @@ from hpsearch.config import (
     Augmentation,
     Denoised,
     MinedTriplets,
+    PKSampler,
     Sampler,
     Stepped,
     TrialConfig,
@@ -166,9 +167,13 @@ class DescriptorTrainer:
         self._latest_batch = (batch, share)
         used = batch.rows.size
         if self.batch_schedule:
-            self._apply_stage_change(
-                self.batch_schedule.record_loss(loss_values, used=used, seen=progress.seen + used)
+            change = self.batch_schedule.record_loss(
+                loss_values,
+                used=used,
+                seen=progress.seen + used,
+                next_loss=partial(self._untrained_loss, progress=progress, share=share),
             )
+            self._apply_stage_change(change)
         return loss_values, used
 
     def learning_rate(self, progress: Progress) -> float:
@@ -264,6 +269,18 @@ class DescriptorTrainer:
     def _describe(self, rows: np.ndarray, share: float) -> Tensor:
         return self.network.eval()(self.input_fn(rows, share))
 
+    @torch.no_grad()
+    def _untrained_loss(self, sampler: PKSampler, progress: Progress, share: float) -> float:
+        """Loss of one further batch as training would see it, leaving the network as it is."""
+        rng = rng_for(self.config.seed, "next stage", progress.step)
+        batch = sample(sampler, self.sequence_of, rng, progress=share)
+        running = [buffer.clone() for buffer in self.network.buffers()]
+        calls = self._training_patches(share, self._inputs(batch, progress.step))
+        descriptors = torch.stack([self.network(patches) for patches in calls])
+        for buffer, before in zip(self.network.buffers(), running, strict=True):
+            buffer.copy_(before)
+        return float(build_loss(self.config.loss, sampler)(descriptors))
+
     def _inputs(self, batch: Batch, number: int) -> list[Tensor]:
         """Inputs of a step on the host: row numbers of each call, then augmentation parameters."""
         rows, settings = torch.from_numpy(batch.rows), self.config.augmentation
@@ -279,20 +296,22 @@ class DescriptorTrainer:
         self, sampler: Sampler, share: float, inputs: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
         """Compute a step on the device; returns loss and descriptors."""
-        rows, *changes = inputs
-        calls = [self.input_fn(one, share) for one in rows]
-        if changes:
-            drawn = zip(calls, *changes, strict=True)
-            calls = [
-                apply_augmentation(self.config.augmentation, x, Prepared(*call))
-                for x, *call in drawn
-            ]
+        calls = self._training_patches(share, inputs)
         descriptors = torch.stack([self.forward(patches) for patches in calls])
         loss = build_loss(self.config.loss, sampler)(descriptors)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         return loss.detach(), descriptors.detach().flatten(0, 1)
+
+    def _training_patches(self, share: float, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Augmented patches of each call of the network."""
+        rows, *changes = inputs
+        calls = [self.input_fn(one, share) for one in rows]
+        drawn = zip(calls, *changes, strict=True) if changes else ()
+        return [
+            apply_augmentation(self.config.augmentation, x, Prepared(*call)) for x, *call in drawn
+        ] or calls
 
     def _first_input(self, share: float) -> bool:
         """True while patches are from the first input of a fine-tuning (clean patches)."""

@@ -1,5 +1,10 @@
 """The stepped schedule against sequences of losses written by hand."""
 
+import json
+import math
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
@@ -67,6 +72,50 @@ def test_the_mean_of_a_window_decides() -> None:
         for n, loss in enumerate(losses)
     ]
     assert moves == ["stay", "stay", "on", "stay", "stay", "undo"]
+
+
+def test_a_stage_waits_until_its_own_batch_is_low() -> None:
+    """Where the present loss is low, that of the next stage's batch is measured each window."""
+    schedule = stepper(advance_on="next_batch", below=0.1)
+    losses, asked = iter([1.3, 0.95, float("nan"), 0.89, 2.0]), list[int]()
+
+    def next_loss(sampler: PKSampler) -> float:
+        asked.append(sampler.patches)
+        return next(losses)
+
+    means = [0.5, 0.95, 0.5, 0.5, 0.5, 0.5]
+    moves = [schedule.update(m, seen=1000 * n, next_loss=next_loss) for n, m in enumerate(means)]
+    assert moves == ["stay", "stay", "stay", "stay", "on", "stay"]
+    assert asked == [32, 32, 32, 32, 64]
+
+
+RECORDED = Path(__file__).parents[2] / "docs" / "results" / "runs.jsonl"
+
+
+def recorded_runs() -> list[Any]:
+    rows = [json.loads(line) for line in RECORDED.read_text().splitlines()]
+    known = [
+        row
+        for row in rows
+        if row["config"]["sampler"]["kind"] == "stepped"
+        and row["config"]["sampler"].get("advance_on", "this_batch") == "this_batch"
+    ]
+    return [pytest.param(row, id=f"{row['name']}, seed {row['seed']}") for row in known]
+
+
+@pytest.mark.parametrize("row", recorded_runs())
+def test_recorded_losses_give_the_recorded_stages(row: dict[str, Any]) -> None:
+    """Losses of whole trainings on photographs, a mean a window as the schedule takes them."""
+    settings = Stepped.model_validate(row["config"]["sampler"])
+    schedule = BatchScheduleController(settings, row["collapse_value"])
+    trace, found, seen = row["trace"], [0.0], 0
+    for loss in trace["loss"]:
+        batch = settings.stages[schedule.stage].patches
+        seen += math.ceil(settings.window / batch) * batch  # the trace rounds what was seen
+        schedule.update(math.nan if loss is None else loss, seen=seen)
+        found.append(float(schedule.stage))
+    assert found[1:] == trace["stage"]
+    assert len(set(found)) > 1, "a schedule that never steps would prove nothing"
 
 
 @pytest.mark.parametrize("at", range(1, 6))

@@ -64,6 +64,10 @@ VARIANTS = {
         loss=BatchAll(margin=HardMargin(alpha=10)),
         sampler=Stepped(stages=STAGES, below=1e-3, window=100),
     ),
+    "stepped ahead": trial(
+        loss=BatchAll(margin=HardMargin(alpha=10)),
+        sampler=Stepped(stages=STAGES, below=1e-3, window=100, advance_on="next_batch"),
+    ),
     "fixed steps": trial(sampler=FixedSteps(stages=STAGES, milestones=(0.3, 0.6))),
     "cosine": trial(schedule=Cosine(warmup=0.2)),
     "augmented": trial(augmentation=Augmentation(turns="point", crop=0.2, contrast=0.1)),
@@ -156,6 +160,30 @@ def test_a_stage_that_lifts_the_loss_is_undone(job: TrialEnvironment) -> None:
     assert trainer.batch_schedule.stage == 0
     found = trainer.network.state_dict()
     assert all(torch.equal(entered[name], found[name]) for name in entered)
+
+
+def test_measuring_the_next_stage_trains_nothing(job: TrialEnvironment) -> None:
+    """A schedule whose next stage is never low trains as its first stage alone, to the last bit."""
+    small, large = PKSampler(groups=2, views=2), PKSampler(groups=8, views=8)
+    shared = {"augmentation": Augmentation(turns="point"), "optimizer": Adam(lr=1e-5)}
+    ahead = Stepped(stages=(small, large), below=1e-6, window=4, advance_on="next_batch")
+    alone, stepped = (
+        build_trial(trial(sampler=sampler, **shared), job).task.trainer
+        for sampler in (small, ahead)
+    )
+    present, following = list[float](), list[float]()
+    for number in range(4):
+        progress = Progress(4 * number, number)
+        present.append(float(alone.step(progress)[0]))
+        following.append(alone._untrained_loss(large, progress, 0.1))
+    assert max(present) < min(following), "or the schedule below has nothing to decide"
+    assert stepped.batch_schedule is not None
+    stepped.batch_schedule.collapse_value = (max(present) + min(following)) / 2
+    for number in range(4):
+        stepped.step(Progress(4 * number, number))
+    assert stepped.batch_schedule.stage == 0
+    one, other = (trainer.network.state_dict() for trainer in (alone, stepped))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_stepped_trial_tells_its_stage(job: TrialEnvironment) -> None:
