@@ -1,11 +1,14 @@
 """Short runs of every kind of training, to see whether two commits train alike.
 
-Run the list with each commit into a table of its own, with a ``--versions`` file that names both,
-and compare, to the last digit:
+Run the list with each commit into a folder of its own, and compare, to the last digit:
 
-    python benchmarks/long_runs.py benchmarks/alike_runs.py --table one.jsonl --versions both.txt
-    python benchmarks/long_runs.py --compare one.jsonl another.jsonl
+    hpsearch reproduce --list benchmarks/alike_runs.py --results one     (with one commit)
+    hpsearch reproduce --list benchmarks/alike_runs.py --results another (with the other)
+    python benchmarks/alike_runs.py one/runs.jsonl another/runs.jsonl
 """
+
+import sys
+from pathlib import Path
 
 from hpsearch.config import (
     SGD,
@@ -31,6 +34,7 @@ from hpsearch.config import (
     Triplet,
     WarmStart,
 )
+from hpsearch.tracking.run_table import differences, read_rows
 
 DATA = "tiny"
 EVALUATION = {"reports": 3, "validation_points": 8, "test_points": 8}
@@ -87,3 +91,8 @@ RUNS = [
         ),
     ),
 ]
+
+if __name__ == "__main__":
+    unlike = differences(*(read_rows(Path(table)) for table in sys.argv[1:3]))
+    sys.stdout.write("\n".join(unlike or ["all runs are alike"]) + "\n")
+    sys.exit(bool(unlike))

@@ -5,6 +5,7 @@ from hpsearch.cli import (  # noqa: F401  (each module adds its commands to the 
     jobs,
     models,
     registry,
+    reproduce,
     results,
     search,
     train,

@@ -181,11 +181,15 @@ class DescriptorTrainer:
         factor = lr_factor(self.config.schedule, seen=progress.seen, budget=self.config.patches)
         return self.config.optimizer.lr * factor
 
-    def dispersion(self) -> BatchDispersion:
-        """Dispersion of the latest training batch."""
+    def latest_batch(self) -> tuple[Tensor, Tensor]:
+        """Descriptors and point numbers of the latest training batch, on the device."""
         assert self._latest_descriptors is not None, "requires a step"
         descriptors, labels = self._latest_descriptors
-        return batch_dispersion(descriptors, labels.to(descriptors.device))
+        return descriptors, labels.to(descriptors.device)
+
+    def dispersion(self) -> BatchDispersion:
+        """Dispersion of the latest training batch."""
+        return batch_dispersion(*self.latest_batch())
 
     def dispersion_without_dropout(self) -> BatchDispersion:
         """Dispersion of the latest batch; its contrast without dropout if it is degenerate."""

@@ -26,6 +26,7 @@ from hpsearch.config import (
     TrialConfig,
     WarmStart,
 )
+from hpsearch.reporting.claims import Claim
 
 DATA = "photographs"
 WIDTH, PATCHES, SEEDS = 0.25, 400_000, (0, 1, 2)
@@ -94,3 +95,32 @@ def runs() -> Iterator[tuple[str, TrialConfig]]:
 
 
 RUNS = list(runs())
+CLAIMS = [
+    Claim(
+        name="R3-stepping-collapse",
+        text="Raising the batch by the loss avoids the collapse of the large batch",
+        place="R3, stepping",
+        published="none",
+        high="large · soft · 2e-03 · clean",
+        low="stepped · soft · 2e-03 · clean",
+        measure="failed",
+    ),
+    Claim(
+        name="R3-stepping-small",
+        text="Raising the batch by the loss gains over the small batch",
+        place="R3, results",
+        published="0.610 / 0.596 (1024 / 128)",
+        high="stepped, points first · soft · 2e-03 · clean",
+        low="small · soft · 2e-03 · clean",
+        measure="mAP",
+    ),
+    Claim(
+        name="R3-faster-rate",
+        text="Once the loss is below the margin, ten times the rate is safe and better",
+        place="R3, stepping",
+        published="none",
+        high="stepped · soft · 2e-03 · clean",
+        low="stepped · soft · 2e-04 · clean",
+        measure="mAP",
+    ),
+]

@@ -1,4 +1,4 @@
-"""The table of finished long runs: JSON lines, one row a run, and how it reads as Markdown.
+"""Table of finished training runs, one JSON line each, and its Markdown form.
 
 Two tables are merged by appending one to the other: of rows with the same data, evaluation and
 configuration the first counts.
@@ -39,7 +39,7 @@ class Row(BaseModel):
 
     schema_version: int = SCHEMA_VERSION
     block: str
-    """Name of the list that asked for it first."""
+    """Name of the first list that contains it."""
     name: str
     """Name of the arm; runs of one arm differ in their seed alone."""
     data: str
@@ -50,12 +50,12 @@ class Row(BaseModel):
     """Sequences in each part."""
     evaluation: Evaluation
     config: dict[str, Any]
-    """The TrialConfig, with the names of the version that trained it."""
+    """TrialConfig, with the names of the version that trained it."""
     digest: str
     """First digits of the SHA-256 of the configuration, to name the run's folder."""
     seed: int
     code: str
-    """Commit that last changed the package."""
+    """Commit that last changed the package, or its version where there is no repository."""
     status: str
     reason: str = ""
     collapse_value: float
@@ -63,8 +63,8 @@ class Row(BaseModel):
     curve: list[dict[str, float]]
     """Metrics of each report, with ``seen`` patches."""
     trace: dict[str, list[float | None]]
-    """The training loss and what the batch looks like, a value a window of patches; None where it
-    is no number."""
+    """Training loss and statistics of the batch, a value per window (``training/loss_trace.py``);
+    None where it is not a number."""
     scores: dict[str, dict[str, float]]
     """Test scores by raw input, clean and noisy; none of a run that failed."""
     cpu_seconds: float
@@ -99,14 +99,14 @@ def read_rows(table: Path) -> list[Row]:
 
 
 def append_row(table: Path, row: Row) -> None:
-    """Add a row at the end of the table, which is made if there is none."""
+    """Append a row to the table, which is created if it is missing."""
     table.parent.mkdir(parents=True, exist_ok=True)
     with table.open("a") as file:
         file.write(row.model_dump_json() + "\n")
 
 
 def config_of(row: Row) -> TrialConfig | None:
-    """The configuration as this version reads it; None if it cannot."""
+    """Configuration as this version reads it; None if it cannot."""
     try:
         return TrialConfig.model_validate(row.config)
     except ValidationError:
@@ -121,7 +121,7 @@ def find_row(
     evaluation: Evaluation,
     versions: Iterable[str],
 ) -> Row | None:
-    """The first row that counts as this run, or None.
+    """First row that counts as this run, or None.
 
     Args:
         rows: of the table.
@@ -157,8 +157,8 @@ def read_versions(path: Path) -> list[str]:
     return [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """Arms in the order of their first run, with the mean over seeds and the spread of mAP."""
+def runs_table(rows: Sequence[Row]) -> str:
+    """Markdown table of the arms: means over seeds, and half the range of values."""
     head = ("arm", "patches", "seeds", "status", "loss ÷ value, least and last", "stage",
             "V", "M", "R", "mAP clean", "mAP noisy", "CPU min")  # fmt: skip
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]

@@ -1,4 +1,4 @@
-"""A descriptor task that writes down its loss and its batches while it trains."""
+"""Descriptor task that records its loss and statistics of its batches while it trains."""
 
 import math
 import time
@@ -19,7 +19,11 @@ WINDOW = 4096
 
 @dataclass
 class Trace:
-    """A value of each column a window, None if it is no number; the batch is the window's last."""
+    """Columns with a value per window; None if it is not a number.
+
+    ``loss`` is the mean of the window, the other columns are of its last batch
+    (``batch_statistics``).
+    """
 
     columns: dict[str, list[float | None]] = field(
         default_factory=lambda: {
@@ -40,8 +44,8 @@ class Trace:
         """CPU seconds of this run, over all sessions."""
         return self.earlier_seconds + time.process_time() - self.began
 
-    def add(self, loss: float, used: int, seen: int, learner: DescriptorTrainer) -> None:
-        """Take note of a step; ``seen`` counts its ``used`` patches too."""
+    def add(self, loss: float, used: int, seen: int, trainer: DescriptorTrainer) -> None:
+        """Record a step; ``seen`` includes its ``used`` patches."""
         self.total, self.steps, self.patches = (
             self.total + loss,
             self.steps + 1,
@@ -52,8 +56,8 @@ class Trace:
         found = {
             "seen": float(seen),
             "loss": self.total / self.steps,
-            "stage": float(learner.batch_schedule.stage) if learner.batch_schedule else 0.0,
-            **look(learner),
+            "stage": float(trainer.batch_schedule.stage) if trainer.batch_schedule else 0.0,
+            **batch_statistics(trainer),
         }
         for name, value in found.items():
             self.columns[name].append(float(f"{value:.5g}") if math.isfinite(value) else None)
@@ -74,7 +78,7 @@ class Trace:
 
 @dataclass(eq=False)
 class TracedTask(DescriptorTask):
-    """As its base, and nothing that trains is changed; the trace is part of the checkpoint."""
+    """Descriptor task with a trace, which is part of its checkpoint; it trains as its base does."""
 
     trace: Trace = field(default_factory=Trace)
     output: list[dict[str, Any]] = field(default_factory=list)
@@ -92,16 +96,16 @@ class TracedTask(DescriptorTask):
 
     def state(self) -> dict[str, Any]:
         """As the base, with the trace and the reports."""
-        return {**super().state(), "trace": self.trace.state(), "told": list(self.output)}
+        return {**super().state(), "trace": self.trace.state(), "reports": list(self.output)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore the state of a checkpoint."""
         super().restore(state)
         self.trace.restore(state["trace"])
-        self.output[:] = state["told"]
+        self.output[:] = state["reports"]
 
 
-def look(learner: DescriptorTrainer) -> dict[str, float]:
+def batch_statistics(trainer: DescriptorTrainer) -> dict[str, float]:
     """Batch-hard statistics of the latest batch, for any loss.
 
     Returns:
@@ -110,13 +114,14 @@ def look(learner: DescriptorTrainer) -> dict[str, float]:
         ``won``: share of anchors whose farthest positive is nearer than any negative;
         ``norm``: mean length of a descriptor.
     """
-    assert learner._latest_descriptors is not None, "a step comes first"
-    return {"ratio": learner.dispersion().contrast, **hardest(*learner._latest_descriptors)}
+    return {"ratio": trainer.dispersion().contrast, **hardest_statistics(*trainer.latest_batch())}
 
 
 @torch.no_grad()
-def hardest(descriptors: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> dict[str, float]:
-    """Farthest positives and nearest negatives of every patch that has both."""
+def hardest_statistics(
+    descriptors: Float[Tensor, "n d"], labels: Int[Tensor, " n"]
+) -> dict[str, float]:
+    """Mean distances of farthest positives and nearest negatives, over patches that have both."""
     distances = torch.cdist(
         descriptors.float(), descriptors.float(), compute_mode="donot_use_mm_for_euclid_dist"
     )

@@ -1,0 +1,252 @@
+"""Claims about training, decided from finished runs by paired intervals over seeds.
+
+A claim says how one arm (a configuration trained with several seeds) compares with another in one
+measure. Seeds that both arms have are paired, and the t-interval of the mean difference decides:
+
+- a difference is *confirmed* if the interval lies above the claim's size (zero unless the claim
+  names one), and *refuted* if none of it does;
+- "about equal" is *confirmed* if the interval lies within the claim's tolerance, and *refuted* if
+  it lies outside;
+- otherwise, or with fewer than three pairs, the claim is *undecided*.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from hpsearch.evaluation.bootstrap import student_quantile
+from hpsearch.tracking.run_table import Row
+
+MIN_PAIRS = 3
+"""Pairs of seeds that a verdict needs."""
+CONFIDENCE = 0.95
+LAST_WINDOWS = 4
+"""Windows of the trace whose mean is the loss at the end."""
+
+Measure = Literal[
+    "mAP", "verification", "matching", "retrieval", "failed", "end loss", "least loss", "PSNR",
+    "MAE", "log time",
+]  # fmt: skip
+"""``mAP`` and the three tasks: on the test part, with the raw input that the run is evaluated on; 0
+of a run that collapsed or diverged. ``failed``: 1 if it did, else 0. ``end loss`` and ``least
+loss``: training loss as a multiple of its collapse value. ``PSNR`` (dB) and ``MAE`` (gray levels):
+the denoiser's own on validation patches. ``log time``: natural logarithm of the processor time."""
+
+Verdict = Literal["confirmed", "refuted", "undecided"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One statement of a report, as a comparison of two arms.
+
+    Example:
+        >>> claim = Claim(name="mining", text="Hard negatives help", place="R1 table 2",
+        ...     published="0.913 / 0.857", high="hard", low="random", measure="verification")
+        >>> claim.size
+        0.0
+    """
+
+    name: str
+    """Short name, unique among all claims; letters, digits and hyphens."""
+    text: str
+    """The claim in one sentence."""
+    place: str
+    """Report, and its table, figure or section."""
+    published: str
+    """Numbers that the report gives, or ``none``."""
+    high: str
+    """Arm with the larger value."""
+    low: str
+    """Arm with the smaller value."""
+    measure: Measure
+    size: float = 0.0
+    """Difference that the claim says is exceeded."""
+    tolerance: float | None = None
+    """Largest difference, either way, that counts as about equal; None for a difference."""
+    on: Literal["clean", "noisy"] | None = None
+    """Raw input of the test patches; None means the one that each run is evaluated on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A claim, the measured values of both arms, and the verdict."""
+
+    claim: Claim
+    high: tuple[float, ...]
+    """Values of the arm with the larger value, by seed, in the order of the shared seeds."""
+    low: tuple[float, ...]
+    failed: int
+    """Runs of both arms that collapsed or diverged."""
+    scale: str
+    """Width and budget of the runs; empty where there are none."""
+    difference: float | None
+    half_width: float | None
+    """Half the width of the interval; None with fewer than two pairs."""
+    verdict: Verdict
+
+    @property
+    def seeds_to_decide(self) -> int | None:
+        """Seeds that would decide the claim if difference and spread stay as they are.
+
+        None if it is decided, if there are too few pairs to tell, or if over 1000 are needed.
+        """
+        if self.verdict != "undecided" or self.half_width is None or self.difference is None:
+            return None
+        spread = statistics.stdev(h - low for h, low in zip(self.high, self.low, strict=True))
+        for pairs in range(MIN_PAIRS, 1001):
+            half = student_quantile(CONFIDENCE, pairs - 1) * spread / math.sqrt(pairs)
+            if _verdict(self.claim, self.difference, half) != "undecided":
+                return pairs
+        return None
+
+
+def decide(claim: Claim, rows: Iterable[Row]) -> Decision:
+    """Decide a claim from the rows of its two arms; the first row of an arm and seed counts."""
+    arms: dict[str, dict[int, Row]] = {claim.high: {}, claim.low: {}}
+    for row in rows:
+        if row.name in arms:
+            arms[row.name].setdefault(row.seed, row)
+    seeds = sorted(arms[claim.high].keys() & arms[claim.low].keys())
+    measured = [
+        (_measure(claim, arms[claim.high][s]), _measure(claim, arms[claim.low][s])) for s in seeds
+    ]
+    pairs = [(h, low) for h, low in measured if h is not None and low is not None]
+    used = [arms[name][seed] for name in (claim.high, claim.low) for seed in seeds]
+    difference, half = _paired_interval([h - low for h, low in pairs])
+    decided = len(pairs) >= MIN_PAIRS and difference is not None and half is not None
+    return Decision(
+        claim=claim,
+        high=tuple(h for h, _ in pairs),
+        low=tuple(low for _, low in pairs),
+        failed=sum(row.status != "completed" for row in used),
+        scale=_scale(used),
+        difference=difference,
+        half_width=half,
+        verdict=_verdict(claim, difference, half) if decided else "undecided",  # type: ignore[arg-type]
+    )
+
+
+def claims_table(decisions: Sequence[Decision]) -> str:
+    """Markdown table of all claims, with a line that counts the verdicts."""
+    counts = {
+        word: sum(one.verdict == word for one in decisions)
+        for word in ("confirmed", "refuted", "undecided")
+    }
+    head = ("claim", "where", "published", "measure", "ours", "difference", "verdict")
+    lines = [
+        ", ".join(f"{count} {word}" for word, count in counts.items()) + f" of {len(decisions)}.",
+        "",
+        "| " + " | ".join(head) + " |",
+        "|" + "---|" * len(head),
+    ]
+    return "\n".join([*lines, *(_table_row(one) for one in decisions)]) + "\n"
+
+
+def _table_row(found: Decision) -> str:
+    claim = found.claim
+    ours = " against ".join(_spread(values) for values in (found.high, found.low))
+    if found.failed:
+        ours += f"; {found.failed} of {len(found.high) + len(found.low)} failed"
+    cells = (
+        f"**{claim.name}** {claim.text}",
+        claim.place,
+        claim.published,
+        claim.measure + (f" on {claim.on}" if claim.on else ""),
+        f"{ours} ({found.scale})" if found.scale else "not run",
+        _difference(found),
+        _verdict_cell(found),
+    )
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _difference(found: Decision) -> str:
+    if found.difference is None:
+        return "–"
+    half = "" if found.half_width is None else f" ± {found.half_width:.3f}"
+    claim = found.claim
+    asked = (
+        f"; within ± {claim.tolerance:g}" if claim.tolerance is not None
+        else f"; above {claim.size:g}" if claim.size else ""
+    )  # fmt: skip
+    return f"{found.difference:+.3f}{half}{asked}"
+
+
+def _verdict_cell(found: Decision) -> str:
+    if found.verdict != "undecided":
+        return f"**{found.verdict}**"
+    if len(found.high) < MIN_PAIRS:
+        return f"undecided, {len(found.high)} of {MIN_PAIRS} seeds"
+    seeds = found.seeds_to_decide
+    return f"undecided; {seeds} seeds would decide" if seeds else "undecided; over 1000 seeds"
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    mean = f"{statistics.fmean(values):.3f}"
+    return f"{mean} ± {statistics.stdev(values):.3f}" if len(values) > 1 else mean
+
+
+def _scale(rows: Sequence[Row]) -> str:
+    sizes = sorted({_size(row.config) for row in rows})
+    return "; ".join(sizes)
+
+
+def _size(config: Mapping) -> str:
+    return f"width {config['descriptor'].get('width', 1):g}, {config['patches']:,} patches"
+
+
+def _paired_interval(differences: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean, and half the width of its t-interval; None where there are too few."""
+    if not differences:
+        return None, None
+    mean, count = statistics.fmean(differences), len(differences)
+    if count < 2:
+        return mean, None
+    error = statistics.stdev(differences) / math.sqrt(count)
+    return mean, student_quantile(CONFIDENCE, count - 1) * error
+
+
+def _verdict(claim: Claim, difference: float, half: float) -> Verdict:
+    low, high = difference - half, difference + half
+    if claim.tolerance is not None:
+        inside = -claim.tolerance <= low and high <= claim.tolerance
+        outside = low > claim.tolerance or high < -claim.tolerance
+        return "confirmed" if inside else "refuted" if outside else "undecided"
+    return "confirmed" if low > claim.size else "refuted" if high <= claim.size else "undecided"
+
+
+def _measure(claim: Claim, row: Row) -> float | None:
+    """Value of a run; None if it has none."""
+    failed = row.status != "completed"
+    if claim.measure in ("mAP", "verification", "matching", "retrieval"):
+        if failed:
+            return 0.0
+        return row.scores[claim.on or row.config["evaluate_on"]][claim.measure]
+    return MEASURES[claim.measure](row)
+
+
+def _last_metric(row: Row, name: str) -> float | None:
+    return next((report[name] for report in reversed(row.curve) if name in report), None)
+
+
+def _relative_losses(row: Row) -> list[float]:
+    return [loss / row.collapse_value for loss in row.trace.get("loss", []) if loss is not None]
+
+
+def _end_loss(row: Row) -> float | None:
+    losses = _relative_losses(row)[-LAST_WINDOWS:]
+    return statistics.fmean(losses) if losses else None
+
+
+MEASURES: Mapping[str, Callable[[Row], float | None]] = {
+    "failed": lambda row: float(row.status != "completed"),
+    "end loss": _end_loss,
+    "least loss": lambda row: min(_relative_losses(row), default=None),
+    "PSNR": lambda row: _last_metric(row, "val/PSNR"),
+    "MAE": lambda row: _last_metric(row, "val/MAE"),
+    "log time": lambda row: math.log(row.cpu_seconds) if row.cpu_seconds > 0 else None,
+}
+"""Measures that do not come from the test scores, by name."""
