@@ -9,12 +9,17 @@ import pytest
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "hpsearch"
 TESTED_IN: dict[str, str | tuple[str, str]] = {
+    "tracking/run_table.py": "workflows/test_reproduce.py",
+    "training/loss_trace.py": "workflows/test_reproduce.py",
+    "workflows/run_lists.py": "workflows/test_reproduce.py",
+    "workflows/run_trainer.py": "workflows/test_reproduce.py",
     "cli/app.py": ("end_to_end/test_refusals.py", 'startswith("error: ")'),
     "cli/data.py": "end_to_end/test_data_commands.py",
     "cli/jobs.py": "security/test_submit.py",
     "cli/mlflow_ui.py": ("end_to_end/test_mlflow_ui.py", 'begin("ui"'),
     "cli/options.py": ("cli/test_help.py", "--split"),
     "cli/registry.py": "end_to_end/test_promote.py",
+    "cli/reproduce.py": ("workflows/test_reproduce.py", '"reproduce", "--list"'),
     "cli/results.py": "end_to_end/test_sync.py",
     "cli/search.py": "end_to_end/test_resume.py",
     "cli/train.py": ("workflows/test_train_trial.py", "--validation-points"),

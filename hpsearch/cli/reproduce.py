@@ -47,6 +47,8 @@ def reproduce(
 
     Runs one after the other, on one thread of the CPU; Ctrl-C stops it, and the same command
     continues. While a file `pause` is in HOME/reproduce, training waits at its next report.
+
+    Example: hpsearch reproduce R1-hard-matching --data photographs=photographs.arrow
     """  # fmt: skip
     from hpsearch.workflows.reproduce import CLAIMS, Reproduction, missing_runs
     from hpsearch.workflows.reproduce import reproduce as decide_claims

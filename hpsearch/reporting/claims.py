@@ -1,7 +1,7 @@
 """Claims about training, decided from finished runs by paired intervals over seeds.
 
-A claim says how one arm (a configuration trained with several seeds) compares with another in one
-measure. Seeds that both arms have are paired, and the t-interval of the mean difference decides:
+A claim compares one arm (a configuration trained with several seeds) with another in one measure.
+Seeds that both arms have are paired, and the t-interval of the mean difference decides:
 
 - a difference is *confirmed* if the interval lies above the claim's size (zero unless the claim
   names one), and *refuted* if none of it does;
@@ -62,7 +62,7 @@ class Claim:
     """Arm with the smaller value."""
     measure: Measure
     size: float = 0.0
-    """Difference that the claim says is exceeded."""
+    """Difference that the claim exceeds."""
     tolerance: float | None = None
     """Largest difference, either way, that counts as about equal; None for a difference."""
     on: Literal["clean", "noisy"] | None = None

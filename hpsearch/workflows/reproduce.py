@@ -95,16 +95,16 @@ def reproduce(
 
 CLAIMS_HEAD = """# Claims of the reports, decided
 
-Written by `hpsearch reproduce`, not by hand. Each value is the mean over seeds with its standard
+Written by `hpsearch reproduce`. Each value is the mean over seeds with its standard
 deviation; differences are paired by seed, with their 95 % t-interval. *Confirmed*: the interval is
-above the size that the claim names (zero unless said). *Refuted*: all of it is at or below. About
+above the size that the claim names (or above zero). *Refuted*: all of it is at or below. About
 equal: confirmed within, refuted outside the stated tolerance. *Undecided*: neither, or fewer than
 three seeds. A run that collapsed or diverged counts with mAP 0.
 
 """
 ARMS_HEAD = """# Runs
 
-Written by `hpsearch reproduce`, not by hand. One arm a line: mean over its seeds ± half the range.
+Written by `hpsearch reproduce`. One arm a line: mean over its seeds ± half the range.
 
 """
 

@@ -7,11 +7,17 @@ batches have more points than ``tiny`` has.
 import os
 from pathlib import Path
 
+import optuna
 import pytest
 
+from hpsearch.config import ComputeConfig
 from hpsearch.data.builtin_sets import open_builtin
+from hpsearch.data.patch_store import PatchStore
 from hpsearch.search.search_context import SCORES_FILE
+from hpsearch.search.space_file import load_search
 from hpsearch.search.workspace import Workspace
+from hpsearch.training.artifact_cache import ArtifactCache
+from hpsearch.training.trial import TrialEnvironment, build_trial
 
 from ..processes import run
 from .searches import trials
@@ -80,3 +86,21 @@ def test_a_space_runs_to_its_end(path: Path, tmp_path: Path, mini: Path) -> None
     else:  # all collapsed: it says so
         assert done.returncode == 2
         assert "no trial completed" in done.stderr
+
+
+def test_the_default_of_the_stepped_space_steps(mini: Path, tmp_path: Path) -> None:
+    """Its first point, trained to the end of its own budget (some 40 s of one core)."""
+    search = load_search(Path(__file__).parents[2] / "search_spaces" / "stepped.py")
+    config = search.suggest_config(optuna.trial.FixedTrial(dict(search.initial_points[0])))
+    store = PatchStore.open(mini)
+    job = TrialEnvironment(
+        store=store,
+        split=store.split(),
+        artifacts=ArtifactCache(str(tmp_path)),
+        report_every=8_000,
+        validation_points=16,
+        computing=ComputeConfig(device="cpu"),
+    )
+    reports = list(build_trial(config, job).reports())
+    assert reports[-1].status == "completed"
+    assert reports[-1].metrics["train/stage"] >= 1

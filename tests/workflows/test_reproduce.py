@@ -296,12 +296,12 @@ from hpsearch.config import SGD, L2Net, RandomTriplets, TrialConfig
 from hpsearch.reporting.claims import Claim
 
 DATA, EVALUATION = "tiny", {"reports": 1, "validation_points": 4, "test_points": 4}
-RATES = {"useless": 1e3, "good": 0.1, "other": 0.01}
+RATES = {"useless": 100.0, "good": 0.1, "other": 0.01}
 RUNS = [
     (name, TrialConfig(descriptor=L2Net(width=0.125), optimizer=SGD(lr=rate), seed=seed,
                        sampler=RandomTriplets(batch=10), patches=300))
     for seed in range(3) for name, rate in RATES.items()
 ]
-CLAIMS = [Claim(name="rate", text="A rate of 1000 diverges", place="here", published="none",
+CLAIMS = [Claim(name="rate", text="A rate of 100 diverges", place="here", published="none",
                 high="useless", low="good", measure="failed")]
 """
