@@ -59,6 +59,10 @@ TESTED_IN: dict[str, str | tuple[str, str]] = {
     "losses/build.py": "losses/test_metric_losses.py",
     "models/layers.py": "models/test_descriptors.py",
     "patch_views.py": "data/test_patch_store.py",
+    "search/requests.py": "execution/test_external_trials.py",
+    "workflows/loaded_model.py": ("test_python_api.py", "load_model"),
+    "workflows/search_handle.py": "execution/test_external_trials.py",
+    "workflows/search_plan.py": "test_python_api.py",
     "promotion/champion_comparison.py": (
         "promotion/test_registration.py",
         "a_challenger_is_not_displaced",

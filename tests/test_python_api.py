@@ -5,7 +5,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import hpsearch as hp
@@ -58,8 +60,12 @@ def space(tmp_path: Path) -> Path:
 def test_a_search_returns_its_result_and_prints_nothing(
     space: Path, tiny: PatchStore, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    observer, home = Recorder(), tmp_path / "home"
-    result = hp.run_search(space, data=str(tiny.path), cpus=1, home=home, observer=observer)
+    observer, home, cell = Recorder(), tmp_path / "home", dict[str, Any]()
+    exec(compile(space.read_text(), "<ipython-input-1>", "exec"), cell)  # a notebook's cell
+    result = hp.run_search(
+        cell["SEARCH"], name="one", data=str(tiny.path), cpus=1, home=home, observer=observer,
+        overrides={"descriptor.dropout": 0.0},
+    )  # fmt: skip
     assert (result.status, result.reason) == ("completed", "")
     assert [run.id for run in result.runs if run.kind == "trial"] == ["000"]
     assert result.winner is not None
@@ -74,6 +80,20 @@ def test_a_search_returns_its_result_and_prints_nothing(
     assert capfd.readouterr().out == ""
     with pytest.raises(hp.UserError, match="'one' has finished"):
         hp.resume_search("one", home=home)
+    search = hp.open_search("one", home=home)
+    assert search.search.baseline.descriptor.dropout == 0.0, "overrides are known to a resume"
+    table = search.trials()
+    assert (list(table.index), list(table.state)) == ([0], ["completed"])
+    assert table.value[0] == search.best.reports[-1]["objective"] == search.study.best_value
+    assert table.seconds[0] > 0
+    assert list(search.reports().seen) == [120, 240]
+    assert search.figure("curves").axes
+    with pytest.raises(hp.UserError, match="there are: learning-curves"):
+        search.figure("no-such")
+    patches = np.array(tiny.noisy[0])
+    found = hp.load_model("patch-descriptor@1", home=home).describe(patches)
+    assert found.shape == (16, 128)
+    np.testing.assert_allclose(hp.load_model("one/000", home=home).describe(patches), found)
     plan = hp.plan_promotion("one", top=1, seeds=2, home=home)
     assert [one.trial for one in plan.plan.selected] == ["000"]
 

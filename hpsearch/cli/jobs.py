@@ -49,16 +49,17 @@ def submit(
 
     Example: hpsearch submit search_spaces/full.py --address http://HEAD:8265 --trials 200
     """
+    from hpsearch.search.overrides import parse_overrides, with_overrides
     from hpsearch.search.space_file import imported_modules, load_search
     from hpsearch.untrusted import check_name, name_from
 
-    stated = load_search(space)
-    stated.validate_space()
-    modules = imported_modules()
+    stated, modules = load_search(space), imported_modules()
     chosen = check_name(name_from(space.stem) if name is None else name, "a search")
     options = [*to_cli_args(tracking_uri=tracking_uri), *context.args]
     arguments = ["search", space.name, "--name", chosen, "--address", "auto", *options]
     asked = _check_search_arguments(context, arguments)
+    stated = with_overrides(stated, parse_overrides(asked["overrides"] or []))
+    stated.validate_space()
 
     from hpsearch.execution.job_checks import check_data
     from hpsearch.execution.job_client import JobClient

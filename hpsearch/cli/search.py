@@ -25,11 +25,13 @@ from hpsearch.cli.options import (
     drop_none,
     to_cli_args,
 )
+from hpsearch.console.output import print_plain
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import EXIT_INTERRUPTED, UserError
 
 if TYPE_CHECKING:
     from hpsearch.workflows.observer import Observer, SearchResult
+    from hpsearch.workflows.search_plan import SearchOptions
 
 
 @app.command(rich_help_panel="Search")
@@ -50,6 +52,21 @@ def search(
         typer.Option(help="Patches: mini, tiny, or the path of a store (default: the space's)."),
     ] = None,
     split: SplitName = "auto",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Replace a setting of the space, also several times: budget=200_000, pruner=none, "
+            "descriptor.width=0.5.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Check everything, time two steps of a trial, and start nothing."
+        ),
+    ] = False,
     trials: Annotated[
         int | None, typer.Option(min=1, help="Number of trials (default: from the space file).")
     ] = None,
@@ -84,33 +101,62 @@ def search(
 
     Example: hpsearch search search_spaces/quickstart.py
     """
+    from hpsearch.search.overrides import parse_overrides
+    from hpsearch.workflows.search_plan import SearchOptions
+
+    options = SearchOptions(
+        name=name,
+        again=again,
+        overrides=parse_overrides(overrides or []),
+        data=data,
+        split=split,
+        trials=trials,
+        max_concurrent_trials=max_concurrent_trials,
+        cpus=cpus,
+        address=address,
+        warm_start_from=warm_start_from,
+        study=study,
+        limits=drop_none(seconds=time_limit, patches=max_patches, gpu_seconds=gpu_seconds),
+        resources=drop_none(
+            cpus=cpus_per_trial, gpus=gpus_per_trial, tpus=tpus_per_trial, device=device
+        ),
+        report_timeout=report_timeout,
+        wait_for_nodes=wait_for_nodes,
+        model=model,
+        tracking_uri=tracking_uri,
+    )
+    if dry_run:
+        return print_dry_run(space, options, home)
+
     from hpsearch.workflows.run_search import run_search
 
-    finish(
-        run_search(
-            space,
-            name=name,
-            again=again,
-            data=data,
-            split=split,
-            trials=trials,
-            max_concurrent_trials=max_concurrent_trials,
-            cpus=cpus,
-            address=address,
-            warm_start_from=warm_start_from,
-            study=study,
-            limits=drop_none(seconds=time_limit, patches=max_patches, gpu_seconds=gpu_seconds),
-            resources=drop_none(
-                cpus=cpus_per_trial, gpus=gpus_per_trial, tpus=tpus_per_trial, device=device
-            ),
-            report_timeout=report_timeout,
-            wait_for_nodes=wait_for_nodes,
-            model=model,
-            tracking_uri=tracking_uri,
-            home=home,
-            observer=console_observer(),
-        )
-    )
+    finish(run_search(space, **vars(options), home=home, observer=console_observer()))
+
+
+def print_dry_run(space: Path, options: "SearchOptions", home: Path) -> None:
+    """Print what a search would do and cost."""
+    from hpsearch.config.formatting import summary
+    from hpsearch.reporting.text_tables import format_duration
+    from hpsearch.workflows.dry_run import dry_run
+
+    found = dry_run(space, options, home=home, observer=console_observer())
+    plan, search = found.plan, found.plan.search
+    rungs = ", ".join(f"{rung:,.0f}" for rung in found.rungs) or "none"
+    for what, value in (
+        ("search", f"{plan.name}, in {home}"),
+        ("data", f"{plan.store.path.stem}, split {plan.store.split(plan.record.split).name}"),
+        ("trials", f"{plan.record.trials}, {found.concurrent} at once"),
+        ("patches", f"{search.budget:,} of a trial, at most {found.patches:,} of all"),
+        ("pruner", f"{search.active_pruner.kind}, rungs at {rungs}"),
+        ("memory", f"about {found.memory_bytes / 2**30:.1f} GiB of a trial"),
+        (
+            "time",
+            f"about {format_duration(found.seconds_per_trial)} of a whole trial, "
+            f"{format_duration(found.expected_seconds)} of all, before baseline and test scores",
+        ),
+    ):
+        print_plain(f"{what:<9} {value}")
+    print_plain("drawn     " + "\n          ".join(summary(config) for config in found.examples))
 
 
 def console_observer() -> "Observer":

@@ -35,7 +35,7 @@ from hpsearch.search.study import (
     running_trial,
     study_address,
 )
-from hpsearch.search.trial_queue import POINT_ATTR, REPEAT_ATTR, started_trials
+from hpsearch.search.trial_queue import POINT_ATTR, REPEAT_ATTR, REQUEST_ATTR, started_trials
 from hpsearch.search.warm_start import warm_start
 from hpsearch.search.workspace import Workspace
 from hpsearch.tracking.run_state import Run
@@ -173,7 +173,11 @@ def _frozen(run: Run, point: Mapping[str, Any], search: Search, order: int | Non
     if not has_value or (state == TrialState.PRUNED and search.extra_objectives):
         values = None
     attributes = {
-        **{name: point[name] for name in (POINT_ATTR, REPEAT_ATTR) if point.get(name) is not None},
+        **{
+            name: point[name]
+            for name in (POINT_ATTR, REPEAT_ATTR, REQUEST_ATTR)
+            if point.get(name) is not None
+        },
         "seed": run.config.seed,
         "config": run.config.model_dump(mode="json"),
     }

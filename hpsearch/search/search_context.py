@@ -17,6 +17,7 @@ from hpsearch.data.splits import TrialSplit
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 from hpsearch.search.objective import Objective
+from hpsearch.search.overrides import with_overrides
 from hpsearch.search.resources import Resources
 from hpsearch.search.search import Search
 from hpsearch.search.search_record import SearchRecord
@@ -117,7 +118,7 @@ class SearchPaths:
 
 RECORD_FIELDS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
-        "search": frozenset(),
+        "search": frozenset({"overrides"}),
         "_state_reader": frozenset(),
         "store": frozenset({"store", "fingerprint"}),
         "split": frozenset({"store", "fingerprint", "split"}),
@@ -170,12 +171,12 @@ class SearchContext:
 
     @cached_property
     def search(self) -> Search:
-        """Settings that the space file exports.
+        """Settings that the space file exports, with those that the search's start replaced.
 
         Raises:
             UserError: if the file does not run, or exports no search.
         """
-        return load_search(self.paths.space)
+        return with_overrides(load_search(self.paths.space), self.record.overrides)
 
     @property
     def objective(self) -> Objective:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -61,6 +61,8 @@ class SearchRecord(FrozenConfig):
     earlier versions."""
     warm_start_from: str | None = None
     """An earlier search that the sampler knows."""
+    overrides: Mapping[str, Any] = Field(default_factory=dict)
+    """Settings that replace those of the space, by name (see ``search/overrides.py``)."""
     patience_offset: int = 0
     """Trials that had ended when the search was last extended; patience is counted from there."""
 

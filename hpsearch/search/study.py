@@ -234,6 +234,24 @@ def check_study_name_available(url: str, name: str) -> None:
         )
 
 
+def export_study(study: optuna.Study, url: str, name: str) -> str:
+    """Copy a study into another storage, without the trials of a warm start.
+
+    Returns:
+        Name of the copy.
+
+    Raises:
+        UserError: if the storage is not available, or has a study of this name.
+    """
+    check_study_name_available(url, name)
+    with translate_study_errors(url):
+        copy = optuna.create_study(
+            study_name=name, storage=_open_storage(url), directions=study.directions
+        )
+        copy.add_trials(started_trials(study.get_trials(deepcopy=False)))
+    return name
+
+
 def journal_path(address: str) -> Path | None:
     """File of a journal; None for any other address."""
     if not address.startswith(JOURNAL_PREFIX):

@@ -14,6 +14,7 @@ from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 from hpsearch.promotion.retraining_plan import check_not_promotion
 from hpsearch.redaction import refuse_password
+from hpsearch.search.overrides import with_overrides
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.space_file import (
     MODULES_DIR,
@@ -233,7 +234,8 @@ def resolve_space_change(
         case "update":
             from hpsearch.search.warm_start import check_same_terms
 
-            new, modules = load_search(origin), imported_modules()
+            stated, modules = load_search(origin), imported_modules()
+            new = with_overrides(stated, context.record.overrides)
             check_same_terms(context, new)
             copy_modules(modules, context.paths.space.with_name(MODULES_DIR))
             write_atomic(context.paths.space, origin.read_bytes())
