@@ -21,6 +21,7 @@ __version__ = "0.2.0"
 
 _EXPORTS = {
     "ASHA": "search.pruners",
+    "Callback": "workflows.callbacks",
     "ConsoleObserver": "console.console_observer",
     "EvaluationRequest": "workflows.evaluate_models",
     "Fixed": "search.samplers",
@@ -30,6 +31,7 @@ _EXPORTS = {
     "Median": "search.pruners",
     "NSGA2": "search.samplers",
     "NoPruner": "search.pruners",
+    "Notifier": "workflows.notifications",
     "Objective": "search.objective",
     "Observer": "workflows.observer",
     "Random": "search.samplers",

@@ -16,6 +16,8 @@ from hpsearch.cli.options import (
     GpusPerTrial,
     MaxConcurrent,
     MaxPatches,
+    Notify,
+    NotifyIdle,
     OnSpaceChange,
     ReportTimeout,
     SplitName,
@@ -23,6 +25,7 @@ from hpsearch.cli.options import (
     TpusPerTrial,
     WaitForNodes,
     drop_none,
+    notifiers,
     to_cli_args,
 )
 from hpsearch.console.output import print_plain
@@ -94,6 +97,8 @@ def search(
     device: Device = None,
     wait_for_nodes: WaitForNodes = False,
     model: Annotated[str | None, typer.Option(help="Name of the registered model.")] = None,
+    notify: Notify = None,
+    notify_idle: NotifyIdle = None,
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
@@ -130,7 +135,15 @@ def search(
 
     from hpsearch.workflows.run_search import run_search
 
-    finish(run_search(space, **vars(options), home=home, observer=console_observer()))
+    finish(
+        run_search(
+            space,
+            **vars(options),
+            home=home,
+            observer=console_observer(),
+            callbacks=notifiers(notify, notify_idle),
+        )
+    )
 
 
 def print_dry_run(space: Path, options: "SearchOptions", home: Path) -> None:
@@ -208,6 +221,8 @@ def resume(
     max_patches: MaxPatches = None,
     gpu_seconds: GpuSeconds = None,
     report_timeout: ReportTimeout = None,
+    notify: Notify = None,
+    notify_idle: NotifyIdle = None,
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
@@ -225,6 +240,12 @@ def resume(
         submit_resume(name, address, None if home == DEFAULT_HOME else str(home), options)
         return
 
+    from hpsearch.search.workspace import Workspace
+    from hpsearch.workflows.steer_search import unpause
+
+    if unpause(Workspace(home).open(name)):
+        return print_plain(f"{name}: trials are started again by the process that runs it")
+
     from hpsearch.workflows.resume_search import resume_search
 
     finish(
@@ -236,6 +257,7 @@ def resume(
             tracking_uri=tracking_uri,
             home=home,
             observer=console_observer(),
+            callbacks=notifiers(notify, notify_idle),
             **drop_none(
                 max_concurrent_trials=max_concurrent_trials,
                 cpus=cpus,
@@ -257,6 +279,8 @@ def extend(
     max_patches: MaxPatches = None,
     gpu_seconds: GpuSeconds = None,
     report_timeout: ReportTimeout = None,
+    notify: Notify = None,
+    notify_idle: NotifyIdle = None,
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
@@ -276,6 +300,7 @@ def extend(
             tracking_uri=tracking_uri,
             home=home,
             observer=console_observer(),
+            callbacks=notifiers(notify, notify_idle),
             **drop_none(
                 max_concurrent_trials=max_concurrent_trials,
                 cpus=cpus,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
+from hpsearch.atomic_files import acquire_lock
 from hpsearch.config import TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.execution.hang_detector import ReportTimeouts
@@ -300,7 +301,7 @@ class ExternalTrials:
             return
         file = self._context.paths.lock.open("a")
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            acquire_lock(file, fcntl.LOCK_SH)
         except OSError as error:
             file.close()
             raise UserError(

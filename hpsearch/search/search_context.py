@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from hpsearch.atomic_files import check_target_file
+from hpsearch.atomic_files import acquire_lock, check_target_file
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.splits import TrialSplit
 from hpsearch.defaults import DEFAULT_HOME
@@ -288,7 +288,7 @@ class SearchContext:
         check_target_file(self.paths.lock, "--home")
         with self.paths.lock.open("w") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                acquire_lock(file, fcntl.LOCK_EX)
             except OSError as error:
                 raise UserError(
                     f"search {self.name!r} is running in another process; wait for its end, or "

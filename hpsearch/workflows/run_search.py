@@ -4,7 +4,7 @@ Heavy modules are imported inside ``run_search``, after all checks that do not n
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -15,6 +15,7 @@ from hpsearch.locations import recorded
 from hpsearch.search.search import Search, fixed_settings
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.workspace import Workspace
+from hpsearch.workflows.callbacks import Callback, with_callbacks
 from hpsearch.workflows.observer import Observer, SearchResult
 from hpsearch.workflows.search_plan import SearchOptions, SearchPlan, plan_search
 
@@ -44,6 +45,7 @@ def run_search(
     tracking_uri: str | None = None,
     home: str | Path = DEFAULT_HOME,
     observer: Observer | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> SearchResult:
     """Search a space, evaluate the winner on test patches, and register it.
 
@@ -74,11 +76,12 @@ def run_search(
         tracking_uri: address of MLflow; SQLite in ``home`` if None.
         home: folder for data, searches and MLflow's files.
         observer: receives messages and progress.
+        callbacks: called as trials start, report and end; see ``hp.Callback``.
 
     Raises:
         UserError: if an argument, the space, the data or the cluster is not usable.
     """
-    observer = observer or Observer()
+    observer = with_callbacks(observer, callbacks)
     options = SearchOptions(
         name=name,
         again=again,

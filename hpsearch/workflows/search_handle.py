@@ -16,6 +16,7 @@ from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.workspace import Workspace
 from hpsearch.tracking.run_state import Run, SearchState
+from hpsearch.workflows import steer_search
 from hpsearch.workflows.observer import Observer, SearchResult
 from hpsearch.workflows.search_plan import SearchOptions, plan_search
 
@@ -199,6 +200,14 @@ class SearchHandle:
         from hpsearch.search.study import export_study
 
         return export_study(self.study, storage, name or self.name)
+
+    def enqueue_trial(self, params: Mapping[str, Any]) -> None:
+        """Try a point as the next trial, also while the search runs; see ``steer_search``."""
+        steer_search.enqueue_trial(self.context, params)
+
+    def stop_trial(self, trial: str | int) -> None:
+        """Stop a trial at its next report, also while the search runs; it counts as pruned."""
+        steer_search.stop_trial(self.context, trial)
 
     @cached_property
     def _external(self) -> "ExternalTrials":
