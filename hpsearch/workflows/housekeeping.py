@@ -24,7 +24,7 @@ class DiskUse(NamedTuple):
 
     name: str
     size: int
-    """Bytes."""
+    """Number of bytes."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,18 @@ def plan_removal(context: SearchContext) -> Removal:
     Raises:
         UserError: if a process runs it, its study lies in a database, or another search needs it.
     """
+    _check_not_running(context)
+    _check_not_needed(context)
+    trials = sum(run.kind == "trial" for run in context.runs)
+    return Removal(context, folder_size(context.paths.folder), trials)
+
+
+def _check_not_running(context: SearchContext) -> None:
     if is_running(context):
         raise UserError(
             f"search {context.name!r} is running; stop it with `{context.command('stop')}` first",
             code="search-running",
         )
-    _check_not_needed(context)
-    trials = sum(run.kind == "trial" for run in context.runs)
-    return Removal(context, folder_size(context.paths.folder), trials)
 
 
 def _check_not_needed(context: SearchContext) -> None:
@@ -142,15 +146,15 @@ def archive_search(context: SearchContext, path: Path, *, checkpoints: bool = Fa
         UserError: if a process runs the search, or the file cannot be written.
     """
     check_target_file(path, "--output")
+    _check_not_running(context)
     left_out = NOT_ARCHIVED if checkpoints else (*NOT_ARCHIVED, context.paths.trials_dir.name)
     draft = path.with_name(f".{path.name}.draft")
-    with context.lock():
-        try:
-            with tarfile.open(draft, "w:gz") as archive:
-                for part in sorted(context.paths.folder.iterdir()):
-                    if part.name not in left_out:
-                        archive.add(part, f"{context.name}/{part.name}")
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+    try:
+        with tarfile.open(draft, "w:gz") as archive:
+            for part in sorted(context.paths.folder.iterdir()):
+                if part.name not in left_out:
+                    archive.add(part, f"{context.name}/{part.name}")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
     return path.stat().st_size

@@ -22,7 +22,6 @@ from hpsearch.workflows.search_plan import SearchOptions, plan_search
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
     from hpsearch.execution.external_trials import EndStatus, ExternalTrial, ExternalTrials
     from hpsearch.workflows.promote_search import PromotionResult
@@ -136,8 +135,11 @@ class SearchHandle:
         ]
         return pd.DataFrame(rows, columns=None if rows else ["number", "seen", "value", "time"])
 
-    def figure(self, name: str) -> "Figure":
+    def figure(self, name: str) -> Any:
         """Draw a figure of the report by its name, or by a part of it, such as ``curves``.
+
+        Returns:
+            Figure of matplotlib.
 
         Raises:
             UserError: if there is no such figure, or it would show nothing.
