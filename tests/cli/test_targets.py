@@ -45,8 +45,6 @@ HOMES = {
     ("promote",): ["one", "--home"],
     ("ensemble",): ["patches@1", "patches@2", "--name", "both", "--home"],
     ("rollback",): ["patches", "--home"],
-    ("note",): ["one", "words", "--home"],
-    ("concurrency",): ["one", "2", "--home"],
 }
 """Commands that write the home, with their words up to it."""
 READS_HOME = {
@@ -55,8 +53,8 @@ READS_HOME = {
 }  # fmt: skip
 """Commands that only read the home; ``test_read_only_home.py`` is about them."""
 NO_LOCAL_HOME = {("submit",)}
-NEEDS_MORE = {("pause",), ("stop",), ("try",), ("rm",)}
-"""Commands that need a running search, or ask first; ``test_steer_search.py`` is about them."""
+NEEDS_MORE = {("pause",), ("stop",), ("try",), ("rm",), ("note",), ("concurrency",)}
+"""Commands that append one line, which a full disk may still hold, or ask first; ``test_steer_search.py`` is about them."""
 SUFFIX = {"export": ".onnx", "describe": ".npy", "data": ".arrow", "match": ".png"}
 WORK = (
     "hpsearch.workflows.train_trial.train_trial",
