@@ -54,7 +54,8 @@ READS_HOME = {
 """Commands that only read the home; ``test_read_only_home.py`` is about them."""
 NO_LOCAL_HOME = {("submit",)}
 NEEDS_MORE = {("pause",), ("stop",), ("try",), ("rm",), ("note",), ("concurrency",)}
-"""Commands that append one line, which a full disk may still hold, or ask first; ``test_steer_search.py`` is about them."""
+"""Commands that append one line, which a full disk may still hold, or ask first;
+``test_steer_search.py`` is about them."""
 SUFFIX = {"export": ".onnx", "describe": ".npy", "data": ".arrow", "match": ".png"}
 WORK = (
     "hpsearch.workflows.train_trial.train_trial",
