@@ -79,7 +79,11 @@ def search(
         str | None, typer.Option(help="A running Ray cluster, HEAD:6379 (default: none).")
     ] = None,
     warm_start_from: Annotated[
-        str | None, typer.Option(help="An earlier search whose trials the sampler starts with.")
+        str | None,
+        typer.Option(
+            help="An earlier search whose trials the sampler starts with, or URL#NAME of an Optuna "
+            "study."
+        ),
     ] = None,
     study: Annotated[
         str | None,

@@ -32,6 +32,7 @@ from hpsearch.search.search_context import SearchContext
 from hpsearch.search.space_errors import translate_study_errors
 from hpsearch.search.stopping import UsageTracker
 from hpsearch.search.study import open_study_storage, study_address, study_name
+from hpsearch.search.warm_start import start_warm
 from hpsearch.tracking.event_log import Event
 from hpsearch.training.loop import Report
 
@@ -91,6 +92,8 @@ class ExternalTrials:
         """
         with self._exclusive():
             reconcile(self._context)
+            if not self._context.runs:
+                start_warm(self._context)
             if self._requests.paused or self._usage.exceeded_limit():
                 return None
             while True:

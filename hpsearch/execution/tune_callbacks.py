@@ -47,6 +47,10 @@ class ResourceAwareSearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:
         """Suggest the next trial with its resources; None while none are free."""
         supervisor, allocator = self.supervisor, self.supervisor.allocator
+        if supervisor.is_paused:
+            supervisor.poll_requests()  # Tune calls nothing else while no trial runs
+            if supervisor.shutdown.requested and not allocator.has_running:
+                return Searcher.FINISHED
         if self._list_nodes is not None and time.monotonic() - self._polled_at > NODE_POLL_S:
             allocator.update_nodes(self._list_nodes())
             self._polled_at = time.monotonic()

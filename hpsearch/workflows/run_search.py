@@ -65,7 +65,8 @@ def run_search(
         max_concurrent_trials: trials at once; as many as fit if None.
         cpus: CPUs that Ray may use on this machine; all if None.
         address: a running Ray cluster, ``HEAD:6379``; None starts Ray on this machine.
-        warm_start_from: an earlier search whose trials the sampler learns from.
+        warm_start_from: an earlier search whose trials the sampler learns from, or ``URL#NAME`` of
+            a study of Optuna with the same parameters.
         study: database URL or ``journal:PATH`` of the Optuna study; ``$NAME`` is replaced by the
             environment variable.
         limits: fields of ``Limits``: ``seconds``, ``patches``, ``gpu_seconds``.

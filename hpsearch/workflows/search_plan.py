@@ -17,6 +17,7 @@ from hpsearch.redaction import refuse_password
 from hpsearch.search.overrides import settings_without_effect, with_overrides
 from hpsearch.search.resources import Resources
 from hpsearch.search.search import Search
+from hpsearch.search.search_context import SearchContext
 from hpsearch.search.space_file import imported_modules, load_search, space_text
 from hpsearch.search.stopping import Limits
 from hpsearch.search.workspace import SearchRecord, Workspace
@@ -95,7 +96,7 @@ def plan_search(
     name = _choose_name(workspace, stem, options.name, observer, again=options.again)
     _check_targets(workspace, options, name)
     warm_start_from = options.warm_start_from or search.warm_start_from
-    earlier = workspace.open(warm_start_from) if warm_start_from else None
+    earlier = _open_earlier(workspace, warm_start_from, search)
     with observer.progress("building patches") as advance:
         store = workspace.store(data, progress=advance)
     _check_data(search, store, options.split)
@@ -139,6 +140,19 @@ def _load(space: str | Path | Search) -> tuple[Path | str, Search, Mapping[str, 
         path = Path(folder) / SPACE_NAME
         path.write_text(text, "utf-8")
         return text, load_search(path), {}
+
+
+def _open_earlier(workspace: Workspace, source: str | None, search: Search) -> SearchContext | None:
+    """Open the search of a warm start; a study of another program is checked, and None returned."""
+    if not source:
+        return None
+    refuse_password(source, "--warm-start-from")
+    from hpsearch.search.warm_start import is_study_address, load_foreign_study
+
+    if is_study_address(source):
+        load_foreign_study(source, search)
+        return None
+    return workspace.open(source)
 
 
 def _override_remarks(stated: Search, overrides: Mapping[str, Any]) -> list[str]:

@@ -13,8 +13,7 @@ from hpsearch.execution.retry_policy import DiskFullError
 from hpsearch.execution.shutdown import install_termination_handlers
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.stopping import runs_are_out_of_patience
-from hpsearch.search.warm_start import warm_start
-from hpsearch.search.workspace import Workspace
+from hpsearch.search.warm_start import start_warm
 from hpsearch.tracking.model_registry import configure_mlflow_logging
 from hpsearch.workflows.finish_search import (
     StepTimer,
@@ -125,7 +124,7 @@ def run_trials(context: SearchContext, observer: Observer, *, command: str = "")
     search, record = context.search, context.record
     command = command or context.command("resume")
     if record.warm_start_from and not context.runs:
-        known, there = warm_start(context, Workspace(context.home).open(record.warm_start_from))
+        known, there = start_warm(context)
         observer.message(
             f"the sampler starts with {known} of {there} trials of {record.warm_start_from}"
         )

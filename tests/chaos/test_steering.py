@@ -13,7 +13,7 @@ from hpsearch.tracking.run_state import Run, runs_from
 
 from ..processes import begin, run
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
 SPACE = """
 from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
@@ -65,7 +65,7 @@ def test_a_running_search_follows_its_user(tmp_path: Path, tiny: PatchStore) -> 
         steer("stop", "far", "--trial", "000")
         wait_for(lambda: runs()["000"].status != "running", "the trial stops")
         assert (runs()["000"].status, runs()["000"].reason) == ("pruned", "stopped on request")
-        time.sleep(3)  # in which an unpaused search would start the next trial
+        time.sleep(5)  # in which an unpaused search would start the next trial
         assert set(runs()) == {"000"}
         steer("resume", "far")
         wait_for(lambda: "001" in runs() and runs()["001"].seen, "the next trial reports")

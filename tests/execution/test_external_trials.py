@@ -14,6 +14,9 @@ import hpsearch as hp
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
 from hpsearch.search.requests import append_request
+from hpsearch.search.search_context import SearchContext, SearchPaths
+from hpsearch.search.study import open_study
+from hpsearch.search.warm_start import start_warm
 from hpsearch.workflows.search_handle import SearchHandle
 
 from ..search_factory import plan
@@ -186,3 +189,19 @@ def test_a_study_is_exported_and_imported(search: SearchHandle, tmp_path: Path) 
     assert [one.value for one in copy.trials] == [0.7]
     with pytest.raises(UserError, match="exists"):
         search.export_study(url)
+    context = search.context.changed(warm_start_from=f"{url}#far")
+    folder = tmp_path / "other"
+    folder.mkdir()
+    other = SearchContext(SearchPaths(folder, "far"), context.record).with_search(search.search)
+    other.paths.folder.mkdir(parents=True)
+    assert start_warm(other) == (1, 1)
+    assert start_warm(other) == (1, 1)
+    imported = open_study(other.paths.folder, search=search.search).trials
+    assert [one.value for one in imported] == [0.7], "once"
+    for source, code in ((f"{url}#none", "no-such-study"), (f"{url}#down", "incomparable-study")):
+        optuna.create_study(
+            study_name="down", storage=url, direction="minimize", load_if_exists=True
+        )
+        with pytest.raises(UserError) as caught:
+            start_warm(other.changed(warm_start_from=source))
+        assert caught.value.code == code
