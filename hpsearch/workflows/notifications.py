@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpsearch.errors import UserError
 from hpsearch.redaction import redacted
@@ -25,6 +25,9 @@ from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.run_state import Run
 from hpsearch.workflows.callbacks import Callback
 from hpsearch.workflows.observer import SearchResult
+
+if TYPE_CHECKING:
+    from hpsearch.workflows.promote_search import PromotionResult
 
 SECRET_ENV = "HPSEARCH_NOTIFY_SECRET"
 SIGNATURE_HEADER = "X-Hpsearch-Signature"
@@ -118,7 +121,7 @@ class Notifier(Callback):
             self._is_silent = True
             self._notify("no-progress", seconds=seconds)
 
-    def on_registration(self, result: SearchResult) -> None:
+    def on_registration(self, result: "SearchResult | PromotionResult") -> None:
         """Send a message if the winner became champion."""
         registration = result.registration
         if registration is not None and registration.alias == "champion":
@@ -134,6 +137,10 @@ class Notifier(Callback):
         else:
             reason = redacted(str(error)) or type(error).__name__
             self._notify("search-failed", reason=reason)
+        self.flush()
+
+    def flush(self) -> None:
+        """Wait a little for messages that are not sent yet."""
         deadline = time.monotonic() + FLUSH_TIMEOUT_S
         while self._messages.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(0.05)

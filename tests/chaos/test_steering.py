@@ -20,12 +20,12 @@ from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
 from hpsearch.search.pruners import NoPruner
 from hpsearch.search.search import Search
 
-CONFIG = dict(descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=20), patches=40_000)
+CONFIG = dict(descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=20), patches=900_000)
 
 def suggest(trial):
     return TrialConfig(optimizer=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2)), **CONFIG)
 
-SEARCH = Search(suggest=suggest, budget=40_000, report_every=400, trials=4, validation_points=8,
+SEARCH = Search(suggest=suggest, budget=900_000, report_every=1_000, trials=4, validation_points=8,
                 pruner=NoPruner(), baseline=TrialConfig(**CONFIG))
 """
 PATIENCE_S = 240.0
