@@ -101,9 +101,9 @@ class SearchRecord(FrozenConfig):
         kept = self.model_copy(update={"tracking_uri": redacted(self.tracking_uri)})
         home = folder.absolute().parents[1]
         kept = kept._with_addresses(lambda address: recorded(address, home))
-        write_atomic(
-            folder / RECORD_FILE, to_json(kept.model_dump(mode="json"), indent=1), private=True
-        )
+        unused = set() if self.overrides else {"overrides"}  # which earlier versions do not know
+        content = kept.model_dump(mode="json", exclude=unused)
+        write_atomic(folder / RECORD_FILE, to_json(content, indent=1), private=True)
 
     def _with_addresses(self, change: Callable[[str], str]) -> "SearchRecord":
         addresses = {name: getattr(self, name) for name in ADDRESSES}

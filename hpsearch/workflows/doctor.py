@@ -18,7 +18,7 @@ from hpsearch.tracking.mlflow_tags import is_server
 from hpsearch.untrusted import printable
 
 PACKAGES = ("ray", "optuna", "mlflow", "torch", "numpy", "pyarrow", "pydantic", "pandas")
-PORTS = {5000: "hpsearch ui", 6379: "Ray head", 8265: "Ray dashboard"}
+PORTS = {5000: "MLflow's pages", 6379: "Ray head", 8265: "Ray dashboard"}
 """Ports that commands use, and what for."""
 VARIABLES = ("RAY_", "MLFLOW_", "HPSEARCH_", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 """Beginnings of the environment variables whose names matter; values are not printed."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from hpsearch.config import Noisy, TrialConfig
 from hpsearch.defaults import DEFAULT_HOME
+from hpsearch.errors import UserError
 from hpsearch.search.pruners import ASHA, rung_steps
 from hpsearch.search.search import Search
 from hpsearch.search.workspace import Workspace
@@ -81,6 +82,11 @@ def dry_run(
     from hpsearch.execution import ray_runtime
     from hpsearch.execution.placement import ResourceAllocator
 
+    try:
+        plan.workspace.tracking(plan.record.tracking_uri, read_only=True).check_experiment()
+    except UserError as error:
+        if error.code != "no-mlflow-database":  # the search would create it
+            raise
     prepare_cluster(plan, observer)
     try:
         record = plan.record

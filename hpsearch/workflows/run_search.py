@@ -103,6 +103,7 @@ def run_search(
         tracking_uri=tracking_uri,
     )
     plan = plan_search(space, options, Workspace(Path(home)), observer)
+    plan.workspace.tracking(tracking_uri).check_experiment()
     prepare_cluster(plan, observer)
 
     from hpsearch.workflows.search_session import run_session
@@ -115,13 +116,12 @@ def prepare_cluster(plan: SearchPlan, observer: Observer) -> None:
     """Start or join Ray, and check that it can hold the trials of a plan.
 
     Raises:
-        UserError: if MLflow's experiment was deleted, or the cluster cannot hold the trials.
+        UserError: if there is no such cluster, or it cannot hold the trials.
     """
     from hpsearch.execution import ray_runtime
     from hpsearch.workflows.search_session import start_ray
 
     record = plan.record
-    plan.workspace.tracking(record.tracking_uri).check_experiment()
     start_ray(observer, address=record.address, cpus=record.cpus)
     if not record.wait_for_nodes:
         ray_runtime.check_capacity_now(record.resources, record.max_concurrent_trials)

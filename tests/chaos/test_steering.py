@@ -83,4 +83,4 @@ def test_a_running_search_follows_its_user(tmp_path: Path, tiny: PatchStore) -> 
     assert "note 001: as expected" in steer("show", "far")
     events = [json.loads(line)["event"] for line in sent.read_text().splitlines()]
     assert events == ["search-ended"]
-    assert "search far: 4 trials" in (home / "searches" / "far" / "search.log").read_text()
+    assert "Interrupted; nothing is lost" in (home / "searches" / "far" / "search.log").read_text()
