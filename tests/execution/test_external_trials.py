@@ -17,6 +17,7 @@ from hpsearch.search.requests import append_request
 from hpsearch.search.search_context import SearchContext, SearchPaths
 from hpsearch.search.study import open_study
 from hpsearch.search.warm_start import start_warm
+from hpsearch.workflows.run_search import log_search_started
 from hpsearch.workflows.search_handle import SearchHandle
 
 from ..search_factory import plan
@@ -205,3 +206,20 @@ def test_a_study_is_exported_and_imported(search: SearchHandle, tmp_path: Path) 
         with pytest.raises(UserError) as caught:
             start_warm(other.changed(warm_start_from=source))
         assert caught.value.code == code
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_a_trial_is_trained_here_and_sent_to_mlflow(search: SearchHandle, tiny: PatchStore) -> None:
+    context = search.context
+    log_search_started(context, context.search, tiny)
+    trial = search.ask()
+    assert trial is not None
+    assert search.train(trial) == "completed"
+    run = context.state.runs[trial.id]
+    assert [report["seen"] for report in run.reports][-1] >= 900
+    assert len(run.reports) == 9
+    assert (trial.folder / "trial.pt").exists(), "the winner's network is read from there"
+    tracking = context.tracking()
+    found = tracking.client().search_runs([tracking.experiment_id()])
+    kinds = sorted(one.data.tags["hpsearch.kind"] for one in found)
+    assert kinds == ["search", "trial"]
