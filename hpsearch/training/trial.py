@@ -274,7 +274,7 @@ def build_trial(config: TrialConfig, env: TrialEnvironment) -> TrainingRun:
     )
     artifacts = env.artifacts.with_fresh_stats()
     denoiser, input_fn = training_input(config.input, train, artifacts, compute.device)
-    trainer = DescriptorTrainer(config, train.sequence_of, input_fn, compute)
+    trainer = DescriptorTrainer(config, train.sequence_of, input_fn, compute, train.first_rows)
     weights = warm_weights(config, train, input_fn, artifacts, compute)
     if weights is not None:
         trainer.network.load_state_dict(weights)

@@ -48,7 +48,12 @@ class EvaluationSet:
 def sample_evaluation_set(
     patches: Patches, *, points: int | None, sizes: TaskSizes, seed: int = 0
 ) -> EvaluationSet:
-    """Sample at most ``points`` of each sequence (None: all) and task lists for them."""
+    """Sample at most ``points`` of each sequence (None: all) and task lists for them.
+
+    Raises:
+        UserError: if the points do not have 16 views each, or are too few.
+    """
+    patches.store.check_levels("evaluation by verification, matching and retrieval")
     chosen = []
     for i, name in enumerate(patches.names):
         own = np.flatnonzero(patches.sequence_of == i)

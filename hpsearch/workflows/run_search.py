@@ -212,7 +212,13 @@ def _check_batches(search: Search, train: "Patches") -> None:
             for progress in (0.0, 0.99):  # a curriculum changes in between
                 rng = rng_for(0, "batch", 0)
                 sampler = current_sampler(config.sampler, share=progress)
-                sample(sampler, train.sequence_of, rng, progress=progress)
+                sample(
+                    sampler,
+                    train.sequence_of,
+                    rng,
+                    progress=progress,
+                    first_rows=train.first_rows,
+                )
         except UserError as error:
             return str(error)
         return ""
