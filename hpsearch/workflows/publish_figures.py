@@ -36,6 +36,7 @@ from hpsearch.tracking.mlflow_links import file_links, file_url
 from hpsearch.tracking.mlflow_sync import MlflowSync
 from hpsearch.tracking.mlflow_writer import SyncProgress
 from hpsearch.tracking.run_state import Run
+from hpsearch.training.validation import PatchPairSet
 
 NUM_FIGURE_PATCHES = 5
 """Number of trials with sample figures, from the top of the leaderboard."""
@@ -171,6 +172,8 @@ def _sample_figures(run: Run, context: SearchContext) -> dict[str, Figure]:
     except UserError:
         return {}
     validation = trial.task.validation
+    if isinstance(validation, PatchPairSet):
+        return {}  # the pictures show points with 16 views
     noisy = validation.pixels(noisy=run.config.evaluate_on == "noisy")
     clean = validation.pixels(noisy=False)
     some = np.linspace(0, len(clean) - 1, MAX_COLUMNS).astype(int)
