@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ from hpsearch.data.arrow_header import (
 )
 from hpsearch.data.arrow_reader import check_columns, corrupt_store_error, map_store
 from hpsearch.data.arrow_writer import SequencePatches, write_streaming
-from hpsearch.data.splits import VALIDATION_SHARE, Part, TrialSplit, split_for
+from hpsearch.data.splits import Part, TrialSplit, split_for
 from hpsearch.errors import UserError, list_names
 from hpsearch.patch_views import SIDE, VIEW_NAMES, VIEWS
 from hpsearch.shapes import Int, UInt8
@@ -157,13 +158,9 @@ class PatchStore:
         """Index of the first point of each sequence."""
         return np.cumsum([0, *self.counts[:-1]])
 
-    def split(
-        self, name: str = "auto", *, validation_share: float = VALIDATION_SHARE, seed: int = 0
-    ) -> TrialSplit:
-        """Split ``name`` of this store's sequences; see ``split_for``."""
-        split = split_for(
-            self.names, name=name, test=self.meta.test, validation_share=validation_share, seed=seed
-        )
+    def split(self, name: str = "auto", **options: Any) -> TrialSplit:
+        """Split ``name`` of this store's sequences; for the options see ``split_for``."""
+        split = split_for(self.names, name=name, test=self.meta.test, **options)
         return replace(split, name=self.meta.split or "own") if split.name == "own" else split
 
     def part(self, split: TrialSplit, part: Part) -> "Patches":

@@ -137,6 +137,8 @@ class TrialEnvironment:
     sequences: tuple[str, ...] = ()
     """Training sequences; None means all of the split."""
     computing: ComputeConfig = DEFAULT_COMPUTE
+    validation_on: Patches | None = None
+    """Validation patches of another store; None for those of ``store``."""
 
     def validation_patches(self) -> Patches:
         """Validation patches.
@@ -144,6 +146,8 @@ class TrialEnvironment:
         Raises:
             UserError: if there are none.
         """
+        if self.validation_on is not None:
+            return self.validation_on
         return self.store.part(self.split, "validation")
 
     def training_patches(self) -> Patches:

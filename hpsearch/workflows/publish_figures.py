@@ -129,13 +129,13 @@ def draw_search_figures(context: SearchContext) -> SearchFigures:
 def render_search_report(context: SearchContext, drawn: SearchFigures) -> str:
     """Render the report as one self-contained HTML page."""
     stated, runs, record = context.search, context.runs, context.record
-    split = context.split
+    data = context.data
     return render_report(
         SearchReport(
             name=context.name,
             lead=f"{record.trials} trials of at most {stated.budget:,} patches, to "
             f"{stated.objective.direction} {stated.objective.metric} on "
-            f"{', '.join(split.validation)}; patches: {Path(record.store).stem}",
+            f"{', '.join(data.validation)}; patches: {Path(record.store).stem}",
             totals=summarize(runs, budget=stated.budget),
             rows=leaderboard(runs, direction=stated.objective.direction),
             configurations=group_configurations(runs, direction=stated.objective.direction),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from hpsearch.config import MinedTriplets, Pairs, PKSampler, RandomTriplets
 from hpsearch.data.arrow_header import PointViews, StoreMeta
+from hpsearch.data.arrow_reader import check_columns
 from hpsearch.data.arrow_writer import SequencePatches
 from hpsearch.data.patch_store import PatchStore, write_store
 from hpsearch.data.preview import contact_sheet, store_facts
@@ -50,6 +51,7 @@ def path(tmp_path_factory, sequences) -> Path:
 def test_what_was_written_is_read_and_verified(path, sequences):
     store = PatchStore.open(path)
     store.verify()
+    check_columns(path)
     assert (store.names, store.counts) == (("liberty", "trevi"), (4, 3))
     assert store.first_rows.tolist() == [0, 3, 5, 10, 11, 13, 33, 35]
     assert store.sequence_of.tolist() == [0, 0, 0, 0, 1, 1, 1]
