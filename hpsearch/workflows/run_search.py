@@ -131,7 +131,11 @@ def run_search(
         from hpsearch.search.warm_start import check_comparable
 
         check_comparable(
-            earlier, search=search, fingerprint=store.fingerprint, split=parts.split.name
+            earlier,
+            search=search,
+            fingerprint=store.fingerprint,
+            split=parts.split.name,
+            validation_fingerprint=validation_store and validation_store.fingerprint,
         )
     record = SearchRecord(
         space=str(space),
@@ -306,7 +310,8 @@ def log_search_started(
     """
     from hpsearch.tracking.mlflow_mapping import software_versions
 
-    split = context.split
+    split, record = context.split, context.record
+    others = {"validation_data": record.validation_store, "test_data": record.test_store}
     source = context.record.warm_start_from
     reduction = getattr(search.active_pruner, "reduction_factor", None)
     params = {
@@ -324,6 +329,7 @@ def log_search_started(
         **({} if source is None else {"warm_start_from": source}),
         "seed": search.seed,
         "split": split.name,
+        **{name: Path(path).stem for name, path in others.items() if path is not None},
     }
     dataset = {
         "name": store.path.stem,
