@@ -8,8 +8,8 @@ from hpsearch.workflows.evaluate_models import EvaluationResult, notes_on
 
 def print_evaluation(result: EvaluationResult) -> None:
     """Print the tables and the notes."""
-    tables = [patch_pair_table(result.on_pairs)] if result.on_pairs else []
-    for table in (*tables, *score_tables(result.rows).values()):
+    on_pairs = {"": patch_pair_table(result.on_pairs)} if result.on_pairs else {}
+    for table in (on_pairs or score_tables(result.rows)).values():
         print_plain(to_text(table))
         out.print()
     for title, (first, second) in result.pairs.items():

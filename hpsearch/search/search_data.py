@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hpsearch.data.patch_store import Patches, PatchStore
-from hpsearch.data.splits import TEST_SHARE, VALIDATION_SHARE, TrialSplit
+from hpsearch.data.splits import TEST_SHARE, VALIDATION_SHARE, Part, TrialSplit
 from hpsearch.errors import UserError, list_names
 from hpsearch.search.objective import PAIR_METRICS, Objective
 
@@ -86,7 +86,7 @@ class SearchData:
         """Patches that the reports of trials are evaluated on."""
         names = TrialSplit("validation", (), self.validation, ())
         split = self.split if self.validation_store is self.store else names
-        return self.validation_store.part(split, "validation")
+        return _part(self.validation_store, split, "validation")
 
     @property
     def validation_on(self) -> Patches | None:
@@ -95,7 +95,7 @@ class SearchData:
 
     def test_patches(self) -> Patches:
         """Patches that winner and baselines are evaluated on."""
-        return self.test_store.part(self.test_split, "test")
+        return _part(self.test_store, self.test_split, "test")
 
     def check(self, objectives: tuple[Objective, ...]) -> None:
         """Check that the objectives can be measured, and that the test patches have levels.
@@ -122,7 +122,7 @@ class SearchData:
     def overlaps(self) -> Iterator[str]:
         """Yield sentences about test or validation patches that are trained on as well.
 
-        Sequences with one name in two stores are told too, since they may show one scene.
+        Sequences with one name in two stores are reported too, since they may show one scene.
         """
         train = self.store.part(self.split, "train")
         trained = _patch_hashes(train)
@@ -143,6 +143,14 @@ class SearchData:
                     f"{shared:,} {part} points of {patches.store.path.name} have a patch of the "
                     f"training part of {self.store.path.name}, so {part} scores are too high"
                 )
+
+
+def _part(store: PatchStore, split: TrialSplit, part: Part) -> Patches:
+    try:
+        return store.part(split, part)
+    except UserError as error:
+        remedy = f"{error}, or give other patches to --{part}-data"
+        raise UserError(remedy, code=error.code) from error
 
 
 def _test_split(store: PatchStore, split: str) -> TrialSplit:

@@ -110,6 +110,10 @@ def test_what_cannot_be_measured_is_told_with_its_option(
     for data, objective, option in wrong:
         with pytest.raises(UserError, match=option):
             data.check((objective,))
+    with pytest.raises(UserError, match=r"no validation part .*--validation-data"):
+        SearchData.divide(liberty, "auto", test_store=tiny).validation_patches()
+    with pytest.raises(UserError, match=r"no test part .*--test-data"):
+        SearchData.divide(liberty, "auto").test_patches()
     everything = replace(tiny, meta=tiny.meta.model_copy(update={"test": tiny.names}))
     with pytest.raises(UserError, match="none is left to validate on"):
         SearchData.divide(liberty, "auto", validation_store=everything)
