@@ -49,6 +49,13 @@ def search(
         str | None,
         typer.Option(help="Patches: mini, tiny, or the path of a store (default: the space's)."),
     ] = None,
+    validation_data: Annotated[
+        str | None,
+        typer.Option(help="Other patches to validate on, apart from their test part."),
+    ] = None,
+    test_data: Annotated[
+        str | None, typer.Option(help="Other patches whose test part winners are evaluated on.")
+    ] = None,
     split: SplitName = "auto",
     trials: Annotated[
         int | None, typer.Option(min=1, help="Number of trials (default: from the space file).")
@@ -92,6 +99,8 @@ def search(
             name=name,
             again=again,
             data=data,
+            validation_data=validation_data,
+            test_data=test_data,
             split=split,
             trials=trials,
             max_concurrent_trials=max_concurrent_trials,

@@ -36,6 +36,7 @@ from hpsearch.tracking.mlflow_links import file_links, file_url
 from hpsearch.tracking.mlflow_sync import MlflowSync
 from hpsearch.tracking.mlflow_writer import SyncProgress
 from hpsearch.tracking.run_state import Run
+from hpsearch.training.validation import PatchPairSet
 
 NUM_FIGURE_PATCHES = 5
 """Number of trials with sample figures, from the top of the leaderboard."""
@@ -128,13 +129,13 @@ def draw_search_figures(context: SearchContext) -> SearchFigures:
 def render_search_report(context: SearchContext, drawn: SearchFigures) -> str:
     """Render the report as one self-contained HTML page."""
     stated, runs, record = context.search, context.runs, context.record
-    split = context.split
+    data = context.data
     return render_report(
         SearchReport(
             name=context.name,
             lead=f"{record.trials} trials of at most {stated.budget:,} patches, to "
             f"{stated.objective.direction} {stated.objective.metric} on "
-            f"{', '.join(split.validation)}; patches: {Path(record.store).stem}",
+            f"{', '.join(data.validation)}; patches: {Path(record.store).stem}",
             totals=summarize(runs, budget=stated.budget),
             rows=leaderboard(runs, direction=stated.objective.direction),
             configurations=group_configurations(runs, direction=stated.objective.direction),
@@ -171,6 +172,8 @@ def _sample_figures(run: Run, context: SearchContext) -> dict[str, Figure]:
     except UserError:
         return {}
     validation = trial.task.validation
+    if isinstance(validation, PatchPairSet):
+        return {}  # the pictures show points with 16 views
     noisy = validation.pixels(noisy=run.config.evaluate_on == "noisy")
     clean = validation.pixels(noisy=False)
     some = np.linspace(0, len(clean) - 1, MAX_COLUMNS).astype(int)

@@ -18,6 +18,7 @@ from hpsearch.redaction import refuse_password
 from hpsearch.search.resources import Resources
 from hpsearch.search.search import Search, fixed_settings
 from hpsearch.search.search_context import SearchContext
+from hpsearch.search.search_data import SearchData
 from hpsearch.search.space_file import imported_modules, load_search
 from hpsearch.search.stopping import Limits
 from hpsearch.search.workspace import SearchRecord, Workspace
@@ -38,6 +39,8 @@ def run_search(
     name: str | None = None,
     again: bool = False,
     data: str | None = None,
+    validation_data: str | None = None,
+    test_data: str | None = None,
     split: str = "auto",
     trials: int | None = None,
     max_concurrent_trials: int | None = None,
@@ -62,8 +65,11 @@ def run_search(
         again: if a search of that name exists, name the new one ``NAME-2``, ``NAME-3`` … instead of
             raising an error.
         data: ``mini``, ``tiny``, or the path of a patch store; the space's if None.
+        validation_data: as ``data``, to validate on, apart from its test part; the space's if None,
+            or else ``data``.
+        test_data: as ``data``, whose test part is tested on; the space's if None, or else ``data``.
         split: which sequences train, validate and test: auto, a, b, c, illum, view, full, mini or
-            seeded.
+            seeded; of the data that is tested on.
         trials: number of trials; the space's if None.
         max_concurrent_trials: trials at once; as many as fit if None.
         cpus: CPUs that Ray may use on this machine; all if None.
@@ -91,7 +97,10 @@ def run_search(
     modules = imported_modules()
     for remark in search.remarks():
         observer.message(remark)
-    check_exists(data or search.data)
+    data, validation_data = data or search.data, validation_data or search.validation_data
+    test_data = test_data or search.test_data
+    for given in filter(None, (data, validation_data, test_data)):
+        check_exists(given)
     workspace = Workspace(Path(home))
     chosen = _choose_name(workspace, space, name, observer, again=again)
 
@@ -107,19 +116,33 @@ def run_search(
 
         check_study_name_available(study, chosen)
     with observer.progress("building patches") as advance:
-        store = workspace.store(data or search.data, progress=advance)
-    _check_data(search, store, split)
+        store, validation_store, test_store = (
+            None if one is None else workspace.store(one, progress=advance)
+            for one in (data, validation_data, test_data)
+        )
+    assert store is not None, "a search always has data to train on"
+    parts = SearchData.divide(
+        store, split, validation_store=validation_store, test_store=test_store
+    )
+    _check_data(search, parts)
+    for sentence in parts.overlaps():
+        observer.message(sentence)
     if earlier:
         from hpsearch.search.warm_start import check_comparable
 
         check_comparable(
-            earlier, search=search, fingerprint=store.fingerprint, split=store.split(split).name
+            earlier,
+            search=search,
+            fingerprint=store.fingerprint,
+            split=parts.split.name,
+            validation_fingerprint=validation_store and validation_store.fingerprint,
         )
     record = SearchRecord(
         space=str(space),
         store=str(store.path.absolute()),
         fingerprint=store.fingerprint,
         split=split,
+        **_other_stores(validation_store=validation_store, test_store=test_store),
         tracking_uri=tracking.given,
         trials=search.num_trials(trials),
         max_concurrent_trials=max_concurrent_trials,
@@ -170,29 +193,47 @@ def _choose_name(
     return chosen
 
 
-def _check_data(search: Search, store: "PatchStore", split: str) -> None:
-    """Check that a split has enough sequences and points to train, validate and test trials.
+def _other_stores(**stores: "PatchStore | None") -> dict[str, Any]:
+    """Fields of a record for stores that are not the one that is trained on."""
+    return {
+        field: value
+        for name, store in stores.items()
+        if store is not None
+        for field, value in (
+            (name, str(store.path.absolute())),
+            (name.replace("_store", "_fingerprint"), store.fingerprint),
+        )
+    }
+
+
+def _check_data(search: Search, data: SearchData) -> None:
+    """Check that there are enough sequences and points to train, validate and test trials.
 
     Raises:
         UserError: if no trial could be trained or evaluated on these patches.
     """
     from hpsearch.data.splits import folds
 
-    whole = store.split(split)
+    if search.num_folds and data.validation_store is not data.store:
+        raise UserError(
+            "num_folds validates on the training sequences in turn; omit --validation-data",
+            code="folds-with-validation-data",
+        )
+    data.check(search.objectives)
+    store, whole, points = data.store, data.split, search.validation_points
     for one in folds(whole, search.num_folds) if search.num_folds else [whole]:
-        _check_part(store, one, "validation", search.validation_points)
+        held_out = store.part(one, "validation") if search.num_folds else data.validation_patches()
+        _check_part(held_out, whole, "validation", points)
         _check_batches(search, store.part(one, "train"))
-    _check_part(store, whole, "test", search.validation_points)
+    _check_part(data.test_patches(), data.test_split, "test", points)
 
 
-def _check_part(store: "PatchStore", split: "TrialSplit", part: "Part", points: int) -> None:
+def _check_part(patches: "Patches", split: "TrialSplit", part: "Part", points: int) -> None:
     """Check that scores can be computed on a part of a split."""
-    from hpsearch.evaluation.tasks import VALIDATION_SIZES
-    from hpsearch.training.validation import sample_evaluation_set
+    from hpsearch.training.validation import validation_set
 
-    patches = store.part(split, part)
     try:
-        sample_evaluation_set(patches, points=points, sizes=VALIDATION_SIZES)
+        validation_set(patches, points=points)
     except UserError as error:
         names = ", ".join(patches.names)
         raise UserError(
@@ -212,7 +253,13 @@ def _check_batches(search: Search, train: "Patches") -> None:
             for progress in (0.0, 0.99):  # a curriculum changes in between
                 rng = rng_for(0, "batch", 0)
                 sampler = current_sampler(config.sampler, share=progress)
-                sample(sampler, train.sequence_of, rng, progress=progress)
+                sample(
+                    sampler,
+                    train.sequence_of,
+                    rng,
+                    progress=progress,
+                    first_rows=train.first_rows,
+                )
         except UserError as error:
             return str(error)
         return ""
@@ -236,11 +283,11 @@ def _announce(
         f"search {context.name}: {context.record.trials} trials of at most {search.budget:,} "
         f"patches on {sum(store.counts):,} points of {store.path.stem}"
     )
-    split = context.split
+    parts = context.data
     for part, names in (
-        ("train", split.train),
-        ("validation", split.validation),
-        ("test", split.test),
+        ("train", parts.split.train),
+        ("validation", parts.validation),
+        ("test", parts.test_split.test),
     ):
         listed = " ".join(names) if len(names) < 9 else f"{len(names)} sequences"
         observer.message(f"  {part:<10} {listed}")
@@ -263,7 +310,8 @@ def log_search_started(
     """
     from hpsearch.tracking.mlflow_mapping import software_versions
 
-    split = context.split
+    split, record = context.split, context.record
+    others = {"validation_data": record.validation_store, "test_data": record.test_store}
     source = context.record.warm_start_from
     reduction = getattr(search.active_pruner, "reduction_factor", None)
     params = {
@@ -281,6 +329,7 @@ def log_search_started(
         **({} if source is None else {"warm_start_from": source}),
         "seed": search.seed,
         "split": split.name,
+        **{name: Path(path).stem for name, path in others.items() if path is not None},
     }
     dataset = {
         "name": store.path.stem,
