@@ -75,6 +75,7 @@ TESTED_IN: dict[str, str | tuple[str, str]] = {
     "reporting/mlflow_notes.py": "security/test_words.py",
     "reporting/plot_style.py": "reporting/test_search_plots.py",
     "reporting/sample_plots.py": "reporting/test_search_plots.py",
+    "reporting/setting_figures.py": "reporting/test_setting_plots.py",
     "reporting/search_figures.py": "reporting/test_search_report.py",
     "rng.py": "data/test_samplers.py",
     "search/search_record.py": "search/test_warm_start.py",
