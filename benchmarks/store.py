@@ -114,7 +114,7 @@ def opening(path: Path) -> None:
 def gathering(path: Path) -> None:
     store = PatchStore.open(path)
     patches = Patches(store, np.arange(sum(store.counts)), store.names)
-    memory = patches.load_all(noisy=True).reshape(-1, 32, 32)
+    memory = patches.load_all(noisy=True)
     rng = np.random.default_rng(0)
     ours, peer = [], []
     for _ in range(ROUNDS):  # alternating, so that both meet the same load of the machine

@@ -178,7 +178,7 @@ class InMemory(Dataset):
     """One patch and its point at a time."""
 
     def __init__(self, train: Patches) -> None:
-        self.pixels = train.load_all(noisy=True).reshape(-1, 1, 32, 32)
+        self.pixels = train.load_all(noisy=True)[:, None]
 
     def __len__(self) -> int:
         return len(self.pixels)

@@ -24,6 +24,8 @@ from hpsearch.config import L2Net, TrialConfig
 from hpsearch.data.builtin_sets import photograph
 from hpsearch.data.patch_store import PatchStore
 
+from .data.test_hpatches_import import write_tree
+from .data.test_phototour import write_pairs, write_scene
 from .processes import environment
 
 ROOT = Path(__file__).parents[1]
@@ -99,6 +101,13 @@ RUN = (
         "hpsearch train config.json --device cuda",
         {"--device cuda ": "--data tiny --device cuda 2>&1 | grep 'no CUDA device' "},
         {"hpsearch search": "the block of README.md that runs a search does that"},
+    ),
+    Step("docs/data.md", "hpsearch data import hpatches-release.tar.gz"),
+    Step(
+        "docs/data.md",
+        "hpsearch evaluate hpsearch-base --data liberty.arrow",
+        {},
+        {"hpsearch search": "tests/search/test_search_data.py trains on a scene"},
     ),
     Step("README.md", "hpsearch match first.jpg", TINY | {"descriptors.npy": "base.npy"}),
 )  # fmt: skip
@@ -290,7 +299,30 @@ def work(tmp_path_factory: pytest.TempPathFactory, tiny: PatchStore) -> Work:
     gray = Image.fromarray(photograph("coffee")[::2, ::2])
     gray.save(folder / "first.jpg")
     gray.rotate(5).save(folder / "second.jpg")
+    write_sources(folder)
     return Work(folder, {})
+
+
+def write_sources(folder: Path) -> None:
+    """Write what docs/data.md reads: archives of strips, pictures and a scene, and arrays."""
+    write_tree(folder / "hpatches-release", counts={"i_nuts": 2, "v_wall": 2})
+    sequence = folder / "hpatches-sequences-release" / "v_coffee"
+    sequence.mkdir(parents=True)
+    gray = Image.fromarray(photograph("coffee")[::4, ::4])
+    for number in range(1, 7):
+        gray.save(sequence / f"{number}.ppm")
+        (sequence / f"H_1_{number}").write_text("1 0 0 0 1 0 0 0 1")
+    points = np.arange(64) // 4
+    write_scene(folder / "liberty", points)
+    pairs = [(4 * p, 4 * p + step) for p in range(15) for step in (1, 5)]
+    write_pairs(folder / "liberty", points, pairs, 1000)
+    for name, kind in (("hpatches-release", "gztar"), ("hpatches-sequences-release", "zip"),
+                       ("liberty", "zip")):  # fmt: skip
+        shutil.make_archive(str(folder / name), kind, folder, name)
+        shutil.rmtree(folder / name)
+    shutil.copytree(folder / "Pictures", folder / "photographs")
+    np.save(folder / "ids.npy", np.arange(16) // 4)
+    np.save(folder / "names.npy", np.repeat(["v_bridge", "v_tower"], 8))
 
 
 def printed_text(step: Step) -> str:

@@ -1,4 +1,4 @@
-"""Commands for patch sets: ``hpsearch data`` build, import, photos, sequences, info, preview."""
+"""Commands for patch sets: ``hpsearch data`` build, info, preview, and one for each source."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,7 +59,7 @@ def build(
 
 @data.command("import")
 def import_command(
-    path: Annotated[Path, typer.Argument(help="An HPatches or N-HPatches tree.")],
+    path: Annotated[Path, typer.Argument(help="An HPatches or N-HPatches tree, or its archive.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The store to write.")],
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="Leave out sequences with an invalid strip.")
@@ -91,7 +91,9 @@ def import_command(
 
 @data.command("photos")
 def photos(
-    folder: Annotated[Path, typer.Argument(help="A folder of JPEG, PNG or WebP photographs.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A folder or archive of JPEG, PNG or WebP photographs.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The store to write.")],
     points: Annotated[
         int, typer.Option(min=1, max=2000, help="Largest number of points of a photograph.")
@@ -123,7 +125,8 @@ def photos(
 @data.command("sequences")
 def sequences(
     folder: Annotated[
-        Path, typer.Argument(help="A folder of sequences of six pictures with homographies.")
+        Path,
+        typer.Argument(help="A folder or archive of sequences of six pictures with homographies."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The store to write.")],
     points: Annotated[
@@ -155,6 +158,82 @@ def sequences(
         )
     print_facts(found.store)
     _print_skipped(found.skipped)
+
+
+@data.command("phototour")
+def phototour(
+    folder: Annotated[
+        Path, typer.Argument(help="A folder or archive of scenes: liberty, notredame, yosemite.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The store to write.")],
+    pairs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="List of pairs m50_N_N_0.txt to keep (default: 100000, else the longest)."
+        ),
+    ] = None,
+    easy: Easy = DEFAULT_NOISE.easy,
+    hard: Hard = DEFAULT_NOISE.hard,
+    tough: Tough = DEFAULT_NOISE.tough,
+    seed: Seed = 0,
+    workers: Workers = None,
+    force: Force = False,
+) -> None:
+    """Read scenes of UBC PhotoTour (Brown) into a store, one sequence per scene.
+
+    Points have as many views as there are, without levels. The official pairs are kept, for the
+    false positive rate at 95 % recall.
+
+    Example: hpsearch data phototour liberty.zip --output liberty.arrow
+    """
+    check_output(output, force=force)
+
+    from hpsearch.data.phototour import PhototourSettings, import_phototour
+
+    noise = NoiseLevels(easy=easy, hard=hard, tough=tough)
+    settings = PhototourSettings(noise=noise, seed=seed, pairs=pairs)
+    with progress_bar("importing") as advance:
+        found = import_phototour(
+            folder, output, settings=settings, workers=workers, progress=advance
+        )
+    print_facts(found.store)
+
+
+@data.command("arrays")
+def arrays(
+    patches: Annotated[
+        Path, typer.Argument(help="A .npy file of patches: n×32×32, n×64×64 or n×65×65, uint8.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The store to write.")],
+    points: Annotated[
+        Path, typer.Option(help="A .npy file of n numbers or texts: the point of each patch.")
+    ],
+    sequences: Annotated[
+        Path | None,
+        typer.Option(help="A .npy file of n names: the sequence of each patch (default: one)."),
+    ] = None,
+    easy: Easy = DEFAULT_NOISE.easy,
+    hard: Hard = DEFAULT_NOISE.hard,
+    tough: Tough = DEFAULT_NOISE.tough,
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Build a patch set from your own correspondences, such as the tracks of COLMAP.
+
+    Patches of one point are its views; a sequence is trained, validated or tested as a whole.
+
+    Example: hpsearch data arrays patches.npy --points ids.npy --sequences names.npy -o own.arrow
+    """
+    check_output(output, force=force)
+
+    from hpsearch.data.array_import import ArraySettings, import_arrays
+
+    settings = ArraySettings(noise=NoiseLevels(easy=easy, hard=hard, tough=tough), seed=seed)
+    with progress_bar("importing") as advance:
+        store = import_arrays(
+            patches, output, points=points, sequences=sequences, settings=settings, progress=advance
+        )
+    print_facts(store)
 
 
 @data.command("info")

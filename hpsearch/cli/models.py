@@ -143,6 +143,8 @@ def evaluate(
 ) -> None:
     """Evaluate a model on the test sequences: verification, matching, retrieval.
 
+    A store without levels (PhotoTour) gives the false positive rate at 95 % recall on its pairs.
+
     With --tasks, the benchmark's task lists are used; descriptors in the official layout then need
     no patches.
 
@@ -180,7 +182,8 @@ def evaluate(
     found = evaluate_models(request, tracking_uri=tracking_uri, home=home)
     print_evaluation(found)
     if json_file is not None:
-        write_target(json_file, json.dumps(next(iter(found.rows.values())).to_dict()))
+        first = next(iter({**found.rows, **found.on_pairs}.values()))
+        write_target(json_file, json.dumps(first.to_dict()))
         out.print(f"\n{json_file}", soft_wrap=True)
     if output is not None:
         out.print(f"\n{save_evaluation(found, output)}", soft_wrap=True)

@@ -1,6 +1,7 @@
 """Commands that show results: report, ui, sync."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,9 +15,15 @@ from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 
 if TYPE_CHECKING:
+    from hpsearch.reporting.leaderboard import Row
     from hpsearch.search.search_context import SearchContext
     from hpsearch.tracking.connection import TrackingServer
     from hpsearch.tracking.mlflow_writer import SyncResult
+
+STDOUT = Path("-")
+"""Target that stands for the standard output."""
+PAGE_REFRESH_S = 15
+"""Seconds after which the page of a running search loads itself again."""
 
 
 @app.command(rich_help_panel="Results")
@@ -33,32 +40,133 @@ def report(
             "in the current one if the home cannot be written).",
         ),
     ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option("--csv", help="Also write the trials as CSV; - prints nothing else."),
+    ] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option("--json", help="Also write the trials as JSON; - prints nothing else."),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Print all trials, not the best 12 alone.")
+    ] = False,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            help="Print and export only trials with this, such as loss=hardnet or 'lr<0.01'; "
+            "repeat it for more conditions.",
+        ),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(help="Column to sort by, with - in front for the largest first."),
+    ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", help="Write the page again as trials report, until the end."),
+    ] = False,
     home: Home = DEFAULT_HOME,
 ) -> None:
     """Print the leaderboard and write the report as one HTML page, also while the search runs.
 
-    Example: hpsearch report quickstart --output report.html
+    While the search runs, the page loads itself again in the browser. A column is one of the
+    exported table: rank, trial, status, objective, seen, seconds, a metric or a setting.
+
+    Example: hpsearch report quickstart --filter loss=hardnet --sort -val/matching --csv trials.csv
     """
+    context = _open_latest(home, name)
+    output = _report_target(context) if output is None else output
+    exports = {"--csv": csv, "--json": json}
+    _check_targets({"--output": output, **exports}, follow=follow)
+
+    from hpsearch.reporting.leaderboard import leaderboard
+    from hpsearch.reporting.trial_table import select_rows
+
+    every_row = leaderboard(context.runs, direction=context.objective.direction)
+    rows = select_rows(every_row, conditions=where or (), sort=sort)
+    if _export(context, rows, exports):
+        return
+
+    from hpsearch.console.search_output import print_scores, print_trials
+    from hpsearch.promotion.final_evaluation import load_scores
+
+    print_trials(context, rows=rows, limit=len(rows) if every else None)
+    scores = load_scores(context)
+    if scores:
+        print_scores(scores)
+    _write_pages(context, output, follow=follow)
+    out.print(f"\n{output}", soft_wrap=True)
+
+
+def _open_latest(home: Path, name: str | None) -> "SearchContext":
+    """Search of this name, or the latest."""
     from hpsearch.search.workspace import Workspace
 
     workspace = Workspace(home)
     known = workspace.searches()
     if name is None and not known:
         raise UserError(f"there is no search in {home}; start one with `hpsearch search SPACE`")
-    context = workspace.open(known[-1] if name is None else name)
-    output = _report_target(context) if output is None else output
-    check_target_file(output, "--output")
+    return workspace.open(known[-1] if name is None else name)
 
-    from hpsearch.console.search_output import print_scores, print_trials
-    from hpsearch.promotion.final_evaluation import load_scores
-    from hpsearch.workflows.publish_figures import draw_search_figures, render_search_report
 
-    print_trials(context)
-    scores = load_scores(context)
-    if scores:
-        print_scores(scores)
-    write_target(output, render_search_report(context, draw_search_figures(context)))
-    out.print(f"\n{output}", soft_wrap=True)
+def _check_targets(targets: dict[str, Path | None], *, follow: bool) -> None:
+    """Refuse a file that cannot be written, two tables on one output, and one that is followed."""
+    printed = [option for option, path in targets.items() if path == STDOUT]
+    if len(printed) > 1 or (printed and (follow or printed == ["--output"])):
+        raise UserError(
+            f"{' and '.join(printed)} cannot print here; give a file, or - for one table alone, "
+            "without --follow",
+            code="one-output",
+        )
+    for option, path in targets.items():
+        if path is not None and path != STDOUT:
+            check_target_file(path, option)
+
+
+def _export(
+    context: "SearchContext", rows: "Sequence[Row]", exports: dict[str, Path | None]
+) -> bool:
+    """Write the tables that were asked for; return whether one was printed instead."""
+    from hpsearch.reporting.trial_table import to_csv, to_json_document, trial_records
+    from hpsearch.workflows.publish_figures import search_facts
+
+    for option, path in exports.items():
+        if path is None:
+            continue
+        if option == "--csv":
+            text = to_csv(trial_records(rows))
+        else:
+            text = to_json_document(context.name, rows, search_facts(context)) + "\n"
+        if path == STDOUT:
+            print_plain(text.rstrip("\n"))
+            return True
+        write_target(path, text)
+    return False
+
+
+def _write_pages(context: "SearchContext", output: Path, *, follow: bool) -> None:
+    """Write the page; with ``follow`` again whenever the event log has grown, until the end."""
+    from hpsearch.workflows.publish_figures import (
+        draw_search_figures,
+        is_running,
+        render_search_report,
+    )
+
+    written = -1
+    while True:
+        running, size = is_running(context), context.paths.event_log.stat().st_size
+        if size != written or not running:
+            refresh = PAGE_REFRESH_S if running else 0
+            page = render_search_report(
+                context, draw_search_figures(context), refresh_seconds=refresh
+            )
+            write_target(output, page)
+            written = size
+        if not (follow and running):
+            return
+        time.sleep(PAGE_REFRESH_S)
 
 
 def _report_target(context: "SearchContext") -> Path:

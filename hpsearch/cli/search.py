@@ -54,6 +54,13 @@ def search(
         str | None,
         typer.Option(help="Patches: mini, tiny, or the path of a store (default: the space's)."),
     ] = None,
+    validation_data: Annotated[
+        str | None,
+        typer.Option(help="Other patches to validate on, apart from their test part."),
+    ] = None,
+    test_data: Annotated[
+        str | None, typer.Option(help="Other patches whose test part winners are evaluated on.")
+    ] = None,
     split: SplitName = "auto",
     overrides: Annotated[
         list[str] | None,
@@ -118,6 +125,8 @@ def search(
         again=again,
         overrides=parse_overrides(overrides or []),
         data=data,
+        validation_data=validation_data,
+        test_data=test_data,
         split=split,
         trials=trials,
         max_concurrent_trials=max_concurrent_trials,
@@ -161,7 +170,7 @@ def print_dry_run(space: Path, options: "SearchOptions", home: Path) -> None:
     rungs = ", ".join(f"{rung:,.0f}" for rung in found.rungs) or "none"
     for what, value in (
         ("search", f"{plan.name}, in {home}"),
-        ("data", f"{plan.store.path.stem}, split {plan.store.split(plan.record.split).name}"),
+        ("data", f"{plan.store.path.stem}, split {plan.data.split.name}"),
         ("trials", f"{plan.record.trials}, {found.concurrent} at once"),
         ("patches", f"{search.budget:,} of a trial, at most {found.patches:,} of all"),
         ("pruner", f"{search.active_pruner.kind}, rungs at {rungs}"),

@@ -67,7 +67,7 @@ def _patches_after_trials(context: SearchContext) -> int:
     """
     from hpsearch.promotion.retraining_plan import PLAN_FILE
 
-    test = VIEWS * len(context.store.part(context.split, "test"))
+    test = VIEWS * len(context.data.test_patches())
     if (context.paths.folder / PLAN_FILE).exists():
         return test // 3
     return context.search.baseline.patches + test

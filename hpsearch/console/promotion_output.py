@@ -71,7 +71,7 @@ def _champion_lines(promotion: Promotion, *, read_only: bool) -> Iterator[str]:
             raise
         yield f"{model} has no champion"
         return
-    champion, names = registry.champion(), parent.store.part(parent.split, "test").names
+    champion, names = registry.champion(), parent.data.test_patches().names
     if champion is None:
         yield f"{registry.model} has no champion"
     else:

@@ -1,11 +1,11 @@
 """Output of a search: leaderboard, cost, test scores, registration, and the next commands."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from hpsearch.console.output import out, print_plain
 from hpsearch.evaluation import Scores
 from hpsearch.evaluation.bootstrap import compare, format_bounds
-from hpsearch.reporting.leaderboard import leaderboard, summarize
+from hpsearch.reporting.leaderboard import Row, leaderboard, summarize
 from hpsearch.reporting.text_tables import (
     MISSING_VALUE,
     TextTable,
@@ -28,13 +28,24 @@ MAX_ROWS = 12
 """Rows of the leaderboard."""
 
 
-def print_trials(context: SearchContext) -> None:
-    """Print the leaderboard, and what the trials cost."""
+def print_trials(
+    context: SearchContext, *, rows: Sequence[Row] | None = None, limit: int | None = None
+) -> None:
+    """Print the leaderboard, and what the trials cost.
+
+    Args:
+        context: the search.
+        rows: rows to print; None for the whole leaderboard.
+        limit: maximum number of rows; None for ``MAX_ROWS``.
+    """
     search, runs = context.search, context.runs
     direction = search.objective.direction
-    rows = leaderboard(runs, direction=direction, limit=MAX_ROWS)
+    every = leaderboard(runs, direction=direction) if rows is None else list(rows)
+    rows = every[: MAX_ROWS if limit is None else limit]
     out.print(f"\nLeaderboard of {context.name} ({search.objective.metric} on validation)")
-    print_plain(to_text(leaderboard_table(rows)))
+    print_plain(to_text(leaderboard_table(rows)) if rows else "no trial to show")
+    if len(every) > len(rows):
+        print_plain(f"{len(every) - len(rows)} more, with --all")
     for line in _pareto_lines(runs, search):
         print_plain(line)
     means = group_configurations(runs, direction=direction)[:MAX_ROWS]

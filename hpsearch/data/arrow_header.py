@@ -9,7 +9,8 @@ import numpy as np
 from pydantic import Field
 
 from hpsearch.config.base import FrozenConfig
-from hpsearch.shapes import UInt8
+from hpsearch.patch_views import VIEWS
+from hpsearch.shapes import Int, UInt8
 
 StoreProgress = Callable[[int, int, str], None]
 """Progress callback ``(done, total, name)``: sequences written, all sequences, latest name."""
@@ -42,7 +43,9 @@ class StoreMeta(FrozenConfig):
     """Test sequences of the data set's own split."""
 
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
+READABLE_VERSIONS = ("1", SCHEMA_VERSION)
+"""Version 1, of hpsearch 0.1 and 0.2, has 16 views of every point."""
 VERSION_KEY, HEADER_KEY, CHECKSUM_KEY = "hpsearch.version", "hpsearch.header", "hpsearch.sum"
 NO_FINGERPRINT = "0" * 64
 
@@ -53,27 +56,58 @@ class Header(FrozenConfig):
     names: tuple[str, ...]
     counts: tuple[int, ...]
     """Number of points of each sequence."""
+    patches: tuple[int, ...] | None = None
+    """Number of patches of each sequence; None if every point has the 16 views of HPatches."""
     meta: StoreMeta
     fingerprint: str = NO_FINGERPRINT
     """SHA-256 of names and pixels, in hex; its fixed length keeps offsets valid."""
 
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Number of patches of each sequence."""
+        return tuple(VIEWS * c for c in self.counts) if self.patches is None else self.patches
+
+
+class PointViews(NamedTuple):
+    """Views of a sequence's points, if every point has a number of views of its own."""
+
+    counts: Int[np.ndarray, " points"]
+    """Number of views of each point, at least 1; the patches of a point are adjacent."""
+    pairs: Int[np.ndarray, "n 2"] = np.empty((0, 2), np.int64)
+    """Pairs of patches for patch verification, as rows of the sequence; they match if both rows
+    are of one point."""
+
+    def digest(self) -> str:
+        """SHA-256 of counts and pairs; the order of the pairs does not matter."""
+        counts, pairs = (np.ascontiguousarray(a, "<i8") for a in (self.counts, self.sorted_pairs()))
+        return hashlib.sha256(counts.tobytes() + b"|" + pairs.tobytes()).hexdigest()
+
+    def sorted_pairs(self) -> Int[np.ndarray, "n 2"]:
+        """Pairs in ascending order."""
+        return self.pairs[np.lexsort(self.pairs.T[::-1])]
+
 
 class SequenceDigests(NamedTuple):
-    """Pixel digests of one sequence, from which the fingerprint of a store is computed."""
+    """Digests of one sequence, from which the fingerprint of a store is computed."""
 
     clean: str
     noisy: str
+    views: str = ""
+    """Digest of ``PointViews``; empty if every point has the 16 views of HPatches."""
 
 
-def pixel_digest(pixels: UInt8[np.ndarray, "n 16 32 32"]) -> str:
+def pixel_digest(pixels: UInt8[np.ndarray, "..."]) -> str:
     return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
 
 
 def store_fingerprint(
     names: Sequence[str], counts: Sequence[int], parts: Sequence[SequenceDigests]
 ) -> str:
-    """SHA-256 over names, counts and pixel digests; sequences can be hashed in parallel."""
-    rows = [[n, int(c), *d] for n, c, d in zip(names, counts, parts, strict=True)]
+    """SHA-256 over names, counts and digests; sequences can be hashed in parallel."""
+    rows = [
+        [n, int(c), *filter(None, digests)]
+        for n, c, digests in zip(names, counts, parts, strict=True)
+    ]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
@@ -94,7 +128,7 @@ def version_of(metadata: Mapping[bytes, bytes]) -> str | None:
 
 
 def from_metadata(metadata: Mapping[bytes, bytes]) -> Header:
-    """Header of this version, parsed from Arrow schema metadata.
+    """Header, parsed from Arrow schema metadata.
 
     Raises:
         ValueError: if the header is damaged.
@@ -107,6 +141,12 @@ def from_metadata(metadata: Mapping[bytes, bytes]) -> Header:
         raise ValueError("its sequences and their counts differ in number")
     if len(set(header.names)) < len(header.names) or min(header.counts) < 1:
         raise ValueError("one of its sequences is empty or duplicated")
+    patches = header.patches
+    if patches is not None and (
+        len(patches) != len(header.counts)
+        or any(n < c for n, c in zip(patches, header.counts, strict=True))
+    ):
+        raise ValueError("one of its sequences has fewer patches than points")
     for name in (*header.names, *header.meta.test):
         check_sequence_name(name)
     return header

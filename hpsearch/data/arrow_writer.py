@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from hpsearch.data.arrow_header import (
     Header,
+    PointViews,
     SequenceDigests,
     StoreMeta,
     pixel_digest,
@@ -28,7 +29,6 @@ from hpsearch.patch_views import SIDE, VIEWS
 from hpsearch.shapes import UInt8
 
 PIXELS_PER_PATCH = SIDE * SIDE
-BYTES_PER_POINT = VIEWS * PIXELS_PER_PATCH
 USER_ERRNOS = {
     getattr(errno, name)
     for name in "ENOSPC EDQUOT EFBIG EACCES EPERM EROFS EEXIST ENOTDIR EISDIR".split()  # noqa: SIM905
@@ -36,11 +36,16 @@ USER_ERRNOS = {
 
 
 class SequencePatches(NamedTuple):
-    """Clean and noisy patches of one sequence; views in the order of ``VIEW_NAMES``."""
+    """Clean and noisy patches of one sequence.
+
+    Points have the 16 views of ``VIEW_NAMES`` (n×16×32×32), or, with ``views``, a number of their
+    own, point after point (n×32×32).
+    """
 
     name: str
-    clean: UInt8[np.ndarray, "n 16 32 32"]
-    noisy: UInt8[np.ndarray, "n 16 32 32"]
+    clean: UInt8[np.ndarray, "n *views 32 32"]
+    noisy: UInt8[np.ndarray, "n *views 32 32"]
+    views: PointViews | None = None
 
 
 @dataclass(frozen=True)
@@ -51,23 +56,49 @@ class StoreLayout:
     header: Header
     offsets: tuple[int, int]
     """Bytes from the start of the file to the first clean and the first noisy patch."""
+    views: Sequence[PointViews] | None = None
 
-    def write(self, position: int, pixels: UInt8[np.ndarray, "n 16 32 32"], *, noisy: bool) -> str:
+    def write(
+        self, position: int, pixels: UInt8[np.ndarray, "n *views 32 32"], *, noisy: bool
+    ) -> str:
         """Write one sequence's patches at their offset and return their SHA-256.
 
         Several processes may write concurrently.
         """
-        assert pixels.shape == (self.header.counts[position], VIEWS, SIDE, SIDE)
-        with self.file.open("r+b") as f:
-            f.seek(self.offsets[noisy] + BYTES_PER_POINT * sum(self.header.counts[:position]))
-            f.write(np.ascontiguousarray(pixels).data)
+        assert pixels.size == PIXELS_PER_PATCH * self.header.rows[position]
+        self.write_rows(position, 0, pixels, noisy=noisy)
         return pixel_digest(pixels)
+
+    def write_rows(
+        self, position: int, row: int, pixels: UInt8[np.ndarray, "n *views 32 32"], *, noisy: bool
+    ) -> None:
+        """Write some patches of a sequence, from one of its rows on."""
+        first = sum(self.header.rows[:position]) + row
+        with self.file.open("r+b") as f:
+            f.seek(self.offsets[noisy] + PIXELS_PER_PATCH * first)
+            f.write(np.ascontiguousarray(pixels).data)
+
+    def written(self, position: int, *, noisy: bool) -> UInt8[np.ndarray, "n 32 32"]:
+        """Patches of a sequence as they are in the file, memory-mapped."""
+        rows = self.header.rows
+        offset = self.offsets[noisy] + PIXELS_PER_PATCH * sum(rows[:position])
+        return np.memmap(self.file, np.uint8, "r", offset, (rows[position], SIDE, SIDE))
+
+    def digests(self, position: int) -> SequenceDigests:
+        """Digests of a sequence that was written in parts."""
+        clean, noisy = (self.written(position, noisy=noisy) for noisy in (False, True))
+        return SequenceDigests(pixel_digest(clean), pixel_digest(noisy))
+
+    def _views_digest(self, position: int) -> str:
+        return "" if self.views is None else self.views[position].digest()
 
     def finalize(self, path: Path, parts: Sequence[SequenceDigests]) -> str:
         """Write the fingerprint, flush to disk, and move the file to its final name."""
+        parts = [p._replace(views=self._views_digest(i)) for i, p in enumerate(parts)]
         content = store_fingerprint(self.header.names, self.header.counts, parts)
         with self.file.open("r+b") as f:
-            offsets = _write_metadata(f, self.header.model_copy(update={"fingerprint": content}))
+            header = self.header.model_copy(update={"fingerprint": content})
+            offsets = _write_metadata(f, header, self.views)
             assert offsets == self.offsets, "a fingerprint never changes the layout"
             f.flush()
             os.fsync(f.fileno())
@@ -78,18 +109,32 @@ class StoreLayout:
 
 @contextlib.contextmanager
 def preallocated(
-    path: Path, *, names: Sequence[str], counts: Sequence[int], meta: StoreMeta
+    path: Path,
+    *,
+    names: Sequence[str],
+    counts: Sequence[int],
+    meta: StoreMeta,
+    views: Sequence[PointViews] | None = None,
 ) -> Iterator[StoreLayout]:
-    """Yield the layout of a preallocated draft file, which is removed unless it is finalized."""
-    header = Header(names=tuple(names), counts=tuple(map(int, counts)), meta=meta)
+    """Yield the layout of a preallocated draft file, which is removed unless it is finalized.
+
+    Args:
+        path: path of the store.
+        names: names of the sequences.
+        counts: number of points of each sequence.
+        meta: source, license, noise and split.
+        views: views of the points of each sequence; None for the 16 views of HPatches.
+    """
+    patches = None if views is None else tuple(int(v.counts.sum()) for v in views)
+    header = Header(names=tuple(names), counts=tuple(map(int, counts)), patches=patches, meta=meta)
     with create_parent(path):
-        _remove_leftovers(path)
-        _check_disk_space(path, 2 * BYTES_PER_POINT * sum(counts))
-        part = path.with_name(f"{_draft_prefix(path)}{os.getpid()}.{secrets.token_hex(4)}.part")
+        remove_leftovers(path)
+        _check_disk_space(path, 2 * PIXELS_PER_PATCH * sum(header.rows))
+        part = draft_path(path)
         try:
             with part.open("wb") as f:
-                offsets = _write_metadata(f, header)
-            yield StoreLayout(part, header, offsets)
+                offsets = _write_metadata(f, header, views)
+            yield StoreLayout(part, header, offsets, views)
         finally:
             part.unlink(missing_ok=True)
 
@@ -113,14 +158,22 @@ def _draft_prefix(path: Path) -> str:
     return f".{path.name}.{platform.node()}."
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Delete draft files of killed processes of this machine."""
+def draft_path(path: Path) -> Path:
+    """New name of a file or folder next to ``path`` that is removed if this process is killed."""
+    return path.with_name(f"{_draft_prefix(path)}{os.getpid()}.{secrets.token_hex(4)}.part")
+
+
+def remove_leftovers(path: Path) -> None:
+    """Delete draft files and folders of killed processes of this machine."""
     begin = _draft_prefix(path)
     for part in path.parent.iterdir():
         pid, _, end = part.name.removeprefix(begin).partition(".")
         is_draft = part.name.startswith(begin) and end.endswith(".part")
         if is_draft and pid.isdigit() and not _is_alive(int(pid)):
-            part.unlink(missing_ok=True)
+            if part.is_dir() and not part.is_symlink():
+                shutil.rmtree(part, ignore_errors=True)
+            else:
+                part.unlink(missing_ok=True)
 
 
 def _is_alive(pid: int) -> bool:
@@ -169,15 +222,15 @@ class _OffsetRecorder:
         self.closed = True
 
 
-def _write_metadata(file, header: Header) -> tuple[int, int]:
+def _write_metadata(
+    file, header: Header, views: Sequence[PointViews] | None = None
+) -> tuple[int, int]:
     """Write everything but the pixels; return the offsets of clean and noisy pixels."""
-    points = sum(header.counts)
+    rows = sum(header.rows)
     # Never accessed, so it uses address space and no memory.
-    pixels = pa.py_buffer(np.zeros(points * BYTES_PER_POINT, np.uint8))
-    patch = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(PIXELS_PER_PATCH), points * VIEWS, [None, pixels]
-    )
-    columns = {"clean": patch, "noisy": patch, **side_columns(header.names, header.counts)}
+    pixels = pa.py_buffer(np.zeros(rows * PIXELS_PER_PATCH, np.uint8))
+    patch = pa.FixedSizeBinaryArray.from_buffers(pa.binary(PIXELS_PER_PATCH), rows, [None, pixels])
+    columns = {"clean": patch, "noisy": patch, **side_columns(header.names, header.counts, views)}
     batch = pa.RecordBatch.from_arrays(
         list(columns.values()), names=list(columns), metadata=to_metadata(header)
     )
@@ -188,16 +241,40 @@ def _write_metadata(file, header: Header) -> tuple[int, int]:
     return clean, noisy
 
 
-def side_columns(names: Sequence[str], counts: Sequence[int]) -> dict[str, pa.Array]:
-    """Columns with sequence, view and index of each row, for plain Arrow readers."""
-    repeats = np.multiply(counts, VIEWS)
-    sequence = np.repeat(np.arange(len(names), dtype=np.int16), repeats)
+def side_columns(
+    names: Sequence[str], counts: Sequence[int], views: Sequence[PointViews] | None = None
+) -> dict[str, pa.Array]:
+    """Columns with sequence, view and index of each row, for plain Arrow readers.
+
+    If points have numbers of views of their own, column ``pairs`` lists the rows with which each
+    row is paired for patch verification.
+    """
     index = np.concatenate([np.arange(c, dtype=np.int32) for c in counts])
-    return {
+    if views is None:
+        rows, own = np.multiply(counts, VIEWS), np.full(len(index), VIEWS)
+        view = np.tile(np.arange(VIEWS, dtype=np.int8), len(index))
+    else:
+        rows, own = [v.counts.sum() for v in views], np.concatenate([v.counts for v in views])
+        first = np.repeat(np.cumsum(own) - own, own)
+        view = np.arange(len(first), dtype=np.int32) - first.astype(np.int32)
+    sequence = np.repeat(np.arange(len(names), dtype=np.int16), rows)
+    columns = {
         "sequence": pa.DictionaryArray.from_arrays(sequence, pa.array(names, pa.string())),
-        "view": pa.array(np.tile(np.arange(VIEWS, dtype=np.int8), len(index))),
-        "index": pa.array(np.repeat(index, VIEWS)),
+        "view": pa.array(view),
+        "index": pa.array(np.repeat(index, own)),
     }
+    return columns if views is None else {**columns, "pairs": _pair_column(views)}
+
+
+def _pair_column(views: Sequence[PointViews]) -> pa.Array:
+    """List of the partners of each row of the store."""
+    rows = [int(v.counts.sum()) for v in views]
+    starts = np.cumsum([0, *rows[:-1]])
+    pairs = np.concatenate([v.sorted_pairs() + s for v, s in zip(views, starts, strict=True)])
+    ends = np.searchsorted(pairs[:, 0], np.arange(sum(rows) + 1))
+    return pa.ListArray.from_arrays(
+        pa.array(ends.astype(np.int32)), pa.array(pairs[:, 1].astype(np.int32))
+    )
 
 
 def _sync_folder(folder: Path) -> None:
@@ -214,35 +291,49 @@ def write_streaming(path: Path, sequences: Iterable[SequencePatches], meta: Stor
     """Write sequences from an iterator of unknown length to a store at ``path``."""
     # Offsets depend on the number of points, so sequences are spooled until all are known.
     with create_parent(path), tempfile.TemporaryFile(dir=path.parent) as spool:
-        names, counts = _fill_spool(spool, sequences)
-        with preallocated(path, names=names, counts=counts, meta=meta) as layout:
+        names, counts, views = _fill_spool(spool, sequences)
+        with preallocated(path, names=names, counts=counts, meta=meta, views=views) as layout:
             spool.seek(0)
             layout.finalize(path, [_copy_sequence(spool, layout, i) for i in range(len(names))])
 
 
 def _fill_spool(
     spool: IO[bytes], sequences: Iterable[SequencePatches]
-) -> tuple[list[str], list[int]]:
-    names, counts = [], []
+) -> tuple[list[str], list[int], list[PointViews] | None]:
+    names, counts, views = list[str](), list[int](), list[PointViews | None]()
     for patches in sequences:
         if len(patches.clean) == 0:
             raise UserError(f"sequence {patches.name!r} has no patches; leave it out")
         if patches.name in names:
             raise UserError(f"two sequences are called {patches.name!r}; rename one")
-        assert patches.clean.shape == patches.noisy.shape, "clean and noisy shapes differ"
-        assert patches.clean.shape[1:] == (VIEWS, SIDE, SIDE)
         names.append(patches.name)
-        counts.append(len(patches.clean))
-        for pixels in patches[1:]:
+        counts.append(_num_points(patches))
+        views.append(patches.views)
+        for pixels in (patches.clean, patches.noisy):
             spool.write(np.ascontiguousarray(pixels, dtype=np.uint8).data)
     if not names:
         raise UserError("there is no sequence to write; give at least one")
-    return names, counts
+    own = [v for v in views if v is not None]
+    assert len(own) in (0, len(views)), "some sequences have 16 views and some others"
+    return names, counts, own or None
+
+
+def _num_points(patches: SequencePatches) -> int:
+    assert patches.clean.shape == patches.noisy.shape, "clean and noisy shapes differ"
+    if patches.views is None:
+        assert patches.clean.shape[1:] == (VIEWS, SIDE, SIDE)
+        return len(patches.clean)
+    views, rows = patches.views.counts, len(patches.clean)
+    assert patches.clean.shape[1:] == (SIDE, SIDE)
+    assert views.min() > 0
+    assert views.sum() == rows, "the views are not as many as the patches"
+    assert ((patches.views.pairs >= 0) & (patches.views.pairs < rows)).all()
+    return len(views)
 
 
 def _copy_sequence(spool, layout: StoreLayout, position: int) -> SequenceDigests:
     """Copy the next sequence of the spool to its offset."""
-    pixels = np.empty((layout.header.counts[position], VIEWS, SIDE, SIDE), np.uint8)
+    pixels = np.empty((layout.header.rows[position], SIDE, SIDE), np.uint8)
     sums = []
     for noisy in (False, True):
         spool.readinto(pixels.data)

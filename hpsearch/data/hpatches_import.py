@@ -21,6 +21,7 @@ from hpsearch.data.arrow_header import (
     check_sequence_name,
 )
 from hpsearch.data.arrow_writer import StoreLayout, preallocated
+from hpsearch.data.data_sources import actual_file, is_real_folder, reads
 from hpsearch.data.images import SOURCE_SIDE, add_noise, area_downsample, decoding
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.process_pool import imap_ordered, usable_cores
@@ -57,7 +58,7 @@ class SequenceFolder(NamedTuple):
 
 
 def strip_file(folder: Path, view: int, *, noisy: bool) -> Path:
-    return folder / f"{VIEW_NAMES[view]}{'_noise' if noisy else ''}.png"
+    return actual_file(folder / f"{VIEW_NAMES[view]}{'_noise' if noisy else ''}.png")
 
 
 def check_headers(folder: Path) -> SequenceFolder:
@@ -180,6 +181,7 @@ class ScanResult(NamedTuple):
     invalid: dict[str, str]
 
 
+@reads("import")
 def import_tree(
     path: Path,
     out: Path,
@@ -188,7 +190,7 @@ def import_tree(
     workers: int | None = None,
     progress: StoreProgress | None = None,
 ) -> ImportResult:
-    """Import the tree at ``path`` into a store at ``out``, which is written atomically.
+    """Import the tree at ``path``, or in an archive, into a store, which is written atomically.
 
     ``workers`` processes convert sequences and write them at their offsets.
 
@@ -233,7 +235,7 @@ def scan(path: Path) -> ScanResult:
 def _sequence_folders(path: Path) -> list[Path]:
     if not path.is_dir():
         raise UserError(f"no folder at {path}; give the folder of the sequences")
-    folders = (p for p in path.iterdir() if p.is_dir() and not is_clutter(Path(p.name)))
+    folders = (p for p in path.iterdir() if is_real_folder(p) and not is_clutter(Path(p.name)))
     inner = sorted(p for p in folders if not p.name.startswith("."))
     found = [p for p in inner if any(strip_file(p, v, noisy=False).exists() for v in range(VIEWS))]
     if not found and len(inner) == 1:

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from hpsearch.data.arrow_header import StoreMeta, StoreProgress
 from hpsearch.data.arrow_writer import SequencePatches
+from hpsearch.data.data_sources import is_real_folder, reads
 from hpsearch.data.images import as_gray, decoding
 from hpsearch.data.patch_store import PatchStore, write_store
 from hpsearch.data.photo_keypoints import detect
@@ -75,6 +76,7 @@ class ImageSequence(NamedTuple):
     """For coordinates in which pixel i covers [i, i + 1]."""
 
 
+@reads("sequences")
 def import_sequences(
     folder: Path,
     out: Path,
@@ -129,7 +131,7 @@ def find_sequences(folder: Path) -> tuple[dict[Path, str], dict[str, str]]:
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith(".") or entry.name in IGNORED:
             continue
-        inner = find_sequences(entry)[0] if entry.is_dir() else {}
+        inner = find_sequences(entry)[0] if is_real_folder(entry) else {}
         if not inner:
             skipped[str(entry)] = NO_SEQUENCE
         for path, name in inner.items():

@@ -110,6 +110,33 @@ def add_noise(
     return noisy
 
 
+def add_mixed_noise(
+    clean: UInt8[np.ndarray, "n 32 32"], *, levels: NoiseLevels, rng: np.random.Generator
+) -> UInt8[np.ndarray, "n 32 32"]:
+    """Noisy versions of patches without levels, rounded and clipped to 0..255.
+
+    Each patch draws the level of one of HPatches' 16 views, so all have HPatches' mixture.
+    """
+    sigmas = np.array([deviation(levels, name) for name in VIEW_NAMES])
+    drawn, noisy = sigmas[rng.integers(len(sigmas), size=len(clean))], np.empty_like(clean)
+    for sigma in np.unique(drawn):
+        chosen = drawn == sigma
+        gray = _sample_noise(float(sigma), clean[chosen].shape, rng) + clean[chosen]
+        noisy[chosen] = gray.clip(0, 255)
+    return noisy
+
+
+def halve(patches: UInt8[np.ndarray, "n 64 64"]) -> UInt8[np.ndarray, "n 32 32"]:
+    """Downsample by area: the mean of 2×2 pixels, rounded half up.
+
+    At a factor of two this is also what OpenCV's bilinear ``resize`` computes, by which HardNet and
+    its successors reduce PhotoTour.
+    """
+    n, height, width = patches.shape
+    blocks = patches.reshape(n, height // 2, 2, width // 2, 2)
+    return ((blocks.sum(axis=(2, 4), dtype=np.uint16) + 2) // 4).astype(np.uint8)
+
+
 def deviation(levels: NoiseLevels, view_name: str) -> float:
     """Standard deviation of one view's noise, in gray levels."""
     return {"h": levels.hard, "t": levels.tough}.get(view_name[0], levels.easy)

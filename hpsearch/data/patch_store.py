@@ -1,130 +1,35 @@
 """Patch store: patches in one Arrow file, memory-mapped."""
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from hpsearch.data.arrow_header import (
     SCHEMA_VERSION,
-    Header,
+    PointViews,
     SequenceDigests,
     StoreMeta,
-    from_metadata,
     pixel_digest,
     store_fingerprint,
-    version_of,
 )
-from hpsearch.data.arrow_writer import SequencePatches, side_columns, write_streaming
-from hpsearch.data.splits import VALIDATION_SHARE, Part, TrialSplit, split_for
+from hpsearch.data.arrow_reader import check_columns, corrupt_store_error, map_store
+from hpsearch.data.arrow_writer import SequencePatches, write_streaming
+from hpsearch.data.splits import Part, TrialSplit, split_for
 from hpsearch.errors import UserError, list_names
 from hpsearch.patch_views import SIDE, VIEW_NAMES, VIEWS
 from hpsearch.shapes import Int, UInt8
-from hpsearch.untrusted import reason
-
-
-class MappedStore(NamedTuple):
-    """Memory-mapped store; the arrays are read-only views of the file."""
-
-    header: Header
-    clean: UInt8[np.ndarray, "points 16 32 32"]
-    noisy: UInt8[np.ndarray, "points 16 32 32"]
-
-
-def map_store(path: Path, content: pa.Buffer | None = None) -> MappedStore:
-    """Map a store file; no pixel is read.
-
-    Args:
-        path: path of the file.
-        content: content of the file, if this machine has it in memory and not on disk.
-
-    Raises:
-        UserError: if the file is missing, is not a complete patch store, or has another version.
-    """
-    if content is None and not path.is_file():
-        raise UserError(
-            f"no patch store at {path}; make one with `hpsearch data import` or `data photos`"
-        )
-    with _translate_errors(path):
-        header, batch = _read_batch(path, content)
-        _check_sizes(header, batch)
-        shape = (sum(header.counts), VIEWS, SIDE, SIDE)
-        clean, noisy = (
-            np.frombuffer(batch.column(name).buffers()[1], np.uint8).reshape(shape)
-            for name in ("clean", "noisy")
-        )
-    return MappedStore(header, clean, noisy)
-
-
-def check_columns(path: Path) -> None:
-    """Check the columns other than the pixels against the header.
-
-    Raises:
-        UserError: if they differ.
-    """
-    with _translate_errors(path):
-        header, batch = _read_batch(path)
-        batch.validate(full=True)
-        for name, column in side_columns(header.names, header.counts).items():
-            if not batch.column(name).equals(column):
-                raise ValueError(f"its column {name!r} has changed")
-
-
-def corrupt_store_error(path: Path, why: str) -> UserError:
-    return UserError(
-        f"{path} is not a usable patch store ({why}); delete it and build or import it again"
-    )
-
-
-@contextlib.contextmanager
-def _translate_errors(path: Path) -> Iterator[None]:
-    """Translate any error of reading a damaged file into a ``UserError``."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as e:  # a reader of crafted bytes may raise anything
-        raise corrupt_store_error(path, reason(e)) from e
-
-
-def _check_sizes(header: Header, batch: pa.RecordBatch) -> None:
-    """Check types and lengths of all columns against the header before they are used.
-
-    Raises:
-        ValueError: if one does not match.
-    """
-    batch.validate()
-    rows = VIEWS * sum(header.counts)
-    for name in ("clean", "noisy"):
-        column = batch.column(name)
-        if column.type != pa.binary(SIDE * SIDE) or len(column) != rows or column.offset:
-            raise ValueError(f"its column {name!r} does not contain the expected {rows:,} patches")
-
-
-def _read_batch(path: Path, content: pa.Buffer | None = None) -> tuple[Header, pa.RecordBatch]:
-    reader = pa.ipc.open_file(pa.memory_map(str(path)) if content is None else content)
-    metadata = reader.schema.metadata or {}
-    version = version_of(metadata)
-    if version is None:
-        raise ValueError("it contains no patches")
-    if version != SCHEMA_VERSION:
-        raise UserError(
-            f"{path} has schema version {version}, but hpsearch reads {SCHEMA_VERSION}; "
-            "build or import it again"
-        )
-    return from_metadata(metadata), reader.get_batch(0)
-
 
 __all__ = [
     "SCHEMA_VERSION",
     "VIEW_NAMES",
     "PatchStore",
     "Patches",
+    "PointViews",
     "SequencePatches",
     "StoreMeta",
     "write_store",
@@ -134,6 +39,9 @@ __all__ = [
 @dataclass(frozen=True, eq=False)
 class PatchStore:
     """Clean and noisy patches of named sequences, as read-only views of a memory-mapped file.
+
+    Points have the 16 views of HPatches, with levels of jitter and noise, or numbers of views of
+    their own, without levels.
 
     Example:
         >>> import tempfile
@@ -156,8 +64,11 @@ class PatchStore:
     fingerprint: str
     """SHA-256 of names and pixels in hex; messages show the first 16 digits."""
     meta: StoreMeta
-    clean: UInt8[np.ndarray, "points 16 32 32"]
-    noisy: UInt8[np.ndarray, "points 16 32 32"]
+    clean_rows: UInt8[np.ndarray, "rows 32 32"]
+    """Patches, point after point."""
+    noisy_rows: UInt8[np.ndarray, "rows 32 32"]
+    views: list[PointViews] | None = None
+    """Views of the points of each sequence; None if every point has the 16 of HPatches."""
 
     def __repr__(self) -> str:
         return (
@@ -177,19 +88,65 @@ class PatchStore:
             UserError: if the file is missing, is not a patch store, or has another version.
 
         """
-        header, clean, noisy = map_store(Path(path), content)
+        header, clean, noisy, views = map_store(Path(path), content)
         return PatchStore(
             path=Path(path),
             names=header.names,
             counts=header.counts,
             fingerprint=header.fingerprint,
             meta=header.meta,
-            clean=clean,
-            noisy=noisy,
+            clean_rows=clean,
+            noisy_rows=noisy,
+            views=views,
         )
 
     def __reduce__(self) -> tuple[Callable, tuple]:
         return _reopen_checked, (self.path.absolute(), self.fingerprint)
+
+    @property
+    def clean(self) -> UInt8[np.ndarray, "points 16 32 32"]:
+        """Clean patches by point and view.
+
+        Raises:
+            UserError: if the points do not have 16 views each.
+        """
+        self.check_levels("this")
+        return self.clean_rows.reshape(-1, VIEWS, SIDE, SIDE)
+
+    @property
+    def noisy(self) -> UInt8[np.ndarray, "points 16 32 32"]:
+        """Noisy patches by point and view; raises what ``clean`` raises."""
+        self.check_levels("this")
+        return self.noisy_rows.reshape(-1, VIEWS, SIDE, SIDE)
+
+    @property
+    def has_levels(self) -> bool:
+        """True if every point has the 16 views of HPatches."""
+        return self.views is None
+
+    def check_levels(self, what: str) -> None:
+        """Check that every point has the 16 views of HPatches.
+
+        Args:
+            what: what needs them, in the error message.
+
+        Raises:
+            UserError: if they have numbers of views of their own.
+        """
+        if not self.has_levels:
+            raise UserError(
+                f"{what} needs the 16 views with levels (ref, e1 … t5) of every point, but the "
+                f"points of {self.path} have other numbers of views; use a store of `hpsearch data "
+                "import`, `photos` or `sequences`",
+                code="no-levels",
+            )
+
+    @cached_property
+    def first_rows(self) -> Int[np.ndarray, " points+1"]:
+        """Row of the first patch of each point, and the number of rows."""
+        if self.views is None:
+            return VIEWS * np.arange(sum(self.counts) + 1)
+        return np.cumsum([0, *np.concatenate([v.counts for v in self.views])])
 
     @cached_property
     def sequence_of(self) -> Int[np.ndarray, " points"]:
@@ -201,13 +158,9 @@ class PatchStore:
         """Index of the first point of each sequence."""
         return np.cumsum([0, *self.counts[:-1]])
 
-    def split(
-        self, name: str = "auto", *, validation_share: float = VALIDATION_SHARE, seed: int = 0
-    ) -> TrialSplit:
-        """Split ``name`` of this store's sequences; see ``split_for``."""
-        split = split_for(
-            self.names, name=name, test=self.meta.test, validation_share=validation_share, seed=seed
-        )
+    def split(self, name: str = "auto", **options: Any) -> TrialSplit:
+        """Split ``name`` of this store's sequences; for the options see ``split_for``."""
+        split = split_for(self.names, name=name, test=self.meta.test, **options)
         return replace(split, name=self.meta.split or "own") if split.name == "own" else split
 
     def part(self, split: TrialSplit, part: Part) -> "Patches":
@@ -242,10 +195,13 @@ class PatchStore:
 
         """
         check_columns(self.path)
-        stops = np.cumsum(self.counts)
+        first, stops = self.first_rows, np.cumsum(self.counts)
+        views = ("",) * len(stops) if self.views is None else (v.digest() for v in self.views)
         parts = [
-            SequenceDigests(pixel_digest(self.clean[a:b]), pixel_digest(self.noisy[a:b]))
-            for a, b in zip(self.starts, stops, strict=True)
+            SequenceDigests(
+                pixel_digest(self.clean_rows[a:b]), pixel_digest(self.noisy_rows[a:b]), v
+            )
+            for a, b, v in zip(first[self.starts], first[stops], views, strict=True)
         ]
         if store_fingerprint(self.names, self.counts, parts) != self.fingerprint:
             raise corrupt_store_error(
@@ -266,7 +222,7 @@ class PatchStore:
 
 @dataclass(frozen=True, eq=False)
 class Patches:
-    """Patches of some sequences of a store; local row = 16·(local point) + view.
+    """Patches of some sequences of a store, in local rows, point after point.
 
     Pickled as the path of its store, so that it is cheap to send to workers.
     """
@@ -292,21 +248,65 @@ class Patches:
         """Index into ``names`` of each local point's sequence."""
         return np.repeat(np.arange(len(self.names)), self.counts)
 
+    @property
+    def num_rows(self) -> int:
+        """Number of patches."""
+        return VIEWS * len(self) if self.first_rows is None else int(self.first_rows[-1])
+
+    @cached_property
+    def first_rows(self) -> Int[np.ndarray, " points+1"] | None:
+        """Local row of the first patch of each point, and the number of rows.
+
+        None if every point has the 16 views of HPatches: local row = 16·point + view.
+        """
+        if self.store.has_levels:
+            return None
+        return np.cumsum([0, *np.diff(self.store.first_rows)[self.points]])
+
+    @cached_property
+    def pairs(self) -> Int[np.ndarray, "n 2"]:
+        """Pairs of the data set for patch verification, as local rows; there may be none."""
+        found, start = [np.empty((0, 2), np.int64)], 0
+        if self.store.views is None:
+            return found[0]
+        for name in self.names:
+            own = self.store.views[self.store.names.index(name)]
+            found.append(own.pairs + start)
+            start += int(own.counts.sum())
+        return np.concatenate(found)
+
+    def points_of(self, rows: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
+        """Local points of local rows."""
+        return point_of(rows, self.first_rows)
+
     def rows(self, local_rows: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
         """Rows of the store for local rows."""
-        point, view = np.divmod(local_rows, VIEWS)
-        return VIEWS * self.points[point] + view
+        first = self.first_rows
+        if first is None:
+            point, view = np.divmod(local_rows, VIEWS)
+            return VIEWS * self.points[point] + view
+        point = self.points_of(local_rows)
+        return self.store.first_rows[self.points[point]] + local_rows - first[point]
 
     def gather(self, rows: Int[np.ndarray, " n"], *, noisy: bool) -> UInt8[np.ndarray, "n 32 32"]:
         """Writable copies of the patches at local rows."""
-        return self._pixels(noisy).reshape(-1, SIDE, SIDE).take(self.rows(rows), axis=0)
+        return self._pixels(noisy).take(self.rows(rows), axis=0)
 
-    def load_all(self, *, noisy: bool) -> UInt8[np.ndarray, "points 16 32 32"]:
-        """Writable copy of all patches; 16 KiB per point."""
-        return self._pixels(noisy).take(self.points, axis=0)
+    def load_all(self, *, noisy: bool) -> UInt8[np.ndarray, "rows 32 32"]:
+        """Writable copy of all patches, 1 KiB each."""
+        return self.gather(np.arange(self.num_rows), noisy=noisy)
 
-    def _pixels(self, noisy: bool) -> UInt8[np.ndarray, "points 16 32 32"]:
-        return self.store.noisy if noisy else self.store.clean
+    def _pixels(self, noisy: bool) -> UInt8[np.ndarray, "rows 32 32"]:
+        return self.store.noisy_rows if noisy else self.store.clean_rows
+
+
+def point_of(
+    rows: Int[np.ndarray, "..."], first_rows: Int[np.ndarray, " points+1"] | None
+) -> Int[np.ndarray, "..."]:
+    """Points of rows; ``first_rows`` as ``Patches.first_rows``."""
+    if first_rows is None:
+        return rows // VIEWS
+    return np.searchsorted(first_rows, rows, side="right") - 1
 
 
 def write_store(path: Path, sequences: Iterable[SequencePatches], *, meta: StoreMeta) -> PatchStore:

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 
 from hpsearch.data.arrow_header import StoreMeta, StoreProgress
 from hpsearch.data.arrow_writer import SequencePatches
+from hpsearch.data.data_sources import reads
 from hpsearch.data.images import as_gray
 from hpsearch.data.patch_store import PatchStore, write_store
 from hpsearch.data.photo_synthesis import PhotoSettings, photo_sequence
@@ -49,6 +50,7 @@ class _Built(NamedTuple):
     patches: SequencePatches
 
 
+@reads("photos")
 def import_photos(
     folder: Path,
     out: Path,

@@ -31,8 +31,8 @@ def store_facts(store: PatchStore) -> dict[str, str]:
         "license": store.meta.license,
         "sequences": f"{len(store.names)} ({kinds.count('i_')} i_, {kinds.count('v_')} v_)",
         "points": f"{sum(store.counts):,} ({min(store.counts)} to {max(store.counts)} a sequence)",
-        "patches": f"{VIEWS * sum(store.counts):,} of {SIDE}×{SIDE}, clean and noisy",
-        "views": " ".join(VIEW_NAMES),
+        "patches": f"{len(store.clean_rows):,} of {SIDE}×{SIDE}, clean and noisy",
+        "views": _view_facts(store),
         "noise": "part of the data set"
         if noise is None
         else f"σ {noise.easy:g} (ref, easy), {noise.hard:g} (hard), {noise.tough:g} (tough)",
@@ -45,15 +45,17 @@ def store_facts(store: PatchStore) -> dict[str, str]:
 def contact_sheet(store: PatchStore, *, rows: int = 12, seed: int = 0) -> Image.Image:
     """Image of random points in rows and views in columns, clean patches above noisy ones.
 
-    Sequences alternate, so that few rows show many of them.
+    Sequences alternate, so that few rows show many of them. At most 16 views are shown.
     """
     points = _choose_points(store, rows, seed)
     height = 2 * SIDE * ZOOM_FACTOR + GAP_PIXELS
+    columns = min(int(np.diff(store.first_rows)[points].max()), VIEWS)
+    names = VIEW_NAMES if store.has_levels else [str(view) for view in range(columns)]
     sheet = Image.new(
-        "L", (LEFT_PIXELS + VIEWS * SIDE * ZOOM_FACTOR, TOP_PIXELS + len(points) * height), 255
+        "L", (LEFT_PIXELS + columns * SIDE * ZOOM_FACTOR, TOP_PIXELS + len(points) * height), 255
     )
     draw = ImageDraw.Draw(sheet)
-    for view, name in enumerate(VIEW_NAMES):
+    for view, name in enumerate(names):
         draw.text((LEFT_PIXELS + view * SIDE * ZOOM_FACTOR + 4, 2), name, fill=0)
     for row, point in enumerate(points):
         y = TOP_PIXELS + row * height
@@ -101,6 +103,17 @@ def _choose_points(store: PatchStore, rows: int, seed: int) -> Int[np.ndarray, "
     return np.array(turns[:rows])
 
 
-def _point_tiles(store: PatchStore, point: int) -> UInt8[np.ndarray, "64 512"]:
-    pair = np.stack([store.clean[point], store.noisy[point]])
-    return pair.transpose(0, 2, 1, 3).reshape(2 * SIDE, VIEWS * SIDE)
+def _point_tiles(store: PatchStore, point: int) -> UInt8[np.ndarray, "64 w"]:
+    first, stop = store.first_rows[point : point + 2]
+    rows = slice(first, min(stop, first + VIEWS))
+    pair = np.stack([store.clean_rows[rows], store.noisy_rows[rows]])
+    return pair.transpose(0, 2, 1, 3).reshape(2 * SIDE, -1)
+
+
+def _view_facts(store: PatchStore) -> str:
+    if store.views is None:
+        return " ".join(VIEW_NAMES)
+    views = np.diff(store.first_rows)
+    pairs = sum(len(v.pairs) for v in store.views)
+    official = f", {pairs:,} pairs for verification" if pairs else ""
+    return f"{views.min()} to {views.max()} a point, without levels{official}"

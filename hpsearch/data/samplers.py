@@ -28,7 +28,7 @@ class Batch(NamedTuple):
     """
 
     rows: Int[np.ndarray, "calls n"]
-    """Local rows: 16·point + view."""
+    """Local rows; 16·point + view, if every point has the views of HPatches."""
     labels: Int[np.ndarray, "calls n"]
     """Local points of the rows."""
 
@@ -39,56 +39,106 @@ def sample(
     rng: np.random.Generator,
     *,
     progress: float | None = None,
+    first_rows: Int[np.ndarray, " points+1"] | None = None,
 ) -> Batch:
     """Draw one batch.
+
+    Points with fewer views than the sampler needs of a point (K, or two) are left out; in triplets
+    they are negatives.
 
     Args:
         sampler: setting of the sampler.
         sequence_of: sequence of each point, ascending (``Patches.sequence_of``).
         rng: source of randomness.
         progress: spent share of the budget, in [0, 1); None for samplers that do not change.
+        first_rows: row of the first patch of each point, and the number of rows; None if every
+            point has the 16 views of HPatches.
 
     Raises:
-        UserError: if there are fewer points or sequences than the sampler needs.
+        UserError: if there are fewer points, views or sequences than the sampler needs.
 
     Example:
         >>> batch = sample(PKSampler(groups=4, views=2), np.arange(10), rng_for(0, "batch", 0))
         >>> batch.rows.shape, len(set(batch.labels[0].tolist()))
         ((1, 8), 4)
     """
+    views = None if first_rows is None else np.diff(first_rows)
     match sampler:
         case RandomTriplets():
-            return _sample_triplets(sampler, sequence_of, rng, progress)
+            labels, drawn = _sample_triplets(sampler, sequence_of, views, rng, progress)
         case Pairs(batch=n):
-            return _sample_pairs(n, len(sequence_of), rng)
+            labels, drawn = _sample_pairs(n, len(sequence_of), views, rng)
         case PKSampler(groups=s, views=k):
-            return _sample_groups(s, k, len(sequence_of), rng)
+            labels, drawn = _sample_groups(s, k, len(sequence_of), views, rng)
+    first = VIEWS * labels if first_rows is None else first_rows[labels]
+    return Batch(first + drawn, labels)
+
+
+LabelsAndViews = tuple[Int[np.ndarray, "calls n"], Int[np.ndarray, "calls n"]]
+ViewCounts = Int[np.ndarray, " points"] | None
+"""Number of views of each point; None for 16 each."""
 
 
 def _sample_triplets(
     sampler: RandomTriplets,
     sequence_of: Int[np.ndarray, " points"],
+    views: ViewCounts,
     rng: np.random.Generator,
     progress: float | None,
-) -> Batch:
+) -> LabelsAndViews:
     n, points = sampler.batch, len(sequence_of)
     if points < 2:
         raise UserError(
             f"triplets need at least 2 points, but the patches have {points}; add sequences"
         )
     tough, far = _difficulty(sampler, progress)
-    anchors = rng.integers(points, size=n)
+    if tough and views is not None:
+        raise UserError(
+            "tough positives need the views t1…t5 of every point, and these patches have no "
+            "levels; set tough_until=0",
+            code="no-levels",
+        )
+    if views is None:
+        anchors = rng.integers(points, size=n)
+    else:
+        several = _with_views(views, 2)
+        anchors = several[rng.integers(len(several), size=n)]
     negatives = (
         _from_other_sequences(anchors, sequence_of, rng)
         if far
         else _random_others(anchors, points, rng)
     )
-    positive_views = rng.integers(FIRST_TOUGH_VIEW if tough else 0, VIEWS, size=n)
+    count = _count_views(views, anchors)
+    positive_views = rng.integers(FIRST_TOUGH_VIEW if tough else 0, count, size=n)
     labels = np.stack([anchors, anchors, negatives])
-    views = np.stack(
-        [_random_others(positive_views, VIEWS, rng), positive_views, rng.integers(VIEWS, size=n)]
+    drawn = np.stack(
+        [
+            _random_others(positive_views, count, rng),
+            positive_views,
+            rng.integers(_count_views(views, negatives), size=n),
+        ]
     )
-    return Batch(VIEWS * labels + views, labels)
+    return labels, drawn
+
+
+def _count_views(views: ViewCounts, points: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"] | int:
+    return VIEWS if views is None else views[points]
+
+
+def _with_views(views: Int[np.ndarray, " points"], least: int) -> Int[np.ndarray, " n"]:
+    """Points with at least so many views.
+
+    Raises:
+        UserError: if there are none.
+    """
+    found = np.flatnonzero(views >= least)
+    if not len(found):
+        raise UserError(
+            f"no point of these patches has {least} views, the most is {views.max()}; lower the "
+            "number of views per point, or add points with more",
+            code="too-few-views",
+        )
+    return found
 
 
 def _difficulty(sampler: RandomTriplets, progress: float | None) -> tuple[bool, bool]:
@@ -100,7 +150,7 @@ def _difficulty(sampler: RandomTriplets, progress: float | None) -> tuple[bool, 
 
 
 def _random_others(
-    chosen: Int[np.ndarray, " n"], count: int, rng: np.random.Generator
+    chosen: Int[np.ndarray, " n"], count: Int[np.ndarray, " n"] | int, rng: np.random.Generator
 ) -> Int[np.ndarray, " n"]:
     """Uniform draw from 0..count-1 without the chosen number, for each."""
     return (chosen + rng.integers(1, count, size=len(chosen))) % count
@@ -122,24 +172,41 @@ def _from_other_sequences(
     return drawn + size * (drawn >= start)  # steps over the anchor's own sequence
 
 
-def _sample_pairs(n: int, points: int, rng: np.random.Generator) -> Batch:
-    labels = _sample_distinct(n, points, rng)
-    anchor_views = rng.integers(VIEWS, size=n)
-    views = np.stack([anchor_views, _random_others(anchor_views, VIEWS, rng)])
-    return Batch(VIEWS * labels + views, np.stack([labels, labels]))
+def _sample_pairs(
+    n: int, points: int, views: ViewCounts, rng: np.random.Generator
+) -> LabelsAndViews:
+    labels = _sample_distinct(n, points, views, 2, rng)
+    count = _count_views(views, labels)
+    anchor_views = rng.integers(count, size=n)
+    drawn = np.stack([anchor_views, _random_others(anchor_views, count, rng)])
+    return np.stack([labels, labels]), drawn
 
 
-def _sample_groups(s: int, k: int, points: int, rng: np.random.Generator) -> Batch:
-    views = rng.random((s, VIEWS)).argsort(axis=1)[:, :k]
-    labels = np.repeat(_sample_distinct(s, points, rng), k)
-    return Batch((VIEWS * labels + views.ravel())[None], labels[None])
+def _sample_groups(
+    s: int, k: int, points: int, views: ViewCounts, rng: np.random.Generator
+) -> LabelsAndViews:
+    if views is None:
+        drawn = rng.random((s, VIEWS)).argsort(axis=1)[:, :k]
+        groups = _sample_distinct(s, points, views, k, rng)
+    else:
+        groups = _sample_distinct(s, points, views, k, rng)
+        lots = rng.random((s, int(views[groups].max())))
+        lots[np.arange(lots.shape[1]) >= views[groups][:, None]] = 2  # after all views there are
+        drawn = lots.argsort(axis=1)[:, :k]
+    return np.repeat(groups, k)[None], drawn.reshape(1, -1)
 
 
-def _sample_distinct(n: int, points: int, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
+def _sample_distinct(
+    n: int, points: int, views: ViewCounts, least: int, rng: np.random.Generator
+) -> Int[np.ndarray, " n"]:
     """Draw points without replacement: a repeated point would be its own false negative."""
-    if n > points:
+    eligible = None if views is None else _with_views(views, least)
+    number = points if eligible is None else len(eligible)
+    if n > number:
+        with_views = "" if views is None else f" with {least} views or more"
         raise UserError(
-            f"a batch needs {n} distinct points, but the patches have {points}; "
+            f"a batch needs {n} distinct points{with_views}, but the patches have {number}; "
             "lower the number of groups or pairs per batch, or add sequences"
         )
-    return rng.choice(points, size=n, replace=False)
+    chosen = rng.choice(number, size=n, replace=False)
+    return chosen if eligible is None else eligible[chosen]

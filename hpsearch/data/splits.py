@@ -93,6 +93,7 @@ def split_for(
     name: str = "auto",
     test: Sequence[str] = (),
     validation_share: float = VALIDATION_SHARE,
+    test_share: float = TEST_SHARE,
     seed: int = 0,
 ) -> TrialSplit:
     """Split sequences into training, validation and test parts.
@@ -105,6 +106,7 @@ def split_for(
         test: test sequences of the data set's own split; empty if it has none.
         validation_share: share of the training sequences, in [0, 1), balanced over ``i_`` and
             ``v_``.
+        test_share: share of all sequences in a generated test part; 0 for none.
         seed: seed of the generated parts.
 
     Raises:
@@ -124,7 +126,7 @@ def split_for(
     if label == "own":
         chosen = [n for n in test if n in names]
     elif label == "seeded":
-        chosen = _draw_share(names, TEST_SHARE, rng_for(seed, "test split", 0))
+        chosen = _draw_share(names, test_share, rng_for(seed, "test split", 0))
     else:
         chosen = _official_split(names, label)
     rest = [n for n in sorted(names) if n not in chosen]

@@ -168,7 +168,8 @@ class PatchKeys(NamedTuple):
     point: Int[np.ndarray, " n"]
     """Point within the sequence, or the row of the input if there are no sequences."""
     view: Int[np.ndarray, " n"] | None
-    """Index into ``VIEW_NAMES``."""
+    """Index into ``view_names``."""
+    view_names: Sequence[str] = VIEW_NAMES
 
 
 WriteFn = Callable[[PatchKeys, Float[np.ndarray, "n d"]], None]
@@ -308,7 +309,7 @@ def _parquet_writer(draft: Path, spec: DescriptorTableSpec) -> Iterator[WriteFn]
 
 
 def _columns(keys: PatchKeys, found: Float[np.ndarray, "n d"]) -> list[pa.Array]:
-    views = None if keys.view is None else np.array(VIEW_NAMES)[keys.view].tolist()
+    views = None if keys.view is None else np.array(keys.view_names)[keys.view].tolist()
     return [
         _name_array(keys.sequence, len(found)),
         pa.array(keys.point, pa.int64()),

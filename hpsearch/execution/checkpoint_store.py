@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hpsearch.atomic_files import atomic_write, write_atomic
-from hpsearch.data.patch_store import PatchStore
+from hpsearch.data.patch_store import Patches, PatchStore
 from hpsearch.errors import UserError
 from hpsearch.execution.memory_kills import PROBE_TIMEOUT_S, MemoryState, was_killed_for_memory
 from hpsearch.training.trial import TrialEnvironment
@@ -84,10 +84,10 @@ class StaleAttemptError(ConnectionError):
 class CheckpointStore:
     """Actor on the driver's node; it alone writes to the folders of trials."""
 
-    def __init__(self, store: Path, trials: Path) -> None:
-        self._store_path, self._trials = store, trials
+    def __init__(self, store: Path, trials: Path, *others: Path) -> None:
+        self._store_paths, self._trials = (store, *others), trials
         self._attempts = trials.with_name(ATTEMPTS_DIR)
-        self._store_ref: Any = None
+        self._store_refs: dict[int, Any] = {}
         # what this session has done so far, if it is another process that did it
         self._attempt_ids = {
             p.stem: p.read_text("utf-8") for p in self._attempts.glob(f"*{ATTEMPT_MARKER}")
@@ -95,11 +95,16 @@ class CheckpointStore:
         self._memory: dict[str, MemoryState] = {}
         self._shutting_down = (self._attempts / SHUTDOWN_MARKER).exists()
 
-    def patch_store(self) -> list[Any]:
-        """A reference, in a list so that Ray does not resolve it, to the bytes of the store."""
-        if self._store_ref is None:
-            self._store_ref = ray.put(np.fromfile(self._store_path, np.uint8))
-        return [self._store_ref]
+    def patch_store(self, number: int = 0) -> list[Any]:
+        """A reference, in a list so that Ray does not resolve it, to the bytes of a store.
+
+        Args:
+            number: 0 for the store that is trained on, 1 for another that is validated on.
+        """
+        if number not in self._store_refs:
+            content = np.fromfile(self._store_paths[number], np.uint8)
+            self._store_refs[number] = ray.put(content)
+        return [self._store_refs[number]]
 
     def begin_attempt(self, trial: str) -> str:
         """A name for a trial's new start; from now on nothing is taken from earlier ones."""
@@ -145,6 +150,13 @@ class CheckpointStore:
             write_files(self._trials / trial, files)
 
 
+class StoreFile(NamedTuple):
+    """Path of a patch store on the driver's machine, and its fingerprint."""
+
+    path: Path
+    fingerprint: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrialPayload:
     """A job as it is sent to workers, which may lie on machines without the driver's disk."""
@@ -159,6 +171,11 @@ class TrialPayload:
     """Digest of the search's record, to detect a machine that sees the driver's folder."""
     store_actor: Any
     """Handle of the actor."""
+    validation_store: StoreFile | None = None
+    """Another store that is validated on."""
+    validation_points: np.ndarray | None = None
+    """Its points that are validated on."""
+    validation_names: tuple[str, ...] = ()
 
     def environment(self) -> TrialEnvironment:
         """The job, with its patch store mapped from disk or from Ray's object store.
@@ -166,7 +183,13 @@ class TrialPayload:
         Raises:
             UserError: if the file at the store's path holds other patches than the driver's.
         """
-        return TrialEnvironment(store=self._open_store(), **self.job_fields)
+        store = self._open_store(StoreFile(self.store_path, self.fingerprint), 0)
+        validation_on = None
+        if self.validation_store is not None:
+            other = self._open_store(self.validation_store, 1)
+            assert self.validation_points is not None, "they come with the store"
+            validation_on = Patches(other, self.validation_points, self.validation_names)
+        return TrialEnvironment(store=store, validation_on=validation_on, **self.job_fields)
 
     @contextmanager
     def checkpoint_dir(self, trial: str) -> Iterator["CheckpointDir"]:
@@ -207,15 +230,15 @@ class TrialPayload:
         except (ConnectionError, RayError):
             return False
 
-    def _open_store(self) -> PatchStore:
-        if self.store_path.is_file():
-            store = PatchStore.open(self.store_path)
+    def _open_store(self, file: StoreFile, number: int) -> PatchStore:
+        if file.path.is_file():
+            store = PatchStore.open(file.path)
         else:
-            content = ray.get(_ray_get(self.store_actor.patch_store.remote())[0])
-            store = PatchStore.open(self.store_path, pa.py_buffer(content))
-        if store.fingerprint != self.fingerprint:
+            content = ray.get(_ray_get(self.store_actor.patch_store.remote(number))[0])
+            store = PatchStore.open(file.path, pa.py_buffer(content))
+        if store.fingerprint != file.fingerprint:
             raise UserError(
-                f"{self.store_path} holds other patches here than on the driver's machine; give "
+                f"{file.path} holds other patches here than on the driver's machine; give "
                 "every "
                 "machine the same store, or none"
             )
@@ -259,14 +282,20 @@ def create_payload(job: TrialEnvironment, folder: Path, trials: Path) -> TrialPa
     actor = ray.remote(CheckpointStore).options(
         num_cpus=0, scheduling_strategy=here, max_restarts=-1, max_task_retries=-1
     )
-    rest = {f.name: getattr(job, f.name) for f in fields(job) if f.name != "store"}
+    separate = ("store", "validation_on")
+    rest = {f.name: getattr(job, f.name) for f in fields(job) if f.name not in separate}
+    other = job.validation_on
+    others = [] if other is None else [other.store.path.absolute()]
     return TrialPayload(
         store_path=job.store.path.absolute(),
         fingerprint=job.store.fingerprint,
         job_fields=rest,
         checkpoints_dir=trials.absolute(),
         record_digest=digest_of_record(folder),
-        store_actor=actor.remote(job.store.path.absolute(), trials.absolute()),
+        store_actor=actor.remote(job.store.path.absolute(), trials.absolute(), *others),
+        validation_store=None if other is None else StoreFile(others[0], other.store.fingerprint),
+        validation_points=None if other is None else other.points,
+        validation_names=() if other is None else other.names,
     )
 
 

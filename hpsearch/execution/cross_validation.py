@@ -56,12 +56,13 @@ def _mean_report(done: Sequence[Mapping[str, float]], *, share: int, k: int) -> 
     """A batch overshoots the share by a little; nominal patches keep folds comparable."""
     names = [name for name in done[0] if all(name in fold for fold in done)]
     metrics = {name: sum(fold[name] for fold in done) / len(done) for name in names}
-    scores = [fold["val/mAP"] for fold in done]
+    headline = "val/mAP" if "val/mAP" in done[0] else "val/fpr95"
+    scores = [fold[headline] for fold in done]
     metrics |= {
         **{name: sum(fold[name] for fold in done) for name in SUMMED_METRICS if name in names},
         NUM_FOLDS_METRIC: float(len(done)),
         SCORE_RANGE_METRIC: max(scores) - min(scores),
-        **{f"folds/{i}/val/mAP": score for i, score in enumerate(scores, 1)},
+        **{f"folds/{i}/{headline}": score for i, score in enumerate(scores, 1)},
     }
     return Report(len(done) * share, metrics, "completed" if len(done) == k else "running")
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 from torch import nn
@@ -141,9 +141,24 @@ def load_test_set(store: PatchStore, split: TrialSplit, tasks: Path | None) -> E
     return EvaluationSet(patches, np.arange(len(patches)), lists)
 
 
+Result = TypeVar("Result", covariant=True)
+
+
+class ScoredSet(Protocol[Result]):
+    """Patches with a measure of their descriptors: ``EvaluationSet`` or ``PatchPairSet``."""
+
+    def pixels(self, *, noisy: bool) -> UInt8[np.ndarray, "n 32 32"]:
+        """Patches to be described."""
+        ...
+
+    def score(self, descriptors: Float[np.ndarray, "n d"]) -> Result:
+        """Scores of descriptors, one per patch."""
+        ...
+
+
 def evaluate_model(
-    model: EvaluatedModel, test: EvaluationSet, input_kind: Iterable[InputKind]
-) -> dict[str, Scores]:
+    model: EvaluatedModel, test: ScoredSet[Result], input_kind: Iterable[InputKind]
+) -> dict[str, Result]:
     """Evaluate a model; scores by the input of the descriptor."""
     return {
         seen: test.score(function(test.pixels(noisy=patches == "noisy")))

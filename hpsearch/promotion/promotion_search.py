@@ -146,7 +146,7 @@ def _check_same_plan(
 def test_terms(context: SearchContext, config: TrialConfig) -> dict[str, str]:
     """Tags that identify the test patches of a configuration of a search."""
     return {
-        FINGERPRINT_TAG: context.record.fingerprint,
-        SPLIT_TAG: context.split.name,
+        FINGERPRINT_TAG: context.data.test_store.fingerprint,
+        SPLIT_TAG: context.data.test_split.name,
         INPUT_KIND_TAG: config.evaluate_on,
     }

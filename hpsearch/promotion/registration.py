@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from hpsearch.data.splits import TrialSplit
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.evaluation.bootstrap import Comparison
@@ -31,6 +30,7 @@ from hpsearch.promotion.final_evaluation import (
 from hpsearch.promotion.promotion_search import test_terms
 from hpsearch.promotion.score_cache import ScoreCache, model_fingerprint
 from hpsearch.search.search_context import SearchContext
+from hpsearch.search.search_data import SearchData
 from hpsearch.tracking.decision import CHAMPION, Alias, Decision, decide, describe_look
 from hpsearch.tracking.mlflow_errors import TrackingError, is_not_found, translate_mlflow_errors
 from hpsearch.tracking.mlflow_links import run_links
@@ -105,7 +105,7 @@ def build_card_data(
         config=request.run.config,
         patches=store.meta,
         fingerprint=store.fingerprint,
-        split=_split_parts(context.split),
+        split=_split_parts(context.data),
         scores={**scores, **request.baselines},
         chosen_by=request.chosen_by,
         trainings_table=request.trainings_table,
@@ -114,8 +114,12 @@ def build_card_data(
     )
 
 
-def _split_parts(split: TrialSplit) -> dict[str, tuple[str, ...]]:
-    return {"train": split.train, "validation": split.validation, "test": split.test}
+def _split_parts(data: SearchData) -> dict[str, tuple[str, ...]]:
+    return {
+        "train": data.split.train,
+        "validation": data.validation,
+        "test": data.test_split.test,
+    }
 
 
 def _run_links(request: RegistrationRequest, mlflow_sync: MlflowSync) -> dict[str, str]:
@@ -314,7 +318,7 @@ def _add_version(
             run_id=run_id,
             search=context.name,
             scores=request.scores,
-            fingerprint=context.record.fingerprint,
+            fingerprint=context.data.test_store.fingerprint,
             example=_input_example(context),
             descriptor_dim=run.config.descriptor.descriptor_dim,
             split=request.terms[SPLIT_TAG],
@@ -327,5 +331,4 @@ def _add_version(
 
 def _input_example(context: SearchContext) -> np.ndarray:
     """Input example: four noisy reference patches of the test part."""
-    test = context.store.part(context.split, "test")
-    return test.gather(np.arange(0, 64, 16), noisy=True)
+    return context.data.test_patches().gather(np.arange(0, 64, 16), noisy=True)

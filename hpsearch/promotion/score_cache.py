@@ -51,7 +51,7 @@ class ScoreCache:
     @classmethod
     def for_search(cls, context: SearchContext) -> "ScoreCache":
         """Cache for the test patches of a search."""
-        return cls(context.home, context.store, context.split)
+        return cls(context.home, context.data.test_store, context.data.test_split)
 
     def scores(self, pipeline: nn.Module, *, noisy: bool, name: str) -> Scores:
         """Test scores of a network, from the cache or by evaluation.

@@ -90,7 +90,7 @@ class Decision:
     def seeds_to_decide(self) -> int | None:
         """Seeds that would decide the claim if difference and spread stay as they are.
 
-        None if it is decided, if there are too few pairs to tell, or if over 1000 are needed.
+        None if it is decided, if there are too few pairs, or if over 1000 are needed.
         """
         if self.verdict != "undecided" or self.half_width is None or self.difference is None:
             return None

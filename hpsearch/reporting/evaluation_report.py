@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from hpsearch.evaluation import LEVELS, Scores
 from hpsearch.evaluation.bootstrap import Comparison, compare, format_bounds, intervals
+from hpsearch.evaluation.patch_pairs import PatchPairScores
 from hpsearch.patch_views import TASKS
 from hpsearch.reporting.text_tables import MISSING_VALUE, TextTable
 
@@ -28,6 +29,19 @@ def score_tables(named_scores: Mapping[str, Scores]) -> dict[str, TextTable]:
         )
         for task in (*TASKS, POOLED_ROW, MEAN_ROW)
     }
+
+
+def patch_pair_table(named_scores: Mapping[str, PatchPairScores]) -> TextTable:
+    """Table of false positive rates at 95 % recall, by model and sequence, in percent."""
+    first = next(iter(named_scores.values()))
+    names = tuple(first.num_pairs)
+    rows = [
+        (name, *(f"{100 * v:.2f}" for v in (*s.false_positive_rate.values(), s.fpr95)))
+        for name, s in named_scores.items()
+    ]
+    counts = (f"{matching + other:,}" for matching, other in first.num_pairs.values())
+    rows.append(("pairs", *counts, f"{sum(map(sum, first.num_pairs.values())):,}"))
+    return TextTable(("FPR95 in %", *names, "mean"), tuple(rows), frozenset({"FPR95 in %"}))
 
 
 def comparison_table(scores: Scores, other: Scores) -> TextTable:

@@ -1,5 +1,7 @@
 """HTML pages from Jinja2 templates with autoescape, and tables for the templates."""
 
+import base64
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +14,8 @@ from matplotlib.figure import Figure
 from hpsearch.reporting.plot_style import STATUS_COLORS, svg_uri
 from hpsearch.reporting.text_tables import TextTable
 
+MAX_REPORT_ROWS = 15
+"""Number of rows of a table that are shown without expanding it."""
 PIXELS_PER_INCH = 116
 """Pixels of a page per inch of a figure."""
 
@@ -28,6 +32,10 @@ class Cell(NamedTuple):
     """True for the header cell of a row."""
     status: str = ""
     """Status of a trial, shown as a dot of its color."""
+    more: str = ""
+    """Second line in small print."""
+    key: float | None = None
+    """Number that the column is sorted by, if the text is an abbreviation of it."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +65,19 @@ class HtmlTable:
 
 
 def render(template: str, **values: Any) -> str:
-    """Render a template of ``reporting/templates``; every value is escaped."""
-    return _environment().get_template(template).render(colors=STATUS_COLORS, **values)
+    """Render a template of ``reporting/templates``; every value is escaped.
+
+    The page's policy names the hash of its one script, so that a browser runs no other.
+    """
+    environment = _environment()
+    loader = environment.loader
+    assert loader is not None
+    script = loader.get_source(environment, "report.js")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template(template).render(
+        colors=STATUS_COLORS, max_rows=MAX_REPORT_ROWS, script=Markup(script),
+        script_hash=f"sha256-{digest}", **values,
+    )  # fmt: skip
 
 
 def _environment() -> Environment:
@@ -72,6 +91,7 @@ def _environment() -> Environment:
     environment.filters["breakable"] = _breakable
     environment.filters["svg_uri"] = svg_uri
     environment.filters["width"] = _width
+    environment.filters["height"] = _height
     return environment
 
 
@@ -83,3 +103,8 @@ def _breakable(name: str) -> Markup:
 def _width(figure: Figure) -> int:
     """Width of a figure on the page, in pixels."""
     return round(PIXELS_PER_INCH * figure.get_figwidth())
+
+
+def _height(figure: Figure) -> int:
+    """Height of a figure on the page, in pixels."""
+    return round(PIXELS_PER_INCH * figure.get_figheight())

@@ -208,10 +208,11 @@ def _unused_budget(trials: list[Run], statuses: tuple[str, ...], budget: int) ->
 def _wall_seconds(trials: list[Run]) -> float:
     if not trials:
         return 0.0
-    return max(_last_event_time(run) for run in trials) - min(run.started for run in trials)
+    return max(last_event_time(run) for run in trials) - min(run.started for run in trials)
 
 
-def _last_event_time(run: Run) -> float:
+def last_event_time(run: Run) -> float:
+    """Time of a run's end, or of its last report, seconds since 1970."""
     if run.ended is not None:
         return run.ended
     return run.reports[-1].get("time", run.started) if run.reports else run.started

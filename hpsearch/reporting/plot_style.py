@@ -2,12 +2,16 @@
 
 import base64
 import io
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
@@ -19,6 +23,8 @@ from hpsearch.tracking.run_state import RunStatus
 INK = "#1f2329"
 MUTED = "#69717a"
 GRID = "#e3e6ea"
+PAPER = "#fefefe"
+"""Color around text that lines would cross; that of the page."""
 
 STATUS_COLORS: dict[RunStatus, str] = {
     "completed": "#2a7fc9",
@@ -58,15 +64,54 @@ LEADER_STYLE: dict[str, Any] = {
 HEADING_STYLE: dict[str, Any] = {"fontsize": LARGE, "color": INK, "fontweight": "bold"}
 
 
+NARROW_INCHES = 3.0
+"""Width of a figure for a narrow page, at the same size of text."""
+NARROW_TITLE_CHARS = 34
+"""Characters of a line of a title in a narrow figure."""
+MAX_PAIRED_LABEL_CHARS = 14
+"""Longest label of a legend in two columns in a narrow figure."""
+_NARROW: ContextVar[bool] = ContextVar("narrow", default=False)
+
+
+@contextmanager
+def narrow_figures() -> Iterator[None]:
+    """Draw the figures within the block for a page of 400 pixels, their panels in one column."""
+    token = _NARROW.set(True)
+    try:
+        yield
+    finally:
+        _NARROW.reset(token)
+
+
+def is_narrow() -> bool:
+    """Return whether figures are drawn for a narrow page."""
+    return _NARROW.get()
+
+
 def new_figure(width: float, height: float) -> Figure:
     """Empty figure with size in inches and constrained layout."""
+    width = min(width, NARROW_INCHES) if is_narrow() else width
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
 
 
-def new_axes(width: float, height: float, *, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """Figure with styled axes in columns."""
+def new_axes(
+    width: float, height: float, *, columns: int = 1, rows: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """Figure with styled axes in a grid, row by row; below each other in a narrow figure.
+
+    Args:
+        width: inches of the figure.
+        height: inches of the figure; in a narrow one, of each row of axes.
+        columns: number of columns.
+        rows: number of rows.
+    """
+    if is_narrow():
+        rows, columns, height = rows * columns, 1, max(2.4, height / rows) * rows * columns
     figure = new_figure(width, height)
-    every = [figure.add_subplot(1, columns, column + 1) for column in range(columns)]
+    every = [figure.add_subplot(rows, columns, i + 1) for i in range(rows * columns)]
+    engine = figure.get_layout_engine()
+    if rows > 1 and isinstance(engine, ConstrainedLayoutEngine):
+        engine.set(h_pad=0.14)  # pyright: ignore[reportAttributeAccessIssue]
     for axes in every:
         style_axes(axes)
     return figure, every
@@ -85,6 +130,7 @@ def style_axes(axes: Axes) -> None:
 
 def set_title(axes: Axes, heading: str, *, x: str = "", y: str = "") -> None:
     """Set a left-aligned title, and axis labels with units."""
+    heading = textwrap.fill(heading, NARROW_TITLE_CHARS) if is_narrow() else heading
     axes.set_title(heading, loc="left", pad=10, **HEADING_STYLE)
     axes.set_xlabel(x, fontsize=NORMAL, color=MUTED)
     axes.set_ylabel(y, fontsize=NORMAL, color=MUTED)
@@ -94,7 +140,7 @@ def count_patches(axes: Axes) -> None:
     """Format the x axis as patches seen, starting at 0."""
     axes.margins(x=0.015)
     axes.set_xlim(left=0)
-    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_locator(MaxNLocator(4 if is_narrow() else 6))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_patches(round(value))))
 
 
@@ -138,7 +184,7 @@ def spread_labels(heights: Sequence[float], *, apart: float) -> list[float]:
 def status_legend(
     axes: Axes, statuses: Sequence[RunStatus], *, more: Sequence[Line2D] = ()
 ) -> None:
-    """Add a legend of statuses with color and marker, in one line below the title."""
+    """Add a legend of statuses with color and marker, below the title."""
     marks = [
         Line2D(
             [],
@@ -152,12 +198,16 @@ def status_legend(
         for s in STATUS_ORDER
         if s in statuses
     ]
+    longest = max((len(str(mark.get_label())) for mark in [*marks, *more]), default=0)
+    columns = 8 if not is_narrow() else 2 if longest <= MAX_PAIRED_LABEL_CHARS else 1
     axes.legend(
-        handles=[*marks, *more], loc="lower left", bbox_to_anchor=(-0.01, 0.99), ncols=8,
+        handles=[*marks, *more], loc="lower left", bbox_to_anchor=(-0.01, 0.99), ncols=columns,
         frameon=False, fontsize=SMALL, labelcolor=MUTED, handletextpad=0.4, columnspacing=1.2,
         borderaxespad=0.1,
     )  # fmt: skip
-    axes.set_title(axes.get_title(loc="left"), loc="left", pad=26, **HEADING_STYLE)
+    lines = -(-len([*marks, *more]) // columns)
+    pad = 11 + 15 * max(1, lines)
+    axes.set_title(axes.get_title(loc="left"), loc="left", pad=pad, **HEADING_STYLE)
 
 
 def mark_stopped(axes: Axes, x: int, status: RunStatus) -> None:
@@ -188,25 +238,38 @@ def draw_bars(
         colors: colors of the bars.
         bounds: interval of each length; empty for none.
     """
-    figure = new_figure(9.6, 0.9 + 0.36 * max(2, len(names)))
+    narrow = is_narrow()
+    figure = new_figure(9.6, 0.9 + (0.56 if narrow else 0.36) * max(2, len(names)))
     axes = figure.add_subplot()
     style_axes(axes)
     set_title(axes, heading)
-    axes.barh(range(len(names)), sizes, color=colors, height=0.62)
+    axes.barh(range(len(names)), sizes, color=colors, height=0.3 if narrow else 0.62)
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)
     axes.set_xticks([])
-    axes.set_yticks(range(len(names)), names, fontsize=NORMAL, color=INK)
     ends = [high for _, high in bounds] or sizes
-    axes.set_xlim(0, max([*ends, 1e-9]) * 1.18)
+    axes.set_xlim(0, max([*ends, 1e-9]) * (1.02 if narrow else 1.18))
     for row, (low, high) in enumerate(bounds):
         axes.plot((low, high), (row, row), "-|", color=INK, linewidth=1.2, markersize=7)
+    if narrow:
+        _label_above(axes, names, labels)
+        return figure
+    axes.set_yticks(range(len(names)), names, fontsize=NORMAL, color=INK)
     for row, (end, label) in enumerate(zip(ends, labels, strict=True)):
         axes.annotate(
             label, (end, row), xytext=(6, 0), textcoords="offset points", va="center",
             fontsize=SMALL, color=MUTED,
         )  # fmt: skip
     return figure
+
+
+def _label_above(axes: Axes, names: Sequence[str], labels: Sequence[str]) -> None:
+    """Write name and label of each horizontal bar above it, where there is no space at its side."""
+    axes.set_yticks([])
+    axes.set_ylim(-0.3, len(names) - 0.3)
+    for row, (name, label) in enumerate(zip(names, labels, strict=True)):
+        texts = f"{textwrap.shorten(name, 40, placeholder=' …')}  {label}"
+        axes.text(0, row + 0.24, texts, fontsize=SMALL, color=INK, va="bottom")
 
 
 def annotate_empty(axes: Axes, text: str) -> None:
@@ -218,8 +281,8 @@ def annotate_empty(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, color=MUTED, fontsize=NORMAL, **middle)
 
 
-DARK_INKS = {INK: "#e8eaed", MUTED: "#9aa3ad", GRID: "#2b3138"}
-"""Colors of ink, muted text and grid lines on a dark page."""
+DARK_INKS = {INK: "#e8eaed", MUTED: "#9aa3ad", GRID: "#2b3138", PAPER: "#14171b"}
+"""Colors of ink, muted text, grid lines and the page itself on a dark page."""
 
 
 def png(figure: Figure, *, dots: int = DPI) -> bytes:
@@ -264,4 +327,5 @@ def svg_uri(figure: Figure) -> str:
 def _dark_scheme_css() -> str:
     light = "".join(f"--c{number}:{color};" for number, color in enumerate(DARK_INKS))
     dark = "".join(f"--c{number}:{color};" for number, color in enumerate(DARK_INKS.values()))
-    return f":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
+    pixels = "image{image-rendering:pixelated}"  # patches, which are not smoothed
+    return f"{pixels}:root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"

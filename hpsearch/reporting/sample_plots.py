@@ -1,5 +1,7 @@
 """Plots of samples: denoised patches, and an embedding of descriptors."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,6 +13,7 @@ from hpsearch.reporting.plot_style import (
     NORMAL,
     SMALL,
     annotate_empty,
+    is_narrow,
     new_axes,
     new_figure,
     set_title,
@@ -19,6 +22,8 @@ from hpsearch.shapes import Float, Int, UInt8
 
 MAX_COLUMNS = 12
 """Maximum number of patches in a denoising grid."""
+NARROW_COLUMNS = 4
+"""The same in a narrow figure."""
 NUM_COLORED = len(GROUP_COLORS)
 """Number of groups with their own color in an embedding; the others are gray."""
 TSNE_STEPS, EXAGGERATION = 500, 12.0
@@ -39,15 +44,15 @@ def plot_denoising_grid(
         seen: input patches of the descriptor, that is after the denoiser.
         clean: clean patches.
     """
-    rows = {
-        "noisy": noisy[:MAX_COLUMNS],
-        "denoised": seen[:MAX_COLUMNS],
-        "clean": clean[:MAX_COLUMNS],
-    }
-    count = min(MAX_COLUMNS, len(clean))
-    figure = new_figure(9.6, 2.95)
+    columns = NARROW_COLUMNS if is_narrow() else MAX_COLUMNS
+    rows = {"noisy": noisy[:columns], "denoised": seen[:columns], "clean": clean[:columns]}
+    count = min(columns, len(clean))
+    figure = new_figure(9.6, 2.95 - (0.35 if is_narrow() else 0))
     axes = figure.add_subplot()
-    set_title(axes, "Input of the descriptor; mean absolute error in gray levels")
+    if is_narrow():
+        set_title(axes, "Input of the descriptor")
+    else:
+        set_title(axes, "Input of the descriptor; mean absolute error in gray levels")
     axes.set_axis_off()
     if not count:
         annotate_empty(axes, "no patches")
@@ -55,7 +60,7 @@ def plot_denoising_grid(
     canvas = np.full(
         (
             3 * (32 + LABEL_HEIGHT_PIXELS) - LABEL_HEIGHT_PIXELS,
-            MAX_COLUMNS * (32 + PATCH_GAP_PIXELS) - PATCH_GAP_PIXELS,
+            columns * (32 + PATCH_GAP_PIXELS) - PATCH_GAP_PIXELS,
         ),
         np.nan,
     )
@@ -65,38 +70,53 @@ def plot_denoising_grid(
             left = column * (32 + PATCH_GAP_PIXELS)
             canvas[top : top + 32, left : left + 32] = image
         _label_row(axes, name, _mean_errors(images, rows["clean"]), top=top)
-    axes.imshow(canvas, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.imshow(canvas, cmap="gray", vmin=0, vmax=255, interpolation="none")
     return figure
 
 
 def plot_embedding(
-    descriptors: Float[np.ndarray, "n d"], labels: Int[np.ndarray, " n"], *, seed: int = 0
+    descriptors: Float[np.ndarray, "n d"] | Mapping[str, Float[np.ndarray, "n d"]],
+    labels: Int[np.ndarray, " n"],
+    *,
+    seed: int = 0,
 ) -> Figure:
     """Figure of a t-SNE (van der Maaten & Hinton 2008) of one P×K batch, with views connected.
 
     Args:
-        descriptors: descriptors of the batch.
+        descriptors: descriptors of the batch, or those of several models by name, a panel each.
         labels: point of each descriptor.
+        seed: seed of the noise in the initial placement.
     """
-    figure, (axes,) = new_axes(6.4, 5.6)
-    groups, sizes = np.unique(labels, return_counts=True)
-    heading = f"{len(labels)} descriptors of {len(groups)} points, t-SNE"
-    set_title(axes, heading)
+    several = isinstance(descriptors, Mapping)
+    named = descriptors if isinstance(descriptors, Mapping) else {"": descriptors}
+    width = 6.4 if len(named) == 1 else 9.6
+    figure, every = new_axes(width, 5.6 if len(named) == 1 else 4.6, columns=len(named))
+    count = len(np.unique(labels))
+    for axes, (name, found) in zip(every, named.items(), strict=True):
+        of_what = f"{len(labels)} descriptors of {count} points"
+        set_title(axes, f"{name}, t-SNE" if several else f"{of_what}, t-SNE")
+        _draw_embedding(axes, found, labels, seed=seed)
+    return figure
+
+
+def _draw_embedding(
+    axes: Axes, descriptors: Float[np.ndarray, "n d"], labels: Int[np.ndarray, " n"], *, seed: int
+) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines["bottom"].set_visible(False)
     axes.set_aspect("equal", adjustable="datalim")
     if not len(labels):
         annotate_empty(axes, "no descriptors")
-        return figure
+        return
     placed = project_tsne(descriptors, seed=seed)
+    groups, sizes = np.unique(labels, return_counts=True)
     chosen = groups[np.argsort(-sizes, kind="stable")][:NUM_COLORED]
     colors = dict(zip(chosen.tolist(), GROUP_COLORS, strict=False))
     for group in sorted(groups.tolist(), key=lambda g: g in colors):
         _connect_views(
             axes, placed[labels == group], colors.get(group, MUTED), bold=group in colors
         )
-    return figure
 
 
 def project_tsne(descriptors: Float[np.ndarray, "n d"], *, seed: int) -> Float[np.ndarray, "n 2"]:

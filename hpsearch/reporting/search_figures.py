@@ -1,7 +1,8 @@
 """Figures of a search report, with alternative texts and captions."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
@@ -17,18 +18,34 @@ from hpsearch.reporting.leaderboard import (
     summarize,
     trials_of,
 )
+from hpsearch.reporting.plot_style import narrow_figures
 from hpsearch.reporting.text_tables import format_duration, format_percent
 from hpsearch.tracking.run_state import Run
 
 
-class ReportFigure(NamedTuple):
-    """Figure with its alternative text and caption."""
+@dataclass(frozen=True)
+class ReportFigure:
+    """Figure with its alternative text and caption, drawn when it is first needed."""
 
     name: str
     """Name of the PNG file: letters and dashes."""
-    figure: Figure
+    draw: Callable[[], Figure]
+    """Function that draws the figure, wide or within ``narrow_figures``."""
     alt: str
     caption: str
+    further: bool = False
+    """True for a figure that the report page shows only on request."""
+
+    @cached_property
+    def figure(self) -> Figure:
+        """Figure at its full width."""
+        return self.draw()
+
+    @cached_property
+    def narrow(self) -> Figure:
+        """Figure for a page of 400 pixels."""
+        with narrow_figures():
+            return self.draw()
 
 
 class PlottedObjective(NamedTuple):
@@ -44,6 +61,8 @@ class SearchFigures(NamedTuple):
     figures: list[ReportFigure]
     omitted: list[str]
     """Sentences, each with the name of a figure and the reason why it would show nothing."""
+    examples: Sequence[ReportFigure] = ()
+    """Figures of what the best trial's model does with patches."""
 
 
 MAX_SHOWN = ("val/verification", "val/matching", "val/retrieval", "val/mAP")
@@ -111,7 +130,7 @@ def _curves(runs: Sequence[Run], objective: PlottedObjective, rank: int) -> Repo
         return f"Learning curves of {metric}: no trial has two reports."
     return ReportFigure(
         f"learning-curves{_suffix(metric, rank)}",
-        search_plots.plot_intermediate_values(runs, direction=direction, metric=metric),
+        partial(search_plots.plot_intermediate_values, runs, direction=direction, metric=metric),
         f"Line chart of {metric} over patches seen, one line per trial.",
         f"The best trials by {metric}, up to ten, against the others. Trials that collapsed "
         "or diverged are marked on the axis where they were stopped.",
@@ -128,7 +147,7 @@ def _winning_run(runs: Sequence[Run], direction: Direction) -> ReportFigure | st
     )
     return ReportFigure(
         "best-trial",
-        search_plots.plot_learning_curves(run),
+        partial(search_plots.plot_learning_curves, run),
         f"Two line charts of trial {run.label} over patches seen: training loss and validation "
         f"mAP. At the last report: {last or 'no score'}.",
         f"Trial {run.label}. The collapse value is the loss of an encoder that maps every patch "
@@ -144,8 +163,8 @@ def _loss_above_collapse(run: Run) -> str:
     return (
         f" The loss ends above it, at {loss:.3g}: in many of the triplets that the trial learns "
         "from, the negative is nearer than the positive, as with mining of hard triplets. This is "
-        f"not a collapse, in which the loss would stay at {collapse:.3g}; the scores on the "
-        "right show whether the trial learns."
+        f"not a collapse, in which the loss would stay at {collapse:.3g}; its scores show "
+        "whether the trial learns."
     )
 
 
@@ -156,7 +175,7 @@ def _history(runs: Sequence[Run], objective: PlottedObjective, rank: int) -> Rep
         return f"Optimization history of {metric}: fewer than two trials have reported."
     return ReportFigure(
         f"trial-by-trial{_suffix(metric, rank)}",
-        search_plots.plot_optimization_history(runs, direction=direction, metric=metric),
+        partial(search_plots.plot_optimization_history, runs, direction=direction, metric=metric),
         f"Scatter chart of the last {metric} of each trial in the order of their start.",
         "The last report of every trial. Pruned trials are lower partly because they were trained "
         "on fewer patches."
@@ -175,7 +194,7 @@ def _pareto_front(
     labels = list_names([run.label for run in front], limit=8)
     return ReportFigure(
         "pareto-front",
-        search_plots.plot_pareto_front(completed, front, metrics),
+        partial(search_plots.plot_pareto_front, completed, front, metrics),
         f"Scatter chart of {metrics[0]} against {' and '.join(metrics[1:])} of every completed "
         f"trial. On the Pareto front: {labels}.",
         f"Completed trials by their last report. No other trial is at least as good in every "
@@ -196,7 +215,7 @@ def _importance(found: Importance, metric: str) -> ReportFigure | str:
         caption += f" Not distinguished from chance: {', '.join(found.uncertain)}."
     return ReportFigure(
         "importance",
-        search_plots.plot_importance(found),
+        partial(search_plots.plot_importance, found),
         "Bar chart of the importance of settings with 95 % intervals. The first: "
         f"{list_names(ranked, limit=3)}.",
         caption,
@@ -210,7 +229,7 @@ def _collapse(runs: Sequence[Run], totals: Summary) -> ReportFigure | str:
         return "Where trials collapsed: all trials have one batch size."
     return ReportFigure(
         "collapse-map",
-        search_plots.plot_collapse_map(runs),
+        partial(search_plots.plot_collapse_map, runs),
         "Scatter chart of patches per batch against learning rate, with the status of each trial; "
         f"{totals.collapsed} of {totals.trials} collapsed.",
         "Collapsed and diverged trials by batch and learning rate. The number at a marker is K, "
@@ -224,7 +243,7 @@ def _compute(totals: Summary) -> ReportFigure | str:
         return "Compute: nothing was saved, lost or trained again."
     return ReportFigure(
         "compute",
-        search_plots.plot_compute_usage(totals),
+        partial(search_plots.plot_compute_usage, totals),
         f"Bar chart: {totals.trained} patches trained, {totals.saved_by_pruning} saved by pruning, "
         f"{totals.saved_by_detection} saved by stopping collapsed and diverged trials, "
         f"{totals.lost_to_failures} lost to failures, {totals.retrained_patches} trained again, of "

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import NamedTuple
 
-from hpsearch.config.formatting import ALWAYS_SHOWN, flatten, format_value, summary
+from hpsearch.config.formatting import ALWAYS_SHOWN, Flat, flatten, format_value, summary
+from hpsearch.evaluation.bootstrap import HEADLINES, Comparison, Interval, format_bounds
 from hpsearch.reporting.html_tables import Cell, HtmlTable, render
-from hpsearch.reporting.leaderboard import STATUS_ORDER, Row, Summary, TaskScores
+from hpsearch.reporting.leaderboard import STATUS_ORDER, Row, Summary, TaskScores, trial_seconds
 from hpsearch.reporting.search_figures import ReportFigure
 from hpsearch.reporting.text_tables import (
     MISSING_VALUE,
@@ -19,8 +21,6 @@ from hpsearch.reporting.text_tables import (
     task_columns,
 )
 
-MAX_REPORT_ROWS = 15
-"""Number of rows of a table that are shown without expanding it."""
 OPEN_UP_TO = 5
 """Number of failed trials up to which their table is initially open."""
 FAILED = ("collapsed", "diverged", "failed")
@@ -52,6 +52,20 @@ class SearchReport:
     """Test scores by name, the winner first."""
     evaluated: str | None = None
     """Label of the trial that the first of the test scores are of; None without test scores."""
+    intervals: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    """Intervals of the test scores, by the names of ``baselines`` and by headline."""
+    gains: Mapping[str, Comparison] = field(default_factory=dict)
+    """Winner minus each of the others of ``baselines``, in mean mAP."""
+    examples: Sequence[ReportFigure] = ()
+    """Figures of what the best trial's model does with patches."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Origin of the results, by name: dates, commit, versions, data."""
+    refresh_seconds: int = 0
+    """Seconds after which the page loads itself again; 0 if the search does not run."""
+    follow_command: str = ""
+    """Command that writes the page again while the search runs."""
+    written: str = ""
+    """Time at which the page was written."""
     figures: Sequence[ReportFigure] = ()
     omitted: Sequence[str] = ()
     """Sentences that name the figures which are left out, with the reasons."""
@@ -88,7 +102,7 @@ def render_report(report: SearchReport) -> str:
         page=report,
         tiles=_tiles_html(report),
         winner_title=summary(report.winner.run.config) if report.winner else "",
-        test_scores=_test_scores(report.baselines),
+        test_scores=_test_scores(report),
         leaderboard=_leaderboard(report.rows),
         restarted=[row.run.label for row in report.rows if row.run.restarted_attempts],
         configurations=HtmlTable.of(
@@ -97,7 +111,6 @@ def render_report(report: SearchReport) -> str:
             wide={"settings"},
         ),
         failures=_failures(report.rows),
-        max_rows=MAX_REPORT_ROWS,
         max_open_failures=OPEN_UP_TO,
     )
 
@@ -137,16 +150,29 @@ def varying_columns(rows: Sequence[Row]) -> list[str]:
     return sorted(names, key=lambda name: order.index(name.split(".")[0]))
 
 
+def format_date(seconds: float) -> str:
+    """Format a time in seconds since 1970: ``2026-11-28 01:25 UTC``."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+
+
 def _leaderboard(rows: Sequence[Row]) -> HtmlTable:
     """Table of the whole leaderboard, with varying settings in columns."""
     columns = varying_columns(rows)
-    numbers = ("objective", "verifi\u00adcation", "match\u00ading", "retrie\u00adval", "seen")
+    numbers = (
+        "objective",
+        "verifi\u00adcation",
+        "match\u00ading",
+        "retrie\u00adval",
+        "seen",
+        "time",
+    )
     head = (
         Cell("#"),
         Cell("trial"),
         Cell("ended", text=True),
         *map(Cell, numbers),
         *(Cell(name, text=True) for name in columns),
+        Cell("started", text=True),
     )
     return HtmlTable("Leaderboard", head, tuple(_row_cells(row, columns) for row in rows))
 
@@ -154,15 +180,25 @@ def _leaderboard(rows: Sequence[Row]) -> HtmlTable:
 def _row_cells(row: Row, columns: Sequence[str]) -> tuple[Cell, ...]:
     flat = flatten(row.run.config)
     value = MISSING_VALUE if row.objective is None else f"{row.objective:.4f}"
-    numbers = (value, *task_columns(row), format_patches(row.run.seen))
-    settings = [format_value(flat[name]) if name in flat else "" for name in columns]
+    seconds = trial_seconds(row.run)
     return (
         Cell(str(row.rank)),
         Cell(row.run.label, header=True),
         Cell(row.status, status=row.status),
-        *map(Cell, numbers),
-        *(Cell(setting, text=True) for setting in settings),
+        Cell(value, key=row.objective),
+        *map(Cell, task_columns(row)),
+        Cell(format_patches(row.run.seen), key=row.run.seen),
+        Cell(format_duration(seconds) if seconds else MISSING_VALUE, key=seconds or None),
+        *(_setting_cell(flat.get(name)) for name in columns),
+        Cell(format_date(row.run.started), text=True, key=row.run.started),
     )
+
+
+def _setting_cell(value: Flat | None) -> Cell:
+    text = "" if value is None else format_value(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return Cell(text, text=True)
+    return Cell(text, text=True, key=value)
 
 
 def _failures(rows: Sequence[Row]) -> HtmlTable:
@@ -183,11 +219,31 @@ def _failures(rows: Sequence[Row]) -> HtmlTable:
     return HtmlTable("Trials that failed", head, lines)
 
 
-def _test_scores(scores: Mapping[str, TaskScores]) -> HtmlTable:
-    """Table of test scores by name, the best trial first."""
+def _test_scores(report: SearchReport) -> HtmlTable:
+    """Table of test scores by name with their intervals, the best trial first, and its gains."""
+    scores, gains = report.baselines, report.gains
     head = tuple(Cell(name, text=not name) for name in baseline_table(scores).header)
     rows = tuple(
-        (Cell(name, text=True, header=True), *(Cell(f"{value:.3f}") for value in values))
+        (
+            Cell(name, text=True, header=True),
+            *(
+                Cell(f"{value:.3f}", more=_bounds(report.intervals.get(name, {}).get(headline)))
+                for headline, value in zip(HEADLINES, values, strict=True)
+            ),
+            *([_gain_cell(gains.get(name))] if gains else []),
+        )
         for name, values in scores.items()
     )
-    return HtmlTable("Scores on the test patches", head, rows)
+    return HtmlTable(
+        "Scores on the test patches", (*head, *([Cell("gain")] if gains else [])), rows
+    )
+
+
+def _gain_cell(found: Comparison | None) -> Cell:
+    if found is None:
+        return Cell("")
+    return Cell(f"{found.difference:+.3f}", more=_bounds(found, "+.3f"))
+
+
+def _bounds(found: Interval | Comparison | None, style: str = ".3f") -> str:
+    return format_bounds(found, style, between=" … ") if found else ""

@@ -16,6 +16,8 @@ EVALUATION_METRICS = (
     *("train/loss", "train/dispersion", "train/resultant", "train/seconds"),
 )
 """Metrics of every report of a trial."""
+PAIR_METRICS = ("val/fpr95",)
+"""Metrics of reports whose validation patches have no levels, but pairs (PhotoTour)."""
 RESTORATION_METRICS = tuple(
     f"val/{measure}{level}"
     for measure in ("PSNR", "PSNR_per_patch", "MAE", "SSIM")
@@ -41,7 +43,7 @@ class Objective:
     worst: float = 0.0
 
     def __post_init__(self) -> None:
-        known = (*EVALUATION_METRICS, *RESTORATION_METRICS)
+        known = (*EVALUATION_METRICS, *RESTORATION_METRICS, *PAIR_METRICS)
         if self.metric not in known:
             raise UserError(
                 f"no report has the metric {self.metric!r}; choose one of: {', '.join(known)}",
@@ -96,6 +98,10 @@ MATCHING = Objective(metric="val/matching")
 """Image matching: mean AP over noise levels and images of a sequence."""
 RETRIEVAL = Objective(metric="val/retrieval")
 """Patch retrieval among all sequences: mean AP over noise levels and queries."""
+
+FPR95 = Objective(metric="val/fpr95", direction="minimize", worst=1.0)
+"""False positive rate at 95 % recall on pairs of patches, as PhotoTour is reported; the validation
+patches must be of a store with pairs."""
 
 TRAINING_SECONDS = Objective(metric="train/seconds", direction="minimize", worst=1e7)
 """Seconds of training and validation on the worker, without the training of a shared

@@ -85,6 +85,11 @@ class Search(FrozenConfig):
     the search is extended; None for no limit."""
     data: str = "mini"
     """Data set by name (``mini``, ``tiny``), or path of a patch store."""
+    validation_data: str | None = None
+    """Data set that reports are evaluated on, apart from its test part; that of ``data`` if None.
+    Its sequences are then all of ``data``'s for training."""
+    test_data: str | None = None
+    """Data set whose test part winner and baselines are evaluated on; that of ``data`` if None."""
     validation_points: int = 64
     """Points of each validation sequence that a report is evaluated on."""
     time_limit: float | None = None
@@ -122,6 +127,11 @@ class Search(FrozenConfig):
             raise UserError(
                 f"report_every must lie between 1 and the budget of {self.budget} patches, "
                 f"got {self.report_every}"
+            )
+        if self.num_folds is not None and self.validation_data is not None:
+            raise UserError(
+                "num_folds validates on the training sequences in turn; leave validation_data out",
+                code="folds-with-validation-data",
             )
         if self.num_folds is not None and self.num_folds > self.budget:
             raise UserError(f"num_folds must be below the budget, got {self.num_folds}")

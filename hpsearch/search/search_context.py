@@ -20,6 +20,7 @@ from hpsearch.search.objective import Objective
 from hpsearch.search.overrides import with_overrides
 from hpsearch.search.resources import Resources
 from hpsearch.search.search import Search
+from hpsearch.search.search_data import SearchData
 from hpsearch.search.search_record import SearchRecord
 from hpsearch.search.space_file import load_search
 from hpsearch.search.stopping import runs_are_out_of_patience
@@ -116,12 +117,15 @@ class SearchPaths:
         return f"{shlex.join(['hpsearch', verb, self.name, *options])}{self.home_option}"
 
 
+STORE_FIELDS = frozenset(
+    f"{part}{field}" for part in ("", "validation_", "test_") for field in ("store", "fingerprint")
+)
 RECORD_FIELDS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "search": frozenset({"overrides"}),
         "_state_reader": frozenset(),
         "store": frozenset({"store", "fingerprint"}),
-        "split": frozenset({"store", "fingerprint", "split"}),
+        "data": STORE_FIELDS | {"split"},
         "resources": frozenset({"resources"}),
     }
 )
@@ -171,7 +175,7 @@ class SearchContext:
 
     @cached_property
     def search(self) -> Search:
-        """Settings that the space file exports, with those that the search's start replaced.
+        """Settings of the space file and the overrides.
 
         Raises:
             UserError: if the file does not run, or exports no search.
@@ -190,18 +194,32 @@ class SearchContext:
         Raises:
             UserError: if it is gone, or has changed.
         """
-        store = PatchStore.open(self.record.store)
-        if store.fingerprint != self.record.fingerprint:
-            raise UserError(
-                f"{self.record.store} has changed since search {self.name!r} began; restore it, "
-                "or start a new search"
-            )
-        return store
+        return self._open_store(self.record.store, self.record.fingerprint)
 
     @cached_property
+    def data(self) -> SearchData:
+        """Patches that it trains, validates and tests on; raises what ``store`` raises."""
+        record = self.record
+        others = {}
+        if record.validation_store is not None:
+            others["validation_store"] = self._open_store(
+                record.validation_store, record.validation_fingerprint
+            )
+        if record.test_store is not None:
+            others["test_store"] = self._open_store(record.test_store, record.test_fingerprint)
+        return SearchData.divide(self.store, record.split, **others)
+
+    @property
     def split(self) -> TrialSplit:
-        """Sequences that train, validate and test."""
-        return self.store.split(self.record.split)
+        """Sequences of the store that train, validate and test."""
+        return self.data.split
+
+    def _open_store(self, path: str, fingerprint: str | None) -> PatchStore:
+        store = PatchStore.open(path)
+        if store.fingerprint != fingerprint:
+            what = f"{path} has changed since search {self.name!r} began"
+            raise UserError(f"{what}; restore it, or start a new search")
+        return store
 
     @cached_property
     def resources(self) -> Resources:
@@ -216,6 +234,7 @@ class SearchContext:
         return TrialEnvironment(
             store=self.store,
             split=self.split,
+            validation_on=self.data.validation_on,
             artifacts=artifact_cache(self.home),
             report_every=self.search.report_every,
             validation_points=self.search.validation_points,

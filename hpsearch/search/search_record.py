@@ -19,7 +19,7 @@ from hpsearch.tracking.relocation import former_homes
 from hpsearch.untrusted import reading
 
 RECORD_FILE = "search.json"
-ADDRESSES = ("store", "tracking_uri", "study", "space_path")
+ADDRESSES = ("store", "validation_store", "test_store", "tracking_uri", "study", "space_path")
 """Fields that are recorded relative to the home, where they lie inside."""
 
 
@@ -39,6 +39,12 @@ class SearchRecord(FrozenConfig):
     store: str
     """Path of the patch store."""
     fingerprint: str
+    validation_store: str | None = None
+    """Path of the patch store for validation; None for ``store``."""
+    validation_fingerprint: str | None = None
+    test_store: str | None = None
+    """Path of the patch store for testing; None for ``store``."""
+    test_fingerprint: str | None = None
     split: str
     tracking_uri: str
     model: str = DEFAULT_MODEL_NAME

@@ -62,7 +62,12 @@ COPIED_ATTRS = ("outcome", "reason", "seed")
 
 
 def check_comparable(
-    earlier: SearchContext, *, search: Search, fingerprint: str, split: str
+    earlier: SearchContext,
+    *,
+    search: Search,
+    fingerprint: str,
+    split: str,
+    validation_fingerprint: str | None = None,
 ) -> None:
     """Check that the objective of an earlier search means the same in a new one.
 
@@ -71,6 +76,7 @@ def check_comparable(
         search: the new search.
         fingerprint: fingerprint of the new search's patches.
         split: name of the new search's split.
+        validation_fingerprint: fingerprint of its patches for validation, if they are others.
 
     Raises:
         UserError: if it has other patches, another split or objective, or a larger budget.
@@ -78,6 +84,8 @@ def check_comparable(
     stated = earlier.search
     if earlier.record.fingerprint != fingerprint:
         what, remedy = "other patches", "give the same --data"
+    elif earlier.record.validation_fingerprint != validation_fingerprint:
+        what, remedy = "other patches to validate on", "give the same --validation-data"
     elif stated.objectives != search.objectives:
         names = ", ".join(objective.metric for objective in stated.objectives)
         what, remedy = f"another objective ({names})", "set the same one in the space"

@@ -53,11 +53,12 @@ def code_commit() -> str:
 
 
 SHOWN_METRICS = (
-    OBJECTIVE_METRIC,
+    "val/mAP",
     "val/verification",
     "val/matching",
     "val/retrieval",
     "train/loss",
+    OBJECTIVE_METRIC,
 )
 MAX_COLUMNS = 40
 MAX_BATCH_METRICS = 900
@@ -119,10 +120,10 @@ def saved_view(search_state: SearchState, search_id: str) -> str:
             own = trial_params(run, search.get("constants", {}))
             params |= dict.fromkeys(param.key for param in own)
     columns = [
-        "attributes.`Duration`",
         *(f"metrics.`{name}`" for name in SHOWN_METRICS),
         *(f"params.`{name}`" for name in list(params)[:MAX_COLUMNS]),
         f"tags.`{STATUS_TAG}`",
+        "attributes.`Duration`",
     ]
     facets = {
         "searchFilter": f"tags.`{SEARCH_ID}` = '{search_id}' and tags.`{RUN_KIND}` = 'trial'",

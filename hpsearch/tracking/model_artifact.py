@@ -1,8 +1,10 @@
 """Model artifacts: logging and loading of models in MLflow."""
 
 import io
+import math
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 import numpy as np
 from mlflow.artifacts import download_artifacts
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Metric
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import ModelInfo
@@ -173,7 +176,7 @@ def log_model(artifact: ModelArtifact) -> ModelInfo:
         if artifact.card:
             (artifact.folder / CARD_ARTIFACT).write_text(artifact.card, "utf-8")
             mlflow.log_text(artifact.card, "model_card.md")
-        return mlflow.pyfunc.log_model(
+        logged = mlflow.pyfunc.log_model(
             name="pipeline",
             loader_module=LOADER_MODULE,
             data_path=str(artifact.folder),
@@ -181,6 +184,32 @@ def log_model(artifact: ModelArtifact) -> ModelInfo:
             input_example=artifact.example,
             pip_requirements=[f"hpsearch=={hpsearch.__version__}"],
         )
+        _link_results(logged.model_id, artifact)
+    return logged
+
+
+def _link_results(model_id: str, artifact: ModelArtifact) -> None:
+    """Link test scores, test patches and settings to a logged model, so that MLflow compares it."""
+    client = mlflow.MlflowClient()
+    run, digest = client.get_run(artifact.run_id), artifact.fingerprint[:16]
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    known = [one.dataset for one in inputs if one.dataset.digest == digest]
+    dataset = known[0] if known else Dataset("patches", digest, "local", "{}")
+    client.log_inputs(
+        artifact.run_id,
+        datasets=[DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "test")])],
+        models=[LoggedModelInput(model_id)],
+    )
+    scores = {f"test/{name}": value for name, value in artifact.scores.flat().items()}
+    now = time.time_ns() // 1_000_000
+    metrics = [
+        Metric(name, value, now, 0, model_id, dataset.name, dataset.digest, artifact.run_id)
+        for name, value in scores.items()
+        if math.isfinite(value)
+    ]
+    client.log_batch(artifact.run_id, metrics=metrics)
+    if run.data.params:
+        client.log_model_params(model_id, run.data.params)
 
 
 @contextmanager

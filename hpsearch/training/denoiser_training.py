@@ -128,7 +128,7 @@ def _train_denoiser(
         network,
         noisy=device_resident(LazyRows(train, noisy=True), device),
         clean=device_resident(LazyRows(train, noisy=False), device),
-        num_rows=VIEWS * len(train),
+        num_rows=train.num_rows,
     )
     torch.manual_seed(config.seed)
     for report in fit(task, patches=config.patches, report_every=config.patches):
@@ -147,12 +147,11 @@ def denoised_patches(
     key = artifact_key(kind="denoised patches", **_denoiser_dependencies(config, train))
 
     def compute() -> bytes:
-        noisy = train.load_all(noisy=True).reshape(-1, 32, 32)
-        return denoise(network, noisy, device=device).tobytes()
+        return denoise(network, train.load_all(noisy=True), device=device).tobytes()
 
     stored = cache.get_or_compute(key, compute)
     with cache.reading(key):
-        return np.frombuffer(stored, np.uint8).reshape(VIEWS * len(train), 32, 32)
+        return np.frombuffer(stored, np.uint8).reshape(train.num_rows, 32, 32)
 
 
 def restoration_metrics(

@@ -56,7 +56,11 @@ def warm_weights(
 
     def train_baseline() -> bytes:
         trainer = DescriptorTrainer(
-            _warm_start_config(config, warm), train.sequence_of, input_fn, compute
+            _warm_start_config(config, warm),
+            train.sequence_of,
+            input_fn,
+            compute,
+            train.first_rows,
         )
         for report in fit(trainer, patches=warm.patches, report_every=warm.patches):
             if report.status != "completed":
@@ -115,6 +119,8 @@ class DescriptorTrainer:
     input_fn: InputFn
     """Function from local rows to training patches on the device."""
     compute: Compute
+    first_rows: Int[np.ndarray, " points+1"] | None = None
+    """Local row of the first patch of each training point, as for ``sample``."""
 
     def __post_init__(self) -> None:
         config = self.config
@@ -132,7 +138,7 @@ class DescriptorTrainer:
             else None
         )
         self.miner = (
-            Miner(config.sampler, self.sequence_of, config.seed)
+            Miner(config.sampler, self.sequence_of, config.seed, first_rows=self.first_rows)
             if isinstance(config.sampler, MinedTriplets)
             else None
         )
@@ -267,7 +273,7 @@ class DescriptorTrainer:
             self.miner.mine(partial(self._describe, share=share), seen=progress.seen)
         if self.miner and self.miner.rows is not None:
             return self.miner.batch(rng)
-        return sample(sampler, self.sequence_of, rng, progress=share)
+        return sample(sampler, self.sequence_of, rng, progress=share, first_rows=self.first_rows)
 
     @torch.no_grad()
     def _describe(self, rows: np.ndarray, share: float) -> Tensor:

@@ -32,7 +32,7 @@ class LazyRows:
         return self.patches.gather(rows, noisy=self.noisy)
 
     def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
-        return self.patches.load_all(noisy=self.noisy).reshape(-1, 32, 32)
+        return self.patches.load_all(noisy=self.noisy)
 
 
 GatherFn = Callable[[np.ndarray | Tensor], Float[Tensor, "n 1 32 32"]]

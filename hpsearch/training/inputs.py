@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from hpsearch.config import Clean, Denoised, Input, Mixed, Noisy
 from hpsearch.data.patch_store import Patches
-from hpsearch.patch_views import VIEWS
 from hpsearch.rng import rng_for
 from hpsearch.shapes import Float, Int, UInt8
 from hpsearch.training.artifact_cache import ArtifactCache
@@ -24,7 +23,7 @@ class MixedRows:
     """Array-like view (rows, 32, 32) of uint8 patches, some of them noisy (``Mixed``)."""
 
     def __init__(self, patches: Patches, config: Mixed) -> None:
-        lots = rng_for(config.seed, "mixed input", 0).random(VIEWS * len(patches))
+        lots = rng_for(config.seed, "mixed input", 0).random(patches.num_rows)
         self._patches, self._noisy = patches, lots < config.noisy_share
 
     def __getitem__(self, rows: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 32 32"]:

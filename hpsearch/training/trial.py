@@ -17,7 +17,6 @@ from hpsearch.config import DEFAULT_COMPUTE, ComputeConfig, Constant, TrialConfi
 from hpsearch.data.patch_store import Patches, PatchStore
 from hpsearch.data.splits import TrialSplit
 from hpsearch.errors import UserError
-from hpsearch.evaluation import VALIDATION_SIZES
 from hpsearch.models import Pipeline, denoise, describe
 from hpsearch.schema import refuse_newer, stamped
 from hpsearch.shapes import UInt8
@@ -27,7 +26,7 @@ from hpsearch.training.descriptor_trainer import DescriptorTrainer, warm_weights
 from hpsearch.training.devices import Compute, tune_glibc_malloc
 from hpsearch.training.inputs import training_input
 from hpsearch.training.loop import NotFiniteError, Progress, Report, Status, StopReason, fit
-from hpsearch.training.validation import EvaluationSet, sample_evaluation_set
+from hpsearch.training.validation import EvaluationSet, PatchPairSet, validation_set
 from hpsearch.untrusted import reading
 
 FAILURE_METRICS = {
@@ -36,6 +35,7 @@ FAILURE_METRICS = {
     "val/matching": 0.0,
     "val/retrieval": 0.0,
 }
+PAIR_FAILURE = {"val/fpr95": 1.0}
 
 
 @dataclass(eq=False)
@@ -43,7 +43,7 @@ class DescriptorTask:
     """Training task of a descriptor with its validation."""
 
     trainer: DescriptorTrainer
-    validation: EvaluationSet
+    validation: EvaluationSet | PatchPairSet
     denoiser: nn.Module | None
     """Denoiser in front of the descriptor, if any."""
 
@@ -56,6 +56,8 @@ class DescriptorTask:
     @cached_property
     def constant_metrics(self) -> dict[str, float]:
         """Metrics that are constant during training: restoration quality of the input."""
+        if isinstance(self.validation, PatchPairSet):
+            return {}  # they are by level, which these patches do not have
         return restoration_metrics(self.seen_by_descriptor, self.validation.pixels(noisy=False))
 
     @property
@@ -103,7 +105,7 @@ class DescriptorTask:
 
     def failure_metrics(self) -> dict[str, float]:
         """Scores of a collapsed or diverged descriptor."""
-        return FAILURE_METRICS
+        return PAIR_FAILURE if isinstance(self.validation, PatchPairSet) else FAILURE_METRICS
 
     def state(self) -> dict[str, Any]:
         """State for a checkpoint: everything the next step depends on, except the progress."""
@@ -135,6 +137,18 @@ class TrialEnvironment:
     sequences: tuple[str, ...] = ()
     """Training sequences; None means all of the split."""
     computing: ComputeConfig = DEFAULT_COMPUTE
+    validation_on: Patches | None = None
+    """Validation patches of another store; None for those of ``store``."""
+
+    def validation_patches(self) -> Patches:
+        """Validation patches.
+
+        Raises:
+            UserError: if there are none.
+        """
+        if self.validation_on is not None:
+            return self.validation_on
+        return self.store.part(self.split, "validation")
 
     def training_patches(self) -> Patches:
         """Training patches; never of a test or validation sequence.
@@ -267,14 +281,10 @@ def build_trial(config: TrialConfig, env: TrialEnvironment) -> TrainingRun:
     if compute.device.type == "cpu":
         tune_glibc_malloc()
     train = env.training_patches()
-    validation = sample_evaluation_set(
-        env.store.part(env.split, "validation"),
-        points=env.validation_points,
-        sizes=VALIDATION_SIZES,
-    )
+    validation = validation_set(env.validation_patches(), points=env.validation_points)
     artifacts = env.artifacts.with_fresh_stats()
     denoiser, input_fn = training_input(config.input, train, artifacts, compute.device)
-    trainer = DescriptorTrainer(config, train.sequence_of, input_fn, compute)
+    trainer = DescriptorTrainer(config, train.sequence_of, input_fn, compute, train.first_rows)
     weights = warm_weights(config, train, input_fn, artifacts, compute)
     if weights is not None:
         trainer.network.load_state_dict(weights)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from hpsearch.config import MinedTriplets, RandomTriplets
+from hpsearch.data.patch_store import point_of
 from hpsearch.data.samplers import Batch, sample
 from hpsearch.losses.distances import paired_distance
-from hpsearch.patch_views import VIEWS
 from hpsearch.rng import rng_for
 from hpsearch.shapes import Float, Int
 
@@ -33,6 +33,8 @@ class Miner:
     """Training rows (3, n) of anchors, positives, negatives, hardest triplet first."""
     mined_at: int = 0
     """Number of patches seen at the latest mining."""
+    first_rows: Int[np.ndarray, " points+1"] | None = None
+    """Row of the first patch of each point, as for ``sample``."""
 
     def due(self, *, seen: int, budget: int) -> bool:
         """Return True if triplets have to be mined before the next batch."""
@@ -50,7 +52,8 @@ class Miner:
         for number, start in enumerate(range(0, self.settings.candidates, CANDIDATE_CHUNK)):
             size = min(CANDIDATE_CHUNK, self.settings.candidates - start)
             rng = rng_for(self.seed, f"candidates at {seen}", number)
-            rows = sample(RandomTriplets(batch=size), self.sequence_of, rng).rows
+            triplets = RandomTriplets(batch=size)
+            rows = sample(triplets, self.sequence_of, rng, first_rows=self.first_rows).rows
             anchor, positive, negative = (describe(call) for call in rows)
             near, far = (paired_distance(anchor, x, "euclidean") for x in (positive, negative))
             parts.append(rows)
@@ -65,7 +68,7 @@ class Miner:
         assert self.rows is not None, "requires mining"
         kept = self.rows.numpy()
         rows = kept[:, rng.integers(kept.shape[1], size=self.settings.batch)]
-        return Batch(rows, rows // VIEWS)
+        return Batch(rows, point_of(rows, self.first_rows))
 
     def state(self) -> dict[str, Any]:
         """State for a checkpoint, without the settings."""

@@ -9,7 +9,17 @@ from torch import nn
 
 from hpsearch.data.patch_store import Patches, PatchStore
 from hpsearch.data.splits import TrialSplit
-from hpsearch.evaluation import OFFICIAL_SIZES, Scores, Tasks, TaskSizes, evaluate, sample_tasks
+from hpsearch.errors import UserError, list_names
+from hpsearch.evaluation import (
+    OFFICIAL_SIZES,
+    VALIDATION_SIZES,
+    Scores,
+    Tasks,
+    TaskSizes,
+    evaluate,
+    sample_tasks,
+)
+from hpsearch.evaluation.patch_pairs import PatchPairScores, score_patch_pairs
 from hpsearch.models import describe
 from hpsearch.patch_views import VIEWS
 from hpsearch.rng import rng_for
@@ -45,10 +55,85 @@ class EvaluationSet:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class PatchPairSet:
+    """Pairs of a data set for patch verification, with the patches that they use."""
+
+    patches: Patches
+    rows: Int[np.ndarray, " rows"]
+    """Local rows of the patches, each once."""
+    pairs: Int[np.ndarray, "n 2"]
+    """Indices into ``rows``."""
+
+    @classmethod
+    def sample(cls, patches: Patches, *, size: int | None = None, seed: int = 0) -> "PatchPairSet":
+        """All pairs of the patches, or ``size`` of each sequence, drawn from a seed.
+
+        Raises:
+            UserError: if there are none.
+        """
+        every = patches.pairs
+        if not len(every):
+            names = list_names(patches.names, limit=8)
+            raise UserError(
+                f"{patches.store.path} has no pairs of patches for {names}; evaluate on a store of "
+                "`hpsearch data phototour`, or on one with 16 views of every point",
+                code="no-pairs",
+            )
+        sequence = patches.sequence_of[patches.points_of(every[:, 0])]
+        chosen = []
+        for i, name in enumerate(patches.names):
+            own = np.flatnonzero(sequence == i)
+            if size is not None and size < len(own):
+                own = np.sort(rng_for(seed, f"pairs {name}", 0).choice(own, size, replace=False))
+            chosen.append(own)
+        rows, pairs = np.unique(every[np.concatenate(chosen)], return_inverse=True)
+        return cls(patches, rows, pairs.reshape(-1, 2))
+
+    def pixels(self, *, noisy: bool) -> UInt8[np.ndarray, "rows 32 32"]:
+        """Patches (rows, 32, 32) to be described."""
+        return self.patches.gather(self.rows, noisy=noisy)
+
+    def score(self, descriptors: Float[np.ndarray, "rows d"]) -> PatchPairScores:
+        """Scores of descriptors, one per row: false positive rate at 95 % recall."""
+        points = self.patches.points_of(self.rows)[self.pairs]
+        return score_patch_pairs(
+            descriptors,
+            self.pairs,
+            points[:, 0] == points[:, 1],
+            self.patches.sequence_of[points[:, 0]],
+            self.patches.names,
+        )
+
+
+VALIDATION_PAIRS = 5_000
+"""Pairs of each sequence that a report during a trial is evaluated on."""
+
+
+def validation_set(patches: Patches, *, points: int) -> EvaluationSet | PatchPairSet:
+    """Validation set of reports: the three tasks, or pairs if points have no levels.
+
+    Args:
+        patches: validation patches.
+        points: points of each sequence for the three tasks.
+
+    Raises:
+        UserError: if the patches are too few, or have neither levels nor pairs.
+    """
+    if patches.store.has_levels:
+        return sample_evaluation_set(patches, points=points, sizes=VALIDATION_SIZES)
+    return PatchPairSet.sample(patches, size=VALIDATION_PAIRS)
+
+
 def sample_evaluation_set(
     patches: Patches, *, points: int | None, sizes: TaskSizes, seed: int = 0
 ) -> EvaluationSet:
-    """Sample at most ``points`` of each sequence (None: all) and task lists for them."""
+    """Sample at most ``points`` of each sequence (None: all) and task lists for them.
+
+    Raises:
+        UserError: if the points do not have 16 views each, or are too few.
+    """
+    patches.store.check_levels("evaluation by verification, matching and retrieval")
     chosen = []
     for i, name in enumerate(patches.names):
         own = np.flatnonzero(patches.sequence_of == i)

@@ -1,7 +1,7 @@
 """Description of patches from any source, chunk by chunk, into a file."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -24,10 +24,10 @@ from hpsearch.evaluation.descriptor_io import (
 from hpsearch.models.ensemble import Ensemble, output_dim
 from hpsearch.models.pipeline import Pipeline
 from hpsearch.models.serialization import describe_any, validate_patches
-from hpsearch.patch_views import SIDE, VIEWS
+from hpsearch.patch_views import SIDE, VIEW_NAMES, VIEWS
 from hpsearch.promotion.model_evaluation import load_pipeline_by_ref
 from hpsearch.search.workspace import Workspace
-from hpsearch.shapes import Num, UInt8
+from hpsearch.shapes import Int, Num, UInt8
 from hpsearch.training.devices import choose_device, torch_threads
 from hpsearch.untrusted import is_clutter
 from hpsearch.workflows.observer import Observer
@@ -58,14 +58,16 @@ class PatchSource:
 
 def from_store(store: PatchStore, *, clean: bool) -> PatchSource:
     """Noisy or clean patches of a store."""
+    pixels, first = store.clean_rows if clean else store.noisy_rows, store.first_rows
+    most = range(np.diff(first).max())
+    view_names = VIEW_NAMES if store.has_levels else [str(view) for view in most]
 
     def chunks() -> Iterator[PatchChunk]:
-        pixels = store.clean if clean else store.noisy
         for name, start, count in zip(store.names, store.starts, store.counts, strict=True):
-            yield from _point_chunks(name, pixels[start : start + count])
+            yield from _row_chunks(name, pixels, first[start : start + count + 1], view_names)
 
     description = f"{'clean' if clean else 'noisy'} patches of {store.path.stem}"
-    return PatchSource(description, VIEWS * sum(store.counts), chunks, complete_points=True)
+    return PatchSource(description, len(pixels), chunks, complete_points=store.has_levels)
 
 
 def from_folder(folder: Path, *, clean: bool) -> PatchSource:
@@ -135,20 +137,27 @@ def _from_strips(sequences: list[SequenceFolder], folder: Path, *, clean: bool) 
 
     def chunks() -> Iterator[PatchChunk]:
         for sequence in sequences:
-            yield from _point_chunks(sequence.name, read_views(sequence, noisy=noisy))
+            pixels = read_views(sequence, noisy=noisy).reshape(-1, SIDE, SIDE)
+            first = VIEWS * np.arange(sequence.points + 1)
+            yield from _row_chunks(sequence.name, pixels, first)
 
     total = VIEWS * sum(sequence.points for sequence in sequences)
     description = f"{'noisy ' if noisy else ''}strips of {folder}"
     return PatchSource(description, total, chunks, complete_points=True)
 
 
-def _point_chunks(name: str, pixels: UInt8[np.ndarray, "n 16 32 32"]) -> Iterator[PatchChunk]:
-    """Split a sequence into chunks with all views of each point."""
-    step = CHUNK_PATCHES // VIEWS
-    for start in range(0, len(pixels), step):
-        some = pixels[start : start + step].reshape(-1, SIDE, SIDE)
-        point, view = np.divmod(np.arange(len(some)), VIEWS)
-        yield PatchChunk(PatchKeys([name] * len(some), start + point, view), some)
+def _row_chunks(
+    name: str,
+    pixels: UInt8[np.ndarray, "n 32 32"],
+    first: Int[np.ndarray, " points+1"],
+    view_names: Sequence[str] = VIEW_NAMES,
+) -> Iterator[PatchChunk]:
+    """Split the patches of a sequence; ``first`` holds the rows of its points and of the end."""
+    for start in range(first[0], first[-1], CHUNK_PATCHES):
+        rows = np.arange(start, min(start + CHUNK_PATCHES, first[-1]))
+        point = np.searchsorted(first, rows, side="right") - 1
+        keys = PatchKeys([name] * len(rows), point, rows - first[point], view_names)
+        yield PatchChunk(keys, pixels[rows[0] : rows[-1] + 1])
 
 
 def _from_patches(folder: Path) -> PatchSource:
@@ -227,7 +236,7 @@ def check_layout(source: PatchSource, output: Path) -> None:
         )
     if not source.complete_points:
         raise UserError(
-            f"{source.description} have no sequences and views, which the official layout needs; "
+            f"{source.description} have no sequences of 16 views, which the official layout needs; "
             "give --output a .npy or .parquet file",
             code="no-sequences-and-views",
         )

@@ -11,16 +11,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hpsearch.atomic_files import check_target_folder, write_atomic
+from hpsearch.data.splits import TrialSplit
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.evaluation.bootstrap import compare, intervals
 from hpsearch.evaluation.descriptor_io import is_descriptor_folder
-from hpsearch.reporting.evaluation_report import comparison_table, score_notes, score_tables
+from hpsearch.evaluation.patch_pairs import PatchPairScores
+from hpsearch.reporting.evaluation_report import (
+    comparison_table,
+    patch_pair_table,
+    score_notes,
+    score_tables,
+)
 from hpsearch.reporting.text_tables import TextTable
 from hpsearch.search.workspace import Workspace
 
 if TYPE_CHECKING:
+    from hpsearch.data.patch_store import PatchStore
     from hpsearch.promotion.model_evaluation import InputKind
     from hpsearch.reporting.evaluation_page import FigureFile
     from hpsearch.training.validation import EvaluationSet
@@ -28,6 +36,10 @@ if TYPE_CHECKING:
 DENOISER_NOTE = (
     "denoised: noisy patches through the denoiser; clean, denoised: clean ones through it; "
     "noisy and clean: without a denoiser"
+)
+PAIR_NOTE = (
+    "FPR95: share of the pairs of different points that are at or below the distance that "
+    "accepts 95 % of the pairs of one point; lower is better"
 )
 COLLAPSED_NOTE = (
     "The descriptors of {} have collapsed to one point, so these scores are meaningless."
@@ -63,6 +75,8 @@ class EvaluationResult:
     test_set: "EvaluationSet | None" = None
     noisy: bool = True
     """True if the first row is of noisy patches."""
+    on_pairs: dict[str, PatchPairScores] = field(default_factory=dict)
+    """Scores by row name on a store without levels; ``rows`` is then empty."""
 
 
 def evaluate_models(
@@ -105,10 +119,12 @@ def save_evaluation(result: EvaluationResult, folder: Path) -> Path:
 
     check_target_folder(folder, "--output")
     write_atomic(folder / "scores.json", json.dumps(_to_json(result)))
-    pictures = _draw_figures(result, folder)
+    pictures = _draw_figures(result, folder) if result.rows else []
     tables: dict[str, TextTable] = {
         name.capitalize(): shown for name, shown in score_tables(result.rows).items()
     }
+    if result.on_pairs:
+        tables = {"Verification of pairs": patch_pair_table(result.on_pairs)}
     tables |= {title: comparison_table(*pair) for title, pair in result.pairs.items()}
     page = render_evaluation_page(
         "Evaluation", lead=notes_on(result), tables=tables, figures=pictures
@@ -137,6 +153,8 @@ def _score_on_store(
     request: EvaluationRequest, workspace: Workspace, uri: str | None
 ) -> EvaluationResult:
     store = workspace.store(request.data or "mini")
+    if not store.has_levels:
+        return _score_on_pairs(request, store, workspace, uri)
     split = store.split(request.split)
 
     from hpsearch.promotion.model_evaluation import (
@@ -163,6 +181,30 @@ def _score_on_store(
     for baseline in classical_baselines() if request.baselines else ():
         for seen, scores in evaluate_model(baseline, test, request.given).items():
             found.rows[f"{baseline.name}, {seen}"] = scores
+    return found
+
+
+def _score_on_pairs(
+    request: EvaluationRequest, store: "PatchStore", workspace: Workspace, uri: str | None
+) -> EvaluationResult:
+    """Evaluate on the pairs of all sequences of a store without levels."""
+    from hpsearch.promotion import model_evaluation
+    from hpsearch.training.validation import PatchPairSet
+
+    if request.tasks is not None:
+        store.check_levels("an evaluation by task lists")
+    for name in filter(is_descriptor_folder, request.models):
+        store.check_levels(f"the official layout of descriptors in {name}")
+    test = PatchPairSet.sample(store.select(store.names, TrialSplit("all", store.names, (), ())))
+    found = EvaluationResult(what=f"pairs of {store.path.name}", noisy=request.given[0] == "noisy")
+    models = [
+        model_evaluation.load_model_functions(name, workspace, uri=uri) for name in request.models
+    ]
+    if request.baselines:
+        models += model_evaluation.classical_baselines()
+    for model in models:
+        for seen, scores in model_evaluation.evaluate_model(model, test, request.given).items():
+            found.on_pairs[f"{model.name}, {seen}"] = scores
     return found
 
 
@@ -205,6 +247,8 @@ def _split_of(tasks: Path) -> str:
 
 def notes_on(result: EvaluationResult) -> list[str]:
     """Notes on the meaning of the scores."""
+    if result.on_pairs:
+        return [result.what, PAIR_NOTE]
     words = [result.what, *score_notes(next(iter(result.rows.values())))]
     if any("denoised" in name for name in result.rows):
         words.append(DENOISER_NOTE)
@@ -212,6 +256,9 @@ def notes_on(result: EvaluationResult) -> list[str]:
 
 
 def _to_json(result: EvaluationResult) -> dict[str, object]:
+    if result.on_pairs:
+        scores = {name: scores.to_dict() for name, scores in result.on_pairs.items()}
+        return {"of": result.what, "scores": scores, "comparisons": {}}
     rows = {
         name: scores.to_dict()
         | {"intervals": {task: asdict(bound) for task, bound in intervals(scores).items()}}

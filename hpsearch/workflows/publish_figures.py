@@ -1,5 +1,7 @@
 """Figures of trials and of the search, uploaded to their MLflow runs."""
 
+import fcntl
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import numpy as np
 
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
+from hpsearch.evaluation.bootstrap import compare, intervals
 from hpsearch.models import denoise, describe
 from hpsearch.patch_views import VIEWS
 from hpsearch.promotion.final_evaluation import (
@@ -23,12 +26,19 @@ from hpsearch.reporting.mlflow_notes import (
     search_description,
     trial_description,
 )
+from hpsearch.reporting.model_figures import ModelSamples, model_pictures
 from hpsearch.reporting.plot_style import Figure, half_size, png
 from hpsearch.reporting.sample_plots import MAX_COLUMNS, plot_denoising_grid, plot_embedding
 from hpsearch.reporting.search_figures import PlottedObjective, SearchFigures, search_pictures
 from hpsearch.reporting.search_plots import plot_learning_curves
-from hpsearch.reporting.search_report import NextCommand, SearchReport, render_report
-from hpsearch.reporting.text_tables import group_configurations
+from hpsearch.reporting.search_report import (
+    NextCommand,
+    SearchReport,
+    format_date,
+    render_report,
+)
+from hpsearch.reporting.setting_figures import setting_pictures
+from hpsearch.reporting.text_tables import format_duration, group_configurations
 from hpsearch.search.outcome import pareto_front
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.study_plots import render_optuna_plots
@@ -36,9 +46,12 @@ from hpsearch.tracking.mlflow_links import file_links, file_url
 from hpsearch.tracking.mlflow_sync import MlflowSync
 from hpsearch.tracking.mlflow_writer import SyncProgress
 from hpsearch.tracking.run_state import Run
+from hpsearch.training.validation import PatchPairSet
 
 NUM_FIGURE_PATCHES = 5
 """Number of trials with sample figures, from the top of the leaderboard."""
+MAX_EXAMPLE_POINTS = 128
+"""Most points whose patches are compared to show what a model does."""
 REPORT_FILE, OPTUNA_FILE = "report.html", "optuna.html"
 LINK_NAMES = {"the report": REPORT_FILE, "Optuna's plots": OPTUNA_FILE, "all files": ""}
 NOTE_IMAGE = "note.png"
@@ -75,7 +88,8 @@ def _publish_search_figures(
 ) -> int:
     stated, scores = context.search, load_scores(context)
     drawn = draw_search_figures(context)
-    files = {f"figures/{picture.name}.png": png(picture.figure) for picture in drawn.figures}
+    pictures = [*drawn.examples, *drawn.figures]
+    files = {f"figures/{picture.name}.png": png(picture.figure) for picture in pictures}
     curves = files.get("figures/learning-curves.png")
     if curves is not None:
         files[NOTE_IMAGE] = half_size(curves)
@@ -116,30 +130,95 @@ def _describe_trials(
 def draw_search_figures(context: SearchContext) -> SearchFigures:
     """Draw the figures of the whole search."""
     stated, runs = context.search, context.runs
-    return search_pictures(
+    objectives = [PlottedObjective(o.metric, o.direction) for o in stated.objectives]
+    main = search_pictures(
         runs,
-        objectives=[PlottedObjective(o.metric, o.direction) for o in stated.objectives],
+        objectives=objectives,
         budget=stated.budget,
         report_every=stated.first_report,
         front=pareto_front(runs, stated.objectives) if stated.extra_objectives else (),
     )
+    further = setting_pictures(runs, objective=objectives[0], report_every=stated.first_report)
+    shown = model_examples(context)
+    return SearchFigures(
+        figures=[*main.figures, *further.figures],
+        omitted=[*main.omitted, *further.omitted, *shown.omitted],
+        examples=shown.figures,
+    )
 
 
-def render_search_report(context: SearchContext, drawn: SearchFigures) -> str:
-    """Render the report as one self-contained HTML page."""
+def model_examples(context: SearchContext) -> SearchFigures:
+    """Figures of what the evaluated trial's model and the baseline do with validation patches.
+
+    None before the search has test scores, or where the networks or the patches are gone.
+    """
+    label = evaluated_label(context)
+    by_label = {run.label: run for run in context.runs}
+    baseline = next((run for run in context.runs if run.kind == "baseline"), None)
+    if label is None or label not in by_label:
+        return SearchFigures([], [])
+    try:
+        trial = load_trained(by_label[label], context)
+        other = None if baseline is None else load_trained(baseline, context)
+    except (UserError, OSError) as error:
+        return SearchFigures([], [f"What the model does: {error}."])
+    validation = trial.task.validation
+    if isinstance(validation, PatchPairSet):
+        return SearchFigures([], ["What the model does: it is shown for points with 16 views."])
+    count = min(MAX_EXAMPLE_POINTS, len(validation.points))
+    points = np.linspace(0, len(validation.points) - 1, count).astype(int)
+    rows = validation.rows[(VIEWS * points[:, None] + np.arange(VIEWS)).ravel()]
+    noisy = by_label[label].config.evaluate_on == "noisy"
+    given = validation.patches.gather(rows, noisy=noisy)
+    found = {f"winner, trial {label}": describe(trial.pipeline(), given)}
+    if other is not None:
+        found["baseline"] = describe(other.pipeline(), given)
+    return model_pictures(
+        ModelSamples(
+            given=given,
+            clean=validation.patches.gather(rows, noisy=False),
+            descriptors=found,
+            denoised=None if trial.denoiser is None else denoise(trial.denoiser, given),
+        )
+    )
+
+
+def render_search_report(
+    context: SearchContext, drawn: SearchFigures, *, refresh_seconds: int = 0
+) -> str:
+    """Render the report as one self-contained HTML page.
+
+    Args:
+        context: the search.
+        drawn: figures of the search.
+        refresh_seconds: seconds after which the page loads itself again; 0 for a page that stays.
+    """
     stated, runs, record = context.search, context.runs, context.record
-    split = context.split
+    data, scores = context.data, load_scores(context)
+    names = dict(zip(scores, named_scores(scores), strict=True))
+    winner = next(iter(scores.values()), None)
     return render_report(
         SearchReport(
             name=context.name,
             lead=f"{record.trials} trials of at most {stated.budget:,} patches, to "
             f"{stated.objective.direction} {stated.objective.metric} on "
-            f"{', '.join(split.validation)}; patches: {Path(record.store).stem}",
+            f"{', '.join(data.validation)}; patches: {Path(record.store).stem}",
             totals=summarize(runs, budget=stated.budget),
             rows=leaderboard(runs, direction=stated.objective.direction),
             configurations=group_configurations(runs, direction=stated.objective.direction),
-            baselines=named_scores(load_scores(context)),
+            baselines=named_scores(scores),
+            intervals={names[name]: intervals(found) for name, found in scores.items()},
+            gains={
+                names[name]: compare(winner, found)["mAP"]
+                for name, found in list(scores.items())[1:]
+                if winner is not None
+            },
             evaluated=evaluated_label(context),
+            facts=search_facts(context),
+            refresh_seconds=refresh_seconds,
+            follow_command=context.command("report", "--follow"),
+            written=format_date(time.time()),
+            examples=drawn.examples,
             figures=drawn.figures,
             omitted=drawn.omitted,
             commands=[
@@ -150,6 +229,46 @@ def render_search_report(context: SearchContext, drawn: SearchFigures) -> str:
             ],
         )
     )
+
+
+def is_running(context: SearchContext) -> bool:
+    """Return whether a process on this file system runs the search now."""
+    try:
+        with context.paths.lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def search_facts(context: SearchContext) -> dict[str, str]:
+    """Origin of a search's results by name: dates, data, space, code and versions."""
+    state, runs = context.state, [run for run in context.runs if run.kind == "trial"]
+    event = state.search_event or {}
+    params, tags, data = (event.get(part, {}) for part in ("params", "tags", "dataset"))
+    totals = summarize(runs, budget=context.search.budget)
+    seeds = params.get("seeds_per_point", 1)
+    facts = {
+        "started": format_date(event["time"]) if "time" in event else "",
+        "ended": format_date(state.finish_event["time"]) if state.finish_event else "",
+        "wall time": format_duration(totals.seconds),
+        "time of trials": f"{format_duration(totals.trial_seconds)}, summed",
+        "space": params.get("space", context.record.space),
+        "sampler, seed": ", ".join(str(params[k]) for k in ("sampler", "seed") if k in params),
+        "pruner": " ".join(str(params[k]) for k in ("pruner", "grace_period") if k in params),
+        "seeds of a point": str(seeds) if seeds != 1 else "",
+        "patches": f"{data.get('name', '')}, fingerprint {data.get('fingerprint', '')[:12]}",
+        "validation": ", ".join(context.data.validation),
+        "commit": tags.get("git.commit", ""),
+        "versions": ", ".join(
+            f"{name.removeprefix('version.')} {value}"
+            for name, value in tags.items()
+            if name.startswith("version.")
+        ),
+    }
+    return {name: str(value) for name, value in facts.items() if value}
 
 
 def named_scores(scores: Mapping[str, Scores]) -> dict[str, TaskScores]:
@@ -171,6 +290,8 @@ def _sample_figures(run: Run, context: SearchContext) -> dict[str, Figure]:
     except UserError:
         return {}
     validation = trial.task.validation
+    if isinstance(validation, PatchPairSet):
+        return {}  # the pictures show points with 16 views
     noisy = validation.pixels(noisy=run.config.evaluate_on == "noisy")
     clean = validation.pixels(noisy=False)
     some = np.linspace(0, len(clean) - 1, MAX_COLUMNS).astype(int)

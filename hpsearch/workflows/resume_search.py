@@ -140,7 +140,7 @@ def reopen(name: str, home: Path, tracking_uri: str | None = None) -> SearchCont
     """
     context = Workspace(home).open(name, tracking_uri=tracking_uri)
     check_not_promotion(context)
-    _ = context.store  # before anything is written
+    _ = context.data  # before anything is written
     return context
 
 

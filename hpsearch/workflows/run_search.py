@@ -30,6 +30,8 @@ def run_search(
     again: bool = False,
     overrides: Mapping[str, Any] = MappingProxyType({}),
     data: str | None = None,
+    validation_data: str | None = None,
+    test_data: str | None = None,
     split: str = "auto",
     trials: int | None = None,
     max_concurrent_trials: int | None = None,
@@ -59,8 +61,11 @@ def run_search(
         overrides: settings that replace those of the space, such as ``{"budget": 200_000,
             "descriptor.width": 0.5, "pruner": "none"}``; they are recorded with the search.
         data: ``mini``, ``tiny``, or the path of a patch store; the space's if None.
+        validation_data: as ``data``, to validate on, apart from its test part; the space's if None,
+            or else ``data``.
+        test_data: as ``data``, whose test part is tested on; the space's if None, or else ``data``.
         split: which sequences train, validate and test: auto, a, b, c, illum, view, full, mini or
-            seeded.
+            seeded; of the data that is tested on.
         trials: number of trials; the space's if None.
         max_concurrent_trials: trials at once; as many as fit if None.
         cpus: CPUs that Ray may use on this machine; all if None.
@@ -88,6 +93,8 @@ def run_search(
         again=again,
         overrides=overrides,
         data=data,
+        validation_data=validation_data,
+        test_data=test_data,
         split=split,
         trials=trials,
         max_concurrent_trials=max_concurrent_trials,
@@ -151,11 +158,11 @@ def _announce(
         f"search {context.name}: {context.record.trials} trials of at most {search.budget:,} "
         f"patches on {sum(store.counts):,} points of {store.path.stem}"
     )
-    split = context.split
+    parts = context.data
     for part, names in (
-        ("train", split.train),
-        ("validation", split.validation),
-        ("test", split.test),
+        ("train", parts.split.train),
+        ("validation", parts.validation),
+        ("test", parts.test_split.test),
     ):
         listed = " ".join(names) if len(names) < 9 else f"{len(names)} sequences"
         observer.message(f"  {part:<10} {listed}")
@@ -178,7 +185,8 @@ def log_search_started(
     """
     from hpsearch.tracking.mlflow_mapping import software_versions
 
-    split = context.split
+    split, record = context.split, context.record
+    others = {"validation_data": record.validation_store, "test_data": record.test_store}
     source, overrides = context.record.warm_start_from, context.record.overrides
     reduction = getattr(search.active_pruner, "reduction_factor", None)
     params = {
@@ -197,6 +205,7 @@ def log_search_started(
         **({} if source is None else {"warm_start_from": source}),
         "seed": search.seed,
         "split": split.name,
+        **{name: Path(path).stem for name, path in others.items() if path is not None},
     }
     dataset = {
         "name": store.path.stem,

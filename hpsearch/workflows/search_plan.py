@@ -18,6 +18,7 @@ from hpsearch.search.overrides import settings_without_effect, with_overrides
 from hpsearch.search.resources import Resources
 from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
+from hpsearch.search.search_data import SearchData
 from hpsearch.search.space_file import imported_modules, load_search, space_text
 from hpsearch.search.stopping import Limits
 from hpsearch.search.workspace import SearchRecord, Workspace
@@ -45,6 +46,8 @@ class SearchOptions:
     again: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)
     data: str | None = None
+    validation_data: str | None = None
+    test_data: str | None = None
     split: str = "auto"
     trials: int | None = None
     max_concurrent_trials: int | None = None
@@ -72,6 +75,8 @@ class SearchPlan:
     """Search with all overrides."""
     modules: Mapping[str, Path]
     store: "PatchStore"
+    data: SearchData
+    """Patches that train, validate and test."""
     record: SearchRecord
 
 
@@ -90,8 +95,9 @@ def plan_search(
     search.validate_space()
     for remark in (*search.remarks(), *_override_remarks(stated, options.overrides)):
         observer.message(remark)
-    data = options.data or search.data
-    check_exists(data)
+    data, others = options.data or search.data, _other_data(search, options)
+    for given in filter(None, (data, *others)):
+        check_exists(given)
     stem = DEFAULT_NAME if isinstance(space, Search) else Path(space).stem
     name = _choose_name(workspace, stem, options.name, observer, again=options.again)
     _check_targets(workspace, options, name)
@@ -99,17 +105,31 @@ def plan_search(
     earlier = _open_earlier(workspace, warm_start_from, search)
     with observer.progress("building patches") as advance:
         store = workspace.store(data, progress=advance)
-    _check_data(search, store, options.split)
+        validation_store, test_store = (
+            None if one is None else workspace.store(one, progress=advance) for one in others
+        )
+    parts = SearchData.divide(
+        store, options.split, validation_store=validation_store, test_store=test_store
+    )
+    _check_data(search, parts)
+    for sentence in parts.overlaps():
+        observer.message(sentence)
     if earlier:
         from hpsearch.search.warm_start import check_comparable
 
-        split = store.split(options.split).name
-        check_comparable(earlier, search=search, fingerprint=store.fingerprint, split=split)
+        check_comparable(
+            earlier,
+            search=search,
+            fingerprint=store.fingerprint,
+            split=parts.split.name,
+            validation_fingerprint=validation_store and validation_store.fingerprint,
+        )
     record = SearchRecord(
         space=str(file) if isinstance(file, Path) else DEFINED_IN_PYTHON,
         store=str(store.path.absolute()),
         fingerprint=store.fingerprint,
         split=options.split,
+        **_other_stores(validation_store=validation_store, test_store=test_store),
         tracking_uri=workspace.tracking(options.tracking_uri).given,
         trials=search.num_trials(options.trials),
         max_concurrent_trials=options.max_concurrent_trials,
@@ -127,8 +147,14 @@ def plan_search(
     )
     return SearchPlan(
         workspace=workspace, name=name, space=file, search=search, modules=modules, store=store,
-        record=record,
+        data=parts, record=record,
     )  # fmt: skip
+
+
+def _other_data(search: Search, options: SearchOptions) -> tuple[str | None, str | None]:
+    """Data to validate on and to test on, if they are not those to train on."""
+    validation = options.validation_data or search.validation_data
+    return validation, options.test_data or search.test_data
 
 
 def _load(space: str | Path | Search) -> tuple[Path | str, Search, Mapping[str, Path]]:
@@ -203,29 +229,47 @@ def _choose_name(
     return chosen
 
 
-def _check_data(search: Search, store: "PatchStore", split: str) -> None:
-    """Check that a split has enough sequences and points to train, validate and test trials.
+def _other_stores(**stores: "PatchStore | None") -> dict[str, Any]:
+    """Fields of a record for stores that are not the one that is trained on."""
+    return {
+        field: value
+        for name, store in stores.items()
+        if store is not None
+        for field, value in (
+            (name, str(store.path.absolute())),
+            (name.replace("_store", "_fingerprint"), store.fingerprint),
+        )
+    }
+
+
+def _check_data(search: Search, data: SearchData) -> None:
+    """Check that there are enough sequences and points to train, validate and test trials.
 
     Raises:
         UserError: if no trial could be trained or evaluated on these patches.
     """
     from hpsearch.data.splits import folds
 
-    whole = store.split(split)
+    if search.num_folds and data.validation_store is not data.store:
+        raise UserError(
+            "num_folds validates on the training sequences in turn; omit --validation-data",
+            code="folds-with-validation-data",
+        )
+    data.check(search.objectives)
+    store, whole, points = data.store, data.split, search.validation_points
     for one in folds(whole, search.num_folds) if search.num_folds else [whole]:
-        _check_part(store, one, "validation", search.validation_points)
+        held_out = store.part(one, "validation") if search.num_folds else data.validation_patches()
+        _check_part(held_out, whole, "validation", points)
         _check_batches(search, store.part(one, "train"))
-    _check_part(store, whole, "test", search.validation_points)
+    _check_part(data.test_patches(), data.test_split, "test", points)
 
 
-def _check_part(store: "PatchStore", split: "TrialSplit", part: "Part", points: int) -> None:
+def _check_part(patches: "Patches", split: "TrialSplit", part: "Part", points: int) -> None:
     """Check that scores can be computed on a part of a split."""
-    from hpsearch.evaluation.tasks import VALIDATION_SIZES
-    from hpsearch.training.validation import sample_evaluation_set
+    from hpsearch.training.validation import validation_set
 
-    patches = store.part(split, part)
     try:
-        sample_evaluation_set(patches, points=points, sizes=VALIDATION_SIZES)
+        validation_set(patches, points=points)
     except UserError as error:
         names = ", ".join(patches.names)
         raise UserError(
@@ -245,7 +289,13 @@ def _check_batches(search: Search, train: "Patches") -> None:
             for progress in (0.0, 0.99):  # a curriculum changes in between
                 rng = rng_for(0, "batch", 0)
                 sampler = current_sampler(config.sampler, share=progress)
-                sample(sampler, train.sequence_of, rng, progress=progress)
+                sample(
+                    sampler,
+                    train.sequence_of,
+                    rng,
+                    progress=progress,
+                    first_rows=train.first_rows,
+                )
         except UserError as error:
             return str(error)
         return ""

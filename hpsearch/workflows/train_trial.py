@@ -220,15 +220,16 @@ def _description(
     config: TrialConfig, env: "TrialEnvironment", num_folds: int | None
 ) -> dict[str, Any]:
     """Dependencies of a training, apart from the machine, as JSON values."""
+    other = env.validation_on
     return {
         "config": config.model_dump(mode="json"),
         "data": env.store.fingerprint,
         "train": list(env.sequences or env.split.train),
-        "validation": list(env.split.validation),
+        "validation": list(env.validation_patches().names),
         "validation_points": env.validation_points,
         "report_every": env.report_every,
         "num_folds": num_folds,
-    }
+    } | ({} if other is None else {"validation_data": other.store.fingerprint})
 
 
 def _open_output(output: Path, description: dict[str, Any]) -> None:

@@ -80,8 +80,10 @@ def test_a_part_gathers_its_own_patches(path, sequences):
     got = patches.gather(local, noisy=True)
     np.testing.assert_array_equal(got, expected)
     got[0] = 0  # a copy: the store stays as it is
-    np.testing.assert_array_equal(patches.load_all(noisy=True)[5, 3], expected[0])
-    np.testing.assert_array_equal(patches.load_all(noisy=False)[:4], sequences[2].clean)
+    np.testing.assert_array_equal(patches.load_all(noisy=True)[16 * 5 + 3], expected[0])
+    np.testing.assert_array_equal(
+        patches.load_all(noisy=False)[:64], sequences[2].clean.reshape(64, 32, 32)
+    )
 
 
 def test_test_sequences_are_refused_to_training(path):
@@ -199,7 +201,7 @@ def test_other_files_and_versions_are_refused(tmp_path, path):
     message = {**table.schema.metadata, b"hpsearch.version": b"0"}
     with pa.ipc.new_file(tmp_path / "old.arrow", table.schema.with_metadata(message)) as writer:
         writer.write(table.replace_schema_metadata(message))
-    with pytest.raises(UserError, match=r"schema version 0, .* reads 1"):
+    with pytest.raises(UserError, match=r"schema version 0, .* reads 1 and 2"):
         PatchStore.open(tmp_path / "old.arrow")
 
 

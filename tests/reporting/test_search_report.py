@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -7,10 +9,10 @@ import numpy as np
 import pytest
 
 from hpsearch.config import Clean
+from hpsearch.reporting.html_tables import MAX_REPORT_ROWS
 from hpsearch.reporting.leaderboard import TaskScores, leaderboard, summarize
 from hpsearch.reporting.search_figures import PlottedObjective, SearchFigures, search_pictures
 from hpsearch.reporting.search_report import (
-    MAX_REPORT_ROWS,
     NextCommand,
     SearchReport,
     render_report,
@@ -20,7 +22,7 @@ from hpsearch.reporting.text_tables import group_configurations
 from hpsearch.tracking.run_state import Run
 
 MakeRun = Callable[..., Run]
-VOID = {"meta", "img", "wbr", "br", "hr", "link", "input"}
+VOID = {"meta", "img", "wbr", "br", "hr", "link", "input", "source"}
 EVIL = "<script>alert('x')</script> & \"quotes\""
 
 
@@ -33,6 +35,7 @@ class Checker(HTMLParser):
         self.tags: list[str] = []
         self.addresses: list[str] = []
         self.alts: list[str] = []
+        self.sets: list[str] = []
         self.text: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -41,6 +44,7 @@ class Checker(HTMLParser):
         assert len(names) == len(set(names)), f"repeated attribute in {tag}"
         given = dict(attrs)
         self.addresses += [v for n in ("src", "href", "data", "action") if (v := given.get(n))]
+        self.sets += [v for v in (given.get("srcset"),) if v]
         if tag == "img":
             self.alts.append(given.get("alt") or "")
         if tag not in VOID:
@@ -50,7 +54,7 @@ class Checker(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.text.append(data)
 
 
@@ -96,11 +100,21 @@ def full(mixed: list[Run]) -> str:
 def test_the_page_is_well_formed_and_asks_nothing_of_a_network(full: str):
     seen = read(full)
     assert seen.addresses, "figures are in the page"
-    assert all(address.startswith("data:image/svg+xml;base64,") for address in seen.addresses)
-    assert not re.search(r"@import|url\(|<script|<link|https?://", full)
+    inside = "data:image/svg+xml;base64,"
+    assert all(address.startswith(inside) for address in [*seen.addresses, *seen.sets])
+    assert not re.search(r"@import|url\(|<link|https?://", full)
     assert all(len(alt) > 20 for alt in seen.alts)
     assert len(seen.alts) == 5
+    assert len(seen.sets) == 5, "each figure is also there for a narrow page"
     assert seen.tags.count("h1") == 1
+
+
+def test_a_browser_runs_the_page_s_own_script_and_no_other(full: str):
+    (script,) = re.findall(r"<script>(.*?)</script>", full, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', full)
+    assert policy.startswith("default-src 'none';")
+    assert policy.endswith(f"script-src 'sha256-{digest}'")
 
 
 def test_the_page_says_what_was_found(full: str):
@@ -129,7 +143,7 @@ def test_words_of_the_user_are_escaped(make_run: MakeRun):
         )
     )
     seen = read(html)
-    assert "script" not in seen.tags
+    assert seen.tags.count("script") == 1, "the page's own"
     # title, heading, lead, verdict, yardstick, reason, command and what it does
     assert "".join(seen.text).count(EVIL) == 8
 
@@ -156,8 +170,8 @@ def test_trials_that_restarted_from_scratch_are_named(make_run: MakeRun):
 def test_a_long_leaderboard_folds(make_run: MakeRun):
     runs = [make_run(n, "completed", {10: 0.5}) for n in range(MAX_REPORT_ROWS + 4)]
     html = render_report(page(runs))
-    assert "The other 4 trials" in html
-    assert html.count("<td>0.5000</td>") == MAX_REPORT_ROWS + 4
+    assert f"Show all {MAX_REPORT_ROWS + 4} trials" in html
+    assert html.count('<td data-key="0.5">0.5000</td>') == MAX_REPORT_ROWS + 4
 
 
 def test_columns_are_settings_with_more_than_one_value(make_run: MakeRun):

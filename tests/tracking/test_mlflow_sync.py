@@ -27,8 +27,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::R
 
 STATUSES = {
     "completed": "FINISHED",
-    "pruned": "KILLED",
-    "collapsed": "KILLED",
+    "pruned": "FINISHED",
+    "collapsed": "FAILED",
+    "diverged": "FAILED",
     "failed": "FAILED",
     "interrupted": "KILLED",
 }

@@ -151,7 +151,11 @@ def test_a_trial_never_reads_a_test_patch(
     clean, noisy = tiny.clean.copy(), tiny.noisy.copy()
     clean[np.isin(tiny.sequence_of, blank)] = 77
     noisy[np.isin(tiny.sequence_of, blank)] = 99
-    other = dataclasses.replace(tiny, clean=clean, noisy=noisy)
+    flat = {
+        name: pixels.reshape(-1, 32, 32)
+        for name, pixels in (("clean_rows", clean), ("noisy_rows", noisy))
+    }
+    other = dataclasses.replace(tiny, **flat)
     altered = TrialEnvironment(
         **{**vars(job), "store": other, "artifacts": ArtifactCache(str(tmp_path / "x"))}
     )

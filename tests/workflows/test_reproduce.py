@@ -273,8 +273,12 @@ def test_the_claims_are_many_and_name_what_the_lists_train() -> None:
         found.of_claims(["nothing"])
 
 
-def test_a_claim_is_decided_by_training_what_is_missing(tmp_path: Path) -> None:
+def test_a_claim_is_decided_by_training_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The command trains both arms once, writes the verdict, and the next time trains nothing."""
+    # A checkout with changes is refused, and these tests run in such ones too.
+    monkeypatch.setattr("hpsearch.workflows.reproduce.code_version", lambda: "c0de")
     (tmp_path / "list.py").write_text(LIST)
     words = ["reproduce", "--list", str(tmp_path / "list.py"), "--results", str(tmp_path / "docs"),
              "--home", str(tmp_path / "home")]  # fmt: skip
