@@ -5,11 +5,13 @@ The Python API; each name is imported when it is first used::
     import hpsearch as hp
 
     result = hp.run_search("search_spaces/quickstart.py", trials=4)
-    promotion = hp.promote(result.context.name)
-    hp.describe_patches("models:/patch-descriptor@champion", "mini", "descriptors.npy")
+    search = hp.open_search("quickstart")
+    search.trials()
+    search.promote()
+    hp.load_model("patch-descriptor@champion").describe(patches)
 
-Every setting of a trial is here too: ``hp.TrialConfig``, ``hp.L2Net``, ``hp.HardNet`` and the rest
-of ``hpsearch.config``.
+``docs/python.md`` shows more. Every setting of a trial is here too: ``hp.TrialConfig``,
+``hp.L2Net``, ``hp.HardNet`` and the rest of ``hpsearch.config``.
 """
 
 import importlib
@@ -19,6 +21,8 @@ __version__ = "0.2.0"
 
 _EXPORTS = {
     "ASHA": "search.pruners",
+    "Callback": "workflows.callbacks",
+    "ConsoleObserver": "console.console_observer",
     "EvaluationRequest": "workflows.evaluate_models",
     "Fixed": "search.samplers",
     "GP": "search.samplers",
@@ -27,18 +31,25 @@ _EXPORTS = {
     "Median": "search.pruners",
     "NSGA2": "search.samplers",
     "NoPruner": "search.pruners",
+    "Notifier": "workflows.notifications",
     "Objective": "search.objective",
     "Observer": "workflows.observer",
     "Random": "search.samplers",
     "Resources": "search.resources",
     "Search": "search.search",
+    "SearchHandle": "workflows.search_handle",
+    "SearchOptions": "workflows.search_plan",
     "TPE": "search.samplers",
     "UserError": "errors",
     "Workspace": "search.workspace",
+    "create_search": "workflows.search_handle",
     "describe_patches": "workflows.describe_patches",
+    "dry_run": "workflows.dry_run",
     "evaluate_models": "workflows.evaluate_models",
     "extend_search": "workflows.resume_search",
+    "load_model": "workflows.loaded_model",
     "match_images": "workflows.match_images",
+    "open_search": "workflows.search_handle",
     "plan_promotion": "workflows.promote_search",
     "promote": "workflows.promote_search",
     "resume_search": "workflows.resume_search",

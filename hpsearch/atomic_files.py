@@ -1,10 +1,13 @@
 """Atomic file writes, checks of targets before work begins, and files that carry a checksum."""
 
+import fcntl
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
 import pyarrow as pa
 
@@ -194,3 +197,26 @@ def read_with_checksum(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     return None if found is None else found.to_pybytes()
+
+
+LOCK_ATTEMPTS, LOCK_PAUSE_S = 5, 0.05
+"""Attempts at the lock of a search, which a command that asks for its state holds for a moment."""
+
+
+def acquire_lock(file: IO[Any], kind: int) -> None:
+    """Lock a file without waiting for a process that holds it for long.
+
+    Args:
+        file: the open file.
+        kind: ``fcntl.LOCK_EX`` or ``fcntl.LOCK_SH``.
+
+    Raises:
+        OSError: if another process holds it.
+    """
+    for attempt in range(LOCK_ATTEMPTS):
+        try:
+            return fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except OSError:
+            if attempt == LOCK_ATTEMPTS - 1:
+                raise
+            time.sleep(LOCK_PAUSE_S)

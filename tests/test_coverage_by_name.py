@@ -61,6 +61,13 @@ TESTED_IN: dict[str, str | tuple[str, str]] = {
     "losses/build.py": "losses/test_metric_losses.py",
     "models/layers.py": "models/test_descriptors.py",
     "patch_views.py": "data/test_patch_store.py",
+    "cli/steering.py": ("workflows/test_steer_search.py", '"note", "far"'),
+    "workflows/doctor.py": "workflows/test_steer_search.py",
+    "workflows/housekeeping.py": "workflows/test_steer_search.py",
+    "search/requests.py": "execution/test_external_trials.py",
+    "workflows/loaded_model.py": ("test_python_api.py", "load_model"),
+    "workflows/search_handle.py": "execution/test_external_trials.py",
+    "workflows/search_plan.py": "workflows/test_dry_run.py",
     "promotion/champion_comparison.py": (
         "promotion/test_registration.py",
         "a_challenger_is_not_displaced",

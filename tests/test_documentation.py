@@ -124,6 +124,7 @@ MAKE = "installs, or runs whole suites; each target is looked up in the Makefile
 CLOUD = "needs an account of a cloud, Docker or a cluster of Kubernetes"
 CLUSTER = "needs several machines; tests/chaos/test_manual_cluster.py and test_jobs.py do it on one"
 OUTPUT = "output, whose shape is checked below"
+HANDLE = "tests/execution/test_external_trials.py calls these methods"
 NOT_RUN: dict[tuple[str, str], str] = {
     ("README.md", "make demo"): MAKE,
     ("CONTRIBUTING.md", "make install"): MAKE,
@@ -133,6 +134,12 @@ NOT_RUN: dict[tuple[str, str], str] = {
     ("README.md", "Retrained"): OUTPUT,
     ("docs/evaluation.md", "verification"): OUTPUT,
     ("README.md", "hpsearch/config/"): "a list of folders",
+    ("docs/python.md", "import hpsearch as hp"): "tests/test_python_api.py runs the notebook",
+    ("docs/python.md", 'search = hp.open_search("cell")'): "the notebook has it too",
+    ("docs/python.md", 'search = hp.open_search("cell", home'): HANDLE,
+    ("docs/python.md", "trial = search.ask()"): HANDLE,
+    ("docs/python.md", "$ hpsearch search space.py --set"): "tests/workflows/test_dry_run.py",
+    ("docs/python.md", "from torch.utils.tensorboard"): "needs the package tensorboard",
     ("docs/architecture.md", "flowchart TD"): "a drawing",
     ("docs/gpu.md", "hpsearch search search_spaces/full.py"): "needs a GPU",
     ("docs/serving.md", "export MLFLOW_TRACKING_URI"): "tests/cli/test_models.py runs the server",

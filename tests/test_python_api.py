@@ -1,11 +1,15 @@
 """The Python API: values in, values out, nothing printed, nothing imported before it is used."""
 
+import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import hpsearch as hp
@@ -55,27 +59,65 @@ def space(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*Any type hint:UserWarning")  # MLflow, on our signature
-def test_a_search_returns_its_result_and_prints_nothing(
-    space: Path, tiny: PatchStore, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    observer, home = Recorder(), tmp_path / "home"
-    result = hp.run_search(space, data=str(tiny.path), cpus=1, home=home, observer=observer)
+def test_the_notebook_runs_and_a_search_returns_its_result_and_prints_nothing(
+    tiny: PatchStore, tmp_path: Path, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    home = Path("runs")
+    (home / "data").mkdir(parents=True)
+    shutil.copy(tiny.path, home / "data")
+    observer = Recorder()
+    cells: dict[str, Any] = {"observer": observer}
+    for number, source in enumerate(notebook_cells()):
+        code = source.replace("hp.ConsoleObserver()", "observer")
+        exec(compile(code, f"<cell {number}>", "exec"), cells)
+    assert capfd.readouterr().out == ""
+    result = cells["result"]
     assert (result.status, result.reason) == ("completed", "")
-    assert [run.id for run in result.runs if run.kind == "trial"] == ["000"]
+    assert [run.id for run in result.runs if run.kind == "trial"] == ["000", "001"]
     assert result.winner is not None
     assert result.winner.seen >= 240
-    assert set(result.test_scores) == {"000", "baseline", "pixels 16×16", "RootSIFT"}
+    winner = result.winner.label
+    assert set(result.test_scores) >= {winner, "baseline", "pixels 16×16", "RootSIFT"}
     assert result.registration is not None
-    baselines = [scores.mean for name, scores in result.test_scores.items() if name != "000"]
-    best = result.test_scores["000"].mean > max(baselines)
+    baselines = [scores.mean for name, scores in result.test_scores.items() if name != winner]
+    best = result.test_scores[winner].mean > max(baselines)
     assert result.registration.alias == ("champion" if best else None)
     assert observer.kinds == ["trial", "baseline"]
-    assert observer.messages[0].startswith("search one: 1 trials of at most 240 patches")
-    assert capfd.readouterr().out == ""
-    with pytest.raises(hp.UserError, match="'one' has finished"):
-        hp.resume_search("one", home=home)
-    plan = hp.plan_promotion("one", top=1, seeds=2, home=home)
-    assert [one.trial for one in plan.plan.selected] == ["000"]
+    assert observer.messages[0].startswith("search cell: 2 trials of at most 240 patches")
+    with pytest.raises(hp.UserError, match="'cell' has finished"):
+        hp.resume_search("cell", home=home)
+    check_handle(cells["found"], cells["table"], tiny)
+    plan = hp.plan_promotion("cell", top=1, seeds=2, home=home)
+    assert [one.trial for one in plan.plan.selected] == [winner]
+
+
+def notebook_cells() -> list[str]:
+    """Code of the notebook in docs/."""
+    notebook = json.loads((Path(__file__).parents[1] / "docs" / "search.ipynb").read_text())
+    return ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
+
+
+def check_handle(search: hp.SearchHandle, table: Any, tiny: PatchStore) -> None:
+    """Tables, study and figure of a search say the same; overrides are known later."""
+    assert search.search.baseline.descriptor.dropout == 0.0
+    assert (list(table.index), set(table.state)) == ([0, 1], {"completed"})
+    assert table["optimizer.lr"].nunique() == 2
+    best = table.value[search.best.number]
+    assert best == table.value.max() == search.best.reports[-1]["objective"]
+    assert best == search.study.best_value
+    assert (table.seconds > 0).all()
+    assert list(search.reports().seen) == [120, 240] * 2
+    with pytest.raises(hp.UserError, match="there are: learning-curves"):
+        search.figure("no-such")
+    patches = np.array(tiny.noisy[0])
+    found = hp.load_model("patch-descriptor@1").describe(patches)
+    assert found.shape == (16, 128)
+    own = hp.load_model(f"cell/{search.best.id}").describe(patches)
+    np.testing.assert_allclose(own, found, atol=1e-6)
+    log = (search.context.paths.folder / "search.log").read_text()
+    assert "winner: trial" in log
 
 
 def test_a_mistake_raises_before_anything_is_written(space: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from hpsearch.cli import (  # noqa: F401  (each module adds its commands to the 
     reproduce,
     results,
     search,
+    steering,
     train,
 )
 from hpsearch.cli.app import app, main

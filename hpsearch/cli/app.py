@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import logging
 import sys
 import time
 from pathlib import Path
@@ -28,7 +29,7 @@ app = typer.Typer(
     cls=CommandGroup,
     help="Hyperparameter search for learned image-patch descriptors.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -79,8 +80,21 @@ def _exit_with_error(sentence: str) -> None:
 @app.callback(invoke_without_command=True)
 def version(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    log_level: Annotated[
+        str,
+        typer.Option(
+            envvar="HPSEARCH_LOG_LEVEL",
+            metavar="debug|info|warning|error",
+            help="Diagnostics of this program and its libraries on standard error.",
+        ),
+    ] = "warning",
 ) -> None:
     """Hyperparameter search for learned image-patch descriptors."""
+    level = logging.getLevelNamesMapping().get(log_level.upper())
+    if level is None:
+        raise UserError(f"--log-level is debug, info, warning or error, not {log_level!r}")
+    if level != logging.WARNING:
+        logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
     if version:
         out.print(hpsearch.__version__)
         raise typer.Exit

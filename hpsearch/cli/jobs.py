@@ -1,4 +1,4 @@
-"""Commands for searches on a Ray cluster: submit, status, logs, stop, list."""
+"""Commands for searches here and on a Ray cluster: submit, status, logs, stop, list."""
 
 import time
 from pathlib import Path
@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpsearch.cli.app import TrackingUri, app
+from hpsearch.cli.app import Home, TrackingUri, app
 from hpsearch.cli.old_words import rewrite_old_words
 from hpsearch.cli.options import drop_none, to_cli_args
 from hpsearch.console.output import out, print_plain
+from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 from hpsearch.untrusted import command_line
 
@@ -17,14 +18,25 @@ if TYPE_CHECKING:
     from hpsearch.execution.job_client import SearchJob
     from hpsearch.search.resources import Resources
     from hpsearch.search.search import Search
+    from hpsearch.search.search_context import SearchContext
 
-CLUSTER_PANEL = "Cluster"
+CLUSTER_PANEL, RUNNING_PANEL = "Cluster", "Running"
 ADDRESS_VARIABLES = ["HPSEARCH_ADDRESS", "RAY_API_SERVER_ADDRESS"]
 Address = Annotated[
     str,
     typer.Option(envvar=ADDRESS_VARIABLES, help="The dashboard of a Ray head: http://HEAD:8265."),
 ]
+OptionalAddress = Annotated[
+    str | None,
+    typer.Option(
+        envvar=ADDRESS_VARIABLES,
+        help="The dashboard of a Ray head, http://HEAD:8265, for its searches (default: those of "
+        "the home folder).",
+    ),
+]
 Name = Annotated[str, typer.Argument(help="Name of a search.")]
+STOP_LOCAL_TIMEOUT_S = 60.0
+"""Seconds that a search on this file system has to save its trials and end."""
 ClusterHome = Annotated[
     str, typer.Option(help="Home folder on the cluster; better on a disk that all nodes see.")
 ]
@@ -49,16 +61,17 @@ def submit(
 
     Example: hpsearch submit search_spaces/full.py --address http://HEAD:8265 --trials 200
     """
+    from hpsearch.search.overrides import parse_overrides, with_overrides
     from hpsearch.search.space_file import imported_modules, load_search
     from hpsearch.untrusted import check_name, name_from
 
-    stated = load_search(space)
-    stated.validate_space()
-    modules = imported_modules()
+    stated, modules = load_search(space), imported_modules()
     chosen = check_name(name_from(space.stem) if name is None else name, "a search")
     options = [*to_cli_args(tracking_uri=tracking_uri), *context.args]
     arguments = ["search", space.name, "--name", chosen, "--address", "auto", *options]
     asked = _check_search_arguments(context, arguments)
+    stated = with_overrides(stated, parse_overrides(asked["overrides"] or []))
+    stated.validate_space()
 
     from hpsearch.execution.job_checks import check_data
     from hpsearch.execution.job_client import JobClient
@@ -111,12 +124,17 @@ def submit_resume(name: str, address: str, home: str | None, options: list[str])
     _print_submitted(name, address)
 
 
-@app.command(rich_help_panel=CLUSTER_PANEL)
-def status(name: Name, address: Address) -> None:
-    """Print progress of a search on a cluster, and the reason if it failed.
+@app.command(rich_help_panel=RUNNING_PANEL)
+def status(name: Name, address: OptionalAddress = None, home: Home = DEFAULT_HOME) -> None:
+    """Print progress of a search, here or on a cluster, and the reason if it failed.
 
-    Example: hpsearch status full --address http://HEAD:8265
+    Example: hpsearch status quickstart
     """
+    if address is None:
+        from hpsearch.search.workspace import Workspace
+
+        return print_local_status(Workspace(home).open(name))
+
     from hpsearch.execution.job_client import JobClient
 
     server = JobClient(address)
@@ -127,6 +145,25 @@ def status(name: Name, address: Address) -> None:
         print_plain(f"  {line}")
     if job.state == "stopped":
         print_plain(f"  resume with:  {command_line('resume', name, '--address', address)}")
+
+
+def print_local_status(context: "SearchContext") -> None:
+    """Print the state of a search on this file system."""
+    from hpsearch.reporting.text_tables import format_duration
+    from hpsearch.workflows.steer_search import search_status
+
+    found = search_status(context)
+    left = (
+        "" if found.seconds_left is None else f", about {format_duration(found.seconds_left)} left"
+    )
+    counts = ", ".join(f"{number} {status}" for status, number in found.by_status.items())
+    print_plain(f"{context.name}: {found.state}{left}")
+    print_plain(f"  {found.ended} of {found.trials} trials ended{f' ({counts})' if counts else ''}")
+    if found.best is not None:
+        value = found.best.reports[-1]["objective"]
+        print_plain(f"  best {context.objective.metric} {value:.4f}, trial {found.best.label}")
+    if found.state == "interrupted" or found.state == "new":
+        print_plain(f"  resume with:  {context.command('resume')}")
 
 
 @app.command(rich_help_panel=CLUSTER_PANEL)
@@ -149,12 +186,51 @@ def logs(
         out.print(piece, end="", markup=False, soft_wrap=True)
 
 
-@app.command(rich_help_panel=CLUSTER_PANEL)
-def stop(name: Name, address: Address) -> None:
-    """Stop a search on a cluster; its trials are saved, and it can be resumed.
+@app.command(rich_help_panel=RUNNING_PANEL)
+def stop(
+    name: Name,
+    trial: Annotated[
+        str | None,
+        typer.Option(help="Stop this trial alone, at its next report; it counts as pruned."),
+    ] = None,
+    address: OptionalAddress = None,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Stop a search, here or on a cluster, or one trial; trials are saved, and it can be resumed.
 
-    Example: hpsearch stop full --address http://HEAD:8265
+    Example: hpsearch stop quickstart --trial 012
     """
+    if address is not None and trial is not None:
+        raise UserError(
+            "--trial needs the folder of the search; run the command where --home reaches it, "
+            "without --address",
+            code="trial-on-cluster",
+        )
+    if address is None:
+        return _stop_local(name, trial, home)
+    _stop_job(name, address)
+
+
+def _stop_local(name: str, trial: str | None, home: Path) -> None:
+    from hpsearch.search.workspace import Workspace
+    from hpsearch.workflows.steer_search import stop_search, stop_trial
+
+    context = Workspace(home).open(name)
+    if trial is not None:
+        run = stop_trial(context, trial)
+        print_plain(f"{name}: trial {run.label} stops at its next report")
+    elif stop_search(context, timeout=STOP_LOCAL_TIMEOUT_S):
+        print_plain(f"{name}: stopped\n  resume with:  {context.command('resume')}")
+    else:
+        raise UserError(
+            f"search {name!r} still runs {STOP_LOCAL_TIMEOUT_S:.0f} s after the request to stop; "
+            f"look at `{context.command('status')}`, or press Ctrl-C where it runs",
+            code="search-not-stopped",
+        )
+
+
+def _stop_job(name: str, address: str) -> None:
+    """Stop the job of a search on a cluster."""
     from hpsearch.execution.job_client import STOP_TIMEOUT_S, JobClient
 
     server = JobClient(address)
@@ -176,24 +252,50 @@ def stop(name: Name, address: Address) -> None:
         print_plain(f"  resume with:  {command_line('resume', name, '--address', address)}")
 
 
-@app.command("list", rich_help_panel=CLUSTER_PANEL)
-def list_(address: Address) -> None:
-    """List the searches of a cluster.
+@app.command("list", rich_help_panel=RUNNING_PANEL)
+def list_(address: OptionalAddress = None, home: Home = DEFAULT_HOME) -> None:
+    """List the searches of the home folder, or those of a cluster.
 
-    Example: hpsearch list --address http://HEAD:8265
+    Example: hpsearch list
     """
+    if address is None:
+        return _list_local(home)
+
     from hpsearch.execution.job_client import JobClient
 
     jobs = JobClient(address).jobs()
     if not jobs:
         print_plain(f"no search was submitted to {address}")
     for job in {job.search: job for job in jobs}.values():
-        began = (
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(job.started_at))
-            if job.started_at
-            else ""
-        )
-        print_plain(f"{job.search:<24} {job.state:<10} {began:<17} {_format_duration(job).strip()}")
+        _print_row(job.search, job.state, job.started_at, _format_duration(job).strip())
+
+
+def _list_local(home: Path) -> None:
+    from hpsearch.search.workspace import Workspace
+    from hpsearch.workflows.steer_search import search_status
+
+    workspace = Workspace(home)
+    names = workspace.searches()
+    if not names:
+        print_plain(f"there is no search in {home}; start one with `hpsearch search SPACE`")
+    for name in names:
+        try:
+            context = workspace.open(name)
+            found = search_status(context)
+        except UserError as error:
+            print_plain(f"{name:<24} damaged    {error}")
+            continue
+        best = ""
+        if found.best is not None:
+            value = found.best.reports[-1]["objective"]
+            best = f", best {context.objective.metric} {value:.4f}"
+        progress = f"{found.ended} of {found.trials} trials{best}"
+        _print_row(name, found.state, found.started, progress)
+
+
+def _print_row(name: str, state: str, started: float | None, more: str) -> None:
+    began = time.strftime("%Y-%m-%d %H:%M", time.localtime(started)) if started else ""
+    print_plain(f"{name:<24} {state:<11} {began:<17} {more}")
 
 
 def _print_submitted(name: str, address: str) -> None:

@@ -61,7 +61,7 @@ def rewrite_old_words(command: str, words: Sequence[str]) -> list[str]:
     return found
 
 
-PANELS = ("Search", "Results", "Models", "Data", "Cluster")
+PANELS = ("Search", "Running", "Results", "Models", "Data", "Cluster", "Housekeeping")
 """Panels of commands in the help, in the order in which a newcomer needs them."""
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpsearch.cli.app import Home, TrackingUri, app
+from hpsearch.cli.options import Notify, notifiers
 from hpsearch.cli.search import Cluster, console_observer
 from hpsearch.console.output import out, print_plain
 from hpsearch.defaults import DEFAULT_HOME
@@ -127,6 +128,7 @@ def promote(
         typer.Option("--reevaluate", help="Evaluate the champion on this search's test patches."),
     ] = False,
     address: Cluster = None,
+    notify: Notify = None,
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
@@ -144,6 +146,7 @@ def promote(
     from hpsearch.workflows.promote_search import PromotionInterrupted, plan_promotion
     from hpsearch.workflows.promote_search import promote as run_promotion
 
+    callbacks = notifiers(notify, None)
     if not dry_run:
         Workspace(home).check_writable()
     plan = plan_promotion(
@@ -169,6 +172,10 @@ def promote(
     except PromotionInterrupted:
         raise typer.Exit(EXIT_INTERRUPTED) from None
     print_promotion(result)
+    for callback in callbacks:
+        callback.on_search_start(plan.parent)
+        callback.on_registration(result)
+        callback.flush()
 
 
 @app.command(rich_help_panel="Models")

@@ -16,6 +16,8 @@ from hpsearch.cli.options import (
     GpusPerTrial,
     MaxConcurrent,
     MaxPatches,
+    Notify,
+    NotifyIdle,
     OnSpaceChange,
     ReportTimeout,
     SplitName,
@@ -23,13 +25,16 @@ from hpsearch.cli.options import (
     TpusPerTrial,
     WaitForNodes,
     drop_none,
+    notifiers,
     to_cli_args,
 )
+from hpsearch.console.output import print_plain
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import EXIT_INTERRUPTED, UserError
 
 if TYPE_CHECKING:
     from hpsearch.workflows.observer import Observer, SearchResult
+    from hpsearch.workflows.search_plan import SearchOptions
 
 
 @app.command(rich_help_panel="Search")
@@ -57,6 +62,21 @@ def search(
         str | None, typer.Option(help="Other patches whose test part winners are evaluated on.")
     ] = None,
     split: SplitName = "auto",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Replace a setting of the space, also several times: budget=200_000, pruner=none, "
+            "descriptor.width=0.5.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Check everything, time two steps of a trial, and start nothing."
+        ),
+    ] = False,
     trials: Annotated[
         int | None, typer.Option(min=1, help="Number of trials (default: from the space file).")
     ] = None,
@@ -66,7 +86,11 @@ def search(
         str | None, typer.Option(help="A running Ray cluster, HEAD:6379 (default: none).")
     ] = None,
     warm_start_from: Annotated[
-        str | None, typer.Option(help="An earlier search whose trials the sampler starts with.")
+        str | None,
+        typer.Option(
+            help="An earlier search whose trials the sampler starts with, or URL#NAME of an Optuna "
+            "study."
+        ),
     ] = None,
     study: Annotated[
         str | None,
@@ -84,6 +108,8 @@ def search(
     device: Device = None,
     wait_for_nodes: WaitForNodes = False,
     model: Annotated[str | None, typer.Option(help="Name of the registered model.")] = None,
+    notify: Notify = None,
+    notify_idle: NotifyIdle = None,
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
@@ -91,35 +117,72 @@ def search(
 
     Example: hpsearch search search_spaces/quickstart.py
     """
+    from hpsearch.search.overrides import parse_overrides
+    from hpsearch.workflows.search_plan import SearchOptions
+
+    options = SearchOptions(
+        name=name,
+        again=again,
+        overrides=parse_overrides(overrides or []),
+        data=data,
+        validation_data=validation_data,
+        test_data=test_data,
+        split=split,
+        trials=trials,
+        max_concurrent_trials=max_concurrent_trials,
+        cpus=cpus,
+        address=address,
+        warm_start_from=warm_start_from,
+        study=study,
+        limits=drop_none(seconds=time_limit, patches=max_patches, gpu_seconds=gpu_seconds),
+        resources=drop_none(
+            cpus=cpus_per_trial, gpus=gpus_per_trial, tpus=tpus_per_trial, device=device
+        ),
+        report_timeout=report_timeout,
+        wait_for_nodes=wait_for_nodes,
+        model=model,
+        tracking_uri=tracking_uri,
+    )
+    if dry_run:
+        return print_dry_run(space, options, home)
+
     from hpsearch.workflows.run_search import run_search
 
     finish(
         run_search(
             space,
-            name=name,
-            again=again,
-            data=data,
-            validation_data=validation_data,
-            test_data=test_data,
-            split=split,
-            trials=trials,
-            max_concurrent_trials=max_concurrent_trials,
-            cpus=cpus,
-            address=address,
-            warm_start_from=warm_start_from,
-            study=study,
-            limits=drop_none(seconds=time_limit, patches=max_patches, gpu_seconds=gpu_seconds),
-            resources=drop_none(
-                cpus=cpus_per_trial, gpus=gpus_per_trial, tpus=tpus_per_trial, device=device
-            ),
-            report_timeout=report_timeout,
-            wait_for_nodes=wait_for_nodes,
-            model=model,
-            tracking_uri=tracking_uri,
+            **vars(options),
             home=home,
             observer=console_observer(),
+            callbacks=notifiers(notify, notify_idle),
         )
     )
+
+
+def print_dry_run(space: Path, options: "SearchOptions", home: Path) -> None:
+    """Print what a search would do and cost."""
+    from hpsearch.config.formatting import summary
+    from hpsearch.reporting.text_tables import format_duration
+    from hpsearch.workflows.dry_run import dry_run
+
+    found = dry_run(space, options, home=home, observer=console_observer())
+    plan, search = found.plan, found.plan.search
+    rungs = ", ".join(f"{rung:,.0f}" for rung in found.rungs) or "none"
+    for what, value in (
+        ("search", f"{plan.name}, in {home}"),
+        ("data", f"{plan.store.path.stem}, split {plan.store.split(plan.record.split).name}"),
+        ("trials", f"{plan.record.trials}, {found.concurrent} at once"),
+        ("patches", f"{search.budget:,} of a trial, at most {found.patches:,} of all"),
+        ("pruner", f"{search.active_pruner.kind}, rungs at {rungs}"),
+        ("memory", f"about {found.memory_bytes / 2**30:.1f} GiB of a trial"),
+        (
+            "time",
+            f"about {format_duration(found.seconds_per_trial)} of a whole trial, "
+            f"{format_duration(found.expected_seconds)} of all, before baseline and test scores",
+        ),
+    ):
+        print_plain(f"{what:<9} {value}")
+    print_plain("drawn     " + "\n          ".join(summary(config) for config in found.examples))
 
 
 def console_observer() -> "Observer":
@@ -171,6 +234,8 @@ def resume(
     max_patches: MaxPatches = None,
     gpu_seconds: GpuSeconds = None,
     report_timeout: ReportTimeout = None,
+    notify: Notify = None,
+    notify_idle: NotifyIdle = None,
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
@@ -188,6 +253,12 @@ def resume(
         submit_resume(name, address, None if home == DEFAULT_HOME else str(home), options)
         return
 
+    from hpsearch.search.workspace import Workspace
+    from hpsearch.workflows.steer_search import unpause
+
+    if unpause(Workspace(home).open(name)):
+        return print_plain(f"{name}: trials are started again by the process that runs it")
+
     from hpsearch.workflows.resume_search import resume_search
 
     finish(
@@ -199,6 +270,7 @@ def resume(
             tracking_uri=tracking_uri,
             home=home,
             observer=console_observer(),
+            callbacks=notifiers(notify, notify_idle),
             **drop_none(
                 max_concurrent_trials=max_concurrent_trials,
                 cpus=cpus,
@@ -220,6 +292,8 @@ def extend(
     max_patches: MaxPatches = None,
     gpu_seconds: GpuSeconds = None,
     report_timeout: ReportTimeout = None,
+    notify: Notify = None,
+    notify_idle: NotifyIdle = None,
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
@@ -239,6 +313,7 @@ def extend(
             tracking_uri=tracking_uri,
             home=home,
             observer=console_observer(),
+            callbacks=notifiers(notify, notify_idle),
             **drop_none(
                 max_concurrent_trials=max_concurrent_trials,
                 cpus=cpus,

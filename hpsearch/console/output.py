@@ -153,7 +153,8 @@ def runnable(text: str) -> str:
 
 COMMAND = re.compile(
     r"(?<![^\s`'\"(])hpsearch(?= (?:search|resume|extend|train|promote|rollback|report|ui|sync|"
-    r"describe|evaluate|export|ensemble|data|submit|status|logs|stop|list)\b)"
+    r"describe|evaluate|export|ensemble|data|submit|status|logs|stop|list|try|pause|"
+    r"concurrency|note|show|doctor|du|rm|archive)\b)"
 )
 """The program's name in front of a command."""
 

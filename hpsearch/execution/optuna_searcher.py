@@ -1,7 +1,7 @@
 """Optuna searcher for Ray Tune."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import distribution_to_json
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
@@ -22,6 +21,7 @@ from hpsearch.execution.worker_messages import (
 )
 from hpsearch.search.grid import distinct_points
 from hpsearch.search.outcome import COLLAPSE_STATUSES
+from hpsearch.search.requests import SearchRequests
 from hpsearch.search.samplers import build_sampler
 from hpsearch.search.search import Search
 from hpsearch.search.space_file import load_search
@@ -38,6 +38,7 @@ from hpsearch.search.trial_queue import (
     REPEATED_ATTR,
     PlannedTrial,
     TrialQueue,
+    drawn_point,
     started_trials,
 )
 
@@ -73,6 +74,8 @@ class OptunaSearcher(Searcher):
     ) -> None:
         self._folder, self._space, self._trials, self._url = folder, space, trials, url
         self._patience_offset = patience_offset
+        self.requests: SearchRequests | None = None
+        """Requests of users, whose points take the places of drawn ones."""
         self._running: dict[str, optuna.Trial] = {}
         self._last_steps: dict[str, int] = {}
         """Patches seen at the last report that the study holds, by Tune's trial id."""
@@ -149,7 +152,12 @@ class OptunaSearcher(Searcher):
     def _planned(self, queue: TrialQueue) -> PlannedTrial | None:
         """Next trial to start; after a repeat, an untried point if the space can be listed."""
         turn = queue.next()
-        if turn is None or turn.params or not self._repeats:
+        if turn is None or turn.params:
+            return turn
+        requested = self.requests and self.requests.untried_point(self._open()[1])
+        if requested is not None:
+            return replace(turn, params=requested.params, request=requested.number)
+        if not self._repeats:
             return turn
         if self._points is None:
             return turn if self._repeats < MAX_REPEATS else None
@@ -158,6 +166,19 @@ class OptunaSearcher(Searcher):
             return None
         chosen = np.random.default_rng([self._open()[0].seed, turn.point]).integers(len(untried))
         return replace(turn, params=untried[chosen])
+
+    def leave_to_others(self, is_held: Callable[[str], bool]) -> None:
+        """Leave unfinished trials to the processes that hold them.
+
+        Args:
+            is_held: returns whether another process holds a trial, by its id.
+        """
+        self._open()
+        self._unfinished = [
+            number
+            for number in self._unfinished
+            if not is_held(format_trial_id(self._numbers[number]))
+        ]
 
     @cached_property
     def _points(self) -> dict[str, dict[str, Any]] | None:
@@ -302,18 +323,6 @@ class OptunaSearcher(Searcher):
 
 def _digest(config: Mapping[str, Any]) -> str:
     return json.dumps(config, sort_keys=True)
-
-
-def drawn_point(trial: optuna.Trial) -> dict[str, Any]:
-    """Point of a trial as the event log keeps it: parameters, distributions, and its number."""
-    return {
-        "params": trial.params,
-        "distributions": {
-            name: json.loads(distribution_to_json(distribution))
-            for name, distribution in trial.distributions.items()
-        },
-        **{name: trial.user_attrs.get(name) for name in (POINT_ATTR, REPEAT_ATTR)},
-    }
 
 
 def violation_of_collapse(status: str) -> dict[str, float]:

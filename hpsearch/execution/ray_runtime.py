@@ -1,5 +1,6 @@
 """Ray runtime: starting, joining and leaving a cluster, and its nodes."""
 
+import gc
 import logging
 import os
 import socket
@@ -60,6 +61,8 @@ def is_port_open(address: str, *, timeout: float = 2.0) -> bool:
     return True
 
 
+GC_WAIT_S, GC_TIMEOUT_S = 0.001, 10.0
+"""Seconds between two attempts to collect while another thread collects, and of all attempts."""
 LOCAL_ADDRESS = "local"
 """Address of a Ray of one's own, on this machine."""
 HEAD_CONNECT_TIMEOUT_S = 10.0
@@ -152,9 +155,42 @@ def _unreachable_error(address: str) -> UserError:
     )
 
 
+def free_cycles() -> None:
+    """Collect garbage completely; wait for a collection of another thread, if it does not last.
+
+    ``gc.collect`` returns at once while another thread collects, which may be inside a destructor.
+    """
+    own, collected = threading.get_ident(), list[str]()
+    deadline = time.monotonic() + GC_TIMEOUT_S
+
+    def note(phase: str, info: object) -> None:
+        if threading.get_ident() == own:
+            collected.append(phase)
+
+    gc.callbacks.append(note)
+    try:
+        while not collected and time.monotonic() < deadline:
+            gc.collect()
+            time.sleep(0 if collected else GC_WAIT_S)
+    finally:
+        gc.callbacks.remove(note)
+
+
 def stop_ray() -> None:
-    """Give the machine back, or leave the cluster."""
-    ray.shutdown()
+    """Give the machine back, or leave the cluster.
+
+    While Ray shuts down, its threads run, and other threads of this process too. One that frees a
+    reference to an object of Ray then calls what is gone, and Ray ends the whole process ("the core
+    worker has already been shutdown"). So references in cycles are freed before, and none during.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        free_cycles()
+        ray.shutdown()
+    finally:
+        if collects:
+            gc.enable()
     leave_private_session()
 
 

@@ -35,9 +35,8 @@ from hpsearch.search.study import (
     running_trial,
     study_address,
 )
-from hpsearch.search.trial_queue import POINT_ATTR, REPEAT_ATTR, started_trials
-from hpsearch.search.warm_start import warm_start
-from hpsearch.search.workspace import Workspace
+from hpsearch.search.trial_queue import POINT_ATTR, REPEAT_ATTR, REQUEST_ATTR, started_trials
+from hpsearch.search.warm_start import start_warm
 from hpsearch.tracking.run_state import Run
 
 UNFINISHED = ("running", "interrupted")
@@ -119,7 +118,7 @@ def _restore(context: SearchContext, runs: Sequence[Run]) -> int:
     before = _own_trials(context)
     if context.record.warm_start_from and not before:
         with suppress(UserError):  # the earlier search is gone
-            warm_start(context, Workspace(context.home).open(context.record.warm_start_from))
+            start_warm(context)
     storage, study = open_study_storage(folder, url), open_study(folder, search=search, url=url)
     first = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
     wanted = _wanted_trials(context, runs, len(before), first - _num_finished(before))
@@ -173,7 +172,11 @@ def _frozen(run: Run, point: Mapping[str, Any], search: Search, order: int | Non
     if not has_value or (state == TrialState.PRUNED and search.extra_objectives):
         values = None
     attributes = {
-        **{name: point[name] for name in (POINT_ATTR, REPEAT_ATTR) if point.get(name) is not None},
+        **{
+            name: point[name]
+            for name in (POINT_ATTR, REPEAT_ATTR, REQUEST_ATTR)
+            if point.get(name) is not None
+        },
         "seed": run.config.seed,
         "config": run.config.model_dump(mode="json"),
     }

@@ -30,6 +30,7 @@ from hpsearch.execution.worker_messages import (
     message_outcome,
 )
 from hpsearch.search.pruners import PrunerWithHistory
+from hpsearch.search.requests import STOP_REASON, SearchRequests
 from hpsearch.search.resources import MEMORY_SHARE_METRIC, ResourceAllocation
 from hpsearch.tracking.event_log import EventLog
 
@@ -90,6 +91,7 @@ class TrialSupervisor:
         shutdown: state of a graceful shutdown.
         was_killed_for_memory: returns, by the trial's name, whether the system killed its worker
             because memory ran out; called after a death without a reason.
+        requests: of users, in the event log; None if they are not read.
     """
 
     event_log: EventLog
@@ -100,6 +102,7 @@ class TrialSupervisor:
     timeouts: ReportTimeouts
     shutdown: GracefulShutdown
     was_killed_for_memory: Callable[[str], bool] = lambda trial: False
+    requests: SearchRequests | None = None
     full_disk: str = ""
     """Description of a full disk; empty if none was reported."""
     _attempts: dict[str, _Attempt] = field(default_factory=dict)
@@ -124,6 +127,25 @@ class TrialSupervisor:
         )
         if read_error is not None:
             attempt.read_error = read_error
+
+    def poll_requests(self) -> None:
+        """Read what users have requested since, and follow it."""
+        requests = self.requests
+        if requests is None:
+            return
+        requests.refresh()
+        if requests.max_concurrent_trials is not None:
+            self.allocator.max_concurrent = requests.max_concurrent_trials
+        if requests.stop_requested:
+            self.shutdown.requested = True
+
+    @property
+    def is_paused(self) -> bool:
+        """True while no further trial is started."""
+        return self.requests is not None and self.requests.paused
+
+    def _was_stopped(self, attempt: _Attempt) -> bool:
+        return self.requests is not None and attempt.trial in self.requests.stopped_trials
 
     def start(self, attempt_id: str) -> None:
         """Record that a worker starts on an attempt."""
@@ -173,6 +195,7 @@ class TrialSupervisor:
         self.retry_policy.record_progress(attempt.trial, report.seen)
         number, ended = attempt.config["number"], report.status != "running"
         pruned = self.pruner.should_prune(number, seen=report.seen, value=report.objective)
+        pruned = pruned or self._was_stopped(attempt)
         attempt.should_stop = ended or pruned
         self.timeouts.record_report(attempt.id)
         if attempt.should_stop:  # the study receives the last report together with the end
@@ -216,6 +239,8 @@ class TrialSupervisor:
     ) -> AttemptEnd:
         attempt.message = message or attempt.message
         status, reason = message_outcome(attempt.message)
+        if status == "pruned" and self._was_stopped(attempt):
+            reason = STOP_REASON
         attempt.end = AttemptEnd("end", status, reason)
         self._release(attempt)
         attempt.act(

@@ -17,6 +17,8 @@ from hpsearch.execution.worker_messages import from_dict
 from hpsearch.search.resources import Node
 from hpsearch.search.stopping import UsageTracker
 
+REQUESTS_POLL_S = 0.5
+"""Seconds between two readings of the requests of users."""
 NODE_POLL_S = 5.0
 """Seconds between two looks at the nodes of the cluster."""
 
@@ -45,10 +47,15 @@ class ResourceAwareSearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:
         """Suggest the next trial with its resources; None while none are free."""
         supervisor, allocator = self.supervisor, self.supervisor.allocator
+        if supervisor.is_paused:
+            supervisor.poll_requests()  # Tune calls nothing else while no trial runs
+            if supervisor.shutdown.requested and not allocator.has_running:
+                return Searcher.FINISHED
         if self._list_nodes is not None and time.monotonic() - self._polled_at > NODE_POLL_S:
             allocator.update_nodes(self._list_nodes())
             self._polled_at = time.monotonic()
-        allocation = None if supervisor.shutdown.in_progress else allocator.acquire(trial_id)
+        waits = supervisor.shutdown.in_progress or supervisor.is_paused
+        allocation = None if waits else allocator.acquire(trial_id)
         if allocation is None:
             return None
         suggested = supervisor.searcher.suggest(trial_id)
@@ -146,17 +153,23 @@ class EventLogCallback(tune.Callback):
 
 
 class HangDetector(tune.Callback):
-    """Callback that kills the worker of a trial that hangs; Tune then treats it as an error."""
+    """Callback that kills the worker of a trial that hangs; Tune then treats it as an error.
+
+    It also lets the supervisor read the requests of users, since Tune calls it all the time.
+    """
 
     def __init__(
         self, supervisor: TrialSupervisor, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._supervisor, self._clock = supervisor, clock
-        self._ticked_at = clock()
+        self._ticked_at = self._read_requests_at = clock()
 
     def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
         """Look for trials that hang; Tune calls this several times a second."""
         now = self._clock()
+        if now - self._read_requests_at >= REQUESTS_POLL_S:
+            self._supervisor.poll_requests()
+            self._read_requests_at = now
         hanging = self._supervisor.hanging(now - self._ticked_at)
         self._ticked_at = now
         if not hanging:

@@ -27,6 +27,7 @@ from hpsearch.execution.tune_callbacks import (
 )
 from hpsearch.execution.worker import train_on_worker
 from hpsearch.search.pruners import PrunerWithHistory, build_pruner
+from hpsearch.search.requests import SearchRequests
 from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.space_errors import translate_study_errors
@@ -83,6 +84,8 @@ def _run_tuner(context: SearchContext) -> SessionResult:
     allocator = ResourceAllocator(context.resources, node_resources(), record.max_concurrent_trials)
     payload = _create_payload(context)
     supervisor = _build_supervisor(context, allocator, payload)
+    supervisor.searcher.requests = supervisor.requests
+    supervisor.poll_requests()
     searcher = ResourceAwareSearcher(supervisor, node_resources)
     stopper = SearchStopper(UsageTracker(record.limits, context.event_log), supervisor)
     tuner = tune.Tuner(
@@ -117,6 +120,7 @@ def _build_supervisor(
 ) -> TrialSupervisor:
     search, record, events = context.search, context.record, context.event_log.events()
     retry_policy, timeouts = RetryPolicy(), ReportTimeouts(record.report_timeout)
+    requests = SearchRequests(context.event_log)
     retry_policy.load_history(events)
     timeouts.load_history(events)
     return TrialSupervisor(
@@ -138,6 +142,7 @@ def _build_supervisor(
             has_running_trials=lambda: allocator.has_running,
         ),
         was_killed_for_memory=payload.was_killed_for_memory,
+        requests=requests,
     )
 
 

@@ -116,7 +116,13 @@ def _promotion_record(context: SearchContext, trials: int) -> SearchRecord:
     """Record of the promotion: as the search's, without the settings that select points."""
     new = {"space": _space_path(context), "trials": trials, "limits": Limits()}
     return context.record.model_copy(
-        update={**new, "space_path": None, "study": None, "warm_start_from": None}
+        update={
+            **new,
+            "space_path": None,
+            "study": None,
+            "warm_start_from": None,
+            "overrides": {},
+        }
     )
 
 

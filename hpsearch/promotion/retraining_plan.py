@@ -22,10 +22,12 @@ from hpsearch.config.formatting import diff_summaries
 from hpsearch.errors import UserError
 from hpsearch.schema import from_json, to_json
 from hpsearch.search.objective import Objective
+from hpsearch.search.overrides import with_overrides
 from hpsearch.search.pruners import NoPruner
 from hpsearch.search.samplers import Fixed
 from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
+from hpsearch.search.search_record import SearchRecord
 from hpsearch.search.space_file import load_search
 from hpsearch.tracking.model_card import CardTable
 from hpsearch.tracking.run_state import Run, mean_by_seed
@@ -216,7 +218,8 @@ def chosen_search(parent: Path, plan_file: Path) -> Search:
         plan_file: file of the plan.
     """
     plan = RetrainingPlan.read(plan_file)
-    return retraining_search(load_search(parent), plan)
+    overrides = SearchRecord.read(parent.parent).overrides
+    return retraining_search(with_overrides(load_search(parent), overrides), plan)
 
 
 def retraining_search(parent: Search, plan: RetrainingPlan) -> Search:

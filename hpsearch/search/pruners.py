@@ -211,7 +211,8 @@ class PrunerWithHistory:
         self._latest: dict[int, int] = {}
         self._pruned: set[int] = set()
         self._finished: set[int] = set()
-        self._replay(events)
+        self._numbers: dict[str, int] = {}
+        self.replay(events)
 
     def should_prune(self, number: int, *, seen: int, value: float) -> bool:
         """Add a report, and return whether its trial should be pruned.
@@ -243,8 +244,9 @@ class PrunerWithHistory:
             self._trials.append(self._study.ask())
         return self._trials[number]
 
-    def _replay(self, events: Iterable[Mapping[str, Any]]) -> None:
-        numbers: dict[str, int] = {}
+    def replay(self, events: Iterable[Mapping[str, Any]]) -> None:
+        """Take in further events of the log, for example those of other processes."""
+        numbers = self._numbers
         for event in events:
             match event["event"]:
                 case "start" if event.get("kind", "trial") == "trial":

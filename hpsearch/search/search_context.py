@@ -11,12 +11,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from hpsearch.atomic_files import check_target_file
+from hpsearch.atomic_files import acquire_lock, check_target_file
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.splits import TrialSplit
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 from hpsearch.search.objective import Objective
+from hpsearch.search.overrides import with_overrides
 from hpsearch.search.resources import Resources
 from hpsearch.search.search import Search
 from hpsearch.search.search_data import SearchData
@@ -121,7 +122,7 @@ STORE_FIELDS = frozenset(
 )
 RECORD_FIELDS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
-        "search": frozenset(),
+        "search": frozenset({"overrides"}),
         "_state_reader": frozenset(),
         "store": frozenset({"store", "fingerprint"}),
         "data": STORE_FIELDS | {"split"},
@@ -174,12 +175,12 @@ class SearchContext:
 
     @cached_property
     def search(self) -> Search:
-        """Settings that the space file exports.
+        """Settings that the space file exports, with those that the search's start replaced.
 
         Raises:
             UserError: if the file does not run, or exports no search.
         """
-        return load_search(self.paths.space)
+        return with_overrides(load_search(self.paths.space), self.record.overrides)
 
     @property
     def objective(self) -> Objective:
@@ -306,7 +307,7 @@ class SearchContext:
         check_target_file(self.paths.lock, "--home")
         with self.paths.lock.open("w") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                acquire_lock(file, fcntl.LOCK_EX)
             except OSError as error:
                 raise UserError(
                     f"search {self.name!r} is running in another process; wait for its end, or "

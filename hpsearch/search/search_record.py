@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -67,6 +67,8 @@ class SearchRecord(FrozenConfig):
     earlier versions."""
     warm_start_from: str | None = None
     """An earlier search that the sampler knows."""
+    overrides: Mapping[str, Any] = Field(default_factory=dict)
+    """Settings that replace those of the space, by name (see ``search/overrides.py``)."""
     patience_offset: int = 0
     """Trials that had ended when the search was last extended; patience is counted from there."""
 
@@ -105,9 +107,9 @@ class SearchRecord(FrozenConfig):
         kept = self.model_copy(update={"tracking_uri": redacted(self.tracking_uri)})
         home = folder.absolute().parents[1]
         kept = kept._with_addresses(lambda address: recorded(address, home))
-        write_atomic(
-            folder / RECORD_FILE, to_json(kept.model_dump(mode="json"), indent=1), private=True
-        )
+        unused = set() if self.overrides else {"overrides"}  # which earlier versions do not know
+        content = kept.model_dump(mode="json", exclude=unused)
+        write_atomic(folder / RECORD_FILE, to_json(content, indent=1), private=True)
 
     def _with_addresses(self, change: Callable[[str], str]) -> "SearchRecord":
         addresses = {name: getattr(self, name) for name in ADDRESSES}

@@ -2,11 +2,19 @@
 
 A space may import modules of its own folder. A search keeps copies of them next to its copy of the
 space, in ``space_modules``, from where they are imported when it is resumed.
+
+A ``Search`` that was defined in a notebook has no file. ``space_text`` writes one for it: the
+source of its ``suggest`` as a comment, and the whole object as cloudpickle stores it, with every
+function and value of the notebook that it uses.
 """
 
+import base64
 import importlib.util
+import inspect
 import os
+import pickle
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
+import cloudpickle
 from pydantic import ValidationError
 
 from hpsearch.atomic_files import write_atomic
@@ -200,3 +209,91 @@ def _warn_once(path: Path, caught: Sequence[warnings.WarningMessage]) -> None:
         warnings.warn(
             f"{path.name} has old names: {'; '.join(old)}", OldSpellingWarning, stacklevel=3
         )
+
+
+DEFINED_SPACE = '''\
+"""Search that was defined in Python {python}, without a file, as it was when it started."""
+
+from hpsearch.search.space_file import stored_search
+
+{source}
+SEARCH = stored_search(
+    """
+{content}
+""",
+    python="{python}",
+)
+'''
+"""Space file of a search that was defined in a notebook or another program."""
+
+
+def space_text(search: Search) -> str:
+    """Write a search as a space file that needs nothing of the program that defined it.
+
+    Functions and classes of the user's own modules are stored by value, those of installed
+    packages by name.
+
+    Raises:
+        UserError: if ``suggest`` uses something that cannot be stored, such as an open file.
+    """
+    mine = [module for module in list(sys.modules.values()) if _is_of_user(module)]
+    for module in mine:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        content = cloudpickle.dumps({name: getattr(search, name) for name in _fields()})
+    except Exception as error:  # pickling runs methods of any object that suggest refers to
+        raise UserError(
+            f"suggest uses something that cannot be stored ({first_line(error)}); create it inside "
+            "suggest, or put the search into a Python file",
+            code="search-not-storable",
+        ) from error
+    finally:
+        for module in mine:
+            cloudpickle.unregister_pickle_by_value(module)
+    return DEFINED_SPACE.format(
+        python=_python_version(),
+        source=_commented_source(search.suggest),
+        content="\n".join(textwrap.wrap(base64.b64encode(content).decode(), 96)),
+    )
+
+
+def stored_search(content: str, *, python: str) -> Search:
+    """Return the search in a file of ``space_text``, which calls this.
+
+    Args:
+        content: the search, in Base64.
+        python: version of Python that stored it; another one cannot read its functions.
+
+    Raises:
+        UserError: if this is another version of Python.
+    """
+    if python != _python_version():
+        raise UserError(
+            f"the search was defined in Python {python}, and its functions cannot be read by "
+            f"Python {_python_version()}; use Python {python}, or put the search into a file",
+            code="other-python",
+        )
+    return Search(**pickle.loads(base64.b64decode(content)))
+
+
+def _fields() -> list[str]:
+    return list(Search.model_fields)
+
+
+def _python_version() -> str:
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _is_of_user(module: ModuleType) -> bool:
+    """Return whether a module is one that another program could not import."""
+    name, file = module.__name__, str(getattr(module, "__file__", None) or "<")
+    return name != "__main__" and sys.modules.get(name) is module and not file.startswith(LIBRARIES)
+
+
+def _commented_source(function: object) -> str:
+    """Source of a function as comments, for readers; empty if it is not known."""
+    try:
+        source = textwrap.dedent(inspect.getsource(function))  # type: ignore[arg-type]
+    except (OSError, TypeError):
+        return ""
+    return textwrap.indent(source, "# ", lambda line: True)

@@ -122,7 +122,7 @@ def read_study(folder: Path, *, search: Search, url: str | None = None) -> optun
     path = _file_of(address)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if path is None or path.is_file():
-        storage = _open_storage(address, read_only=True)
+        storage = open_storage(address, read_only=True)
         names = optuna.get_all_study_names(storage)
         name = names[0] if path is not None and len(names) == 1 else folder.name
         if name in names:  # the folder may have been renamed since the study was made
@@ -143,7 +143,7 @@ def open_study_storage(folder: Path, url: str | None = None) -> BaseStorage:
     Raises:
         UserError: if it does not open.
     """
-    return _open_storage(study_address(folder, url))
+    return open_storage(study_address(folder, url))
 
 
 def study_name(folder: Path, storage: BaseStorage, url: str | None = None) -> str:
@@ -226,12 +226,30 @@ def check_study_name_available(url: str, name: str) -> None:
         UserError: if it is not available, or has one.
     """
     with translate_study_errors(url):
-        names = optuna.get_all_study_names(_open_storage(url))
+        names = optuna.get_all_study_names(open_storage(url))
     if name in names:
         raise UserError(
             f"a study {name!r} exists at {redacted(url)}; choose another --name",
             code="study-exists",
         )
+
+
+def export_study(study: optuna.Study, url: str, name: str) -> str:
+    """Copy a study into another storage, without the trials of a warm start.
+
+    Returns:
+        Name of the copy.
+
+    Raises:
+        UserError: if the storage is not available, or has a study of this name.
+    """
+    check_study_name_available(url, name)
+    with translate_study_errors(url):
+        copy = optuna.create_study(
+            study_name=name, storage=open_storage(url), directions=study.directions
+        )
+        copy.add_trials(started_trials(study.get_trials(deepcopy=False)))
+    return name
 
 
 def journal_path(address: str) -> Path | None:
@@ -241,7 +259,12 @@ def journal_path(address: str) -> Path | None:
     return Path(filled_in(address.removeprefix(JOURNAL_PREFIX)))
 
 
-def _open_storage(url: str, *, read_only: bool = False) -> BaseStorage:
+def open_storage(url: str, *, read_only: bool = False) -> BaseStorage:
+    """Open the storage at an address; a database is created if it is missing.
+
+    Raises:
+        UserError: if it does not open.
+    """
     log_warnings_only()
     try:
         path = journal_path(url)

@@ -3,16 +3,21 @@
 Its state is derived from the study alone, so a search resumes after the loss of its driver.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import optuna
+from optuna.distributions import distribution_to_json
 from optuna.trial import FrozenTrial, TrialState
 
 # values of 0.1.0 are kept: studies hold them, and shared ones may be read by an older version
 POINT_ATTR, REPEAT_ATTR, WARM_START_ATTR = "point", "repeat", "warm_from"
 """User attributes of a trial in the study: number of its point, repeat of the point, and the
 earlier search that it comes from, if any."""
+REQUEST_ATTR = "request"
+"""User attribute of a trial whose point a user requested: number of the request."""
 REPEATED_ATTR = "repeats_trial"
 """User attribute of a trial in the study that was not started, because its configuration and seed
 were drawn before: number of that trial."""
@@ -28,11 +33,14 @@ class PlannedTrial:
     """Repeat of the point; it is added to the training seed."""
     params: Mapping[str, Any]
     """Parameter values by name; the sampler draws the missing ones."""
+    request: int | None = None
+    """Number of the request for this point; None for one that was not requested."""
 
     @property
     def attributes(self) -> dict[str, Any]:
         """User attributes of the trial in the study."""
-        return {POINT_ATTR: self.point, REPEAT_ATTR: self.repeat}
+        own = {POINT_ATTR: self.point, REPEAT_ATTR: self.repeat}
+        return own if self.request is None else {**own, REQUEST_ATTR: self.request}
 
 
 def started_trials(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
@@ -117,3 +125,16 @@ class TrialQueue:
             repeat, point = divmod(self._cursor, len(self.planned))
             return point, repeat
         return divmod(self._cursor, self.seeds)
+
+
+def drawn_point(trial: optuna.Trial) -> dict[str, Any]:
+    """Point of a trial as the event log keeps it: parameters, distributions, and its number."""
+    return {
+        "params": trial.params,
+        "distributions": {
+            name: json.loads(distribution_to_json(distribution))
+            for name, distribution in trial.distributions.items()
+        },
+        **{name: trial.user_attrs.get(name) for name in (POINT_ATTR, REPEAT_ATTR)},
+        **{n: trial.user_attrs[n] for n in (REQUEST_ATTR,) if n in trial.user_attrs},
+    }

@@ -6,12 +6,14 @@ import optuna
 from optuna.distributions import check_distribution_compatibility
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from hpsearch.errors import UserError
+from hpsearch.errors import UserError, list_names
+from hpsearch.redaction import redacted
 from hpsearch.search.grid import validate_point
 from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
-from hpsearch.search.study import open_study, read_study
+from hpsearch.search.study import JOURNAL_PREFIX, open_storage, open_study, read_study
 from hpsearch.search.trial_queue import WARM_START_ATTR, started_trials
+from hpsearch.search.workspace import Workspace
 
 NUM_DRAWS = 32
 COMPARED_FIELDS = (
@@ -111,13 +113,74 @@ def warm_start(context: SearchContext, earlier: SearchContext) -> tuple[int, int
     Returns:
         Number of compatible trials, and of all trials of the earlier search.
     """
+    source = read_study(earlier.paths.folder, search=earlier.search, url=earlier.record.study)
+    return _add_trials(context, source, earlier.name, budget=earlier.search.budget)
+
+
+def start_warm(context: SearchContext) -> tuple[int, int]:
+    """Add the compatible trials of the search, or of the study, that a search starts with.
+
+    Returns:
+        Number of compatible trials, and of all trials there; (0, 0) if it starts with none.
+
+    Raises:
+        UserError: if there is no such search or study.
+    """
+    source = context.record.warm_start_from
+    if source is None:
+        return 0, 0
+    if is_study_address(source):
+        url, _, name = source.rpartition("#")
+        study = load_foreign_study(source, context.search)
+        return _add_trials(context, study, f"{redacted(url)}#{name}", budget=context.search.budget)
+    return warm_start(context, Workspace(context.home).open(source))
+
+
+def is_study_address(source: str) -> bool:
+    """Return whether a source is ``URL#NAME`` of a study of Optuna, not the name of a search."""
+    return "#" in source and (source.startswith(JOURNAL_PREFIX) or "://" in source)
+
+
+def load_foreign_study(source: str, search: Search) -> optuna.Study:
+    """Load a study of Optuna that another program made.
+
+    Args:
+        source: ``URL#NAME``; in the URL ``$NAME`` is an environment variable.
+        search: the search that starts with it.
+
+    Raises:
+        UserError: if there is none, or it has other objectives.
+    """
+    url, _, name = source.rpartition("#")
+    storage = open_storage(url)
+    names = optuna.get_all_study_names(storage)
+    if name not in names:
+        raise UserError(
+            f"there is no study {name!r} at {redacted(url)}; there are: "
+            f"{list_names(names, limit=5) or 'none'}",
+            code="no-such-study",
+        )
+    study = optuna.load_study(study_name=name, storage=storage)
+    directions = [direction.name.lower() for direction in study.directions]
+    wanted = [objective.direction for objective in search.objectives]
+    if directions != wanted:
+        raise UserError(
+            f"study {name!r} is to {' and '.join(directions)}, and the search to "
+            f"{' and '.join(wanted)}, so its trials are not comparable; omit the warm start",
+            code="incomparable-study",
+        )
+    return study
+
+
+def _add_trials(
+    context: SearchContext, source: optuna.Study, name: str, *, budget: int
+) -> tuple[int, int]:
     search = context.search
     study = open_study(context.paths.folder, search=search, url=context.record.study)
-    source = read_study(earlier.paths.folder, search=earlier.search, url=earlier.record.study)
     finished = [
         t for t in started_trials(source.get_trials(deepcopy=False)) if t.state in IMPORTED_STATES
     ]
-    fitting = list(compatible_trials(finished, search, earlier.name, budget=earlier.search.budget))
+    fitting = list(compatible_trials(finished, search, name, budget=budget))
     trials = study.get_trials(deepcopy=False)
     if not started_trials(trials):
         study.add_trials(fitting[sum(WARM_START_ATTR in trial.user_attrs for trial in trials) :])

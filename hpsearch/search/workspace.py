@@ -132,7 +132,7 @@ class Workspace:
     def create(
         self,
         name: str,
-        space: Path,
+        space: Path | str,
         record: SearchRecord,
         *,
         search: Search | None = None,
@@ -142,7 +142,7 @@ class Workspace:
 
         Args:
             name: name of the search.
-            space: path of the space file.
+            space: path of the space file, or its text.
             record: what the search is started with.
             search: what the space file exports, if it is loaded already.
             modules: files that the space imports from its folder, by their path in it.
@@ -160,7 +160,8 @@ class Workspace:
         draft = paths.folder.with_name(f".{name}.draft")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        shutil.copyfile(space, draft / SPACE_NAME)
+        content = space.read_bytes() if isinstance(space, Path) else space.encode()
+        (draft / SPACE_NAME).write_bytes(content)
         copy_modules(modules, draft / MODULES_DIR)
         record.write(draft)
         draft.rename(paths.folder)

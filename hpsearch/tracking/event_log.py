@@ -23,7 +23,7 @@ from hpsearch.untrusted import NAME, reading
 
 Event = dict[str, Any]
 """``event`` is search, start, report, worker_failed, restarted_from_scratch, trial_finished,
-extend, search_finished or step_finished; ``trial`` is the trial's id.
+extend, search_finished, step_finished or request; ``trial`` is the trial's id.
 
 The first event of a log also holds the schema version."""
 
@@ -39,9 +39,23 @@ FORMER_TAGS = {"hpsearch.beneath": PARENT_SEARCH_ID}
 """Names in event logs of 0.1.0, and the present ones; here alone they are translated."""
 
 
-TEXTS = ("event", "trial", "status", "reason", "kind", "direction", "traceback", "step")
-COUNTS, NUMBERS = ("number", "seen", "trials"), ("time", "seen", "number", "objective", "seconds")
-GROUPS = ("config", "metrics", "params", "dataset", "tags", "constants", "test", "drawn")
+TEXTS = (
+    "event",
+    "trial",
+    "status",
+    "reason",
+    "kind",
+    "direction",
+    "traceback",
+    "step",
+    "action",
+    "text",
+)
+COUNTS, NUMBERS = (
+    ("number", "seen", "trials", "count"),
+    ("time", "seen", "number", "objective", "seconds"),
+)
+GROUPS = ("config", "metrics", "params", "dataset", "tags", "constants", "test", "drawn", "point")
 KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(NUMBERS, (int, float)),
     **dict.fromkeys(COUNTS, int),

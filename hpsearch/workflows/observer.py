@@ -66,6 +66,14 @@ class Observer:
     def show_registration(self, result: SearchResult) -> None:
         """Receive the outcome of the winner's registration, before figures are drawn."""
 
+    def search_ended(self, result: SearchResult | None, error: BaseException | None) -> None:
+        """Receive the end of a session.
+
+        Args:
+            result: result of the session; None if it ended with an error.
+            error: the error, or the interruption.
+        """
+
     @contextmanager
     def training(self, context: SearchContext, *, kind: str = "trial") -> Iterator[None]:
         """Surround the training of runs of a search; its event log contains their progress.

@@ -4,7 +4,7 @@ Heavy modules are imported inside functions, after all checks that do not need t
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +14,8 @@ from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 from hpsearch.promotion.retraining_plan import check_not_promotion
 from hpsearch.redaction import refuse_password
+from hpsearch.search.overrides import with_overrides
+from hpsearch.search.requests import SearchRequests, append_request
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.space_file import (
     MODULES_DIR,
@@ -28,6 +30,7 @@ from hpsearch.search.stopping import (
     runs_are_out_of_patience,
 )
 from hpsearch.search.workspace import Workspace
+from hpsearch.workflows.callbacks import Callback, with_callbacks
 from hpsearch.workflows.observer import Observer, SearchResult
 
 
@@ -40,6 +43,7 @@ def resume_search(
     tracking_uri: str | None = None,
     home: str | Path = DEFAULT_HOME,
     observer: Observer | None = None,
+    callbacks: Sequence[Callback] = (),
     **changes: Any,
 ) -> "SearchResult":
     """Resume a search that was interrupted or reached a limit; what has ended stays as it is.
@@ -52,16 +56,18 @@ def resume_search(
         tracking_uri: address of MLflow; the search's own if None.
         home: folder of the search.
         observer: receives messages and progress.
+        callbacks: called as trials start, report and end; see ``hp.Callback``.
         changes: ``max_concurrent_trials``, ``cpus``, ``report_timeout``: as in ``run_search``.
 
     Raises:
         UserError: if there is no such search, or it has nothing left to do.
     """
-    observer = observer or Observer()
+    observer = with_callbacks(observer, callbacks)
     context = reopen(name, Path(home), tracking_uri)
     with context.lock():
         context = resolve_space_change(context, on_space_change, observer)
         context = context.with_record(limits=_merged(context.record.limits, limits), **changes)
+        _follow_resume(context, changes)
         check_not_finished(context)
         check_storages(context)
 
@@ -80,6 +86,7 @@ def extend_search(
     tracking_uri: str | None = None,
     home: str | Path = DEFAULT_HOME,
     observer: Observer | None = None,
+    callbacks: Sequence[Callback] = (),
     **changes: Any,
 ) -> "SearchResult":
     """Add trials to a search, finished or not, and run them; the winner is chosen again at the end.
@@ -93,12 +100,13 @@ def extend_search(
         tracking_uri: address of MLflow; the search's own if None.
         home: folder of the search.
         observer: receives messages and progress.
+        callbacks: called as trials start, report and end; see ``hp.Callback``.
         changes: ``max_concurrent_trials``, ``cpus``, ``report_timeout``: as in ``run_search``.
 
     Raises:
         UserError: if there is no such search, or its space has no more points.
     """
-    observer = observer or Observer()
+    observer = with_callbacks(observer, callbacks)
     context = reopen(name, Path(home), tracking_uri)
     with context.lock():
         context = resolve_space_change(context, on_space_change, observer)
@@ -109,6 +117,15 @@ def extend_search(
         from hpsearch.workflows.search_session import run_session
 
         return run_session(context, observer)
+
+
+def _follow_resume(context: SearchContext, changes: Mapping[str, Any]) -> None:
+    """Make the options of a resume replace what was requested before."""
+    requests, most = SearchRequests(context.event_log), changes.get("max_concurrent_trials")
+    if requests.paused:
+        append_request(context.event_log, "continue")
+    if most is not None and requests.max_concurrent_trials not in (None, most):
+        append_request(context.event_log, "concurrency", count=most)
 
 
 def _merged(before: Limits, changes: Mapping[str, Any]) -> Limits:
@@ -233,7 +250,8 @@ def resolve_space_change(
         case "update":
             from hpsearch.search.warm_start import check_same_terms
 
-            new, modules = load_search(origin), imported_modules()
+            stated, modules = load_search(origin), imported_modules()
+            new = with_overrides(stated, context.record.overrides)
             check_same_terms(context, new)
             copy_modules(modules, context.paths.space.with_name(MODULES_DIR))
             write_atomic(context.paths.space, origin.read_bytes())

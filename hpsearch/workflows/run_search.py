@@ -4,40 +4,31 @@ Heavy modules are imported inside ``run_search``, after all checks that do not n
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from hpsearch.config import TrialConfig
-from hpsearch.data.builtin_sets import check_exists
-from hpsearch.defaults import DEFAULT_HOME, DEFAULT_MODEL_NAME
-from hpsearch.errors import UserError
+from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.locations import recorded
-from hpsearch.redaction import refuse_password
-from hpsearch.search.resources import Resources
 from hpsearch.search.search import Search, fixed_settings
 from hpsearch.search.search_context import SearchContext
-from hpsearch.search.search_data import SearchData
-from hpsearch.search.space_file import imported_modules, load_search
-from hpsearch.search.stopping import Limits
-from hpsearch.search.workspace import SearchRecord, Workspace
-from hpsearch.untrusted import check_name, name_from
+from hpsearch.search.workspace import Workspace
+from hpsearch.workflows.callbacks import Callback, with_callbacks
 from hpsearch.workflows.observer import Observer, SearchResult
+from hpsearch.workflows.search_plan import SearchOptions, SearchPlan, plan_search
 
 if TYPE_CHECKING:
-    from hpsearch.data.patch_store import Patches, PatchStore
-    from hpsearch.data.splits import Part, TrialSplit
-
-LONGEST_NAME = 80
-"""Maximum length of the name of a new search."""
+    from hpsearch.data.patch_store import PatchStore
 
 
 def run_search(
-    space: str | Path,
+    space: str | Path | Search,
     *,
     name: str | None = None,
     again: bool = False,
+    overrides: Mapping[str, Any] = MappingProxyType({}),
     data: str | None = None,
     validation_data: str | None = None,
     test_data: str | None = None,
@@ -56,14 +47,19 @@ def run_search(
     tracking_uri: str | None = None,
     home: str | Path = DEFAULT_HOME,
     observer: Observer | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> SearchResult:
     """Search a space, evaluate the winner on test patches, and register it.
 
     Args:
-        space: a Python file that exports ``SEARCH``.
-        name: name of the search; that of the file if None.
+        space: a ``Search``, also one that is defined in a notebook, or the path of a Python file
+            that exports one as ``SEARCH``. Its functions are stored with the search, which
+            ``resume_search`` continues in any process of the same version of Python.
+        name: name of the search; if None, that of the file, and ``search`` without a file.
         again: if a search of that name exists, name the new one ``NAME-2``, ``NAME-3`` … instead of
             raising an error.
+        overrides: settings that replace those of the space, such as ``{"budget": 200_000,
+            "descriptor.width": 0.5, "pruner": "none"}``; they are recorded with the search.
         data: ``mini``, ``tiny``, or the path of a patch store; the space's if None.
         validation_data: as ``data``, to validate on, apart from its test part; the space's if None,
             or else ``data``.
@@ -74,7 +70,8 @@ def run_search(
         max_concurrent_trials: trials at once; as many as fit if None.
         cpus: CPUs that Ray may use on this machine; all if None.
         address: a running Ray cluster, ``HEAD:6379``; None starts Ray on this machine.
-        warm_start_from: an earlier search whose trials the sampler learns from.
+        warm_start_from: an earlier search whose trials the sampler learns from, or ``URL#NAME`` of
+            a study of Optuna with the same parameters.
         study: database URL or ``journal:PATH`` of the Optuna study; ``$NAME`` is replaced by the
             environment variable.
         limits: fields of ``Limits``: ``seconds``, ``patches``, ``gpu_seconds``.
@@ -85,193 +82,71 @@ def run_search(
         tracking_uri: address of MLflow; SQLite in ``home`` if None.
         home: folder for data, searches and MLflow's files.
         observer: receives messages and progress.
+        callbacks: called as trials start, report and end; see ``hp.Callback``.
 
     Raises:
         UserError: if an argument, the space, the data or the cluster is not usable.
     """
-    observer, space = observer or Observer(), Path(space)
-    for option, given in (("--study", study), ("--address", address)):
-        refuse_password(given, option)
-    search = load_search(space)
-    search.validate_space()
-    modules = imported_modules()
-    for remark in search.remarks():
-        observer.message(remark)
-    data, validation_data = data or search.data, validation_data or search.validation_data
-    test_data = test_data or search.test_data
-    for given in filter(None, (data, validation_data, test_data)):
-        check_exists(given)
-    workspace = Workspace(Path(home))
-    chosen = _choose_name(workspace, space, name, observer, again=again)
-
-    workspace.check_writable()
-    tracking = workspace.tracking(tracking_uri)
-    refuse_password(tracking.given, "--tracking-uri")
-    if model is not None:
-        check_name(model, "a model")
-    warm_start_from = warm_start_from or search.warm_start_from
-    earlier = workspace.open(warm_start_from) if warm_start_from else None
-    if study:
-        from hpsearch.search.study import check_study_name_available
-
-        check_study_name_available(study, chosen)
-    with observer.progress("building patches") as advance:
-        store, validation_store, test_store = (
-            None if one is None else workspace.store(one, progress=advance)
-            for one in (data, validation_data, test_data)
-        )
-    assert store is not None, "a search always has data to train on"
-    parts = SearchData.divide(
-        store, split, validation_store=validation_store, test_store=test_store
-    )
-    _check_data(search, parts)
-    for sentence in parts.overlaps():
-        observer.message(sentence)
-    if earlier:
-        from hpsearch.search.warm_start import check_comparable
-
-        check_comparable(
-            earlier,
-            search=search,
-            fingerprint=store.fingerprint,
-            split=parts.split.name,
-            validation_fingerprint=validation_store and validation_store.fingerprint,
-        )
-    record = SearchRecord(
-        space=str(space),
-        store=str(store.path.absolute()),
-        fingerprint=store.fingerprint,
+    observer = with_callbacks(observer, callbacks)
+    options = SearchOptions(
+        name=name,
+        again=again,
+        overrides=overrides,
+        data=data,
+        validation_data=validation_data,
+        test_data=test_data,
         split=split,
-        **_other_stores(validation_store=validation_store, test_store=test_store),
-        tracking_uri=tracking.given,
-        trials=search.num_trials(trials),
+        trials=trials,
         max_concurrent_trials=max_concurrent_trials,
         cpus=cpus,
         address=address,
-        wait_for_nodes=wait_for_nodes,
-        study=study,
         warm_start_from=warm_start_from,
+        study=study,
+        limits=limits,
+        resources=resources,
         report_timeout=report_timeout,
-        space_path=str(space.absolute()),
-        limits=Limits.model_validate({"seconds": search.time_limit, **limits}),
-        resources=Resources.model_validate({**search.resources.model_dump(), **resources}),
-        model=DEFAULT_MODEL_NAME if model is None else model,
+        wait_for_nodes=wait_for_nodes,
+        model=model,
+        tracking_uri=tracking_uri,
     )
+    plan = plan_search(space, options, Workspace(Path(home)), observer)
+    plan.workspace.tracking(tracking_uri).check_experiment()
+    prepare_cluster(plan, observer)
 
-    from hpsearch.execution import ray_runtime
-    from hpsearch.workflows.search_session import run_session, start_ray
+    from hpsearch.workflows.search_session import run_session
 
-    tracking.check_experiment()
-    start_ray(observer, address=address, cpus=cpus)
-    if not wait_for_nodes:
-        ray_runtime.check_capacity_now(record.resources, max_concurrent_trials)
-    context = workspace.create(chosen, space, record, search=search, modules=modules)
-    with context.lock():
-        _announce(context, search, store, observer)
+    with begin_search(plan, observer) as context:
         return run_session(context, observer)
 
 
-def _choose_name(
-    workspace: Workspace, space: Path, name: str | None, observer: Observer, *, again: bool
-) -> str:
-    """Choose the name of a new search.
+def prepare_cluster(plan: SearchPlan, observer: Observer) -> None:
+    """Start or join Ray, and check that it can hold the trials of a plan.
 
     Raises:
-        UserError: if it is taken, or can be none.
+        UserError: if there is no such cluster, or it cannot hold the trials.
     """
-    wanted = name_from(space.stem) if name is None else check_name(name, "a search")
-    if len(wanted) > LONGEST_NAME:
-        raise UserError(
-            f"the name {wanted[:30]}… has {len(wanted)} characters; use at most {LONGEST_NAME}, "
-            "since the promotion of a search has a longer name",
-            code="name-too-long",
-        )
-    chosen = workspace.unique_name(wanted) if again else wanted
-    workspace.check_name_available(chosen)
-    if chosen != wanted:
-        observer.message(f"a search {wanted!r} exists already; this one is {chosen!r}")
-    return chosen
+    from hpsearch.execution import ray_runtime
+    from hpsearch.workflows.search_session import start_ray
+
+    record = plan.record
+    start_ray(observer, address=record.address, cpus=record.cpus)
+    if not record.wait_for_nodes:
+        ray_runtime.check_capacity_now(record.resources, record.max_concurrent_trials)
 
 
-def _other_stores(**stores: "PatchStore | None") -> dict[str, Any]:
-    """Fields of a record for stores that are not the one that is trained on."""
-    return {
-        field: value
-        for name, store in stores.items()
-        if store is not None
-        for field, value in (
-            (name, str(store.path.absolute())),
-            (name.replace("_store", "_fingerprint"), store.fingerprint),
-        )
-    }
-
-
-def _check_data(search: Search, data: SearchData) -> None:
-    """Check that there are enough sequences and points to train, validate and test trials.
+@contextmanager
+def begin_search(plan: SearchPlan, observer: Observer) -> Iterator[SearchContext]:
+    """Create the folder of a planned search, log its start, and hold it while inside.
 
     Raises:
-        UserError: if no trial could be trained or evaluated on these patches.
+        UserError: if its name was taken in the meantime.
     """
-    from hpsearch.data.splits import folds
-
-    if search.num_folds and data.validation_store is not data.store:
-        raise UserError(
-            "num_folds validates on the training sequences in turn; omit --validation-data",
-            code="folds-with-validation-data",
-        )
-    data.check(search.objectives)
-    store, whole, points = data.store, data.split, search.validation_points
-    for one in folds(whole, search.num_folds) if search.num_folds else [whole]:
-        held_out = store.part(one, "validation") if search.num_folds else data.validation_patches()
-        _check_part(held_out, whole, "validation", points)
-        _check_batches(search, store.part(one, "train"))
-    _check_part(data.test_patches(), data.test_split, "test", points)
-
-
-def _check_part(patches: "Patches", split: "TrialSplit", part: "Part", points: int) -> None:
-    """Check that scores can be computed on a part of a split."""
-    from hpsearch.training.validation import validation_set
-
-    try:
-        validation_set(patches, points=points)
-    except UserError as error:
-        names = ", ".join(patches.names)
-        raise UserError(
-            f"the {part} part of split {split.name!r} is too small ({names}): {error}; choose "
-            "another --split, or data with more sequences",
-            code="part-too-small",
-        ) from error
-
-
-def _check_batches(search: Search, train: "Patches") -> None:
-    """Check that the baseline and one configuration of the space get their batches."""
-    from hpsearch.data.samplers import rng_for, sample
-    from hpsearch.training.batch_schedule import current_sampler
-
-    def problem(config: TrialConfig) -> str:
-        try:
-            for progress in (0.0, 0.99):  # a curriculum changes in between
-                rng = rng_for(0, "batch", 0)
-                sampler = current_sampler(config.sampler, share=progress)
-                sample(
-                    sampler,
-                    train.sequence_of,
-                    rng,
-                    progress=progress,
-                    first_rows=train.first_rows,
-                )
-        except UserError as error:
-            return str(error)
-        return ""
-
-    problems = [problem(config) for config in search.examples()]
-    baseline = problem(search.baseline)
-    if baseline or all(problems):
-        what = "the baseline" if baseline else "any configuration of the space"
-        raise UserError(
-            f"{', '.join(train.names)} cannot train {what}: {baseline or problems[0]}",
-            code="too-few-points",
-        )
+    context = plan.workspace.create(
+        plan.name, plan.space, plan.record, search=plan.search, modules=plan.modules
+    )
+    with context.lock():
+        _announce(context, plan.search, plan.store, observer)
+        yield context
 
 
 def _announce(
@@ -312,7 +187,7 @@ def log_search_started(
 
     split, record = context.split, context.record
     others = {"validation_data": record.validation_store, "test_data": record.test_store}
-    source = context.record.warm_start_from
+    source, overrides = record.warm_start_from, record.overrides
     reduction = getattr(search.active_pruner, "reduction_factor", None)
     params = {
         "space": context.record.space,
@@ -326,6 +201,7 @@ def log_search_started(
         "sampler": search.sampler.kind,
         "seeds_per_point": search.seeds_per_point,
         **({} if search.patience is None else {"patience": search.patience}),
+        **({"overrides": json.dumps(dict(overrides))} if overrides else {}),
         **({} if source is None else {"warm_start_from": source}),
         "seed": search.seed,
         "split": split.name,

@@ -1,7 +1,9 @@
 """One session of a search: its trials, the baseline, test scores, and the registration."""
 
+import logging
 import os
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import NoReturn
 
 from hpsearch.errors import EXIT_INTERRUPTED, UserError
@@ -11,8 +13,7 @@ from hpsearch.execution.retry_policy import DiskFullError
 from hpsearch.execution.shutdown import install_termination_handlers
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.stopping import runs_are_out_of_patience
-from hpsearch.search.warm_start import warm_start
-from hpsearch.search.workspace import Workspace
+from hpsearch.search.warm_start import start_warm
 from hpsearch.tracking.model_registry import configure_mlflow_logging
 from hpsearch.workflows.finish_search import (
     StepTimer,
@@ -21,8 +22,44 @@ from hpsearch.workflows.finish_search import (
 )
 from hpsearch.workflows.observer import Observer, SearchResult
 
+LOG_FILE = "search.log"
+"""Log of a search in its folder: messages of all its sessions, and warnings of libraries."""
+
 
 def run_session(context: SearchContext, observer: Observer) -> SearchResult:
+    """Train the trials that are left, then finish the search; see ``_run_session``.
+
+    The observer receives the end, whatever it is. Messages also go to ``search.log``.
+    """
+    with _log_file(context):
+        try:
+            result = _run_session(context, observer)
+        except BaseException as error:
+            observer.search_ended(None, error)
+            raise
+        observer.search_ended(result, None)
+        return result
+
+
+@contextmanager
+def _log_file(context: SearchContext) -> Iterator[None]:
+    """Append what is logged inside to the log file of a search."""
+    try:
+        handler = logging.FileHandler(context.paths.folder / LOG_FILE, encoding="utf-8")
+    except OSError:  # a full disk, which the search itself reports
+        yield
+        return
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def _run_session(context: SearchContext, observer: Observer) -> SearchResult:
     """Train the trials that are left, then finish the search.
 
     Ctrl-C, SIGTERM and SIGHUP save all trials.
@@ -87,7 +124,7 @@ def run_trials(context: SearchContext, observer: Observer, *, command: str = "")
     search, record = context.search, context.record
     command = command or context.command("resume")
     if record.warm_start_from and not context.runs:
-        known, there = warm_start(context, Workspace(context.home).open(record.warm_start_from))
+        known, there = start_warm(context)
         observer.message(
             f"the sampler starts with {known} of {there} trials of {record.warm_start_from}"
         )

@@ -63,7 +63,9 @@ def test_help_has_an_example_of_the_command(words: tuple[str, ...]) -> None:
 
 def test_panels_are_in_the_order_of_use() -> None:
     panels = re.findall(r"╭─ (\w+) ─", help_of())
-    assert panels == ["Options", "Search", "Results", "Models", "Data", "Cluster"]
+    assert panels == [
+        "Options", "Search", "Running", "Results", "Models", "Data", "Cluster", "Housekeeping",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", ["search", "train", "evaluate"])

@@ -1,6 +1,9 @@
 """How Ray is started: in a folder that is short enough, and with one sentence where it fails."""
 
+import gc
 import os
+import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -72,3 +75,39 @@ def test_an_error_of_ray_is_one_sentence(
     assert refused.value.code == "ray-start-failed"
     assert str(error).split("\n")[0] in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+class Slow:
+    """Takes long to be freed, as a reference whose release is a call to another process."""
+
+    def __init__(self, entered: threading.Event, leave: threading.Event) -> None:
+        self.itself, self.entered, self.leave = self, entered, leave
+
+    def __del__(self) -> None:
+        self.entered.set()
+        self.leave.wait(10)
+
+
+class Cycle:
+    """Is freed by the garbage collector alone."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_nothing_is_left_to_free_when_ray_shuts_down() -> None:
+    entered, leave = threading.Event(), threading.Event()
+    gc.disable()
+    try:
+        Slow(entered, leave)
+        other = threading.Thread(target=gc.collect)
+        other.start()
+        assert entered.wait(10), "another thread collects, so gc.collect would return at once"
+        gone = weakref.ref(Cycle())
+        threading.Timer(0.05, leave.set).start()
+        ray_runtime.free_cycles()
+        assert gone() is None
+        other.join()
+    finally:
+        leave.set()
+        gc.enable()

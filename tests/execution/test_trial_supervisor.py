@@ -1,7 +1,7 @@
 """The supervisor in every order of Tune's hooks: one event log and one study."""
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count, permutations
+from itertools import count, cycle, permutations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +34,7 @@ from hpsearch.execution.worker_messages import (
     from_dict,
 )
 from hpsearch.search.pruners import PrunerWithHistory, SuccessiveHalving
+from hpsearch.search.requests import SearchRequests, append_request
 from hpsearch.search.resources import MEMORY_SHARE_METRIC, Node, Resources
 from hpsearch.search.space_file import load_search
 from hpsearch.search.stopping import Limits, UsageTracker
@@ -58,6 +59,42 @@ TUNE_ORDER = ORDERS[0]
 """The order of Ray 2.60."""
 DIED = "ray.exceptions.RayActorError: The actor died unexpectedly"
 PREEMPTED = "ray::f\nhpsearch.execution.shutdown.TrialInterrupted: saved, and left"
+
+
+def request(tune: "Tune", action: Any, **fields: Any) -> None:
+    append_request(tune.supervisor.event_log, action, **fields)
+    tune.supervisor.poll_requests()
+
+
+def test_requests_of_users_are_followed(tmp_path: Path) -> None:
+    tune = Tune(tmp_path, cycle([TUNE_ORDER]))
+    supervisor = tune.supervisor
+    supervisor.requests = SearchRequests(supervisor.event_log)
+    good = tune.start()
+    request(tune, "concurrency", count=1)
+    assert tune.searcher.suggest("a second") is None, "one at a time"
+    request(tune, "concurrency", count=4)
+    request(tune, "pause")
+    assert tune.searcher.suggest("a third") is None
+    request(tune, "continue")
+    bad = tune.start()
+    request(tune, "stop-trial", trial=bad.config["id"])
+    assert not tune.report(good, Reported(10, 0.5))
+    assert tune.report(bad, Reported(10, 0.9)), "although it is the better one"
+    tune.complete(bad)
+    assert tune.report(good, Reported(100, 0.7, "completed"))
+    tune.complete(good)
+    ends = [e for e in tune.books()[0] if e["event"] == "trial_finished"]
+    assert [(e["status"], e["reason"]) for e in ends] == [
+        ("pruned", "stopped on request"), ("completed", ""),
+    ]  # fmt: skip
+    request(tune, "pause")
+    assert tune.searcher.suggest("a fourth") is None
+    append_request(supervisor.event_log, "stop")
+    # while nothing runs, Tune calls the searcher alone
+    assert tune.searcher.suggest("a fourth") == ResourceAwareSearcher.FINISHED
+    assert not tune.searcher.exhausted, "trials are left, so the search has not ended"
+    tune.detector.on_step_begin(0, [])
 
 
 class Tune:
