@@ -35,6 +35,7 @@ _EXPORTS = {
     "TPE": "search.samplers",
     "UserError": "errors",
     "Workspace": "search.workspace",
+    "describe_keypoints": "workflows.keypoint_descriptors",
     "describe_patches": "workflows.describe_patches",
     "evaluate_models": "workflows.evaluate_models",
     "extend_search": "workflows.resume_search",
