@@ -100,6 +100,10 @@ RUN = (
         {"--device cuda ": "--data tiny --device cuda 2>&1 | grep 'no CUDA device' "},
         {"hpsearch search": "the block of README.md that runs a search does that"},
     ),
+    Step("docs/matching.md", "hpsearch match first.jpg"),
+    Step("docs/matching.md", "hpsearch describe first.jpg"),
+    Step("docs/matching.md", "import hpsearch as hp"),
+    Step("docs/matching.md", "hpsearch evaluate hpsearch-base"),
     Step("README.md", "hpsearch match first.jpg", TINY | {"descriptors.npy": "base.npy"}),
 )  # fmt: skip
 TABLE = {
@@ -123,6 +127,8 @@ NOT_RUN: dict[tuple[str, str], str] = {
     ("README.md", "Trained again"): OUTPUT,
     ("README.md", "Retrained"): OUTPUT,
     ("docs/evaluation.md", "verification"): OUTPUT,
+    ("docs/matching.md", "colmap feature_importer"): "needs COLMAP",
+    ("docs/matching.md", "pip install"): "installs; tests/workflows/test_match_images.py uses it",
     ("README.md", "hpsearch/config/"): "a list of folders",
     ("docs/architecture.md", "flowchart TD"): "a drawing",
     ("docs/gpu.md", "hpsearch search search_spaces/full.py"): "needs a GPU",
@@ -283,6 +289,10 @@ def work(tmp_path_factory: pytest.TempPathFactory, tiny: PatchStore) -> Work:
     gray = Image.fromarray(photograph("coffee")[::2, ::2])
     gray.save(folder / "first.jpg")
     gray.rotate(5).save(folder / "second.jpg")
+    (folder / "sequences" / "v_coffee").mkdir(parents=True)
+    for number in range(1, 7):
+        gray.save(folder / "sequences" / "v_coffee" / f"{number}.png")
+        np.savetxt(folder / "sequences" / "v_coffee" / f"H_1_{number}", np.eye(3))
     return Work(folder, {})
 
 
