@@ -145,7 +145,8 @@ def _seconds_per_trial(plan: SearchPlan, config: TrialConfig) -> float:
     device = record.resources.with_default_device(search.compute.device).device
     env = TrialEnvironment(
         store=plan.store,
-        split=plan.store.split(record.split),
+        split=plan.data.split,
+        validation_on=plan.data.validation_on,
         artifacts=plan.workspace.artifacts,
         report_every=search.report_every,
         validation_points=search.validation_points,

@@ -75,6 +75,7 @@ class SearchPlan:
     """Search with all overrides."""
     modules: Mapping[str, Path]
     store: "PatchStore"
+    data: SearchData
     record: SearchRecord
 
 
@@ -148,7 +149,7 @@ def plan_search(
     )
     return SearchPlan(
         workspace=workspace, name=name, space=file, search=search, modules=modules, store=store,
-        record=record,
+        data=parts, record=record,
     )  # fmt: skip
 
 
