@@ -72,9 +72,10 @@ def suggest_sampler(trial: optuna.Trial) -> Sampling:
         return FixedSteps(
             stages=stages, milestones=tuple(i / len(stages) for i in range(1, len(stages)))
         )
+    look_ahead = trial.suggest_categorical("look_ahead", [True, False])
     return Stepped(
         stages=stages,
-        advance_on=trial.suggest_categorical("advance_on", ["next_batch", "this_batch"]),
+        advance_on="next_batch" if look_ahead else "this_batch",
         below=trial.suggest_float("below", 0.02, 0.4),
         window=trial.suggest_categorical("window", [1024, 4096]),
         retry_after=16_384 if trial.suggest_categorical("retry", [False, True]) else None,
@@ -92,7 +93,7 @@ def growing(first: int, last: int, views: int) -> tuple[PKSampler, ...]:
 
 R3 = {"margin": "soft", "warm_start": True, "lr": 2e-4, "turns": "none", "last_batch": 1024,
       "last_views": 8, "steps": "stepped", "first_batch": 64, "below": 0.05, "window": 4096,
-      "retry": True, "advance_on": "next_batch"}  # fmt: skip
+      "retry": True, "look_ahead": True}  # fmt: skip
 """R3's best, with its own rate, from 64 patches of 2 views to 1024 of 8."""
 
 SEARCH = Search(

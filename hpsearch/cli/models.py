@@ -10,9 +10,10 @@ import typer
 from hpsearch.atomic_files import check_target_file, check_target_folder, write_target
 from hpsearch.cli.app import Home, TrackingUri, app
 from hpsearch.cli.options import SplitName
+from hpsearch.cli.pictures import BASE_MODEL, Force, describe_picture, evaluate_picture_pairs
 from hpsearch.cli.search import console_observer
 from hpsearch.console.output import out, print_plain
-from hpsearch.defaults import DEFAULT_HOME, ROOT_SIFT
+from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 
 Model = Annotated[
@@ -22,19 +23,11 @@ Model = Annotated[
         "SEARCH/TRIAL."
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]
 
 
 @app.command(rich_help_panel="Models")
 def describe(
     model: Model,
-    patches: Annotated[
-        str,
-        typer.Argument(
-            help="mini, tiny, a patch store, a folder of strips (SEQUENCE/ref.png …), a folder of "
-            "patches (PNG, 32×32 or 65×65), or a .npy file (N×32×32)."
-        ),
-    ],
     output: Annotated[
         Path,
         typer.Option(
@@ -43,6 +36,20 @@ def describe(
             help="A .npy file, a .parquet file, or a folder for the official layout.",
         ),
     ],
+    patches: Annotated[
+        str | None,
+        typer.Argument(
+            help="mini, tiny, a patch store, a folder of strips (SEQUENCE/ref.png …), a folder of "
+            "patches (PNG, 32×32 or 65×65), or a .npy file (N×32×32)."
+        ),
+    ] = None,
+    keypoints: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of keypoints in a picture, which is then given in place of patches: x, y, "
+            "size, angle as OpenCV, or COLMAP's text file. Without MODEL, hpsearch-base is used."
+        ),
+    ] = None,
     clean: Annotated[
         bool,
         typer.Option("--clean", help="Describe clean patches, where there are noisy ones too."),
@@ -64,11 +71,20 @@ def describe(
     point and view, a folder the official benchmark's OUTPUT/SEQUENCE/VIEW.csv. Patches are read in
     chunks, so they may exceed the memory.
 
+    With --keypoints, one's own keypoints of a picture are described, one row each, into a .npy
+    file, or into a .txt file of COLMAP's layout.
+
     Example: hpsearch describe models:/patch-descriptor@champion mini --output descriptors
     """
     from hpsearch.evaluation.descriptor_io import check_can_write
     from hpsearch.search.workspace import Workspace
 
+    if keypoints is not None:
+        model, image = (BASE_MODEL, model) if patches is None else (model, patches)
+        describe_picture(model, Path(image), keypoints, output, force, tracking_uri, home)
+        return
+    if patches is None:
+        raise UserError("give the patches to describe, or a picture with --keypoints FILE")
     check_can_write(output, force=force)
     Workspace(home).check_model(model)
 
@@ -102,10 +118,10 @@ class GivenPatches(StrEnum):
 @app.command(rich_help_panel="Models")
 def evaluate(
     model: Annotated[
-        str | None,
+        list[str] | None,
         typer.Argument(
             help="hpsearch-base, models:/NAME@ALIAS, a folder of `train`, SEARCH/TRIAL, or a "
-            "folder of descriptors DESC/SEQUENCE/VIEW.csv."
+            "folder of descriptors DESC/SEQUENCE/VIEW.csv; several with --pairs."
         ),
     ] = None,
     data: Annotated[
@@ -118,7 +134,7 @@ def evaluate(
         Path | None,
         typer.Option(
             help="Folder of picture sequences with homographies: points are detected in each "
-            "picture, and nearest descriptors are scored."
+            "picture, and nearest descriptors are scored, RootSIFT's too."
         ),
     ] = None,
     given: Annotated[
@@ -156,13 +172,14 @@ def evaluate(
         check_target_folder(output, "--output")
     from hpsearch.search.workspace import Workspace
 
-    names = tuple(name for name in (model, compare_with) if name is not None)
-    for name in names:
-        if pairs is None or name != "rootsift":
-            Workspace(home).check_model(name)
+    names = (*(model or ()), *(() if compare_with is None else (compare_with,)))
     if pairs is not None:
-        _evaluate_pairs((*names, *(["rootsift"] if baselines else [])), pairs, tracking_uri, home)
+        evaluate_picture_pairs(names, pairs, output, json_file, tracking_uri, home)
         return
+    if len(model or ()) > 1:
+        raise UserError("give one model, and another with --compare-with; --pairs takes several")
+    for name in names:
+        Workspace(home).check_model(name)
 
     from hpsearch.console.evaluation_output import print_evaluation
     from hpsearch.workflows.evaluate_models import (
@@ -187,86 +204,6 @@ def evaluate(
         out.print(f"\n{json_file}", soft_wrap=True)
     if output is not None:
         out.print(f"\n{save_evaluation(found, output)}", soft_wrap=True)
-
-
-def _evaluate_pairs(
-    models: tuple[str, ...], folder: Path, tracking_uri: str | None, home: Path
-) -> None:
-    """Evaluate on points detected in each picture, and print means over all pairs."""
-    from hpsearch.workflows.evaluate_pairs import evaluate_pairs, pair_table
-
-    if not models:
-        raise UserError("give a model to evaluate on --pairs, or --baselines")
-    results = evaluate_pairs(
-        models, folder, tracking_uri=tracking_uri, home=home, observer=console_observer()
-    )
-    print_plain(pair_table(results))
-
-
-@app.command("match", rich_help_panel="Models")
-def match_command(
-    first: Annotated[Path, typer.Argument(help="A picture.")],
-    second: Annotated[Path, typer.Argument(help="Another picture of the same scene.")],
-    model: Annotated[
-        str, typer.Option(help="hpsearch-base, rootsift, models:/NAME@ALIAS, or SEARCH/TRIAL.")
-    ] = "hpsearch-base",
-    points: Annotated[
-        int, typer.Option(min=1, max=20_000, help="Largest number of keypoints of a picture.")
-    ] = 2000,
-    ratio: Annotated[
-        float,
-        typer.Option(min=0.0, max=1.0, help="Largest ratio of nearest to second nearest distance."),
-    ] = 0.9,
-    homography: Annotated[
-        Path | None, typer.Option(help="File of the true homography, to count correct matches.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="PNG file of the matches.")
-    ] = None,
-    arrays: Annotated[
-        Path | None, typer.Option(help=".npz file of keypoints, descriptors and matches.")
-    ] = None,
-    force: Force = False,
-    tracking_uri: TrackingUri = None,
-    home: Home = DEFAULT_HOME,
-) -> None:
-    """Match two photographs, and estimate the homography between them.
-
-    Example: hpsearch match first.jpg second.jpg --output matches.png
-    """
-    from hpsearch.evaluation.descriptor_io import atomic_output, check_can_write
-    from hpsearch.search.workspace import Workspace
-
-    for file, suffix in ((output, ".png"), (arrays, ".npz")):
-        if file is not None and file.suffix != suffix:
-            raise UserError(f"{file} must end in {suffix}; rename it")
-        if file is not None:
-            check_can_write(file, force=force)
-    if model != ROOT_SIFT:
-        Workspace(home).check_model(model)
-
-    from hpsearch.workflows import match_images as matching
-
-    found = matching.match_images(
-        first, second, model=model, points=points, ratio=ratio, homography=homography,
-        tracking_uri=tracking_uri, home=home,
-    )  # fmt: skip
-    print_plain(
-        f"keypoints {len(found.first.descriptors):,} and {len(found.second.descriptors):,}, "
-        f"matches {len(found.matches):,}, on one homography {found.inliers.sum():,}"
-    )
-    if found.correct is not None:
-        print_plain(f"within 3 pixels of the true homography {found.correct.sum():,}")
-    if output is not None:
-        with atomic_output(output, force=force) as draft:
-            matching.draw_matches(found).save(draft, format="PNG")
-        print_plain(f"{output}")
-    if arrays is not None:
-        import numpy as np
-
-        with atomic_output(arrays, force=force) as draft, draft.open("wb") as file:
-            np.savez_compressed(file, **matching.match_arrays(found))  # type: ignore[arg-type]
-        print_plain(f"{arrays}")
 
 
 @app.command(rich_help_panel="Models")

@@ -52,14 +52,11 @@ def code_commit() -> str:
     return found.stdout.strip() or os.environ.get("HPSEARCH_COMMIT", "unknown")
 
 
-SHOWN_METRICS = (
-    "val/mAP",
-    "val/verification",
-    "val/matching",
-    "val/retrieval",
-    "train/loss",
-    OBJECTIVE_METRIC,
-)
+SHOWN_METRICS = ("val/mAP", "val/verification", "val/matching", "val/retrieval")
+"""Metrics in the table of trials. MLflow sorts columns by name, so another would come before."""
+SYSTEM_METRICS = ("shared/",)
+"""Beginnings of metrics that are constant in a trial; MLflow gets them among its system metrics, or
+their flat lines would lead its page of learning curves."""
 MAX_COLUMNS = 40
 MAX_BATCH_METRICS = 900
 """Metric values per request; MLflow accepts 1,000 metrics, parameters and tags together."""
@@ -123,7 +120,6 @@ def saved_view(search_state: SearchState, search_id: str) -> str:
         *(f"metrics.`{name}`" for name in SHOWN_METRICS),
         *(f"params.`{name}`" for name in list(params)[:MAX_COLUMNS]),
         f"tags.`{STATUS_TAG}`",
-        "attributes.`Duration`",
     ]
     facets = {
         "searchFilter": f"tags.`{SEARCH_ID}` = '{search_id}' and tags.`{RUN_KIND}` = 'trial'",
@@ -193,7 +189,16 @@ def dataset_input(search: Event, context: str) -> DatasetInput:
 
 
 def metric_name(name: str) -> str:
-    """Replace characters that MLflow does not allow in names (letters, digits, ``_-. :/``)."""
+    """Name of a metric in MLflow, with ``_`` for characters that it does not allow.
+
+    Allowed are letters, digits and ``_-. :/``.
+
+    Example:
+        >>> metric_name("test/pixels 16×16"), metric_name("shared/made_seconds")
+        ('test/pixels 16x16', 'system/shared_made_seconds')
+    """
+    if name.startswith(SYSTEM_METRICS):
+        name = f"system/{name.replace('/', '_')}"
     return re.sub(r"[^\w\-. :/]", "_", name.replace("×", "x"), flags=re.ASCII)
 
 

@@ -42,7 +42,7 @@ MLFLOW_STATUS: dict[str, Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]] = {
     "interrupted": "KILLED",
 }
 """MLflow's status of a run, which its pages show as a mark: FAILED and KILLED as a red cross. A
-pruned trial did what it should; the tag ``status`` tells it from a completed one."""
+pruned trial is no failure; it differs from a completed one in the tag ``status``."""
 FINGERPRINT_TAG, SPLIT_TAG, INPUT_KIND_TAG = "patches.fingerprint", "patches.split", "patches.given"
 """Tags of a version: what it was evaluated on. Versions that agree in all can be compared."""
 

@@ -55,13 +55,8 @@ def warm_weights(
         return None
 
     def train_baseline() -> bytes:
-        trainer = DescriptorTrainer(
-            _warm_start_config(config, warm),
-            train.sequence_of,
-            input_fn,
-            compute,
-            train.first_rows,
-        )
+        baseline, rows = _warm_start_config(config, warm), train.first_rows
+        trainer = DescriptorTrainer(baseline, train.sequence_of, input_fn, compute, rows)
         for report in fit(trainer, patches=warm.patches, report_every=warm.patches):
             if report.status != "completed":
                 raise DependencyFailedError(

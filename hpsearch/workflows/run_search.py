@@ -187,7 +187,7 @@ def log_search_started(
 
     split, record = context.split, context.record
     others = {"validation_data": record.validation_store, "test_data": record.test_store}
-    source, overrides = context.record.warm_start_from, context.record.overrides
+    source, overrides = record.warm_start_from, record.overrides
     reduction = getattr(search.active_pruner, "reduction_factor", None)
     params = {
         "space": context.record.space,

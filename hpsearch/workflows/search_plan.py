@@ -76,7 +76,6 @@ class SearchPlan:
     modules: Mapping[str, Path]
     store: "PatchStore"
     data: SearchData
-    """Patches that train, validate and test."""
     record: SearchRecord
 
 
@@ -95,19 +94,22 @@ def plan_search(
     search.validate_space()
     for remark in (*search.remarks(), *_override_remarks(stated, options.overrides)):
         observer.message(remark)
-    data, others = options.data or search.data, _other_data(search, options)
-    for given in filter(None, (data, *others)):
-        check_exists(given)
+    given = [
+        getattr(options, part) or getattr(search, part)
+        for part in ("data", "validation_data", "test_data")
+    ]
+    for one in filter(None, given):
+        check_exists(one)
     stem = DEFAULT_NAME if isinstance(space, Search) else Path(space).stem
     name = _choose_name(workspace, stem, options.name, observer, again=options.again)
     _check_targets(workspace, options, name)
     warm_start_from = options.warm_start_from or search.warm_start_from
     earlier = _open_earlier(workspace, warm_start_from, search)
     with observer.progress("building patches") as advance:
-        store = workspace.store(data, progress=advance)
-        validation_store, test_store = (
-            None if one is None else workspace.store(one, progress=advance) for one in others
+        store, validation_store, test_store = (
+            None if one is None else workspace.store(one, progress=advance) for one in given
         )
+    assert store is not None, "a search always has data to train on"
     parts = SearchData.divide(
         store, options.split, validation_store=validation_store, test_store=test_store
     )
@@ -149,12 +151,6 @@ def plan_search(
         workspace=workspace, name=name, space=file, search=search, modules=modules, store=store,
         data=parts, record=record,
     )  # fmt: skip
-
-
-def _other_data(search: Search, options: SearchOptions) -> tuple[str | None, str | None]:
-    """Data to validate on and to test on, if they are not those to train on."""
-    validation = options.validation_data or search.validation_data
-    return validation, options.test_data or search.test_data
 
 
 def _load(space: str | Path | Search) -> tuple[Path | str, Search, Mapping[str, Path]]:

@@ -101,6 +101,19 @@ def test_a_version_knows_its_search_and_its_scores(
     assert (again.verification, again.matching) == (scores.verification, scores.matching)
 
 
+def test_a_logged_model_has_its_scores_on_their_patches(
+    registry: Registry, candidate: ModelArtifact, version: int
+) -> None:
+    client = registry.tracking.client()
+    source = client.get_model_version(registry.model, str(version)).source or ""
+    model_id = source.removeprefix("models:/")
+    found = {metric.key: metric for metric in client.get_logged_model(model_id).metrics or []}
+    assert found["test/mAP"].value == pytest.approx(candidate.scores.mean)
+    assert {metric.dataset_digest for metric in found.values()} == {candidate.fingerprint[:16]}
+    run = client.get_run(candidate.run_id)
+    assert model_id in [one.model_id for one in run.inputs.model_inputs]
+
+
 def test_aliases_follow_the_decision_and_its_reason_is_kept(
     registry: Registry, version: int
 ) -> None:
