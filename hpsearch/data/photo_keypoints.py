@@ -5,12 +5,11 @@ difference-of-Gaussians points, clusters of more than half overlap reduced to on
 orientation (Lowe, IJCV 2004). Coordinates are continuous: pixel i covers [i, i + 1].
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import scipy  # imports ndimage when it is first used
 
-from hpsearch.shapes import Float, Int
+from hpsearch.shapes import Bool, Float, Int
 
 BASE_SIGMA = 1.6
 INPUT_BLUR = 0.5  # assumed blur of the camera (Lowe 2004)
@@ -25,6 +24,9 @@ MAX_SIDE_SHARE = 0.8
 BORDER_SCALE = 1.5
 """Required neighborhood inside the photograph, in half-sides of the patch."""
 MAX_OVERLAP = 0.5
+MIN_RESPONSE = 1e-7
+BLUR_ROWS = 48
+"""Number of rows that are blurred at once."""
 MAX_CANDIDATES = 3000
 """Number of candidates kept of each detector; many more than requested patches."""
 
@@ -88,14 +90,22 @@ def drop_overlaps(
     xy: Float[np.ndarray, "n 2"], radius: Float[np.ndarray, " n"], *, limit: int
 ) -> Int[np.ndarray, " kept"]:
     """Indices of circles whose intersection over union with every earlier kept one is at most ½."""
-    kept = np.empty(0, np.int64)
+    kept = np.empty(min(limit, len(xy)), np.int64)
+    places, radii, count = np.empty((len(kept), 2)), np.empty(len(kept)), 0
     for i in range(len(xy)):
-        if len(kept) == limit:
+        if count == limit:
             break
-        distance = np.hypot(*(xy[kept] - xy[i]).T)
-        if not (circle_overlap(distance, radius[kept], radius[i]) > MAX_OVERLAP).any():
-            kept = np.append(kept, i)
-    return kept
+        distance = np.hypot(*(places[:count] - xy[i]).T)
+        # Circles that share half of their union have centers closer than the larger radius.
+        near = np.flatnonzero(distance < np.maximum(radii[:count], radius[i]))
+        if (
+            len(near)
+            and (circle_overlap(distance[near], radii[near], radius[i]) > MAX_OVERLAP).any()
+        ):
+            continue
+        kept[count], places[count], radii[count] = i, xy[i], radius[i]
+        count += 1
+    return kept[:count]
 
 
 def circle_overlap(
@@ -111,8 +121,44 @@ def circle_overlap(
     return common / (np.pi * (r**2 + s**2) - common)
 
 
+def gaussian_blur(
+    image: Float[np.ndarray, "h w"], sigma: float, *, truncate: float = 4.0, mode: Any = "symmetric"
+) -> Float[np.ndarray, "h w"]:
+    """Gaussian blur, by products with band matrices: three times as fast as scipy's filter.
+
+    Sums are float64 as scipy's, so the float32 results are equal.
+
+    Args:
+        image: float32 picture.
+        sigma: standard deviation in pixels.
+        truncate: radius of the kernel in ``sigma``.
+        mode: NumPy's name of what lies outside the picture.
+    """
+    reach = int(truncate * sigma + 0.5)
+    kernel = np.exp(-0.5 / sigma**2 * np.arange(-reach, reach + 1) ** 2)
+    band = np.zeros((BLUR_ROWS, BLUR_ROWS + 2 * reach))
+    for row in range(BLUR_ROWS):
+        band[row, row : row + len(kernel)] = kernel / kernel.sum()
+    down = _filter_rows(image, band, mode)
+    return np.ascontiguousarray(_filter_rows(down.T, band, mode).T)
+
+
 def _blur(image: Float[np.ndarray, "h w"], sigma: float) -> Float[np.ndarray, "h w"]:
-    return scipy.ndimage.gaussian_filter(image, sigma, mode="nearest", truncate=3.0)
+    return gaussian_blur(image, sigma, truncate=3.0, mode="edge")
+
+
+def _filter_rows(
+    image: Float[np.ndarray, "h w"], band: Float[np.ndarray, "rows reached"], mode: Any
+) -> Float[np.ndarray, "h w"]:
+    """Columns of a picture multiplied by a band matrix, block of rows by block of rows."""
+    reach = (band.shape[1] - len(band)) // 2
+    padded = np.pad(image.astype(np.float64), [(reach, reach), (0, 0)], mode=mode)
+    found = np.empty(image.shape, np.float32)
+    for start in range(0, len(image), len(band)):
+        rows = min(len(band), len(image) - start)
+        block = padded[start : start + rows + 2 * reach]
+        found[start : start + rows] = band[:rows, : len(block)] @ block
+    return found
 
 
 def _strongest(octaves: list[Octave], kind: int, shape: tuple[int, ...]) -> _Candidates:
@@ -135,8 +181,7 @@ def _maxima(octave: Octave, number: int, kind: int, shape: tuple[int, ...]) -> _
     response = np.stack(
         [RESPONSES[kind](im, s) for im, s in zip(octave.levels, sigmas, strict=True)]
     )
-    peak = (response == scipy.ndimage.maximum_filter(response, size=3)) & (response > 1e-7)
-    level, y, x = np.nonzero(peak[1:-1, 1:-1, 1:-1])
+    level, y, x = np.nonzero(_peaks(response))
     at = np.stack([level, y, x]) + 1
     shift = np.stack([_parabola_vertex(response, at, axis) for axis in range(3)])
     sigma = sigmas[at[0]] * 2 ** (shift[0] / LEVELS_PER_OCTAVE)
@@ -148,6 +193,19 @@ def _maxima(octave: Octave, number: int, kind: int, shape: tuple[int, ...]) -> _
     strength = response[tuple(at)]
     numbers = np.full(len(sigma), number)
     return _Candidates(*(a[inside] for a in (numbers, at[0], yx, sigma, strength)))
+
+
+def _peaks(response: Float[np.ndarray, "k h w"]) -> Bool[np.ndarray, "k-2 h-2 w-2"]:
+    """Mask of the inner places whose response is positive and no less than all 26 around it."""
+    largest = response
+    for axis in range(3):
+        before, here, after = (
+            largest[(slice(None),) * axis + (slice(k, largest.shape[axis] - 2 + k),)]
+            for k in range(3)
+        )
+        largest = np.maximum(np.maximum(before, here), after)
+    inner = response[1:-1, 1:-1, 1:-1]
+    return (inner == largest) & (inner > MIN_RESPONSE)
 
 
 def _parabola_vertex(
