@@ -5,11 +5,13 @@ difference-of-Gaussians points, clusters of more than half overlap reduced to on
 orientation (Lowe, IJCV 2004). Coordinates are continuous: pixel i covers [i, i + 1].
 """
 
+import importlib.util
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from hpsearch.shapes import Bool, Float, Int
+from hpsearch.errors import UserError
+from hpsearch.shapes import Bool, Float, Int, UInt8
 
 BASE_SIGMA = 1.6
 INPUT_BLUR = 0.5  # assumed blur of the camera (Lowe 2004)
@@ -57,16 +59,48 @@ class _Candidates(NamedTuple):
     strength: Float[np.ndarray, " n"]
 
 
-def detect(image: Float[np.ndarray, "h w"], *, limit: int) -> Keypoints:
-    """Detect up to ``limit`` keypoints in a picture with gray levels in 0..255."""
+def detect(image: Float[np.ndarray, "h w"], *, limit: int, peak_share: float = 1.0) -> Keypoints:
+    """Detect up to ``limit`` points in a picture with gray levels in 0..255.
+
+    Args:
+        image: the picture.
+        limit: largest number of points.
+        peak_share: a point becomes a keypoint for each peak of its histogram of orientations that
+            reaches this share of the highest; SIFT takes 0.8, and 1 gives one keypoint a point.
+    """
     octaves = scale_space(image / 255)
     ranked = _interleave([_strongest(octaves, kind, image.shape) for kind in range(3)])
     pixel = np.array([o.pixel for o in octaves])[ranked.octave]
     xy = ranked.yx[:, ::-1] * pixel[:, None] + 0.5
     sigma = ranked.sigma * pixel
     kept = drop_overlaps(xy, HALF_SIDE_SIGMAS * sigma, limit=limit)
-    angle = _orientations(octaves, _Candidates(*(a[kept] for a in ranked)))
-    return Keypoints(xy[kept], sigma[kept], angle)
+    point, angle = _orientations(octaves, _Candidates(*(a[kept] for a in ranked)), peak_share)
+    return Keypoints(xy[kept][point], sigma[kept][point], angle)
+
+
+def detect_sift(gray: UInt8[np.ndarray, "h w"], *, limit: int) -> Keypoints:
+    """Keypoints of OpenCV's SIFT detector, strongest first; some points have several angles.
+
+    Raises:
+        UserError: if OpenCV is not installed.
+    """
+    if not has_opencv():
+        raise UserError(
+            "OpenCV is not installed; install opencv-python-headless, or take another detector"
+        )
+    import cv2
+
+    found = sorted(
+        cv2.SIFT_create(nfeatures=limit).detect(gray, None),  # type: ignore[attr-defined]
+        key=lambda k: -k.response,
+    )[:limit]
+    rows = np.array([(*k.pt, k.size, k.angle) for k in found], float).reshape(-1, 4)
+    return Keypoints(rows[:, :2] + 0.5, rows[:, 2] / 2, np.deg2rad(rows[:, 3]))
+
+
+def has_opencv() -> bool:
+    """True if the optional package OpenCV is installed."""
+    return importlib.util.find_spec("cv2") is not None
 
 
 def scale_space(image: Float[np.ndarray, "h w"]) -> list[Octave]:
@@ -251,20 +285,28 @@ def _harris(image: Float[np.ndarray, "h w"], sigma: float) -> Float[np.ndarray, 
 RESPONSES = (_laplacian, _hessian_determinant, _harris)
 
 
-def _orientations(octaves: list[Octave], points: _Candidates) -> Float[np.ndarray, " n"]:
-    angle = np.zeros(len(points.sigma))
+def _orientations(
+    octaves: list[Octave], points: _Candidates, peak_share: float
+) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """Index of the point and angle of each keypoint, in order of the points."""
+    rows, angles = [np.empty(0, int)], [np.empty(0)]
     for o, octave in enumerate(octaves):
         for level, image in enumerate(octave.levels):
             here = np.nonzero((points.octave == o) & (points.level == level))[0]
             if len(here):
-                angle[here] = _dominant_angle(image, points.yx[here], points.sigma[here])
-    return angle
+                histogram = _directions(image, points.yx[here], points.sigma[here])
+                point, angle = _peak_angles(histogram, peak_share)
+                rows.append(here[point])
+                angles.append(angle)
+    row, angle = np.concatenate(rows), np.concatenate(angles)
+    order = np.argsort(row, kind="stable")
+    return row[order], angle[order]
 
 
-def _dominant_angle(
+def _directions(
     image: Float[np.ndarray, "h w"], yx: Float[np.ndarray, "n 2"], sigma: Float[np.ndarray, " n"]
-) -> Float[np.ndarray, " n"]:
-    """Highest peak of the smoothed 36-bin histogram of gradient directions (Lowe 2004, §5)."""
+) -> Float[np.ndarray, "n 36"]:
+    """Smoothed 36-bin histograms of gradient directions (Lowe 2004, §5)."""
     bins, window = 36, 1.5 * sigma
     gy, gx = np.gradient(image)
     reach = int(np.ceil(3 * window.max()))
@@ -282,9 +324,21 @@ def _dominant_angle(
     ).reshape(-1, bins)
     for _ in range(2):
         histogram = (np.roll(histogram, 1, 1) + histogram + np.roll(histogram, -1, 1)) / 3
-    top = histogram.argmax(1)
-    left, here, right = (
-        np.take_along_axis(histogram, (top[:, None] + k) % bins, 1)[:, 0] for k in (-1, 0, 1)
-    )
+    return histogram
+
+
+def _peak_angles(
+    histogram: Float[np.ndarray, "n 36"], peak_share: float
+) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """Row and angle of the peaks that reach a share of the row's highest; the highest first."""
+    row, top = np.arange(len(histogram)), histogram.argmax(1)
+    if peak_share < 1:
+        peak = (histogram > np.roll(histogram, 1, 1)) & (histogram >= np.roll(histogram, -1, 1))
+        peak &= histogram >= peak_share * histogram.max(1, keepdims=True)
+        peak[row, top] = False
+        others = np.nonzero(peak)
+        row, top = np.concatenate([row, others[0]]), np.concatenate([top, others[1]])
+    bins = histogram.shape[1]
+    left, here, right = (histogram[row, (top + k) % bins] for k in (-1, 0, 1))
     shift = (right - left) / (2 * np.maximum(2 * here - left - right, 1e-12))
-    return (top + 0.5 + np.clip(shift, -0.5, 0.5)) * 2 * np.pi / bins
+    return row, (top + 0.5 + np.clip(shift, -0.5, 0.5)) * 2 * np.pi / bins

@@ -173,15 +173,24 @@ def _half_widths(
     halves: dict[str, float | None] = {}
     for name, mask in masks.items():
         values, freedom = without[name][mask], fewest - 1 if name == "mAP" else int(mask.sum()) - 1
-        if freedom < 1 or not np.isfinite(values).all():
-            halves[name] = None
-            continue
-        variance = (len(values) - 1) * values.var()
-        error = math.sqrt(variance)
-        halves[name] = (
-            None if error <= MIN_STANDARD_ERROR else student_quantile(confidence, freedom) * error
-        )
+        halves[name] = jackknife_half_width(values, freedom, confidence=confidence)
     return halves
+
+
+def jackknife_half_width(
+    without: Float[np.ndarray, " n"], freedom: int, *, confidence: float = 0.95
+) -> float | None:
+    """Half the width of an interval; None if there is none (see the module).
+
+    Args:
+        without: the score without each sequence.
+        freedom: degrees of freedom of Student's t.
+        confidence: level of the interval, in (0, 1).
+    """
+    if freedom < 1 or not np.isfinite(without).all():
+        return None
+    error = math.sqrt((len(without) - 1) * without.var())
+    return None if error <= MIN_STANDARD_ERROR else student_quantile(confidence, freedom) * error
 
 
 def student_quantile(confidence: float, freedom: int) -> float:
