@@ -43,6 +43,7 @@ _EXPORTS = {
     "UserError": "errors",
     "Workspace": "search.workspace",
     "create_search": "workflows.search_handle",
+    "describe_keypoints": "workflows.keypoint_descriptors",
     "describe_patches": "workflows.describe_patches",
     "dry_run": "workflows.dry_run",
     "evaluate_models": "workflows.evaluate_models",

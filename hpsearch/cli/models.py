@@ -15,6 +15,7 @@ from hpsearch.console.output import out, print_plain
 from hpsearch.defaults import DEFAULT_HOME, ROOT_SIFT
 from hpsearch.errors import UserError
 
+BASE_MODEL = "hpsearch-base"
 Model = Annotated[
     str,
     typer.Argument(
@@ -28,13 +29,6 @@ Force = Annotated[bool, typer.Option("--force", help="Replace the output if it e
 @app.command(rich_help_panel="Models")
 def describe(
     model: Model,
-    patches: Annotated[
-        str,
-        typer.Argument(
-            help="mini, tiny, a patch store, a folder of strips (SEQUENCE/ref.png …), a folder of "
-            "patches (PNG, 32×32 or 65×65), or a .npy file (N×32×32)."
-        ),
-    ],
     output: Annotated[
         Path,
         typer.Option(
@@ -43,6 +37,20 @@ def describe(
             help="A .npy file, a .parquet file, or a folder for the official layout.",
         ),
     ],
+    patches: Annotated[
+        str | None,
+        typer.Argument(
+            help="mini, tiny, a patch store, a folder of strips (SEQUENCE/ref.png …), a folder of "
+            "patches (PNG, 32×32 or 65×65), or a .npy file (N×32×32)."
+        ),
+    ] = None,
+    keypoints: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of keypoints in a picture, which is then given in place of patches: x, y, "
+            "size, angle as OpenCV, or COLMAP's text file. Without MODEL, hpsearch-base is used."
+        ),
+    ] = None,
     clean: Annotated[
         bool,
         typer.Option("--clean", help="Describe clean patches, where there are noisy ones too."),
@@ -64,11 +72,20 @@ def describe(
     point and view, a folder the official benchmark's OUTPUT/SEQUENCE/VIEW.csv. Patches are read in
     chunks, so they may exceed the memory.
 
+    With --keypoints, one's own keypoints of a picture are described, one row each, into a .npy
+    file, or into a .txt file of COLMAP's layout.
+
     Example: hpsearch describe models:/patch-descriptor@champion mini --output descriptors
     """
     from hpsearch.evaluation.descriptor_io import check_can_write
     from hpsearch.search.workspace import Workspace
 
+    if keypoints is not None:
+        model, image = (BASE_MODEL, model) if patches is None else (model, patches)
+        _describe_keypoints(model, Path(image), keypoints, output, force, tracking_uri, home)
+        return
+    if patches is None:
+        raise UserError("give the patches to describe, or a picture with --keypoints FILE")
     check_can_write(output, force=force)
     Workspace(home).check_model(model)
 
@@ -91,6 +108,48 @@ def describe(
     )
 
 
+def _describe_keypoints(
+    model: str,
+    image: Path,
+    keypoints: Path,
+    output: Path,
+    force: bool,
+    tracking_uri: str | None,
+    home: Path,
+) -> None:
+    """Describe keypoints of a file in a picture."""
+    from hpsearch.evaluation.descriptor_io import atomic_output, check_can_write
+
+    if output.suffix not in (".npy", ".txt"):
+        raise UserError(f"{output} must end in .npy, or in .txt for COLMAP's layout; rename it")
+    check_can_write(output, force=force)
+    _check_matching_model(model, home)
+
+    import numpy as np
+
+    from hpsearch.data.keypoint_files import colmap_features, read_keypoints
+    from hpsearch.workflows.keypoint_descriptors import describe_keypoints
+
+    points = read_keypoints(keypoints)
+    found = describe_keypoints(image, points, model=model, tracking_uri=tracking_uri, home=home)
+    with atomic_output(output, force=force) as draft:
+        if output.suffix == ".txt":
+            draft.write_text(colmap_features(points, found), "utf-8")
+        else:
+            with draft.open("wb") as file:
+                np.save(file, found.astype(np.float32))
+    print_plain(f"{len(found):,} descriptors of {found.shape[1]} numbers in {output}")
+
+
+def _check_matching_model(model: str, home: Path) -> None:
+    """Check a model of pictures before anything heavy is imported."""
+    from hpsearch.search.workspace import Workspace
+
+    is_onnx = model.lower().endswith(".onnx") and Path(model).is_file()
+    if model.lower() != ROOT_SIFT and not is_onnx:
+        Workspace(home).check_model(model)
+
+
 class GivenPatches(StrEnum):
     """Kind of patches that a model is evaluated on."""
 
@@ -102,10 +161,10 @@ class GivenPatches(StrEnum):
 @app.command(rich_help_panel="Models")
 def evaluate(
     model: Annotated[
-        str | None,
+        list[str] | None,
         typer.Argument(
             help="hpsearch-base, models:/NAME@ALIAS, a folder of `train`, SEARCH/TRIAL, or a "
-            "folder of descriptors DESC/SEQUENCE/VIEW.csv."
+            "folder of descriptors DESC/SEQUENCE/VIEW.csv; several with --pairs."
         ),
     ] = None,
     data: Annotated[
@@ -118,7 +177,7 @@ def evaluate(
         Path | None,
         typer.Option(
             help="Folder of picture sequences with homographies: points are detected in each "
-            "picture, and nearest descriptors are scored."
+            "picture, and nearest descriptors are scored, RootSIFT's too."
         ),
     ] = None,
     given: Annotated[
@@ -156,13 +215,14 @@ def evaluate(
         check_target_folder(output, "--output")
     from hpsearch.search.workspace import Workspace
 
-    names = tuple(name for name in (model, compare_with) if name is not None)
-    for name in names:
-        if pairs is None or name != "rootsift":
-            Workspace(home).check_model(name)
+    names = (*(model or ()), *(() if compare_with is None else (compare_with,)))
     if pairs is not None:
-        _evaluate_pairs((*names, *(["rootsift"] if baselines else [])), pairs, tracking_uri, home)
+        _evaluate_pairs(names, pairs, output, json_file, tracking_uri, home)
         return
+    if len(model or ()) > 1:
+        raise UserError("give one model, and another with --compare-with; --pairs takes several")
+    for name in names:
+        Workspace(home).check_model(name)
 
     from hpsearch.console.evaluation_output import print_evaluation
     from hpsearch.workflows.evaluate_models import (
@@ -190,17 +250,36 @@ def evaluate(
 
 
 def _evaluate_pairs(
-    models: tuple[str, ...], folder: Path, tracking_uri: str | None, home: Path
+    models: tuple[str, ...],
+    folder: Path,
+    output: Path | None,
+    json_file: Path | None,
+    tracking_uri: str | None,
+    home: Path,
 ) -> None:
     """Evaluate on points detected in each picture, and print means over all pairs."""
-    from hpsearch.workflows.evaluate_pairs import evaluate_pairs, pair_table
+    if json_file is not None:
+        raise UserError("--json is not for --pairs; give --output FOLDER, which has scores.json")
+    for name in models:
+        _check_matching_model(name, home)
 
-    if not models:
-        raise UserError("give a model to evaluate on --pairs, or --baselines")
+    from hpsearch.workflows.evaluate_pairs import evaluate_pairs, pair_table, save_pairs
+
+    models = tuple(dict.fromkeys((*models, ROOT_SIFT)))
     results = evaluate_pairs(
         models, folder, tracking_uri=tracking_uri, home=home, observer=console_observer()
     )
     print_plain(pair_table(results))
+    if output is not None:
+        save_pairs(results, folder, output, tracking_uri=tracking_uri, home=home)
+        print_plain(f"{output}")
+
+
+class PointDetector(StrEnum):
+    """Detector of the points of photographs."""
+
+    hpsearch = "hpsearch"
+    opencv = "opencv"
 
 
 @app.command("match", rich_help_panel="Models")
@@ -208,8 +287,11 @@ def match_command(
     first: Annotated[Path, typer.Argument(help="A picture.")],
     second: Annotated[Path, typer.Argument(help="Another picture of the same scene.")],
     model: Annotated[
-        str, typer.Option(help="hpsearch-base, rootsift, models:/NAME@ALIAS, or SEARCH/TRIAL.")
-    ] = "hpsearch-base",
+        str,
+        typer.Option(
+            help="hpsearch-base, rootsift, models:/NAME@ALIAS, SEARCH/TRIAL, or an .onnx file."
+        ),
+    ] = BASE_MODEL,
     points: Annotated[
         int, typer.Option(min=1, max=20_000, help="Largest number of keypoints of a picture.")
     ] = 2000,
@@ -224,8 +306,15 @@ def match_command(
         Path | None, typer.Option("--output", "-o", help="PNG file of the matches.")
     ] = None,
     arrays: Annotated[
-        Path | None, typer.Option(help=".npz file of keypoints, descriptors and matches.")
+        Path | None,
+        typer.Option(help=".npz file of keypoints, descriptors and matches, or .csv of matches."),
     ] = None,
+    colmap: Annotated[
+        Path | None, typer.Option(help="Folder for features and matches that COLMAP imports.")
+    ] = None,
+    detector: Annotated[
+        PointDetector, typer.Option(help="Detector of the points; opencv is its SIFT.")
+    ] = PointDetector.hpsearch,
     force: Force = False,
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
@@ -235,21 +324,19 @@ def match_command(
     Example: hpsearch match first.jpg second.jpg --output matches.png
     """
     from hpsearch.evaluation.descriptor_io import atomic_output, check_can_write
-    from hpsearch.search.workspace import Workspace
 
-    for file, suffix in ((output, ".png"), (arrays, ".npz")):
-        if file is not None and file.suffix != suffix:
-            raise UserError(f"{file} must end in {suffix}; rename it")
+    for file, suffixes in ((output, (".png",)), (arrays, (".npz", ".csv")), (colmap, ())):
+        if file is not None and suffixes and file.suffix not in suffixes:
+            raise UserError(f"{file} must end in {' or '.join(suffixes)}; rename it")
         if file is not None:
             check_can_write(file, force=force)
-    if model != ROOT_SIFT:
-        Workspace(home).check_model(model)
+    _check_matching_model(model, home)
 
     from hpsearch.workflows import match_images as matching
 
     found = matching.match_images(
         first, second, model=model, points=points, ratio=ratio, homography=homography,
-        tracking_uri=tracking_uri, home=home,
+        detector=detector.value, tracking_uri=tracking_uri, home=home,
     )  # fmt: skip
     print_plain(
         f"keypoints {len(found.first.descriptors):,} and {len(found.second.descriptors):,}, "
@@ -264,9 +351,17 @@ def match_command(
     if arrays is not None:
         import numpy as np
 
-        with atomic_output(arrays, force=force) as draft, draft.open("wb") as file:
-            np.savez_compressed(file, **matching.match_arrays(found))  # type: ignore[arg-type]
+        with atomic_output(arrays, force=force) as draft:
+            if arrays.suffix == ".csv":
+                draft.write_text(matching.match_table(found), "utf-8")
+            else:
+                with draft.open("wb") as file:
+                    np.savez_compressed(file, **matching.match_arrays(found))  # type: ignore[arg-type]
         print_plain(f"{arrays}")
+    if colmap is not None:
+        with atomic_output(colmap, force=force) as draft:
+            matching.save_colmap(found, draft, (first.name, second.name))
+        print_plain(f"{colmap}")
 
 
 @app.command(rich_help_panel="Models")

@@ -157,7 +157,7 @@ def load_sequence(folder: Path) -> ImageSequence:
     for target in range(2, NUM_IMAGES + 1):
         file = _homography_file(folder, target)
         homographies.append(load_homography(file))
-        if not _overlaps(homographies[-1], pictures[0], pictures[target - 1]):
+        if not maps_into(homographies[-1], pictures[0], pictures[target - 1]):
             raise UserError(
                 f"{file} maps {files[1].name} outside {files[target].name}; give the homography "
                 "for pictures of this size"
@@ -262,7 +262,7 @@ def load_homography(file: Path) -> Float[np.ndarray, "3 3"]:
     return h / h[2, 2] if h[2, 2] else h
 
 
-def _overlaps(
+def maps_into(
     h: Float[np.ndarray, "3 3"],
     reference: UInt8[np.ndarray, "h w"],
     target: UInt8[np.ndarray, "h w"],

@@ -3,7 +3,7 @@
 import importlib.util
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from hpsearch.errors import UserError
 from hpsearch.models.serialization import SIDE
-from hpsearch.shapes import Float
+from hpsearch.shapes import Float, Num
 
 MAX_PARITY_DIFFERENCE = 1e-4
 """Maximum absolute difference of descriptors between ONNX file and pipeline."""
@@ -74,6 +74,33 @@ def export_onnx(pipeline: nn.Module, path: Path, *, metadata: dict[str, str]) ->
             "and is deleted; use the model through hpsearch or MLflow"
         )
     return found
+
+
+def onnx_descriptor(path: Path) -> Callable[[Num[np.ndarray, "n 32 32"]], Float[np.ndarray, "n d"]]:
+    """Descriptor function of an ONNX file that ``export_onnx`` wrote, in onnxruntime.
+
+    Raises:
+        UserError: if onnxruntime is missing, or the file is no descriptor of patches.
+    """
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise UserError(
+            f"{path} needs onnxruntime; install it with `pip install '.[onnx]'` in hpsearch's "
+            "checkout, or give another model"
+        )
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        (given,) = session.get_inputs()
+        session.run(None, {given.name: np.zeros((1, SIDE, SIDE), np.float32)})
+    except Exception as error:  # a reader of crafted bytes may raise anything
+        raise UserError(
+            f"{path} is not an ONNX descriptor of patches (n, {SIDE}, {SIDE}); give one that "
+            "`hpsearch export` wrote"
+        ) from error
+    return lambda patches: np.asarray(
+        session.run(None, {given.name: patches.astype(np.float32)})[0]
+    )
 
 
 def max_difference(pipeline: nn.Module, path: Path) -> float:

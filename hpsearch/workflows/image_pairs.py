@@ -22,6 +22,12 @@ RADII = (1.0, 3.0, 5.0)
 """Distances in pixels within which a match is correct."""
 
 
+ACCURACY_RADII = tuple(range(1, 11))
+"""Distances in pixels of the matching accuracy."""
+CORNER_LIMITS = (1.0, 3.0, 5.0, 10.0)
+"""Largest errors in pixels of the homography's corners, to which areas are taken."""
+
+
 class PairScores(NamedTuple):
     """Scores of one pair of pictures within one distance."""
 
@@ -74,6 +80,51 @@ def score_pair(
         average_precision_over(correct, ratio, possible),
         average_precision_over(correct, ratio, consistent),
     )
+
+
+def matching_accuracy(
+    here: Float[np.ndarray, "m 2"],
+    there: Float[np.ndarray, "m 2"],
+    homography: Float[np.ndarray, "3 3"],
+) -> Float[np.ndarray, " 10"]:
+    """Share of matches within 1, 2, … 10 pixels of the true place; zeros without matches.
+
+    Args:
+        here: places of the matches in the first picture.
+        there: their places in the second.
+        homography: from the first to the second.
+    """
+    if not len(here):
+        return np.zeros(len(ACCURACY_RADII))
+    apart = np.linalg.norm(project(homography, here) - there, axis=1)
+    return (apart[:, None] <= np.array(ACCURACY_RADII)).mean(0)
+
+
+def corner_error(
+    estimated: Float[np.ndarray, "3 3"] | None,
+    homography: Float[np.ndarray, "3 3"],
+    width: int,
+    height: int,
+) -> float:
+    """Mean distance in pixels of the first picture's corners from their true places.
+
+    Infinite if there is no estimated homography.
+    """
+    if estimated is None:
+        return float("inf")
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        apart = project(estimated, corners) - project(homography, corners)
+    error = float(np.linalg.norm(apart, axis=1).mean())
+    return error if np.isfinite(error) else float("inf")
+
+
+def area_under_errors(error: float, limit: float) -> float:
+    """Contribution of one pair to the area under the curve of corner errors up to a limit.
+
+    The mean over pairs is the area under the share of pairs with a smaller error, over ``limit``.
+    """
+    return max(0.0, 1 - error / limit)
 
 
 def average_precision_over(

@@ -5,52 +5,37 @@ Coordinates are pixels of the files as they are stored; pixel i covers [i, i + 1
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 from skimage.measure import ransac
 from skimage.transform import ProjectiveTransform
 
-from hpsearch.data.image_sequences import load_homography, load_stored_gray
-from hpsearch.data.images import area_downsample
-from hpsearch.data.photo_keypoints import Keypoints, detect
-from hpsearch.data.photo_synthesis import (
-    BORDER_PIXELS,
-    extract_patches,
-    inside,
-    project,
-    squares,
-)
-from hpsearch.defaults import DEFAULT_HOME, ROOT_SIFT
+from hpsearch.data.image_sequences import load_homography, load_stored_gray, maps_into
+from hpsearch.data.keypoint_files import colmap_features, colmap_matches, opencv_rows
+from hpsearch.data.photo_keypoints import has_opencv
+from hpsearch.data.photo_synthesis import project
+from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
-from hpsearch.evaluation.baselines import root_sift
-from hpsearch.models.ensemble import Ensemble
-from hpsearch.models.pipeline import Pipeline
-from hpsearch.models.serialization import describe_any
-from hpsearch.promotion.model_evaluation import load_pipeline_by_ref
-from hpsearch.search.workspace import Workspace
-from hpsearch.shapes import Bool, Float, Int, UInt8
+from hpsearch.shapes import Bool, Float, Int
+from hpsearch.workflows.keypoint_descriptors import (
+    BASE_MODEL,
+    Detector,
+    ImageFeatures,
+    detect_and_describe,
+    existing_file,
+    load_descriptor_function,
+)
 
-BASE_MODEL = "hpsearch-base"
-MAX_SIDE = 1600
-"""Longer side in pixels above which points are detected in a reduced picture."""
 CORRECT_PIXELS = 3.0
 """Distance from the true place within which a match is correct."""
-RANSAC_TRIALS = 5000
+RANSAC_TRIALS, RANSAC_CONFIDENCE = 5000, 0.999
 MIN_MATCHES = 4
 """Matches that determine a homography."""
 INLIER, OUTLIER = (60, 200, 90), (220, 80, 70)
 MAX_DRAWN = 400
 """Number of matches that a picture shows; more hide it."""
-
-
-class ImageFeatures(NamedTuple):
-    """Keypoints of one picture with their descriptors."""
-
-    gray: UInt8[np.ndarray, "h w"]
-    keypoints: Keypoints
-    descriptors: Float[np.ndarray, "n d"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +69,7 @@ def match_images(
     points: int = 2000,
     ratio: float = 0.9,
     homography: str | Path | None = None,
+    detector: Detector = "hpsearch",
     tracking_uri: str | None = None,
     home: str | Path = DEFAULT_HOME,
 ) -> MatchResult:
@@ -98,6 +84,8 @@ def match_images(
             (0, 1]; 1 keeps all mutual nearest neighbors.
         homography: file of the true homography from the first to the second, by which correct
             matches are counted.
+        detector: ``hpsearch``, or ``opencv`` for its SIFT, which is faster and finds fewer correct
+            matches. Homographies are estimated by OpenCV's MAGSAC where OpenCV is installed.
         tracking_uri: address of MLflow; SQLite in ``home`` if None.
         home: folder of data, searches and MLflow's files.
 
@@ -105,11 +93,16 @@ def match_images(
         UserError: if a picture, the homography or the model cannot be read, or a picture has no
             keypoints.
     """
-    true = None if homography is None else load_homography(_existing(homography))
-    grays = [load_stored_gray(_existing(file)) for file in (first, second)]
+    true = None if homography is None else load_homography(existing_file(homography))
+    grays = [load_stored_gray(existing_file(file)) for file in (first, second)]
+    if true is not None and not maps_into(true, *grays):
+        raise UserError(
+            f"{homography} maps {first} outside {second}; give the homography for pictures of "
+            "this size"
+        )
     describe = load_descriptor_function(model, tracking_uri=tracking_uri, home=home)
     one, other = (
-        detect_and_describe(gray, file, describe, points)
+        detect_and_describe(gray, file, describe, points, detector=detector)
         for gray, file in zip(grays, (first, second), strict=True)
     )
     matches, ratios = match_descriptors(one.descriptors, other.descriptors, ratio=ratio)
@@ -119,73 +112,6 @@ def match_images(
     if true is not None:
         correct = np.linalg.norm(project(true, here) - there, axis=1) <= CORRECT_PIXELS
     return MatchResult(one, other, matches, ratios, estimated, inliers, correct)
-
-
-class DescriptorFunction(NamedTuple):
-    """Descriptor of patches, by a pipeline or by RootSIFT."""
-
-    pipeline: Pipeline | Ensemble | None
-
-    def __call__(self, patches: UInt8[np.ndarray, "n 32 32"]) -> Float[np.ndarray, "n d"]:
-        """Descriptors of patches, one a row."""
-        if self.pipeline is None:
-            return root_sift(patches)
-        return describe_any(self.pipeline, patches)
-
-
-def load_descriptor_function(
-    model: str, *, tracking_uri: str | None = None, home: str | Path = DEFAULT_HOME
-) -> DescriptorFunction:
-    """Descriptor function of a model, or of RootSIFT.
-
-    Raises:
-        UserError: if there is no such model.
-    """
-    if model.lower() == ROOT_SIFT:
-        return DescriptorFunction(None)
-    return DescriptorFunction(load_pipeline_by_ref(model, Workspace(Path(home)), uri=tracking_uri))
-
-
-def describe_keypoints(
-    gray: UInt8[np.ndarray, "h w"], keypoints: Keypoints, describe: DescriptorFunction
-) -> Float[np.ndarray, "n d"]:
-    """Descriptors of given keypoints of a gray picture.
-
-    Args:
-        gray: gray levels.
-        keypoints: place, scale σ in pixels (half the side of a patch is 5 σ) and angle.
-        describe: a descriptor, from ``load_descriptor_function``.
-    """
-    return describe(area_downsample(extract_patches(gray, squares(keypoints))))
-
-
-def detect_and_describe(
-    gray: UInt8[np.ndarray, "h w"], file: str | Path, describe: DescriptorFunction, points: int
-) -> ImageFeatures:
-    """Keypoints of a picture whose patches lie inside, and their descriptors.
-
-    Args:
-        gray: gray levels; points of larger pictures are detected at 1600 pixels.
-        file: name of the picture, for an error message.
-        describe: a descriptor, from ``load_descriptor_function``.
-        points: maximum number of points.
-
-    Raises:
-        UserError: if there are none.
-    """
-    scale = max(1.0, max(gray.shape) / MAX_SIDE)
-    size = [max(round(side / scale), 1) for side in gray.shape[::-1]]
-    reduced = gray
-    if scale > 1:
-        reduced = np.asarray(Image.fromarray(gray).resize(size, Image.Resampling.BOX))
-    found = detect(reduced.astype(np.float32), limit=points)
-    factor = np.array(gray.shape[::-1]) / size
-    found = Keypoints(found.xy * factor, found.sigma * factor.mean(), found.angle)
-    kept = inside(squares(found), *gray.shape[::-1], margin=BORDER_PIXELS)
-    found = Keypoints(*(part[kept] for part in found))
-    if not len(found.xy):
-        raise UserError(f"{file} has no keypoints; give a larger picture with more structure")
-    return ImageFeatures(gray, found, describe_keypoints(gray, found, describe))
 
 
 def descriptor_distances(
@@ -236,17 +162,41 @@ def estimate_homography(
     nothing = None, np.zeros(len(first), bool)
     if len(first) < MIN_MATCHES:
         return nothing
+    if has_opencv():
+        h, inliers = _magsac(first, second)
+    else:
+        h, inliers = _ransac(first, second)
+    if h is None or not np.isfinite(h).all() or inliers.sum() < MIN_MATCHES or not h[2, 2]:
+        return nothing
+    return h / h[2, 2], inliers
+
+
+def _magsac(
+    first: Float[np.ndarray, "m 2"], second: Float[np.ndarray, "m 2"]
+) -> tuple[Float[np.ndarray, "3 3"] | None, Bool[np.ndarray, " m"]]:
+    """MAGSAC++ of OpenCV (Barath et al., CVPR 2020)."""
+    import cv2
+
+    cv2.setRNGSeed(0)
+    h, mask = cv2.findHomography(
+        first, second, cv2.USAC_MAGSAC, CORRECT_PIXELS, None, RANSAC_TRIALS, RANSAC_CONFIDENCE
+    )
+    found = np.zeros(len(first), bool) if mask is None else np.asarray(mask, bool).ravel()
+    return h, found
+
+
+def _ransac(
+    first: Float[np.ndarray, "m 2"], second: Float[np.ndarray, "m 2"]
+) -> tuple[Float[np.ndarray, "3 3"] | None, Bool[np.ndarray, " m"]]:
+    """RANSAC of scikit-image."""
     # Typed by its stubs as taking whole numbers only.
-    settings: dict[str, Any] = {"max_trials": RANSAC_TRIALS, "stop_probability": 0.999}
+    settings: dict[str, Any] = {"max_trials": RANSAC_TRIALS, "stop_probability": RANSAC_CONFIDENCE}
     model, found = ransac(
         (first, second), ProjectiveTransform, MIN_MATCHES, CORRECT_PIXELS,
         rng=np.random.default_rng(0), **settings,
     )  # fmt: skip
-    inliers = np.asarray(found, bool)
-    if not model or inliers.sum() < MIN_MATCHES:
-        return nothing
-    h = np.asarray(model.params)
-    return h / h[2, 2], inliers
+    inliers = np.zeros(len(first), bool) if found is None else np.asarray(found, bool)
+    return (np.asarray(model.params) if model else None), inliers
 
 
 def draw_matches(result: MatchResult) -> Image.Image:
@@ -272,6 +222,38 @@ def draw_matches(result: MatchResult) -> Image.Image:
     return canvas
 
 
+def match_table(result: MatchResult) -> str:
+    """Matches as CSV: number and place of both keypoints as OpenCV counts, ratio, inlier."""
+    lines = ["keypoint1,x1,y1,size1,angle1,keypoint2,x2,y2,size2,angle2,ratio,inlier"]
+    first, second = (opencv_rows(part.keypoints) for part in (result.first, result.second))
+    for (i, j), ratio, fits in zip(result.matches, result.ratios, result.inliers, strict=True):
+        places = [",".join(f"{x:.3f}" for x in row) for row in (first[i], second[j])]
+        lines.append(f"{i},{places[0]},{j},{places[1]},{ratio:.5f},{int(fits)}")
+    return "\n".join(lines) + "\n"
+
+
+def save_colmap(result: MatchResult, folder: Path, names: tuple[str, str]) -> None:
+    """Write feature files and a list of matches that COLMAP's importers read.
+
+    Args:
+        result: the matches.
+        folder: folder for ``NAME.txt`` of both pictures and ``matches.txt``.
+        names: file names of the pictures in COLMAP's folder of images.
+
+    Raises:
+        UserError: if the names are equal, or descriptors have not 128 numbers.
+    """
+    if names[0] == names[1]:
+        raise UserError(f"COLMAP needs two names, but both pictures are {names[0]}; rename one")
+    texts = {
+        f"{name}.txt": colmap_features(part.keypoints, part.descriptors)
+        for name, part in zip(names, (result.first, result.second), strict=True)
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (texts | {"matches.txt": colmap_matches(names, result.matches)}).items():
+        (folder / name).write_text(text, "utf-8")
+
+
 def match_arrays(result: MatchResult) -> dict[str, np.ndarray]:
     """Keypoints (x, y, σ, angle), descriptors and matches as arrays, for an ``.npz`` file."""
     arrays = {"matches": result.matches, "ratios": result.ratios, "inliers": result.inliers}
@@ -282,9 +264,3 @@ def match_arrays(result: MatchResult) -> dict[str, np.ndarray]:
     if result.homography is not None:
         arrays["homography"] = result.homography
     return arrays
-
-
-def _existing(file: str | Path) -> Path:
-    if not Path(file).is_file():
-        raise UserError(f"there is no file {file}; check the path")
-    return Path(file)

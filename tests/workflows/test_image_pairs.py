@@ -5,7 +5,13 @@ import pytest
 
 from hpsearch.data.photo_keypoints import Keypoints
 from hpsearch.data.photo_synthesis import project
-from hpsearch.workflows.image_pairs import average_precision_over, score_pair
+from hpsearch.workflows.image_pairs import (
+    area_under_errors,
+    average_precision_over,
+    corner_error,
+    matching_accuracy,
+    score_pair,
+)
 
 
 def drawn(n: int, seed: int = 0) -> Keypoints:
@@ -87,3 +93,29 @@ def test_average_precision_by_a_slow_loop() -> None:
                 total += hits / found
     assert average_precision_over(correct, ratio, relevant) == pytest.approx(total / relevant.sum())
     assert np.isnan(average_precision_over(correct, ratio, np.zeros(50, bool)))
+
+
+def test_matching_accuracy_counts_matches_within_each_distance() -> None:
+    here = np.array([[10.0, 20], [30, 5], [7, 7], [1, 1]])
+    shift = np.array([[1, 0, 5], [0, 1, -2], [0, 0, 1]])
+    there = here + np.array([5, -2]) + np.array([[0, 0], [3, 4], [0, 9.5], [0, 50]])
+    expected = [1 / 4] * 4 + [2 / 4] * 5 + [3 / 4]
+    np.testing.assert_allclose(matching_accuracy(here, there, shift), expected)
+    assert matching_accuracy(here[:0], there[:0], shift).sum() == 0
+
+
+def test_the_corner_error_is_a_mean_over_four_corners() -> None:
+    true = np.eye(3)
+    moved = np.array([[1, 0, 3], [0, 1, 4], [0, 0, 1]])
+    assert corner_error(moved, true, 640, 480) == pytest.approx(5)
+    wider = np.diag([1.01, 1, 1])  # the two right corners move by 6.4
+    assert corner_error(wider, true, 640, 480) == pytest.approx(3.2)
+    assert corner_error(None, true, 640, 480) == np.inf
+
+
+def test_the_area_is_that_under_the_share_of_smaller_errors() -> None:
+    errors = [0.4, 2.5, 7.0, np.inf]
+    fine = np.linspace(0, 5, 100_001)
+    share = np.mean([fine >= e for e in errors], axis=0)
+    found = np.mean([area_under_errors(e, 5) for e in errors])
+    assert found == pytest.approx(share.mean(), abs=1e-4)

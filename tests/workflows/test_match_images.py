@@ -1,25 +1,30 @@
 """Matching of photographs: two views of one picture whose homography is known."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from hpsearch.data.builtin_sets import photograph
+from hpsearch.data.keypoint_files import read_keypoints
 from hpsearch.data.photo_keypoints import detect
 from hpsearch.data.photo_synthesis import project, viewpoint_target
 from hpsearch.defaults import BUILT_IN_MODELS
 from hpsearch.errors import UserError
 from hpsearch.models.serialization import load_pipeline
+from hpsearch.workflows import match_images as matching
+from hpsearch.workflows.keypoint_descriptors import describe_keypoints
 from hpsearch.workflows.match_images import (
-    describe_keypoints,
     draw_matches,
     estimate_homography,
-    load_descriptor_function,
     match_arrays,
     match_descriptors,
     match_images,
+    match_table,
+    save_colmap,
 )
 
 HALF = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
@@ -100,14 +105,92 @@ def test_a_homography_needs_four_matches_that_agree() -> None:
     assert inliers[:25].sum() <= 2
 
 
-def test_the_built_in_model_describes_given_keypoints() -> None:
+def test_keypoints_of_opencv_are_described_as_ours() -> None:
     gray = np.asarray(Image.fromarray(photograph("chelsea")).reduce(3))
     points = detect(gray.astype(np.float32), limit=8)
-    describe = load_descriptor_function("hpsearch-base")
-    found = describe_keypoints(gray, points, describe)
+    found = describe_keypoints(gray, points)
     assert found.shape == (len(points.xy), 128)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    rows = np.column_stack([points.xy - 0.5, 2 * points.sigma, np.rad2deg(points.angle)])
+    np.testing.assert_allclose(describe_keypoints(gray, rows), found, atol=2e-3)
+    objects = [SimpleNamespace(pt=(x, y), size=size, angle=a) for x, y, size, a in rows]
+    np.testing.assert_allclose(describe_keypoints(gray, objects), found, atol=2e-3)
+    outside = np.array([[5, 5, 8, 0], [gray.shape[1] + 1, 5, 8, 0]])
+    with pytest.raises(UserError, match="keypoint 2 at"):
+        describe_keypoints(gray, outside)
+    at_the_border = describe_keypoints(gray, outside[:1], model="rootsift")
+    assert at_the_border.shape == (1, 128)
     assert load_pipeline(BUILT_IN_MODELS["hpsearch-base"]).training is False
+
+
+@pytest.mark.parametrize("detector", ["hpsearch", "opencv"])
+def test_detectors_and_estimators_find_the_homography(
+    pair: Path, detector: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if detector == "opencv":
+        pytest.importorskip("cv2", reason="the optional package OpenCV is not installed")
+    else:
+        monkeypatch.setattr(matching, "has_opencv", lambda: False)
+    files = pair / "a.png", pair / "b.png"
+    found = match_images(
+        *files, model="rootsift", points=150, detector=detector, homography=pair / "H"
+    )
+    again = match_images(*files, model="rootsift", points=150, detector=detector)
+    assert found.homography is not None
+    assert again.homography is not None
+    np.testing.assert_array_equal(found.homography, again.homography)
+    corners = np.array([[30, 30], [200, 40], [150, 150]], float)
+    true = np.load(pair / "h.npy")
+    apart = np.linalg.norm(project(found.homography, corners) - project(true, corners), axis=1)
+    assert apart.max() < 5
+    assert found.correct is not None
+    assert found.correct.sum() >= 15
+
+
+def test_files_for_colmap_hold_what_was_matched(pair: Path, tmp_path: Path) -> None:
+    found = match_images(pair / "a.png", pair / "b.png", model="rootsift", points=40)
+    save_colmap(found, tmp_path / "colmap", ("a.png", "b.png"))
+    head, *rows = (tmp_path / "colmap" / "a.png.txt").read_text().splitlines()
+    assert head == f"{len(found.first.descriptors)} 128"
+    numbers = np.array([row.split() for row in rows], float)
+    np.testing.assert_allclose(numbers[:, :2], found.first.keypoints.xy, atol=1e-6)
+    assert numbers.shape[1] == 132
+    assert numbers[:, 4:].min() >= 0
+    assert numbers[:, 4:].max() == 255
+    names, *pairs, empty = (tmp_path / "colmap" / "matches.txt").read_text().split("\n")[:-1]
+    assert (names, empty) == ("a.png b.png", "")
+    assert [list(map(int, line.split())) for line in pairs] == found.matches.tolist()
+    read = read_keypoints(tmp_path / "colmap" / "a.png.txt")
+    np.testing.assert_allclose(read.angle, found.first.keypoints.angle, atol=1e-6)
+    assert match_table(found).count("\n") == len(found.matches) + 1
+    with pytest.raises(UserError, match="rename one"):
+        save_colmap(found, tmp_path, ("a.png", "a.png"))
+
+
+def test_a_homography_of_other_pictures_is_refused(pair: Path, tmp_path: Path) -> None:
+    files = pair / "a.png", pair / "b.png"
+    for text, sentence in (
+        ("1 0 5000\n0 1 0\n0 0 1", "outside"),
+        ("1 2 3\n2 4 6\n0 0 1", "singular"),
+    ):
+        (tmp_path / "H").write_text(text)
+        with pytest.raises(UserError, match=sentence):
+            match_images(*files, model="rootsift", points=20, homography=tmp_path / "H")
+    with pytest.raises(UserError, match="there is no file"):
+        match_images(*files, model="rootsift", homography=tmp_path / "none")
+
+
+def test_pictures_of_one_pixel_are_refused_and_alpha_is_dropped(pair: Path, tmp_path: Path) -> None:
+    Image.new("L", (1, 1), 90).save(tmp_path / "one.png")
+    with pytest.raises(UserError, match=r"one\.png has no keypoints"):
+        match_images(tmp_path / "one.png", pair / "b.png", model="rootsift", points=20)
+    picture = Image.open(pair / "a.png")
+    picture.convert("RGBA").save(tmp_path / "alpha.png")
+    deep = np.asarray(picture).astype(np.uint16) * 256
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    for name in ("alpha.png", "deep.png"):
+        found = match_images(tmp_path / name, pair / "a.png", model="rootsift", points=20)
+        assert (found.first.gray == found.second.gray).all()
 
 
 def test_bad_input_is_named(pair: Path, tmp_path: Path) -> None:
