@@ -109,6 +109,10 @@ RUN = (
         {},
         {"hpsearch search": "tests/search/test_search_data.py trains on a scene"},
     ),
+    Step("docs/matching.md", "hpsearch match first.jpg"),
+    Step("docs/matching.md", "hpsearch describe first.jpg"),
+    Step("docs/matching.md", "import hpsearch as hp"),
+    Step("docs/matching.md", "hpsearch evaluate hpsearch-base"),
     Step("README.md", "hpsearch match first.jpg", TINY | {"descriptors.npy": "base.npy"}),
 )  # fmt: skip
 TABLE = {
@@ -133,6 +137,8 @@ NOT_RUN: dict[tuple[str, str], str] = {
     ("README.md", "Trained again"): OUTPUT,
     ("README.md", "Retrained"): OUTPUT,
     ("docs/evaluation.md", "verification"): OUTPUT,
+    ("docs/matching.md", "colmap feature_importer"): "needs COLMAP",
+    ("docs/matching.md", "pip install"): "installs; tests/workflows/test_match_images.py uses it",
     ("README.md", "hpsearch/config/"): "a list of folders",
     ("docs/python.md", "import hpsearch as hp"): "tests/test_python_api.py runs the notebook",
     ("docs/python.md", 'search = hp.open_search("cell")'): "the notebook has it too",
@@ -300,6 +306,10 @@ def work(tmp_path_factory: pytest.TempPathFactory, tiny: PatchStore) -> Work:
     gray.save(folder / "first.jpg")
     gray.rotate(5).save(folder / "second.jpg")
     write_sources(folder)
+    (folder / "sequences" / "v_coffee").mkdir(parents=True)
+    for number in range(1, 7):
+        gray.save(folder / "sequences" / "v_coffee" / f"{number}.png")
+        np.savetxt(folder / "sequences" / "v_coffee" / f"H_1_{number}", np.eye(3))
     return Work(folder, {})
 
 

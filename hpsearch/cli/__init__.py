@@ -4,6 +4,7 @@ from hpsearch.cli import (  # noqa: F401  (each module adds its commands to the 
     data,
     jobs,
     models,
+    pictures,
     registry,
     reproduce,
     results,

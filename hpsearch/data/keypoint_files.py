@@ -47,7 +47,7 @@ def read_keypoints(file: Path) -> Keypoints:
         for number, line in enumerate(lines[start:], start=start + 1)
         if line.strip()
     ]
-    return as_keypoints(np.array(rows).reshape(len(rows), -1), source=str(file))
+    return as_keypoints(rows, source=str(file))
 
 
 def as_keypoints(keypoints: Any, *, source: str = "keypoints") -> Keypoints:
@@ -62,7 +62,11 @@ def as_keypoints(keypoints: Any, *, source: str = "keypoints") -> Keypoints:
     """
     if isinstance(keypoints, Keypoints):
         return keypoints
-    if not isinstance(keypoints, np.ndarray) and all(hasattr(k, "pt") for k in keypoints):
+    if (
+        not isinstance(keypoints, np.ndarray)
+        and len(keypoints)
+        and all(hasattr(k, "pt") for k in keypoints)
+    ):
         keypoints = [(*k.pt, k.size, k.angle) for k in keypoints]
     try:
         rows = np.asarray(keypoints, float)

@@ -55,7 +55,8 @@ def test_models_are_scored_on_every_pair(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "out" / "scores.json").read_text())["pairs"]
     assert len(rows) == 10
     for name in ("best", "worst"):
-        assert Image.open(tmp_path / "out" / f"{name}.png").width > 2 * photo.shape[1]
+        with Image.open(tmp_path / "out" / f"{name}.png") as picture:
+            assert picture.width > 2 * photo.shape[1]
 
 
 def test_a_folder_without_sequences_is_refused(tmp_path: Path) -> None:

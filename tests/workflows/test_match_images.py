@@ -184,9 +184,9 @@ def test_pictures_of_one_pixel_are_refused_and_alpha_is_dropped(pair: Path, tmp_
     Image.new("L", (1, 1), 90).save(tmp_path / "one.png")
     with pytest.raises(UserError, match=r"one\.png has no keypoints"):
         match_images(tmp_path / "one.png", pair / "b.png", model="rootsift", points=20)
-    picture = Image.open(pair / "a.png")
-    picture.convert("RGBA").save(tmp_path / "alpha.png")
-    deep = np.asarray(picture).astype(np.uint16) * 256
+    with Image.open(pair / "a.png") as picture:
+        picture.convert("RGBA").save(tmp_path / "alpha.png")
+        deep = np.asarray(picture).astype(np.uint16) * 256
     Image.fromarray(deep).save(tmp_path / "deep.png")
     for name in ("alpha.png", "deep.png"):
         found = match_images(tmp_path / name, pair / "a.png", model="rootsift", points=20)
