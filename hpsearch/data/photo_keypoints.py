@@ -69,6 +69,8 @@ def detect(image: Float[np.ndarray, "h w"], *, limit: int, peak_share: float = 1
             reaches this share of the highest; SIFT takes 0.8, and 1 gives one keypoint a point.
     """
     octaves = scale_space(image / 255)
+    if not octaves:  # the picture is smaller than the smallest patch
+        return Keypoints(np.empty((0, 2)), np.empty(0), np.empty(0))
     ranked = _interleave([_strongest(octaves, kind, image.shape) for kind in range(3)])
     pixel = np.array([o.pixel for o in octaves])[ranked.octave]
     xy = ranked.yx[:, ::-1] * pixel[:, None] + 0.5

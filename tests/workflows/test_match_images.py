@@ -1,7 +1,6 @@
 """Matching of photographs: two views of one picture whose homography is known."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,13 +9,9 @@ from PIL import Image
 
 from hpsearch.data.builtin_sets import photograph
 from hpsearch.data.keypoint_files import read_keypoints
-from hpsearch.data.photo_keypoints import detect
 from hpsearch.data.photo_synthesis import project, viewpoint_target
-from hpsearch.defaults import BUILT_IN_MODELS
 from hpsearch.errors import UserError
-from hpsearch.models.serialization import load_pipeline
 from hpsearch.workflows import match_images as matching
-from hpsearch.workflows.keypoint_descriptors import describe_keypoints
 from hpsearch.workflows.match_images import (
     draw_matches,
     estimate_homography,
@@ -103,24 +98,6 @@ def test_a_homography_needs_four_matches_that_agree() -> None:
     np.testing.assert_allclose(project(h, here[25:]), there[25:], atol=0.5)
     assert inliers[25:].all()
     assert inliers[:25].sum() <= 2
-
-
-def test_keypoints_of_opencv_are_described_as_ours() -> None:
-    gray = np.asarray(Image.fromarray(photograph("chelsea")).reduce(3))
-    points = detect(gray.astype(np.float32), limit=8)
-    found = describe_keypoints(gray, points)
-    assert found.shape == (len(points.xy), 128)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
-    rows = np.column_stack([points.xy - 0.5, 2 * points.sigma, np.rad2deg(points.angle)])
-    np.testing.assert_allclose(describe_keypoints(gray, rows), found, atol=2e-3)
-    objects = [SimpleNamespace(pt=(x, y), size=size, angle=a) for x, y, size, a in rows]
-    np.testing.assert_allclose(describe_keypoints(gray, objects), found, atol=2e-3)
-    outside = np.array([[5, 5, 8, 0], [gray.shape[1] + 1, 5, 8, 0]])
-    with pytest.raises(UserError, match="keypoint 2 at"):
-        describe_keypoints(gray, outside)
-    at_the_border = describe_keypoints(gray, outside[:1], model="rootsift")
-    assert at_the_border.shape == (1, 128)
-    assert load_pipeline(BUILT_IN_MODELS["hpsearch-base"]).training is False
 
 
 @pytest.mark.parametrize("detector", ["hpsearch", "opencv"])
