@@ -5,8 +5,8 @@ version before is taken from git.
 
     python benchmarks/photographs.py PHOTOS --before 10a169e [--count 6] [--points 600]
 
-28 November 2026, six photographs of gcompris-qt-data 3.1-2, on two busy cores: see the end of this
-file.
+28 November 2026, four photographs of gcompris-qt-data 3.1-2 with --count 4, two busy cores: 7.51 s
+before and 5.42 s after, a ratio of 1.38, and the same pixels in all four.
 """
 
 import argparse

@@ -153,6 +153,8 @@ def _valid_results(
 ) -> Iterator[SequencePatches]:
     """Yield the usable results; add the reasons for the others to ``skipped``."""
     seen: dict[str, str] = {}
+    if progress:
+        progress(0, len(names), "")
     for done, (file, result) in enumerate(zip(names, results, strict=True), start=1):
         if isinstance(result, str):
             skipped[str(file)] = result

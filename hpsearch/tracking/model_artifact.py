@@ -208,8 +208,10 @@ def _link_results(model_id: str, artifact: ModelArtifact) -> None:
         if math.isfinite(value)
     ]
     client.log_batch(artifact.run_id, metrics=metrics)
-    if run.data.params:
-        client.log_model_params(model_id, run.data.params)
+    linked = client.get_logged_model(model_id).params  # MLflow copies those of an active run
+    missing = {name: value for name, value in run.data.params.items() if name not in linked}
+    if missing:
+        client.log_model_params(model_id, missing)
 
 
 @contextmanager

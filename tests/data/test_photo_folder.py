@@ -37,7 +37,7 @@ def test_pictures_become_sequences_in_alphabetical_order(folder, tmp_path):
     assert made.skipped == {}
     assert made.store.names == ("i_a", "v_b", "i_c")
     assert max(made.store.counts) == 24
-    assert calls == [(1, 3, "i_a"), (2, 3, "v_b"), (3, 3, "i_c")]
+    assert calls == [(0, 3, ""), (1, 3, "i_a"), (2, 3, "v_b"), (3, 3, "i_c")]
     again = import_photos(folder, tmp_path / "t.arrow", settings=FEW, workers=1)
     assert again.store.fingerprint == made.store.fingerprint
 
