@@ -43,7 +43,11 @@ from hpsearch.data.builtin_sets import open_builtin
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.models import Pipeline, describe
 from hpsearch.training.artifact_cache import ArtifactCache
-from hpsearch.training.collapse_detection import BatchDispersion, CollapseDetector
+from hpsearch.training.collapse_detection import (
+    BatchDispersion,
+    CollapseDetector,
+    collapse_scale,
+)
 from hpsearch.training.devices import tune_glibc_malloc
 from hpsearch.training.loop import Progress, StopReason, fit
 from hpsearch.training.trial import DescriptorTask, TrialEnvironment, build_trial
@@ -188,7 +192,7 @@ def run(config: TrialConfig, job: TrialEnvironment) -> Looks:
     ending = L2Net(unit_norm=config.descriptor.unit_norm, final_norm=config.descriptor.final_norm)
     name = summary(config.model_copy(update={"descriptor": ending, "seed": 0}))
     begins = validated(task, settle=30)
-    looks = Looks(name, config.loss.collapse_value, config.patches, begins)
+    looks = Looks(name, task.trainer.collapse_value, config.patches, begins)
     every = config.patches // REPORTS
     for report in fit(Watched(task, looks), patches=config.patches, report_every=every):
         if report.status == "diverged":
@@ -236,7 +240,7 @@ def table(runs: list[Looks]) -> None:
         word, stopped = verdict(looks, CollapseDetector(looks.collapse_value))
         verdicts.append(word)
         at = "–" if stopped is None else f"{stopped / looks.budget:.1%}"
-        loss = statistics.mean(looks.loss[-CHECKS:]) / looks.collapse_value
+        loss = statistics.mean(looks.loss[-CHECKS:]) / collapse_scale(looks.collapse_value)
         began = f"{looks.began / looks.budget:.0%}" if looks.collapsed else "–"
         log(
             f"| {looks.name} | {looks.truth} | "
@@ -251,7 +255,7 @@ def table(runs: list[Looks]) -> None:
 
 def line(looks: Looks) -> str:
     """Summary of a finished run, as a line of output."""
-    loss = [round(x / looks.collapse_value, 3) for x in looks.loss[:: CHECKS * 2]]
+    loss = [round(x / collapse_scale(looks.collapse_value), 3) for x in looks.loss[:: CHECKS * 2]]
     begins, ends = (
         {name: round(value, 3) for name, value in found.items()}
         for found in (looks.begins, looks.ends)

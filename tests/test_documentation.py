@@ -82,6 +82,8 @@ RUN = (
         # the tiny search's own winner is below RootSIFT, so there was no champion before
         {"hpsearch rollback  ": "hpsearch rollback --version 1  "},
     ),
+    Step("docs/losses.md", "from hpsearch.config import SOSR"),
+    Step("docs/losses.md", "from hpsearch.config import BatchTriplet"),
     Step("docs/serving.md", "hpsearch describe models:/patch-descriptor@champion", TINY),
     Step("docs/serving.md", "$ hpsearch export"),
     Step(

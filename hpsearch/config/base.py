@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, model_validator
+from pydantic_core import CoreSchema, core_schema
 
 from hpsearch.errors import OldSpellingWarning
 
@@ -55,6 +56,19 @@ class FrozenConfig(BaseModel):
                 if name == former:
                     return getattr(self, present)
             return super().__getattr__(name)
+
+
+class Params(dict[str, str | float | int | bool | None]):
+    """Arguments by name, as a setting: hashable, because settings are."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(
+            cls, handler(dict[str, str | float | int | bool | None])
+        )
 
 
 @contextmanager

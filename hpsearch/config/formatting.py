@@ -273,6 +273,8 @@ def _format(value: Any) -> str:
         return " → ".join(_format(item) for item in value)
     if isinstance(value, BaseModel):
         return _summary_part("", value)
+    if isinstance(value, Mapping):
+        return " ".join(f"{name} {_format(item)}" for name, item in value.items())
     return format_value("none" if value is None else value)
 
 

@@ -17,16 +17,22 @@ class SGD(FrozenConfig):
         0.1
     """
 
+    later_fields: ClassVar[frozenset[str]] = frozenset({"dampening"})
+
     kind: Literal["sgd"] = "sgd"
     lr: float = Field(default=0.1, gt=0, le=100)
     momentum: float = Field(default=0.0, ge=0, lt=1)
     nesterov: bool = False
     weight_decay: float = Field(default=0.0, ge=0, le=1)
+    dampening: float = Field(default=0.0, ge=0, le=1)
+    """Share of each gradient but the first that the momentum leaves out; HardNet uses 0.9."""
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> "SGD":
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov requires a momentum above 0")
+        if self.nesterov and self.dampening:
+            raise ValueError("nesterov requires a dampening of 0")
         return self
 
 
@@ -124,7 +130,59 @@ class Exponential(FrozenConfig):
     warmup: Warmup = 0.0
 
 
-Schedule = Annotated[Constant | StepDecay | Cosine | Exponential, Field(discriminator="kind")]
+class LinearDecay(FrozenConfig):
+    """Linear decay of the learning rate, step by step, as HardNet's published code has it.
+
+    Example:
+        >>> LinearDecay().final_lr_ratio
+        0.0
+    """
+
+    kind: Literal["linear"] = "linear"
+    final_lr_ratio: Share = 0.0
+    """Share of the learning rate at the end of the budget."""
+    warmup: Warmup = 0.0
+
+
+class OneCycle(FrozenConfig):
+    """One cycle: half a cosine up to the learning rate, and half a cosine down to almost 0.
+
+    Source: Smith & Topin 2017, arXiv:1708.07120, with the shape of torch's ``OneCycleLR``; the
+    momentum stays as it is.
+
+    Example:
+        >>> OneCycle(rise=0.2).initial_lr_ratio
+        0.04
+    """
+
+    kind: Literal["one_cycle"] = "one_cycle"
+    rise: float = Field(default=0.3, gt=0, lt=1)
+    """Share of the budget at the highest learning rate, which is the optimizer's."""
+    initial_lr_ratio: float = Field(default=0.04, gt=0, le=1)
+    """Share of the learning rate at the start."""
+    final_lr_ratio: float = Field(default=4e-6, ge=0, le=1)
+    """Share of the learning rate at the end of the budget."""
+
+
+Schedule = Annotated[
+    Constant | StepDecay | Cosine | Exponential | LinearDecay | OneCycle,
+    Field(discriminator="kind"),
+]
+
+
+class EMA(FrozenConfig):
+    """Exponential moving average of the weights, which is scored, saved and registered.
+
+    After step t the average keeps min(decay, t / (t + 9)) of itself, so that short trainings do not
+    contain their random weights. Statistics of batch normalization are averaged likewise.
+
+    Example:
+        >>> EMA().decay
+        0.999
+    """
+
+    decay: float = Field(default=0.999, ge=0, lt=1)
+    """Share of the average that a step keeps."""
 
 
 Device = Literal["auto", "cpu", "cuda", "xla"]

@@ -11,6 +11,21 @@ from hpsearch.config.optimizers import Share
 from hpsearch.patch_views import VIEWS
 
 
+def check_milestones(stages: int, milestones: tuple[float, ...]) -> None:
+    """Check the shares of the budget at which the stages of a schedule begin.
+
+    Raises:
+        ValueError: if there is not one for each stage but the first, in rising order.
+    """
+    if len(milestones) != stages - 1:
+        raise ValueError(
+            f"{stages} stages need {stages - 1} shares of the budget at which the later ones "
+            f"begin, got {len(milestones)}"
+        )
+    if any(later <= earlier for earlier, later in pairwise(milestones)):
+        raise ValueError(f"the shares must rise, got {milestones}")
+
+
 class RandomTriplets(FrozenConfig):
     """Random triplets: anchor and positive are views of one point, the negative of another.
 
@@ -139,13 +154,7 @@ class FixedSteps(FrozenConfig):
 
     @model_validator(mode="after")
     def _one_start_a_stage(self) -> "FixedSteps":
-        if len(self.milestones) != len(self.stages) - 1:
-            raise ValueError(
-                f"{len(self.stages)} stages need {len(self.stages) - 1} shares of the budget at "
-                f"which the later ones begin, got {len(self.milestones)}"
-            )
-        if any(later <= earlier for earlier, later in pairwise(self.milestones)):
-            raise ValueError(f"the shares must rise, got {self.milestones}")
+        check_milestones(len(self.stages), self.milestones)
         return self
 
 
@@ -182,3 +191,14 @@ Sampling = Annotated[
     Field(discriminator="kind"),
 ]
 """Batches of a trial: a sampler, a batch schedule, or mined triplets."""
+
+
+def sampling_stages(sampling: Sampling) -> tuple[Sampler, ...]:
+    """Samplers of all stages of a batch schedule, or the only one."""
+    match sampling:
+        case Stepped(stages=stages) | FixedSteps(stages=stages):
+            return stages
+        case MinedTriplets(batch=batch):
+            return (RandomTriplets(batch=batch),)
+        case _:
+            return (sampling,)

@@ -18,6 +18,8 @@ class Jitter(NamedTuple):
     """Standard deviation of the log of the stretch along a random axis."""
     shift: float
     """Standard deviation of the shift, in half-sides of the patch."""
+    shear: float = 0.0
+    """Standard deviation of the shear, x by y, along a random axis."""
 
 
 def rotations(angle: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 2 2"]:
@@ -35,7 +37,19 @@ def jitters(n: int, jitter: Jitter, rng: np.random.Generator) -> Float[np.ndarra
     scale = jitter.scale * normal[2]
     sizes = np.exp(np.stack([scale + stretch, scale - stretch], -1))
     linear = turn @ (axis * sizes[:, None, :]) @ np.swapaxes(axis, 1, 2)
+    if jitter.shear:  # last, as it is newer than the others
+        linear = linear @ _shears(jitter.shear * rng.standard_normal(n), rng.uniform(0, np.pi, n))
     return affine_maps(linear, jitter.shift * normal[3:].T)
+
+
+def _shears(
+    amount: Float[np.ndarray, " n"], angle: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, "n 2 2"]:
+    """Maps that move points along an axis in proportion to their distance from it."""
+    maps = np.zeros((len(amount), 2, 2))
+    maps[:, 0, 0], maps[:, 1, 1], maps[:, 0, 1] = 1, 1, amount
+    axis = rotations(angle)
+    return axis @ maps @ np.swapaxes(axis, 1, 2)
 
 
 def affine_maps(

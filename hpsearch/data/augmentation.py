@@ -72,7 +72,9 @@ def _sample_jitter(
 ) -> Float[np.ndarray, "calls n 3 3"]:
     if not settings.is_affine:
         return np.broadcast_to(np.eye(3), (*shape, 3, 3))
-    errors = Jitter(settings.rotation, settings.scale, settings.anisotropy, settings.shift)
+    errors = Jitter(
+        settings.rotation, settings.scale, settings.anisotropy, settings.shift, settings.shear
+    )
     return jitters(int(np.prod(shape)), errors, rng).reshape(*shape, 3, 3)
 
 

@@ -1,6 +1,15 @@
 """Losses: distances, miners, metric losses, and restoration losses of denoisers."""
 
-from hpsearch.losses.build import BatchLoss, build_loss, build_restoration
+from hpsearch.losses.build import (
+    BatchLoss,
+    build_loss,
+    build_regularization,
+    build_restoration,
+    collapse_value,
+    initial_state,
+)
+from hpsearch.losses.library import seed_library
+from hpsearch.losses.regularizers import similarity_difference
 from hpsearch.losses.restoration import (
     mean_absolute_error,
     mean_patch_psnr,
@@ -12,10 +21,15 @@ from hpsearch.losses.restoration import (
 __all__ = [
     "BatchLoss",
     "build_loss",
+    "build_regularization",
     "build_restoration",
+    "collapse_value",
+    "initial_state",
     "mean_absolute_error",
     "mean_patch_psnr",
     "mean_squared_error",
     "mean_ssim",
     "pooled_psnr",
+    "seed_library",
+    "similarity_difference",
 ]

@@ -60,10 +60,11 @@ def _from_squared(squares: Float[Tensor, "..."], kind: Distance, d: int) -> Floa
         case "mean_squared":
             return squares / d
         case "euclidean":
-            return _safe_sqrt(squares)
+            return safe_sqrt(squares)
 
 
-def _safe_sqrt(squares: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def safe_sqrt(squares: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Root whose gradient is 0 where the root is."""
     # The slope of the root is infinite at 0, and masking afterward would give 0·∞ = NaN.
     apart = squares > 0
     return torch.where(apart, torch.where(apart, squares, 1.0).sqrt(), 0.0)

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from hpsearch.config import Distance, Margin
+from hpsearch.config import BatchMiner, Distance, Margin
 from hpsearch.losses.distances import margin_loss, paired_distance, pairwise_distance
 from hpsearch.losses.miners import (
     all_pair_indices,
     batch_hard_indices,
+    mine_triplets,
     percentile_negatives,
     positive_mask,
 )
@@ -61,6 +62,32 @@ def batch_hard_loss(
         x, x[mined.negative], distance
     )
     return margin_loss(violation, margin).mean()
+
+
+def batch_triplet_loss(
+    descriptors: Float[Tensor, "1 n d"],
+    *,
+    views: int,
+    miner: BatchMiner,
+    distance: Distance,
+    margin: Margin,
+) -> Float[Tensor, ""]:
+    """Triplet loss of a P×K batch: mean over mined triplets of m(d(a,p) − d(a,n)).
+
+    Args:
+        descriptors: group-major, n = S · K with S and K at least 2.
+        views: K, patches of each point.
+        miner: rule by which triplets are chosen, by Euclidean distances.
+        distance: distance in the loss.
+        margin: margin function m of the violation.
+    """
+    x = descriptors[0]
+    distances = pairwise_distance(x.detach(), x.detach(), "euclidean")
+    mined = mine_triplets(distances, miner, views=views, descriptor_dim=x.shape[1])
+    anchor = x.repeat_interleave(mined.positive.shape[1], dim=0)
+    near = paired_distance(anchor, x[mined.positive.flatten()], distance)
+    far = paired_distance(anchor, x[mined.negative.flatten()], distance)
+    return margin_loss(near - far, margin).mean()
 
 
 def batch_all_loss(

@@ -6,6 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hpsearch.config import (
+    BatchMiner,
+    DistanceWeightedMiner,
+    PercentileMiner,
+    SemiHardMiner,
+)
 from hpsearch.shapes import Bool, Float, Int
 
 
@@ -53,6 +59,80 @@ def all_pair_indices(n: int, *, views: int, device: torch.device | str = "cpu") 
     positive = start + (anchor - start + torch.arange(1, views, device=device)) % views
     negative = (start + torch.arange(views, n, device=device)) % n
     return AllPairIndices(positive, negative)
+
+
+class TripletIndices(NamedTuple):
+    """Columns of the positives and negatives of each anchor (row), one triplet a column."""
+
+    positive: Int[Tensor, "n t"]
+    negative: Int[Tensor, "n t"]
+
+
+@torch.no_grad()
+def mine_triplets(
+    distances: Float[Tensor, "n n"], miner: BatchMiner, *, views: int, descriptor_dim: int
+) -> TripletIndices:
+    """Triplets of a group-major batch: one of each anchor, or one of each of its positives.
+
+    Args:
+        distances: distances between all patches, Euclidean for ``DistanceWeightedMiner``.
+        miner: rule by which triplets are chosen.
+        views: K, patches of each point.
+        descriptor_dim: dimension of the descriptors.
+    """
+    columns = all_pair_indices(len(distances), views=views, device=distances.device)
+    near, far = distances.gather(1, columns.positive), distances.gather(1, columns.negative)
+    match miner:
+        case PercentileMiner(quantile=q):
+            positive = columns.positive.gather(1, _at_percentile(-near, q))
+            return TripletIndices(positive, columns.negative.gather(1, _at_percentile(far, q)))
+        case SemiHardMiner():
+            chosen = _semi_hard(near, far)
+        case DistanceWeightedMiner():
+            chosen = _distance_weighted(far, miner, views - 1, descriptor_dim)
+    return TripletIndices(columns.positive, columns.negative.gather(1, chosen))
+
+
+def _at_percentile(hardness: Float[Tensor, "n m"], quantile: float) -> Int[Tensor, "n 1"]:
+    """Column of the value at a percentile of its row, rounded down; the lowest at 0."""
+    rank = math.floor(quantile * (hardness.shape[1] - 1) / 100)
+    if rank == 0:
+        return hardness.argmin(dim=1, keepdim=True)
+    return hardness.kthvalue(rank + 1, dim=1, keepdim=True).indices
+
+
+def _semi_hard(near: Float[Tensor, "n p"], far: Float[Tensor, "n m"]) -> Int[Tensor, "n p"]:
+    """For each positive the nearest negative that is farther, else the farthest one."""
+    farthest, chosen = far.argmax(dim=1), []
+    for positive in near.unbind(dim=1):  # one at a time, because n·p·m numbers may not fit
+        farther = far > positive[:, None]
+        nearest = far.masked_fill(~farther, torch.inf).argmin(dim=1)
+        chosen.append(torch.where(farther.any(dim=1), nearest, farthest))
+    return torch.stack(chosen, dim=1)
+
+
+MIN_HALF_COSINE = 1e-6
+"""Smallest 1 − d²/4 in the weights of distances, whose logarithm is taken."""
+
+
+def _distance_weighted(
+    far: Float[Tensor, "n m"], miner: DistanceWeightedMiner, draws: int, descriptor_dim: int
+) -> Int[Tensor, "n draws"]:
+    """Columns drawn by 1 / q(d), where log q(d) = (D − 2)·log d + (D − 3)/2·log(1 − d²/4)."""
+    d = far.clamp(min=miner.cutoff)
+    half = (1 - d.square() / 4).clamp(min=MIN_HALF_COSINE)
+    weights = (2 - descriptor_dim) * d.log() - (descriptor_dim - 3) / 2 * half.log()
+    allowed = far <= miner.upper
+    # An anchor with no negative that near draws from all of them alike.
+    weights = torch.where(allowed.any(dim=1, keepdim=True), weights, torch.zeros_like(weights))
+    allowed = allowed | ~allowed.any(dim=1, keepdim=True)
+    weights = weights.masked_fill(~allowed, -torch.inf)
+    chosen = []
+    for _ in range(draws):
+        # The largest of log-weights plus Gumbel noise is a draw by the weights, without a sum.
+        noise = -torch.empty_like(weights).exponential_().log()
+        chosen.append((weights + noise).argmax(dim=1))
+    return torch.stack(chosen, dim=1)
 
 
 class PercentileIndices(NamedTuple):

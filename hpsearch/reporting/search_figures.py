@@ -157,8 +157,8 @@ def _winning_run(runs: Sequence[Run], direction: Direction) -> ReportFigure | st
 
 def _loss_above_collapse(run: Run) -> str:
     """Explanation of a loss that ends above the collapse value; empty if it does not."""
-    loss, collapse = run.metric("train/loss"), run.config.loss.collapse_value
-    if loss is None or loss <= collapse or shown_status(run) == "collapsed":
+    loss, collapse = run.metric("train/loss"), run.config.collapse_value
+    if loss is None or collapse is None or loss <= collapse or shown_status(run) == "collapsed":
         return ""
     return (
         f" The loss ends above it, at {loss:.3g}: in many of the triplets that the trial learns "

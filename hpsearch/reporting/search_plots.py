@@ -101,13 +101,15 @@ def _draw_loss(axes: Axes, run: Run) -> None:
     seen, values = run.curve("train/loss")
     color = STATUS_COLORS[shown_status(run)]
     axes.plot(seen, values, "-o", color=color, markersize=3, linewidth=1.8)
-    collapse = run.config.loss.collapse_value
-    axes.axhline(collapse, color=STATUS_COLORS["collapsed"], linewidth=1.2, linestyle=(0, (4, 3)))
+    collapse, labels = run.config.collapse_value, list[EndLabel]()
+    red = STATUS_COLORS["collapsed"]
+    if collapse is not None:  # a loss that changes has more than one
+        axes.axhline(collapse, color=red, linewidth=1.2, linestyle=(0, (4, 3)))
     axes.margins(y=0.12)
     count_patches(axes)
-    right = axes.get_xlim()[1]
-    text = f"collapse value {collapse:.3g}"
-    labels = [EndLabel(right, collapse, text, STATUS_COLORS["collapsed"])]
+    if collapse is not None:
+        text = f"collapse value {collapse:.3g}"
+        labels.append(EndLabel(axes.get_xlim()[1], collapse, text, red))
     if values:
         labels.append(EndLabel(seen[-1], values[-1], f"loss {values[-1]:.3g}", color))
     end_labels(axes, labels)

@@ -1,7 +1,7 @@
-"""Batch-size schedules: constant, by the budget, or by the loss."""
+"""Schedules of batches and of losses: constant, by the budget, or by the loss."""
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -9,14 +9,18 @@ import torch
 from torch import Tensor
 
 from hpsearch.config import (
+    FixedLossSteps,
     FixedSteps,
+    Loss,
     MinedTriplets,
     PKSampler,
     RandomTriplets,
     Sampler,
     Sampling,
     Stepped,
+    SteppedLoss,
 )
+from hpsearch.training.collapse_detection import collapse_scale
 from hpsearch.training.loop import stack_losses
 
 StageChange = Literal["stay", "on", "back", "undo"]
@@ -43,9 +47,20 @@ def current_sampler(sampling: Sampling, *, share: float, stage: int = 0) -> Samp
             return sampling
 
 
+def current_loss_stage(loss: Loss, *, share: float, stage: int = 0) -> int:
+    """Number of the loss of the next batch among ``loss_stages``; arguments as above."""
+    match loss:
+        case SteppedLoss():
+            return stage
+        case FixedLossSteps():
+            return bisect_right(loss.starts, share)
+        case _:
+            return 0
+
+
 @dataclass
-class BatchScheduleController:
-    """Controller of a stepped batch schedule; its state is part of the checkpoint.
+class StageController:
+    """Controller of stepped batches or of a stepped loss; its state is part of the checkpoint.
 
     It reads one mean loss per window, so that the loss is rarely copied from the device, and at
     points that depend on the settings only.
@@ -53,9 +68,9 @@ class BatchScheduleController:
     Source: R3's stepped batch hard, which was adjusted manually.
     """
 
-    settings: Stepped
-    collapse_value: float
-    """Loss of a constant encoder."""
+    settings: Stepped | SteppedLoss
+    collapse_values: Sequence[float]
+    """Loss of a constant encoder in each stage."""
     stage: int = 0
     proven: bool = True
     """True once the stage had a window below the collapse value; always for the first stage."""
@@ -98,7 +113,7 @@ class BatchScheduleController:
         next_loss: Callable[[PKSampler], float] | None = None,
     ) -> StageChange:
         """Update the stage after a window with this mean loss, and return the change."""
-        if self.stage > 0 and not mean <= self.collapse_value:  # also true for NaN
+        if self.stage > 0 and not mean <= self.collapse_values[self.stage]:  # also true for NaN
             move: StageChange = "back" if self.proven else "undo"
             self.failed_at[self.stage] = seen
             self.stage, self.proven = self.stage - 1, True
@@ -110,10 +125,11 @@ class BatchScheduleController:
         return "stay"
 
     def _is_low(self, loss: float) -> bool:
-        return loss < (1 - self.settings.below) * self.collapse_value
+        value = self.collapse_values[self.stage]
+        return loss < value - self.settings.below * collapse_scale(value)
 
     def _next_is_low(self, next_loss: Callable[[PKSampler], float] | None) -> bool:
-        if self.settings.advance_on == "this_batch":
+        if isinstance(self.settings, SteppedLoss) or self.settings.advance_on == "this_batch":
             return True
         assert next_loss is not None, "the trainer measures the next batch"
         return self._is_low(next_loss(self.settings.stages[self.stage + 1]))

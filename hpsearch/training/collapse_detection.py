@@ -26,6 +26,14 @@ COLLAPSE_LOSS_TOLERANCE = 0.02
 """Relative difference of the loss from its collapse value that counts as equal."""
 
 
+def collapse_scale(collapse_value: float) -> float:
+    """Scale of losses around a collapse value: itself, or 1 for losses without a margin.
+
+    A dynamic margin has the collapse value 0, and losses in units of the distance.
+    """
+    return abs(collapse_value) or 1.0
+
+
 class BatchDispersion(NamedTuple):
     """Dispersion of the descriptors of a batch; all three measures are scale-free."""
 
@@ -106,9 +114,10 @@ class CollapseDetector:
             dispersion: dispersion of the latest batch.
             loss: mean loss since the last check.
         """
-        at_collapse_value = abs(loss / self.collapse_value - 1) < COLLAPSE_LOSS_TOLERANCE
+        excess = (loss - self.collapse_value) / collapse_scale(self.collapse_value)
+        at_collapse_value = abs(excess) < COLLAPSE_LOSS_TOLERANCE
         vanished = dispersion.relative < TRAINING.vanishing_spread and at_collapse_value
-        if not vanished and not (dispersion.is_degenerate and loss > 0.9 * self.collapse_value):
+        if not vanished and not (dispersion.is_degenerate and excess > -0.1):
             self.contrasts = []
             return False
         self.contrasts = [*self.contrasts, 1.0 if vanished else dispersion.contrast][

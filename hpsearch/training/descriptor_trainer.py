@@ -1,15 +1,14 @@
 """Training of a descriptor: data, network, loss and optimizer, one step at a time."""
 
 import copy
-import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpsearch.config import (
     Augmentation,
@@ -18,87 +17,29 @@ from hpsearch.config import (
     PKSampler,
     Sampler,
     Stepped,
+    SteppedLoss,
     TrialConfig,
-    WarmStart,
 )
-from hpsearch.config.base import dump_former_names
 from hpsearch.data.augmentation import Prepared, apply_augmentation, prepare, sample_params
-from hpsearch.data.patch_store import Patches
 from hpsearch.data.samplers import Batch, sample
-from hpsearch.losses import build_loss
+from hpsearch.losses import seed_library
 from hpsearch.models import build_descriptor
 from hpsearch.rng import rng_for
 from hpsearch.shapes import Int
-from hpsearch.training.artifact_cache import ArtifactCache, DependencyFailedError, artifact_key
-from hpsearch.training.batch_schedule import BatchScheduleController, StageChange, current_sampler
+from hpsearch.training.batch_schedule import StageChange, StageController, current_sampler
 from hpsearch.training.collapse_detection import BatchDispersion, CollapseDetector, batch_dispersion
 from hpsearch.training.devices import Compute
 from hpsearch.training.inputs import InputFn
-from hpsearch.training.loop import Progress, StopReason, fit, require_finite_weights
-from hpsearch.training.optimization import build_optimizer, lr_factor, restore_optimizer, set_lr
+from hpsearch.training.loop import Progress, StopReason, require_finite_weights
+from hpsearch.training.objective import Objective, Phase, has_library_loss
+from hpsearch.training.optimization import (
+    WeightAverage,
+    build_optimizer,
+    lr_factor,
+    restore_optimizer,
+    set_lr,
+)
 from hpsearch.training.triplet_mining import Miner
-
-WARM_START_CACHE_VERSION = 1
-"""Version in cache keys; increment it when equal settings would give other weights."""
-
-
-def warm_weights(
-    config: TrialConfig, train: Patches, input_fn: InputFn, cache: ArtifactCache, compute: Compute
-) -> dict[str, torch.Tensor] | None:
-    """State dict of a warm start from the cache, trained if it is missing; None without warm start.
-
-    Raises:
-        DependencyFailedError: if the training collapses or diverges.
-    """
-    warm = config.warm_start
-    if warm is None:
-        return None
-
-    def train_baseline() -> bytes:
-        baseline, rows = _warm_start_config(config, warm), train.first_rows
-        trainer = DescriptorTrainer(baseline, train.sequence_of, input_fn, compute, rows)
-        for report in fit(trainer, patches=warm.patches, report_every=warm.patches):
-            if report.status != "completed":
-                raise DependencyFailedError(
-                    f"the warm start {report.status}: {report.reason}; use another learning "
-                    "rate or start with random weights"
-                )
-        buffer = io.BytesIO()
-        state = trainer.network.state_dict()
-        torch.save({name: value.cpu() for name, value in state.items()}, buffer)
-        return buffer.getvalue()
-
-    key = artifact_key(kind="warm start", **_warm_start_dependencies(config, warm, train))
-    stored = cache.get_or_compute(key, train_baseline)
-    with cache.reading(key):
-        found = torch.load(io.BytesIO(stored), map_location=compute.device, weights_only=True)
-        build_descriptor(config.descriptor, seed=0).load_state_dict(found)
-    return found
-
-
-def _warm_start_config(config: TrialConfig, warm: WarmStart) -> TrialConfig:
-    return TrialConfig(
-        input=config.input,
-        descriptor=config.descriptor,
-        loss=warm.loss,
-        sampler=warm.sampler,
-        optimizer=warm.optimizer,
-        patches=warm.patches,
-        seed=warm.seed,
-    )
-
-
-def _warm_start_dependencies(
-    config: TrialConfig, warm: WarmStart, train: Patches
-) -> dict[str, Any]:
-    baseline = _warm_start_config(config, warm)
-    return {
-        "config": dump_former_names(baseline, exclude=("evaluate_on", "warm_start")),
-        "patches": train.store.fingerprint,
-        "sequences": list(train.names),
-        "code": WARM_START_CACHE_VERSION,
-    }
-
 
 DISPERSION_SAMPLE = 192
 """Number of patches described without dropout if a collapse is suspected."""
@@ -119,6 +60,8 @@ class DescriptorTrainer:
 
     def __post_init__(self) -> None:
         config = self.config
+        if has_library_loss(config):
+            self.compute = self.compute.without_graphs("loss 'library'")
         network = build_descriptor(config.descriptor, seed=config.seed)
         self.network = self.compute.to_device(network)
         self.forward = self.compute.forward(self.network)
@@ -126,12 +69,15 @@ class DescriptorTrainer:
         self.optimizer = build_optimizer(
             config.optimizer, self.network.parameters(), captured=self.compute.uses_graphs
         )
-        self.detector = CollapseDetector(config.loss.collapse_value)
-        self.batch_schedule = (
-            BatchScheduleController(config.sampler, config.loss.collapse_value)
-            if isinstance(config.sampler, Stepped)
-            else None
+        self.average = WeightAverage(config.ema, self.network) if config.ema else None
+        self.objective = Objective(config, self.compute, self.network)
+        sampler, loss = config.sampler, config.loss
+        stepped = next((x for x in (sampler, loss) if isinstance(x, Stepped | SteppedLoss)), None)
+        self.stage_controller = (
+            StageController(stepped, self.objective.stage_values) if stepped else None
         )
+        self._phase = self.objective.phase(current_sampler(sampler, share=0.0), share=0.0, stage=0)
+        self.detector = CollapseDetector(self.collapse_value)
         self.miner = (
             Miner(config.sampler, self.sequence_of, config.seed, first_rows=self.first_rows)
             if isinstance(config.sampler, MinedTriplets)
@@ -148,27 +94,22 @@ class DescriptorTrainer:
             Detached loss on the device, and number of patches used.
         """
         share = progress.seen / self.config.patches
-        sampler = current_sampler(
-            self.config.sampler,
-            share=share,
-            stage=self.batch_schedule.stage if self.batch_schedule else 0,
-        )
+        stage = self.stage_controller.stage if self.stage_controller else 0
+        sampler = current_sampler(self.config.sampler, share=share, stage=stage)
+        phase = self._phase = self.objective.phase(sampler, share=share, stage=stage)
         batch = self._sample_batch(sampler, progress, share)
-        set_lr(self.optimizer, self.learning_rate(progress))
-        self.compute.seed(_dropout_seed(self.config.seed, progress.step))
-        if not self.network.training:
-            self.network.train()
+        self._prepare(progress)
         with self.compute.step():
             loss_values, found = self.launcher(
-                (sampler, self._first_input(share)),
-                partial(self._train, sampler, share),
+                (phase, self._first_input(share)),
+                partial(self._train, phase, share),
                 self._inputs(batch, progress.step),
             )
         self._latest_descriptors = (found, torch.from_numpy(batch.labels.ravel()))
         self._latest_batch = (batch, share)
         used = batch.rows.size
-        if self.batch_schedule:
-            change = self.batch_schedule.record_loss(
+        if self.stage_controller:
+            change = self.stage_controller.record_loss(
                 loss_values,
                 used=used,
                 seen=progress.seen + used,
@@ -176,6 +117,22 @@ class DescriptorTrainer:
             )
             self._apply_stage_change(change)
         return loss_values, used
+
+    @property
+    def scored_network(self) -> nn.Module:
+        """Network to evaluate and to register: the average of the weights, if one is kept."""
+        return self.average.network if self.average else self.network
+
+    @property
+    def collapse_value(self) -> float:
+        """Loss of an encoder that maps every patch to one point, in the latest step's phase."""
+        return self.objective.collapse_value(self._phase.stage, self._phase.sampler)
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Load the weights of a warm start."""
+        self.network.load_state_dict(weights)
+        if self.average:
+            self.average.network.load_state_dict(weights)
 
     def learning_rate(self, progress: Progress) -> float:
         """Learning rate of the next step."""
@@ -216,11 +173,12 @@ class DescriptorTrainer:
         if self.stage_unconfirmed:
             return None
         now = self.dispersion_without_dropout()
+        self.detector.collapse_value = self.collapse_value
         if not self.detector.update(now, loss):
             return None
         return StopReason(
             "collapsed",
-            f"loss {loss:.3g} at its collapse value {self.config.loss.collapse_value:.3g}, "
+            f"loss {loss:.3g} at its collapse value {self.collapse_value:.3g}, "
             f"relative dispersion {now.relative:.2g}, resultant length {now.resultant:.3f}, "
             f"d(a,n)/d(a,p) {now.contrast:.2f}",
         )
@@ -234,8 +192,8 @@ class DescriptorTrainer:
         require_finite_weights(self.network)
         now = self.dispersion()
         metrics = {"train/dispersion": now.relative, "train/resultant": now.resultant}
-        if self.batch_schedule:
-            metrics["train/stage"] = float(self.batch_schedule.stage)
+        if self.stage_controller:
+            metrics["train/stage"] = float(self.stage_controller.stage)
         return metrics
 
     def failure_metrics(self) -> dict[str, float]:
@@ -247,7 +205,7 @@ class DescriptorTrainer:
         return {
             **self._weights_state(),
             "narrow_looks": self.detector.contrasts,
-            "stepper": self.batch_schedule.state() if self.batch_schedule else None,
+            "stepper": self.stage_controller.state() if self.stage_controller else None,
             "before_stage": self._stage_snapshot,
             "miner": self.miner.state() if self.miner else None,
         }
@@ -257,10 +215,22 @@ class DescriptorTrainer:
         self._load_weights(state)
         self.detector.contrasts = state.get("narrow_looks", [])
         self._stage_snapshot = state.get("before_stage")
-        if self.batch_schedule and state.get("stepper"):
-            self.batch_schedule.restore(state["stepper"])
+        if self.stage_controller and state.get("stepper"):
+            self.stage_controller.restore(state["stepper"])
         if self.miner and state.get("miner"):
             self.miner.restore(state["miner"])
+
+    def _prepare(self, progress: Progress) -> None:
+        """Set what a step reads from outside: rates, random generators and training mode."""
+        set_lr(self.optimizer, self.learning_rate(progress))
+        if self.average:
+            self.average.prepare(progress.step)
+        seed = _dropout_seed(self.config.seed, progress.step)
+        if has_library_loss(self.config):
+            seed_library(seed)
+        self.compute.seed(seed)
+        if not self.network.training:
+            self.network.train()
 
     def _sample_batch(self, sampler: Sampler, progress: Progress, share: float) -> Batch:
         rng = rng_for(self.config.seed, "batch", progress.step)
@@ -281,10 +251,11 @@ class DescriptorTrainer:
         batch = sample(sampler, self.sequence_of, rng, progress=share)
         running = [buffer.clone() for buffer in self.network.buffers()]
         calls = self._training_patches(share, self._inputs(batch, progress.step))
-        descriptors = torch.stack([self.network(patches) for patches in calls])
+        outputs = [self.network(patches) for patches in calls]
         for buffer, before in zip(self.network.buffers(), running, strict=True):
             buffer.copy_(before)
-        return float(build_loss(self.config.loss, sampler)(descriptors))
+        phase = self.objective.phase(sampler, share=share, stage=0)
+        return float(self.objective(phase, calls, outputs)[1])
 
     def _inputs(self, batch: Batch, number: int) -> list[Tensor]:
         """Inputs of a step on the host: row numbers of each call, then augmentation parameters."""
@@ -297,17 +268,19 @@ class DescriptorTrainer:
         changes = zip(*(prepare(call) for call in drawn), strict=True)
         return [rows, *(torch.stack(calls) for calls in changes)]
 
-    def _train(
-        self, sampler: Sampler, share: float, inputs: Sequence[Tensor]
-    ) -> tuple[Tensor, ...]:
+    def _train(self, phase: Phase, share: float, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Compute a step on the device; returns loss and descriptors."""
         calls = self._training_patches(share, inputs)
-        descriptors = torch.stack([self.forward(patches) for patches in calls])
-        loss = build_loss(self.config.loss, sampler)(descriptors)
+        outputs = [self.forward(patches) for patches in calls]
+        loss, reported = self.objective(phase, calls, outputs)
         self.optimizer.zero_grad()
         loss.backward()
+        if self.config.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
         self.optimizer.step()
-        return loss.detach(), descriptors.detach().flatten(0, 1)
+        if self.average:
+            self.average.update(self.network)
+        return reported, torch.cat(outputs).detach()
 
     def _training_patches(self, share: float, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Augmented patches of each call of the network."""
@@ -325,22 +298,31 @@ class DescriptorTrainer:
 
     def _apply_stage_change(self, move: StageChange) -> None:
         """Snapshot the weights at the start of a stage, and restore them if it is undone."""
-        assert self.batch_schedule is not None
+        assert self.stage_controller is not None
         if move == "on":
             self._stage_snapshot = copy.deepcopy(self._weights_state())
         elif move == "undo":
             assert self._stage_snapshot is not None, "an unconfirmed stage has a snapshot"
             self._load_weights(self._stage_snapshot)
-        if self.batch_schedule.proven:
+        if self.stage_controller.proven:
             self._stage_snapshot = None
 
     def _weights_state(self) -> dict[str, Any]:
-        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.network.state_dict() if self.average else None,
+            "losses": self.objective.state(),
+        }
 
     def _load_weights(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         former = "optimiser" in state  # a checkpoint of 0.1.0
         restore_optimizer(self.optimizer, state["optimiser" if former else "optimizer"])
+        if self.average:
+            self.average.network.load_state_dict(state["average"])
+        if "losses" in state:
+            self.objective.restore(state["losses"])
         self.launcher.forget()  # the optimizer has new tensors
 
 

@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -147,6 +147,16 @@ class Compute:
         graphs = self.uses_graphs
         runner = CudaRunner(self.device, timed=not self.deterministic) if graphs else None
         return StepLauncher(self.device, runner)
+
+    def without_graphs(self, reason: str) -> "Compute":
+        """These settings without CUDA graphs, because ``reason`` cannot run in one.
+
+        Raises:
+            UserError: if graphs were asked for.
+        """
+        if self.graphed is True:
+            raise UserError(f"{reason} cannot run in a CUDA graph; remove graphed")
+        return replace(self, graphed=False)
 
     @property
     def uses_bfloat16(self) -> bool:

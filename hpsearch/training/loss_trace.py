@@ -56,7 +56,7 @@ class Trace:
         found = {
             "seen": float(seen),
             "loss": self.total / self.steps,
-            "stage": float(trainer.batch_schedule.stage) if trainer.batch_schedule else 0.0,
+            "stage": float(trainer.stage_controller.stage) if trainer.stage_controller else 0.0,
             **batch_statistics(trainer),
         }
         for name, value in found.items():

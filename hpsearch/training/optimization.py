@@ -1,5 +1,6 @@
 """Optimizer construction and learning-rate schedules."""
 
+import copy
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -8,12 +9,15 @@ import torch
 from torch import Tensor, nn, optim
 
 from hpsearch.config import (
+    EMA,
     SGD,
     Adam,
     AdamW,
     Constant,
     Cosine,
     Exponential,
+    LinearDecay,
+    OneCycle,
     Optimizer,
     Schedule,
     StepDecay,
@@ -41,6 +45,7 @@ def build_optimizer(
                 weights,
                 lr=rate,
                 momentum=config.momentum,
+                dampening=config.dampening,
                 nesterov=config.nesterov,
                 weight_decay=config.weight_decay,
                 fused=fused,
@@ -95,11 +100,25 @@ def lr_factor(schedule: Schedule, *, seen: int, budget: int) -> float:
         budget: patches seen in the whole training.
     """
     share = seen / budget
+    if isinstance(schedule, OneCycle):
+        return _cycle(schedule, share)
     rise = min(1.0, share / schedule.warmup) if schedule.warmup else 1.0
     return rise * _decay(schedule, share)
 
 
-def _decay(schedule: Schedule, share: float) -> float:
+def _cycle(schedule: OneCycle, share: float) -> float:
+    """Half a cosine from the initial share to 1, and half a cosine to the final one."""
+    low, part = (
+        (schedule.initial_lr_ratio, 1 - share / schedule.rise)
+        if share < schedule.rise
+        else (schedule.final_lr_ratio, (share - schedule.rise) / (1 - schedule.rise))
+    )
+    return low + (1 - low) * (1 + math.cos(math.pi * part)) / 2
+
+
+def _decay(
+    schedule: Constant | StepDecay | Cosine | Exponential | LinearDecay, share: float
+) -> float:
     match schedule:
         case Constant():
             return 1.0
@@ -109,3 +128,37 @@ def _decay(schedule: Schedule, share: float) -> float:
             return final + (1 - final) * (1 + math.cos(math.pi * share)) / 2
         case Exponential(final_lr_ratio=final):
             return final**share
+        case LinearDecay(final_lr_ratio=final):
+            return 1 - (1 - final) * share
+
+
+class WeightAverage:
+    """Exponential moving average of a network's weights and statistics, updated after each step.
+
+    Args:
+        settings: setting of the average.
+        network: network in training, of which a copy is kept.
+
+    Source: Polyak & Juditsky 1992; the share of the first steps as in TensorFlow's
+    ``ExponentialMovingAverage``.
+    """
+
+    def __init__(self, settings: EMA, network: nn.Module) -> None:
+        self.settings = settings
+        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+        self.share = torch.zeros((), device=next(network.parameters()).device)
+        """Share of the latest weights in the next update, a tensor so that graphs can read it."""
+
+    def prepare(self, step: int) -> None:
+        """Set the share of the next update, after the training step of this number."""
+        self.share.fill_(1 - min(self.settings.decay, step / (step + 9)))
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Move the average toward the weights of ``network``; counts are copied."""
+        averages = self.network.state_dict()
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                averages[name].lerp_(value, self.share.to(value.dtype))
+            else:
+                averages[name].copy_(value)

@@ -22,11 +22,12 @@ from hpsearch.schema import refuse_newer, stamped
 from hpsearch.shapes import UInt8
 from hpsearch.training.artifact_cache import ArtifactCache, CacheStats
 from hpsearch.training.denoiser_training import restoration_metrics
-from hpsearch.training.descriptor_trainer import DescriptorTrainer, warm_weights
+from hpsearch.training.descriptor_trainer import DescriptorTrainer
 from hpsearch.training.devices import Compute, tune_glibc_malloc
 from hpsearch.training.inputs import training_input
 from hpsearch.training.loop import NotFiniteError, Progress, Report, Status, StopReason, fit
 from hpsearch.training.validation import EvaluationSet, PatchPairSet, validation_set
+from hpsearch.training.warm_start import warm_weights
 from hpsearch.untrusted import reading
 
 FAILURE_METRICS = {
@@ -67,8 +68,8 @@ class DescriptorTask:
 
     @property
     def network(self) -> nn.Module:
-        """Descriptor network in training."""
-        return self.trainer.network
+        """Descriptor network that is scored and registered."""
+        return self.trainer.scored_network
 
     @property
     def device(self) -> torch.device:
@@ -287,6 +288,6 @@ def build_trial(config: TrialConfig, env: TrialEnvironment) -> TrainingRun:
     trainer = DescriptorTrainer(config, train.sequence_of, input_fn, compute, train.first_rows)
     weights = warm_weights(config, train, input_fn, artifacts, compute)
     if weights is not None:
-        trainer.network.load_state_dict(weights)
+        trainer.start_from(weights)
     task = DescriptorTask(trainer, validation, denoiser)
     return TrainingRun(env, task, denoiser, Progress(), artifacts.stats)

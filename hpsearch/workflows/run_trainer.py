@@ -96,7 +96,8 @@ class RunTrainer:
         if curve[-1].status == "completed":
             save_pipeline(trial.pipeline(), pipeline_spec(config), self._folder(run))
             scores = score_test_part(trial, run.evaluation)
-        return self._row_of(run, job, curve, trial.traced.trace, scores)
+        value = trial.task.trainer.collapse_value
+        return self._row_of(run, job, curve, trial.traced.trace, (value, scores))
 
     def _row_of(
         self,
@@ -104,8 +105,9 @@ class RunTrainer:
         job: TrialEnvironment,
         curve: Sequence[Report],
         trace: Trace,
-        scores: dict[str, dict[str, float]],
+        scored: tuple[float, dict[str, dict[str, float]]],
     ) -> Row:
+        value, scores = scored
         return Row(
             block=run.block,
             name=run.name,
@@ -119,7 +121,7 @@ class RunTrainer:
             code=self.code,
             status=curve[-1].status,
             reason=curve[-1].reason,
-            collapse_value=run.config.loss.collapse_value,
+            collapse_value=value,
             curve=[{"seen": float(r.seen), **_rounded(r.metrics)} for r in curve],
             trace=trace.columns,
             scores=scores,

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from hpsearch.config import TrialConfig
+from hpsearch.config import TrialConfig, loss_stages, sampling_stages
 from hpsearch.data.builtin_sets import check_exists
 from hpsearch.defaults import DEFAULT_MODEL_NAME
 from hpsearch.errors import UserError, list_names
@@ -278,6 +278,7 @@ def _check_part(patches: "Patches", split: "TrialSplit", part: "Part", points: i
 def _check_batches(search: Search, train: "Patches") -> None:
     """Check that the baseline and one configuration of the space get their batches."""
     from hpsearch.data.samplers import rng_for, sample
+    from hpsearch.losses import collapse_value
     from hpsearch.training.batch_schedule import current_sampler
 
     def problem(config: TrialConfig) -> str:
@@ -292,6 +293,8 @@ def _check_batches(search: Search, train: "Patches") -> None:
                     progress=progress,
                     first_rows=train.first_rows,
                 )
+            for loss in loss_stages(config.loss):
+                collapse_value(loss, sampling_stages(config.sampler)[0])  # needs its package
         except UserError as error:
             return str(error)
         return ""

@@ -12,8 +12,19 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from hpsearch import config
-from hpsearch.config import TrialConfig
-from hpsearch.config.trial import SAMPLERS_OF_LOSS, UNIT_NORM_LOSSES
+from hpsearch.config import (
+    AngularModulation,
+    DynamicSoftMargin,
+    TrialConfig,
+    collapse_value_of,
+    loss_stages,
+    sampling_stages,
+)
+from hpsearch.config.base import Params
+from hpsearch.config.trial import SAMPLERS_OF_LOSS, requires_unit_norm
+
+MARGINLESS = (DynamicSoftMargin, AngularModulation)
+"""Losses whose value at a collapse is 0, and below it in a successful training."""
 
 
 def values_of(kind, metadata=()):
@@ -32,9 +43,17 @@ def values_of(kind, metadata=()):
         return settings_of(kind)
     if kind in (int, float):
         return numbers(kind, metadata)
+    if kind is Params:
+        return st.dictionaries(
+            st.from_regex("[a-z]{1,5}", fullmatch=True),
+            st.floats(0, 9) | st.integers(0, 9) | st.booleans() | st.none() | st.just("a name"),
+            max_size=2,
+        )
+    if kind is str:
+        pattern = [mark.pattern for mark in metadata if getattr(mark, "pattern", None)]
+        return st.from_regex(pattern[0] if pattern else "[0-9a-f]{64}", fullmatch=True)
     return {
         bool: st.booleans(),
-        str: st.from_regex("[0-9a-f]{64}", fullmatch=True),
         type(None): st.none(),
     }[kind]
 
@@ -72,16 +91,31 @@ def needed(kind):
 
 @st.composite
 def trials(draw):
+    """Losses of one sampler, alone or as stages, and terms for its batches beside them."""
     loss = draw(st.sampled_from(sorted(SAMPLERS_OF_LOSS, key=lambda c: c.__name__)))
     fields = {
         name: draw(values_of(field.annotation, tuple(field.metadata)))
         for name, field in TrialConfig.model_fields.items()
-        if name not in ("loss", "sampler")
+        if name not in ("loss", "sampler", "regularizers")
     }
-    if loss in UNIT_NORM_LOSSES:
-        fields["descriptor"] = fields["descriptor"].model_copy(update={"unit_norm": True})
     sampler = draw(settings_of(draw(st.sampled_from(SAMPLERS_OF_LOSS[loss]))))
-    return TrialConfig(loss=draw(settings_of(loss)), sampler=sampler, **fields)
+    fitting = [other for other, kinds in SAMPLERS_OF_LOSS.items() if type(sampler) in kinds]
+    fitting.sort(key=lambda c: c.__name__)
+    stages = [draw(settings_of(kind)) for kind in (loss, *draw(st.lists(st.sampled_from(fitting))))]
+    chosen = draw(st.sampled_from([stages[0], *schedules_of(stages, sampler)]))
+    if any(requires_unit_norm(one) for one in loss_stages(chosen)):
+        fields["descriptor"] = fields["descriptor"].model_copy(update={"unit_norm": True})
+    terms = [config.GOR(), *([config.SOSR()] if isinstance(sampler, config.Pairs) else [])]
+    regularizers = draw(st.lists(st.sampled_from(terms), max_size=2))
+    return TrialConfig(loss=chosen, sampler=sampler, regularizers=tuple(regularizers), **fields)
+
+
+def schedules_of(stages, sampler):
+    """Schedules of these losses that go with the sampler."""
+    fixed = config.FixedLossSteps(stages=stages)
+    if isinstance(sampler, config.Stepped):
+        return [fixed]
+    return [fixed, config.SteppedLoss(stages=stages)]
 
 
 @given(trials())
@@ -112,8 +146,18 @@ def nested(value):
 
 @given(trials())
 @settings(max_examples=60, deadline=None)
-def test_the_collapse_value_is_a_positive_finite_number(trial):
-    assert 0 < trial.loss.collapse_value < math.inf
+def test_the_collapse_value_is_finite_and_positive_where_there_is_a_margin(trial):
+    for loss in loss_stages(trial.loss):
+        for sampler in sampling_stages(trial.sampler):
+            value = collapse_value_of(loss, sampler)
+            if isinstance(loss, config.Library):
+                assert value is None, "only a batch can tell"
+            elif isinstance(loss, MARGINLESS):
+                assert value == 0
+            else:
+                assert 0 < value < math.inf
+    if trial.collapse_value is not None:
+        assert trial.collapse_value >= trial.regularizer_collapse_value >= 0
 
 
 def members(annotated):
@@ -121,16 +165,21 @@ def members(annotated):
 
 
 def test_every_loss_says_which_samplers_it_reads():
-    assert set(SAMPLERS_OF_LOSS) == members(config.Loss)
+    assert set(SAMPLERS_OF_LOSS) == members(config.SingleLoss)
+    assert members(config.Loss) - members(config.SingleLoss) == {
+        config.FixedLossSteps,
+        config.SteppedLoss,
+    }
     assert all(set(samplers) <= members(config.Sampling) for samplers in SAMPLERS_OF_LOSS.values())
 
 
 UNIONS = (config.Loss, config.Sampler, config.Sampling, config.Margin, config.Optimizer)
+LATER_UNIONS = (config.Schedule, config.BatchMiner, config.Regularizer)
 
 
-@pytest.mark.parametrize("union", [*UNIONS, config.Schedule])
+@pytest.mark.parametrize("union", [*UNIONS, *LATER_UNIONS])
 def test_kinds_are_unique(union):
-    kinds = [member().kind for member in members(union)]
+    kinds = [member.model_fields["kind"].default for member in members(union)]
     assert len(set(kinds)) == len(kinds)
 
 
@@ -166,6 +215,41 @@ def test_kinds_are_unique(union):
             "clean_warmup is for train_on 'denoised'",
         ),
         ({"loss": {"kind": "no such loss"}}, "no such loss"),
+        ({"loss": {"kind": "info_nce"}, "sampler": {"kind": "pairs"}}, "unit_norm"),
+        (
+            {
+                "loss": {"kind": "batch_triplet", "miner": {"kind": "distance_weighted"}},
+                "sampler": {"kind": "sxk"},
+            },
+            "unit_norm",
+        ),
+        ({"regularizers": [{"kind": "sosr"}]}, "requires a sampler of type Pairs"),
+        (
+            {
+                "loss": {"kind": "stepped_loss", "stages": [{"kind": "batch_hard"}]},
+                "sampler": {"kind": "stepped"},
+            },
+            "cannot both follow the loss",
+        ),
+        (
+            {
+                "loss": {
+                    "kind": "fixed_loss_steps",
+                    "stages": [{"kind": "triplet"}, {"kind": "hardnet"}],
+                }
+            },
+            "'hardnet' requires a sampler of type Pairs",
+        ),
+        ({"loss": {"kind": "library", "loss": "os.system"}}, "pattern"),
+        ({"loss": {"kind": "library", "loss": "A", "params": {"x": [1]}}}, "params"),
+        (
+            {"loss": {"kind": "library", "loss": "A", "miner_params": {"m": 1}}},
+            "miner_params need a miner",
+        ),
+        (
+            {"optimizer": {"kind": "sgd", "momentum": 0.9, "nesterov": True, "dampening": 0.9}},
+            "dampening of 0",
+        ),
     ],
 )
 def test_what_makes_no_sense_cannot_be_written(wrong, message):

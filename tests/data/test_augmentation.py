@@ -115,6 +115,34 @@ def test_disturbances_are_as_large_as_was_set():
     assert np.abs([angle.mean(), *shift.mean(0), size.mean()]).max() < 0.2
 
 
+def test_a_shear_keeps_areas_and_is_as_large_as_was_set():
+    (drawn,) = sample_params(
+        Augmentation(shear=0.1), np.arange(20_000)[None], rng_for(0, "augment", 0)
+    )
+    linear = drawn.jitter[:, :2, :2]
+    # A shear along any axis is the identity plus a matrix of rank 1 whose square is 0.
+    rest = linear - np.eye(2)
+    assert np.abs(rest @ rest).max() < 1e-12
+    assert np.linalg.det(linear) == pytest.approx(1)
+    assert np.linalg.norm(rest, axis=(1, 2)).std() > 0
+    assert np.sqrt((rest**2).sum((1, 2)).mean()) == pytest.approx(0.1, rel=0.03)
+    axis = np.degrees(np.arctan2(rest[:, 1, 1] - rest[:, 0, 0], rest[:, 0, 1] + rest[:, 1, 0]))
+    assert np.histogram(axis, bins=4, range=(-180, 180))[0].min() > 4500, "along every axis"
+
+
+def test_a_shear_leaves_the_other_deformations_alone():
+    """Patches that were rotated and shifted alike before stay so."""
+    plain, labels = Augmentation(rotation=5, shift=0.1), np.arange(50)[None]
+    (one,) = sample_params(plain, labels, rng_for(1, "augment", 0))
+    (two,) = sample_params(
+        plain.model_copy(update={"shear": 0.1}), labels, rng_for(1, "augment", 0)
+    )
+    assert np.array_equal(one.jitter[:, :2, 2], two.jitter[:, :2, 2])
+    shear = np.linalg.inv(one.jitter[:, :2, :2]) @ two.jitter[:, :2, :2]
+    assert np.linalg.det(shear) == pytest.approx(1)
+    assert np.abs(np.trace(shear, axis1=1, axis2=2) - 2).max() < 1e-9
+
+
 def test_disturbances_leave_the_other_draws_alone():
     """What was trained without them is trained alike."""
     plain = Augmentation(turns="point", crop=0.3, brightness=40, contrast=0.5)

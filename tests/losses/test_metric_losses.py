@@ -8,17 +8,24 @@ import torch
 from hpsearch.config import (
     BatchAll,
     BatchHard,
+    BatchTriplet,
     Contrastive,
     FaceNet,
     HardMargin,
     HardNet,
+    HybridSimilarity,
     InBatchHard,
+    InfoNCE,
     Pairs,
     Percentile,
+    PercentileMiner,
     PKSampler,
     RandomTriplets,
+    SemiHardMiner,
+    SmoothAP,
     SoftMargin,
     Triplet,
+    collapse_value_of,
 )
 from hpsearch.losses import build_loss
 
@@ -42,6 +49,23 @@ CATALOGUE = [
     (FaceNet(), TRIPLETS),
     *[(Contrastive(margin=r), s) for r in (0.5, 2.0) for s in (TRIPLETS, PAIRS)],
     *[(Contrastive(negative_share=0.8), s) for s in (TRIPLETS, PAIRS)],
+    *[
+        (BatchTriplet(miner=miner, distance=k, margin=m), GROUPS)
+        for miner, m in [
+            (SemiHardMiner(), MARGINS[0]),
+            (SemiHardMiner(), MARGINS[3]),
+            (PercentileMiner(quantile=0), MARGINS[1]),
+            (PercentileMiner(quantile=40), MARGINS[1]),
+            (PercentileMiner(quantile=100), MARGINS[1]),
+        ]
+        for k in KINDS
+    ],
+    (HardNet(negatives="all"), PAIRS),
+    (HardNet(negatives="all", exponent=2), PAIRS),
+    (HardNet(exponent=2, margin=SoftMargin()), PAIRS),
+    *[(HybridSimilarity(alpha=a, margin=m), PAIRS) for a, m in [(2, 1.2), (0, 3)]],
+    *[(InfoNCE(temperature=t), PAIRS) for t in (0.07, 1)],
+    *[(SmoothAP(temperature=t), s) for t in (0.05, 1) for s in (PAIRS, GROUPS)],
 ]
 every_loss = pytest.mark.parametrize(
     ("settings", "sampler"),
@@ -104,7 +128,7 @@ def slow_batch_all(settings, x, views=3):
 
 def slow_pairs(settings, x):
     q = getattr(settings, "quantile", 0)
-    combine = getattr(settings, "combine", "min" if isinstance(settings, HardNet) else "mean")
+    combine = getattr(settings, "combine", "mean")
     anchors, positives = x
     n, loss_values = len(anchors), []
     for i in range(n):
@@ -129,13 +153,94 @@ def slow_contrastive(settings, x):
     return (1 - share) * mean(positive) + share * mean(negative)
 
 
+def slow_batch_triplet(settings, x, views=3):
+    loss_values = []
+    kind, q = settings.distance, getattr(settings.miner, "quantile", None)
+    for near, far in by_anchor(x[0], views, "euclidean"):
+        if q is None:  # semi-hard
+            chosen = [(p, [n for n in far if n > p] or [max(far)]) for p in near]
+            two = [(p, min(farther)) for p, farther in chosen]
+        else:
+            near, far = sorted(near, reverse=True), sorted(far)
+            two = [(near[int(q / 100 * (len(near) - 1))], far[int(q / 100 * (len(far) - 1))])]
+        loss_values += [
+            loss_of(of_kind(p, kind) - of_kind(n, kind), settings.margin) for p, n in two
+        ]
+    return mean(loss_values)
+
+
+def of_kind(d, kind):
+    """Another distance from the Euclidean one; descriptors here have eight numbers."""
+    return d if kind == "euclidean" else d**2 / (8 if kind == "mean_squared" else 1)
+
+
+def nearest_negatives(x, *, everywhere):
+    """Distance of each pair, and of its nearest negative."""
+    a, p = x
+    n = len(a)
+    for i in range(n):
+        others = [j for j in range(n) if j != i]
+        found = [distance(a[i], p[j]) for j in others] + [distance(a[j], p[i]) for j in others]
+        if everywhere:
+            found += [distance(a[i], a[j]) for j in others]
+            found += [distance(p[i], p[j]) for j in others]
+        yield distance(a[i], p[i]), min(found)
+
+
+def slow_hardnet(settings, x):
+    pairs = nearest_negatives(x, everywhere=settings.negatives == "all")
+    return mean([loss_of(p - n, settings.margin) ** settings.exponent for p, n in pairs])
+
+
+def slow_hybrid(settings, x):
+    def h(d):
+        return d + settings.alpha * d**2 / 2
+
+    pairs = nearest_negatives(x, everywhere=True)
+    return mean([(settings.margin + h(p) - h(n)).clamp_min(0) for p, n in pairs])
+
+
+def cosine(x, y):
+    """Cosine of unit descriptors, and what continues it to others."""
+    return 1 - distance(x, y, "squared") / 2
+
+
+def slow_info_nce(settings, x):
+    a, p = x
+    n, loss_values = len(a), []
+    for first, second in ((a, p), (p, a)):
+        for i in range(n):
+            scores = torch.stack([cosine(first[i], y) / settings.temperature for y in second])
+            loss_values.append(scores.logsumexp(0) - scores[i])
+    return mean(loss_values)
+
+
+def slow_smooth_ap(settings, x):
+    y = x[0] if len(x) == 1 else [one for pair in zip(*x, strict=True) for one in pair]
+    views, n, precisions = 3 if len(x) == 1 else 2, len(y), []
+    for q in range(n):
+        s = [cosine(y[q], other) for other in y]
+        own = [j for j in range(n) if j // views == q // views]
+
+        def rank(i, among, s=s):
+            above = [torch.sigmoid((s[j] - s[i]) / settings.temperature) for j in among if j != i]
+            return 1 + sum(above)
+
+        precisions += [rank(i, own) / rank(i, range(n)) for i in own]
+    return 1 - mean(precisions)
+
+
 SLOW = {
     "triplet": slow_triplet,
     "facenet": slow_triplet,
     "batch_hard": slow_batch_hard,
     "batch_all": slow_batch_all,
     "in_batch_hard": slow_pairs,
-    "hardnet": slow_pairs,
+    "hardnet": slow_hardnet,
+    "batch_triplet": slow_batch_triplet,
+    "hybrid_similarity": slow_hybrid,
+    "info_nce": slow_info_nce,
+    "smooth_ap": slow_smooth_ap,
     "percentile": slow_pairs,
     "contrastive": slow_contrastive,
 }
@@ -191,7 +296,8 @@ def test_a_constant_encoder_has_exactly_the_collapse_value(settings, sampler, dt
     for value in (0.0, 0.0884, 1.0, 37.3):
         x = torch.full((*SHAPES[sampler.kind], 128), value, dtype=dtype)
         loss_values, gradient = value_and_gradient(build_loss(settings, sampler), x)
-        assert float(loss_values) == pytest.approx(settings.collapse_value, abs=1e-6)
+        expected = collapse_value_of(settings, sampler)
+        assert float(loss_values) == pytest.approx(expected, abs=1e-6)
         assert gradient.isfinite().all()
 
 

@@ -4,9 +4,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hpsearch.config import DistanceWeightedMiner
 from hpsearch.losses.miners import (
     all_pair_indices,
     batch_hard_indices,
+    mine_triplets,
     percentile_negatives,
     positive_mask,
 )
@@ -70,3 +72,41 @@ def test_a_negative_is_never_its_own_pair_even_when_all_are_equal(q):
     mined = percentile_negatives(torch.zeros(5, 5), quantile=q)
     assert (mined.positive != torch.arange(5)).all()
     assert (mined.anchor != torch.arange(5)).all()
+
+
+def test_a_distance_weighted_negative_is_drawn_by_the_inverse_density() -> None:
+    """Three distances; their shares of many draws are those of 1 / q(d)."""
+    miner, d, distances = DistanceWeightedMiner(), 4, torch.full((4, 4), 1.9)
+    distances[0, 2], distances[0, 3] = 0.7, 1.2
+
+    def inverse_density(x: float) -> float:
+        return x ** (2 - d) * (1 - x * x / 4) ** (-(d - 3) / 2)
+
+    torch.manual_seed(0)
+    draws = [
+        int(mine_triplets(distances, miner, views=2, descriptor_dim=d).negative[0, 0])
+        for _ in range(4000)
+    ]
+    expected = inverse_density(0.7) / (inverse_density(0.7) + inverse_density(1.2))
+    assert set(draws) == {2, 3}
+    assert np.mean(np.array(draws) == 2) == pytest.approx(expected, abs=0.03)
+    far = [
+        int(mine_triplets(distances, miner, views=2, descriptor_dim=d).negative[1, 0])
+        for _ in range(200)
+    ]
+    assert 60 < sum(x == 2 for x in far) < 140, "all are beyond the cutoff: any of them"
+
+
+def test_near_negatives_count_as_the_cutoff() -> None:
+    distances = torch.full((4, 4), 0.0)
+    distances[0, 3] = 0.5
+    torch.manual_seed(0)
+    draws = [
+        int(
+            mine_triplets(distances, DistanceWeightedMiner(), views=2, descriptor_dim=128).negative[
+                0, 0
+            ]
+        )
+        for _ in range(400)
+    ]
+    assert 140 < sum(x == 2 for x in draws) < 260

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hpsearch.config import FixedSteps, MinedTriplets, Pairs, PKSampler, RandomTriplets, Stepped
-from hpsearch.training.batch_schedule import BatchScheduleController, current_sampler
+from hpsearch.training.batch_schedule import StageController, current_sampler
 
 STAGES = (
     PKSampler(groups=8, views=2),
@@ -18,13 +18,11 @@ STAGES = (
 )
 
 
-def stepper(**settings: object) -> BatchScheduleController:
-    return BatchScheduleController(
-        Stepped.model_validate({"stages": STAGES, **settings}), collapse_value=1.0
-    )
+def stepper(**settings: object) -> StageController:
+    return StageController(Stepped.model_validate({"stages": STAGES, **settings}), [1.0] * 3)
 
 
-def walk(schedule: BatchScheduleController, means: list[float]) -> list[str]:
+def walk(schedule: StageController, means: list[float]) -> list[str]:
     return [schedule.update(mean, seen=1000 * n) for n, mean in enumerate(means)]
 
 
@@ -107,7 +105,7 @@ def recorded_runs() -> list[Any]:
 def test_recorded_losses_give_the_recorded_stages(row: dict[str, Any]) -> None:
     """Losses of whole trainings on photographs, a mean a window as the schedule takes them."""
     settings = Stepped.model_validate(row["config"]["sampler"])
-    schedule = BatchScheduleController(settings, row["collapse_value"])
+    schedule = StageController(settings, [row["collapse_value"]] * len(settings.stages))
     trace, found, seen = row["trace"], [0.0], 0
     for loss in trace["loss"]:
         batch = settings.stages[schedule.stage].patches
@@ -122,7 +120,7 @@ def test_recorded_losses_give_the_recorded_stages(row: dict[str, Any]) -> None:
 def test_it_goes_on_from_its_state(at: int) -> None:
     losses = [0.8, 0.7, 0.9, 1.3, 1.4, 0.5, 0.2, 0.1]
 
-    def feed(schedule: BatchScheduleController, part: range) -> list[str]:
+    def feed(schedule: StageController, part: range) -> list[str]:
         return [
             schedule.record_loss(torch.tensor(losses[n]), used=30, seen=30 * (n + 1)) for n in part
         ]

@@ -10,28 +10,37 @@ import pytest
 import torch
 
 from hpsearch.config import (
+    EMA,
     SGD,
     Adam,
     AdamW,
+    AngularModulation,
     Augmentation,
     BatchAll,
     BatchHard,
+    BatchTriplet,
     Clean,
     ComputeConfig,
     Cosine,
     Denoised,
     DenoiserTraining,
+    DistanceWeightedMiner,
+    DynamicSoftMargin,
     FixedSteps,
     HardMargin,
     L2Net,
     MinedTriplets,
     Mixed,
     Noisy,
+    Pairs,
+    PercentileMiner,
     PKSampler,
     RandomTriplets,
+    SemiHardMiner,
     ShallowUNet,
     SoftMargin,
     Stepped,
+    SteppedLoss,
     TrialConfig,
     Triplet,
     WarmStart,
@@ -57,6 +66,7 @@ def trial(**settings: object) -> TrialConfig:
     return TrialConfig.model_validate(given)
 
 
+PAIRS = {"sampler": Pairs(batch=8), "descriptor": L2Net(width=0.125, unit_norm=True)}
 TRIPLETS = {"loss": Triplet(distance="euclidean"), "optimizer": AdamW(lr=1e-3)}
 VARIANTS = {
     "stepped": trial(
@@ -77,6 +87,23 @@ VARIANTS = {
     "warm": trial(warm_start=WarmStart(patches=90, sampler=RandomTriplets(batch=10))),
     "fine-tuned": trial(input=Denoised(denoiser=DENOISER, clean_warmup=0.5)),
     "mined": trial(sampler=MinedTriplets(batch=8, candidates=40, start=0.3, every=100), **TRIPLETS),
+    "dynamic margin": trial(loss=DynamicSoftMargin(bins=32), ema=EMA(), **PAIRS),
+    "angles": trial(loss=AngularModulation(momentum=0.1), gradient_clip=0.1, **PAIRS),
+    "stepped loss": trial(
+        loss=SteppedLoss(
+            stages=tuple(
+                BatchTriplet(miner=miner, margin=HardMargin(alpha=10))
+                for miner in (
+                    PercentileMiner(quantile=50),
+                    SemiHardMiner(),
+                    DistanceWeightedMiner(),
+                )
+            ),
+            below=1e-3,
+            window=100,
+        ),
+        descriptor=L2Net(width=0.125, unit_norm=True),
+    ),
     "curriculum": trial(sampler=RandomTriplets(batch=8, tough_until=0.3, far_from=0.8), **TRIPLETS),
 }
 
@@ -148,16 +175,16 @@ def weights(prepared: TrainingRun) -> dict[str, torch.Tensor]:
 def test_a_stage_that_lifts_the_loss_is_undone(job: TrialEnvironment) -> None:
     """The collapse value is moved by hand, so that each window decides as wanted."""
     trainer = build_trial(trial(sampler=Stepped(stages=STAGES, window=16)), job).task.trainer
-    assert trainer.batch_schedule is not None
-    trainer.batch_schedule.collapse_value = 1e9
+    assert trainer.stage_controller is not None
+    trainer.stage_controller.collapse_values = [1e9] * 3
     for number in range(2):
         trainer.step(Progress(8 * number, number))
-    assert trainer.batch_schedule.stage == 1
+    assert trainer.stage_controller.stage == 1
     entered = {name: value.clone() for name, value in trainer.network.state_dict().items()}
-    trainer.batch_schedule.collapse_value = 1e-9
+    trainer.stage_controller.collapse_values = [1e-9] * 3
     _, used = trainer.step(Progress(16, 2))
     assert used == 16, "one batch of the second stage"
-    assert trainer.batch_schedule.stage == 0
+    assert trainer.stage_controller.stage == 0
     found = trainer.network.state_dict()
     assert all(torch.equal(entered[name], found[name]) for name in entered)
 
@@ -177,18 +204,19 @@ def test_measuring_the_next_stage_trains_nothing(job: TrialEnvironment) -> None:
         present.append(float(alone.step(progress)[0]))
         following.append(alone._untrained_loss(large, progress, 0.1))
     assert max(present) < min(following), "or the schedule below has nothing to decide"
-    assert stepped.batch_schedule is not None
-    stepped.batch_schedule.collapse_value = (max(present) + min(following)) / 2
+    assert stepped.stage_controller is not None
+    between = (max(present) + min(following)) / 2
+    stepped.stage_controller.collapse_values = [between] * 2
     for number in range(4):
         stepped.step(Progress(4 * number, number))
-    assert stepped.batch_schedule.stage == 0
+    assert stepped.stage_controller.stage == 0
     one, other = (trainer.network.state_dict() for trainer in (alone, stepped))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_stepped_trial_tells_its_stage(job: TrialEnvironment) -> None:
     prepared, stages = build_trial(VARIANTS["stepped"], job), []
-    stepper = prepared.task.trainer.batch_schedule
+    stepper = prepared.task.trainer.stage_controller
     assert stepper is not None
     for report in prepared.reports():
         assert report.metrics["train/stage"] == stepper.stage

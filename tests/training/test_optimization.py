@@ -12,13 +12,15 @@ from hpsearch.config import (
     Constant,
     Cosine,
     Exponential,
+    LinearDecay,
+    OneCycle,
     Optimizer,
     Schedule,
     StepDecay,
 )
 from hpsearch.training.optimization import build_optimizer, lr_factor, set_lr
 
-SCHEDULES = [Constant(), StepDecay(), Cosine(final_lr_ratio=0.1), Exponential()]
+SCHEDULES = [Constant(), StepDecay(), Cosine(final_lr_ratio=0.1), Exponential(), LinearDecay()]
 
 
 @pytest.mark.parametrize(
@@ -30,6 +32,10 @@ SCHEDULES = [Constant(), StepDecay(), Cosine(final_lr_ratio=0.1), Exponential()]
         (Cosine(), [1, 0.853553, 0.5, 0.146447, 0]),
         (Cosine(final_lr_ratio=0.5, warmup=0.25), [0, 0.926777, 0.75, 0.573223, 0.5]),
         (Exponential(final_lr_ratio=0.0001), [1, 0.1, 0.01, 0.001, 0.0001]),
+        (LinearDecay(), [1, 0.75, 0.5, 0.25, 0]),
+        (LinearDecay(final_lr_ratio=0.2, warmup=0.5), [0, 0.4, 0.6, 0.4, 0.2]),
+        (OneCycle(rise=0.25, final_lr_ratio=0), [0.04, 1, 0.75, 0.25, 0]),
+        (OneCycle(rise=0.5, initial_lr_ratio=0.2, final_lr_ratio=0.1), [0.2, 0.6, 1, 0.55, 0.1]),
     ],
 )
 def test_factors_at_quarters_of_the_budget(schedule: Schedule, expected: list[float]) -> None:
@@ -67,3 +73,33 @@ def test_adamw_decays_by_the_rate_and_not_by_the_gradient() -> None:
     weight.grad = torch.zeros(1)
     optimizer.step()
     assert float(weight.detach()) == pytest.approx(1 - 0.1 * 0.5)
+
+
+def test_a_cycle_is_torchs_one_cycle() -> None:
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=1.0, total_steps=101, pct_start=0.31, div_factor=25, final_div_factor=1e4
+    )  # its steps are counted from 0 to 100, and its highest rate is that of step 0.31 · 101 − 1
+    mine = OneCycle(rise=(0.31 * 101 - 1) / 100)
+    for step in range(100):
+        assert lr_factor(mine, seen=step, budget=100) == pytest.approx(
+            theirs.get_last_lr()[0], abs=1e-6
+        )
+        optimizer.step()
+        theirs.step()
+
+
+def test_dampening_is_torchs() -> None:
+    found = []
+    for build in (
+        lambda w: build_optimizer(SGD(lr=0.1, momentum=0.9, dampening=0.9), w),
+        lambda w: torch.optim.SGD(w, lr=0.1, momentum=0.9, dampening=0.9),
+    ):
+        weight = torch.nn.Parameter(torch.ones(1))
+        optimizer = build([weight])
+        for gradient in (1.0, -2.0, 3.0):
+            weight.grad = torch.full((1,), gradient)
+            optimizer.step()
+        found.append(float(weight.detach()))
+    assert found[0] == found[1]
