@@ -233,7 +233,7 @@ def _last_metric(row: Row, name: str) -> float | None:
 
 
 def _relative_losses(row: Row) -> list[float]:
-    return [loss / row.collapse_value for loss in row.trace.get("loss", []) if loss is not None]
+    return [loss / row.loss_scale for loss in row.trace.get("loss", []) if loss is not None]
 
 
 def _end_loss(row: Row) -> float | None:

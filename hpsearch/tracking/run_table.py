@@ -71,6 +71,11 @@ class Row(BaseModel):
     finished: str
     """Date and time, UTC."""
 
+    @property
+    def loss_scale(self) -> float:
+        """Unit of the losses: the collapse value, or 1 where that is 0 (a dynamic margin)."""
+        return abs(self.collapse_value) or 1.0
+
 
 def digest_of(config: TrialConfig) -> str:
     """Sixteen hexadecimal digits that name a configuration, seed included."""
@@ -174,9 +179,7 @@ def _cells(name: str, runs: Sequence[Row]) -> list[str]:
         found = [row.scores.get(on or _own(row), {}).get(key) for row in runs]
         return _spread([value for value in found if value is not None])
 
-    relative = [
-        [x / row.collapse_value for x in row.trace["loss"] if x is not None] for row in runs
-    ]
+    relative = [[x / row.loss_scale for x in row.trace["loss"] if x is not None] for row in runs]
     least, last = (_spread([f(x) for x in relative if x]) for f in (min, lambda x: x[-1]))
     stages = ["·".join(f"{s or 0:.0f}" for s in _changes(row.trace["stage"])) for row in runs]
     return [

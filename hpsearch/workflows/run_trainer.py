@@ -91,7 +91,8 @@ class RunTrainer:
         try:
             trial = traced_trial(config, job)
         except DependencyFailedError as error:
-            return self._row_of(run, job, [Report(0, {}, "diverged", str(error))], Trace(), {})
+            failed = [Report(0, {}, "diverged", str(error))]
+            return self._row_of(run, job, failed, Trace(), (0.0, {}))
         curve, scores = list(self._reports(trial, self._folder(run) / "training")), {}
         if curve[-1].status == "completed":
             save_pipeline(trial.pipeline(), pipeline_spec(config), self._folder(run))

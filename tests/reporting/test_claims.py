@@ -99,6 +99,12 @@ def test_measures_read_curve_trace_and_time() -> None:
     assert decide(claim(low="a", on="noisy"), [one]).high == (0.25,)
 
 
+def test_losses_without_a_margin_have_a_scale_of_one() -> None:
+    """A dynamic margin has the collapse value 0."""
+    one = row("a", 0, 0.9, collapse_value=0.0, trace={"loss": [0.5, 0.25]})
+    assert decide(claim("least loss", low="a"), [one]).high == (0.25,)
+
+
 def test_the_table_counts_verdicts_and_states_the_scale() -> None:
     table = claims_table([decided([0.2, 0.21, 0.19]), decided([]), decided([None, 0.1, 0.2])])
     assert "1 confirmed, 0 refuted, 2 undecided of 3." in table
