@@ -113,6 +113,18 @@ def promote(
         int | None,
         typer.Option(min=1, help="Trainings of each configuration, with new seeds (default: 3)."),
     ] = None,
+    budget: Annotated[
+        int | None,
+        typer.Option(min=1, help="Patches seen by each training (default: as in the search)."),
+    ] = None,
+    width: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Width of the descriptor network (default: as in the search)."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Other patches to train, validate and test on (default: the search's)."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan without changing anything.")
     ] = False,
@@ -137,7 +149,9 @@ def promote(
     The best configuration has the best mean over seeds on validation; its training with the median
     objective is registered. It becomes champion only if it is clearly better than the present one,
     else challenger. After an interruption, the same command resumes; after the end, it trains
-    nothing and does not evaluate on test again.
+    nothing and does not evaluate on test again. With another budget, width or data, the search
+    chooses among small networks and the promotion trains the best ones large; the rank correlation
+    of both is printed.
 
     Example: hpsearch promote quickstart --dry-run
     """
@@ -153,6 +167,9 @@ def promote(
         name,
         top=top,
         seeds=seeds,
+        budget=budget,
+        width=width,
+        data=data,
         address=None if dry_run else address,
         tracking_uri=tracking_uri,
         home=home,

@@ -15,7 +15,7 @@ from hpsearch.evaluation.bootstrap import (
     intervals,
 )
 from hpsearch.promotion.promotion_search import Promotion, test_terms
-from hpsearch.promotion.retraining_plan import RetrainingResult, make_plan
+from hpsearch.promotion.retraining_plan import RetrainingResult, RetrainingScale, make_plan
 from hpsearch.reporting.text_tables import TextTable, format_duration, to_text
 from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.decision import CHAMPION, format_level, identify_test_set
@@ -49,7 +49,7 @@ def print_plan(promotion: Promotion, *, dry_run: bool) -> None:
         print_plain(words)
     left = count - _num_finished(promotion)
     cost = f"{len(found.selected)} × {found.seeds} seeds = {count} trainings of "
-    cost += f"{parent.search.budget:,} patches"
+    cost += f"{promotion.budget:,} patches{_scale_words(found.scale)}"
     if left < count:
         cost += f", {left} of them left" if left else ", all done"
     print_plain(f"{cost}{_time_left(promotion, left)}")
@@ -57,6 +57,11 @@ def print_plan(promotion: Promotion, *, dry_run: bool) -> None:
         print_plain(words)
     if dry_run:
         print_plain("Dry run: nothing was trained, scored or registered.")
+
+
+def _scale_words(scale: RetrainingScale) -> str:
+    width = "" if scale.width is None else f" at width {scale.width:g}"
+    return width if scale.data is None else f"{width} of {scale.data}"
 
 
 def _champion_lines(promotion: Promotion, *, read_only: bool) -> Iterator[str]:
@@ -71,7 +76,8 @@ def _champion_lines(promotion: Promotion, *, read_only: bool) -> Iterator[str]:
             raise
         yield f"{model} has no champion"
         return
-    champion, names = registry.champion(), parent.data.test_patches().names
+    data = promotion.data
+    champion, names = registry.champion(), data.test_patches().names
     if champion is None:
         yield f"{registry.model} has no champion"
     else:
@@ -80,7 +86,7 @@ def _champion_lines(promotion: Promotion, *, read_only: bool) -> Iterator[str]:
     if len(names) < 2:
         yield "the test part has one sequence, which decides nothing: only --force makes a champion"
     elif champion is not None:
-        terms = test_terms(parent, promotion.plan.selected[0].config)
+        terms = test_terms(data, promotion.plan.selected[0].config)
         looks = registry.looks(champion, identify_test_set(terms, names))
         number = max(looks.values(), default=0) + 1
         yield (

@@ -82,7 +82,7 @@ class RegistrationRequest:
     @property
     def terms(self) -> dict[str, str]:
         """Tags that identify the test patches."""
-        return test_terms(self.context, self.run.config)
+        return test_terms(self.context.data, self.run.config)
 
 
 def build_card_data(

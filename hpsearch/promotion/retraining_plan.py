@@ -10,10 +10,11 @@ with the worst value.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import ClassVar
+from statistics import correlation, fmean, stdev
+from typing import Any, ClassVar
 
 import optuna
+from pydantic import Field
 
 from hpsearch.atomic_files import write_atomic
 from hpsearch.config import TrialConfig
@@ -47,6 +48,46 @@ class SelectedConfig(FrozenConfig):
     """Configuration with the highest seed that it was trained with."""
 
 
+class RetrainingScale(FrozenConfig):
+    """Scale of the retrainings where it differs from that of the search; None as in the search."""
+
+    budget: int | None = Field(default=None, ge=1)
+    """Patches seen by each training."""
+    width: float | None = Field(default=None, gt=0)
+    """Width of the descriptor network."""
+    data: str | None = None
+    """Name of another patch set."""
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of the promotion's name; empty at the scale of the search."""
+        parts = (
+            None if self.budget is None else f"-{self.budget}",
+            None if self.width is None else f"-w{self.width:g}",
+            None if self.data is None else f"-{self.data}",
+        )
+        return "".join(part for part in parts if part is not None)
+
+    def apply(self, config: TrialConfig) -> TrialConfig:
+        """Copy of a configuration at this scale.
+
+        Raises:
+            UserError: if the descriptor has no such width.
+        """
+        changes: dict[str, Any] = {} if self.budget is None else {"patches": self.budget}
+        if self.width is not None:
+            if not hasattr(config.descriptor, "width"):
+                raise UserError(
+                    f"descriptor {config.descriptor.kind!r} has no width; omit --width",
+                    code="no-width",
+                )
+            changes["descriptor"] = {**config.descriptor.model_dump(), "width": self.width}
+        return TrialConfig.model_validate({**config.model_dump(), **changes})
+
+
+SAME_SCALE = RetrainingScale()
+
+
 class RetrainingPlan(FrozenConfig):
     """Configurations and seeds that a promotion trains."""
 
@@ -58,16 +99,21 @@ class RetrainingPlan(FrozenConfig):
     """Number of configurations requested; ``selected`` may be shorter."""
     seeds: int
     selected: tuple[SelectedConfig, ...]
-    """Selected configurations, best first."""
+    """Selected configurations, best first, as they were in the search."""
+    scale: RetrainingScale = SAME_SCALE
 
     @property
     def configs(self) -> list[TrialConfig]:
         """Configurations of all trainings: each with its first new seed, then with the next."""
         return [
-            one.config.model_copy(update={"seed": one.config.seed + repeat})
+            self.config(one, one.config.seed + repeat)
             for repeat in range(1, self.seeds + 1)
             for one in self.selected
         ]
+
+    def config(self, selected: SelectedConfig, seed: int) -> TrialConfig:
+        """Configuration of a training of a selected configuration."""
+        return self.scale.apply(selected.config).model_copy(update={"seed": seed})
 
     @classmethod
     def read(cls, path: Path) -> "RetrainingPlan":
@@ -107,7 +153,13 @@ class RetrainingResult:
 
 
 def make_plan(
-    search: str, runs: Sequence[Run], objective: Objective, *, top: int, seeds: int
+    search: str,
+    runs: Sequence[Run],
+    objective: Objective,
+    *,
+    top: int,
+    seeds: int,
+    scale: RetrainingScale = SAME_SCALE,
 ) -> RetrainingPlan:
     """Select the best configurations of a search that completed a trial.
 
@@ -117,9 +169,10 @@ def make_plan(
         objective: objective of the search.
         top: maximum number of configurations.
         seeds: trainings per configuration, at least 1, with seeds that the search has not used.
+        scale: budget and width of the trainings.
 
     Raises:
-        UserError: if no trial completed.
+        UserError: if no trial completed, or a configuration does not exist at that scale.
     """
     groups: dict[TrialConfig, list[Run]] = {}
     for run in runs:
@@ -133,7 +186,11 @@ def make_plan(
         )
     chosen = [_select(trials, objective) for trials in groups.values()]
     chosen.sort(key=lambda one: one.objective, reverse=objective.direction == "maximize")
-    return RetrainingPlan(parent=search, top=top, seeds=seeds, selected=tuple(chosen[:top]))
+    plan = RetrainingPlan(
+        parent=search, top=top, seeds=seeds, selected=tuple(chosen[:top]), scale=scale
+    )
+    _ = plan.configs  # each is checked
+    return plan
 
 
 def rank(plan: RetrainingPlan, runs: Sequence[Run], objective: Objective) -> list[RetrainingResult]:
@@ -150,7 +207,7 @@ def rank(plan: RetrainingPlan, runs: Sequence[Run], objective: Objective) -> lis
     table = []
     for one in plan.selected:
         seeds = range(one.config.seed + 1, one.config.seed + 1 + plan.seeds)
-        own = tuple(by_config[one.config.model_copy(update={"seed": seed})] for seed in seeds)
+        own = tuple(by_config[plan.config(one, seed)] for seed in seeds)
         table.append(RetrainingResult(one, own, tuple(_value(run, objective) for run in own)))
     table.sort(key=lambda standing: standing.mean, reverse=objective.direction == "maximize")
     return table
@@ -175,6 +232,25 @@ def median_run(result: RetrainingResult, objective: Objective) -> Run:
             code="unreliable-configuration",
         )
     return run
+
+
+def rank_correlation(results: Sequence[RetrainingResult]) -> float | None:
+    """Spearman correlation of the values in the search with the means of the retrainings.
+
+    None with fewer than three configurations, or where all of either are equal.
+    """
+    if len(results) < 3:
+        return None
+    pairs = [(one.selected.objective, one.mean) for one in results]
+    first, second = (_ranks(values) for values in zip(*pairs, strict=True))
+    return None if len({*first}) == 1 or len({*second}) == 1 else correlation(first, second)
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    """Ranks from 1 in rising order; ties have the mean of theirs."""
+    return [
+        sum(other < value for other in values) + (1 + values.count(value)) / 2 for value in values
+    ]
 
 
 def retraining_table(results: Sequence[RetrainingResult]) -> CardTable:
@@ -205,8 +281,17 @@ def explain_selection(
         f"The configuration of trial {best.selected.trial}, {among} by mean {objective.metric} on "
         f"validation over {count} {'seeds' if count > 1 else 'seed'}; of its trainings the one "
         f"with the median, seed {selected_run.config.seed}. Collapsed, diverged and failed "
-        "trainings "
-        "count with the worst value."
+        f"trainings count with the worst value.{_rank_sentence(results)}"
+    )
+
+
+def _rank_sentence(results: Sequence[RetrainingResult]) -> str:
+    found = rank_correlation(results)
+    if found is None:
+        return ""
+    return (
+        f" The rank correlation of values in the search with those of the retrainings is "
+        f"{found:.2f} over {len(results)} configurations."
     )
 
 
@@ -235,6 +320,7 @@ def retraining_search(parent: Search, plan: RetrainingPlan) -> Search:
         return configs[trial.suggest_int("training", 0, len(configs) - 1)]
 
     return parent.with_changes(
+        **_budget_changes(parent, plan.scale.budget),
         suggest=suggest,
         trials=len(configs),
         sampler=Fixed(points=tuple({"training": number} for number in range(len(configs)))),
@@ -247,6 +333,17 @@ def retraining_search(parent: Search, plan: RetrainingPlan) -> Search:
         patience=None,
         time_limit=None,
     )
+
+
+def _budget_changes(parent: Search, budget: int | None) -> dict[str, Any]:
+    """Settings of a search with another budget and as many reports."""
+    if budget is None:
+        return {}
+    return {
+        "budget": budget,
+        "report_every": max(1, round(parent.report_every * budget / parent.budget)),
+        "baseline": parent.baseline.model_copy(update={"patches": budget}),
+    }
 
 
 def check_not_promotion(context: SearchContext) -> None:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from hpsearch.atomic_files import check_target_file
 from hpsearch.errors import UserError
+from hpsearch.promotion.promotion_search import promotion_name
+from hpsearch.promotion.retraining_plan import SAME_SCALE
 from hpsearch.search.search_context import SEARCHES_DIR, SearchContext
 from hpsearch.search.workspace import Workspace
 from hpsearch.tracking.mlflow_tags import SEARCH_ID
@@ -87,8 +89,10 @@ def _check_not_running(context: SearchContext) -> None:
 
 def _check_not_needed(context: SearchContext) -> None:
     """Check that no promotion reads the space of this search."""
-    promotion = f"{context.name}-promotion"
-    if promotion in Workspace(context.home).searches():
+    first = promotion_name(context, SAME_SCALE)
+    for promotion in Workspace(context.home).searches():
+        if not promotion.startswith(first):
+            continue
         raise UserError(
             f"search {promotion!r} reads the space of {context.name!r}; remove that one first",
             code="search-needed",

@@ -11,9 +11,10 @@ from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.execution.shutdown import install_termination_handlers
-from hpsearch.promotion.promotion_search import Promotion, begin, prepare
+from hpsearch.promotion.promotion_search import Promotion, begin, prepare, test_terms
 from hpsearch.promotion.retraining_plan import (
     RetrainingResult,
+    RetrainingScale,
     check_not_promotion,
     explain_selection,
     median_run,
@@ -26,6 +27,7 @@ from hpsearch.tracking.mlflow_errors import translate_mlflow_errors
 from hpsearch.tracking.mlflow_tags import PARENT_SEARCH_ID
 from hpsearch.tracking.model_card import markdown_table
 from hpsearch.tracking.run_state import Run
+from hpsearch.untrusted import name_from
 from hpsearch.workflows.observer import Observer
 
 if TYPE_CHECKING:
@@ -55,6 +57,9 @@ def plan_promotion(
     *,
     top: int | None = None,
     seeds: int | None = None,
+    budget: int | None = None,
+    width: float | None = None,
+    data: str | None = None,
     address: str | None = None,
     tracking_uri: str | None = None,
     home: str | Path = DEFAULT_HOME,
@@ -66,6 +71,9 @@ def plan_promotion(
         name: name of the search.
         top: how many configurations to retrain; 3 if None.
         seeds: trainings of each, with new seeds; 3 if None.
+        budget: patches seen by each training; as in the search if None.
+        width: width of the descriptor network; as in the search if None.
+        data: patches to train, validate and test on, as in ``run_search``; the search's if None.
         address: another Ray cluster than the search's, or ``local`` for none.
         tracking_uri: address of MLflow; the search's own if None.
         home: folder of the search.
@@ -78,7 +86,17 @@ def plan_promotion(
     check_not_promotion(context)
     from hpsearch.workflows.resume_search import switch_cluster
 
-    return prepare(switch_cluster(context, address, observer or Observer()), top=top, seeds=seeds)
+    observer = observer or Observer()
+    store = None
+    if data is not None:
+        with observer.progress("building patches") as advance:
+            store = Workspace(Path(home)).store(data, progress=advance)
+    scale = RetrainingScale(
+        budget=budget, width=width, data=None if store is None else name_from(store.path.stem)
+    )
+    return prepare(
+        switch_cluster(context, address, observer), top=top, seeds=seeds, scale=scale, store=store
+    )
 
 
 def promote(
@@ -143,7 +161,8 @@ def _baselines(parent: SearchContext, child: SearchContext, pick: Run) -> dict[s
 
     noisy = pick.config.evaluate_on == "noisy"
     classical = evaluate_classical(ScoreCache.for_search(child), noisy=noisy)
-    return {**baseline_scores(parent), **classical}
+    same_test = test_terms(parent.data, pick.config) == test_terms(child.data, pick.config)
+    return {**(baseline_scores(parent) if same_test else {}), **classical}
 
 
 def _retrain(parent: SearchContext, child: SearchContext, observer: Observer) -> None:

@@ -187,6 +187,18 @@ def test_two_promotions_of_a_search_at_once_are_refused(own: Home, printed: str)
         here(own, "promote", "known")
 
 
+def test_the_best_is_trained_larger_in_a_promotion_of_its_own(own: Home, printed: str) -> None:
+    """Last of the promotions, since it adds a version; other widths have other names."""
+    words = ("promote", "known", "--top", 1, "--seeds", 1, "--budget", 2_880, "--width", 0.25)
+    here(own, *words)
+    child = Workspace(own.path).open("known-promotion-2880-w0.25")
+    (trained,) = [run for run in child.runs if run.kind == "trial"]
+    assert (trained.status, trained.config.patches) == ("completed", 2_880)
+    assert trained.config.descriptor == L2Net(width=0.25)
+    assert [report["seen"] for report in trained.reports][-1] == 2_880
+    assert len(registry(own).versions()) == 2
+
+
 def test_what_cannot_be_is_one_sentence(own: Home, printed: str) -> None:
     for words, code, value in (
         (("promote", "nowhere"), "user-error", "'nowhere'"),

@@ -1,5 +1,6 @@
 """Which configurations are trained again, and which network is taken."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,13 @@ from hpsearch.errors import UserError
 from hpsearch.promotion.retraining_plan import (
     RetrainingPlan,
     RetrainingResult,
+    RetrainingScale,
+    SelectedConfig,
     explain_selection,
     make_plan,
     median_run,
     rank,
+    rank_correlation,
     retraining_table,
 )
 from hpsearch.search.objective import MEAN_MAP, Objective
@@ -137,3 +141,45 @@ def test_of_an_even_number_the_worse_of_the_middle_two(
 def test_a_plan_round_trips(tmp_path: Path) -> None:
     found = make_plan("s", [run(0, 0.9)], MEAN_MAP, top=1, seeds=2)
     assert RetrainingPlan.model_validate_json(found.model_dump_json()) == found
+
+
+def test_a_plan_at_another_scale_trains_the_same_configurations_larger() -> None:
+    runs = [run(0, 0.5, lr=0.1), run(1, 0.7, lr=0.2, seed=4)]
+    scale = RetrainingScale(budget=5_000, width=0.5)
+    found = make_plan("s", runs, MEAN_MAP, top=2, seeds=1, scale=scale)
+    assert [one.config.patches for one in found.selected] == [TrialConfig().patches] * 2, (
+        "as in the search"
+    )
+    assert [(c.patches, c.descriptor.width, c.seed) for c in found.configs] == [
+        (5_000, 0.5, 5),
+        (5_000, 0.5, 1),
+    ]
+    ended = [
+        replace(run(number, number), config=config) for number, config in enumerate(found.configs)
+    ]
+    assert [result.selected.trial for result in rank(found, ended, MEAN_MAP)] == ["000", "001"]
+    assert scale.suffix == "-5000-w0.5"
+
+
+@pytest.mark.parametrize(
+    ("in_search", "retrained", "expected"),
+    [
+        ([3, 2, 1], [0.9, 0.8, 0.7], 1.0),
+        ([3, 2, 1], [0.7, 0.8, 0.9], -1.0),
+        ([4, 3, 2, 1], [0.8, 0.9, 0.7, 0.6], 0.8),
+        ([3, 3, 1], [0.9, 0.8, 0.7], 0.8660254),
+        ([2, 1], [0.9, 0.8], None),
+        ([1, 1, 1], [0.9, 0.8, 0.7], None),
+    ],
+)
+def test_ranks_of_search_and_retrainings_are_correlated(
+    in_search: list[float], retrained: list[float], expected: float | None
+) -> None:
+    """Spearman's coefficient, worked out by hand."""
+    config = TrialConfig()
+    results = [
+        RetrainingResult(SelectedConfig(trial=str(n), objective=one, config=config), (), (mean,))
+        for n, (one, mean) in enumerate(zip(in_search, retrained, strict=True))
+    ]
+    found = rank_correlation(results)
+    assert found == (expected if expected is None else pytest.approx(expected))
