@@ -1,5 +1,7 @@
 """Commands for patch sets: ``hpsearch data`` build, info, preview, and one for each source."""
 
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,6 +91,13 @@ def import_command(
     _print_skipped(found.skipped)
 
 
+class PhotoViews(StrEnum):
+    """Views of the points of photographs."""
+
+    protocol = "protocol"
+    detected = "detected"
+
+
 @data.command("photos")
 def photos(
     folder: Annotated[
@@ -98,6 +107,22 @@ def photos(
     points: Annotated[
         int, typer.Option(min=1, max=2000, help="Largest number of points of a photograph.")
     ] = 300,
+    views: Annotated[
+        PhotoViews,
+        typer.Option(
+            help="protocol: 16 views with levels; detected: what a detector finds in warps."
+        ),
+    ] = PhotoViews.protocol,
+    warps: Annotated[
+        int | None,
+        typer.Option(min=1, max=100, help="Warps of a photograph, for detected views (14)."),
+    ] = None,
+    tilt: Annotated[
+        float | None,
+        typer.Option(
+            min=1, max=75, help="Largest angle to the camera in degrees, for detected views (65)."
+        ),
+    ] = None,
     easy: Easy = DEFAULT_NOISE.easy,
     hard: Hard = DEFAULT_NOISE.hard,
     tough: Tough = DEFAULT_NOISE.tough,
@@ -107,15 +132,24 @@ def photos(
 ) -> None:
     """Build a patch set from a folder of photographs, one sequence per photograph.
 
+    Detected views have the errors of a detector, and their number differs from point to point.
+
     Example: hpsearch data photos ~/Pictures --output mine.arrow
     """
+    detected = views is PhotoViews.detected
+    chosen = {"warps": warps, "tilt": tilt}
+    own = {name: value for name, value in chosen.items() if value is not None}
+    if own and not detected:
+        raise UserError(f"--{next(iter(own))} is for detected views only; add --views detected")
     check_output(output, force=force)
 
+    from hpsearch.data.detected_views import DetectedViewSettings
     from hpsearch.data.photo_folder import import_photos
     from hpsearch.data.photo_synthesis import PhotoSettings
 
     noise = NoiseLevels(easy=easy, hard=hard, tough=tough)
-    settings = PhotoSettings(points=points, noise=noise, seed=seed)
+    make = partial(DetectedViewSettings, **own) if detected else PhotoSettings
+    settings = make(points=points, noise=noise, seed=seed)
     with progress_bar("building") as advance:
         found = import_photos(folder, output, settings=settings, workers=workers, progress=advance)
     print_facts(found.store)

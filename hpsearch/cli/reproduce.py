@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from hpsearch.atomic_files import check_target_folder
 from hpsearch.cli.app import Home, app
 from hpsearch.console.output import print_plain
 from hpsearch.defaults import DEFAULT_HOME
@@ -66,6 +67,9 @@ def reproduce(
         for run in missing_runs(settings):
             print_plain(f"{run.block}: {run.name}, seed {run.config.seed}")
         return
+    if settings.train:
+        check_target_folder(home, "--home")
+    check_target_folder(results, "--results")
     decisions = decide_claims(settings, log=print_plain)
     for found in decisions:
         if not settings.claims or found.claim.name in settings.claims:

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from hpsearch.data.arrow_header import StoreMeta, StoreProgress
 from hpsearch.data.arrow_writer import SequencePatches
 from hpsearch.data.data_sources import reads
+from hpsearch.data.detected_views import DetectedViewSettings, detected_sequence
 from hpsearch.data.images import as_gray
 from hpsearch.data.patch_store import PatchStore, write_store
 from hpsearch.data.photo_synthesis import PhotoSettings, photo_sequence
@@ -55,7 +56,7 @@ def import_photos(
     folder: Path,
     out: Path,
     *,
-    settings: PhotoSettings = PhotoSettings(),  # noqa: B008  frozen
+    settings: PhotoSettings | DetectedViewSettings = PhotoSettings(),  # noqa: B008  frozen
     workers: int | None = None,
     progress: StoreProgress | None = None,
 ) -> PhotoImport:
@@ -63,7 +64,8 @@ def import_photos(
 
     Files are read in alphabetical order. A name that starts with ``i_`` or ``v_`` selects
     illumination or viewpoint targets; the others alternate. A picture that is unreadable, too
-    small, flat, or a duplicate is skipped.
+    small, flat, or a duplicate is skipped. The settings choose between the 16 views of the protocol
+    and views that a detector makes.
 
     Raises:
         UserError: if the folder is missing or contains no usable picture.
@@ -126,7 +128,9 @@ def _sequence_names(folder: Path) -> dict[Path, str]:
     return names
 
 
-def _build_photo(job: tuple[Path, str], *, settings: PhotoSettings) -> _Built | str:
+def _build_photo(
+    job: tuple[Path, str], *, settings: PhotoSettings | DetectedViewSettings
+) -> _Built | str:
     """Patches of one picture, or the reason for skipping it."""
     file, name = job
     try:
@@ -136,13 +140,22 @@ def _build_photo(job: tuple[Path, str], *, settings: PhotoSettings) -> _Built | 
     if min(gray.shape) < MIN_SIDE_PIXELS:
         return f"is too small ({gray.shape[1]}×{gray.shape[0]}, needs {MIN_SIDE_PIXELS})"
     try:
-        patches = photo_sequence(gray, name=name, settings=settings)
+        if isinstance(settings, DetectedViewSettings):
+            patches = detected_sequence(gray, name=name, settings=settings)
+        else:
+            patches = photo_sequence(gray, name=name, settings=settings)
     except UserError as e:
         return f"is flat ({e})"
-    structured = int((patches.clean[:, 0].std(axis=(1, 2)) > MIN_PHOTO_STD).sum())
+    structured = int((_first_views(patches).std(axis=(1, 2)) > MIN_PHOTO_STD).sum())
     if structured < min(MIN_POINTS, settings.points):
         return f"is flat ({structured} patches with structure, needs {MIN_POINTS})"
     return _Built(hashlib.sha256(gray.tobytes()).hexdigest(), patches)
+
+
+def _first_views(patches: SequencePatches) -> UInt8[np.ndarray, "points 32 32"]:
+    if patches.views is None:
+        return patches.clean[:, 0]
+    return patches.clean[np.cumsum(patches.views.counts) - patches.views.counts]
 
 
 def _valid_results(

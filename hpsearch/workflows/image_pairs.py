@@ -10,14 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hpsearch.data.detected_views import (
+    moved_keypoints,
+    scale_and_angle_errors,
+    within_limits,
+)
 from hpsearch.data.photo_keypoints import Keypoints
 from hpsearch.data.photo_synthesis import project
 from hpsearch.shapes import Bool, Float
 
-MAX_SCALE_RATIO = np.sqrt(2)
-"""Largest ratio of the scales of consistent points."""
-MAX_ANGLE = np.deg2rad(25)
-"""Largest difference of the angles of consistent points, in radians."""
 RADII = (1.0, 3.0, 5.0)
 """Distances in pixels within which a match is correct."""
 
@@ -155,17 +156,8 @@ def _fits(
     first: Keypoints, second: Keypoints, homography: Float[np.ndarray, "3 3"]
 ) -> Bool[np.ndarray, "n m"]:
     """Mask of the pairs whose scale and angle are what the homography's Jacobian asks for."""
-    w = np.column_stack([first.xy, np.ones(len(first.xy))]) @ homography.T
-    jacobian = (homography[:2, :2] - (w[:, :2] / w[:, 2:])[:, :, None] * homography[2, :2]) / w[
-        :, 2, None, None
-    ]
-    scale = first.sigma * np.sqrt(np.abs(np.linalg.det(jacobian)))
-    direction = np.stack([np.cos(first.angle), np.sin(first.angle)], axis=1)
-    x, y = np.einsum("nij,nj->in", jacobian, direction)
-    turn = np.arctan2(y, x)[:, None] - second.angle
-    turn = np.abs((turn + np.pi) % (2 * np.pi) - np.pi)
-    ratio = np.abs(np.log(scale[:, None] / second.sigma))
-    return (ratio <= np.log(MAX_SCALE_RATIO) + 1e-12) & (turn <= MAX_ANGLE)
+    moved = moved_keypoints(first, homography)
+    return within_limits(*scale_and_angle_errors(moved, second))
 
 
 def _share(correct: Bool[np.ndarray, " n"], relevant: Bool[np.ndarray, " n"]) -> float:

@@ -16,24 +16,27 @@ from ..mounts import fill, read_only, small_disk
 from .conftest import SLOW_WITH_MLFLOW
 
 pytestmark = SLOW_WITH_MLFLOW
-FILES = {
-    ("data", "import"): ["HPATCHES", "--output"],
-    ("data", "photos"): ["PHOTOS", "--output"],
-    ("data", "sequences"): ["PHOTOS", "--output"],
-    ("match",): ["PICTURE", "PICTURE", "--output"],
-    ("data", "preview"): ["STORE", "--output"],
-    ("report",): ["one", "--output"],
-    ("archive",): ["one", "--output"],
-    ("describe",): ["models:/patches@champion", "STORE", "--output"],
-    ("evaluate",): ["models:/patches@champion", "--data", "STORE", "--json"],
-    ("export",): ["models:/patches@champion", "--onnx"],
-}
+FILES = [
+    (("data", "import"), ["HPATCHES", "--output"]),
+    (("data", "photos"), ["PHOTOS", "--output"]),
+    (("data", "sequences"), ["PHOTOS", "--output"]),
+    (("data", "phototour"), ["PHOTOS", "--output"]),
+    (("data", "arrays"), ["ARRAY", "--points", "ARRAY", "--output"]),
+    (("match",), ["PICTURE", "PICTURE", "--output"]),
+    (("data", "preview"), ["STORE", "--output"]),
+    (("report",), ["one", "--output"]),
+    (("report",), ["one", "--json"]),
+    (("archive",), ["one", "--output"]),
+    (("describe",), ["models:/patches@champion", "STORE", "--output"]),
+    (("evaluate",), ["models:/patches@champion", "--data", "STORE", "--json"]),
+    (("export",), ["models:/patches@champion", "--onnx"]),
+]
 """Commands that write a file, with their words up to it."""
-FOLDERS = {
-    ("train",): ["TRIAL", "--data", "STORE", "--output"],
-    ("describe",): ["models:/patches@champion", "STORE", "--output"],
-    ("evaluate",): ["models:/patches@champion", "--data", "STORE", "--output"],
-}
+FOLDERS = [
+    (("train",), ["TRIAL", "--data", "STORE", "--output"]),
+    (("describe",), ["models:/patches@champion", "STORE", "--output"]),
+    (("evaluate",), ["models:/patches@champion", "--data", "STORE", "--output"]),
+]
 """Commands that write a folder, with their words up to it."""
 HOMES = {
     ("data", "build"): ["tiny", "--home"],
@@ -45,6 +48,7 @@ HOMES = {
     ("promote",): ["one", "--home"],
     ("ensemble",): ["patches@1", "patches@2", "--name", "both", "--home"],
     ("rollback",): ["patches", "--home"],
+    ("reproduce",): ["--home"],
 }
 """Commands that write the home, with their words up to it."""
 READS_HOME = {
@@ -67,10 +71,13 @@ WORK = (
     "hpsearch.data.hpatches_import.import_tree",
     "hpsearch.data.photo_folder.import_photos",
     "hpsearch.data.image_sequences.import_sequences",
+    "hpsearch.data.phototour.import_phototour",
+    "hpsearch.data.array_import.import_arrays",
     "hpsearch.workflows.match_images.match_images",
     "hpsearch.data.builtin_sets.write_store",
     "hpsearch.execution.ray_runtime.start_ray",
     "hpsearch.promotion.ensemble.load_members",
+    "hpsearch.workflows.reproduce.reproduce",
 )
 """Functions that begin the work of these commands."""
 
@@ -118,15 +125,13 @@ def test_every_command_that_writes_is_in_the_tables() -> None:
     for name, options in commands():
         if "--home" in options:
             assert name in HOMES.keys() | READS_HOME | NO_LOCAL_HOME | NEEDS_MORE, name
-        written = {
-            words[-1] for table in (FILES, FOLDERS) for n, words in table.items() if n == name
-        }
+        written = {words[-1] for known, words in FILES + FOLDERS if known == name}
         assert options & {"--output", "--json", "--onnx"} == written, name
 
 
 CASES = [
-    *[(name, words, "file") for name, words in FILES.items()],
-    *[(name, words, "folder") for name, words in FOLDERS.items()],
+    *[(name, words, "file") for name, words in FILES],
+    *[(name, words, "folder") for name, words in FOLDERS],
 ]
 
 
@@ -142,7 +147,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_work(
     tmp_path: Path, material: dict[str, Path],
 ) -> None:  # fmt: skip
     target = target_name(name, kind)
-    home = [] if name[-1] in ("import", "photos", "sequences") else ["--home", "HOME"]
+    home = ["--home", "HOME"] if "--home" in dict(commands())[name] else []
     missing = Path("/proc/nope") / target
     assert str(missing) in refusal(*name, *words, missing, *home)
     occupied = tmp_path / target
