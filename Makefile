@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 
 XLA := .venv-xla
 
-.PHONY: install demo test chaos browser test-xla gpu check format sbom ui clean
+.PHONY: install demo test chaos browser test-xla gpu docs check format sbom ui clean
 
 install: $(INSTALLED)
 
@@ -28,6 +28,11 @@ test: $(INSTALLED)
 # Processes, nodes and servers that are killed in the middle of a search.
 chaos: $(INSTALLED)
 	$(BIN)/python -m pytest -m chaos tests
+
+# The pages of docs/ as a site in build/site, with an API reference; a warning is an error.
+docs: $(INSTALLED)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # MLflow's pages of a search, as headless Chromium shows them.
 browser: $(INSTALLED)

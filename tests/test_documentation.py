@@ -111,6 +111,12 @@ RUN = (
         {},
         {"hpsearch search": "tests/search/test_search_data.py trains on a scene"},
     ),
+    Step("docs/first-hour.md", "hpsearch search search_spaces/quickstart.py --name first --dry"),
+    Step("docs/first-hour.md", "hpsearch search search_spaces/quickstart.py --name first --set"),
+    Step("docs/first-hour.md", "hpsearch report first"),
+    Step("docs/first-hour.md", "hpsearch extend first"),
+    Step("docs/first-hour.md", "hpsearch du"),
+    Step("docs/write-a-space.md", "import optuna"),
     Step("docs/matching.md", "hpsearch match first.jpg"),
     Step("docs/matching.md", "hpsearch describe first.jpg"),
     Step("docs/matching.md", "import hpsearch as hp"),
@@ -132,6 +138,8 @@ CLUSTER = "needs several machines; tests/chaos/test_manual_cluster.py and test_j
 OUTPUT = "output, whose shape is checked below"
 HANDLE = "tests/execution/test_external_trials.py calls these methods"
 NOT_RUN: dict[tuple[str, str], str] = {
+    ("docs/tutorial.md", "make demo"): MAKE,
+    ("docs/tutorial.md", ".venv/bin/hpsearch"): "docs/first-hour.md and README.md run these",
     ("README.md", "make demo"): MAKE,
     ("CONTRIBUTING.md", "make install"): MAKE,
     ("docs/gpu.md", "make gpu"): MAKE,
@@ -358,7 +366,12 @@ def test_a_block_runs_as_printed(step: Step, work: Work) -> None:
     work.run(block_of(step), text)
 
 
-SHAPES = ((Step("docs/evaluation.md", "verification"), RUN[6]),)
+SHAPES = (
+    (
+        Step("docs/evaluation.md", "verification"),
+        next(step for step in RUN if step.document == "docs/evaluation.md"),
+    ),
+)
 """Blocks that show output, and the blocks whose commands print it."""
 NUMBER = re.compile(r"[-+]?\d[\d,.]*(?:e-?\d+)?k?")
 
