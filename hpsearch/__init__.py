@@ -42,6 +42,7 @@ _EXPORTS = {
     "TPE": "search.samplers",
     "UserError": "errors",
     "Workspace": "search.workspace",
+    "compare_searches": "workflows.compare_searches",
     "create_search": "workflows.search_handle",
     "describe_keypoints": "workflows.keypoint_descriptors",
     "describe_patches": "workflows.describe_patches",

@@ -11,6 +11,7 @@ PACKAGE = TESTS.parent / "hpsearch"
 TESTED_IN: dict[str, str | tuple[str, str]] = {
     "tracking/run_table.py": "workflows/test_reproduce.py",
     "training/loss_trace.py": "workflows/test_reproduce.py",
+    "workflows/compare_searches.py": "reporting/test_search_comparison.py",
     "workflows/run_lists.py": "workflows/test_reproduce.py",
     "workflows/run_trainer.py": "workflows/test_reproduce.py",
     "cli/app.py": ("end_to_end/test_refusals.py", 'startswith("error: ")'),

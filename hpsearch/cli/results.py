@@ -180,6 +180,37 @@ def _report_target(context: "SearchContext") -> Path:
 
 
 @app.command(rich_help_panel="Results")
+def compare(
+    names: Annotated[list[str], typer.Argument(help="Two or more searches.", metavar="SEARCH...")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Also write one HTML page with figures.")
+    ] = None,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Compare searches: best value over cost, distribution, importance, and what they share.
+
+    Searches of one space are a group, drawn as its mean with a 95 % interval.
+
+    Example: hpsearch compare quickstart quickstart-2 --output comparison.html
+    """
+    if output is not None:
+        check_target_file(output, "--output")
+
+    from hpsearch.reporting.text_tables import to_text
+    from hpsearch.workflows.compare_searches import compare_searches
+
+    found = compare_searches(names, home=home)
+    for table in (found.results, found.terms, found.importance):
+        if table.rows:
+            print_plain(to_text(table) + "\n")
+    for sentence in found.remarks:
+        print_plain(sentence)
+    if output is not None:
+        write_target(output, found.page())
+        print_plain(f"wrote {output}")
+
+
+@app.command(rich_help_panel="Results")
 def ui(
     name: Annotated[
         str | None, typer.Argument(help="Name of a search to open (default: all).")

@@ -25,6 +25,7 @@ FILES = [
     (("match",), ["PICTURE", "PICTURE", "--output"]),
     (("data", "preview"), ["STORE", "--output"]),
     (("report",), ["one", "--output"]),
+    (("compare",), ["one", "two", "--output"]),
     (("report",), ["one", "--json"]),
     (("archive",), ["one", "--output"]),
     (("describe",), ["models:/patches@champion", "STORE", "--output"]),
@@ -52,7 +53,8 @@ HOMES = {
 }
 """Commands that write the home, with their words up to it."""
 READS_HOME = {
-    ("data", "info"), ("data", "preview"), ("report",), ("ui",), ("describe",), ("evaluate",),
+    ("data", "info"), ("data", "preview"), ("report",), ("compare",), ("ui",),
+    ("describe",), ("evaluate",),
     ("export",), ("match",), ("list",), ("status",), ("show",), ("du",), ("doctor",), ("archive",),
 }  # fmt: skip
 """Commands that only read the home; ``test_read_only_home.py`` is about them."""

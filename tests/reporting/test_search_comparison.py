@@ -1,0 +1,107 @@
+"""Comparison of searches, against curves worked out by hand."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from hpsearch.cli import app
+from hpsearch.config import SGD, TrialConfig
+from hpsearch.errors import UserError
+from hpsearch.reporting.search_comparison import (
+    ComparedSearch,
+    check_comparable,
+    mean_over_cost,
+    result_table,
+    terms_table,
+)
+from hpsearch.tracking.run_state import Run, RunStatus
+from hpsearch.workflows.compare_searches import compare_searches
+
+from ..frozen.test_home import unpack
+
+
+def run(number: int, *reports: tuple[float, int, float], status: RunStatus = "completed") -> Run:
+    """A trial with reports of (time, patches seen, objective)."""
+    events = tuple(
+        {"time": time, "seen": seen, "objective": value, "metrics": {}}
+        for time, seen, value in reports
+    )
+    config = TrialConfig(optimizer=SGD(lr=0.1 + number / 100))
+    return Run(f"{number:03d}", number, config, started=0.0, status=status, reports=events)
+
+
+def search(name: str, *runs: Run, **settings: object) -> ComparedSearch:
+    given = {"group": name, "metric": "val/mAP", "direction": "maximize", "report_every": 100,
+             "terms": {}, **settings}  # fmt: skip
+    return ComparedSearch(name=name, runs=runs, **given)  # type: ignore[arg-type]
+
+
+TWO_AT_ONCE = search(
+    "a",
+    run(0, (1, 100, 0.9), (3, 200, 0.5)),
+    run(1, (2, 100, 0.95), status="pruned"),
+    run(2, (4, 100, 0.6), (6, 200, 0.7)),
+    run(3, (5, 100, 0.6), (7, 200, 0.65)),
+)
+
+
+def test_only_the_ends_of_completed_trials_count_and_every_patch_is_paid() -> None:
+    """0.5 once trials 0 and 1 have seen 300; 0.7 after the 500 of these and 200 of trial 2."""
+    assert TWO_AT_ONCE.best_over_cost() == ([300, 600], [0.5, 0.7])
+    assert TWO_AT_ONCE.cost == 700
+    assert result_table([TWO_AT_ONCE]).rows == (("a", "4", "3", "700", "0.7000", "600", "0.6500"),)
+
+
+def test_the_least_is_best_where_the_objective_is_minimized() -> None:
+    costs = search("a", run(0, (1, 100, 5.0)), run(1, (2, 100, 3.0)), run(2, (3, 100, 4.0)),
+                   direction="minimize")  # fmt: skip
+    assert costs.best_over_cost() == ([100, 200], [5.0, 3.0])
+
+
+def test_a_group_is_the_mean_of_its_searches_with_its_interval() -> None:
+    """From where both have a value, at 200, to the end of the cheaper, at 400."""
+    one = search("a", run(0, (1, 100, 0.4)), run(1, (2, 300, 0.8)), group="g")
+    other = search("b", run(0, (1, 200, 0.6)), run(1, (2, 300, 0.5)), group="g")
+    grid, mean, half = mean_over_cost([one, other])
+    assert (grid[0], grid[-1]) == (200, 400)
+    assert (mean[0], mean[-1]) == (pytest.approx(0.5), pytest.approx(0.7))
+    # t(97.5 %, 1) = 12.7062, standard deviation 0.2 / √2
+    assert half[0] == pytest.approx(12.7062 * 0.2 / math.sqrt(2) / math.sqrt(2), rel=1e-4)
+    assert not np.any(mean_over_cost([one])[2])
+
+
+def test_what_is_shared_is_said() -> None:
+    searches = [search("a", terms={"split": "auto", "budget": "5"}),
+                search("b", terms={"split": "auto", "budget": "6"})]  # fmt: skip
+    assert [(row[0], row[-1]) for row in terms_table(searches).rows] == [
+        ("split", "same"), ("budget", "differs"),
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'b'") as caught:
+        check_comparable([TWO_AT_ONCE, search("b", metric="val/matching")])
+    assert caught.value.code == "not-comparable"
+    with pytest.raises(UserError) as caught:
+        check_comparable([TWO_AT_ONCE, search("b", run(0, (1, 1, 0.1), status="pruned"))])
+    assert caught.value.code == "no-completed-trial"
+    for names in (["a"], ["a", "a"]):
+        with pytest.raises(UserError) as caught:
+            compare_searches(names, home=tmp_path)
+        assert caught.value.code == "too-few-searches"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_two_searches_of_a_home_are_compared_on_one_page(tmp_path: Path) -> None:
+    home, page = unpack(tmp_path), tmp_path / "page.html"
+    words = ["compare", "finished", "stopped", "--home", str(home), "--output", str(page)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert "found after" in done.output
+    assert "same" in done.output
+    text = page.read_text()
+    assert text.count("data:image/svg") == 2
+    assert 'src="http' not in text
