@@ -30,8 +30,8 @@ from hpsearch.workflows.keypoint_descriptors import (
 )
 
 Geometry = Literal["homography", "fundamental"]
-"""What joins two pictures: a homography (one plane, or a camera that only turns), or a fundamental
-matrix (any rigid scene from two places)."""
+"""Relation of two pictures: a homography (of a plane, or a camera that only turns), or a fundamental
+matrix (of any rigid scene from two camera positions)."""
 CORRECT_PIXELS = 3.0
 """Distance from the true place within which a match is correct."""
 RANSAC_TRIALS, RANSAC_CONFIDENCE = 5000, 0.999
@@ -254,7 +254,7 @@ def _ransac(
     # Typed by its stubs as taking whole numbers only.
     settings: dict[str, Any] = {"max_trials": trials, "stop_probability": RANSAC_CONFIDENCE}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that no match fits, which the result says
+        warnings.simplefilter("ignore", UserWarning)  # that no match fits, as the result shows
         fitted, found = ransac(
             (first, second), model, matches, pixels, rng=np.random.default_rng(0), **settings
         )
