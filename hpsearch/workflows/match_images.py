@@ -30,8 +30,8 @@ from hpsearch.workflows.keypoint_descriptors import (
 )
 
 Geometry = Literal["homography", "fundamental"]
-"""Relation of two pictures: a homography (of a plane, or a camera that only turns), or a fundamental
-matrix (of any rigid scene from two camera positions)."""
+"""Relation of two pictures: a homography (of a plane, or a camera that only turns), or a
+fundamental matrix (of any rigid scene from two camera positions)."""
 CORRECT_PIXELS = 3.0
 """Distance from the true place within which a match is correct."""
 RANSAC_TRIALS, RANSAC_CONFIDENCE = 5000, 0.999
