@@ -177,6 +177,9 @@ NOT_RUN: dict[tuple[str, str], str] = {
     ("cluster/README.md", "ray job submit"): CLUSTER,
     ("cluster/README.md", "RAY_USE_TLS=1"): "variables to set",
     ("cluster/README.md", "worker hours ="): "a formula",
+    ("docs/data.md", "hpsearch data photos photographs --views detected"): (
+        "tests/data/test_detected_views.py runs it"
+    ),
 }
 
 

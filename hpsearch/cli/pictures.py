@@ -91,6 +91,13 @@ class PointDetector(StrEnum):
     opencv = "opencv"
 
 
+class GeometryName(StrEnum):
+    """Geometry of two pictures."""
+
+    homography = "homography"
+    fundamental = "fundamental"
+
+
 @app.command("match", rich_help_panel="Models")
 def match_command(
     first: Annotated[Path, typer.Argument(help="A picture.")],
@@ -124,11 +131,15 @@ def match_command(
     detector: Annotated[
         PointDetector, typer.Option(help="Detector of the points; opencv is its SIFT.")
     ] = PointDetector.hpsearch,
+    geometry: Annotated[
+        GeometryName,
+        typer.Option(help="homography for a flat scene, fundamental for one with depth."),
+    ] = GeometryName.homography,
     force: Force = False,
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Match two photographs, and estimate the homography between them.
+    """Match two photographs, and estimate the homography or fundamental matrix between them.
 
     Example: hpsearch match first.jpg second.jpg --output matches.png
     """
@@ -145,11 +156,12 @@ def match_command(
 
     found = matching.match_images(
         first, second, model=model, points=points, ratio=ratio, homography=homography,
-        detector=detector.value, tracking_uri=tracking_uri, home=home,
+        detector=detector.value, geometry=geometry.value, tracking_uri=tracking_uri, home=home,
     )  # fmt: skip
+    fitted = "on one homography" if geometry == "homography" else "that fit the fundamental matrix"
     print_plain(
         f"keypoints {len(found.first.descriptors):,} and {len(found.second.descriptors):,}, "
-        f"matches {len(found.matches):,}, on one homography {found.inliers.sum():,}"
+        f"matches {len(found.matches):,}, {fitted} {found.inliers.sum():,}"
     )
     if found.correct is not None:
         print_plain(f"within 3 pixels of the true homography {found.correct.sum():,}")

@@ -1,16 +1,17 @@
-"""Matching of two photographs: detection, description, mutual nearest neighbors, homography.
+"""Matching of two photographs: detection, description, mutual nearest neighbors, geometry.
 
 Coordinates are pixels of the files as they are stored; pixel i covers [i, i + 1].
 """
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageDraw
 from skimage.measure import ransac
-from skimage.transform import ProjectiveTransform
+from skimage.transform import FundamentalMatrixTransform, ProjectiveTransform
 
 from hpsearch.data.image_sequences import load_homography, load_stored_gray, maps_into
 from hpsearch.data.keypoint_files import colmap_features, colmap_matches, opencv_rows
@@ -28,11 +29,20 @@ from hpsearch.workflows.keypoint_descriptors import (
     load_descriptor_function,
 )
 
+Geometry = Literal["homography", "fundamental"]
+"""Relation of two pictures: a homography (of a plane, or a camera that only turns), or a
+fundamental matrix (of any rigid scene from two camera positions)."""
 CORRECT_PIXELS = 3.0
 """Distance from the true place within which a match is correct."""
 RANSAC_TRIALS, RANSAC_CONFIDENCE = 5000, 0.999
 MIN_MATCHES = 4
 """Matches that determine a homography."""
+EPIPOLAR_PIXELS = 1.5
+"""Distance from the epipolar line within which a match fits a fundamental matrix. It is smaller
+than that from a place, since a line has more wrong places near it."""
+EPIPOLAR_TRIALS = 10_000
+MIN_EPIPOLAR_MATCHES = 8
+"""Matches that determine a fundamental matrix by the eight-point algorithm."""
 INLIER, OUTLIER = (60, 200, 90), (220, 80, 70)
 MAX_DRAWN = 400
 """Number of matches that a picture shows; more hide it."""
@@ -49,11 +59,13 @@ class MatchResult:
     ratios: Float[np.ndarray, " m"]
     """Distance to the nearest descriptor divided by the distance to the second nearest."""
     homography: Float[np.ndarray, "3 3"] | None
-    """Homography from the first picture to the second; None if it cannot be estimated."""
+    """Homography from the first picture to the second; None if none fits, or none was wanted."""
     inliers: Bool[np.ndarray, " m"]
-    """Mask of the matches that fit the homography."""
+    """Mask of the matches that fit the homography, or the fundamental matrix."""
     correct: Bool[np.ndarray, " m"] | None = None
     """Mask of the matches within 3 pixels of a given true homography; None if none was given."""
+    fundamental: Float[np.ndarray, "3 3"] | None = None
+    """Fundamental matrix F, with x₂ᵀ F x₁ = 0 and norm 1; None if none fits, or none was wanted."""
 
     def places(self) -> tuple[Float[np.ndarray, "m 2"], Float[np.ndarray, "m 2"]]:
         """Coordinates x, y of the matches in both pictures."""
@@ -70,6 +82,7 @@ def match_images(
     ratio: float = 0.9,
     homography: str | Path | None = None,
     detector: Detector = "hpsearch",
+    geometry: Geometry = "homography",
     tracking_uri: str | None = None,
     home: str | Path = DEFAULT_HOME,
 ) -> MatchResult:
@@ -85,7 +98,10 @@ def match_images(
         homography: file of the true homography from the first to the second, by which correct
             matches are counted.
         detector: ``hpsearch``, or ``opencv`` for its SIFT, which is faster and finds fewer correct
-            matches. Homographies are estimated by OpenCV's MAGSAC where OpenCV is installed.
+            matches.
+        geometry: what is estimated, by OpenCV's MAGSAC where OpenCV is installed, and else by
+            RANSAC: ``homography`` for a flat scene or a camera that only turns, ``fundamental``
+            for a scene with depth.
         tracking_uri: address of MLflow; SQLite in ``home`` if None.
         home: folder of data, searches and MLflow's files.
 
@@ -107,11 +123,13 @@ def match_images(
     )
     matches, ratios = match_descriptors(one.descriptors, other.descriptors, ratio=ratio)
     here, there = one.keypoints.xy[matches[:, 0]], other.keypoints.xy[matches[:, 1]]
-    estimated, inliers = estimate_homography(here, there)
+    estimate = estimate_homography if geometry == "homography" else estimate_fundamental
+    estimated, inliers = estimate(here, there)
     correct = None
     if true is not None:
         correct = np.linalg.norm(project(true, here) - there, axis=1) <= CORRECT_PIXELS
-    return MatchResult(one, other, matches, ratios, estimated, inliers, correct)
+    found = {"homography": None, "fundamental": None, geometry: estimated}
+    return MatchResult(one, other, matches, ratios, inliers=inliers, correct=correct, **found)
 
 
 def descriptor_distances(
@@ -165,10 +183,36 @@ def estimate_homography(
     if has_opencv():
         h, inliers = _magsac(first, second)
     else:
-        h, inliers = _ransac(first, second)
+        h, inliers = _ransac(
+            first, second, ProjectiveTransform, MIN_MATCHES, CORRECT_PIXELS, RANSAC_TRIALS
+        )
     if h is None or not np.isfinite(h).all() or inliers.sum() < MIN_MATCHES or not h[2, 2]:
         return nothing
     return h / h[2, 2], inliers
+
+
+def estimate_fundamental(
+    first: Float[np.ndarray, "m 2"], second: Float[np.ndarray, "m 2"]
+) -> tuple[Float[np.ndarray, "3 3"] | None, Bool[np.ndarray, " m"]]:
+    """Fundamental matrix that most matches fit within 1.5 pixels, and the mask of these.
+
+    The same matches give the same matrix, of norm 1. None and no inliers if there are fewer than
+    eight matches, or no matrix fits eight. Matches on one plane do not determine it.
+    """
+    nothing = None, np.zeros(len(first), bool)
+    if len(first) < MIN_EPIPOLAR_MATCHES:
+        return nothing
+    if has_opencv():
+        f, inliers = _magsac_fundamental(first, second)
+    else:
+        f, inliers = _ransac(
+            first, second, FundamentalMatrixTransform, MIN_EPIPOLAR_MATCHES, EPIPOLAR_PIXELS,
+            EPIPOLAR_TRIALS,
+        )  # fmt: skip
+    usable = f is not None and f.shape == (3, 3) and np.isfinite(f).all() and f.any()
+    if f is None or not usable or inliers.sum() < MIN_EPIPOLAR_MATCHES:
+        return nothing
+    return f / np.linalg.norm(f), inliers
 
 
 def _magsac(
@@ -185,18 +229,37 @@ def _magsac(
     return h, found
 
 
-def _ransac(
+def _magsac_fundamental(
     first: Float[np.ndarray, "m 2"], second: Float[np.ndarray, "m 2"]
+) -> tuple[Float[np.ndarray, "3 3"] | None, Bool[np.ndarray, " m"]]:
+    import cv2
+
+    cv2.setRNGSeed(0)
+    f, mask = cv2.findFundamentalMat(
+        first, second, cv2.USAC_MAGSAC, EPIPOLAR_PIXELS, RANSAC_CONFIDENCE, EPIPOLAR_TRIALS
+    )
+    found = np.zeros(len(first), bool) if mask is None else np.asarray(mask, bool).ravel()
+    return f, found
+
+
+def _ransac(
+    first: Float[np.ndarray, "m 2"],
+    second: Float[np.ndarray, "m 2"],
+    model: type[ProjectiveTransform | FundamentalMatrixTransform],
+    matches: int,
+    pixels: float,
+    trials: int,
 ) -> tuple[Float[np.ndarray, "3 3"] | None, Bool[np.ndarray, " m"]]:
     """RANSAC of scikit-image."""
     # Typed by its stubs as taking whole numbers only.
-    settings: dict[str, Any] = {"max_trials": RANSAC_TRIALS, "stop_probability": RANSAC_CONFIDENCE}
-    model, found = ransac(
-        (first, second), ProjectiveTransform, MIN_MATCHES, CORRECT_PIXELS,
-        rng=np.random.default_rng(0), **settings,
-    )  # fmt: skip
+    settings: dict[str, Any] = {"max_trials": trials, "stop_probability": RANSAC_CONFIDENCE}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that no match fits, as the result shows
+        fitted, found = ransac(
+            (first, second), model, matches, pixels, rng=np.random.default_rng(0), **settings
+        )
     inliers = np.zeros(len(first), bool) if found is None else np.asarray(found, bool)
-    return (np.asarray(model.params) if model else None), inliers
+    return (np.asarray(fitted.params) if fitted else None), inliers
 
 
 def draw_matches(result: MatchResult) -> Image.Image:
@@ -263,4 +326,6 @@ def match_arrays(result: MatchResult) -> dict[str, np.ndarray]:
         arrays[f"{name}_descriptors"] = features.descriptors
     if result.homography is not None:
         arrays["homography"] = result.homography
+    if result.fundamental is not None:
+        arrays["fundamental"] = result.fundamental
     return arrays

@@ -101,6 +101,15 @@ def test_a_detection_counts_up_to_the_limits_and_not_beyond(
         assert len(match_detections(one, displaced(11), h, 0.5)[0]) == 0
 
 
+def test_one_detection_is_a_view_of_the_nearest_point_alone():
+    near = Keypoints(np.array([[50, 50], [51, 50], [90, 50.0]]), np.full(3, 4.0), np.zeros(3))
+    found = select_keypoints(near, np.array([1]))
+    point, detection = match_detections(near, found, np.eye(3), 1.0)
+    assert (point.tolist(), detection.tolist()) == ([1], [0])
+    point, detection = match_detections(found, near, np.eye(3), 1.0)
+    assert (point.tolist(), detection.tolist()) == ([0], [1])
+
+
 def test_warps_go_as_far_as_the_setting_and_are_those_of_the_seed(photo):
     def shrinkage(tilt: float, seed: int = 0) -> list[float]:
         settings = DetectedViewSettings(warps=6, tilt=tilt, seed=seed)

@@ -14,6 +14,7 @@ from hpsearch.errors import UserError
 from hpsearch.workflows import match_images as matching
 from hpsearch.workflows.match_images import (
     draw_matches,
+    estimate_fundamental,
     estimate_homography,
     match_arrays,
     match_descriptors,
@@ -98,6 +99,91 @@ def test_a_homography_needs_four_matches_that_agree() -> None:
     np.testing.assert_allclose(project(h, here[25:]), there[25:], atol=0.5)
     assert inliers[25:].all()
     assert inliers[:25].sum() <= 2
+
+
+@pytest.fixture
+def estimator(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Library that estimates; OpenCV is optional."""
+    if request.param == "opencv":
+        pytest.importorskip("cv2", reason="the optional package OpenCV is not installed")
+    monkeypatch.setattr(matching, "has_opencv", lambda: request.param == "opencv")
+
+
+def epipolar_distances(f: np.ndarray, here: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Distances of the second places from the epipolar lines of the first."""
+    lines = np.column_stack([here, np.ones(len(here))]) @ f.T
+    over = (lines * np.column_stack([there, np.ones(len(there))])).sum(1)
+    return np.abs(over) / np.hypot(lines[:, 0], lines[:, 1])
+
+
+@pytest.mark.parametrize("estimator", ["opencv", "scikit-image"], indirect=True)
+def test_the_fundamental_matrix_of_two_cameras_is_found(estimator: None) -> None:
+    """Points in space, seen by two cameras whose matrix follows from their poses."""
+    rng = np.random.default_rng(4)
+    k = np.array([[600, 0, 320], [0, 600, 240], [0, 0, 1]], float)
+    c, s = np.cos(0.15), np.sin(0.15)
+    turn, shift = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]), np.array([-1.0, 0.1, 0.2])
+    space = rng.uniform([-2, -1.5, 4], [2, 1.5, 9], (150, 3))
+    views = space @ k.T, (space @ turn.T + shift) @ k.T
+    here, there = (v[:, :2] / v[:, 2:] for v in views)
+    cross = np.array([[0, -shift[2], shift[1]], [shift[2], 0, -shift[0]], [-shift[1], shift[0], 0]])
+    true = np.linalg.inv(k).T @ cross @ turn @ np.linalg.inv(k)
+    assert epipolar_distances(true, here, there).max() < 1e-9
+    seen = there + 0.2 * rng.standard_normal(there.shape)
+    seen[:50] = rng.uniform([0, 0], [640, 480], (50, 2))
+    f, inliers = estimate_fundamental(here, seen)
+    assert f is not None
+    assert np.linalg.norm(f) == pytest.approx(1)
+    assert abs(np.linalg.det(f)) < 1e-9
+    assert inliers[50:].mean() > 0.95
+    assert (epipolar_distances(true, here, seen)[inliers] < 5).all()
+    assert epipolar_distances(f, here[50:], there[50:]).max() < 1.5
+    again, _ = estimate_fundamental(here, seen)
+    np.testing.assert_array_equal(f, again)
+
+
+@pytest.mark.parametrize("estimator", ["opencv", "scikit-image"], indirect=True)
+def test_seven_matches_have_no_fundamental_matrix(estimator: None) -> None:
+    few = np.random.default_rng(0).uniform(0, 300, (7, 2))
+    f, inliers = estimate_fundamental(few, few + 3)
+    assert f is None
+    assert inliers.tolist() == [False] * 7
+    same = np.zeros((20, 2))
+    for estimate in (estimate_fundamental, estimate_homography):
+        matrix, inliers = estimate(same, same)
+        assert matrix is None or np.isfinite(matrix).all()
+        assert inliers.shape == (20,)
+
+
+def test_a_scene_with_depth_needs_the_fundamental_matrix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A near square before a far picture, and a camera that moves to its right."""
+    far = np.asarray(Image.fromarray(photograph("coffee")).reduce(2))
+    near = np.asarray(Image.fromarray(photograph("chelsea")).reduce(2))[:110, 60:170]
+    for name, far_shift, near_shift in (("a", 8, 60), ("b", 20, 20)):
+        scene = far[:, far_shift : far_shift + 270].copy()
+        scene[60:170, near_shift : near_shift + 110] = near
+        Image.fromarray(scene).save(tmp_path / f"{name}.png")
+    files = tmp_path / "a.png", tmp_path / "b.png"
+    monkeypatch.setattr(matching, "has_opencv", lambda: False)
+    plane = match_images(*files, model="rootsift", points=300)
+    found = match_images(*files, model="rootsift", points=300, geometry="fundamental")
+    assert found.homography is None
+    assert plane.fundamental is None
+    assert found.fundamental is not None
+    level_lines = np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) / np.sqrt(2)
+    assert abs((found.fundamental * level_lines).sum()) > 0.99
+    assert match_arrays(found)["fundamental"].shape == (3, 3)
+    assert "fundamental" not in match_arrays(plane)
+    here, there = found.places()
+    moved = here[:, 0] - there[:, 0]
+    level = np.abs(here[:, 1] - there[:, 1]) < 0.5
+    of_plane = [level & (np.abs(moved - shift) < 0.5) for shift in (12, 40)]
+    assert all(matches.sum() >= 10 for matches in of_plane)
+    assert all(found.inliers[matches].mean() > 0.9 for matches in of_plane)
+    assert min(plane.inliers[matches].mean() for matches in of_plane) < 0.1
+    assert found.inliers.sum() > plane.inliers.sum()
 
 
 @pytest.mark.parametrize("detector", ["hpsearch", "opencv"])
