@@ -7,7 +7,8 @@ Seeds that both arms have are paired, and the t-interval of the mean difference 
   names one), and *refuted* if none of it does;
 - "about equal" is *confirmed* if the interval lies within the claim's tolerance, and *refuted* if
   it lies outside;
-- otherwise, or with fewer than three pairs, the claim is *undecided*.
+- otherwise, or with fewer than three pairs, the claim is *undecided*; so is a claim about failures
+  where no run of either arm failed.
 """
 
 import math
@@ -116,6 +117,8 @@ def decide(claim: Claim, rows: Iterable[Row]) -> Decision:
     used = [arms[name][seed] for name in (claim.high, claim.low) for seed in seeds]
     difference, half = _paired_interval([h - low for h, low in pairs])
     decided = len(pairs) >= MIN_PAIRS and difference is not None and half is not None
+    if claim.measure == "failed" and not any(h or low for h, low in pairs):
+        decided = False
     return Decision(
         claim=claim,
         high=tuple(h for h, _ in pairs),
@@ -178,6 +181,8 @@ def _verdict_cell(found: Decision) -> str:
         return f"**{found.verdict}**"
     if len(found.high) < MIN_PAIRS:
         return f"undecided, {len(found.high)} of {MIN_PAIRS} seeds"
+    if found.claim.measure == "failed" and not found.failed:
+        return "undecided: no run failed"
     seeds = found.seeds_to_decide
     return f"undecided; {seeds} seeds would decide" if seeds else "undecided; over 1000 seeds"
 

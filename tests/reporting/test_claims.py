@@ -60,6 +60,8 @@ def test_the_interval_is_that_of_student() -> None:
         ([0.001, 0.02, 0.0], {"tolerance": 0.01}, "undecided"),
         ([None, None, None], {}, "refuted"),
         ([None, None, None], {"measure": "failed"}, "confirmed"),
+        ([0.1, 0.1, 0.1], {"measure": "failed"}, "undecided"),
+        ([0.1, 0.1, 0.1], {"measure": "failed", "tolerance": 0.1}, "undecided"),
     ],
 )
 def test_verdicts(
