@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,7 +21,12 @@ from hpsearch.atomic_files import atomic_write, write_atomic
 from hpsearch.data.patch_store import Patches, PatchStore
 from hpsearch.errors import UserError
 from hpsearch.execution.memory_kills import PROBE_TIMEOUT_S, MemoryState, was_killed_for_memory
-from hpsearch.training.trial import TrialEnvironment
+from hpsearch.training.trial import (
+    CHECKPOINT_FILE,
+    PREVIOUS_CHECKPOINT_FILE,
+    TrialEnvironment,
+    keep_previous_checkpoint,
+)
 
 FileContents = dict[str, bytes]
 """A trial's files by their path in its folder."""
@@ -32,11 +37,24 @@ def read_files(folder: Path) -> FileContents:
     return {name: (folder / name).read_bytes() for name in _relative_names(folder)}
 
 
-def write_files(folder: Path, files: FileContents) -> None:
-    """Write files, each whole or not at all, and remove those that are no longer there."""
+def replace_files(folder: Path, files: FileContents) -> None:
+    """As ``write_files``, but each checkpoint is kept under its second name when it is replaced."""
+    for name in files:
+        if Path(name).name == CHECKPOINT_FILE:
+            keep_previous_checkpoint((folder / name).parent)
+    previous = {
+        str(Path(name).with_name(PREVIOUS_CHECKPOINT_FILE))
+        for name in files
+        if Path(name).name == CHECKPOINT_FILE
+    }
+    write_files(folder, files, kept=previous)
+
+
+def write_files(folder: Path, files: FileContents, *, kept: Collection[str] = frozenset()) -> None:
+    """Write files, each whole or not at all, and remove all others but those to be kept."""
     for name, content in files.items():
         write_atomic(folder / name, content)
-    _remove(folder, _relative_names(folder) - files.keys())
+    _remove(folder, _relative_names(folder) - files.keys() - set(kept))
 
 
 def hardlink_files(source: Path, folder: Path) -> None:
@@ -147,7 +165,7 @@ class CheckpointStore:
         if isinstance(files, Path):
             hardlink_files(files, self._trials / trial)
         else:
-            write_files(self._trials / trial, files)
+            replace_files(self._trials / trial, files)
 
 
 class StoreFile(NamedTuple):
@@ -263,7 +281,12 @@ class CheckpointDir:
             StaleAttemptError: if there has been a later start already.
             ConnectionError: if the driver's machine does not answer.
         """
-        files = self.path if self.on_shared_filesystem else read_files(self.path)
+        # the store itself keeps the checkpoint before the latest, so that it is sent only once
+        files = self.path if self.on_shared_filesystem else {
+            name: content
+            for name, content in read_files(self.path).items()
+            if Path(name).name != PREVIOUS_CHECKPOINT_FILE
+        }  # fmt: skip
         _ray_get(self.store_actor.save_files.remote(self.trial, self.attempt_id, files))
 
 

@@ -24,6 +24,7 @@ from hpsearch.training.trial import (
     TrainingRun,
     TrialEnvironment,
     build_trial,
+    restore_previous_checkpoint,
 )
 
 SECONDS_METRIC = "train/seconds"
@@ -73,8 +74,7 @@ def run_with_checkpoints(
     except NewerSchema:
         raise  # it is whole, and training again would replace it
     except UserError:
-        hooks.on_restart("its checkpoint was damaged")
-        trial, last_report = build_trial(config, env), None  # half of it may have been taken over
+        trial, last_report = _restore_previous(config, env, hooks)
     before, shared = 0.0, trial.cache_stats.metrics()
     if last_report is not None:
         before = last_report.metrics.get(SECONDS_METRIC, 0.0)
@@ -110,6 +110,22 @@ def _restore(trial: TrainingRun, hooks: CheckpointHooks) -> Report | None:
     if not (hooks.checkpoint_dir / CHECKPOINT_FILE).exists():
         return None
     return trial.load(hooks.checkpoint_dir)
+
+
+def _restore_previous(
+    config: TrialConfig, env: TrialEnvironment, hooks: CheckpointHooks
+) -> tuple[TrainingRun, Report | None]:
+    """Resume from the checkpoint before a damaged one; without it, restart from scratch."""
+    if restore_previous_checkpoint(hooks.checkpoint_dir):
+        trial = build_trial(config, env)  # half of the damaged one may have been taken over
+        try:
+            return trial, _restore(trial, hooks)
+        except NewerSchema:
+            raise
+        except UserError:
+            pass  # it has a digest that matches, and yet cannot be used
+    hooks.on_restart("its checkpoint was damaged")
+    return build_trial(config, env), None
 
 
 def _reset_peak_memory(device: torch.device) -> None:

@@ -8,6 +8,7 @@ because a repeated report holds the same values.
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,6 +40,10 @@ FORMER_TAGS = {"hpsearch.beneath": PARENT_SEARCH_ID}
 """Names in event logs of 0.1.0, and the present ones; here alone they are translated."""
 
 
+FLUSHED_EVENTS = frozenset(
+    ("search", "start", "trial_finished", "extend", "search_finished", "step_finished")
+)
+"""Events after which the log is flushed to disk; reports come too often for that."""
 TEXTS = (
     "event",
     "trial",
@@ -76,6 +81,9 @@ class EventLog:
     def append(self, event: str, **fields: Any) -> None:
         """Append one event with the time at which it happened (seconds since 1970).
 
+        The log is flushed to disk at each end of a trial, so that a power cut loses at most the
+        reports of trials that ran, which their checkpoints repeat.
+
         Raises:
             OSError: if the disk is full; a partly written line is ignored by readers.
         """
@@ -93,6 +101,8 @@ class EventLog:
             # one call, since other processes may append too; a full disk writes only a part
             while rest:
                 rest = rest[file.write(rest) :]
+            if event in FLUSHED_EVENTS:
+                os.fsync(file.fileno())
 
     def read(self, offset: int = 0) -> tuple[list[Event], int]:
         """Read complete events from byte ``offset`` on, and the offset of the next read.

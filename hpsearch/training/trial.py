@@ -2,6 +2,7 @@
 
 import io
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpsearch.atomic_files import read_with_checksum, write_with_checksum
+from hpsearch.atomic_files import atomic_write, read_with_checksum, write_with_checksum
 from hpsearch.config import DEFAULT_COMPUTE, ComputeConfig, Constant, TrialConfig
 from hpsearch.data.patch_store import Patches, PatchStore
 from hpsearch.data.splits import TrialSplit
@@ -123,7 +124,7 @@ class DescriptorTask:
         return {"train/lr": float(self.trainer.optimizer.param_groups[0]["lr"])}
 
 
-CHECKPOINT_FILE = "trial.pt"
+CHECKPOINT_FILE, PREVIOUS_CHECKPOINT_FILE = "trial.pt", "trial.previous.pt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +197,8 @@ class TrainingRun:
     def save(self, folder: Path, report: Report | None = None) -> None:
         """Write a checkpoint, from which training resumes bit-identically on the same machine.
 
+        The one before is kept too, in case this one is damaged.
+
         Args:
             folder: folder of the latest checkpoint, created if missing.
             report: latest report, which is repeated on resume if it was not received.
@@ -208,6 +211,7 @@ class TrainingRun:
         task, progress = to_cpu(self.task.state()), to_cpu(vars(self.progress))
         content = io.BytesIO()  # a full disk is an OSError here, but not in torch
         torch.save(stamped({"progress": progress, "task": task, "report": report_state}), content)
+        keep_previous_checkpoint(folder)
         write_with_checksum(folder / CHECKPOINT_FILE, content.getvalue())
 
     def load(self, folder: Path) -> Report | None:
@@ -238,6 +242,34 @@ class TrainingRun:
     def pipeline(self) -> Pipeline:
         """Pipeline of denoiser and descriptor, from patches to descriptors."""
         return Pipeline(denoiser=self.denoiser, descriptor=self.task.network).eval()
+
+
+def keep_previous_checkpoint(folder: Path) -> None:
+    """Give the checkpoint of a folder a second name, under which it outlives the next one.
+
+    A damaged checkpoint is not kept, so that it does not replace a whole one. No checkpoint is
+    changed in place, so no byte is copied where the disk can link.
+
+    Raises:
+        OSError: if it cannot be read, or its copy cannot be written.
+    """
+    latest = folder / CHECKPOINT_FILE
+    if read_with_checksum(latest) is None:
+        return
+    with atomic_write(folder / PREVIOUS_CHECKPOINT_FILE) as draft:
+        try:
+            draft.hardlink_to(latest)
+        except OSError:  # a disk that cannot
+            shutil.copyfile(latest, draft)
+
+
+def restore_previous_checkpoint(folder: Path) -> bool:
+    """Put the checkpoint before the latest in its place; return False if there is no whole one."""
+    previous = folder / PREVIOUS_CHECKPOINT_FILE
+    if read_with_checksum(previous) is None:
+        return False
+    previous.replace(folder / CHECKPOINT_FILE)
+    return True
 
 
 def _report(report_state: dict[str, Any] | None) -> Report | None:

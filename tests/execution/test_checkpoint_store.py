@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hpsearch.atomic_files import write_with_checksum
 from hpsearch.execution.checkpoint_store import (
     ATTEMPTS_DIR,
     CheckpointStore,
@@ -83,3 +84,26 @@ def test_linked_files_are_those_of_the_source_and_no_others(
         assert read_files(folder / "trial") == after
     write_files(folder / "scratch", before)
     assert read_files(folder / "trial") == after, "a later draft does not show through"
+
+
+def test_a_sent_checkpoint_replaces_a_whole_one_that_is_kept_and_a_damaged_one_that_is_not(
+    checkpoint_store: CheckpointStore, tmp_path: Path
+) -> None:
+    attempt = checkpoint_store.begin_attempt("000")
+
+    def save(number: int) -> dict[str, bytes]:
+        for folder in ("", "fold-0"):
+            path = tmp_path / "scratch" / folder / "trial.pt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_with_checksum(path, bytes([number]))
+        checkpoint_store.save_files("000", attempt, read_files(tmp_path / "scratch"))
+        held = checkpoint_store.load_files("000")
+        return {name: content[:1] for name, content in held.items()}
+
+    assert save(1) == {"trial.pt": b"\1", "fold-0/trial.pt": b"\1"}
+    both = {"trial.previous.pt": b"\1", "fold-0/trial.previous.pt": b"\1"}
+    assert save(2) == {"trial.pt": b"\2", "fold-0/trial.pt": b"\2"} | both
+    latest = tmp_path / "trials" / "000" / "trial.pt"
+    latest.write_bytes(latest.read_bytes()[:-1])
+    both |= {"fold-0/trial.previous.pt": b"\2"}
+    assert save(3) == {"trial.pt": b"\3", "fold-0/trial.pt": b"\3"} | both

@@ -1,5 +1,6 @@
 """What a trial shares with others is counted once, also when it goes on from a checkpoint."""
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from hpsearch.execution.resumable_trial import SECONDS_METRIC, CheckpointHooks, 
 from hpsearch.search.objective import MEAN_MAP
 from hpsearch.search.outcome import to_result
 from hpsearch.training.artifact_cache import COMPUTED_SECONDS_METRIC, SAVED_SECONDS_METRIC
-from hpsearch.training.trial import CHECKPOINT_FILE, TrialEnvironment
+from hpsearch.training.loop import Report
+from hpsearch.training.trial import CHECKPOINT_FILE, PREVIOUS_CHECKPOINT_FILE, TrialEnvironment
 
 CONFIG = TrialConfig(
     input=Denoised(denoiser=DenoiserTraining(network=ShallowUNet(width=0.25), patches=50)),
@@ -59,17 +61,30 @@ def test_a_trial_whose_denoiser_diverges_has_diverged(
     assert to_result(only, MEAN_MAP)["objective"] == MEAN_MAP.worst
 
 
-def test_a_damaged_checkpoint_is_reported_and_training_restarts_from_scratch(
+def test_a_damaged_checkpoint_costs_one_interval_and_both_damaged_the_trial(
     tmp_path: Path, job: TrialEnvironment
 ) -> None:
-    config, messages = CONFIG.model_copy(update={"input": TrialConfig().input}), list[str]()
+    config, messages = (
+        TrialConfig(**{**dict(CONFIG), "input": TrialConfig().input, "patches": 180}),
+        list[str](),
+    )
     post = CheckpointHooks(tmp_path, on_restart=messages.append)
+    latest, previous = tmp_path / CHECKPOINT_FILE, tmp_path / PREVIOUS_CHECKPOINT_FILE
     first = list(run_with_checkpoints(config, job, post))
-    assert messages == []
-    path = tmp_path / CHECKPOINT_FILE
-    path.write_bytes(path.read_bytes()[:-1])
-    again = list(run_with_checkpoints(config, job, post))
-    assert messages == ["its checkpoint was damaged"]
-    for report in (*first, *again):
-        del report.metrics[SECONDS_METRIC]
-    assert again == first
+    assert len(first) > 2
+    for damaged, repeated, reason in (
+        ([latest], first[-2:], []),
+        ([latest, previous], first, ["its checkpoint was damaged"]),
+    ):
+        for path in damaged:
+            path.write_bytes(path.read_bytes()[:-1])
+        again = list(run_with_checkpoints(config, job, post))
+        assert messages == reason
+        assert [without_seconds(report) for report in again] == [
+            without_seconds(report) for report in repeated
+        ]
+
+
+def without_seconds(report: Report) -> Report:
+    metrics = {k: v for k, v in report.metrics.items() if k != SECONDS_METRIC}
+    return replace(report, metrics=metrics)

@@ -89,6 +89,21 @@ for step in ("+0", "+3600", "-3600", "+0"):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_the_end_of_a_trial_is_flushed_to_disk_with_all_before_it(
+    event_log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[bytes] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda file: flushed.append(Path(f"/proc/self/fd/{file}").read_bytes())
+    )
+    event_log.append("report", trial="000", seen=1, metrics={})
+    assert flushed == []
+    event_log.append("trial_finished", trial="000", status="completed")
+    assert [event["event"] for event in map(json.loads, flushed[0].splitlines())] == [
+        "report", "trial_finished",
+    ]  # fmt: skip
+
+
 def test_a_full_disk_is_an_error_and_leaves_whole_events(tmp_path: Path) -> None:
     script = f"""
 from pathlib import Path
