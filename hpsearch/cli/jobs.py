@@ -1,29 +1,26 @@
-"""Commands for searches here and on a Ray cluster: submit, status, logs, stop, list."""
+"""Commands for searches here, on a Ray cluster or in Slurm: status, logs, stop, list."""
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpsearch.cli.app import Home, TrackingUri, app
-from hpsearch.cli.old_words import rewrite_old_words
-from hpsearch.cli.options import drop_none, to_cli_args
+from hpsearch.cli.app import Home, app
 from hpsearch.console.output import out, print_plain
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 from hpsearch.untrusted import command_line
 
 if TYPE_CHECKING:
-    from hpsearch.execution.job_client import SearchJob
-    from hpsearch.search.resources import Resources
-    from hpsearch.search.search import Search
+    from hpsearch.execution.job_client import JobClient, SearchJob
+    from hpsearch.execution.slurm import SlurmClient
     from hpsearch.search.search_context import SearchContext
 
 CLUSTER_PANEL, RUNNING_PANEL = "Cluster", "Running"
 ADDRESS_VARIABLES = ["HPSEARCH_ADDRESS", "RAY_API_SERVER_ADDRESS"]
 Address = Annotated[
-    str,
+    str | None,
     typer.Option(envvar=ADDRESS_VARIABLES, help="The dashboard of a Ray head: http://HEAD:8265."),
 ]
 OptionalAddress = Annotated[
@@ -34,117 +31,70 @@ OptionalAddress = Annotated[
         "the home folder).",
     ),
 ]
+Slurm = Annotated[
+    bool, typer.Option("--slurm", help="The search is a Slurm job; run this on the login node.")
+]
 Name = Annotated[str, typer.Argument(help="Name of a search.")]
 STOP_LOCAL_TIMEOUT_S = 60.0
 """Seconds that a search on this file system has to save its trials and end."""
-ClusterHome = Annotated[
-    str, typer.Option(help="Home folder on the cluster; better on a disk that all nodes see.")
-]
 CLUSTER_HOME = "~/hpsearch"
 
 
-@app.command(
-    rich_help_panel=CLUSTER_PANEL,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)
-def submit(
-    context: typer.Context,
-    space: Annotated[Path, typer.Argument(help="A Python file that exports SEARCH.")],
-    address: Address,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the search (default: that of the file).")
-    ] = None,
-    tracking_uri: TrackingUri = None,
-    home: ClusterHome = CLUSTER_HOME,
-) -> None:
-    """Queue a search on a Ray cluster; other options are those of hpsearch search.
+def require_address(address: str | None) -> str:
+    """Address of a cluster, which a command needs.
 
-    Example: hpsearch submit search_spaces/full.py --address http://HEAD:8265 --trials 200
+    Raises:
+        UserError: if none is given.
     """
-    from hpsearch.search.overrides import parse_overrides, with_overrides
-    from hpsearch.search.space_file import imported_modules, load_search
-    from hpsearch.untrusted import check_name, name_from
-
-    stated, modules = load_search(space), imported_modules()
-    chosen = check_name(name_from(space.stem) if name is None else name, "a search")
-    options = [*to_cli_args(tracking_uri=tracking_uri), *context.args]
-    arguments = ["search", space.name, "--name", chosen, "--address", "auto", *options]
-    asked = _check_search_arguments(context, arguments)
-    stated = with_overrides(stated, parse_overrides(asked["overrides"] or []))
-    stated.validate_space()
-
-    from hpsearch.execution.job_checks import check_data
-    from hpsearch.execution.job_client import JobClient
-
-    check_data(asked["data"] or stated.data)
-    server = JobClient(address)
-    server.check_versions()
-    if not asked["wait_for_nodes"]:
-        server.check_capacity(_requested_resources(stated, asked), asked["max_concurrent_trials"])
-    server.submit(chosen, arguments, home=home, space=space, modules=modules)
-    _print_submitted(chosen, address)
-
-
-def _check_search_arguments(context: typer.Context, arguments: list[str]) -> dict[str, Any]:
-    """Check the arguments of ``hpsearch search`` before the job is submitted."""
-    commands: Any = context.find_root().command
-    parsed = commands.get_command(context, "search").make_context(
-        "search", rewrite_old_words("search", arguments[1:]), parent=context.parent
-    )
-    return parsed.params
-
-
-def _requested_resources(stated: "Search", asked: dict[str, Any]) -> "Resources":
-    from hpsearch.search.resources import Resources
-
-    wanted = drop_none(
-        cpus=asked["cpus_per_trial"], gpus=asked["gpus_per_trial"],
-        tpus=asked["tpus_per_trial"], device=asked["device"],
-    )  # fmt: skip
-    found = Resources.model_validate({**stated.resources.model_dump(), **wanted})
-    return found.with_default_device(stated.compute.device)
-
-
-def submit_resume(name: str, address: str, home: str | None, options: list[str]) -> None:
-    """Queue the resumption of a search, in ``home`` if the search is new to this cluster."""
-    from hpsearch.execution.job_client import JobClient
-    from hpsearch.untrusted import check_name
-
-    check_name(name, "a search")
-    server = JobClient(address)
-    known = {job.search: job.home for job in server.jobs()}
-    if name not in known and home is None:
+    if address is None:
         raise UserError(
-            f"{address} has no search {name!r}; give the home of its folder there with --home"
+            "no cluster is named; give the dashboard of a Ray head with --address, or --slurm",
+            code="no-cluster",
         )
-    server.check_versions()
-    # wherever it started, it resumes on the cluster that it is submitted to
-    arguments = ["resume", name, "--address", "auto", *options]
-    server.submit(name, arguments, home=known.get(name) or home or "")
-    _print_submitted(name, address)
+    return address
+
+
+def slurm_words(home: str) -> tuple[str, ...]:
+    """Options that name a search of Slurm on the command line."""
+    return ("--slurm",) if home == CLUSTER_HOME else ("--slurm", "--home", home)
+
+
+def _server(
+    address: str | None, slurm: bool, home: Path
+) -> tuple["JobClient | SlurmClient", tuple[str, ...]]:
+    """Client of a cluster, and the options that name it on the command line."""
+    if slurm:
+        from hpsearch.execution.slurm import SlurmClient
+
+        folder = Path(CLUSTER_HOME) if home == DEFAULT_HOME else home
+        return SlurmClient(folder), slurm_words(str(folder))
+    from hpsearch.execution.job_client import JobClient
+
+    address = require_address(address)
+    return JobClient(address), ("--address", address)
 
 
 @app.command(rich_help_panel=RUNNING_PANEL)
-def status(name: Name, address: OptionalAddress = None, home: Home = DEFAULT_HOME) -> None:
+def status(
+    name: Name, address: OptionalAddress = None, slurm: Slurm = False, home: Home = DEFAULT_HOME
+) -> None:
     """Print progress of a search, here or on a cluster, and the reason if it failed.
 
     Example: hpsearch status quickstart
     """
-    if address is None:
+    if address is None and not slurm:
         from hpsearch.search.workspace import Workspace
 
         return print_local_status(Workspace(home).open(name))
 
-    from hpsearch.execution.job_client import JobClient
-
-    server = JobClient(address)
+    server, options = _server(address, slurm, home)
     job = server.job(name)
     print_plain(f"{name}: {job.state}{_format_duration(job)}")
     line = server.progress(job)
     if line:
         print_plain(f"  {line}")
     if job.state == "stopped":
-        print_plain(f"  resume with:  {command_line('resume', name, '--address', address)}")
+        print_plain(f"  resume with:  {_resume_line(name, options)}")
 
 
 def print_local_status(context: "SearchContext") -> None:
@@ -169,18 +119,18 @@ def print_local_status(context: "SearchContext") -> None:
 @app.command(rich_help_panel=CLUSTER_PANEL)
 def logs(
     name: Name,
-    address: Address,
+    address: Address = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Follow the log until the search ends.")
     ] = False,
+    slurm: Slurm = False,
+    home: Home = DEFAULT_HOME,
 ) -> None:
     """Print the log of a search on a cluster.
 
     Example: hpsearch logs full -f --address http://HEAD:8265
     """
-    from hpsearch.execution.job_client import JobClient
-
-    server = JobClient(address)
+    server, _ = _server(address, slurm, home)
     job = server.job(name)
     for piece in server.follow(job) if follow else [server.logs(job)]:
         out.print(piece, end="", markup=False, soft_wrap=True)
@@ -194,6 +144,7 @@ def stop(
         typer.Option(help="Stop this trial alone, at its next report; it counts as pruned."),
     ] = None,
     address: OptionalAddress = None,
+    slurm: Slurm = False,
     home: Home = DEFAULT_HOME,
 ) -> None:
     """Stop a search, here or on a cluster, or one trial; trials are saved, and it can be resumed.
@@ -206,9 +157,9 @@ def stop(
             "without --address",
             code="trial-on-cluster",
         )
-    if address is None:
+    if address is None and (not slurm or trial is not None):
         return _stop_local(name, trial, home)
-    _stop_job(name, address)
+    _stop_job(name, *_server(address, slurm, home))
 
 
 def _stop_local(name: str, trial: str | None, home: Path) -> None:
@@ -229,11 +180,10 @@ def _stop_local(name: str, trial: str | None, home: Path) -> None:
         )
 
 
-def _stop_job(name: str, address: str) -> None:
+def _stop_job(name: str, server: "JobClient | SlurmClient", options: tuple[str, ...]) -> None:
     """Stop the job of a search on a cluster."""
-    from hpsearch.execution.job_client import STOP_TIMEOUT_S, JobClient
+    from hpsearch.execution.job_client import STOP_TIMEOUT_S
 
-    server = JobClient(address)
     job = server.job(name)
     if job.is_finished:
         raise UserError(f"search {name!r} is not running; its state is {job.state}")
@@ -246,26 +196,24 @@ def _stop_job(name: str, address: str) -> None:
     if not job.is_finished:
         raise UserError(
             f"search {name!r} still runs {STOP_TIMEOUT_S} s after the request to stop; check "
-            f"`{command_line('logs', name, '--address', address)}`, and stop it again"
+            f"`{command_line('logs', name, *options)}`, and stop it again"
         )
     if job.state != "completed":
-        print_plain(f"  resume with:  {command_line('resume', name, '--address', address)}")
+        print_plain(f"  resume with:  {_resume_line(name, options)}")
 
 
 @app.command("list", rich_help_panel=RUNNING_PANEL)
-def list_(address: OptionalAddress = None, home: Home = DEFAULT_HOME) -> None:
+def list_(address: OptionalAddress = None, slurm: Slurm = False, home: Home = DEFAULT_HOME) -> None:
     """List the searches of the home folder, or those of a cluster.
 
     Example: hpsearch list
     """
-    if address is None:
+    if address is None and not slurm:
         return _list_local(home)
 
-    from hpsearch.execution.job_client import JobClient
-
-    jobs = JobClient(address).jobs()
+    jobs = _server(address, slurm, home)[0].jobs()
     if not jobs:
-        print_plain(f"no search was submitted to {address}")
+        print_plain(f"no search was submitted to {f'Slurm from {home}' if slurm else address}")
     for job in {job.search: job for job in jobs}.values():
         _print_row(job.search, job.state, job.started_at, _format_duration(job).strip())
 
@@ -298,14 +246,10 @@ def _print_row(name: str, state: str, started: float | None, more: str) -> None:
     print_plain(f"{name:<24} {state:<11} {began:<17} {more}")
 
 
-def _print_submitted(name: str, address: str) -> None:
-    print_plain(f"submitted search {name} to {address}")
-    for words, why in (
-        (("status", name), "progress"),
-        (("logs", name, "-f"), "log output"),
-        (("stop", name), "save all trials and stop"),
-    ):
-        print_plain(f"  {command_line(*words, '--address', address):<64}  {why}")
+def _resume_line(name: str, options: tuple[str, ...]) -> str:
+    if options[0] == "--slurm":  # its job resumes what it finds in the home
+        return "the same hpsearch submit --slurm"
+    return command_line("resume", name, *options)
 
 
 def _format_duration(job: "SearchJob") -> str:

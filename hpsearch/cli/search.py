@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpsearch.cli.app import STARTED_AT, Home, TrackingUri, app
-from hpsearch.cli.jobs import ADDRESS_VARIABLES, submit_resume
+from hpsearch.cli.jobs import ADDRESS_VARIABLES
 from hpsearch.cli.options import (
     Cpus,
     CpusPerTrial,
@@ -28,6 +28,7 @@ from hpsearch.cli.options import (
     notifiers,
     to_cli_args,
 )
+from hpsearch.cli.submit import submit_resume
 from hpsearch.console.output import print_plain
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import EXIT_INTERRUPTED, UserError

@@ -1,0 +1,121 @@
+"""A real Slurm of two virtual nodes on this machine, without cgroups, as root."""
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..servers import free_port
+from .searches import wait_for
+
+PROGRAMS = ("sbatch", "slurmctld", "slurmd", "munged")
+CONFIGURATION = """
+ClusterName=test
+SlurmctldHost={host}
+SlurmctldPort={port}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool.%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+ReturnToService=2
+JobRequeue=1
+MpiDefault=none
+SchedulerParameters=sched_interval=2,bf_interval=2
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first} CPUs=2 RealMemory=8000
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={second} CPUs=2 RealMemory=8000
+PartitionName=all Nodes=n1,n2 Default=YES State=UP
+"""
+
+
+def is_installed() -> bool:
+    """Whether this user can start a Slurm here."""
+    return os.getuid() == 0 and all(shutil.which(name) for name in PROGRAMS)
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """Its daemons, whose files lie in one folder."""
+
+    folder: Path
+
+    @classmethod
+    def start(cls) -> "Slurm":
+        """Start the daemons, and wait until both nodes are idle."""
+        found = cls(Path(tempfile.mkdtemp(prefix="slurm", dir="/tmp")))
+        folder = found.folder
+        folder.chmod(0o755)
+        for name in ("state", "spool.n1", "spool.n2"):
+            (folder / name).mkdir()
+        (folder / "key").write_bytes(secrets.token_bytes(64))
+        (folder / "key").chmod(0o600)
+        found.configuration.write_text(
+            CONFIGURATION.format(
+                host=socket.gethostname(), folder=folder, port=free_port(), first=free_port(),
+                second=free_port(),
+            )
+        )  # fmt: skip
+        found.run(
+            "munged", "--force", f"--socket={folder}/munge.socket", f"--key-file={folder}/key",
+            f"--pid-file={folder}/munged.pid", f"--log-file={folder}/munged.log",
+            f"--seed-file={folder}/seed",
+        )  # fmt: skip
+        found.run("slurmctld")
+        for node in ("n1", "n2"):
+            found.run("slurmd", "-N", node)
+        wait_for(lambda: found.run("sinfo", "-h", "-N", "-o%T").split() == ["idle", "idle"], 60)
+        return found
+
+    @property
+    def configuration(self) -> Path:
+        return self.folder / "slurm.conf"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {"SLURM_CONF": str(self.configuration)}
+
+    def run(self, *words: object) -> str:
+        """Output of a command of Slurm."""
+        done = subprocess.run(
+            list(map(str, words)), env={**os.environ, **self.variables}, capture_output=True,
+            text=True, check=True, timeout=60,
+        )  # fmt: skip
+        return done.stdout
+
+    def state(self, job: str) -> str:
+        """State of a job, such as RUNNING or PENDING."""
+        fields = self.run("scontrol", "-o", "show", "job", job).split()
+        return next(field for field in fields if field.startswith("JobState=")).partition("=")[2]
+
+    def start_again(self, job: str) -> None:
+        """Wait until a requeued job pends, and let it start now and not in two minutes."""
+        wait_for(lambda: self.state(job) == "PENDING", 120)
+        self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+        wait_for(lambda: self.state(job) == "RUNNING", 120)
+
+    def stop(self) -> None:
+        """End all jobs and the daemons, by the files that hold their ids."""
+        with suppress(subprocess.CalledProcessError):
+            self.run("scancel", "--user=root")
+            wait_for(lambda: not self.run("squeue", "-h").strip(), 90)
+        for path in sorted(self.folder.glob("*.pid")):
+            with suppress(ProcessLookupError, ValueError):
+                os.kill(json.loads(path.read_text()), signal.SIGTERM)
+        wait_for(lambda: not list(self.folder.glob("slurm*.pid")), 60)
+        shutil.rmtree(self.folder, ignore_errors=True)

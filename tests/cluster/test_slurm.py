@@ -1,0 +1,209 @@
+"""What is written to sbatch, and what is read back; a real Slurm stands in tests/chaos."""
+
+import base64
+import io
+import re
+import shlex
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from hpsearch.cli import app
+from hpsearch.errors import UserError
+from hpsearch.execution.slurm import JOB_FILE, LOG_FILE, SlurmClient, SlurmOptions, batch_script
+
+EVIL = "a'b\"; touch /tmp/evil; $(touch evil) `touch evil` #"
+NO_CLUSTER = {"HPSEARCH_ADDRESS": None, "RAY_API_SERVER_ADDRESS": None}
+SPACE = """
+from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
+from hpsearch.search.search import Search
+
+def suggest(trial):
+    return TrialConfig(descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=20),
+                       optimizer=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2)), patches=4_800)
+
+SEARCH = Search(suggest=suggest, budget=4_800, report_every=600, trials=2,
+                baseline=TrialConfig(descriptor=L2Net(width=0.125), patches=1_200))
+"""
+
+
+def write(tmp_path: Path, *arguments: str, home: str = "/mnt/hp", **options: Any) -> str:
+    space = tmp_path / "space.py"
+    space.write_text("SEARCH = 1\n")
+    chosen = SlurmOptions(**options)
+    return batch_script(
+        "mine", ["space.py", *arguments], options=chosen, home=home, files={"space.py": space}
+    )
+
+
+def test_options_become_directives_and_the_space_travels(tmp_path: Path) -> None:
+    script = write(
+        tmp_path, account="lab", partition="gpu,long", qos="high", time="2-00:00:00", nodes=4,
+        constraint="[rack1|rack2]&a100", cpus=8, mem="32G", gres="gpu:a100:4",
+    )  # fmt: skip
+    directives = [line.split(" ", 1)[1] for line in script.splitlines() if "#SBATCH" in line[:7]]
+    assert {
+        "--account=lab", "--partition=gpu,long", "--qos=high", "--time=2-00:00:00", "--nodes=4",
+        "--constraint=[rack1|rack2]&a100", "--cpus-per-task=8", "--mem=32G", "--gres=gpu:a100:4",
+        "--signal=B:USR1@120", "--requeue", "--no-kill",
+    } < set(directives)  # fmt: skip
+    (line,) = [x for x in script.splitlines() if x.startswith("space_archive=")]
+    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(line.partition("=")[2]))) as archive:
+        member = archive.extractfile("space.py")
+        assert member is not None
+        assert member.read() == b"SEARCH = 1\n"
+
+
+def test_no_value_reaches_a_shell(tmp_path: Path) -> None:
+    script = write(
+        tmp_path, "--model", EVIL, home=f"~/{EVIL}", env=[f"X={EVIL}"], image=f"/{EVIL}.sif",
+        modules=["cuda/12.4"],
+    )  # fmt: skip
+    settings = script[: script.index("# A search as one Slurm job")]
+    show = 'printf "%s\\n" "$HPSEARCH_HOME" "$X" "$HPSEARCH_IMAGE" "$@"'
+    done = subprocess.run(
+        ["bash", "-c", f"module() {{ :; }}\n{settings}\n{show}"], cwd=tmp_path, check=True,
+        capture_output=True, text=True, env={"HOME": "/h", "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [
+        f"/h/{EVIL}", EVIL, f"/{EVIL}.sif", "mine", "space.py", "--model", EVIL,
+    ]  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir()] == ["space.py"]
+
+
+@pytest.mark.parametrize("name", ["account", "partition", "qos", "time", "mem", "gres"])
+@pytest.mark.parametrize("value", ["a\n#SBATCH --uid=0", "a b", "$(id)", "-x", "", "a;b", "a#b"])
+def test_a_value_that_is_no_option_of_slurm_is_refused(name: str, value: str) -> None:
+    with pytest.raises(UserError, match=f"--{name} .*cannot have") as refused:
+        SlurmOptions(**{name: value})  # pyright: ignore[reportArgumentType]
+    assert refused.value.code == "bad-slurm-option"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"constraint": "a100\nb"}, {"constraint": "a100;b"}, {"modules": ["-x"]},
+        {"modules": ["a b"]}, {"env": ["X"]}, {"env": ["1X=2"]}, {"env": ["X=1\nY=2"]},
+        {"env": ["URI=postgresql://me:secret@host/x"]},
+    ],
+)  # fmt: skip
+def test_other_values_are_refused_and_no_password_is_kept(options: dict) -> None:
+    with pytest.raises(UserError) as refused:
+        SlurmOptions(**options)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand-ins of Slurm's commands, which answer what a file holds and keep their words."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("sbatch", "squeue", "scancel"):
+        (folder / name).write_text(
+            f'#!/bin/sh\nprintf "%s\\n" "$@" > {folder}/{name}.words\n'
+            f"cat {folder}/{name}.answer && exit 0\nexit 1\n"
+        )
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    return folder
+
+
+def test_a_submitted_search_is_followed_by_its_job(slurm: Path, tmp_path: Path) -> None:
+    client = SlurmClient(tmp_path / "home")
+    with pytest.raises(UserError, match="no search 'mine' was submitted"):
+        client.job("mine")
+    (slurm / "sbatch.answer").write_text("17;cluster\n")
+    assert client.submit("mine", "#!/bin/sh\n") == "17"
+    folder = client.folder("mine")
+    assert f"--output={folder / LOG_FILE}" in (slurm / "sbatch.words").read_text().splitlines()
+    assert (folder / "search.sbatch").stat().st_mode & 0o077 == 0
+
+    (slurm / "squeue.answer").write_text("PENDING|BeginTime\n")
+    job = client.job("mine")
+    assert (job.state, client.progress(job)) == ("queued", "Slurm gives as reason: BeginTime")
+    with pytest.raises(UserError, match="has Slurm job 17, which is queued"):
+        client.submit("mine", "#!/bin/sh\n")
+    (folder / LOG_FILE).write_text("2 of 6 trials · best val/mAP 0.8\n")
+    (slurm / "squeue.answer").write_text("RUNNING|None\n")
+    assert client.progress(client.job("mine")).startswith("2 of 6 trials")
+    for code, state in ((0, "completed"), (130, "stopped"), (2, "failed")):
+        with (folder / LOG_FILE).open("a") as log:
+            log.write(f"error: why\nhpsearch ended with code {code}\n")
+        (slurm / "squeue.answer").write_text("COMPLETED|None\n")
+        assert client.job("mine").state == state
+    (slurm / "squeue.answer").unlink()  # Slurm has forgotten it
+    assert [(job.id, job.state) for job in client.jobs()] == [("17", "failed")]
+    assert client.progress(client.job("mine")) == "why"
+    assert (folder / JOB_FILE).read_text() == "17"
+
+
+def test_what_slurm_refuses_is_one_sentence(
+    slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (slurm / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid account' >&2\nexit 1\n")
+    with pytest.raises(UserError, match=r"refuses sbatch \(sbatch: error: invalid account\)"):
+        SlurmClient(tmp_path).submit("mine", "#!/bin/sh\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="no sbatch on this machine"):
+        SlurmClient(tmp_path).submit("mine", "#!/bin/sh\n")
+
+
+@pytest.mark.parametrize("name", ["search.sbatch", "heterogeneous.sbatch"])
+def test_the_files_for_hand_hold_the_same_body(cluster: Path, name: str) -> None:
+    body = (cluster.parent / "hpsearch" / "execution" / "slurm_job.sh").read_text()
+    script = (cluster / "slurm" / name).read_text()
+    assert script.endswith(body), "write it again: cluster/slurm/write.sh"
+    for path in ("search.sbatch", "heterogeneous.sbatch", "workers.sbatch"):
+        subprocess.run(["bash", "-n", str(cluster / "slurm" / path)], check=True)
+
+
+def test_what_runs_in_the_background_gets_the_signals_itself(cluster: Path) -> None:
+    for path in ("hpsearch/execution/slurm_job.sh", "cluster/slurm/workers.sbatch"):
+        body = (cluster.parent / path).read_text()
+        start = body.index("exec_in_image() {")
+        function = body[start : body.index("\n}\n", start) + 3]
+        script = f"{function}exec_in_image sh -c 'echo $$' & wait; echo $!"
+        done = subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True)
+        its_own, named = done.stdout.split()
+        assert its_own == named
+        assert re.search(r"^ *exec_in_image (hpsearch search|ray start) ", body, re.MULTILINE)
+
+
+def test_submit_prints_the_job_that_it_would_submit(tmp_path: Path) -> None:
+    space = tmp_path / "space.py"
+    space.write_text(SPACE)
+    words = ["submit", str(space), "--slurm", "--script", "--data", "tiny", "--trials", "3"]
+    more = ["--account", "lab", "--time", "12:00:00", "--module", "cuda/12", "--home", "/mnt/hp"]
+    done = CliRunner().invoke(app, [*words, *more])
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    assert {
+        "#SBATCH --account=lab", "#SBATCH --time=12:00:00", "module load cuda/12",
+        "export HPSEARCH_HOME=/mnt/hp", "set -- space space.py --data tiny --trials 3",
+    } < set(lines)  # fmt: skip
+    refused = CliRunner().invoke(app, [*words, "--qos", "a b"])
+    assert isinstance(refused.exception, UserError)
+    nowhere = CliRunner().invoke(app, ["submit", str(space), "--data", "tiny"], env=NO_CLUSTER)
+    assert isinstance(nowhere.exception, UserError)
+    assert nowhere.exception.code == "no-cluster"
+
+
+def test_apptainer_wraps_every_command_of_the_package(cluster: Path, tmp_path: Path) -> None:
+    stand_in = tmp_path / "apptainer"
+    stand_in.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    stand_in.chmod(0o755)
+    body = (cluster.parent / "hpsearch" / "execution" / "slurm_job.sh").read_text()
+    start = body.index("exec_in_image() {")
+    function = body[start : body.index("\n}\n", start) + 3]
+    words = "exec_in_image hpsearch search 'a b'"
+    done = subprocess.run(
+        ["bash", "-c", f"{function}{words}"], check=True, capture_output=True, text=True,
+        env={"PATH": f"{tmp_path}:/bin", "HPSEARCH_IMAGE": "/i.sif", "HPSEARCH_HOME": "/h"},
+    )  # fmt: skip
+    assert done.stdout.splitlines() == shlex.split(
+        "exec --nv --bind /h,/tmp /i.sif hpsearch search 'a b'"
+    )
