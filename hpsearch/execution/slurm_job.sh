@@ -44,6 +44,7 @@ start_ray() { # options of `ray start`; a temporary folder of its own, removed a
   local folder memory store options=()
   folder=$(mktemp -d /tmp/hp.XXXXXX)
   trap 'rm -rf "$folder"' EXIT
+  trap : TERM # else this shell ends, and removes the folder, while Ray still lets trials save
   memory=${SLURM_MEM_PER_NODE:-0}
   if [ "$memory" -eq 0 ]; then
     memory=$((${SLURM_MEM_PER_CPU:-0} * SLURM_CPUS_ON_NODE))
@@ -94,6 +95,12 @@ end_all() { # the last words of the job: whatever is left of it
   rm -rf "${space_folder:-}"
 }
 trap end_all EXIT
+
+# Before the time limit and before a preemption, the batch shell alone gets SIGUSR1; SIGTERM, which
+# comes with scancel, requeue and the limit itself, reaches the driver by Slurm.
+driver= asked=
+trap 'came=yes asked=usr1; [ -z "$driver" ] || kill -TERM "$driver"' USR1
+trap 'came=yes asked=${asked:-term}' TERM
 
 # A space that was sent along: it does not change if its file does.
 if [ -n "${space_archive:-}" ]; then
@@ -152,11 +159,8 @@ if [ -e "$HPSEARCH_HOME/searches/$name/search.json" ]; then
 else
   exec_in_image hpsearch search "$@" --name "$name" --address "$head" --home "$HPSEARCH_HOME" &
 fi
-driver=$! asked=
-# Before the time limit and before a preemption, the batch shell alone gets SIGUSR1; SIGTERM, which
-# comes with scancel, requeue and the limit itself, reaches the driver by Slurm.
-trap 'came=yes asked=usr1; kill -TERM "$driver"' USR1
-trap 'came=yes asked=${asked:-term}' TERM
+driver=$!
+if [ -n "$asked" ]; then kill -TERM "$driver"; fi
 came=yes
 while [ -n "$came" ]; do # a signal ends `wait` with a code of its own
   came=
@@ -165,7 +169,7 @@ while [ -n "$came" ]; do # a signal ends `wait` with a code of its own
 done
 trap '' USR1 TERM
 echo "hpsearch ended with code $code"
-if [ "$asked" = usr1 ] && [ "$code" -eq 130 ]; then
+if [ "$asked" = usr1 ] && { [ "$code" -eq 130 ] || [ "$code" -eq 143 ]; }; then
   if [ "${SLURM_RESTART_COUNT:-0}" -lt "${HPSEARCH_RESTARTS:-100}" ]; then
     echo "the time is nearly over: the job is queued again, and will resume"
     end_all

@@ -106,7 +106,7 @@ class Slurm:
     def start_again(self, job: str) -> None:
         """Wait until a requeued job pends, and let it start now and not in two minutes."""
         wait_for(lambda: self.state(job) == "PENDING", 120)
-        self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+        self.run("scontrol", "update", f"JobId={job}", "StartTime=now", "TimeLimit=60")
         wait_for(lambda: self.state(job) == "RUNNING", 120)
 
     def stop(self) -> None:

@@ -58,7 +58,7 @@ READS_HOME = {
     ("export",), ("match",), ("list",), ("status",), ("show",), ("du",), ("doctor",), ("archive",),
 }  # fmt: skip
 """Commands that only read the home; ``test_read_only_home.py`` is about them."""
-NO_LOCAL_HOME = {("submit",)}
+NO_LOCAL_HOME = {("submit",), ("logs",)}
 NEEDS_MORE = {("pause",), ("stop",), ("try",), ("rm",), ("note",), ("concurrency",)}
 """Commands that append one line, which a full disk may still hold, or ask first;
 ``test_steer_search.py`` is about them."""
