@@ -19,7 +19,7 @@ from typing import Literal, TextIO
 from rich.console import Console
 
 COLOR_SYSTEM: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
-"""Colors of the terminal; none with the variable ``NO_COLOR``, and then no bold or dim text either."""
+"""Colors of the terminal; none with the variable ``NO_COLOR``, and then no bold or dim text."""
 # printed text may come from untrusted files, so it has no markup
 out = Console(highlight=False, markup=False, color_system=COLOR_SYSTEM)
 err = Console(stderr=True, highlight=False, markup=False, color_system=COLOR_SYSTEM)
