@@ -82,6 +82,7 @@ def list_requirements() -> list[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *extras["onnx"], *extras["dev"], *extras["postgresql"]]
+    wanted += extras["docs"]
     for name in ("launcher.txt", "mlflow/server.txt"):
         lines = (ROOT / "cluster" / name).read_text().splitlines()
         wanted += [line for line in lines if line and not line.startswith("#")]
@@ -128,6 +129,14 @@ def write_sbom() -> Outcome:
     return Outcome("passed", "build/sbom.json")
 
 
+def build_docs() -> Outcome:
+    """The site of ``docs/``; a warning is an error."""
+    done = subprocess.run(["make", "docs"], cwd=ROOT)
+    return Outcome(
+        "failed" if done.returncode else "passed", f"make docs ended with {done.returncode}"
+    )
+
+
 def run_chaos() -> Outcome:
     """Searches that are hurt, for as long as they take."""
     done = subprocess.run(["make", "chaos"], cwd=ROOT)
@@ -172,6 +181,7 @@ PARTS: dict[str, Callable[[], Outcome]] = {
     "advisories": check_advisories,
     **{f"resolve-{python}": (lambda python=python: resolve(python)) for python in PYTHONS},
     "sbom": write_sbom,
+    "docs": build_docs,
     "lowest": lambda: run_suite_with("lowest-direct"),
     "newest": lambda: run_suite_with("highest"),
     "chaos": run_chaos,

@@ -10,10 +10,11 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
+from typer import rich_utils
 
 import hpsearch
 from hpsearch.cli.old_words import CommandGroup
-from hpsearch.console.output import err, out, runnable, steady_output
+from hpsearch.console.output import COLOR_SYSTEM, err, out, runnable, steady_output
 from hpsearch.errors import EXIT_INTERRUPTED, UserError, file_error_sentence
 from hpsearch.execution.shutdown import install_termination_handlers
 from hpsearch.redaction import redacted
@@ -52,6 +53,8 @@ def main() -> None:
     gc.set_threshold(GC_THRESHOLD)
     steady_output()
     install_termination_handlers()
+    if COLOR_SYSTEM is None:
+        rich_utils.COLOR_SYSTEM = None
     try:
         app()
     except UserError as error:

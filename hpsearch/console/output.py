@@ -14,12 +14,15 @@ import sys
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
 from rich.console import Console
 
-out = Console(highlight=False, markup=False)  # printed text may come from untrusted files
-err = Console(stderr=True, highlight=False, markup=False)
+COLOR_SYSTEM: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+"""Colors of the terminal; none with the variable ``NO_COLOR``, and then no bold or dim text."""
+# printed text may come from untrusted files, so it has no markup
+out = Console(highlight=False, markup=False, color_system=COLOR_SYSTEM)
+err = Console(stderr=True, highlight=False, markup=False, color_system=COLOR_SYSTEM)
 
 OUTPUT_LOG = "output.log"
 """Name of the file in a search's folder that receives the output once it has no reader."""

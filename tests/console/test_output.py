@@ -3,9 +3,11 @@
 import ast
 import io
 import os
+import pty
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from ..processes import environment
 PACKAGE = Path(__file__).parents[2] / "hpsearch"
 PRINTS = """
 import sys
+from contextlib import suppress
 from pathlib import Path
 from hpsearch.console.output import continue_output_in, err, out, print_plain, steady_output
 steady_output()
@@ -116,3 +119,30 @@ def test_printed_commands_are_quoted_for_a_shell() -> None:
     commands = printed_commands()
     assert ("promotion_output.py", "parent.home_option") in commands
     assert [x for x in commands if not QUOTED.fullmatch(x[1])] == []
+
+
+def on_terminal(*words: str, **variables: str) -> bytes:
+    """What ``hpsearch WORDS`` prints on a terminal that shows colors."""
+    ours, theirs = pty.openpty()
+    program = "from hpsearch.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *words],
+        stdin=theirs, stdout=theirs, stderr=theirs,
+        env=environment(**{"TERM": "xterm-256color", "NO_COLOR": "", **variables}),
+    )  # fmt: skip
+    os.close(theirs)
+    printed = b""
+    with suppress(OSError):  # how Linux says that the other end is closed
+        while chunk := os.read(ours, 65536):
+            printed += chunk
+    os.close(ours)
+    process.wait()
+    return printed
+
+
+@pytest.mark.parametrize("words", [["--help"], ["report", "nosuch"], ["nosuch"]], ids=" ".join)
+def test_no_color_leaves_no_escape_codes(words: list[str], tmp_path: Path) -> None:
+    plain = on_terminal(*words, NO_COLOR="1", HPSEARCH_HOME=str(tmp_path))
+    assert b"\x1b" in on_terminal(*words, HPSEARCH_HOME=str(tmp_path))
+    assert len(plain) > 20
+    assert b"\x1b" not in plain
