@@ -42,7 +42,7 @@ address_of_this_node() { # as Slurm's own processes reach it
 
 start_ray() { # options of `ray start`; a temporary folder of its own, removed at the end
   local folder memory store options=()
-  folder=$(mktemp -d /tmp/hp.XXXXXX)
+  folder=${head_folder:-$(mktemp -d /tmp/hp.XXXXXX)}
   trap 'rm -rf "$folder"' EXIT
   trap : TERM # else this shell ends, and removes the folder, while Ray still lets trials save
   memory=${SLURM_MEM_PER_NODE:-0}
@@ -92,7 +92,7 @@ end_all() { # the last words of the job: whatever is left of it
   left=$(jobs -p)
   [ -z "$left" ] || kill -TERM $left 2>/dev/null
   [ -z "${head_group:-}" ] || kill -KILL -- "-$head_group" 2>/dev/null
-  rm -rf "${space_folder:-}"
+  rm -rf "${space_folder:-}" "${head_folder:-}"
 }
 trap end_all EXIT
 
@@ -122,6 +122,8 @@ if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then options+=("--cpus-per-task=$SLURM_CPU
 for _ in 1 2 3; do # another process may take a port before Ray does
   read -r port client < <(free_ports)
   head=$here:$port
+  rm -rf "${head_folder:-}"
+  head_folder=$(mktemp -d /tmp/hp.XXXXXX)
   set -m # a process group of its own, to end it by
   start_ray --head --node-ip-address="$here" --port="$port" --ray-client-server-port="$client" \
     --include-dashboard=false --num-cpus="$cpus" &
