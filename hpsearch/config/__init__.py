@@ -35,18 +35,24 @@ from hpsearch.config.losses import (
     Triplet,
 )
 from hpsearch.config.networks import (
+    CONVNETS,
     Clean,
+    Compression,
+    ConvNet,
     Denoised,
     Denoiser,
     DenoiserTraining,
     Descriptor,
     DnCNN,
     DnCNNTransfer,
+    HeNormal,
     Input,
     L2Net,
     Mixed,
     Noisy,
+    Orthogonal,
     ShallowUNet,
+    Stage,
     UNet,
 )
 from hpsearch.config.optimizers import (
@@ -99,6 +105,7 @@ from hpsearch.config.triplets import (
 from hpsearch.patch_views import VIEWS
 
 __all__ = [
+    "CONVNETS",
     "DEFAULT_COMPUTE",
     "EMA",
     "GOR",
@@ -114,9 +121,11 @@ __all__ = [
     "BatchMiner",
     "BatchTriplet",
     "Clean",
+    "Compression",
     "ComputeConfig",
     "Constant",
     "Contrastive",
+    "ConvNet",
     "Cosine",
     "Denoised",
     "Denoiser",
@@ -135,6 +144,7 @@ __all__ = [
     "FixedSteps",
     "HardMargin",
     "HardNet",
+    "HeNormal",
     "HybridSimilarity",
     "InBatchHard",
     "InfoNCE",
@@ -150,6 +160,7 @@ __all__ = [
     "NormDifference",
     "OneCycle",
     "Optimizer",
+    "Orthogonal",
     "PKSampler",
     "Pairs",
     "Percentile",
@@ -166,6 +177,7 @@ __all__ = [
     "SingleLoss",
     "SmoothAP",
     "SoftMargin",
+    "Stage",
     "StepDecay",
     "Stepped",
     "SteppedLoss",

@@ -1,9 +1,10 @@
 """Settings of descriptors, denoisers and inputs."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from hpsearch.config.base import FrozenConfig
 from hpsearch.config.losses import Restoration
@@ -104,10 +105,193 @@ class L2Net(FrozenConfig):
     """Numbers in a descriptor."""
 
 
+class HeNormal(FrozenConfig):
+    """He-normal initial weights, truncated at two standard deviations as in Keras."""
+
+    kind: Literal["he_normal"] = "he_normal"
+
+
+class Orthogonal(FrozenConfig):
+    """Orthogonal initial weights times a gain, as HardNet starts (0.6 in its published code)."""
+
+    kind: Literal["orthogonal"] = "orthogonal"
+    gain: float = Field(default=0.6, gt=0, le=10)
+
+
+class Stage(FrozenConfig):
+    """Stage of a ``ConvNet``: blocks of equal width, the first of which may halve the map.
+
+    A plain block is convolution, normalization and activation. A residual block has two of them
+    and adds its input before the last activation (He et al., CVPR 2016); where width or side
+    change, the input passes a 1×1 convolution with normalization.
+    """
+
+    channels: int = Field(ge=1, le=2048)
+    """Feature maps, before the factor ``width`` of the network."""
+    depth: int = Field(default=1, ge=1, le=8)
+    """Number of blocks."""
+    kernel: Literal[1, 3, 5, 7] = 3
+    """Side of the kernels."""
+    reduce: Literal["none", "stride", "max", "blur"] = "none"
+    """Halving of the map in the first block: convolution with stride 2, or maximum or blur pooling
+    after its activation. Blur pooling is anti-aliased (Zhang, ICML 2019)."""
+    residual: bool = False
+    activation: Literal["relu", "leaky_relu", "silu", "tlu"] = "relu"
+    """``tlu`` is max(x, τ) with a learned τ for each map, made for norm ``frn``."""
+
+
+class ConvNet(FrozenConfig):
+    """Descriptor of convolutional stages, so that its architecture is searched like the rest.
+
+    The defaults are HardNet's network, with 1,334,560 parameters; ``CONVNETS`` has more by name.
+    Patches are rotated by 180° first, as in ``L2Net``, so the kernels of published weights must be
+    rotated as well.
+
+    Example:
+        >>> ConvNet(stages=(Stage(channels=32), Stage(channels=64, reduce="blur", depth=2))).side
+        16
+    """
+
+    kind: Literal["convnet"] = "convnet"
+    stages: tuple[Stage, ...] = Field(
+        default=(
+            Stage(channels=32, depth=2),
+            Stage(channels=64, depth=2, reduce="stride"),
+            Stage(channels=128, depth=2, reduce="stride"),
+        ),
+        min_length=1,
+        max_length=12,
+    )
+    width: float = Field(default=1.0, gt=0, le=4)
+    """Factor on every hidden channel count; the dimension of the descriptor is independent."""
+    norm: Literal["batch", "group", "frn"] = "batch"
+    """Normalization: batch (Ioffe and Szegedy 2015), group (Wu and He 2018), or filter response
+    (Singh and Krishnan 2020), which always has a learned scale and shift."""
+    affine: bool = False
+    """Learned scale and shift of batch or group normalization."""
+    norm_eps: float = Field(default=1e-5, ge=1e-8, le=1e-1)
+    """Number that batch or group normalization adds to the variance; ``frn`` adds 1e-6."""
+    groups: int = Field(default=8, ge=1, le=256)
+    """Groups of group normalization; the largest divisor of the channels that is no larger."""
+    bias: bool = False
+    """Biases of the convolutions of the stages; the last convolution has one if ``last_bias``."""
+    last_bias: bool = False
+    input_norm: Literal["none", "patch", "frn"] = "patch"
+    """Normalization of the patch: none, minus its mean and divided by its standard deviation
+    (HardNet), or filter response normalization with TLU (HyNet)."""
+    head: Literal["covering", "pooled"] = "covering"
+    """Last layer: a convolution that covers the map, or a linear layer on the mean of the map."""
+    final_norm: bool = True
+    """Append batch normalization without scale and shift to the last layer."""
+    unit_norm: bool = True
+    """Divide every descriptor by its Euclidean norm."""
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    """Dropout probability of the last feature map in training."""
+    bn_momentum: float = Field(default=0.1, gt=0, le=1)
+    """Weight of one batch in the statistics that batch normalization uses when it describes."""
+    init: Annotated[HeNormal | Orthogonal, Field(discriminator="kind")] = Orthogonal()
+    """Initial weights of the convolutions; biases are 0."""
+    descriptor_dim: int = Field(default=128, ge=2, le=1024)
+    """Numbers in a descriptor."""
+
+    @property
+    def side(self) -> int:
+        """Side of the last feature map of a 32×32 patch."""
+        return 32 >> sum(stage.reduce != "none" for stage in self.stages)
+
+    @model_validator(mode="after")
+    def _map_is_left(self) -> "ConvNet":
+        if self.side < 1:
+            raise ValueError("at most 5 stages can halve a patch of 32×32 pixels")
+        if self.side == 1 and any(stage.reduce == "blur" for stage in self.stages):
+            raise ValueError("blur pooling needs a map of at least 2×2; halve 4 times at most")
+        return self
+
+
+def _l2net_stages(activation: Literal["relu", "tlu"]) -> tuple[Stage, ...]:
+    return tuple(
+        stage.model_copy(update={"activation": activation})
+        for stage in ConvNet.model_fields["stages"].default
+    )
+
+
+CONVNETS: Mapping[str, ConvNet] = MappingProxyType(
+    {
+        "hardnet": ConvNet(),
+        "l2net": ConvNet(
+            affine=True,
+            norm_eps=1e-3,
+            bias=True,
+            last_bias=True,
+            input_norm="none",
+            final_norm=False,
+            unit_norm=False,
+            bn_momentum=0.01,
+            init=HeNormal(),
+        ),
+        "hardnet8": ConvNet(
+            stages=(
+                Stage(channels=32, depth=2),
+                Stage(channels=64, depth=2, reduce="stride"),
+                Stage(channels=128, depth=2, reduce="stride"),
+                Stage(channels=256),
+            ),
+            descriptor_dim=512,
+        ),
+        "hynet": ConvNet(stages=_l2net_stages("tlu"), norm="frn", bias=True, input_norm="frn"),
+        "vgg": ConvNet(
+            stages=(
+                Stage(channels=64, depth=2),
+                Stage(channels=128, depth=2, reduce="max"),
+                Stage(channels=256, depth=3, reduce="max"),
+            ),
+            affine=True,
+            init=HeNormal(),
+        ),
+        "resnet": ConvNet(
+            stages=(
+                Stage(channels=32),
+                Stage(channels=32, depth=2, residual=True),
+                Stage(channels=64, depth=2, residual=True, reduce="stride"),
+                Stage(channels=128, depth=2, residual=True, reduce="stride"),
+            ),
+            affine=True,
+            head="pooled",
+            init=HeNormal(),
+        ),
+    }
+)
+"""Networks by name: ``hardnet`` (also of the original L2-Net and SOSNet), ``l2net`` of the
+coursework, ``hardnet8`` (8,969,504 parameters; compress its 512 numbers), ``hynet``, and a VGG-like
+and a ResNet-like network."""
+
+
+def _kind_of_descriptor(values: Any) -> str:
+    """Kind of a descriptor; ``l2net`` without one, as in configurations that were written first."""
+    found = values.get("kind") if isinstance(values, Mapping) else getattr(values, "kind", None)
+    return "l2net" if found is None else str(found)
+
+
 Denoiser = ShallowUNet | UNet | DnCNN | DnCNNTransfer
-Descriptor = L2Net
+Descriptor = L2Net | ConvNet
 AnyDenoiser = Annotated[Denoiser, Field(discriminator="kind")]
-AnyDescriptor = Annotated[Descriptor, Field()]
+AnyDescriptor = Annotated[
+    Annotated[L2Net, Tag("l2net")] | Annotated[ConvNet, Tag("convnet")],
+    Discriminator(_kind_of_descriptor),
+]
+
+
+class Compression(FrozenConfig):
+    """Projection of descriptors on the principal directions of training patches, after training.
+
+    Descriptors are scaled to unit length, centered, projected, and scaled again, as in HardNet8
+    (Pultar 2020). It is part of the model; reports during training are without it.
+    """
+
+    descriptor_dim: int = Field(default=128, ge=2, le=1024)
+    """Numbers in a compressed descriptor."""
+    patches: int = Field(default=10_000, ge=2, le=1_000_000)
+    """Training patches that the directions are computed from, at most."""
 
 
 class DenoiserTraining(FrozenConfig):

@@ -25,7 +25,7 @@ from hpsearch.config.losses import (
     SmoothAP,
     Triplet,
 )
-from hpsearch.config.networks import AnyDescriptor, Input, L2Net, Noisy
+from hpsearch.config.networks import AnyDescriptor, Compression, Input, L2Net, Noisy
 from hpsearch.config.optimizers import EMA, SGD, Constant, Optimizer, Schedule
 from hpsearch.config.regularizers import SOSR, Distillation, NormDifference, Regularizer
 from hpsearch.config.sampling import (
@@ -146,11 +146,13 @@ class TrialConfig(FrozenConfig):
 
     former_names: ClassVar[Mapping[str, str]] = {"optimizer": "optimiser"}
     later_fields: ClassVar[frozenset[str]] = frozenset(
-        {"regularizers", "distillation", "gradient_clip", "ema"}
+        {"compression", "regularizers", "distillation", "gradient_clip", "ema"}
     )
 
     input: Input = Noisy()
     descriptor: AnyDescriptor = L2Net()
+    compression: Compression | None = None
+    """Compression of the trained descriptor; None leaves it as it is."""
     loss: Loss = Triplet()
     sampler: Sampling = RandomTriplets()
     optimizer: Optimizer = SGD()

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from hpsearch.errors import UserError
 from hpsearch.models.descriptors import l2_normalize
-from hpsearch.models.pipeline import Pipeline
-from hpsearch.shapes import Float, Num
+from hpsearch.models.pipeline import Compression, Pipeline, describe
+from hpsearch.shapes import Float, Num, UInt8
 
 Combine = Literal["mean", "concatenate"]
 
@@ -98,7 +98,8 @@ def principal_directions(rows: Float[np.ndarray, "n w"], *, descriptor_dim: int)
     """
     if not descriptor_dim <= rows.shape[1]:
         raise UserError(
-            f"{rows.shape[1]} numbers cannot be projected on {descriptor_dim}; lower --dimensions"
+            f"{rows.shape[1]} numbers cannot be projected on {descriptor_dim}; lower the number of "
+            "dimensions"
         )
     if len(rows) <= descriptor_dim:
         raise UserError(
@@ -116,6 +117,37 @@ def principal_directions(rows: Float[np.ndarray, "n w"], *, descriptor_dim: int)
     ]
     kept = float(variance[::-1][:descriptor_dim].sum() / variance.sum())
     return Projection(directions, -directions @ mean, kept)
+
+
+def compressed(
+    pipeline: Pipeline,
+    patches: UInt8[np.ndarray, "n 32 32"],
+    *,
+    descriptor_dim: int,
+    device: torch.device | str = "cpu",
+) -> Pipeline:
+    """Pipeline with a compression that is fitted to its descriptors of training patches.
+
+    Args:
+        pipeline: pipeline without a compression, on ``device``.
+        patches: training patches, more than ``descriptor_dim``.
+        descriptor_dim: numbers in a compressed descriptor.
+        device: device of the pipeline.
+
+    Raises:
+        UserError: if ``descriptor_dim`` exceeds the descriptor's, or there are too few patches.
+    """
+    rows = torch.from_numpy(describe(pipeline, patches, device=device))
+    found = principal_directions(l2_normalize(rows).numpy(), descriptor_dim=descriptor_dim)
+    projection = Compression(rows.shape[1], descriptor_dim)
+    with torch.no_grad():
+        projection.project.weight.copy_(torch.from_numpy(found.directions.copy()))
+        projection.project.bias.copy_(torch.from_numpy(found.offset))
+    return Pipeline(
+        denoiser=pipeline.denoiser,
+        descriptor=pipeline.descriptor,
+        compression=projection.to(device),
+    ).eval()
 
 
 def output_dim(member: nn.Module) -> int:

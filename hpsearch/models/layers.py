@@ -66,3 +66,16 @@ def he_normal_(network: nn.Module, *, generator: torch.Generator) -> None:
             )
             if module.bias is not None:
                 module.bias.zero_()
+
+
+@torch.no_grad()
+def orthogonal_(network: nn.Module, *, gain: float, generator: torch.Generator) -> None:
+    """Initialize every convolution's weights orthogonally, and biases with 0, in place.
+
+    Source: Saxe et al., ICLR 2014; Mishchuk et al., NeurIPS 2017 (gain 0.6 in the published code).
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.orthogonal_(module.weight, gain=gain, generator=generator)
+            if module.bias is not None:
+                module.bias.zero_()

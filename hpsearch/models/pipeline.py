@@ -9,14 +9,32 @@ import torch
 from torch import Tensor, nn
 
 from hpsearch import config
+from hpsearch.models.convnet import ConvNet
 from hpsearch.models.denoisers import DnCNN, FrozenBackbone, ShallowUNet, UNet, load_weights
-from hpsearch.models.descriptors import L2Net
-from hpsearch.models.layers import he_normal_
+from hpsearch.models.descriptors import L2Net, l2_normalize
+from hpsearch.models.layers import he_normal_, orthogonal_
 from hpsearch.shapes import Float, Num, UInt8
 
 
+class Compression(nn.Module):
+    """Linear projection of unit descriptors, scaled to unit length again.
+
+    Args:
+        inputs: numbers in a descriptor.
+        descriptor_dim: numbers in a compressed descriptor.
+    """
+
+    def __init__(self, inputs: int, descriptor_dim: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):  # weights are replaced later
+            self.project = nn.Linear(inputs, descriptor_dim)
+
+    def forward(self, x: Float[Tensor, "n i"]) -> Float[Tensor, "n d"]:
+        return l2_normalize(self.project(l2_normalize(x)))
+
+
 class Pipeline(nn.Module):
-    """Network from raw patches to descriptors, with an optional denoiser in front.
+    """Network from raw patches to descriptors: optional denoiser, descriptor, compression.
 
     Maps (N, 32, 32) gray levels 0..255, uint8 or float, to (N, d) float32. ``torch.export`` accepts
     it in evaluation mode with a dynamic batch; the exported program has its example's dtype.
@@ -34,16 +52,24 @@ class Pipeline(nn.Module):
         torch.Size([2, 128])
     """
 
-    def __init__(self, *, denoiser: nn.Module | None, descriptor: nn.Module) -> None:
+    def __init__(
+        self,
+        *,
+        denoiser: nn.Module | None,
+        descriptor: nn.Module,
+        compression: Compression | None = None,
+    ) -> None:
         super().__init__()
         self.denoiser = denoiser
         self.descriptor = descriptor
+        self.compression = compression
 
     def forward(self, patches: Num[Tensor, "n 32 32"]) -> Float[Tensor, "n d"]:
         x = patches.to(torch.float32).unsqueeze(1)
         if self.denoiser is not None:
             x = self.denoiser(x).to(torch.float32).clamp(0, 255)
-        return self.descriptor(x).to(torch.float32)
+        y = self.descriptor(x).to(torch.float32)
+        return y if self.compression is None else self.compression(y)
 
 
 @torch.no_grad()
@@ -160,8 +186,8 @@ def build_denoiser(settings: config.Denoiser, *, seed: int) -> nn.Module:
 def build_descriptor(settings: config.Descriptor, *, seed: int) -> nn.Module:
     """Build a descriptor from (B, 1, 32, 32) gray levels to (B, d), in training mode.
 
-    Weights are He-normal. Equal settings and seed give equal weights; torch's global random state
-    is unchanged.
+    Weights are He-normal, or orthogonal where the settings ask for it. Equal settings and seed give
+    equal weights; torch's global random state is unchanged.
 
     Example:
         >>> network = build_descriptor(config.L2Net(width=0.125), seed=0).eval()
@@ -172,6 +198,12 @@ def build_descriptor(settings: config.Descriptor, *, seed: int) -> nn.Module:
         match settings:
             case config.L2Net():
                 return _initialized(L2Net(settings), seed)
+            case config.ConvNet(init=config.Orthogonal(gain=gain)):
+                network = ConvNet(settings)
+                orthogonal_(network, gain=gain, generator=torch.Generator().manual_seed(seed))
+                return network
+            case config.ConvNet():
+                return _initialized(ConvNet(settings), seed)
 
 
 def _build_dncnn(settings: config.DnCNN, seed: int) -> DnCNN:

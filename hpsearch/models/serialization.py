@@ -14,11 +14,18 @@ from pydantic import Field, TypeAdapter
 from torch import nn
 
 from hpsearch.config.base import FrozenConfig
-from hpsearch.config.networks import AnyDenoiser, AnyDescriptor, Denoiser, DnCNNTransfer
+from hpsearch.config.networks import (
+    AnyDenoiser,
+    AnyDescriptor,
+    Compression,
+    Denoiser,
+    DnCNNTransfer,
+)
 from hpsearch.defaults import SPEC_FILE
 from hpsearch.errors import UserError
 from hpsearch.models import denoisers
 from hpsearch.models.ensemble import Combine, Ensemble
+from hpsearch.models.pipeline import Compression as CompressionLayer
 from hpsearch.models.pipeline import Pipeline, build_denoiser, build_descriptor, describe
 from hpsearch.patch_views import SIDE
 from hpsearch.schema import NewerSchema, from_json, to_json
@@ -36,6 +43,7 @@ class PipelineSpec(FrozenConfig):
     """Version of hpsearch; read from models of 0.1.0, and no longer written."""
     denoiser: AnyDenoiser | None
     descriptor: AnyDescriptor
+    compression: Compression | None = None
 
 
 class EnsembleSpec(FrozenConfig):
@@ -197,7 +205,13 @@ def _uninitialized(spec: AnySpec) -> Pipeline | Ensemble:
 
 def _build_pipeline(spec: PipelineSpec) -> Pipeline:
     denoiser = None if spec.denoiser is None else _build_denoiser(spec.denoiser)
-    return Pipeline(denoiser=denoiser, descriptor=build_descriptor(spec.descriptor, seed=0))
+    descriptor = build_descriptor(spec.descriptor, seed=0)
+    compression = (
+        None
+        if spec.compression is None
+        else CompressionLayer(spec.descriptor.descriptor_dim, spec.compression.descriptor_dim)
+    )
+    return Pipeline(denoiser=denoiser, descriptor=descriptor, compression=compression)
 
 
 def _build_denoiser(settings: Denoiser) -> nn.Module:

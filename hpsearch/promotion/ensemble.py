@@ -14,7 +14,7 @@ from hpsearch.data.splits import TrialSplit
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.execution.shutdown import install_termination_handlers
-from hpsearch.models.ensemble import Combine, Ensemble, mean_of, pca_ensemble
+from hpsearch.models.ensemble import Combine, Ensemble, mean_of, output_dim, pca_ensemble
 from hpsearch.models.pipeline import Pipeline
 from hpsearch.models.serialization import (
     CPU_BATCH,
@@ -230,7 +230,7 @@ def combine_models(
         return CombinedModel(
             members=members, network=mean_of(pipelines), combine=method, explained_variance=None
         )
-    length = descriptor_dim or members[0].spec.descriptor.descriptor_dim
+    length = descriptor_dim or output_dim(members[0].pipeline)
     rows = concat_training_descriptors(pipelines, train, noisy=members[0].input_kind == "noisy")
     network, kept = pca_ensemble(pipelines, rows, descriptor_dim=length)
     return CombinedModel(members=members, network=network, combine=method, explained_variance=kept)

@@ -207,4 +207,6 @@ def evaluated_label(context: SearchContext) -> str | None:
 def pipeline_spec(config: TrialConfig) -> PipelineSpec:
     """Specification of the networks in a trial's pipeline."""
     denoiser = config.input.denoiser.network if isinstance(config.input, Denoised) else None
-    return PipelineSpec(denoiser=denoiser, descriptor=config.descriptor)
+    return PipelineSpec(
+        denoiser=denoiser, descriptor=config.descriptor, compression=config.compression
+    )

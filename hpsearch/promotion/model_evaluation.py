@@ -113,7 +113,9 @@ def from_pipeline(name: str, pipeline: Pipeline | Ensemble) -> EvaluatedModel:
     """Convert a pipeline, with its descriptor alone if it has a denoiser."""
     bare = None
     if isinstance(pipeline, Pipeline) and pipeline.denoiser is not None:
-        bare = Pipeline(denoiser=None, descriptor=pipeline.descriptor)
+        bare = Pipeline(
+            denoiser=None, descriptor=pipeline.descriptor, compression=pipeline.compression
+        )
     return EvaluatedModel(
         name, _as_function(pipeline), None if bare is None else _as_function(bare)
     )

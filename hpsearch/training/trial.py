@@ -14,11 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from hpsearch.atomic_files import atomic_write, read_with_checksum, write_with_checksum
-from hpsearch.config import DEFAULT_COMPUTE, ComputeConfig, Constant, TrialConfig
+from hpsearch.config import DEFAULT_COMPUTE, Clean, ComputeConfig, Constant, TrialConfig
 from hpsearch.data.patch_store import Patches, PatchStore
 from hpsearch.data.splits import TrialSplit
 from hpsearch.errors import UserError
 from hpsearch.models import Pipeline, denoise, describe
+from hpsearch.models.ensemble import compressed
+from hpsearch.patch_views import VIEWS
+from hpsearch.rng import rng_for
 from hpsearch.schema import refuse_newer, stamped
 from hpsearch.shapes import UInt8
 from hpsearch.training.artifact_cache import ArtifactCache, CacheStats
@@ -240,8 +243,21 @@ class TrainingRun:
         return report
 
     def pipeline(self) -> Pipeline:
-        """Pipeline of denoiser and descriptor, from patches to descriptors."""
-        return Pipeline(denoiser=self.denoiser, descriptor=self.task.network).eval()
+        """Pipeline from patches to descriptors, with the compression of the settings if any."""
+        found = Pipeline(denoiser=self.denoiser, descriptor=self.task.network).eval()
+        settings = self.task.config.compression
+        if settings is None:
+            return found
+        train, noisy = self.env.training_patches(), not isinstance(self.task.config.input, Clean)
+        total = VIEWS * len(train)
+        rng = rng_for(self.task.config.seed, "compression", 0)
+        rows = rng.choice(total, min(total, settings.patches), replace=False)
+        return compressed(
+            found,
+            train.gather(np.sort(rows), noisy=noisy),
+            descriptor_dim=settings.descriptor_dim,
+            device=self.task.device,
+        )
 
 
 def keep_previous_checkpoint(folder: Path) -> None:

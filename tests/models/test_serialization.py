@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from hpsearch.config import DnCNN, L2Net
+from hpsearch.config import Compression, ConvNet, DnCNN, L2Net
 from hpsearch.config.networks import DnCNNTransfer, ShallowUNet
 from hpsearch.errors import UserError
-from hpsearch.models import Pipeline, build_denoiser, build_descriptor
+from hpsearch.models import Pipeline, build_denoiser, build_descriptor, describe
+from hpsearch.models.ensemble import compressed
 from hpsearch.models.serialization import (
     WEIGHTS_FILE,
     PipelineSpec,
@@ -44,6 +45,20 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def served(folder) -> PyfuncModel:
     return PyfuncModel(load_pipeline(folder))
+
+
+def test_a_compression_is_saved_with_its_network(tmp_path):
+    spec = PipelineSpec(
+        denoiser=None,
+        descriptor=ConvNet(width=0.125, descriptor_dim=24),
+        compression=Compression(descriptor_dim=8),
+    )
+    network = Pipeline(denoiser=None, descriptor=build_descriptor(spec.descriptor, seed=2)).eval()
+    pipeline = compressed(network, patches(100), descriptor_dim=8)
+    save_pipeline(pipeline, spec, tmp_path)
+    found = PyfuncModel(load_pipeline(tmp_path)).predict(patches(5, seed=1))
+    assert found.shape == (5, 8)
+    np.testing.assert_allclose(found, describe(pipeline, patches(5, seed=1)), atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 2, 63, 64, 65, 150])

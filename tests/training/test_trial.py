@@ -13,6 +13,8 @@ from hpsearch.config import (
     Adam,
     BatchHard,
     Clean,
+    Compression,
+    ConvNet,
     Denoised,
     DenoiserTraining,
     Input,
@@ -190,3 +192,20 @@ def test_a_collapsing_trial_is_stopped_early(job: TrialEnvironment) -> None:
     assert last.status == "collapsed", last
     assert last.seen < 0.8 * config.patches
     assert last.metrics["val/mAP"] == 0.0
+
+
+def test_a_compression_is_fitted_to_training_patches_and_equal_each_time(
+    job: TrialEnvironment,
+) -> None:
+    config = TrialConfig(
+        descriptor=ConvNet(width=0.125, descriptor_dim=24),
+        compression=Compression(descriptor_dim=8, patches=100),
+        sampler=RandomTriplets(batch=10),
+        patches=60,
+    )
+    trial = build_trial(config, job)
+    assert list(trial.reports())[-1].status == "completed"
+    one, other = trial.pipeline(), trial.pipeline()
+    patches = torch.from_numpy(job.training_patches().gather(np.arange(5), noisy=True))
+    assert one(patches).shape == (5, 8)
+    assert torch.equal(one(patches), other(patches))
