@@ -1,5 +1,6 @@
 """ONNX export of a pipeline, with a parity check against the pipeline."""
 
+import copy
 import importlib.util
 import logging
 import warnings
@@ -12,14 +13,21 @@ import torch
 from torch import nn
 
 from hpsearch.errors import UserError
-from hpsearch.models.serialization import SIDE
+from hpsearch.patch_views import SIDE
 from hpsearch.shapes import Float, Num
 
 MAX_PARITY_DIFFERENCE = 1e-4
 """Maximum absolute difference of descriptors between ONNX file and pipeline."""
+ONNX_FILE = "pipeline.onnx"
+"""File of a registered model beside its weights."""
 REQUIRED_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 PARITY_BATCHES = (1, 2, 65)
 """Batch sizes of the parity check: one, the exported one, more than a block."""
+
+
+def missing_onnx_packages() -> list[str]:
+    """Packages of the export that are not installed here."""
+    return [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]
 
 
 def require_onnx() -> None:
@@ -28,7 +36,7 @@ def require_onnx() -> None:
     Raises:
         UserError: if one is missing.
     """
-    missing = [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]
+    missing = missing_onnx_packages()
     if missing:
         raise UserError(
             f"the export needs {', '.join(missing)}; install them with `make install`, or in "
@@ -74,6 +82,28 @@ def export_onnx(pipeline: nn.Module, path: Path, *, metadata: dict[str, str]) ->
             "and is deleted; use the model through hpsearch or MLflow"
         )
     return found
+
+
+def add_onnx(pipeline: nn.Module, folder: Path, *, metadata: dict[str, str]) -> str:
+    """Write a pipeline as ONNX next to its weights; returns a sentence about it for people.
+
+    Nothing is written where a package of the export is missing, or the descriptors would differ.
+    """
+    if missing := missing_onnx_packages():
+        return (
+            f"It has no ONNX file, because {', '.join(missing)} was not installed where it was "
+            "registered."
+        )
+    path = folder / ONNX_FILE
+    try:
+        found = export_onnx(copy.deepcopy(pipeline).cpu(), path, metadata=metadata)
+    except UserError as error:
+        path.unlink(missing_ok=True)
+        return f"It has no ONNX file: {error}."
+    return (
+        f"Its file `{ONNX_FILE}` gives the same descriptors with onnxruntime alone; they differed "
+        f"by at most {found:.1e} when it was registered."
+    )
 
 
 def onnx_descriptor(path: Path) -> Callable[[Num[np.ndarray, "n 32 32"]], Float[np.ndarray, "n d"]]:

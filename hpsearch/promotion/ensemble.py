@@ -15,6 +15,7 @@ from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.execution.shutdown import install_termination_handlers
 from hpsearch.models.ensemble import Combine, Ensemble, mean_of, output_dim, pca_ensemble
+from hpsearch.models.onnx_export import add_onnx
 from hpsearch.models.pipeline import Pipeline
 from hpsearch.models.serialization import (
     CPU_BATCH,
@@ -307,6 +308,7 @@ def _add_version(
     ):
         to = Path(temporary) / "pipeline"
         save_pipeline(combined.network.cpu(), combined.spec, to)
+        onnx = add_onnx(combined.network, to, metadata={"hpsearch.model": registry.model})
         given = candidate.terms[INPUT_KIND_TAG]
         artifact = ModelArtifact(
             folder=to,
@@ -318,14 +320,14 @@ def _add_version(
             descriptor_dim=combined.spec.descriptor_dim,
             split=score_cache.split.name,
             input_kind=given,
-            card=_ensemble_card(combined, registry.model, candidate, score_cache),
+            card=_ensemble_card(combined, registry.model, candidate, score_cache, onnx),
             tags={**provenance, NETWORK_TAG: candidate.network},
         )
         return registry.register(artifact, description=combined.provenance)
 
 
 def _ensemble_card(
-    combined: CombinedModel, model: str, candidate: Candidate, score_cache: ScoreCache
+    combined: CombinedModel, model: str, candidate: Candidate, score_cache: ScoreCache, onnx: str
 ) -> str:
     """Model card of an ensemble; the training of its members is in their own cards."""
     split = score_cache.split
@@ -337,7 +339,7 @@ def _ensemble_card(
     )
     members = "\n".join(f"- models:/{m.name}/{m.version}" for m in combined.members)
     sections = {
-        "How to load it": how_to_load(model, combined.spec.descriptor_dim),
+        "How to load it": how_to_load(model, combined.spec.descriptor_dim, onnx=onnx),
         "Scores on test": score_table({model: candidate.scores, **candidate.baselines}),
         "Members": f"{members}\n\nCombined by: {combined.combine}.{kept}",
         "Data": dataset_section(score_cache.store.meta, score_cache.store.fingerprint, parts),

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,6 +11,8 @@ import numpy as np
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.evaluation.bootstrap import Comparison
+from hpsearch.models.ensemble import output_dim
+from hpsearch.models.onnx_export import add_onnx
 from hpsearch.models.serialization import save_pipeline
 from hpsearch.promotion.champion_comparison import (
     NETWORK_DIGITS,
@@ -312,7 +314,10 @@ def _add_version(
     context, run = request.context, request.run
     with tempfile.TemporaryDirectory() as temporary:
         to = Path(temporary) / "pipeline"  # file name of the card in the model
-        save_pipeline(load_trained(run, context).pipeline(), pipeline_spec(run.config), to)
+        pipeline = load_trained(run, context).pipeline()
+        save_pipeline(pipeline, pipeline_spec(run.config), to)
+        dim = output_dim(pipeline.cpu())
+        onnx = add_onnx(pipeline, to, metadata={"hpsearch.model": card_data.model})
         candidate = ModelArtifact(
             folder=to,
             run_id=run_id,
@@ -320,10 +325,10 @@ def _add_version(
             scores=request.scores,
             fingerprint=context.data.test_store.fingerprint,
             example=_input_example(context),
-            descriptor_dim=run.config.descriptor.descriptor_dim,
+            descriptor_dim=dim,
             split=request.terms[SPLIT_TAG],
             input_kind=request.terms[INPUT_KIND_TAG],
-            card=render_card(card_data),
+            card=render_card(replace(card_data, onnx=onnx, descriptor_dim=dim)),
             tags=version_tags(request),
         )
         return registry.register(candidate, description=version_description(card_data, decision))

@@ -67,6 +67,10 @@ class ModelCardData:
     """MLflow addresses by label."""
     looks: str = ""
     """Sentence about the looks at the champion; empty without a comparison."""
+    descriptor_dim: int = 0
+    """Numbers in a descriptor of the model; 0 until the model is saved."""
+    onnx: str = ""
+    """Sentence about its ONNX file; empty until the model is saved."""
 
 
 def render_card(data: ModelCardData, *, version: str = "VERSION") -> str:
@@ -75,7 +79,7 @@ def render_card(data: ModelCardData, *, version: str = "VERSION") -> str:
     trained_on = {Clean: "on clean patches", Denoised: "behind a denoiser, which is part of it"}
     seen = trained_on.get(type(config.input), "on noisy patches")
     own = next(iter(data.scores.values()))
-    loading = how_to_load(data.model, config.descriptor.descriptor_dim, version=version)
+    loading = how_to_load(data.model, data.descriptor_dim, version=version, onnx=data.onnx)
     limits = LIMITATIONS_SECTION.format(seen=seen, sequences=len(own.names))
     settings = (
         f"{markdown_text(summary(config))}\n\n```json\n{config.model_dump_json(indent=1)}\n```"
@@ -88,14 +92,17 @@ def render_card(data: ModelCardData, *, version: str = "VERSION") -> str:
         "Limits": limits,
         "Configuration": settings,
     }
-    return combined_card(data.model, config.descriptor.descriptor_dim, parts)
+    return combined_card(data.model, data.descriptor_dim, parts)
 
 
-def how_to_load(model: str, descriptor_dim: int, *, version: str = "VERSION") -> str:
+def how_to_load(
+    model: str, descriptor_dim: int, *, version: str = "VERSION", onnx: str = ""
+) -> str:
     """Section on how to load the model: Python code and its requirements."""
-    return LOADING_SECTION.format(
+    loading = LOADING_SECTION.format(
         model=model, version=version, dimensions=descriptor_dim, package=hpsearch.__version__
     )
+    return f"{loading}\n{onnx}\n" if onnx else loading
 
 
 def combined_card(model: str, descriptor_dim: int, parts: Mapping[str, str]) -> str:

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpsearch.config import L2Net, RandomTriplets, TrialConfig
+from hpsearch.config import Compression, L2Net, RandomTriplets, TrialConfig
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.evaluation.scores import MatchingScores
+from hpsearch.models import Pipeline, build_descriptor, describe, onnx_export
+from hpsearch.models.onnx_export import ONNX_FILE
+from hpsearch.models.serialization import load_pipeline
 from hpsearch.promotion import registration
 from hpsearch.promotion.final_evaluation import load_trained
 from hpsearch.promotion.registration import (
@@ -25,6 +28,7 @@ from hpsearch.promotion.score_cache import ScoreCache, model_fingerprint
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.workspace import SearchRecord, Workspace
 from hpsearch.tracking.mlflow_tags import default_uri
+from hpsearch.tracking.model_artifact import download_model
 from hpsearch.tracking.model_card import CardTable
 from hpsearch.tracking.model_registry import Registry, configure_mlflow_logging
 from hpsearch.training.trial import build_trial
@@ -35,12 +39,17 @@ pytestmark = pytest.mark.filterwarnings(
 )  # fmt: skip
 
 SPACE = Path(__file__).parents[1] / "end_to_end" / "space.py"
+COMPRESSED = 24
 LINES = CardTable(("trial", "seed 1", "mean"), [("000", "0.5", "0.5")])
 
 
 def config(seed: int) -> TrialConfig:
     return TrialConfig(
-        descriptor=L2Net(width=0.125), sampler=RandomTriplets(batch=20), patches=1_920, seed=seed
+        descriptor=L2Net(width=0.125),
+        compression=Compression(descriptor_dim=COMPRESSED, patches=200),
+        sampler=RandomTriplets(batch=20),
+        patches=1_920,
+        seed=seed,
     )
 
 
@@ -152,6 +161,39 @@ def test_a_version_says_why_with_both_tables_and_links(
     run = registry.tracking.client().get_run(str(version.run_id))
     ended = first.context.runs[0].ended
     assert (run.info.status, run.info.end_time) == ("FINISHED", round(1000 * (ended or 0)))
+
+
+def test_a_version_has_its_onnx_which_onnxruntime_alone_computes(
+    first: RegistrationRequest, registry: Registry, tmp_path: Path
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
+    version = registry.version_of("first")
+    assert version is not None
+    address = f"models:/{registry.model}/{version.version}"
+    with download_model(address, registry.tracking.uri) as found:
+        session = onnxruntime.InferenceSession(
+            str(found / ONNX_FILE), providers=["CPUExecutionProvider"]
+        )
+        card = (found / "README.md").read_text("utf-8")
+        loaded = load_pipeline(found)
+    patches = first.context.data.test_patches().gather(np.arange(70), noisy=True)
+    (given,) = session.run(None, {"patches": patches.astype(np.float32)})
+    np.testing.assert_allclose(given, describe(loaded, patches), atol=1e-4)
+    assert given.shape == (70, COMPRESSED)
+    assert f"-> (N, {COMPRESSED}) float32" in card
+    assert f"`{ONNX_FILE}` gives the same descriptors with onnxruntime alone" in card
+
+
+def test_a_version_without_onnx_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = Pipeline(denoiser=None, descriptor=build_descriptor(L2Net(width=0.1), seed=0))
+    monkeypatch.setattr(onnx_export, "REQUIRED_PACKAGES", ("no_such_package",))
+    said = onnx_export.add_onnx(pipeline, tmp_path, metadata={})
+    assert said.startswith("It has no ONNX file, because no_such_package was not installed")
+    monkeypatch.undo()
+    monkeypatch.setattr(onnx_export, "max_difference", lambda *_: 1e-3)
+    said = onnx_export.add_onnx(pipeline, tmp_path, metadata={})
+    assert "It has no ONNX file: the exported network differs from the pipeline by 1.0e-03" in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_second_meets_the_champion_and_force_is_written_down(
