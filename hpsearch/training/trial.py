@@ -20,7 +20,6 @@ from hpsearch.data.splits import TrialSplit
 from hpsearch.errors import UserError
 from hpsearch.models import Pipeline, denoise, describe
 from hpsearch.models.ensemble import compressed
-from hpsearch.patch_views import VIEWS
 from hpsearch.rng import rng_for
 from hpsearch.schema import refuse_newer, stamped
 from hpsearch.shapes import UInt8
@@ -249,7 +248,7 @@ class TrainingRun:
         if settings is None:
             return found
         train, noisy = self.env.training_patches(), not isinstance(self.task.config.input, Clean)
-        total = VIEWS * len(train)
+        total = train.num_rows
         rng = rng_for(self.task.config.seed, "compression", 0)
         rows = rng.choice(total, min(total, settings.patches), replace=False)
         return compressed(
