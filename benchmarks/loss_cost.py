@@ -2,8 +2,8 @@
 
 Each way is a whole training step of L2-Net on the embedded mini set; the ways take turns, so that
 a busy moment of the machine hits all alike, and the times are processor time. The first row is
-HardNet's loss; the others give what they add to its step. Networks are named by ``NETWORKS``: add
-one with filter response normalization there to compare it.
+HardNet's loss; the others give what they add to its step. ``NETWORKS`` are trained with HardNet's
+loss: filter response normalization with TLU, and the same stages with batch normalization.
 
     python benchmarks/loss_cost.py [--folder data] [--pairs 512] [--width 1] [--threads 2]
         [--rounds 5]
@@ -23,6 +23,7 @@ from hpsearch.config import (
     SOSR,
     Clean,
     ComputeConfig,
+    ConvNet,
     DynamicSoftMargin,
     HardNet,
     HybridSimilarity,
@@ -35,6 +36,7 @@ from hpsearch.config import (
 )
 from hpsearch.data.builtin_sets import open_builtin
 from hpsearch.data.patch_store import PatchStore
+from hpsearch.recipes import CONVNETS
 from hpsearch.training.artifact_cache import ArtifactCache
 from hpsearch.training.descriptor_trainer import DescriptorTrainer
 from hpsearch.training.devices import tune_glibc_malloc
@@ -54,7 +56,10 @@ WAYS: dict[str, dict[str, Any]] = {
     "InfoNCE": {"loss": InfoNCE()},
     "Smooth-AP": {"loss": SmoothAP()},
 }
-NETWORKS: dict[str, Any] = {}
+NETWORKS: dict[str, ConvNet] = {
+    "HardNet as ConvNet": CONVNETS["hardnet"],
+    "FRN + TLU": CONVNETS["hynet"],
+}
 """Further descriptors by name, trained with HardNet's loss."""
 
 
@@ -69,7 +74,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     tune_glibc_malloc()
     store = PatchStore.open(open_builtin("mini", options.folder))
-    trainers = {name: trainer(settings, store, options) for name, settings in ways().items()}
+    trainers = {
+        name: trainer(settings, store, options) for name, settings in ways(options.width).items()
+    }
     seconds: dict[str, list[float]] = {name: [] for name in trainers}
     for number in range(options.rounds + 1):
         for name, one in trainers.items():
@@ -85,9 +92,15 @@ def main() -> None:
         log(f"| {name} | {middle:.3f} | {middle / first - 1:+.1%} |")
 
 
-def ways() -> dict[str, dict[str, Any]]:
+def ways(width: float) -> dict[str, dict[str, Any]]:
     """All steps to time, by name."""
-    networks = {name: {"loss": HardNet(), "descriptor": net} for name, net in NETWORKS.items()}
+    networks = {
+        name: {
+            "loss": HardNet(),
+            "descriptor": net.model_copy(update={"width": width}),
+        }
+        for name, net in NETWORKS.items()
+    }
     return {**WAYS, **networks}
 
 

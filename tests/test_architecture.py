@@ -23,6 +23,7 @@ LAYERS = [
     },
     {"locations", "untrusted"},
     {"config"},
+    {"recipes"},
     {"data", "models", "losses", "evaluation"},
     {"training", "tracking"},
     {"search", "reporting"},

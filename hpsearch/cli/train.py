@@ -15,15 +15,28 @@ from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 
 if TYPE_CHECKING:
-    pass
+    from hpsearch.config import TrialConfig
 from hpsearch.cli.search import console_observer
 
 
 @app.command(rich_help_panel="Search")
 def train(
     trial: Annotated[
-        str, typer.Argument(help="SEARCH/TRIAL, to repeat it, or a TrialConfig as JSON.")
-    ],
+        str | None, typer.Argument(help="SEARCH/TRIAL, to repeat it, or a TrialConfig as JSON.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of a trial, the training of a paper or report: hardnet, hardnet-plus, "
+            "hynet, sosnet, baseline, r1, r2 or r3."
+        ),
+    ] = None,
+    patches: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Patches seen in the training of a recipe (default: as its source states)."
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder for the checkpoint and the model."),
@@ -81,6 +94,8 @@ def train(
     the search, so that the trial repeats to the last bit on a machine of the same kind. The JSON
     in a trial's MLflow run holds none of these: give them as options.
 
+    A recipe is trained as its source states; what the source leaves open is printed.
+
     Run again with the same --output, it resumes from its checkpoint.
 
     Example: hpsearch train quickstart/3 --output runs/trained
@@ -89,6 +104,16 @@ def train(
     from hpsearch.search.workspace import Workspace
     from hpsearch.workflows import train_trial as workflow
 
+    if (trial is None) == (recipe is None):
+        raise UserError(
+            "give one of TRIAL and --recipe: SEARCH/TRIAL, a TrialConfig as JSON, or a name",
+            code="trial-or-recipe",
+        )
+    if patches is not None and recipe is None:
+        raise UserError(
+            "--patches is for a recipe; the budget of a trial is part of it",
+            code="patches-without-recipe",
+        )
     workspace, recorded = Workspace(home), None
     workspace.check_writable()
     if output is not None:
@@ -102,20 +127,25 @@ def train(
         compile=compile_ or None,
         deterministic=deterministic or None,
     )
-    if not Path(trial).is_file() and trial.partition("/")[0] in workspace.searches():
+    name = trial or recipe or ""
+    environment = {"device": device or "auto", **settings}
+    if recipe is not None:
+        config = _config_of_recipe(recipe, patches)
+        job = workflow.environment_of(config, workspace, environment)
+    elif not Path(name).is_file() and name.partition("/")[0] in workspace.searches():
         from hpsearch.workflows.recorded_trial import recorded_trial
 
-        refuse_settings_of_search(trial, settings)
-        recorded = recorded_trial(trial, workspace)
+        refuse_settings_of_search(name, settings)
+        recorded = recorded_trial(name, workspace)
         config, job = recorded.run.config, recorded.environment(device)
     else:
-        config = workflow.read_config(Path(trial))
-        job = workflow.environment_of(config, workspace, {"device": device or "auto", **settings})
+        config = workflow.read_config(Path(name))
+        job = workflow.environment_of(config, workspace, environment)
         print_plain(
             "The JSON holds the trial's settings alone; data, split, validation points, threads "
             "and precision are options. To repeat a trial:  hpsearch train SEARCH/TRIAL"
         )
-    folder = output or home / "trained" / (Path(trial).stem if recorded is None else trial)
+    folder = output or home / "trained" / (Path(name).stem if recorded is None else name)
     workflow.train_trial(
         config,
         job,
@@ -126,6 +156,17 @@ def train(
     )
     evaluate = shlex.join(["hpsearch", "evaluate", str(folder), "--data", str(job.store.path)])
     print_plain(f"saved {folder}; evaluate it with:  {evaluate}")
+
+
+def _config_of_recipe(name: str, patches: int | None) -> "TrialConfig":
+    """Trial of a recipe, whose source and open points are printed."""
+    from hpsearch.recipes import recipe
+
+    found = recipe(name)
+    print_plain(f"{name}: {found.source}\nPublished: {found.published}")
+    for point in found.open:
+        print_plain(f"- {point}")
+    return found.config.model_copy(update={} if patches is None else {"patches": patches})
 
 
 def refuse_settings_of_search(trial: str, settings: dict[str, Any]) -> None:

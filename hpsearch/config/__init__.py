@@ -35,7 +35,6 @@ from hpsearch.config.losses import (
     Triplet,
 )
 from hpsearch.config.networks import (
-    CONVNETS,
     Clean,
     Compression,
     ConvNet,
@@ -105,7 +104,6 @@ from hpsearch.config.triplets import (
 from hpsearch.patch_views import VIEWS
 
 __all__ = [
-    "CONVNETS",
     "DEFAULT_COMPUTE",
     "EMA",
     "GOR",

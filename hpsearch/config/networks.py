@@ -1,7 +1,6 @@
 """Settings of descriptors, denoisers and inputs."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -143,9 +142,9 @@ class Stage(FrozenConfig):
 class ConvNet(FrozenConfig):
     """Descriptor of convolutional stages, so that its architecture is searched like the rest.
 
-    The defaults are HardNet's network, with 1,334,560 parameters; ``CONVNETS`` has more by name.
-    Patches are rotated by 180° first, as in ``L2Net``, so the kernels of published weights must be
-    rotated as well.
+    The defaults are HardNet's network, with 1,334,560 parameters; ``hpsearch.recipes.CONVNETS`` has
+    more by name. Patches are rotated by 180° first, as in ``L2Net``, so the kernels of published
+    weights must be rotated as well.
 
     Example:
         >>> ConvNet(stages=(Stage(channels=32), Stage(channels=64, reduce="blur", depth=2))).side
@@ -206,64 +205,6 @@ class ConvNet(FrozenConfig):
         if self.side == 1 and any(stage.reduce == "blur" for stage in self.stages):
             raise ValueError("blur pooling needs a map of at least 2×2; halve 4 times at most")
         return self
-
-
-def _l2net_stages(activation: Literal["relu", "tlu"]) -> tuple[Stage, ...]:
-    return tuple(
-        stage.model_copy(update={"activation": activation})
-        for stage in ConvNet.model_fields["stages"].default
-    )
-
-
-CONVNETS: Mapping[str, ConvNet] = MappingProxyType(
-    {
-        "hardnet": ConvNet(),
-        "l2net": ConvNet(
-            affine=True,
-            norm_eps=1e-3,
-            bias=True,
-            last_bias=True,
-            input_norm="none",
-            final_norm=False,
-            unit_norm=False,
-            bn_momentum=0.01,
-            init=HeNormal(),
-        ),
-        "hardnet8": ConvNet(
-            stages=(
-                Stage(channels=32, depth=2),
-                Stage(channels=64, depth=2, reduce="stride"),
-                Stage(channels=128, depth=2, reduce="stride"),
-                Stage(channels=256),
-            ),
-            descriptor_dim=512,
-        ),
-        "hynet": ConvNet(stages=_l2net_stages("tlu"), norm="frn", bias=True, input_norm="frn"),
-        "vgg": ConvNet(
-            stages=(
-                Stage(channels=64, depth=2),
-                Stage(channels=128, depth=2, reduce="max"),
-                Stage(channels=256, depth=3, reduce="max"),
-            ),
-            affine=True,
-            init=HeNormal(),
-        ),
-        "resnet": ConvNet(
-            stages=(
-                Stage(channels=32),
-                Stage(channels=32, depth=2, residual=True),
-                Stage(channels=64, depth=2, residual=True, reduce="stride"),
-                Stage(channels=128, depth=2, residual=True, reduce="stride"),
-            ),
-            affine=True,
-            head="pooled",
-            init=HeNormal(),
-        ),
-    }
-)
-"""Networks by name: ``hardnet`` (also of the original L2-Net and SOSNet), ``l2net`` of the
-coursework, ``hardnet8`` (8,969,504 parameters; compress its 512 numbers), ``hynet``, and a VGG-like
-and a ResNet-like network."""
 
 
 def _kind_of_descriptor(values: Any) -> str:

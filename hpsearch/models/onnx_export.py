@@ -19,7 +19,7 @@ from hpsearch.shapes import Float, Num
 MAX_PARITY_DIFFERENCE = 1e-4
 """Maximum absolute difference of descriptors between ONNX file and pipeline."""
 ONNX_FILE = "pipeline.onnx"
-"""File of a registered model beside its weights."""
+"""File name of the ONNX of a registered model, next to its weights."""
 REQUIRED_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 PARITY_BATCHES = (1, 2, 65)
 """Batch sizes of the parity check: one, the exported one, more than a block."""

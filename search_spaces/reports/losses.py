@@ -1,9 +1,8 @@
 """Losses of descriptors after 2017 and HardNet, on clean and noisy patches, three seeds each.
 
 L2-Net of width ¼ with HardNet's normalized ending, 256 pairs a batch, 200,000 patches seen, Adam
-1e-2 that falls linearly; every arm differs from HardNet's in its loss alone. HyNet's third part,
-filter response normalization with a learned threshold, is a network: its arm has the loss and the
-regularizer here, and ``HYNET_NETWORK`` may name a descriptor for it.
+1e-2 that falls linearly; every arm differs from HardNet's in its loss alone, but HyNet's, which has
+its network of filter response normalization with a learned threshold as well.
 """
 
 from typing import Any
@@ -24,12 +23,13 @@ from hpsearch.config import (
     SmoothAP,
     TrialConfig,
 )
+from hpsearch.recipes import CONVNETS
 
 DATA = "photographs"
 EVALUATION = {"reports": 10}
 WIDTH, PATCHES, SEEDS, PAIRS = 0.25, 200_000, (0, 1, 2), 256
 NETWORK = L2Net(width=WIDTH, input_norm=True, bn_momentum=0.1, final_norm=True, unit_norm=True)
-HYNET_NETWORK = NETWORK
+HYNET_NETWORK = CONVNETS["hynet"].model_copy(update={"width": WIDTH})
 
 ARMS: dict[str, dict[str, Any]] = {
     "HardNet": {"loss": HardNet()},

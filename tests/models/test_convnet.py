@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from hpsearch.config import CONVNETS, ConvNet, HeNormal, L2Net, Orthogonal, Stage
+from hpsearch.config import ConvNet, HeNormal, L2Net, Orthogonal, Stage
 from hpsearch.errors import UserError
 from hpsearch.models import Pipeline, build_descriptor, describe
 from hpsearch.models.convnet import TLU, BlurPool, FilterResponseNorm
 from hpsearch.models.ensemble import compressed
+from hpsearch.recipes import CONVNETS
 
 PUBLISHED_COUNTS = {
     "l2net": 1_336_032,  # the coursework's notebook; 1,334,560 + 1,472 biases, scales and shifts
