@@ -20,6 +20,7 @@ from pyarrow import parquet
 
 from hpsearch.evaluation.descriptor_io import read_descriptors
 from hpsearch.models import describe
+from hpsearch.models.onnx_export import ONNX_FILE, missing_onnx_packages, onnx_descriptor
 from hpsearch.patch_views import VIEW_NAMES
 from hpsearch.promotion.ensemble import concat_training_descriptors
 from hpsearch.tracking.model_registry import Registry
@@ -169,6 +170,10 @@ def test_an_ensemble_is_scored_registered_and_used(registered, tmp_path, capsys)
     assert "test/mAP" in run.data.metrics
     card = next(registered.artifact(1, "both").rglob("README.md")).read_text()
     assert "- models:/patches/1\n- models:/patches/2" in card
+    if not missing_onnx_packages():
+        (program,) = registered.artifact(1, "both").rglob(ONNX_FILE)
+        np.testing.assert_allclose(onnx_descriptor(program)(x), mean, atol=1e-4)
+        assert f"`{ONNX_FILE}` gives the same descriptors with onnxruntime alone" in card
 
 
 @pytest.mark.parametrize(
