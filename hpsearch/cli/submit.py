@@ -64,13 +64,15 @@ def submit(
 
     Example: hpsearch submit search_spaces/full.py --address http://HEAD:8265 --trials 200
     """
-    from hpsearch.execution.job_checks import check_data
-    from hpsearch.execution.slurm import SlurmOptions
     from hpsearch.search.overrides import parse_overrides, with_overrides
     from hpsearch.search.space_file import imported_modules, load_search
     from hpsearch.untrusted import check_name, name_from
 
-    stated, modules = load_search(space), imported_modules()
+    stated, modules = load_search(space), imported_modules()  # before Ray is imported
+
+    from hpsearch.execution.job_checks import check_data
+    from hpsearch.execution.slurm import SlurmOptions
+
     chosen = check_name(name_from(space.stem) if name is None else name, "a search")
     options = [*to_cli_args(tracking_uri=tracking_uri), *context.args]
     words = [space.name, *options]
