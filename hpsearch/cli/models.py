@@ -217,7 +217,8 @@ def export(
     """Export a model as ONNX, and compare both before the file is kept.
 
     The input is named patches, float32 (n, 32, 32) in gray levels 0…255 for any n, the output
-    descriptors. The file is not kept if onnxruntime's descriptors differ by more than 1e-4.
+    descriptors. The file is not kept if onnxruntime's descriptors differ by more than 1e-4, or
+    than 1e-4 of the largest number in them where that is above 1.
 
     Example: hpsearch export models:/patch-descriptor@champion --onnx descriptor.onnx
     """

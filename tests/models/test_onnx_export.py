@@ -9,7 +9,12 @@ from hpsearch.config import L2Net
 from hpsearch.config.networks import ShallowUNet
 from hpsearch.errors import UserError
 from hpsearch.models import Pipeline, build_denoiser, build_descriptor, describe
-from hpsearch.models.onnx_export import MAX_PARITY_DIFFERENCE, export_onnx, max_difference
+from hpsearch.models.onnx_export import (
+    MAX_PARITY_DIFFERENCE,
+    export_onnx,
+    max_difference,
+    parity_patches,
+)
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
 pytest.importorskip("onnxscript", reason="the extra [onnx] is not installed")
@@ -71,6 +76,15 @@ class Drifting(nn.Module):
     def forward(self, patches):
         drift = self.drift if torch.compiler.is_exporting() else 0.0
         return patches.flatten(1)[:, :8] / 255 + drift
+
+
+def test_large_descriptors_without_unit_length_are_compared_relative_to_their_size(tmp_path):
+    network = build_descriptor(L2Net(width=0.125), seed=0)
+    raw = Pipeline(denoiser=None, descriptor=network).eval()
+    with torch.no_grad():
+        assert raw(torch.from_numpy(parity_patches(65))).abs().max() > 100
+    found = export_onnx(raw, tmp_path / "x.onnx", metadata={})
+    assert found <= MAX_PARITY_DIFFERENCE / 10
 
 
 def test_a_file_that_differs_is_refused(tmp_path):
