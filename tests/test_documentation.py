@@ -135,6 +135,7 @@ TABLE = {
 MAKE = "installs, or runs whole suites; each target is looked up in the Makefile"
 CLOUD = "needs an account of a cloud, Docker or a cluster of Kubernetes"
 CLUSTER = "needs several machines; tests/chaos/test_manual_cluster.py and test_jobs.py do it on one"
+SLURM = "needs Slurm; tests/chaos/test_slurm.py does it"
 OUTPUT = "output, whose shape is checked below"
 HANDLE = "tests/execution/test_external_trials.py calls these methods"
 NOT_RUN: dict[tuple[str, str], str] = {
@@ -174,6 +175,9 @@ NOT_RUN: dict[tuple[str, str], str] = {
     ("cluster/README.md", "export RAY_API_SERVER_ADDRESS"): CLUSTER,
     ("cluster/README.md", "$ export RAY_API_SERVER_ADDRESS"): CLUSTER,
     ("cluster/README.md", "hpsearch submit"): CLUSTER,
+    ("cluster/README.md", "$ hpsearch submit"): SLURM,
+    ("cluster/README.md", "sbatch"): SLURM,
+    ("cluster/README.md", "slurmstepd"): SLURM,
     ("cluster/README.md", "ray job submit"): CLUSTER,
     ("cluster/README.md", "RAY_USE_TLS=1"): "variables to set",
     ("cluster/README.md", "worker hours ="): "a formula",
