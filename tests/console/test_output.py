@@ -91,9 +91,10 @@ def test_a_command_runs_on_a_terminal_of_any_encoding(
 
 
 QUOTED = re.compile(
-    r"(?:context\.|outcome\.)?(?:name|model|search)|(?:\w+\.)*home_option|home|job\.search"
+    r"(?:context\.|outcome\.)?(?:name|model|search)|(?:\w+\.)*home_option|home|job\.search|kind"
 )
-"""Names, which hold no character of a shell's, and options that are quoted where they are made."""
+"""Names, also of kinds of data, which hold no character of a shell's, and options that are quoted
+where they are made."""
 COMMAND = re.compile(r"(?:^|`|  )hpsearch (?!itself)[a-z]*")
 
 
