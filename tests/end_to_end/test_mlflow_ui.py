@@ -162,7 +162,8 @@ def test_charts_are_grouped_by_name(shown: Shown) -> None:
 def test_runs_are_compared(shown: Shown) -> None:
     ids = ",".join(f"%22{run}%22" for run in list(shown.runs.values())[:2])
     path = f"compare-runs?runs=%5B{ids}%5D&experiments=%5B%221%22%5D"
-    shown.page.open(shown.at(path), ready=has("Comparing 2 Runs", "optimizer.lr", "val/mAP"))
+    # the page builds the rows that are in sight, in the order of their names
+    shown.page.open(shown.at(path), ready=has("Comparing 2 Runs", "optimizer.lr", "test/mAP"))
 
 
 def test_the_model_shows_its_alias_and_scores(shown: Shown) -> None:
