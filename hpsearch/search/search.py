@@ -96,8 +96,8 @@ class Search(FrozenConfig):
     """Seconds after which all trials are interrupted; None for no limit."""
     compute: ComputeConfig = DEFAULT_COMPUTE
     """Device, precision, compilation and determinism of every trial."""
-    seed: int = 0
-    """Seed of the sampler."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of the sampler, in [0, 2³²)."""
 
     @model_validator(mode="before")
     @classmethod

@@ -71,6 +71,8 @@ def test_settings_that_go_together_are_checked_together() -> None:
         ("suggest=64", "in the space's file"),
         ("colour=1", "no such setting; there are input, descriptor"),
         ("trials=many", "setting 'trials' is wrong"),
+        ("seed=-1", "seed"),
+        ("seed=4294967296", "seed"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_its_own_error(text: str, words: str) -> None:
