@@ -251,7 +251,7 @@ class DenoiserTraining(FrozenConfig):
     """Patches per step."""
     patches: int = Field(default=20_000, ge=1)
     """Training budget in patches seen."""
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: int = Field(default=0, ge=0)
 
 
 class Clean(FrozenConfig):
@@ -276,7 +276,7 @@ class Mixed(FrozenConfig):
     kind: Literal["mixed"] = "mixed"
     noisy_share: float = Field(default=0.5, ge=0, le=1)
     """Share of the training patches that are noisy."""
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: int = Field(default=0, ge=0)
 
 
 class Denoised(FrozenConfig):

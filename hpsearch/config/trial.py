@@ -55,7 +55,7 @@ class WarmStart(FrozenConfig):
     loss: Triplet = Triplet(distance="euclidean", margin=HardMargin())
     sampler: RandomTriplets = RandomTriplets()
     optimizer: Optimizer = SGD()
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: int = Field(default=0, ge=0)
 
 
 class Augmentation(FrozenConfig):
@@ -165,7 +165,7 @@ class TrialConfig(FrozenConfig):
     """Budget, in patches seen by the descriptor."""
     evaluate_on: Literal["noisy", "clean"] = "noisy"
     """Raw patches for the evaluation of the pipeline; keep it fixed within a search."""
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: int = Field(default=0, ge=0)
     regularizers: tuple[Regularizer, ...] = ()
     """Terms that are added to the loss."""
     distillation: Distillation | None = None
