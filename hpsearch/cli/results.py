@@ -148,11 +148,8 @@ def _export(
 
 def _write_pages(context: "SearchContext", output: Path, *, follow: bool) -> None:
     """Write the page; with ``follow`` again whenever the event log has grown, until the end."""
-    from hpsearch.workflows.publish_figures import (
-        draw_search_figures,
-        is_running,
-        render_search_report,
-    )
+    from hpsearch.workflows.publish_figures import draw_search_figures, render_search_report
+    from hpsearch.workflows.steer_search import is_running
 
     written = -1
     while True:

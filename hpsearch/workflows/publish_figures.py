@@ -1,6 +1,5 @@
 """Figures of trials and of the search, uploaded to their MLflow runs."""
 
-import fcntl
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -229,18 +228,6 @@ def render_search_report(
             ],
         )
     )
-
-
-def is_running(context: SearchContext) -> bool:
-    """Return whether a process on this file system runs the search now."""
-    try:
-        with context.paths.lock.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def search_facts(context: SearchContext) -> dict[str, str]:

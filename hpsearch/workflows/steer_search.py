@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from hpsearch.atomic_files import acquire_lock
 from hpsearch.errors import UserError, list_names
 from hpsearch.search.requests import SearchRequests, append_request
 from hpsearch.search.search_context import SearchContext
@@ -44,14 +45,18 @@ class SearchStatus:
 
 
 def is_running(context: SearchContext) -> bool:
-    """Return whether a process trains trials of a search, on a file system with locks."""
-    if not context.paths.lock.exists():
+    """Return whether a process trains trials of a search, on this file system.
+
+    A process with Ray holds the lock alone, those that ask for trials share it, and another call of
+    this function holds it for a moment only, which is waited for.
+    """
+    try:
+        with context.paths.lock.open("rb") as file:
+            acquire_lock(file, fcntl.LOCK_EX)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock yet, or a file system without locks
         return False
-    with context.paths.lock.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
     return False
 
 

@@ -50,6 +50,22 @@ def running(context: SearchContext) -> Iterator[None]:
         yield
 
 
+def test_a_search_runs_while_its_lock_is_held_and_not_while_another_looks(
+    context: SearchContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not steer_search.is_running(context), "no process has begun"
+    with context.paths.lock.open("w") as file:
+        for kind in (fcntl.LOCK_EX, fcntl.LOCK_SH):  # with Ray, and asking for trials
+            fcntl.flock(file, kind)
+            assert steer_search.is_running(context)
+        # another `status` at the same moment, which ends while this one waits
+        fcntl.flock(file, fcntl.LOCK_EX)
+        monkeypatch.setattr(
+            "hpsearch.atomic_files.time.sleep", lambda seconds: fcntl.flock(file, fcntl.LOCK_UN)
+        )
+        assert not steer_search.is_running(context)
+
+
 def command(context: SearchContext, *words: str) -> str:
     done = CliRunner().invoke(app, [*words, "--home", str(context.home)])
     if isinstance(done.exception, UserError):
