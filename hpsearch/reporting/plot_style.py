@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -86,6 +87,13 @@ def narrow_figures() -> Iterator[None]:
 def is_narrow() -> bool:
     """Return whether figures are drawn for a narrow page."""
     return _NARROW.get()
+
+
+def line_styles() -> Iterator[tuple[str, str]]:
+    """Color and dashes of each line of a figure: all colors, then all again with other dashes."""
+    for dashes in itertools.cycle(("-", "--", ":")):
+        for color in GROUP_COLORS:
+            yield color, dashes
 
 
 def new_figure(width: float, height: float) -> Figure:

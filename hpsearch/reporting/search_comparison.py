@@ -1,7 +1,7 @@
 """Comparison of searches: best value over cost, distribution of values, importance, shared terms.
 
-Searches of one space, which differ in their seed or sampler alone, form a group, which
-is drawn as the mean of its searches with the 95 % t-interval.
+Searches with the same terms, which differ in the sampler's seed alone, form a group, which is drawn
+as the mean of its searches with the 95 % t-interval.
 """
 
 import statistics
@@ -15,7 +15,7 @@ from hpsearch.errors import UserError
 from hpsearch.evaluation.bootstrap import student_quantile
 from hpsearch.reporting.importance import importance
 from hpsearch.reporting.leaderboard import Direction, shown_status, trials_of
-from hpsearch.reporting.plot_style import GROUP_COLORS, SMALL, count_patches, new_axes, set_title
+from hpsearch.reporting.plot_style import SMALL, count_patches, line_styles, new_axes, set_title
 from hpsearch.reporting.text_tables import TextTable, format_patches
 from hpsearch.shapes import Float
 from hpsearch.tracking.run_state import Run
@@ -30,14 +30,14 @@ class ComparedSearch:
     """Search to be compared."""
 
     name: str
-    group: str
-    """Name of its group; its own name if it is alone."""
     runs: tuple[Run, ...]
     metric: str
     direction: Direction
     report_every: int
     terms: Mapping[str, str]
-    """Settings by name that decide what its values mean: data, split, budget, sampler …"""
+    """Settings by name that decide its values: space, data, split, budget, sampler …"""
+    seconds: float | None = None
+    """Median seconds of its trials; None if unknown."""
 
     @property
     def values(self) -> list[float]:
@@ -135,6 +135,8 @@ def terms_table(searches: Sequence[ComparedSearch]) -> TextTable:
         )
         for name in names
     ]
+    seconds = ("–" if one.seconds is None else f"{one.seconds:.0f}" for one in searches)
+    rows.append(("median seconds a trial", *seconds, ""))
     header = ("term", *(one.name for one in searches), "")
     return TextTable(header, tuple(rows), frozenset(header))
 
@@ -158,6 +160,17 @@ def importance_table(searches: Sequence[ComparedSearch]) -> TextTable:
 def different_terms(searches: Sequence[ComparedSearch], names: Sequence[str]) -> list[str]:
     """Terms of these that differ between the searches."""
     return [name for name in names if len({one.terms.get(name) for one in searches}) > 1]
+
+
+def grouped(searches: Sequence[ComparedSearch]) -> dict[str, list[ComparedSearch]]:
+    """Searches with equal terms, by a name of their group that no other has."""
+    groups: dict[tuple[tuple[str, str], ...], list[ComparedSearch]] = {}
+    for one in searches:
+        groups.setdefault(tuple(sorted(one.terms.items())), []).append(one)
+    return {
+        group[0].name if len(group) == 1 else f"{group[0].name} and {len(group) - 1} alike": group
+        for group in groups.values()
+    }
 
 
 def mean_over_cost(
@@ -187,13 +200,12 @@ def plot_best_over_cost(searches: Sequence[ComparedSearch]) -> Figure:
     figure, (axes,) = new_axes(9.6, 3.8)
     metric = searches[0].metric
     set_title(axes, "Best completed trial over cost", x="patches seen by all trials", y=metric)
-    groups: dict[str, list[ComparedSearch]] = {}
-    for one in searches:
-        groups.setdefault(one.group, []).append(one)
-    for (name, group), color in zip(groups.items(), GROUP_COLORS, strict=False):
+    for (name, group), (color, dashes) in zip(
+        grouped(searches).items(), line_styles(), strict=False
+    ):
         grid, mean, half = mean_over_cost(group)
-        label = name if len(group) == 1 else f"{name} ({len(group)} searches)"
-        axes.plot(grid, mean, color=color, linewidth=1.8, label=label, drawstyle="steps-post")
+        axes.plot(grid, mean, dashes, color=color, linewidth=1.8, label=name,
+                  drawstyle="steps-post")  # fmt: skip
         if len(group) > 1:
             axes.fill_between(grid, mean - half, mean + half, color=color, alpha=0.15, step="post")
     count_patches(axes)

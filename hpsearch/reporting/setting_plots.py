@@ -23,7 +23,6 @@ from hpsearch.reporting.leaderboard import (
 )
 from hpsearch.reporting.plot_style import (
     GRID,
-    GROUP_COLORS,
     INK,
     MUTED,
     PAPER,
@@ -31,6 +30,7 @@ from hpsearch.reporting.plot_style import (
     STATUS_COLORS,
     STATUS_MARKERS,
     is_narrow,
+    line_styles,
     new_axes,
     set_title,
     status_legend,
@@ -337,12 +337,12 @@ def plot_edf(values: Mapping[str, Sequence[float]], *, direction: Direction, met
     figure, (axes,) = new_axes(9.6, 3.4)
     set_title(axes, "Distribution of the objective", x=metric, y="share of trials")
     worse = "lower" if direction == "maximize" else "higher"
-    for (name, found), color in zip(values.items(), GROUP_COLORS, strict=False):
+    for (name, found), (color, dashes) in zip(values.items(), line_styles(), strict=False):
         ordered = np.sort(np.asarray(found, float))
         shares = np.arange(1, len(ordered) + 1) / len(ordered)
         if direction == "minimize":
             shares = 1 - (shares - 1 / len(ordered))
-        axes.step(ordered, shares, where="post", color=color, linewidth=1.8, label=name)
+        axes.step(ordered, shares, dashes, where="post", color=color, linewidth=1.8, label=name)
         axes.plot(ordered, shares, "o", color=color, markersize=3)
     axes.set_ylim(0, 1.03)
     axes.set_ylabel(f"share of trials with a {worse} value", fontsize=SMALL, color=MUTED)

@@ -1,5 +1,6 @@
 """Comparison of searches in a home, as tables and as one page."""
 
+import hashlib
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 from hpsearch.reporting import search_comparison
+from hpsearch.reporting.leaderboard import trial_seconds, trials_of
 from hpsearch.reporting.search_comparison import ComparedSearch
 from hpsearch.reporting.text_tables import TextTable
 from hpsearch.search.search_context import SearchContext
@@ -37,8 +39,8 @@ class SearchComparison:
         first = self.searches[0]
         values = {one.name: one.values for one in self.searches}
         drawn = {
-            "Best completed trial over the patches that all trials have seen; of several searches "
-            "of a space the mean, with its 95 % interval": (
+            "Best completed trial over the patches that all trials have seen; of searches "
+            "that differ in the seed alone the mean, with its 95 % interval": (
                 search_comparison.plot_best_over_cost(self.searches)
             ),
             "Share of completed trials at or below a value": plot_edf(
@@ -71,11 +73,7 @@ def compare_searches(names: Sequence[str], *, home: str | Path = DEFAULT_HOME) -
         raise UserError("give the names of two or more different searches", code="too-few-searches")
     workspace = Workspace(Path(home))
     contexts = [workspace.open(name) for name in names]
-    spaces = [(c.record.space, tuple(sorted(c.record.overrides.items()))) for c in contexts]
-    searches = tuple(
-        _compared(context, group=context.name if spaces.count(space) == 1 else Path(space[0]).stem)
-        for context, space in zip(contexts, spaces, strict=True)
-    )
+    searches = tuple(_compared(context) for context in contexts)
     search_comparison.check_comparable(searches)
     differing = search_comparison.different_terms(searches, MEANING)
     remarks = (
@@ -91,34 +89,29 @@ def compare_searches(names: Sequence[str], *, home: str | Path = DEFAULT_HOME) -
     )
 
 
-def _compared(context: SearchContext, *, group: str) -> ComparedSearch:
+def _compared(context: SearchContext) -> ComparedSearch:
     search, record, data = context.search, context.record, context.data
-    trials = [run for run in context.runs if run.kind == "trial"]
+    replaced = {name: value for name, value in record.overrides.items() if name != "seed"}
+    space = hashlib.sha256(context.paths.space.read_bytes()).hexdigest()
     terms = {
-        "space": record.space,
-        "settings replaced": ", ".join(f"{k}={v}" for k, v in record.overrides.items()) or "none",
+        "space": f"{record.space} {space[:8]}",
+        "settings replaced": ", ".join(f"{k}={v}" for k, v in replaced.items()) or "none",
         "patches": f"{Path(record.store).stem} {record.fingerprint[:8]}",
         "validation patches": data.validation_store.fingerprint[:8],
+        "test patches": data.test_store.fingerprint[:8],
         "split": data.split.name,
         "budget": f"{search.budget:,}",
         "sampler": search.sampler.kind,
         "pruner": search.active_pruner.kind,
         "seeds a point": str(search.seeds_per_point),
-        "median seconds a trial": _seconds(trials),
     }
+    known = [trial_seconds(run) for run in trials_of(context.runs) if run.reports]
     return ComparedSearch(
         name=context.name,
-        group=group,
         runs=tuple(context.runs),
         metric=context.objective.metric,
         direction=context.objective.direction,
         report_every=search.first_report,
         terms=terms,
+        seconds=statistics.median(known) if known else None,
     )
-
-
-def _seconds(trials: Sequence) -> str:
-    from hpsearch.reporting.leaderboard import trial_seconds
-
-    known = [trial_seconds(run) for run in trials if run.reports]
-    return f"{statistics.median(known):.0f}" if known else "–"

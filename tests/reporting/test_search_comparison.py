@@ -13,10 +13,13 @@ from hpsearch.errors import UserError
 from hpsearch.reporting.search_comparison import (
     ComparedSearch,
     check_comparable,
+    grouped,
     mean_over_cost,
+    plot_best_over_cost,
     result_table,
     terms_table,
 )
+from hpsearch.reporting.setting_plots import plot_edf
 from hpsearch.tracking.run_state import Run, RunStatus
 from hpsearch.workflows.compare_searches import compare_searches
 
@@ -34,7 +37,7 @@ def run(number: int, *reports: tuple[float, int, float], status: RunStatus = "co
 
 
 def search(name: str, *runs: Run, **settings: object) -> ComparedSearch:
-    given = {"group": name, "metric": "val/mAP", "direction": "maximize", "report_every": 100,
+    given = {"metric": "val/mAP", "direction": "maximize", "report_every": 100,
              "terms": {}, **settings}  # fmt: skip
     return ComparedSearch(name=name, runs=runs, **given)  # type: ignore[arg-type]
 
@@ -63,8 +66,8 @@ def test_the_least_is_best_where_the_objective_is_minimized() -> None:
 
 def test_a_group_is_the_mean_of_its_searches_with_its_interval() -> None:
     """From where both have a value, at 200, to the end of the cheaper, at 400."""
-    one = search("a", run(0, (1, 100, 0.4)), run(1, (2, 300, 0.8)), group="g")
-    other = search("b", run(0, (1, 200, 0.6)), run(1, (2, 300, 0.5)), group="g")
+    one = search("a", run(0, (1, 100, 0.4)), run(1, (2, 300, 0.8)))
+    other = search("b", run(0, (1, 200, 0.6)), run(1, (2, 300, 0.5)))
     grid, mean, half = mean_over_cost([one, other])
     assert (grid[0], grid[-1]) == (200, 400)
     assert (mean[0], mean[-1]) == (pytest.approx(0.5), pytest.approx(0.7))
@@ -73,11 +76,37 @@ def test_a_group_is_the_mean_of_its_searches_with_its_interval() -> None:
     assert not np.any(mean_over_cost([one])[2])
 
 
+def test_only_searches_with_equal_terms_are_one_group() -> None:
+    """A mean over searches of other settings or patches would be of nothing."""
+    terms = {"space": "q.py 1a2b", "settings replaced": "none", "patches": "tiny"}
+    searches = [
+        search("q", terms={**terms, "settings replaced": "budget=9"}),
+        search("q-2", terms=terms),
+        search("q-3", terms=terms),
+        search("q-4", terms={**terms, "space": "q.py 3c4d"}),
+        search("q-5", terms={**terms, "patches": "mini"}),
+        search("q-6", terms=terms),
+    ]
+    names = {name: [one.name for one in group] for name, group in grouped(searches).items()}
+    assert names == {
+        "q": ["q"], "q-2 and 2 alike": ["q-2", "q-3", "q-6"], "q-4": ["q-4"], "q-5": ["q-5"],
+    }  # fmt: skip
+
+
+def test_every_group_has_a_line_also_past_the_last_color() -> None:
+    searches = [search(f"s{i}", run(0, (1, 100, i / 20)), terms={"n": str(i)}) for i in range(12)]
+    (axes,) = plot_best_over_cost(searches).axes
+    drawn = {(line.get_color(), line.get_linestyle()) for line in axes.lines}
+    assert len(drawn) == 12
+    edf = plot_edf({one.name: one.values for one in searches}, direction="maximize", metric="m")
+    assert edf.axes[0].get_legend_handles_labels()[1] == [one.name for one in searches]
+
+
 def test_what_is_shared_is_said() -> None:
     searches = [search("a", terms={"split": "auto", "budget": "5"}),
                 search("b", terms={"split": "auto", "budget": "6"})]  # fmt: skip
     assert [(row[0], row[-1]) for row in terms_table(searches).rows] == [
-        ("split", "same"), ("budget", "differs"),
+        ("split", "same"), ("budget", "differs"), ("median seconds a trial", ""),
     ]  # fmt: skip
 
 
