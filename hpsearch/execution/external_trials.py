@@ -10,8 +10,9 @@ import fcntl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, get_args
 
 from hpsearch.atomic_files import acquire_lock
 from hpsearch.config import TrialConfig
@@ -116,9 +117,15 @@ class ExternalTrials:
             Whether to stop the trial, which the caller then ends.
 
         Raises:
-            UserError: if the trial has ended, or the objective is missing or not finite.
+            UserError: if the trial has ended, the objective is missing or not finite, or ``seen``
+                is not a number of patches.
         """
-        message = self._message(trial, Report(seen, dict(metrics)))
+        if not isinstance(seen, Integral) or seen < 1:
+            raise UserError(
+                f"trial {trial.id} reported {seen!r} patches; give a whole number above 0",
+                code="invalid-seen",
+            )
+        message = self._message(trial, Report(int(seen), dict(metrics)))
         if trial.last is not None and seen <= trial.last.seen:
             raise UserError(
                 f"trial {trial.id} reported {trial.last.seen:,} patches before; report more than "
@@ -144,9 +151,20 @@ class ExternalTrials:
             Status in the search: ``pruned``, or the given one.
 
         Raises:
-            UserError: if it has ended, or completed without a report.
+            UserError: if it has ended, completed without a report, or the status or the reason is
+                not valid.
         """
         self._check_open(trial)
+        if status not in get_args(EndStatus):
+            raise UserError(
+                f"{status!r} is not how trial {trial.id} can end; give one of "
+                f"{', '.join(get_args(EndStatus))}",
+                code="unknown-status",
+            )
+        if not isinstance(reason, str):
+            raise UserError(
+                f"the reason of trial {trial.id} is {reason!r}; give a text", code="invalid-reason"
+            )
         last = trial.last
         if last is None and status != "failed":
             raise UserError(

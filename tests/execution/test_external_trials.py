@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -159,6 +160,27 @@ def test_wrong_reports_are_refused(search: SearchHandle) -> None:
     with pytest.raises(UserError) as caught:
         search.report(trial, 100, score(0.5))
     assert caught.value.code == "report-out-of-order"
+    for wrong in (0, -5, "100"):
+        with pytest.raises(UserError) as caught:
+            search.report(trial, wrong, score(0.5))  # type: ignore[arg-type]
+        assert caught.value.code == "invalid-seen"
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "code"),
+    [("complete", "", "unknown-status"), ("failed", ValueError("x"), "invalid-reason")],
+)
+def test_an_end_that_the_event_log_cannot_hold_is_refused(
+    search: SearchHandle, status: Any, reason: Any, code: str
+) -> None:
+    trial = search.ask()
+    assert trial is not None
+    search.report(trial, 100, score(0.5))
+    with pytest.raises(UserError) as caught:
+        search.tell(trial, status=status, reason=reason, sync=False)
+    assert caught.value.code == code
+    assert search.tell(trial, sync=False) == "completed", "the trial is still open"
+    assert [run.status for run in search.context.runs] == ["completed"]
 
 
 def test_requests_hold_here_too(search: SearchHandle) -> None:
