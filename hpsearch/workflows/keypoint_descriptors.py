@@ -101,8 +101,8 @@ def describe_keypoints(
         home: folder of data, searches and MLflow's files.
 
     Raises:
-        UserError: if the picture or the model cannot be read, or a keypoint is invalid or lies
-            outside the picture.
+        UserError: if the picture or the model cannot be read, or a keypoint is invalid, lies
+            outside the picture, or is much larger than it.
     """
     gray = load_stored_gray(existing_file(image)) if isinstance(image, str | Path) else image
     points = as_keypoints(keypoints)
@@ -113,6 +113,12 @@ def describe_keypoints(
         raise UserError(
             f"keypoint {outside[0] + 1} at ({x:g}, {y:g}) lies outside the picture of "
             f"{size[0]}×{size[1]}; give the keypoints of this picture"
+        )
+    larger = np.flatnonzero(points.sigma > max(size))  # blurring for it would fill the memory
+    if len(larger):
+        raise UserError(
+            f"keypoint {larger[0] + 1} has the size {2 * points.sigma[larger[0]]:g}, more than "
+            f"twice the longer side of the picture of {size[0]}×{size[1]}; give sizes in its pixels"
         )
     if isinstance(model, str):
         model = load_descriptor_function(model, tracking_uri=tracking_uri, home=home)

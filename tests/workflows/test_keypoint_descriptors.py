@@ -38,6 +38,13 @@ def test_keypoints_of_opencv_are_described_as_ours() -> None:
     assert load_pipeline(BUILT_IN_MODELS["hpsearch-base"]).training is False
 
 
+def test_a_keypoint_much_larger_than_its_picture_is_refused() -> None:
+    gray = np.zeros((40, 60), np.uint8)
+    with pytest.raises(UserError, match="keypoint 2 has the size 1e\\+09"):
+        describe_keypoints(gray, np.array([[5, 5, 120, 0], [5, 5, 1e9, 0]]), model="rootsift")
+    assert describe_keypoints(gray, np.array([[5, 5, 120, 0]]), model="rootsift").shape == (1, 128)
+
+
 def test_opencv_counts_keypoints_as_its_layout_is_read() -> None:
     """A blob of OpenCV's own detector is where the picture has it, and as large."""
     pytest.importorskip("cv2", reason="the optional package OpenCV is not installed")
