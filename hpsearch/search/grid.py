@@ -13,6 +13,7 @@ from optuna.distributions import (
 )
 
 from hpsearch.errors import UserError
+from hpsearch.search.samplers import log_warnings_only
 
 MAX_GRID_POINTS = 10_000
 """Maximum number of combinations in a grid; more are taken for a mistake."""
@@ -130,6 +131,7 @@ def varying_names(
 
 
 def _run_suggest(suggest: Suggest, sampler: optuna.samplers.BaseSampler) -> optuna.Trial:
+    log_warnings_only()
     # A new study for each draw: in a growing one, Optuna searches for waiting trials at each draw.
     trial = optuna.create_study(sampler=sampler).ask()
     suggest(trial)

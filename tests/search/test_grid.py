@@ -88,3 +88,14 @@ def test_a_point_outside_the_space_is_refused(
 def test_a_point_inside_the_space_passes() -> None:
     validate_point(conditional, {"loss": "hard"}, complete=False)
     validate_point(conditional, {"loss": "soft", "deep": True, "layers": 4}, complete=True)
+
+
+def test_a_check_of_a_point_logs_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.INFO)  # as in a process that did not search before
+    try:
+        validate_point(conditional, {"loss": "hard"}, complete=False)
+        assert optuna.logging.get_verbosity() == optuna.logging.WARNING
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+    assert "A new study" not in capfd.readouterr().err
