@@ -164,14 +164,17 @@ def stop(
 
 def _stop_local(name: str, trial: str | None, home: Path) -> None:
     from hpsearch.search.workspace import Workspace
-    from hpsearch.workflows.steer_search import stop_search, stop_trial
+    from hpsearch.workflows.steer_search import search_status, stop_search, stop_trial
 
     context = Workspace(home).open(name)
     if trial is not None:
         run = stop_trial(context, trial)
         print_plain(f"{name}: trial {run.label} stops at its next report")
     elif stop_search(context, timeout=STOP_LOCAL_TIMEOUT_S):
-        print_plain(f"{name}: stopped\n  resume with:  {context.command('resume')}")
+        if search_status(context).state == "completed":
+            print_plain(f"{name}: completed before it could be stopped")
+        else:
+            print_plain(f"{name}: stopped\n  resume with:  {context.command('resume')}")
     else:
         raise UserError(
             f"search {name!r} still runs {STOP_LOCAL_TIMEOUT_S:.0f} s after the request to stop; "

@@ -209,6 +209,12 @@ def require_running(context: SearchContext) -> None:
         UserError: if none does.
     """
     if not is_running(context):
+        if _state_name(context, running=False) == "completed":
+            raise UserError(
+                f"search {context.name!r} has finished; add trials with "
+                f"`{context.command('extend', '--trials', '20')}`",
+                code="search-not-running",
+            )
         raise UserError(
             f"search {context.name!r} is not running on this file system; resume it with "
             f"`{context.command('resume')}`",

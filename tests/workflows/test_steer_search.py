@@ -117,6 +117,23 @@ def test_a_stop_is_for_the_session_that_runs(context: SearchContext) -> None:
     assert not SearchRequests(context.event_log).stop_requested, "the next session runs"
 
 
+def test_a_search_that_completed_first_was_not_stopped(
+    context: SearchContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def complete(asked: SearchContext, *, timeout: float) -> bool:
+        asked.event_log.append("search_finished", status="completed")
+        return True
+
+    monkeypatch.setattr(steer_search, "stop_search", complete)
+    output = command(context, "stop", "far")
+    assert "completed before" in output
+    assert "resume" not in output
+    with pytest.raises(UserError, match="has finished") as caught:
+        command(context, "pause", "far")
+    assert caught.value.code == "search-not-running"
+    assert "extend far --trials 20" in str(caught.value)
+
+
 def test_options_of_a_resume_replace_requests(context: SearchContext) -> None:
     steer_search.set_concurrency(context, 3)
     with running(context):
