@@ -189,7 +189,10 @@ def log_model(artifact: ModelArtifact) -> ModelInfo:
 
 
 def _link_results(model_id: str, artifact: ModelArtifact) -> None:
-    """Link test scores, test patches and settings to a logged model, so that MLflow compares it."""
+    """Link test scores and test patches to a logged model, so that MLflow compares it.
+
+    MLflow itself copies the settings of the run, which is active, to the model.
+    """
     client = mlflow.MlflowClient()
     run, digest = client.get_run(artifact.run_id), artifact.fingerprint[:16]
     inputs = run.inputs.dataset_inputs if run.inputs else []
@@ -208,10 +211,6 @@ def _link_results(model_id: str, artifact: ModelArtifact) -> None:
         if math.isfinite(value)
     ]
     client.log_batch(artifact.run_id, metrics=metrics)
-    linked = client.get_logged_model(model_id).params  # MLflow copies those of an active run
-    missing = {name: value for name, value in run.data.params.items() if name not in linked}
-    if missing:
-        client.log_model_params(model_id, missing)
 
 
 @contextmanager
