@@ -38,13 +38,13 @@ the denoiser's own on validation patches. ``log time``: natural logarithm of the
 Verdict = Literal["confirmed", "refuted", "undecided"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Claim:
     """One statement of a report, as a comparison of two arms.
 
     Example:
-        >>> claim = Claim(name="mining", text="Hard negatives help", place="R1 table 2",
-        ...     published="0.913 / 0.857", high="hard", low="random", measure="verification")
+        >>> claim = Claim("mining", "Hard negatives help", "R1 table 2", "0.913 / 0.857",
+        ...     "hard", "random", measure="verification")
         >>> claim.size
         0.0
     """
@@ -61,7 +61,7 @@ class Claim:
     """Arm with the larger value."""
     low: str
     """Arm with the smaller value."""
-    measure: Measure
+    measure: Measure = "mAP"
     size: float = 0.0
     """Difference that the claim exceeds."""
     tolerance: float | None = None

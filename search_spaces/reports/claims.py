@@ -128,18 +128,6 @@ def runs() -> Iterator[tuple[str, TrialConfig]]:
 RUNS = list(runs())
 
 
-def claim(
-    name: str, text: str, place: str, published: str, *arms: str,
-    measure: Measure = "mAP", **settings: Any,
-) -> Claim:  # fmt: skip
-    """A claim in one line; ``arms`` are the one with the larger value and the other."""
-    high, low = arms
-    return Claim(
-        name=name, text=text, place=place, published=published, high=high, low=low,
-        measure=measure, **settings,
-    )  # fmt: skip
-
-
 R1_TASKS: tuple[tuple[Measure, str], ...] = (
     ("verification", "0.913 / 0.857"),
     ("matching", "0.509 / 0.341"),
@@ -148,62 +136,62 @@ R1_TASKS: tuple[tuple[Measure, str], ...] = (
 MINING_TASKS: tuple[Measure, ...] = ("matching", "retrieval")
 CLAIMS = [
     *(
-        claim(f"R1-hard-{task}", f"In-batch hard beats the baseline in {task}", "R1 table 2",
+        Claim(f"R1-hard-{task}", f"In-batch hard beats the baseline in {task}", "R1 table 2",
               published, "R1 in-batch hard, clean", "R1 baseline, clean", measure=task, on="clean")
         for task, published in R1_TASKS
     ),
     *(
-        claim(f"R1-q{q}-{task}", f"Mining at q = 0 is better than at q = {q} in {task}",
+        Claim(f"R1-q{q}-{task}", f"Mining at q = 0 is better than at q = {q} in {task}",
               "R1 fig. 3", "a figure without numbers", "R1 percentile 0", f"R1 percentile {q}",
               measure=task)
         for q in (2, 15) for task in MINING_TASKS
     ),
-    claim("R1-noisy", "In-batch hard trained on noisy patches is about as good on noisy ones as "
+    Claim("R1-noisy", "In-batch hard trained on noisy patches is about as good on noisy ones as "
           "trained on clean and denoised: no denoiser is needed", "R1 table 2",
           "0.600 / 0.608 (means of the three tasks)", "R1 in-batch hard, noisy",
           "deep, Adam, trained on denoised", on="noisy", tolerance=0.02),
-    claim("R2-clean-noisy", "Clean inputs give better descriptors than noisy ones", "R2 fig. 4",
+    Claim("R2-clean-noisy", "Clean inputs give better descriptors than noisy ones", "R2 fig. 4",
           "0.583 / 0.444", "R1 baseline, clean", "R2 baseline, noisy"),
-    claim("R2-far-tough", "Far negatives beat tough positives", "R2 fig. 10", "0.519 / 0.491",
+    Claim("R2-far-tough", "Far negatives beat tough positives", "R2 fig. 10", "0.519 / 0.491",
           "R2 far negatives", "R2 tough positives"),
-    claim("R2-tough", "Tough positives beat regular triplets", "R2 fig. 10", "0.491 / 0.479",
+    Claim("R2-tough", "Tough positives beat regular triplets", "R2 fig. 10", "0.491 / 0.479",
           "R2 tough positives", "R1 baseline, clean"),
-    claim("R2-far", "Far negatives beat regular triplets", "R2 fig. 10", "0.519 / 0.479",
+    Claim("R2-far", "Far negatives beat regular triplets", "R2 fig. 10", "0.519 / 0.479",
           "R2 far negatives", "R1 baseline, clean"),
-    claim("R2-curriculum", "The curriculum gains in retrieval", "R2 fig. 11", "0.496 / 0.462",
+    Claim("R2-curriculum", "The curriculum gains in retrieval", "R2 fig. 11", "0.496 / 0.462",
           "R2 curriculum", "R1 baseline, clean", measure="retrieval"),
-    claim("R3-soft-baseline", "The soft margin gains on the baseline", "R3, results",
+    Claim("R3-soft-baseline", "The soft margin gains on the baseline", "R3, results",
           "0.557 / 0.538 (with another denoiser)", "R3 baseline, Euclidean, soft",
           "R3 baseline, Euclidean"),
-    claim("R3-soft-1024", "The soft margin gains on batch hard of 1024", "R3, results",
+    Claim("R3-soft-1024", "The soft margin gains on batch hard of 1024", "R3, results",
           "0.625 / 0.610", "R3 1024, soft", "R3 1024"),
-    claim("R3-batch-hard", "Batch hard beats the baseline", "R3, results", "0.596 / 0.538",
+    Claim("R3-batch-hard", "Batch hard beats the baseline", "R3, results", "0.596 / 0.538",
           "R3 128", "R3 baseline, Euclidean"),
-    claim("R3-1024-128", "Batch hard of 1024 patches beats that of 128", "R3, results",
+    Claim("R3-1024-128", "Batch hard of 1024 patches beats that of 128", "R3, results",
           "0.610 / 0.596", "R3 1024", "R3 128"),
-    claim("R3-mined", "Mining hard triplets offline beats random triplets", "R3", "none",
+    Claim("R3-mined", "Mining hard triplets offline beats random triplets", "R3", "none",
           "R3 mined triplets", "R1 baseline, clean"),
-    claim("R3-K-collapse", "From random weights at Adam 1e-5 the loss ends higher with K = 4 than "
+    Claim("R3-K-collapse", "From random weights at Adam 1e-5 the loss ends higher with K = 4 than "
           "with K = 2",
           "R3, collapse", "none", "R3 random, 512, K 4, Adam 1e-5",
           "R3 random, 512, K 2, Adam 1e-5",
           measure="end loss"),
-    claim("R3-adam-sgd", "Adam collapses sooner than SGD at the same rate", "R3, collapse", "none",
+    Claim("R3-adam-sgd", "Adam collapses sooner than SGD at the same rate", "R3, collapse", "none",
           "R3 random, 512, K 4, Adam 2e-3", "R3 random, 512, K 4, SGD 2e-3", measure="failed"),
-    claim("R3-squared", "Squared distances collapse more than Euclidean ones", "R3, collapse",
+    Claim("R3-squared", "Squared distances collapse more than Euclidean ones", "R3, collapse",
           "none", "R3 random, 512, K 4, squared", "R3 random, 512, K 4, Adam 1e-5",
           measure="failed"),
-    claim("R3-unit", "Unit norm does not save from collapse", "R3, collapse", "none",
+    Claim("R3-unit", "Unit norm does not save from collapse", "R3, collapse", "none",
           "R3 random, 512, K 4, unit", "R3 random, 512, K 4, Adam 1e-5", measure="failed",
           tolerance=0.0),
-    claim("R3-2048", "A batch of 2048 lifts the loss above that of 1024", "R3, stepping", "none",
+    Claim("R3-2048", "A batch of 2048 lifts the loss above that of 1024", "R3, stepping", "none",
           "R3 2048, K 8", "R3 1024", measure="end loss"),
-    claim("R3-K16", "K = 16 lifts the loss above that of K = 8", "R3, stepping", "none",
+    Claim("R3-K16", "K = 16 lifts the loss above that of K = 8", "R3, stepping", "none",
           "R3 1024, K 16", "R3 1024", measure="end loss"),
-    claim("R3-turns-loss", "Turning each patch by itself raises the loss", "R3, augmentation",
+    Claim("R3-turns-loss", "Turning each patch by itself raises the loss", "R3, augmentation",
           "nearly doubled", "R3 128, turns by patch", "R3 128", measure="end loss"),
-    claim("R3-turns-hurt", "Turning each patch by itself hurts", "R3, augmentation", "none",
+    Claim("R3-turns-hurt", "Turning each patch by itself hurts", "R3, augmentation", "none",
           "R3 128", "R3 128, turns by patch"),
-    claim("R3-turns-paired", "Turning all patches of a point alike, proposed and not tried, hurts "
+    Claim("R3-turns-paired", "Turning all patches of a point alike, proposed and not tried, hurts "
           "less", "R3, augmentation", "none", "R3 128, turns by point", "R3 128, turns by patch"),
 ]  # fmt: skip

@@ -22,7 +22,7 @@ from hpsearch.config import (
     TrialConfig,
     UNet,
 )
-from hpsearch.reporting.claims import Claim, Measure
+from hpsearch.reporting.claims import Claim
 
 DATA = "photographs"
 EVALUATION = {"reports": 10}
@@ -83,42 +83,30 @@ def run(name: str, given: Denoised, seed: int) -> tuple[str, TrialConfig]:
 RUNS = [run(name, given, seed) for seed in SEEDS for name, given in arms()]
 
 
-def claim(
-    name: str, text: str, place: str, published: str, *arms: str,
-    measure: Measure = "mAP", tolerance: float | None = None,
-) -> Claim:  # fmt: skip
-    """A claim in one line; ``arms`` are the one with the larger value and the other."""
-    high, low = arms
-    return Claim(
-        name=name, text=text, place=place, published=published, high=high, low=low,
-        measure=measure, tolerance=tolerance,
-    )  # fmt: skip
-
-
 CLAIMS = [
-    claim("R1-adam-PSNR", "Adam raises the denoiser's PSNR", "R1 table 1", "32.16 / 30.5 dB",
+    Claim("R1-adam-PSNR", "Adam raises the denoiser's PSNR", "R1 table 1", "32.16 / 30.5 dB",
           "shallow, Adam", "shallow, SGD", measure="PSNR"),
-    claim("R1-depth-PSNR", "A deep U-Net raises PSNR", "R1 table 1", "32.32 / 32.16 dB",
+    Claim("R1-depth-PSNR", "A deep U-Net raises PSNR", "R1 table 1", "32.32 / 32.16 dB",
           "deep, Adam", "shallow, Adam", measure="PSNR"),
-    claim("R1-depth-SGD-PSNR", "A deep U-Net raises PSNR also with SGD", "R1 table 1",
+    Claim("R1-depth-SGD-PSNR", "A deep U-Net raises PSNR also with SGD", "R1 table 1",
           "30.73 / 30.5 dB", "deep, SGD", "shallow, SGD", measure="PSNR"),
-    claim("R1-deeper-PSNR", "A deeper one raises it further", "R1 table 1", "32.47 / 32.32 dB",
+    Claim("R1-deeper-PSNR", "A deeper one raises it further", "R1 table 1", "32.47 / 32.32 dB",
           "deeper, Adam", "deep, Adam", measure="PSNR"),
-    claim("R0-adam-MAE", "SGD leaves a larger error than Adam", "R0", "MAE 5.5 / 5.3",
+    Claim("R0-adam-MAE", "SGD leaves a larger error than Adam", "R0", "MAE 5.5 / 5.3",
           "shallow, SGD", "shallow, Adam", measure="MAE"),
-    claim("R0-rate", "At 64 times the batch ten times the rate trains better than the same rate",
+    Claim("R0-rate", "At 64 times the batch ten times the rate trains better than the same rate",
           "R0, R3", "none", "shallow, 1024, 1e-3", "shallow, 1024, 1e-2", measure="MAE"),
-    claim("R3-denoiser-mAP", "A smaller denoiser error hardly moves mAP", "R3",
+    Claim("R3-denoiser-mAP", "A smaller denoiser error hardly moves mAP", "R3",
           "MAE 4.5 / 5.3", "deep, Adam", "shallow, Adam", tolerance=0.02),
-    claim("R2-train-clean", "On denoised patches, training on clean ones is better",
+    Claim("R2-train-clean", "On denoised patches, training on clean ones is better",
           "R2 fig. 8", "0.481 / 0.439", "deep, Adam", "deep, Adam, trained on denoised"),
-    claim("R1-fine-tune", "Clean patches first, then denoised, gains over denoised throughout",
+    Claim("R1-fine-tune", "Clean patches first, then denoised, gains over denoised throughout",
           "R1, text", "0.611 / 0.608", "deep, Adam, clean then denoised",
           "deep, Adam, trained on denoised"),
-    claim("R2-DnCNN", "A DnCNN denoises better for the descriptor than a U-Net (here without the "
+    Claim("R2-DnCNN", "A DnCNN denoises better for the descriptor than a U-Net (here without the "
           "transfer from published weights)", "R2 fig. 6", "0.486 / 0.481", "DnCNN 5, Adam",
           "deep, Adam"),
-    claim("R3-batch-time", "On a CPU the batch hardly changes the time of an epoch (here denoiser "
+    Claim("R3-batch-time", "On a CPU the batch hardly changes the time of an epoch (here denoiser "
           "and descriptor together)", "R3, seconds an epoch", "125 / 123 s",
           "shallow, 16, 1e-3", "shallow, 1024, 1e-3", measure="log time", tolerance=0.1),
 ]  # fmt: skip
