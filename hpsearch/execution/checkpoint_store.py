@@ -39,14 +39,10 @@ def read_files(folder: Path) -> FileContents:
 
 def replace_files(folder: Path, files: FileContents) -> None:
     """As ``write_files``, but each checkpoint is kept under its second name when it is replaced."""
-    for name in files:
-        if Path(name).name == CHECKPOINT_FILE:
-            keep_previous_checkpoint((folder / name).parent)
-    previous = {
-        str(Path(name).with_name(PREVIOUS_CHECKPOINT_FILE))
-        for name in files
-        if Path(name).name == CHECKPOINT_FILE
-    }
+    checkpoints = [Path(name) for name in files if Path(name).name == CHECKPOINT_FILE]
+    for checkpoint in checkpoints:
+        keep_previous_checkpoint((folder / checkpoint).parent)
+    previous = {str(checkpoint.with_name(PREVIOUS_CHECKPOINT_FILE)) for checkpoint in checkpoints}
     write_files(folder, files, kept=previous)
 
 
