@@ -40,6 +40,7 @@ Hard = Annotated[
 Tough = Annotated[
     float, typer.Option(help="Standard deviation of the noise on t1..t5, in gray levels.")
 ]
+StoreOutput = Annotated[Path, typer.Option("--output", "-o", help="The store to write.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]
 DEFAULT_NOISE = NoiseLevels()
 
@@ -62,7 +63,7 @@ def build(
 @data.command("import")
 def import_command(
     path: Annotated[Path, typer.Argument(help="An HPatches or N-HPatches tree, or its archive.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The store to write.")],
+    output: StoreOutput,
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="Leave out sequences with an invalid strip.")
     ] = False,
@@ -103,7 +104,7 @@ def photos(
     folder: Annotated[
         Path, typer.Argument(help="A folder or archive of JPEG, PNG or WebP photographs.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The store to write.")],
+    output: StoreOutput,
     points: Annotated[
         int, typer.Option(min=1, max=2000, help="Largest number of points of a photograph.")
     ] = 300,
@@ -162,7 +163,7 @@ def sequences(
         Path,
         typer.Argument(help="A folder or archive of sequences of six pictures with homographies."),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The store to write.")],
+    output: StoreOutput,
     points: Annotated[
         int, typer.Option(min=1, max=5000, help="Largest number of points of a sequence.")
     ] = 1000,
@@ -199,7 +200,7 @@ def phototour(
     folder: Annotated[
         Path, typer.Argument(help="A folder or archive of scenes: liberty, notredame, yosemite.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The store to write.")],
+    output: StoreOutput,
     pairs: Annotated[
         int | None,
         typer.Option(
@@ -238,7 +239,7 @@ def arrays(
     patches: Annotated[
         Path, typer.Argument(help="A .npy file of patches: n×32×32, n×64×64 or n×65×65, uint8.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The store to write.")],
+    output: StoreOutput,
     points: Annotated[
         Path, typer.Option(help="A .npy file of n numbers or texts: the point of each patch.")
     ],
