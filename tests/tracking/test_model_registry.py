@@ -68,9 +68,11 @@ def candidate(
     save_pipeline(pipeline, RECIPE, folder)
     client = registry.tracking.client()
     experiment = client.create_experiment("e", artifact_location=registry.tracking.artifact_root)
+    run_id = client.create_run(experiment).info.run_id
+    client.log_param(run_id, "optimizer.lr", 0.01)
     return ModelArtifact(
         folder=folder,
-        run_id=client.create_run(experiment).info.run_id,
+        run_id=run_id,
         search="first",
         scores=scores,
         fingerprint=tiny.fingerprint,
@@ -107,7 +109,9 @@ def test_a_logged_model_has_its_scores_on_their_patches(
     client = registry.tracking.client()
     source = client.get_model_version(registry.model, str(version)).source or ""
     model_id = source.removeprefix("models:/")
-    found = {metric.key: metric for metric in client.get_logged_model(model_id).metrics or []}
+    logged = client.get_logged_model(model_id)
+    assert logged.params == {"optimizer.lr": "0.01"}, "as its run has"
+    found = {metric.key: metric for metric in logged.metrics or []}
     assert found["test/mAP"].value == pytest.approx(candidate.scores.mean)
     assert {metric.dataset_digest for metric in found.values()} == {candidate.fingerprint[:16]}
     run = client.get_run(candidate.run_id)
