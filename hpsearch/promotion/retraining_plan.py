@@ -35,6 +35,8 @@ from hpsearch.tracking.run_state import Run, mean_by_seed
 from hpsearch.untrusted import reading
 
 PLAN_FILE = "plan.json"
+MAX_SEEDS = 1_000
+"""Most trainings of a configuration."""
 
 
 class SelectedConfig(FrozenConfig):
@@ -174,6 +176,11 @@ def make_plan(
     Raises:
         UserError: if no trial completed, or a configuration does not exist at that scale.
     """
+    if seeds > MAX_SEEDS:
+        raise UserError(
+            f"{seeds} trainings of each configuration are too many; ask for at most {MAX_SEEDS:,}",
+            code="too-many-seeds",
+        )
     groups: dict[TrialConfig, list[Run]] = {}
     for run in runs:
         if run.kind == "trial" and run.status == "completed":

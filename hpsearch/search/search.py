@@ -29,6 +29,8 @@ from hpsearch.search.samplers import (
 )
 from hpsearch.search.space_errors import is_storage_error, suggest_error
 
+MAX_TRIALS = 1_000_000
+"""Most trials of a search; its state and its estimates hold all of them."""
 NUM_DRAWS = 64
 Distributions = Mapping[str, BaseDistribution]
 
@@ -185,9 +187,14 @@ class Search(FrozenConfig):
         """Number of trials to train; ``requested`` replaces ``trials``.
 
         Raises:
-            UserError: if the sampler is a grid and the space is continuous.
+            UserError: if the sampler is a grid and the space is continuous, or there are too many.
         """
         wanted = requested or self.trials
+        if wanted is not None and wanted > MAX_TRIALS:
+            raise UserError(
+                f"{wanted} trials are too many; ask for at most {MAX_TRIALS:,}",
+                code="too-many-trials",
+            )
         if wanted is not None and not self.is_finite:
             return wanted
         available = self.seeds_per_point * len(self.planned_points)

@@ -80,6 +80,12 @@ def test_a_search_without_a_completed_trial_is_one_sentence() -> None:
     assert caught.value.code == "no-completed-trial"
 
 
+def test_more_trainings_than_anybody_wants_are_refused() -> None:
+    with pytest.raises(UserError, match="99999999999") as caught:
+        make_plan("s", [run(0, 0.5)], MEAN_MAP, top=1, seeds=99_999_999_999)
+    assert caught.value.code == "too-many-seeds"
+
+
 def test_the_mean_over_seeds_decides_and_not_the_luckiest_seed() -> None:
     found = make_plan("s", [run(0, 0.9, lr=0.1), run(1, 0.8, lr=0.2)], MEAN_MAP, top=2, seeds=3)
     ranked = rank(found, again(found, {0.1: [0.95, 0.2, 0.2], 0.2: [0.6, 0.5, 0.55]}), MEAN_MAP)

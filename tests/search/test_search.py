@@ -117,6 +117,15 @@ def test_a_bad_suggest_shows_before_ray_starts(
     assert caught.value.code == code
 
 
+def test_more_trials_than_a_search_can_hold_are_refused(tmp_path: Path) -> None:
+    search = load_search(write(tmp_path, good("")))
+    for asked in (10**6 + 1, 10**23):
+        with pytest.raises(UserError, match=str(asked)) as caught:
+            search.num_trials(asked)
+        assert caught.value.code == "too-many-trials"
+    assert search.num_trials(10**6) == 10**6
+
+
 def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nothing\.py") as caught:
         load_search(tmp_path / "nothing.py")
