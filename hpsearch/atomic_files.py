@@ -220,3 +220,18 @@ def acquire_lock(file: IO[Any], kind: int) -> None:
             if attempt == LOCK_ATTEMPTS - 1:
                 raise
             time.sleep(LOCK_PAUSE_S)
+
+
+def try_lock(path: Path) -> IO[str] | None:
+    """Lock a file, which is created if it is missing, until the returned file is closed.
+
+    Returns:
+        The open file; None if another process holds its lock.
+    """
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file

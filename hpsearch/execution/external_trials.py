@@ -8,13 +8,13 @@ and the next call of ``ask``, of any process, hands the trial out again.
 
 import fcntl
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
 from typing import IO, Literal, get_args
 
-from hpsearch.atomic_files import acquire_lock
+from hpsearch.atomic_files import try_lock
 from hpsearch.config import TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.execution.hang_detector import ReportTimeouts
@@ -71,7 +71,7 @@ class ExternalTrials:
 
     def __init__(self, context: SearchContext) -> None:
         self._context, self._offset = context, 0
-        self._session: IO[str] | None = None
+        self._session: ExitStack | None = None
         self._open: dict[str, ExternalTrial] = {}
         self._requests = SearchRequests(context.event_log)
         self._usage = UsageTracker(context.record.limits, context.event_log)
@@ -318,19 +318,10 @@ class ExternalTrials:
         Raises:
             UserError: if one runs it.
         """
-        if self._session is not None:
-            return
-        file = self._context.paths.lock.open("a")
-        try:
-            acquire_lock(file, fcntl.LOCK_SH)
-        except OSError as error:
-            file.close()
-            raise UserError(
-                f"search {self._context.name!r} is running in another process; wait for its end, "
-                "or stop it",
-                code="search-running",
-            ) from error
-        self._session = file
+        if self._session is None:
+            session = ExitStack()
+            session.enter_context(self._context.lock(shared=True))
+            self._session = session
 
     def close(self) -> None:
         """Give back all open trials, and let processes with Ray run the search again."""
@@ -350,9 +341,4 @@ class ExternalTrials:
         """Lock file of a trial; None if a process holds it. It is released when it is closed."""
         folder = self._context.paths.folder / "asked"
         folder.mkdir(exist_ok=True)
-        file = (folder / f"{name}.lock").open("w")
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
-        file.close()
-        return None
+        return try_lock(folder / f"{name}.lock")

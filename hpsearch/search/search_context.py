@@ -269,17 +269,15 @@ class SearchContext:
         """True if no trial is left to train."""
         final = [run for run in self.runs if run.status not in ("running", "interrupted")]
         enough = sum(run.kind == "trial" for run in final) >= self.record.trials
-        patience_offset = self.record.patience_offset
         return enough or runs_are_out_of_patience(
-            self.runs, self.search, patience_offset=patience_offset
+            self.runs, self.search, patience_offset=self.record.patience_offset
         )
 
     @property
     def is_scored(self) -> bool:
         """True if the search has finished but for its registration and figures."""
-        finish_event = self.state.finish_event
-        ended = finish_event is not None and finish_event["status"] == "completed"
-        return ended and self.paths.test_scores.exists()
+        finish = self.state.finish_event or {}
+        return finish.get("status") == "completed" and self.paths.test_scores.exists()
 
     def tracking(self, *, read_only: bool = False) -> TrackingServer:
         """MLflow server or database that receives the runs."""
@@ -298,8 +296,8 @@ class SearchContext:
         return Registry(tracking=self.tracking(), model=self.record.model)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the search while it runs; the system releases it when this process dies.
+    def lock(self, *, shared: bool = False) -> Iterator[None]:
+        """Hold the search until this process ends, alone or ``shared`` by all that ask for trials.
 
         Raises:
             UserError: if another process holds it, or the home cannot be written.
@@ -307,11 +305,12 @@ class SearchContext:
         check_target_file(self.paths.lock, "--home")
         with self.paths.lock.open("w") as file:
             try:
-                acquire_lock(file, fcntl.LOCK_EX)
+                acquire_lock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             except OSError as error:
                 raise UserError(
                     f"search {self.name!r} is running in another process; wait for its end, or "
-                    "stop it with Ctrl-C there"
+                    "stop it with Ctrl-C there",
+                    code="search-running",
                 ) from error
             yield
 

@@ -7,13 +7,12 @@ patch set, its evaluation and its configuration, as this version reads it, are e
 is listed in ``training_versions.txt`` among those that train alike.
 """
 
-import fcntl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpsearch.atomic_files import write_atomic
+from hpsearch.atomic_files import try_lock, write_atomic
 from hpsearch.data.builtin_sets import BUILTIN_SETS, open_builtin
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
@@ -142,13 +141,10 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
         UserError: if another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"another process trains in {folder}; wait for it, or give another --folder"
-            ) from error
+    lock = try_lock(folder / "lock")
+    if lock is None:
+        raise UserError(f"another process trains in {folder}; wait for it, or give another --home")
+    with lock:
         yield
 
 
