@@ -9,6 +9,7 @@ import pytest
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "hpsearch"
 TESTED_IN: dict[str, str | tuple[str, str]] = {
+    "promotion/retraining_results.py": "promotion/test_retraining_plan.py",
     "tracking/run_table.py": "workflows/test_reproduce.py",
     "training/loss_trace.py": "workflows/test_reproduce.py",
     "workflows/compare_searches.py": "reporting/test_search_comparison.py",

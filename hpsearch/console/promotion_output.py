@@ -15,7 +15,8 @@ from hpsearch.evaluation.bootstrap import (
     intervals,
 )
 from hpsearch.promotion.promotion_search import Promotion, test_terms
-from hpsearch.promotion.retraining_plan import RetrainingResult, RetrainingScale, make_plan
+from hpsearch.promotion.retraining_plan import RetrainingScale, make_plan
+from hpsearch.promotion.retraining_results import RetrainingResult
 from hpsearch.reporting.text_tables import TextTable, format_duration, to_text
 from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.decision import CHAMPION, format_level, identify_test_set

@@ -12,10 +12,9 @@ from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.execution.shutdown import install_termination_handlers
 from hpsearch.promotion.promotion_search import Promotion, begin, prepare, test_terms
-from hpsearch.promotion.retraining_plan import (
+from hpsearch.promotion.retraining_plan import RetrainingScale, check_not_promotion
+from hpsearch.promotion.retraining_results import (
     RetrainingResult,
-    RetrainingScale,
-    check_not_promotion,
     explain_selection,
     median_run,
     rank,

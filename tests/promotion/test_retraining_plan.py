@@ -9,11 +9,13 @@ from hpsearch.config import SGD, TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.promotion.retraining_plan import (
     RetrainingPlan,
-    RetrainingResult,
     RetrainingScale,
     SelectedConfig,
-    explain_selection,
     make_plan,
+)
+from hpsearch.promotion.retraining_results import (
+    RetrainingResult,
+    explain_selection,
     median_run,
     rank,
     rank_correlation,
