@@ -1,4 +1,4 @@
-"""Table of all trials for other programs: one row a trial, filtered and sorted; CSV and JSON."""
+"""Tables of trials for other programs: filtered and sorted, as CSV, JSON or data frames."""
 
 import csv
 import difflib
@@ -8,12 +8,22 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpsearch.config.formatting import Flat, flatten, varying_keys
 from hpsearch.errors import UserError, list_names
-from hpsearch.reporting.leaderboard import Row, last_event_time, trial_seconds
+from hpsearch.reporting.leaderboard import (
+    Row,
+    last_event_time,
+    last_objective,
+    shown_status,
+    trial_seconds,
+)
 from hpsearch.schema import to_json
+from hpsearch.tracking.run_state import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Record = dict[str, Flat | None]
 """Values of one trial by column."""
@@ -62,6 +72,52 @@ def trial_records(rows: Sequence[Row], *, all_settings: bool = False) -> list[Re
         }
         for row, flat in zip(rows, flats, strict=True)
     ]
+
+
+def trial_frame(runs: Sequence[Run], *, metrics: Sequence[str]) -> "pd.DataFrame":
+    """Table with one row for each trial, by its number; see ``SearchHandle.trials``.
+
+    Args:
+        runs: trials by number.
+        metrics: names of metrics that have a column, apart from the objective.
+    """
+    import pandas as pd
+
+    varying = varying_keys([run.config for run in runs]) if runs else []
+    rows = []
+    for run in runs:
+        settings = flatten(run.config)
+        rows.append(
+            {
+                "state": shown_status(run),
+                "value": last_objective(run),
+                "seen": run.seen,
+                "seconds": trial_seconds(run),
+                **{name: run.metric(name) for name in metrics},
+                **{name: settings.get(name) for name in varying},
+            }
+        )
+    index = pd.Index([run.number for run in runs], name="number")
+    columns = None if rows else ["state", "value", "seen", "seconds"]
+    return pd.DataFrame(rows, index=index, columns=columns)
+
+
+def report_frame(runs: Sequence[Run]) -> "pd.DataFrame":
+    """Table with one row for each report; see ``SearchHandle.reports``."""
+    import pandas as pd
+
+    rows = [
+        {
+            "number": run.number,
+            "seen": report["seen"],
+            "value": report["objective"],
+            "time": pd.Timestamp(report["time"], unit="s", tz="UTC"),
+            **report["metrics"],
+        }
+        for run in runs
+        for report in run.reports
+    ]
+    return pd.DataFrame(rows, columns=None if rows else ["number", "seen", "value", "time"])
 
 
 def _finite(value: float | None) -> float | None:

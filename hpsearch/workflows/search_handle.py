@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpsearch.config.formatting import flatten, varying_keys
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError, list_names
 from hpsearch.search.search import Search
@@ -95,45 +94,16 @@ class SearchHandle:
         ``seconds`` of training and validation, further objectives by name, and a column for each
         setting that varies, such as ``optimizer.lr``.
         """
-        import pandas as pd
+        from hpsearch.reporting.trial_table import trial_frame
 
-        from hpsearch.reporting.leaderboard import last_objective, shown_status, trial_seconds
-
-        runs = self._own_runs()
-        varying = varying_keys([run.config for run in runs]) if runs else []
-        rows = []
-        for run in runs:
-            settings = flatten(run.config)
-            rows.append(
-                {
-                    "state": shown_status(run),
-                    "value": last_objective(run),
-                    "seen": run.seen,
-                    "seconds": trial_seconds(run),
-                    **{o.metric: run.metric(o.metric) for o in self.search.extra_objectives},
-                    **{name: settings.get(name) for name in varying},
-                }
-            )
-        index = pd.Index([run.number for run in runs], name="number")
-        columns = None if rows else ["state", "value", "seen", "seconds"]
-        return pd.DataFrame(rows, index=index, columns=columns)
+        extra = [objective.metric for objective in self.search.extra_objectives]
+        return trial_frame(self._own_runs(), metrics=extra)
 
     def reports(self) -> "pd.DataFrame":
         """Table with one row for each report: ``number`` of the trial, ``seen``, all metrics."""
-        import pandas as pd
+        from hpsearch.reporting.trial_table import report_frame
 
-        rows = [
-            {
-                "number": run.number,
-                "seen": report["seen"],
-                "value": report["objective"],
-                "time": pd.Timestamp(report["time"], unit="s", tz="UTC"),
-                **report["metrics"],
-            }
-            for run in self._own_runs()
-            for report in run.reports
-        ]
-        return pd.DataFrame(rows, columns=None if rows else ["number", "seen", "value", "time"])
+        return report_frame(self._own_runs())
 
     def figure(self, name: str) -> Any:
         """Draw a figure of the report by its name, or by a part of it, such as ``curves``.
