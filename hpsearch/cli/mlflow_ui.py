@@ -33,6 +33,31 @@ sys.exit(child.wait())
 """Program that runs MLflow, and kills it when its pipe closes, as at the end of the parent."""
 
 
+def ui_links(tracking: TrackingServer, search_id: str | None, name: str | None) -> dict[str, str]:
+    """Links to the views of a search, or of all searches.
+
+    Raises:
+        UserError: if MLflow has no run of the search.
+    """
+    from hpsearch.tracking.mlflow_links import (
+        find_search_run,
+        run_url,
+        runs_url,
+        saved_view_url,
+        trials_url,
+    )
+    from hpsearch.tracking.mlflow_tags import saved_view_name
+
+    if name is None:
+        return {"all searches": runs_url(tracking), "their best trials": trials_url(tracking)}
+    run, view = find_search_run(tracking, search_id or "", name), saved_view_name(search_id or "")
+    return {
+        f"search {name}": run_url(tracking, run),
+        "its trials as a table": saved_view_url(tracking, view),
+        "as charts": trials_url(tracking, search=name),
+    }
+
+
 def serve_ui(tracking: TrackingServer, port: int, lines: Sequence[str]) -> None:
     """Run the MLflow UI until Ctrl-C; once it answers, print its addresses.
 

@@ -220,7 +220,7 @@ def ui(
 
     Example: hpsearch ui quickstart --port 5001
     """
-    from hpsearch.cli.mlflow_ui import check_port_free, serve_ui
+    from hpsearch.cli.mlflow_ui import check_port_free, serve_ui, ui_links
     from hpsearch.search.workspace import Workspace
     from hpsearch.tracking.mlflow_errors import translate_all_errors
     from hpsearch.tracking.mlflow_tags import is_server
@@ -246,7 +246,7 @@ def ui(
 
     configure_mlflow_logging()
     with translate_all_errors(tracking.uri):
-        pages = _ui_links(tracking, context and context.event_log.search_id(), name)
+        pages = ui_links(tracking, context and context.event_log.search_id(), name)
     base = f"http://127.0.0.1:{port}" if local else tracking.display_uri.rstrip("/")
     lines = [f"{what:<24} {base}/{page}" for what, page in pages.items()]
     if local:
@@ -264,33 +264,6 @@ def _ui_server(connect: Callable[..., "TrackingServer"]) -> tuple["TrackingServe
         return connect(), []
     except UserError:
         return shown, ["The home cannot be written, so changes made in the UI are not kept."]
-
-
-def _ui_links(
-    tracking: "TrackingServer", search_id: str | None, name: str | None
-) -> dict[str, str]:
-    """Links to the views of a search, or of all searches.
-
-    Raises:
-        UserError: if MLflow has no run of the search.
-    """
-    from hpsearch.tracking.mlflow_links import (
-        find_search_run,
-        run_url,
-        runs_url,
-        saved_view_url,
-        trials_url,
-    )
-    from hpsearch.tracking.mlflow_tags import saved_view_name
-
-    if name is None:
-        return {"all searches": runs_url(tracking), "their best trials": trials_url(tracking)}
-    run, view = find_search_run(tracking, search_id or "", name), saved_view_name(search_id or "")
-    return {
-        f"search {name}": run_url(tracking, run),
-        "its trials as a table": saved_view_url(tracking, view),
-        "as charts": trials_url(tracking, search=name),
-    }
 
 
 @app.command(rich_help_panel="Results")
