@@ -27,6 +27,7 @@ FILES = [
     (("report",), ["one", "--output"]),
     (("compare",), ["one", "two", "--output"]),
     (("report",), ["one", "--json"]),
+    (("report",), ["one", "--csv"]),
     (("archive",), ["one", "--output"]),
     (("describe",), ["models:/patches@champion", "STORE", "--output"]),
     (("evaluate",), ["models:/patches@champion", "--data", "STORE", "--json"]),
@@ -128,7 +129,7 @@ def test_every_command_that_writes_is_in_the_tables() -> None:
         if "--home" in options:
             assert name in HOMES.keys() | READS_HOME | NO_LOCAL_HOME | NEEDS_MORE, name
         written = {words[-1] for known, words in FILES + FOLDERS if known == name}
-        assert options & {"--output", "--json", "--onnx"} == written, name
+        assert options & {"--output", "--json", "--csv", "--onnx"} == written, name
 
 
 CASES = [
