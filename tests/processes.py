@@ -13,8 +13,8 @@ def _call(words: tuple[object, ...]) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Of this process, but for the MLflow servers that an earlier test may have named."""
-    named = ("MLFLOW_TRACK", "MLFLOW_REGISTRY")
+    """Of this process, but for a home of the user and MLflow servers of an earlier test."""
+    named = ("HPSEARCH_HOME", "MLFLOW_TRACK", "MLFLOW_REGISTRY")
     inherited = {k: v for k, v in os.environ.items() if not any(word in k for word in named)}
     return {**inherited, "COLUMNS": "100", "OMP_NUM_THREADS": "1", **more}
 
