@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from hpsearch.config import ComputeConfig, TrialConfig
 from hpsearch.data.patch_store import PatchStore
@@ -92,23 +93,24 @@ class RunTrainer:
             trial = traced_trial(config, job)
         except DependencyFailedError as error:
             failed = [Report(0, {}, "diverged", str(error))]
-            return self._row_of(run, job, failed, Trace(), (0.0, {}))
+            return self._row_of(run, job, failed)
         curve, scores = list(self._reports(trial, self._folder(run) / "training")), {}
         if curve[-1].status == "completed":
             save_pipeline(trial.pipeline(), pipeline_spec(config), self._folder(run))
             scores = score_test_part(trial, run.evaluation)
-        value = trial.task.trainer.collapse_value
-        return self._row_of(run, job, curve, trial.traced.trace, (value, scores))
+        return self._row_of(run, job, curve, trial=trial.traced, scores=scores)
 
     def _row_of(
         self,
         run: Run,
         job: TrialEnvironment,
         curve: Sequence[Report],
-        trace: Trace,
-        scored: tuple[float, dict[str, dict[str, float]]],
+        *,
+        trial: TracedTask | None = None,
+        scores: Mapping[str, dict[str, float]] = MappingProxyType({}),
     ) -> Row:
-        value, scores = scored
+        """Row of a run; ``trial`` is None where none could be built."""
+        trace = Trace() if trial is None else trial.trace
         return Row(
             block=run.block,
             name=run.name,
@@ -122,10 +124,10 @@ class RunTrainer:
             code=self.code,
             status=curve[-1].status,
             reason=curve[-1].reason,
-            collapse_value=value,
+            collapse_value=0.0 if trial is None else trial.trainer.collapse_value,
             curve=[{"seen": float(r.seen), **_rounded(r.metrics)} for r in curve],
             trace=trace.columns,
-            scores=scores,
+            scores=dict(scores),
             cpu_seconds=round(trace.cpu_seconds, 1),
             finished=_now(),
         )
