@@ -74,8 +74,8 @@ def check_columns(path: Path) -> None:
 
 def corrupt_store_error(path: Path, why: str) -> UserError:
     return UserError(
-        f"{path} is not a usable patch store ({why}); give another file, or build or import the "
-        "store again"
+        f"{path} is not a usable patch store ({why}); give another file, or, if it was one, "
+        "build or import it again"
     )
 
 
