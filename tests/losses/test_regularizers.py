@@ -33,7 +33,9 @@ def slow_sosr(x: Tensor, k: int) -> Tensor:
         near = set()
         for call in (a, p):
             near |= set(
-                sorted(others, key=lambda j, call=call: float((call[i] - call[j]).norm()))[:k]
+                sorted(others, key=lambda j, call=call: float((call[i] - call[j]).detach().norm()))[
+                    :k
+                ]
             )
         total = sum(((a[i] - a[j]).norm() - (p[i] - p[j]).norm()) ** 2 for j in near)
         parts.append(torch.as_tensor(total).sqrt())
