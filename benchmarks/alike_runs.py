@@ -93,6 +93,9 @@ RUNS = [
 ]
 
 if __name__ == "__main__":
-    unlike = differences(*(read_rows(Path(table)) for table in sys.argv[1:3]))
+    tables = [read_rows(Path(table)) for table in sys.argv[1:3]]
+    if len(tables) != 2 or not all(tables):
+        sys.exit("give two tables of runs that have rows; `hpsearch reproduce` writes them")
+    unlike = differences(*tables)
     sys.stdout.write("\n".join(unlike or ["all runs are alike"]) + "\n")
     sys.exit(bool(unlike))

@@ -12,6 +12,7 @@ Seeds that both arms have are paired, and the t-interval of the mean difference 
 """
 
 import math
+import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,7 +59,8 @@ class Claim:
     published: str
     """Numbers that the report gives, or ``none``."""
     high: str
-    """Arm with the larger value."""
+    """Arm with the larger value. A ``*`` stands for any text: arms of both patterns are paired
+    where these texts are equal, as seeds are."""
     low: str
     """Arm with the smaller value."""
     measure: Measure = "mAP"
@@ -103,18 +105,31 @@ class Decision:
         return None
 
 
+def cell_of(pattern: str, name: str) -> tuple[str, ...] | None:
+    """Texts that the asterisks of a pattern stand for in an arm's name; None if it is another arm.
+
+    Example:
+        >>> cell_of("* · SGD · *", "squared · SGD · 1e-03"), cell_of("SGD", "Adam")
+        (('squared', '1e-03'), None)
+    """
+    found = re.fullmatch(re.escape(pattern).replace(r"\*", "(.*)"), name)
+    return None if found is None else found.groups()
+
+
 def decide(claim: Claim, rows: Iterable[Row]) -> Decision:
     """Decide a claim from the rows of its two arms; the first row of an arm and seed counts."""
-    arms: dict[str, dict[int, Row]] = {claim.high: {}, claim.low: {}}
+    arms: dict[str, dict[tuple, Row]] = {claim.high: {}, claim.low: {}}
     for row in rows:
-        if row.name in arms:
-            arms[row.name].setdefault(row.seed, row)
-    seeds = sorted(arms[claim.high].keys() & arms[claim.low].keys())
-    measured = [
-        (_measure(claim, arms[claim.high][s]), _measure(claim, arms[claim.low][s])) for s in seeds
+        for pattern, found in arms.items():
+            if (cell := cell_of(pattern, row.name)) is not None:
+                found.setdefault((cell, row.seed), row)
+    keys = sorted(arms[claim.high].keys() & arms[claim.low].keys())
+    measured_pairs = [
+        tuple(measured(arms[arm][key], claim.measure, claim.on) for arm in (claim.high, claim.low))
+        for key in keys
     ]
-    pairs = [(h, low) for h, low in measured if h is not None and low is not None]
-    used = [arms[name][seed] for name in (claim.high, claim.low) for seed in seeds]
+    pairs = [(h, low) for h, low in measured_pairs if h is not None and low is not None]
+    used = [arms[arm][key] for arm in (claim.high, claim.low) for key in keys]
     difference, half = _paired_interval([h - low for h, low in pairs])
     decided = len(pairs) >= MIN_PAIRS and difference is not None and half is not None
     if claim.measure == "failed" and not any(h or low for h, low in pairs):
@@ -223,14 +238,21 @@ def _verdict(claim: Claim, difference: float, half: float) -> Verdict:
     return "confirmed" if low > claim.size else "refuted" if high <= claim.size else "undecided"
 
 
-def _measure(claim: Claim, row: Row) -> float | None:
-    """Value of a run; None if it has none."""
-    failed = row.status != "completed"
-    if claim.measure in ("mAP", "verification", "matching", "retrieval"):
-        if failed:
+def measured(
+    row: Row, measure: Measure, on: Literal["clean", "noisy"] | None = None
+) -> float | None:
+    """Value of a run in a measure; None if it has none.
+
+    Args:
+        row: a finished run.
+        measure: what is measured.
+        on: raw input of the test patches; None means the one that the run is evaluated on.
+    """
+    if measure in ("mAP", "verification", "matching", "retrieval"):
+        if row.status != "completed":
             return 0.0
-        return row.scores[claim.on or row.config["evaluate_on"]][claim.measure]
-    return MEASURES[claim.measure](row)
+        return row.scores[on or row.config["evaluate_on"]][measure]
+    return MEASURES[measure](row)
 
 
 def _last_metric(row: Row, name: str) -> float | None:

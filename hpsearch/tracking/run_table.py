@@ -146,14 +146,19 @@ def find_row(
 def differences(rows: Sequence[Row], others: Sequence[Row]) -> list[str]:
     """Differences between two trainings of the same runs, a line per run, by arm and seed."""
     found = []
-    by_run = {(row.name, row.seed): row for row in others}
-    for row in rows:
-        other = by_run.get((row.name, row.seed))
-        fields = ("fingerprint", "status", "curve", "trace", "scores")
-        unlike = [f for f in fields if other and getattr(row, f) != getattr(other, f)]
-        if other is None or unlike:
-            found.append(f"{row.name}, seed {row.seed}: {', '.join(unlike) or 'only one has it'}")
+    one, another = ({(row.name, row.seed): row for row in table} for table in (rows, others))
+    for name, seed in one | another:
+        row, other = one.get((name, seed)), another.get((name, seed))
+        if row is None or other is None:
+            found.append(f"{name}, seed {seed}: only one has it")
+        elif unlike := _unlike_fields(row, other):
+            found.append(f"{name}, seed {seed}: {', '.join(unlike)}")
     return found
+
+
+def _unlike_fields(row: Row, other: Row) -> list[str]:
+    fields = ("fingerprint", "status", "curve", "trace", "scores")
+    return [field for field in fields if getattr(row, field) != getattr(other, field)]
 
 
 def read_versions(path: Path) -> list[str]:

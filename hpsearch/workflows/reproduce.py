@@ -1,10 +1,10 @@
 """Reproduction of claims: train lists of chosen configurations, keep a row of each, and decide.
 
 A list is a Python file with ``DATA`` (name of a patch set), ``RUNS`` (pairs of an arm's name and a
-TrialConfig, in the order to train them) and, optionally, ``CLAIMS`` and ``EVALUATION``. A run that
-is already in the table is skipped, and so is one that the lists contain twice: a row counts if its
-patch set, its evaluation and its configuration, as this version reads it, are equal and its commit
-is listed in ``training_versions.txt`` among those that train alike.
+TrialConfig, in the order to train them) and, optionally, ``CLAIMS``, ``FIGURES`` and
+``EVALUATION``. A run that is already in the table is skipped, and so is one that the lists contain
+twice: a row counts if its patch set, its evaluation and its configuration, as this version reads
+it, are equal and its commit is listed in ``training_versions.txt`` among those that train alike.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,11 +17,9 @@ from hpsearch.data.builtin_sets import BUILTIN_SETS, open_builtin
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
 from hpsearch.reporting.claims import Decision, claims_table, decide
-from hpsearch.tracking.run_table import (
-    read_rows,
-    read_versions,
-    runs_table,
-)
+from hpsearch.reporting.plot_style import svg
+from hpsearch.reporting.run_figures import RunFigure
+from hpsearch.tracking.run_table import Row, read_rows, read_versions, runs_table
 from hpsearch.training.devices import torch_threads, tune_glibc_malloc
 from hpsearch.workflows.run_lists import Run, code_version, read_lists
 from hpsearch.workflows.run_trainer import RunTrainer, missing_from
@@ -62,7 +60,8 @@ def reproduce(
 ) -> tuple[Decision, ...]:
     """Train the runs that the table lacks, and decide all claims of the lists.
 
-    The tables ``claims.md`` and ``runs.md`` are written at the end, also after an interruption.
+    The tables ``claims.md`` and ``runs.md`` and the lists' figures are written at the end, also
+    after an interruption.
 
     Args:
         settings: lists, patch sets, folders.
@@ -89,6 +88,7 @@ def reproduce(
         settings.results.mkdir(parents=True, exist_ok=True)
         write_atomic(settings.results / CLAIMS, CLAIMS_HEAD + claims_table(decisions))
         write_atomic(settings.results / ARMS, ARMS_HEAD + runs_table(rows) + "\n")
+        _draw_figures(found.figures, rows, settings.results)
     return decisions
 
 
@@ -106,6 +106,12 @@ ARMS_HEAD = """# Runs
 Written by `hpsearch reproduce`. One arm a line: mean over its seeds ± half the range.
 
 """
+
+
+def _draw_figures(figures: Sequence[RunFigure], rows: Sequence[Row], folder: Path) -> None:
+    for figure in figures:
+        if (drawn := figure.draw(rows)) is not None:
+            write_atomic(folder / f"{figure.name}.svg", svg(drawn))
 
 
 def missing_runs(settings: Reproduction) -> list[Run]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import hpsearch
 from hpsearch.config import TrialConfig
 from hpsearch.errors import UserError
-from hpsearch.reporting.claims import Claim
+from hpsearch.reporting.claims import Claim, cell_of
+from hpsearch.reporting.run_figures import RunFigure
 from hpsearch.tracking.run_table import Evaluation
 
 
@@ -34,10 +35,11 @@ class Run:
 
 @dataclass(frozen=True)
 class RunList:
-    """Runs and claims of one or more files."""
+    """Runs, claims and figures of one or more files."""
 
     runs: tuple[Run, ...]
     claims: tuple[Claim, ...]
+    figures: tuple[RunFigure, ...] = ()
 
     def of_claims(self, names: Sequence[str]) -> "RunList":
         """Reduce to some claims and the runs of their arms, claim by claim; all if none is named.
@@ -53,7 +55,13 @@ class RunList:
             return self
         chosen = tuple(known[name] for name in dict.fromkeys(names))
         arms = dict.fromkeys(arm for claim in chosen for arm in (claim.high, claim.low))
-        return RunList(tuple(run for arm in arms for run in self.runs if run.name == arm), chosen)
+        runs = dict.fromkeys(
+            i
+            for arm in arms
+            for i, run in enumerate(self.runs)
+            if cell_of(arm, run.name) is not None
+        )
+        return RunList(tuple(self.runs[i] for i in runs), chosen, self.figures)
 
 
 def read_lists(paths: Sequence[Path]) -> RunList:
@@ -67,11 +75,13 @@ def read_lists(paths: Sequence[Path]) -> RunList:
     found = RunList(
         tuple(run for part in parts for run in part.runs),
         tuple(claim for part in parts for claim in part.claims),
+        tuple(figure for part in parts for figure in part.figures),
     )
     arms = {run.name for run in found.runs}
     for i, claim in enumerate(found.claims):
-        for arm in {claim.high, claim.low} - arms:
-            raise UserError(f"claim {claim.name!r} names the arm {arm!r}, which no list has")
+        for arm in (claim.high, claim.low):
+            if all(cell_of(arm, name) is None for name in arms):
+                raise UserError(f"claim {claim.name!r} names the arm {arm!r}, which no list has")
         if claim.name in [other.name for other in found.claims[:i]]:
             raise UserError(f"two claims have the name {claim.name!r}; rename one of them")
     return found
@@ -90,7 +100,9 @@ def _read_list(path: Path) -> RunList:
         raise UserError(f"{path} is not a list of runs; it must define DATA and RUNS")
     evaluation = Evaluation(**getattr(module, "EVALUATION", {}))
     runs = (Run(path.stem, name, config, module.DATA, evaluation) for name, config in module.RUNS)
-    return RunList(tuple(runs), tuple(getattr(module, "CLAIMS", ())))
+    return RunList(
+        tuple(runs), tuple(getattr(module, "CLAIMS", ())), tuple(getattr(module, "FIGURES", ()))
+    )
 
 
 def code_version(package: Path = Path(hpsearch.__file__).parent) -> str:

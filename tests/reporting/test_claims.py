@@ -70,6 +70,14 @@ def test_verdicts(
     assert decided(differences, **settings).verdict == verdict
 
 
+def test_arms_of_a_pattern_are_paired_by_what_its_asterisks_stand_for() -> None:
+    values = {"x · a · 1": 0.7, "x · b · 1": 0.5, "y · a · 1": 0.8, "y · b · 2": 0.0}
+    rows = [row(name, 0, value) for name, value in values.items()]
+    rows += [row("x · a · 2", 0, 0.4), row("x · b · 2", 0, 0.3), row("x.a.2", 0, 0.0)]
+    found = decide(claim(high="* · a · *", low="* · b · *"), rows)
+    assert sorted(zip(found.high, found.low, strict=True)) == [(0.4, 0.3), (0.7, 0.5)]
+
+
 def test_seeds_are_paired_and_the_first_row_counts() -> None:
     rows = [row("a", 2, 0.9), row("a", 0, 0.7), row("a", 0, 0.1), row("b", 0, 0.4)]
     rows += [row("b", 2, 0.5), row("b", 5, 0.0), row("other", 2, 0.0)]
