@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from hpsearch.config import FixedSteps
 from hpsearch.reporting.claims import Measure, cell_of, measured
 from hpsearch.reporting.plot_style import (
     GROUP_COLORS,
@@ -30,7 +31,7 @@ from hpsearch.reporting.plot_style import (
     style_axes,
 )
 from hpsearch.tracking.run_state import RunStatus
-from hpsearch.tracking.run_table import Row
+from hpsearch.tracking.run_table import Row, config_of
 
 
 @dataclass(frozen=True)
@@ -77,18 +78,33 @@ def _draw_losses(axes: Axes, arm: str, runs: Sequence[Row]) -> None:
         axes.plot(_seen(row), _numbers(losses), color=color, linewidth=1, label=label)
     axes.set_ylim(0.4, 1.6)
     axes.legend(frameon=False, fontsize=SMALL, labelcolor=MUTED, loc="upper right")
-    count_patches(axes)
+    _limit_patches(axes, runs)
 
 
 def _draw_stages(axes: Axes, runs: Sequence[Row]) -> None:
     style_axes(axes)
     set_title(axes, "", x="patches seen", y="stage")
     for row, color in zip(runs, GROUP_COLORS, strict=False):
-        stages = [stage + 1 for stage in _numbers(row.trace["stage"])]
-        axes.step(_seen(row), stages, color=color, linewidth=1, where="pre")
-    axes.set_ylim(0.5, None)
+        axes.step(_seen(row), _stages(row), color=color, linewidth=1, where="pre")
+    last = max(stage for row in runs for stage in _stages(row))
+    axes.set_ylim(0.5, max(2, last) + 0.5)
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    _limit_patches(axes, runs)
+
+
+def _limit_patches(axes: Axes, runs: Sequence[Row]) -> None:
+    """Format the x axis as patches seen, up to the budget even if all runs ended early."""
+    axes.set_xlim(0, max(row.config["patches"] for row in runs))
     count_patches(axes)
+
+
+def _stages(row: Row) -> list[float]:
+    """Stage of each window, from 1; that of fixed steps follows from the budget."""
+    config = config_of(row)
+    if config is None or not isinstance(config.sampler, FixedSteps):
+        return [stage + 1 for stage in _numbers(row.trace["stage"])]
+    starts = [share * config.patches for share in config.sampler.milestones]
+    return [1.0 + sum(seen > start for start in starts) for seen in _seen(row)]
 
 
 def _seen(row: Row) -> list[float]:

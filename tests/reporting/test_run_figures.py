@@ -7,6 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from hpsearch.config import BatchHard, FixedSteps, TrialConfig
 from hpsearch.reporting.run_figures import ArmsFigure, LossFigure, MapFigure
 from tests.reporting.test_claims import row
 
@@ -39,6 +40,17 @@ def test_a_failed_seed_is_named_in_the_legend() -> None:
     figure = LossFigure("f", "t", arms=("a",)).draw([row("a", 3, None, trace=TRACE)])
     assert figure is not None
     assert legend_of(figure) == ["seed 3, collapsed"]
+
+
+def test_fixed_steps_rise_at_their_shares_of_the_budget() -> None:
+    sampler = FixedSteps(milestones=(0.25,))
+    config = TrialConfig(loss=BatchHard(), sampler=sampler, patches=600)
+    rows = [row("a", 0, 0.5, trace=TRACE, config=config.model_dump(mode="json"))]
+    figure = LossFigure("f", "t", arms=("a",)).draw(rows)
+    assert figure is not None
+    loss, stage = figure.axes
+    assert heights(stage.lines[0]) == [1, 2, 2]  # seen 100, 200, 300
+    assert loss.get_xlim()[1] >= 600
 
 
 def test_arms_are_drawn_at_their_value_with_mean_and_range() -> None:
