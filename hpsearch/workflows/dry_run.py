@@ -107,22 +107,25 @@ def dry_run(
         examples=examples,
         concurrent=concurrent,
         seconds_per_trial=seconds,
-        expected_seconds=rounds * seconds * expected_share(plan.search, rungs),
+        expected_seconds=max(
+            seconds, rounds * seconds * expected_share(plan.search, rungs, record.trials)
+        ),
         memory_bytes=_peak_memory(),
     )
 
 
-def expected_share(search: Search, rungs: Sequence[float]) -> float:
+def expected_share(search: Search, rungs: Sequence[float], trials: int) -> float:
     """Share of the whole budget that a trial uses on average, if ASHA prunes as it is meant to.
 
-    Of the trials that reach a rung, the share 1/``reduction_factor`` continues. It is 1 for other
-    pruners, whose number of stopped trials is not known before.
+    Of the trials that reach a rung, the share 1/``reduction_factor`` continues, and at least the
+    best one, to the end. It is 1 for other pruners, whose number of stopped trials is not known
+    before.
     """
     if not rungs or not isinstance(search.active_pruner, ASHA):
         return 1.0
     factor, used, share = search.active_pruner.reduction_factor, rungs[0], 1.0
     for low, high in zip(rungs, (*rungs[1:], search.budget), strict=True):
-        share /= factor
+        share = max(share / factor, 1 / trials)
         used += share * (high - low)
     return used / search.budget
 

@@ -54,8 +54,9 @@ def test_it_names_what_the_search_would_do(
     assert found.rungs == (100, 300)
     assert {config.descriptor.width for config in found.examples} == {0.25}
     assert found.seconds_per_trial > 0
-    share = expected_share(found.plan.search, found.rungs)
-    assert found.expected_seconds == pytest.approx(6 / 4 * found.seconds_per_trial * share)
+    share = expected_share(found.plan.search, found.rungs, 6)
+    assert 6 / 4 * share < 1
+    assert found.expected_seconds == found.seconds_per_trial, "one trial is trained to the end"
     assert found.memory_bytes > 2**20
     assert not list((tmp_path / "home").rglob("*")), "nothing was written"
 
@@ -71,8 +72,14 @@ def test_a_trial_that_fits_nowhere_is_refused(
 def test_a_third_of_the_trials_continues_at_each_rung(space: Path) -> None:
     search = load_search(space)
     # all to 100, a third of them to 300, a ninth of them to 900
-    assert expected_share(search, (100, 300)) == pytest.approx((100 + 200 / 3 + 600 / 9) / 900)
-    assert expected_share(search.with_changes(pruner=NoPruner()), ()) == 1
+    assert expected_share(search, (100, 300), 9) == pytest.approx((100 + 200 / 3 + 600 / 9) / 900)
+    assert expected_share(search.with_changes(pruner=NoPruner()), (), 9) == 1
     half = search.with_changes(pruner=ASHA(reduction_factor=2))
     assert isinstance(half, Search)
-    assert expected_share(half, (450,)) == pytest.approx(0.75)
+    assert expected_share(half, (450,), 9) == pytest.approx(0.75)
+
+
+def test_the_best_of_few_trials_continues_at_each_rung(space: Path) -> None:
+    # all three to 100, the best of them to 300 and to 900
+    share = expected_share(load_search(space), (100, 300), 3)
+    assert share == pytest.approx((100 + 200 / 3 + 600 / 3) / 900)
