@@ -9,7 +9,7 @@ and the next call of ``ask``, of any process, hands the trial out again.
 import fcntl
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from typing import IO, Literal, get_args
@@ -25,7 +25,7 @@ from hpsearch.execution.shutdown import GracefulShutdown
 from hpsearch.execution.study_restore import reconcile
 from hpsearch.execution.trial_supervisor import TrialSupervisor
 from hpsearch.execution.worker_messages import Failed, Reported
-from hpsearch.search.outcome import to_result
+from hpsearch.search.outcome import finite_float, to_result
 from hpsearch.search.pruners import PrunerWithHistory, build_pruner
 from hpsearch.search.requests import SearchRequests
 from hpsearch.search.resources import Resources
@@ -39,6 +39,8 @@ from hpsearch.training.loop import Report
 
 EndStatus = Literal["completed", "collapsed", "diverged", "failed"]
 ATTEMPT = "asked"
+OVERSHOOT = 2
+"""Largest number of budgets that a trial may report as seen; the last batch can exceed one."""
 """Id of the only attempt of a trial's supervisor."""
 LOST_REASON = "its process ended without reporting its end"
 
@@ -120,9 +122,11 @@ class ExternalTrials:
             UserError: if the trial has ended, the objective is missing or not finite, or ``seen``
                 is not a number of patches.
         """
-        if not isinstance(seen, Integral) or seen < 1:
+        most = OVERSHOOT * self._context.search.budget
+        if not isinstance(seen, Integral) or isinstance(seen, bool) or not 1 <= seen <= most:
             raise UserError(
-                f"trial {trial.id} reported {seen!r} patches; give a whole number above 0",
+                f"trial {trial.id} reported {seen!r} patches; give a whole number from 1 to about "
+                f"the budget, {self._context.search.budget:,}",
                 code="invalid-seen",
             )
         message = self._message(trial, Report(int(seen), dict(metrics)))
@@ -216,14 +220,15 @@ class ExternalTrials:
 
     def _message(self, trial: ExternalTrial, report: Report) -> Reported:
         self._check_open(trial)
-        for name, value in report.metrics.items():
-            if not (isinstance(value, int | float) and abs(value) < float("inf")):
+        plain = {name: finite_float(value) for name, value in report.metrics.items()}
+        for name, value in plain.items():
+            if value is None:
                 raise UserError(
-                    f"metric {name!r} of trial {trial.id} is {value!r}; report finite numbers, or "
-                    'end the trial with status="diverged"',
+                    f"metric {name!r} of trial {trial.id} is {report.metrics[name]!r}; report "
+                    'finite numbers, or end the trial with status="diverged"',
                     code="metric-not-finite",
                 )
-        return Reported(**to_result(report, self._context.objective))
+        return Reported(**to_result(replace(report, metrics=plain), self._context.objective))
 
     def _next_trial(self, resources: Resources) -> ExternalTrial | None:
         context, search, record = self._context, self._context.search, self._context.record

@@ -1,6 +1,9 @@
 """Result of a trial, and the Pareto front of several objectives."""
 
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from hpsearch.collapse_thresholds import is_reported_collapsed
@@ -78,3 +81,16 @@ def pareto_front(runs: Sequence[Run], objectives: Sequence[Objective]) -> list[R
     ]
     best_first = objectives[0].direction == "maximize"
     return [run for run, _ in sorted(front, key=lambda pair: pair[1][0], reverse=best_first)]
+
+
+def finite_float(value: object) -> float | None:
+    """Convert a number, also one of NumPy, to a float; None if it is no finite number.
+
+    Example:
+        >>> finite_float(1), finite_float(float("nan")), finite_float("1"), finite_float(10**400)
+        (1.0, None, None, None)
+    """
+    with suppress(OverflowError):
+        if isinstance(value, Real) and math.isfinite(value):
+            return float(value)
+    return None

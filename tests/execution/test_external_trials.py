@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 
@@ -149,18 +150,20 @@ def test_wrong_reports_are_refused(search: SearchHandle) -> None:
     for seen, metrics, code in (
         (100, {"loss": 1.0}, "missing-metric"),
         (100, {"val/mAP": float("nan")}, "metric-not-finite"),
+        (100, {"val/mAP": 10**400}, "metric-not-finite"),
+        (100, {"val/mAP": "0.5"}, "metric-not-finite"),
     ):
         with pytest.raises(UserError) as caught:
-            search.report(trial, seen, metrics)
+            search.report(trial, seen, metrics)  # type: ignore[arg-type]
         assert caught.value.code == code
     with pytest.raises(UserError) as caught:
         search.tell(trial, sync=False)
     assert caught.value.code == "no-report"
-    search.report(trial, 100, score(0.5))
+    search.report(trial, 100, {"val/mAP": np.float32(0.5)})  # type: ignore[arg-type]
     with pytest.raises(UserError) as caught:
         search.report(trial, 100, score(0.5))
     assert caught.value.code == "report-out-of-order"
-    for wrong in (0, -5, "100"):
+    for wrong in (0, -5, "100", True, 10**30):
         with pytest.raises(UserError) as caught:
             search.report(trial, wrong, score(0.5))  # type: ignore[arg-type]
         assert caught.value.code == "invalid-seen"
