@@ -193,7 +193,7 @@ def render_search_report(
         refresh_seconds: seconds after which the page loads itself again; 0 for a page that stays.
     """
     stated, runs, record = context.search, context.runs, context.record
-    data, scores = context.data, load_scores(context)
+    scores = load_scores(context)
     names = dict(zip(scores, named_scores(scores), strict=True))
     winner = next(iter(scores.values()), None)
     return render_report(
@@ -201,7 +201,8 @@ def render_search_report(
             name=context.name,
             lead=f"{record.trials} trials of at most {stated.budget:,} patches, to "
             f"{stated.objective.direction} {stated.objective.metric} on "
-            f"{', '.join(data.validation)}; patches: {Path(record.store).stem}",
+            f"{_validation_names(context) or 'validation patches'}; patches: "
+            f"{Path(record.store).stem}",
             totals=summarize(runs, budget=stated.budget),
             rows=leaderboard(runs, direction=stated.objective.direction),
             configurations=group_configurations(runs, direction=stated.objective.direction),
@@ -247,7 +248,7 @@ def search_facts(context: SearchContext) -> dict[str, str]:
         "pruner": " ".join(str(params[k]) for k in ("pruner", "grace_period") if k in params),
         "seeds of a point": str(seeds) if seeds != 1 else "",
         "patches": f"{data.get('name', '')}, fingerprint {data.get('fingerprint', '')[:12]}",
-        "validation": ", ".join(context.data.validation),
+        "validation": _validation_names(context),
         "commit": tags.get("git.commit", ""),
         "versions": ", ".join(
             f"{name.removeprefix('version.')} {value}"
@@ -256,6 +257,14 @@ def search_facts(context: SearchContext) -> dict[str, str]:
         ),
     }
     return {name: str(value) for name, value in facts.items() if value}
+
+
+def _validation_names(context: SearchContext) -> str:
+    """Names of the validation sequences; empty where the patches are gone, as in an archive."""
+    try:
+        return ", ".join(context.data.validation)
+    except UserError:
+        return ""
 
 
 def named_scores(scores: Mapping[str, Scores]) -> dict[str, TaskScores]:

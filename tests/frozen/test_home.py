@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import tarfile
 import shutil
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,15 @@ def test_it_reports(home: Path, tmp_path: Path, expected: dict[str, Any]) -> Non
     assert f"{max(values):.4f}" in said
     assert "pixels 16×16" in said
     assert f"{max(values):.4f}" in page.read_text()
+
+
+def test_an_archive_is_reported_in_a_home_without_its_patches(home: Path, tmp_path: Path) -> None:
+    archive, page = tmp_path / "finished.tar.gz", tmp_path / "report.html"
+    command(home, "archive", "finished", "--output", archive)
+    with tarfile.open(archive) as packed:
+        packed.extractall(tmp_path / "other" / "searches", filter="data")
+    assert "12 trials" in command(tmp_path / "other", "report", "finished", "--output", page)
+    assert "What the model does: no patch store at" in page.read_text()
 
 
 def test_a_promotion_that_ended_and_one_that_has_not_begun_are_planned(home: Path) -> None:
