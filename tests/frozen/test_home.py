@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
-import tarfile
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
