@@ -7,11 +7,15 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from hpsearch.errors import UserError
 from hpsearch.redaction import redacted
+
+if TYPE_CHECKING:
+    import numpy as np
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 LONGEST_REASON = 200
@@ -20,6 +24,8 @@ LONGEST_INPUT = 200
 CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")
 LIBRARIES = (str(Path(__file__).parent), *set(sysconfig.get_paths().values()) - {""}, "<")
 """Beginnings of the paths of code that no user of a space file wrote."""
+NPY_MAGIC = b"\x93NUMPY"
+"""First bytes of a .npy file."""
 IN_MARKDOWN = re.compile(r"([\\`*_\[\]<>|!])")
 
 
@@ -71,6 +77,27 @@ def reading(path: Path | str, what: str, remedy: str) -> Iterator[None]:
         raise
     except Exception as error:  # a reader of crafted bytes may raise anything
         raise UserError(f"{path} is not a usable {what} ({reason(error)}); {remedy}") from error
+
+
+def load_npy(path: Path, remedy: str) -> "np.ndarray[Any, Any]":
+    """Array of a .npy file, read from disk where it is used; no pickle is loaded.
+
+    Args:
+        path: path of the file.
+        remedy: advice to the user in the error message.
+
+    Raises:
+        UserError: if the file is missing, is no .npy file, is damaged, or holds objects.
+    """
+    import numpy as np
+
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; check the path", code="no-file")
+    with reading(path, ".npy file", remedy):
+        with path.open("rb") as file:
+            if file.read(len(NPY_MAGIC)) != NPY_MAGIC:
+                raise UserError(f"{path} is not a .npy file; {remedy}", code="unreadable-array")
+        return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def reason(error: BaseException) -> str:

@@ -2,8 +2,8 @@ r"""Descriptors for real photographs: losses after 2017, and the views that they
 
 What limits a descriptor on photographs is less its size than the views it is trained on: how far a
 detector errs in place, scale, angle and shape, and how the light changes (LOG.md, 2026-11-27). So
-this space varies small affine disturbances and brightness beside loss, optimizer and rate, at small
-width and budget, and the best configurations are trained large afterwards:
+this space varies small affine disturbances and brightness with loss, optimizer and rate, at small
+width and budget, and then the best configurations are trained large:
 
     hpsearch data photos ~/Pictures --points 600 --output photographs.arrow
     hpsearch data photos ~/More --views detected --output detected.arrow

@@ -154,6 +154,8 @@ def match_command(
 
     from hpsearch.workflows import match_images as matching
 
+    if colmap is not None:
+        matching.check_colmap_names(first.name, second.name)
     found = matching.match_images(
         first, second, model=model, points=points, ratio=ratio, homography=homography,
         detector=detector.value, geometry=geometry.value, tracking_uri=tracking_uri, home=home,

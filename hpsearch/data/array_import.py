@@ -27,7 +27,7 @@ from hpsearch.errors import UserError
 from hpsearch.patch_views import SIDE
 from hpsearch.rng import rng_for
 from hpsearch.shapes import Int, UInt8
-from hpsearch.untrusted import reading
+from hpsearch.untrusted import load_npy
 
 SIDES = (SIDE, PATCH_SIDE, SOURCE_SIDE)
 CHUNK_PATCHES = 4096
@@ -105,13 +105,7 @@ def import_arrays(
 
 
 def _load(file: Path) -> np.ndarray[Any, Any]:
-    if not file.is_file():
-        raise UserError(f"there is no array at {file}; give a .npy file")
-    with reading(file, ".npy file", "write it with numpy.save, without objects"):
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            raise ValueError("it holds several arrays")
-        return array
+    return load_npy(file, "write it with numpy.save, without objects")
 
 
 def _load_labels(file: Path, count: int, option: str) -> np.ndarray[Any, Any]:

@@ -251,7 +251,9 @@ def load_homography(file: Path) -> Float[np.ndarray, "3 3"]:
     try:
         numbers = np.array(file.read_text(errors="replace").split(), float)
     except ValueError as error:
-        raise UserError(f"{file} holds {error}; give nine numbers") from error
+        raise UserError(
+            f"{file} is no homography; give a text file with nine numbers, row by row"
+        ) from error
     if numbers.size != 9 or not np.isfinite(numbers).all():
         raise UserError(f"{file} holds {numbers.size} numbers; give nine finite ones")
     h = numbers.reshape(3, 3)

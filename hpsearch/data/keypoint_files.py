@@ -16,6 +16,7 @@ import numpy as np
 from hpsearch.data.photo_keypoints import Keypoints
 from hpsearch.errors import UserError
 from hpsearch.shapes import Float, Int, UInt8
+from hpsearch.untrusted import load_npy
 
 COLMAP_HEADER = re.compile(r"\s*(\d+)\s+(\d+)\s*")
 COLMAP_DIMENSIONS = 128
@@ -34,10 +35,7 @@ def read_keypoints(file: Path) -> Keypoints:
     if not file.is_file():
         raise UserError(f"there is no file {file}; check the path")
     if file.suffix == ".npy":
-        try:
-            return as_keypoints(np.load(file, allow_pickle=False), source=str(file))
-        except (ValueError, OSError, EOFError) as error:
-            raise UserError(f"{file} is not a readable .npy file; {LAYOUT}") from error
+        return as_keypoints(load_npy(file, LAYOUT), source=str(file))
     lines = file.read_text(errors="replace").splitlines()
     if lines and (header := COLMAP_HEADER.fullmatch(lines[0])):
         return _from_colmap(lines[1:], int(header[1]), file)

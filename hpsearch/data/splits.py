@@ -148,7 +148,7 @@ def folds(split: TrialSplit, k: int, seed: int = 0) -> list[TrialSplit]:
     """
     names = sorted((*split.train, *split.validation))
     if not 2 <= k <= len(names):
-        raise UserError(f"k must lie in 2..{len(names)} for split {split.name!r}, got {k}")
+        raise UserError(f"num_folds must lie in 2..{len(names)} for split {split.name!r}, got {k}")
     rng = rng_for(seed, "folds", k)
     order = [n for kind in _by_kind(names).values() for n in rng.permutation(kind).tolist()]
     # Round-robin assignment by kind spreads each kind evenly over the folds.

@@ -9,7 +9,8 @@ the baseline, wherever the configuration has it.
 import ast
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar, get_args
+from dataclasses import is_dataclass
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import optuna
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -22,7 +23,7 @@ from hpsearch.untrusted import validation_sentence
 
 TRIAL_PREFIX = "trial"
 NOT_REPLACEABLE = ("suggest", "kind")
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model")
 Changes = Sequence[tuple[tuple[str, ...], Any]]
 """Path and value of each changed setting, in the order in which they are given."""
 
@@ -37,7 +38,7 @@ def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
     A value is a Python or JSON literal, and any other text is a string.
 
     Raises:
-        UserError: if a text has no ``=``.
+        UserError: if a text has no ``=``, or a name before it that no setting can have.
 
     Example:
         >>> parse_overrides(["budget=200_000", "pruner=none", "descriptor.input_norm=true"])
@@ -46,7 +47,7 @@ def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
     found = dict[str, Any]()
     for text in texts:
         name, equals, value = text.partition("=")
-        if not (name.strip() and equals):
+        if not equals or not all(part.isidentifier() for part in name.strip().split(".")):
             raise UserError(
                 f"--set takes NAME=VALUE, such as --set budget=200_000, not {text!r}",
                 code="invalid-override",
@@ -135,7 +136,11 @@ def _own_value(name: str, search: Search, path: Sequence[str], value: Any) -> An
     current = search.active_pruner if first == "pruner" else getattr(search, first)
     try:
         if not rest:
-            return _of_kind(Search.model_fields[first].annotation, value)
+            found = _of_kind(Search.model_fields[first].annotation, value)
+            if isinstance(found, str) and _annotations(current):
+                parts = ", ".join(f"{name}.{part}" for part in _annotations(current))
+                raise UserError(f"it has parts; set one of {parts}", code="invalid-setting")
+            return found
         return _replaced(current, rest, value)
     except _NoSuchSetting as error:
         hint = (
@@ -159,7 +164,9 @@ def _check_paths(search: Search, changes: Changes) -> None:
         if path == ("patches",):
             raise _unknown("patches", "", "; set the search's budget")
         if path not in used:
-            raise _unknown(".".join(path), _settings_near(configs, path), "")
+            own = [*Search.model_fields] if len(path) == 1 else []
+            known = ", ".join([*own, _settings_near(configs, path)])
+            raise _unknown(".".join(path), known, "")
 
 
 def _settings_near(configs: Sequence[TrialConfig], path: Sequence[str]) -> str:
@@ -217,14 +224,19 @@ def _replaced(model: Model, path: Sequence[str], value: Any) -> Model:
         pydantic.ValidationError: if the value is not valid.
     """
     first, *rest = path
-    fields = type(model).model_fields if isinstance(model, BaseModel) else {}
+    fields = _annotations(model)
     if first not in fields or first in NOT_REPLACEABLE:
         raise _NoSuchSetting(", ".join(name for name in fields if name not in NOT_REPLACEABLE))
-    if rest:
-        new = _replaced(getattr(model, first), rest, value)
-    else:
-        new = _of_kind(fields[first].annotation, value)
-    return type(model)(**{name: getattr(model, name) for name in fields} | {first: new})
+    new = _replaced(getattr(model, first), rest, value) if rest else _of_kind(fields[first], value)
+    values = {name: getattr(model, name) for name in fields} | {first: new}
+    return TypeAdapter(type(model)).validate_python(values)
+
+
+def _annotations(model: object) -> dict[str, Any]:
+    """Types of the settings of a model or a dataclass by name; none of another value."""
+    if isinstance(model, BaseModel):
+        return {name: field.annotation for name, field in type(model).model_fields.items()}
+    return get_type_hints(type(model)) if is_dataclass(model) else {}
 
 
 def _of_kind(annotation: Any, value: Any) -> Any:

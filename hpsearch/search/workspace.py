@@ -71,7 +71,15 @@ class Workspace:
         return artifact_cache(self.home)
 
     def searches(self) -> list[str]:
-        """Names of all searches, oldest first."""
+        """Names of all searches, oldest first.
+
+        Raises:
+            UserError: if the home is a file.
+        """
+        if self.home.is_file():
+            raise UserError(
+                f"{self.home} is a file; give --home the path of a folder", code="target-is-file"
+            )
         folders = self.home.glob(f"{SEARCHES_DIR}/*/{RECORD_FILE}")
         return [path.parent.name for path in sorted(folders, key=lambda p: p.stat().st_mtime)]
 

@@ -29,7 +29,7 @@ from hpsearch.promotion.model_evaluation import load_pipeline_by_ref
 from hpsearch.search.workspace import Workspace
 from hpsearch.shapes import Int, Num, UInt8
 from hpsearch.training.devices import choose_device, torch_threads
-from hpsearch.untrusted import is_clutter
+from hpsearch.untrusted import is_clutter, load_npy
 from hpsearch.workflows.observer import Observer
 
 CHUNK_PATCHES = 1024
@@ -96,15 +96,7 @@ def from_array(path: Path) -> PatchSource:
     Raises:
         UserError: if the file is missing, damaged, or contains something else.
     """
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # parsing an untrusted file may raise any exception
-        raise UserError(
-            f"{path} is not a readable .npy file; save patches with numpy.save",
-            code="unreadable-array",
-        ) from error
-    if not isinstance(array, np.ndarray):
-        raise UserError(f"{path} contains several arrays; save one with numpy.save")
+    array = load_npy(path, "save patches with numpy.save")
     if not (array.shape[1:] == (SOURCE_SIDE, SOURCE_SIDE) and array.dtype == np.uint8):
         try:  # checks the shape alone; values are checked when they are described
             validate_patches(np.empty((0, *array.shape[1:]) if array.ndim else (), array.dtype))

@@ -51,8 +51,9 @@ class DryRun:
 
     @property
     def patches(self) -> int:
-        """Patches of all trials, if none is stopped early."""
-        return self.plan.record.trials * self.plan.search.budget
+        """Patches of all trials if none is stopped early, or the limit if that is lower."""
+        whole, limit = self.plan.record.trials * self.plan.search.budget, self.plan.record.limits
+        return whole if limit.patches is None else min(whole, limit.patches)
 
 
 def dry_run(
@@ -99,7 +100,6 @@ def dry_run(
     concurrent = max(1, min(slots, most, record.trials))
     examples = plan.search.examples(NUM_EXAMPLES)
     seconds = _seconds_per_trial(plan, examples[0])
-    rounds = record.trials / concurrent
     rungs = _rungs(plan.search)
     return DryRun(
         plan=plan,
@@ -107,11 +107,21 @@ def dry_run(
         examples=examples,
         concurrent=concurrent,
         seconds_per_trial=seconds,
-        expected_seconds=max(
-            seconds, rounds * seconds * expected_share(plan.search, rungs, record.trials)
-        ),
+        expected_seconds=_expected_seconds(plan, rungs, concurrent, seconds),
         memory_bytes=_peak_memory(),
     )
+
+
+def _expected_seconds(
+    plan: SearchPlan, rungs: Sequence[float], concurrent: int, seconds: float
+) -> float:
+    """Seconds of all trials; the last one of a search without a limit runs to its end."""
+    record, search = plan.record, plan.search
+    trials = record.trials * expected_share(search, rungs, record.trials)
+    found = max(seconds, trials / concurrent * seconds)
+    if record.limits.patches is not None:
+        found = min(found, record.limits.patches / search.budget / concurrent * seconds)
+    return found if record.limits.seconds is None else min(found, record.limits.seconds)
 
 
 def expected_share(search: Search, rungs: Sequence[float], trials: int) -> float:

@@ -295,6 +295,18 @@ def match_table(result: MatchResult) -> str:
     return "\n".join(lines) + "\n"
 
 
+def check_colmap_names(first: str, second: str) -> None:
+    """Check that two pictures can lie in COLMAP's one folder of images.
+
+    Raises:
+        UserError: if their names are equal.
+    """
+    if first == second:
+        raise UserError(
+            f"COLMAP needs two names, but both pictures are {first}; rename one", code="equal-names"
+        )
+
+
 def save_colmap(result: MatchResult, folder: Path, names: tuple[str, str]) -> None:
     """Write feature files and a list of matches that COLMAP's importers read.
 
@@ -306,8 +318,7 @@ def save_colmap(result: MatchResult, folder: Path, names: tuple[str, str]) -> No
     Raises:
         UserError: if the names are equal, or descriptors have not 128 numbers.
     """
-    if names[0] == names[1]:
-        raise UserError(f"COLMAP needs two names, but both pictures are {names[0]}; rename one")
+    check_colmap_names(*names)
     texts = {
         f"{name}.txt": colmap_features(part.keypoints, part.descriptors)
         for name, part in zip(names, (result.first, result.second), strict=True)

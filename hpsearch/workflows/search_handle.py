@@ -116,6 +116,10 @@ class SearchHandle:
         """
         from hpsearch.workflows.publish_figures import draw_search_figures
 
+        if not isinstance(name, str):
+            raise UserError(
+                f"a figure has a name, such as 'curves', not {name!r}", code="no-such-figure"
+            )
         drawn = draw_search_figures(self.context)
         found = [one for one in drawn.figures if name in one.name]
         if not found:

@@ -175,8 +175,10 @@ def add_note(context: SearchContext, text: str, *, trial: str | int | None = Non
     """Note something about a trial, or about the whole search.
 
     Raises:
-        UserError: if there is no such trial.
+        UserError: if there is no such trial, or the note is empty.
     """
+    if not text.strip():
+        raise UserError("the note is empty; give a text", code="empty-note")
     fields = {} if trial is None else {"trial": find_trial(context, trial).id}
     append_request(context.event_log, "note", text=text, **fields)
 

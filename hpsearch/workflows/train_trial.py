@@ -287,6 +287,8 @@ def read_config(path: Path) -> TrialConfig:
         )
     with reading(path, "TrialConfig", "give one as JSON, as in the MLflow run of every trial"):
         text = path.read_text("utf-8")
+        if not text.lstrip().startswith("{"):
+            raise ValueError("it is no JSON object")
         try:
             return TrialConfig.model_validate_json(text)
         except ValidationError as error:

@@ -85,5 +85,5 @@ def test_arrays_that_do_not_fit_are_refused(problem, tmp_path):
 
 
 def test_a_missing_array_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"no array at .*gone.npy"):
+    with pytest.raises(UserError, match=r"no file .*gone.npy"):
         import_arrays(tmp_path / "gone.npy", tmp_path / "s", points=tmp_path / "ids.npy")

@@ -67,7 +67,7 @@ def test_folds_validate_each_sequence_once_and_never_touch_test(names, k, seed):
     split = split_for(names, name="seeded")
     outside = sorted((*split.train, *split.validation))
     if k > len(outside):
-        with pytest.raises(UserError, match="k must lie in"):
+        with pytest.raises(UserError, match="num_folds must lie in"):
             folds(split, k, seed)
         return
     parts = folds(split, k, seed)

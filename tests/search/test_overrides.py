@@ -4,6 +4,7 @@ import pytest
 
 from hpsearch.config import Adam, HardNet, L2Net, Pairs, RandomTriplets, TrialConfig
 from hpsearch.errors import UserError
+from hpsearch.search.objective import Objective
 from hpsearch.search.overrides import parse_overrides, settings_without_effect, with_overrides
 from hpsearch.search.pruners import ASHA, NoPruner
 from hpsearch.search.search import Search
@@ -30,7 +31,9 @@ def test_texts_are_literals_or_strings() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("text", ["budget", "=3", ""])
+@pytest.mark.parametrize(
+    "text", ["budget", "=3", "", "trial.=3", ".lr=3", "loss..margin=3", "a b=3"]
+)
 def test_a_text_without_a_name_or_value_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="NAME=VALUE"):
         parse_overrides([text])
@@ -51,6 +54,13 @@ def test_the_parts_of_a_default_pruner_can_be_set() -> None:
     assert changed("pruner.reduction_factor=4").pruner == ASHA(reduction_factor=4)
 
 
+def test_the_parts_of_an_objective_can_be_set() -> None:
+    found = changed(
+        "objective.worst=99", "objective.metric=val/MAE", "objective.direction=minimize"
+    )
+    assert found.objective == Objective(metric="val/MAE", direction="minimize", worst=99)
+
+
 def test_settings_that_go_together_are_checked_together() -> None:
     found = changed("loss=hardnet", "trial.sampler=pairs", "descriptor.unit_norm=true")
     drawn = found.examples()[0]
@@ -69,7 +79,12 @@ def test_settings_that_go_together_are_checked_together() -> None:
         ("sampler.batch=64", "trial.sampler.batch"),
         ("patches=64", "set the search's budget"),
         ("suggest=64", "in the space's file"),
-        ("colour=1", "no such setting; there are input, descriptor"),
+        ("colour=1", "no such setting; there are suggest, budget"),
+        ("colour=1", "input, descriptor"),
+        ("descriptor.colour=1", "no such setting; there are width"),
+        ("objective=val/mAP", "it has parts; set one of objective.metric"),
+        ("objective.metric=nothing", "no report has the metric 'nothing'"),
+        ("objective.direction=up", "objective.direction"),
         ("trials=many", "setting 'trials' is wrong"),
         ("seed=-1", "seed"),
         ("seed=4294967296", "seed"),

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hpsearch.data.arrow_header import check_sequence_name
 from hpsearch.errors import UserError
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.workspace import Workspace
-from hpsearch.untrusted import NAME, check_name, name_from
+from hpsearch.untrusted import NAME, check_name, load_npy, name_from
 
 HOSTILE = {
     "newline": "a\nb",
@@ -90,3 +91,38 @@ def test_a_name_that_its_promotion_could_not_have_is_refused(command, space: Pat
     home = space.parent / "home"
     command("search", space, "--home", home, f"--name={'a' * 95}").is_one_sentence("at most 80")
     command("search", f"{'a' * 300}.py", "--home", home).is_one_sentence("too long")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "there is no file"),
+        (b"hello", "is not a .npy file; save it"),
+        (b"\x93NUMPY\x01\x00", "is not a usable .npy file"),
+    ],
+    ids=["missing", "text", "cut off"],
+)
+def test_an_array_that_cannot_be_read_is_named(
+    content: bytes | None, words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.npy"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        load_npy(path, "save it")
+    assert words in str(caught.value)
+
+
+def test_python_objects_are_never_loaded_nor_advised(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.array([{}], dtype=object))
+    with pytest.raises(UserError, match="Python objects") as caught:
+        load_npy(path, "save numbers")
+    assert "allow_pickle" not in str(caught.value)
+
+
+def test_a_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("")
+    with pytest.raises(UserError) as caught:
+        Workspace(tmp_path / "home").searches()
+    assert caught.value.code == "target-is-file"

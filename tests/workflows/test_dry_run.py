@@ -61,6 +61,20 @@ def test_it_names_what_the_search_would_do(
     assert not list((tmp_path / "home").rglob("*")), "nothing was written"
 
 
+def test_limits_bound_what_it_estimates(
+    space: Path, cluster: None, tiny: PatchStore, tmp_path: Path
+) -> None:
+    def estimate(**limits: float) -> tuple[int, float, float]:
+        options = SearchOptions(data=str(tiny.path), overrides={"trials": 64}, limits=limits)
+        found = dry_run(space, options, home=tmp_path / "home")
+        return found.patches, found.expected_seconds, found.seconds_per_trial
+
+    patches, expected, whole = estimate(patches=1_800)  # two budgets, four trials at once
+    assert patches == 1_800
+    assert expected == pytest.approx(whole / 2)
+    assert estimate(seconds=1e-6)[1] == 1e-6
+
+
 def test_a_trial_that_fits_nowhere_is_refused(
     space: Path, cluster: None, tiny: PatchStore, tmp_path: Path
 ) -> None:

@@ -153,6 +153,7 @@ def test_options_of_a_resume_replace_requests(context: SearchContext) -> None:
         (("stop", "far"), "search-not-running"),
         (("pause", "far"), "search-not-running"),
         (("note", "far", "x", "--trial", "77"), "no-such-trial"),
+        (("note", "far", " "), "empty-note"),
         (("stop", "far", "--trial", "1", "--address", "http://head:8265"), "trial-on-cluster"),
     ],
 )
