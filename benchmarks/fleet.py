@@ -36,12 +36,12 @@ from statistics import quantiles
 from typing import Any
 
 import ray
-from cluster import resident, tiny
 from ray import tune
 from ray.air.execution.resources.placement_group import PlacementGroupAcquiredResources
 from ray.tune.search import Searcher
 from replay import Row, as_result, read_table
 
+from cluster import resident, tiny
 from hpsearch.execution import ray_runtime, shutdown, tuner
 from hpsearch.search.resources import Resources
 from hpsearch.search.search_context import SearchContext
@@ -50,6 +50,7 @@ from hpsearch.search.workspace import SearchRecord, Workspace
 from hpsearch.tracking.event_log import EventLog
 from hpsearch.tracking.mlflow_sync import MlflowSync
 from hpsearch.tracking.model_registry import configure_mlflow_logging
+from hpsearch.workflows.run_search import log_search_started
 
 HERE = Path(__file__).parent
 SPACE = HERE / "replay_space.py"
@@ -59,31 +60,46 @@ FURTHER = ("train/norm", "train/rate", "train/seconds", "train/waiting", "device
 """Metrics of each report: 12, as many as a real one has."""
 
 
-def recorded_rows() -> tuple[Row, ...]:
-    """Recorded learning curves, each with 12 metrics a report."""
+FINER = 5
+"""Reports in place of each recorded one: 60 of a full trial, as one of an hour sends."""
+
+
+def recorded_curves() -> list[list[dict[str, str]]]:
+    """Results of recorded trials as Tune gets them, in finer steps."""
     rows = read_table(HERE / "curves.parquet", load_search(SPACE)).rows
-    for row in rows:
-        for report in row.reports:
-            report["metrics"] = {f"val/{name}": report["objective"] for name in METRICS}
-            report["metrics"] |= dict.fromkeys(FURTHER, 0.5)
-    return rows
+    return [[as_result(report) for report in _finer(row)] for row in rows]
+
+
+def _finer(row: Row) -> Iterator[dict[str, Any]]:
+    before = 0
+    for report in row.reports:
+        metrics = {f"val/{name}": report["objective"] for name in METRICS}
+        metrics |= dict.fromkeys(FURTHER, 0.5)
+        for part in range(1, FINER + 1):
+            status = report["status"] if part == FINER else "running"
+            seen = before + (report["seen"] - before) * part // FINER
+            yield {**report, "seen": seen, "status": status, "metrics": metrics}
+        before = report["seen"]
 
 
 @ray.remote(num_cpus=0, max_concurrency=10_000)
 class Fleet:
     """All workers, as coroutines: a call of ``train`` lasts until the next report."""
 
-    def __init__(self, rows: tuple[Row, ...], interval: float) -> None:
-        self._results = [[as_result(report) for report in row.reports] for row in rows]
-        self._interval = interval
+    def __init__(self, curves: list[list[dict[str, str]]], interval: float) -> None:
+        self._curves, self._interval = curves, interval
         self._trials: dict[int, tuple[dict[str, Any], int]] = {}
         """Configuration of each worker's trial, and the number of its reports so far."""
         self._due: dict[int, float] = {}
 
     async def start(self, worker: int, kwargs: dict[str, Any]) -> None:
-        self._trials[worker] = kwargs["config"], 0
-        first = self._interval * (0.1 + 0.9 * (worker * 0.6180339887 % 1))  # spread over time
-        self._due[worker] = time.time() + first
+        config, spread = kwargs["config"], worker * 0.6180339887 % 1
+        # as if the search had run for long: each first trial is somewhere on its curve
+        self._trials[worker] = config, int(spread * len(self._curve(config)))
+        self._due[worker] = time.time() + self._interval * (1 + 37 * spread % 1)
+
+    def _curve(self, config: dict[str, Any]) -> list[dict[str, str]]:
+        return self._curves[config["number"] % len(self._curves)]
 
     async def call(self, worker: int, method: str, args: tuple, kwargs: dict) -> Any:
         if method == "train":
@@ -98,10 +114,9 @@ class Fleet:
         self._due[worker] += self._interval
         config, turn = self._trials[worker]
         self._trials[worker] = config, turn + 1
-        results = self._results[config["number"] % len(self._results)]
         now = datetime.today()
         return {
-            **results[turn],
+            **self._curve(config)[turn],
             "done": False,
             "training_iteration": turn + 1,
             "date": now.strftime("%Y-%m-%d_%H-%M-%S"),
@@ -188,9 +203,8 @@ class Meter:
 
     def follow(self) -> None:
         """Measure, then interrupt the search."""
-        began = time.time()
-        while self.workers.started < self.count and time.time() - began < 600:
-            time.sleep(0.2)
+        while self._num_started() < self.count:
+            time.sleep(1.0)
         time.sleep(2.0)
         first, offset = thread_seconds(), self._offset()
         until = time.perf_counter() + self.seconds
@@ -212,6 +226,11 @@ class Meter:
         self.stop = True
         if self.event_log is not None:
             os.kill(os.getpid(), signal.SIGINT)
+
+    def _num_started(self) -> int:
+        if self.event_log is None:
+            return self.workers.started
+        return sum(event["event"] == "start" for event in self.event_log.events())
 
     def _offset(self) -> int:
         return 0 if self.event_log is None else self.event_log.path.stat().st_size
@@ -253,11 +272,23 @@ class Meter:
         for name, seconds in self.threads.items():
             shares[named.get(name, "Ray's own threads and others")] += seconds
         rows += [(f"- {name}", self._per_report(seconds)) for name, seconds in shares.items()]
-        rows.append(("MB in memory at first, at last", f"{self.megabytes[0]:.0f}, {self.megabytes[-1]:.0f}"))
+        rows.append(
+            ("MB in memory at first, at last", f"{self.megabytes[0]:.0f}, {self.megabytes[-1]:.0f}")
+        )
         if self.lags:
             cut = quantiles(self.lags, n=20)
-            rows.append(("MLflow lags by, s: median, 95 %, most", f"{cut[9]:.1f}, {cut[18]:.1f}, {max(self.lags):.1f}"))
-            rows.append(("event log, bytes a report, trials among them", f"{self.bytes / max(1, self.reports):,.0f}"))
+            rows.append(
+                (
+                    "MLflow lags by, s: median, 95 %, most",
+                    f"{cut[9]:.1f}, {cut[18]:.1f}, {max(self.lags):.1f}",
+                )
+            )
+            rows.append(
+                (
+                    "event log, bytes a report, trials among them",
+                    f"{self.bytes / max(1, self.reports):,.0f}",
+                )
+            )
         print("| of the driver | |", "| :-- | --: |", sep="\n")
         for what, value in rows:
             print(f"| {what} | {value} |")
@@ -318,7 +349,9 @@ def begin(home: Path, uri: str, *, workers: int) -> SearchContext:
         trials=100_000,
         resources=Resources(cpus=CORES / workers, device="cpu"),
     )
-    return Workspace(home).create("fleet", SPACE, record)
+    context = Workspace(home).create("fleet", SPACE, record)
+    log_search_started(context, context.search, store)
+    return context
 
 
 class Draws(Searcher):
@@ -347,13 +380,13 @@ class Draws(Searcher):
 
 
 def run_bare(home: Path, meter: Meter) -> None:
-    """Tune with the same workers: a trial ends after 4 reports."""
+    """Tune with the same workers: a trial ends with its curve."""
     searcher = Draws(meter.count)
 
     class AtEnd(tune.Stopper):
         def __call__(self, trial_id: str, result: dict) -> bool:
             meter.reports += 1
-            return result["training_iteration"] >= 4
+            return '"status": "running"' not in result["worker_message"]
 
         def stop_all(self) -> bool:
             return meter.stop
@@ -393,7 +426,7 @@ def measure(home: Path, asked: argparse.Namespace) -> None:
     """Run the fleet and print its figures."""
     ray_runtime.start_ray(cpus=CORES)
     try:
-        fleet = Fleet.remote(recorded_rows(), asked.workers / asked.rate)
+        fleet = Fleet.remote(recorded_curves(), asked.workers / asked.rate)
         with simulated_workers(fleet) as workers:
             meter = Meter(workers, asked.workers, asked.seconds, profile=bool(asked.profile))
             if asked.bare:
