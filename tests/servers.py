@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from socketserver import BaseRequestHandler, TCPServer
 
 
 def free_port() -> int:
@@ -33,6 +34,26 @@ def answering(status: int, body: bytes = b"") -> Iterator[str]:
     thread.start()
     try:
         yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
+def refusing() -> Iterator[tuple[str, list[bytes]]]:
+    """``HOST:PORT`` of a server that hangs up after each first line, and those lines."""
+    asked: list[bytes] = []
+
+    class HangsUp(BaseRequestHandler):
+        def handle(self) -> None:
+            asked.append(self.request.recv(4_096).partition(b"\r\n")[0])
+
+    server = TCPServer(("127.0.0.1", 0), HangsUp)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_address[1]}", asked
     finally:
         server.shutdown()
         server.server_close()

@@ -14,7 +14,7 @@ from typer import rich_utils
 
 import hpsearch
 from hpsearch.cli.old_words import CommandGroup
-from hpsearch.console.output import COLOR_SYSTEM, err, out, runnable, steady_output
+from hpsearch.console.output import COLOR_SYSTEM, err, lost_output, out, runnable, steady_output
 from hpsearch.errors import EXIT_INTERRUPTED, UserError, file_error_sentence
 from hpsearch.execution.shutdown import install_termination_handlers
 from hpsearch.redaction import redacted
@@ -56,7 +56,7 @@ def main() -> None:
     if COLOR_SYSTEM is None:
         rich_utils.COLOR_SYSTEM = None
     try:
-        app()
+        _run_app()
     except UserError as error:
         _exit_with_error(str(error))
     except ValidationError as error:
@@ -72,6 +72,25 @@ def main() -> None:
     except KeyboardInterrupt:
         err.print("interrupted")
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _run_app() -> None:
+    """Run the command; one that succeeded but whose output could not be written has failed.
+
+    Raises:
+        UserError: if standard output could not be written, on a full disk for example.
+    """
+    try:
+        app()
+    except SystemExit as end:
+        reason = "" if end.code else lost_output()
+        if reason:
+            raise UserError(
+                f"standard output could not be written ({reason}); free some space there, or "
+                "redirect it elsewhere",
+                code="output-not-written",
+            ) from end
+        raise
 
 
 def _exit_with_error(sentence: str) -> None:

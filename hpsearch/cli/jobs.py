@@ -250,8 +250,6 @@ def _print_row(name: str, state: str, started: float | None, more: str) -> None:
 
 
 def _resume_line(name: str, options: tuple[str, ...]) -> str:
-    if options[0] == "--slurm":  # its job resumes what it finds in the home
-        return "the same hpsearch submit --slurm"
     return command_line("resume", name, *options)
 
 

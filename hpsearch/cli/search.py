@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpsearch.cli.app import STARTED_AT, Home, TrackingUri, app
-from hpsearch.cli.jobs import ADDRESS_VARIABLES
+from hpsearch.cli.jobs import ADDRESS_VARIABLES, Slurm
 from hpsearch.cli.options import (
     Cpus,
     CpusPerTrial,
@@ -28,7 +28,7 @@ from hpsearch.cli.options import (
     notifiers,
     to_cli_args,
 )
-from hpsearch.cli.submit import submit_resume
+from hpsearch.cli.submit import resume_on_slurm, submit_resume
 from hpsearch.console.output import print_plain
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import EXIT_INTERRUPTED, UserError
@@ -238,20 +238,24 @@ def resume(
     notify: Notify = None,
     notify_idle: NotifyIdle = None,
     tracking_uri: TrackingUri = None,
+    slurm: Slurm = False,
     home: Home = DEFAULT_HOME,
 ) -> None:
     """Resume a search that was interrupted or reached a limit; ended trials stay as they are.
 
     Example: hpsearch resume quickstart
     """
-    if address is not None and address.startswith(("http://", "https://")):
+    on_dashboard = address is not None and address.startswith(("http://", "https://"))
+    if slurm or on_dashboard:
         options = to_cli_args(
             on_space_change=on_space_change, max_concurrent_trials=max_concurrent_trials,
             time_limit=time_limit, max_patches=max_patches, gpu_seconds=gpu_seconds,
             report_timeout=report_timeout,
             tracking_uri=tracking_uri,
         )  # fmt: skip
-        submit_resume(name, address, None if home == DEFAULT_HOME else str(home), options)
+        if slurm:
+            return resume_on_slurm(name, home, options)
+        submit_resume(name, address or "", None if home == DEFAULT_HOME else str(home), options)
         return
 
     from hpsearch.search.workspace import Workspace

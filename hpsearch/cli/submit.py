@@ -10,6 +10,7 @@ from hpsearch.cli.jobs import CLUSTER_HOME, CLUSTER_PANEL, Address, require_addr
 from hpsearch.cli.old_words import rewrite_old_words
 from hpsearch.cli.options import drop_none, to_cli_args
 from hpsearch.console.output import out, print_plain
+from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 from hpsearch.untrusted import command_line
 
@@ -160,6 +161,15 @@ def submit_resume(name: str, address: str, home: str | None, options: list[str])
     arguments = ["resume", name, "--address", "auto", *options]
     server.submit(name, arguments, home=known.get(name) or home or "")
     _print_submitted(name, address, ("--address", address))
+
+
+def resume_on_slurm(name: str, home: Path, options: list[str]) -> None:
+    """Submit the Slurm job of a search again, which resumes what it finds in the home."""
+    from hpsearch.execution.slurm import SlurmClient
+
+    folder = Path(CLUSTER_HOME) if home == DEFAULT_HOME else home.absolute()
+    number = SlurmClient(folder).resume(name, options)
+    _print_submitted(name, f"Slurm as job {number}", slurm_words(str(folder)))
 
 
 def _print_submitted(name: str, where: str, options: tuple[str, ...]) -> None:

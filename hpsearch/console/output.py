@@ -6,6 +6,7 @@ the standard streams by ones that continue without a reader, and spell what cann
 """
 
 import codecs
+import errno
 import io
 import os
 import re
@@ -59,6 +60,8 @@ class SteadyStream(io.TextIOBase):
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._is_lost = False
+        self.error: OSError | None = None
+        """Error that lost output of which no log file has a copy; None also for a closed pipe."""
         self._log: Path | None = None
         self._kept = ""
         if isinstance(stream, io.TextIOWrapper):
@@ -69,8 +72,8 @@ class SteadyStream(io.TextIOBase):
         if not self._is_lost:
             try:
                 self._stream.write(text)
-            except OSError:
-                self._lose()
+            except OSError as error:
+                self._lose(error)
         self._kept = (self._kept + text)[-MAX_KEPT_CHARACTERS:]
         self._write_log()
         return len(text)
@@ -79,8 +82,8 @@ class SteadyStream(io.TextIOBase):
         """Flush the stream, which is when a closed pipe is noticed."""
         try:
             self._stream.flush()
-        except OSError:
-            self._lose()
+        except OSError as error:
+            self._lose(error)
         if not self._is_lost:
             self._kept = ""
         self._write_log()
@@ -103,11 +106,13 @@ class SteadyStream(io.TextIOBase):
         """Encoding of the stream."""
         return self._stream.encoding
 
-    def _lose(self) -> None:
+    def _lose(self, error: OSError) -> None:
         """Lead the descriptor nowhere, so that what is still buffered can be flushed at exit."""
         if self._is_lost:
             return
         self._is_lost = True
+        if error.errno != errno.EPIPE:  # its reader has read enough
+            self.error = error
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
@@ -118,7 +123,7 @@ class SteadyStream(io.TextIOBase):
             return
         with suppress(OSError), self._log.open("a", encoding="utf-8", errors="replace") as file:
             file.write(self._kept)
-            self._kept = ""
+            self._kept, self.error = "", None
 
 
 def steady_output() -> None:
@@ -127,6 +132,18 @@ def steady_output() -> None:
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, SteadyStream):
             setattr(sys, name, SteadyStream(stream))
+
+
+def lost_output() -> str:
+    """Reason why standard output was not written, of which no log file has a copy; empty if it was.
+
+    A reader that has closed the pipe is none: it has what it wanted.
+    """
+    stream = sys.stdout
+    if not isinstance(stream, SteadyStream):
+        return ""
+    stream.flush()
+    return "" if stream.error is None else stream.error.strerror or str(stream.error)
 
 
 def continue_output_in(folder: Path) -> None:

@@ -34,6 +34,8 @@ SIGNAL_BEFORE_END_S = 120
 """Seconds before the time limit at which the trials of a job save."""
 MAX_SCRIPT_BYTES = 3_000_000
 """Largest batch script; Slurm takes 4 MB unless it is configured otherwise."""
+RESUME_LINE = "resume_options=({})"
+"""Line of a batch script: options of ``hpsearch resume``, once the search has begun."""
 SCRIPT_FILE, JOB_FILE, LOG_FILE = "search.sbatch", "job", "log"
 """In ``HOME/slurm/NAME``: what was submitted, the number of the job, and what it printed."""
 ENDED = re.compile(r"^hpsearch ended with code (\d+)$", re.MULTILINE)
@@ -146,6 +148,7 @@ def batch_script(
         *([f"export HPSEARCH_IMAGE={shlex.quote(options.image)}"] if options.image else []),
         f"export HPSEARCH_HOME={inside}",
         f"space_archive={_archive(files) if files else ''}",
+        RESUME_LINE.format(""),
         f"set -- {shlex.join([name, *arguments])}",
         "",
         BODY.read_text("utf-8"),
@@ -203,6 +206,32 @@ class SlurmClient:
         write_atomic(folder / JOB_FILE, number)
         return number
 
+    def resume(self, search: str, arguments: Sequence[str] = ()) -> str:
+        """Submit the batch script of a search again; returns the number of its job.
+
+        Args:
+            search: its name.
+            arguments: of ``hpsearch resume``, in place of those of an earlier resumption.
+
+        Raises:
+            UserError: if it was not submitted from this home, a job of it is queued or runs, or
+                Slurm refuses it.
+        """
+        path = self.folder(search) / SCRIPT_FILE
+        if not path.is_file():
+            raise _not_submitted(search, self.home)
+        check_arguments(arguments)
+        script, line = path.read_text("utf-8"), RESUME_LINE.format(shlex.join(arguments))
+        script, found = re.subn(r"(?m)^resume_options=\(.*\)$", lambda _: line, script, count=1)
+        if arguments and not found:
+            raise UserError(
+                f"the Slurm job of search {search!r} was written by an earlier hpsearch, which "
+                "takes no options of a resumption; leave them out, or give its `hpsearch submit` "
+                "again",
+                code="slurm-script-older",
+            )
+        return self.submit(search, script)
+
     def jobs(self) -> list[SearchJob]:
         """Latest job of each search, by name."""
         found = sorted(self.folder("").glob(f"*/{JOB_FILE}"))
@@ -216,10 +245,7 @@ class SlurmClient:
         """
         path = self.folder(search) / JOB_FILE
         if not path.is_file():
-            raise UserError(
-                f"no search {search!r} was submitted to Slurm from {self.home}; give its --home",
-                code="no-such-search",
-            )
+            raise _not_submitted(search, self.home)
         number = path.read_text("utf-8").strip()
         state, why = self._state(search, number)
         return SearchJob(
@@ -274,6 +300,13 @@ class SlurmClient:
         if job.state == "failed":
             return printable(failure_line(text, job.message) or "Slurm ended the job")
         return printable(progress_line(ENDED.sub("", text)))
+
+
+def _not_submitted(search: str, home: Path) -> UserError:
+    return UserError(
+        f"no search {search!r} was submitted to Slurm from {home}; give its --home",
+        code="no-such-search",
+    )
 
 
 def _slurm(*words: str) -> str:

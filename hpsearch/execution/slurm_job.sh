@@ -157,7 +157,8 @@ for _ in range(120):
     time.sleep(1)' "$head" $(($(wc -w <<<"$workers") + 1))
 
 if [ -e "$HPSEARCH_HOME/searches/$name/search.json" ]; then
-  exec_in_image hpsearch resume "$name" --address "$head" --home "$HPSEARCH_HOME" &
+  exec_in_image hpsearch resume "$name" --address "$head" --home "$HPSEARCH_HOME" \
+    ${resume_options[@]+"${resume_options[@]}"} &
 else
   exec_in_image hpsearch search "$@" --name "$name" --address "$head" --home "$HPSEARCH_HOME" &
 fi

@@ -15,6 +15,7 @@ from hpsearch.locations import (
     recorded,
 )
 from hpsearch.redaction import filled_in, redacted
+from hpsearch.tracking.mlflow_errors import translate_all_errors
 from hpsearch.tracking.mlflow_tags import EXPERIMENT, artifact_location, is_server
 from hpsearch.tracking.relocation import database_to_read, database_to_write, former_homes
 
@@ -50,6 +51,12 @@ def _credential_variables(parts: SplitResult) -> tuple[str, str] | None:
     if is_server(f"{parts.scheme}://"):
         return MLFLOW_VARIABLES
     return POSTGRESQL_VARIABLES if parts.scheme.startswith("postgres") else None
+
+
+def shorten_retries() -> None:
+    """Let MLflow's client give up within a minute, not after many, unless the user has set it."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 
 DATABASE_SCHEMES = ("sqlite:", "sqlite+pysqlite:", "postgres", "mysql", "mssql")
@@ -113,19 +120,25 @@ class TrackingServer:
         """Create a client of the tracking server and its registry."""
         from mlflow import MlflowClient
 
+        shorten_retries()
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
-    def check_experiment(self) -> None:
+    def check_experiment(self, *, must_answer: bool = False) -> None:
         """Check before any training that runs can be written to the experiment.
 
-        A server that does not answer is no error here: training does not need it.
+        Args:
+            must_answer: a server that does not answer is an error; training does not need it.
 
         Raises:
             UserError: if the experiment was deleted.
+            MlflowUnavailableError: if the server does not answer or refuses, and must not.
         """
         try:
-            found = self.client().get_experiment_by_name(self.experiment)
+            with translate_all_errors(self.uri):
+                found = self.client().get_experiment_by_name(self.experiment)
         except Exception:  # whatever it is, sending the runs meets and reports it
+            if must_answer:
+                raise
             return
         if found is not None and found.lifecycle_stage == "deleted":
             raise UserError(

@@ -75,7 +75,8 @@ def dry_run(
         observer: receives messages.
 
     Raises:
-        UserError: if ``run_search`` would raise it.
+        UserError: if ``run_search`` would raise it, or MLflow does not answer: a search would train
+            without it, and send its runs later.
     """
     observer = observer or Observer()
     plan = plan_search(space, options or SearchOptions(), Workspace(Path(home)), observer)
@@ -84,7 +85,8 @@ def dry_run(
     from hpsearch.execution.placement import ResourceAllocator
 
     try:
-        plan.workspace.tracking(plan.record.tracking_uri, read_only=True).check_experiment()
+        tracking = plan.workspace.tracking(plan.record.tracking_uri, read_only=True)
+        tracking.check_experiment(must_answer=True)
     except UserError as error:
         if error.code != "no-mlflow-database":  # the search would create it
             raise

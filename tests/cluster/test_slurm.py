@@ -141,6 +141,36 @@ def test_a_submitted_search_is_followed_by_its_job(slurm: Path, tmp_path: Path) 
     assert (folder / JOB_FILE).read_text() == "17"
 
 
+def test_a_stopped_search_resumes_by_its_own_job(slurm: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    resume = ["resume", "mine", "--slurm", "--home", str(home)]
+    refused = CliRunner(env=NO_CLUSTER).invoke(app, resume)
+    assert isinstance(refused.exception, UserError)
+    assert refused.exception.code == "no-such-search"
+
+    (slurm / "sbatch.answer").write_text("17\n")
+    (slurm / "squeue.answer").write_text("CANCELLED|None\n")
+    script = write(tmp_path, "--trials", "9", account="lab")
+    SlurmClient(home).submit("mine", script)
+    (slurm / "sbatch.answer").write_text("18\n")
+    done = CliRunner(env=NO_CLUSTER).invoke(app, [*resume, "--max-patches", "5000"])
+    assert done.exit_code == 0, done.output
+    assert "submitted search mine to Slurm as job 18" in done.output
+    submitted = (home / "slurm" / "mine" / "search.sbatch").read_text()
+    options = "resume_options=(--max-patches 5000)"
+    assert submitted == script.replace("resume_options=()", options)
+
+    for words in (["--on-space-change", EVIL], []):
+        SlurmClient(home).resume("mine", words)
+        submitted = (home / "slurm" / "mine" / "search.sbatch").read_text()
+        (line_of_options,) = [x for x in submitted.splitlines() if x.startswith("resume_options=")]
+        show = 'set -u; printf "%s\\n" ${resume_options[@]+"${resume_options[@]}"}'
+        printed = subprocess.run(
+            ["bash", "-c", f"{line_of_options}\n{show}"], capture_output=True, text=True, check=True
+        )
+        assert printed.stdout.split("\n") == ([*words, ""] if words else ["", ""])
+
+
 def test_what_slurm_refuses_is_one_sentence(
     slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

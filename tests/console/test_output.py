@@ -47,6 +47,31 @@ def test_output_without_a_reader_continues_in_the_log_file(tmp_path: Path, lost:
     assert lines == ["first", "second", "third", "fourth", "fifth"]
 
 
+@pytest.mark.parametrize("words", [("--version",), ("list",), ("list", "--help")], ids=" ".join)
+def test_a_command_whose_output_meets_a_full_disk_has_failed(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "hpsearch", *words], env=environment(), stdout=full,
+            stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: standard output could not be written (No space left")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_command_whose_reader_has_enough_is_silent(tmp_path: Path) -> None:
+    ends = os.pipe()
+    os.close(ends[0])
+    done = subprocess.run(
+        [sys.executable, "-m", "hpsearch", "--version"], env=environment(), stdout=ends[1],
+        stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    os.close(ends[1])
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_output_that_is_read_leaves_no_log_file(tmp_path: Path) -> None:
     words = [sys.executable, "-c", PRINTS, str(tmp_path)]
     done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=True)

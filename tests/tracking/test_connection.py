@@ -18,7 +18,7 @@ from hpsearch.tracking.mlflow_errors import (
 )
 from hpsearch.tracking.model_registry import Registry, configure_mlflow_logging
 
-from ..servers import answering, free_port
+from ..servers import answering, free_port, refusing
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -49,6 +49,21 @@ def test_a_server_that_is_not_there_is_not_a_registry_without_a_champion() -> No
     with pytest.raises(MlflowUnavailableError, match=uri) as caught:
         Registry(tracking=TrackingServer(uri=uri), model="m").champion()
     assert caught.value.code == "mlflow-unreachable"
+
+
+def test_a_check_without_an_answer_gives_up_after_one_retry(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
+    with refusing() as (address, asked):
+        server = TrackingServer(uri=f"http://{address}")
+        server.check_experiment()  # a search trains without MLflow
+        assert len(asked) == 2
+        with pytest.raises(MlflowUnavailableError) as error:
+            server.check_experiment(must_answer=True)
+    assert error.value.code == "mlflow-unreachable"
+    assert address in str(error.value)
 
 
 def test_a_full_disk_is_not_blamed_on_the_address() -> None:

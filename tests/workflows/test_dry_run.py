@@ -14,6 +14,8 @@ from hpsearch.workflows import dry_run as module
 from hpsearch.workflows.dry_run import dry_run, expected_share
 from hpsearch.workflows.search_plan import SearchOptions
 
+from ..servers import free_port
+
 SPACE = """
 from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
 from hpsearch.search.pruners import ASHA
@@ -73,6 +75,17 @@ def test_limits_bound_what_it_estimates(
     assert patches == 1_800
     assert expected == pytest.approx(whole / 2)
     assert estimate(seconds=1e-6)[1] == 1e-6
+
+
+def test_an_mlflow_that_does_not_answer_is_refused(
+    space: Path, cluster: None, tiny: PatchStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    uri = f"http://127.0.0.1:{free_port()}"
+    options = SearchOptions(data=str(tiny.path), tracking_uri=uri)
+    with pytest.raises(UserError, match=f"{uri} does not answer") as error:
+        dry_run(space, options, home=tmp_path / "home")
+    assert error.value.code == "mlflow-unreachable"
 
 
 def test_a_trial_that_fits_nowhere_is_refused(
