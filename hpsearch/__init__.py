@@ -34,6 +34,7 @@ _EXPORTS = {
     "Notifier": "workflows.notifications",
     "Objective": "search.objective",
     "Observer": "workflows.observer",
+    "PASHA": "search.pruners",
     "Random": "search.samplers",
     "Resources": "search.resources",
     "Search": "search.search",
