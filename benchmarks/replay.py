@@ -8,7 +8,6 @@ takes rows at random, which is what a random search of the space is.
 import heapq
 import json
 import math
-import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,13 +15,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import optuna
 import pyarrow.parquet as pq
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from hpsearch.execution.worker_messages import Reported
 from hpsearch.search.pruners import PrunerWithHistory
 from hpsearch.search.search import Search
+from hpsearch.search.space_points import Point, draw_point
 
 Report = dict[str, Any]
 
@@ -228,17 +227,13 @@ def read_repeats(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     ]
 
 
-def in_space(line: Mapping[str, Any], search: Search) -> optuna.trial.FixedTrial | None:
-    """The run as a trial of a space; None if the space cannot draw it."""
+def in_space(line: Mapping[str, Any], search: Search) -> Point | None:
+    """Point of a run; None if the space cannot draw it."""
     params = json.loads(line["params"])
-    fixed = optuna.trial.FixedTrial(params)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)  # Optuna's for a value out of its range
-        try:
-            search.suggest(fixed)  # type: ignore[arg-type]
-        except Exception:
-            return None
-    return fixed
+    point = draw_point(search.suggest, np.random.default_rng(0), params)
+    if point is None or any(params.get(name, ...) != v for name, v in point.params.items()):
+        return None  # a value that is missing or not allowed was drawn
+    return point
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

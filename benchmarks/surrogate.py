@@ -6,6 +6,7 @@ model than the samplers that are compared on it. Noise is that between seeds: th
 random pair of runs that differ in the seed alone, over √2, as a whole curve.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ import numpy as np
 from replay import Report, Row, Table
 from scipy.stats import norm, spearmanr
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
@@ -59,7 +61,7 @@ class Surrogate:
     def _values(self) -> GaussianProcessRegressor:
         points = [Point(row.params, row.distributions) for row in self._whole]
         curves = np.array([[r["objective"] for r in row.reports] for row in self._whole])
-        return process().fit(self.encoded(points), curves)
+        return fitted(self.encoded(points), curves)
 
     @cached_property
     def _failures(self) -> ExtraTreesClassifier | None:
@@ -135,7 +137,7 @@ class Surrogate:
         means, deviations, trees = (np.empty(len(values)) for _ in range(3))
         for fold in range(FOLDS):
             seen, held = folds != fold, folds == fold
-            model = process().fit(points[seen], values[seen])
+            model = fitted(points[seen], values[seen])
             means[held], deviations[held] = model.predict(points[held], return_std=True)
             forest = ExtraTreesRegressor(100, min_samples_leaf=2, max_features=0.5, random_state=0)
             trees[held] = forest.fit(points[seen], values[seen]).predict(points[held])
@@ -159,10 +161,13 @@ class Surrogate:
         ]
 
 
-def process() -> GaussianProcessRegressor:
-    """Gaussian process that is not fitted yet."""
-    kernel = ConstantKernel(1.0) * Matern(2.0, (0.2, 50), nu=2.5) + WhiteKernel(0.1)
-    return GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
+def fitted(points: np.ndarray, values: np.ndarray) -> GaussianProcessRegressor:
+    """Gaussian process with the length, amplitude and noise of the highest likelihood."""
+    kernel = ConstantKernel(1.0) * Matern(2.0, (0.1, 200), nu=2.5) + WhiteKernel(0.1)
+    process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of a maximum at a bound
+        return process.fit(points, values)
 
 
 def failed(row: Row) -> bool:
