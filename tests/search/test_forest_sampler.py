@@ -72,10 +72,8 @@ def test_each_point_has_the_names_of_its_branch_and_values_in_their_ranges() -> 
     for trial in searched(forest, trials=25).trials:
         last = "depth" if trial.params["kind"] == "b" else "idle"
         assert list(trial.params) == ["rate", "kind", last]
-        for name, value in trial.params.items():
-            assert trial.distributions[name]._contains(
-                trial.distributions[name].to_internal_repr(value)
-            )
+        assert 1e-4 <= trial.params["rate"] <= 1
+        assert trial.params[last] in range(1, 10) if last == "depth" else trial.params[last] <= 1
 
 
 def test_draws_depend_on_study_seed_and_point_alone() -> None:
