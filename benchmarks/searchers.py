@@ -18,6 +18,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
 from optuna.samplers._tpe.sampler import _split_trials, default_gamma
 from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher as RaySearcher
 from ray.tune.search.optuna import OptunaSearch
@@ -158,8 +159,7 @@ class RowForest:
     def __init__(self, table: Table, *, seed: int) -> None:
         self._left = Left(table, seed=seed)
         self._rows: dict[str, Row] = {}
-        self._values: dict[str, list[float]] = {}
-        self._ended: dict[str, Report] = {}
+        self._trials: dict[str, FrozenTrial] = {}
 
     def ask(self, name: str) -> Row | None:
         if not self._left.rows:
@@ -169,34 +169,31 @@ class RowForest:
         return self._rows[name]
 
     def report(self, name: str, report: Report) -> None:
-        self._values.setdefault(name, []).append(report["objective"])
+        self._trials[name] = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            intermediate_values={report["seen"]: report["objective"]},
+            constraints={"collapsed": float(report["collapsed"])},
+        )
 
     def end(self, name: str, report: Report) -> None:
-        if report["status"] == "running":  # pruned; the others' last report has been received
-            self.report(name, report)
-        self._ended[name] = report
+        self.report(name, report)
 
     def _choose(self) -> int:
-        reported = list(self._values)
-        if len(reported) < forest_sampler.STARTUP_TRIALS:
+        if len(self._trials) < forest_sampler.STARTUP_TRIALS:
             return self._left.rows[0]
-        finals = forest_sampler.final_values([self._curve(name) for name in reported])
-        kept = forest_sampler.rows_to_fit(finals, forest_sampler.MAX_TRIALS_FITTED)
+        trials = list(self._trials.values())
+        scores = forest_sampler.rank_scores(trials, StudyDirection.MAXIMIZE)
+        kept = forest_sampler.rows_to_fit(scores, forest_sampler.MAX_TRIALS_FITTED)
+        names = list(self._trials)
         some = self._left.rng.permutation(self._left.rows)[:ROW_CANDIDATES]
-        gain = forest_sampler.expected_gain(
-            [_point(self._rows[reported[i]]) for i in kept],
-            finals[kept],
+        predicted = forest_sampler.predict_scores(
+            [_point(self._rows[names[i]]) for i in kept],
+            scores[kept],
             [_point(self._left.table.rows[row]) for row in some],
-            [_point(self._rows[name]) for name in self._rows if name not in self._values],
+            [_point(row) for name, row in self._rows.items() if name not in self._trials],
             seed=int(self._left.rng.integers(2**31)),
         )
-        return int(some[np.argmax(gain)])
-
-    def _curve(self, name: str) -> forest_sampler.Curve:
-        end = self._ended.get(name)
-        failed = end is not None and end["collapsed"]
-        final = end is not None and end["status"] != "running"
-        return forest_sampler.Curve(tuple(self._values[name]), final, failed)
+        return int(some[np.argmax(predicted)])
 
 
 def _point(row: Row) -> Point:

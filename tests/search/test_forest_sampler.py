@@ -8,22 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.study import StudyDirection
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 import hpsearch
 from hpsearch.errors import OldSpellingWarning
 from hpsearch.search import samplers
 from hpsearch.search.forest_sampler import (
-    Curve,
     ForestSampler,
-    expected_gain,
-    final_values,
+    last_value,
     point_of,
-    read_curve,
+    predict_scores,
+    rank_scores,
     rows_to_fit,
 )
 from hpsearch.search.samplers import Forest, build_sampler
-from hpsearch.search.space_points import Point, draw_point
+from hpsearch.search.space_points import draw_point
 
 
 def suggest(trial: optuna.Trial) -> float:
@@ -38,18 +37,20 @@ def suggest(trial: optuna.Trial) -> float:
 def searched(
     sampler: Any, *, trials: int, direction: str = "maximize", at_once: int = 3
 ) -> optuna.Study:
-    """A search whose trials grow by 1 in each of three reports; two of three are pruned."""
+    """A search whose trials grow by 1 in each of three reports; the worse half is pruned."""
     study, sign = optuna.create_study(direction=direction), 1 if direction == "maximize" else -1
     running: list[tuple[optuna.Trial, float]] = []
+    firsts: list[float] = []
     for number in range(trials):
         study.sampler = sampler(number)
         trial = study.ask()
         running.append((trial, suggest(trial)))
         if len(running) == at_once:
             ended, value = running.pop(0)
-            for step in range(1, 4 if ended.number % 3 == 0 else 2):
+            pruned = bool(firsts) and value < np.median(firsts)
+            firsts.append(value)
+            for step in range(1, 2 if pruned else 4):
                 ended.report(sign * (value + step), step * 100)
-            pruned = ended.number % 3 > 0
             state = TrialState.PRUNED if pruned else TrialState.COMPLETE
             study.tell(ended, None if pruned else sign * (value + 3), state=state)
     return study
@@ -65,7 +66,7 @@ def test_a_search_with_conditions_finds_the_branch_and_its_values(direction: str
     late = [trial.params for trial in found.trials[25:]]
     assert sum(params["kind"] == "b" for params in late) > 13, "a third of random ones would be"
     best = max(suggest(optuna.trial.FixedTrial(params)) for params in late)
-    assert best > 2.5
+    assert best > 2.3
 
 
 def test_each_point_has_the_names_of_its_branch_and_values_in_their_ranges() -> None:
@@ -108,70 +109,58 @@ def test_given_values_are_kept_and_the_others_are_drawn() -> None:
     assert 0 <= trial.params["idle"] <= 1
 
 
-def test_a_pruned_trial_counts_with_what_the_others_grew_from_there() -> None:
-    completed = [Curve((x, x + 1, x + 3), is_final=True) for x in (0.0, 1.0, 2.0)]
-    pruned = [Curve((0.5,), is_final=False), Curve((1.0, 2.5), is_final=False)]
-    assert final_values([*completed, *pruned]) == pytest.approx([3, 4, 5, 3.5 + 0.125, 4.5])
+def ended(value: float, *, state: TrialState = TrialState.PRUNED, **more: Any) -> FrozenTrial:
+    final = value if state == TrialState.COMPLETE else None
+    return create_trial(state=state, value=final, intermediate_values={100: value}, **more)
 
 
-def test_growth_may_depend_on_the_value() -> None:
-    """High curves have no more to gain."""
-    completed = [Curve((x, 1.0), is_final=True) for x in (0.0, 0.5, 1.0)]
-    found = final_values([*completed, Curve((0.75,), is_final=False)])
-    assert found[-1] == pytest.approx(1.0)
+def test_every_trial_is_ranked_by_its_last_value_whatever_its_state() -> None:
+    trials = [
+        ended(0.2),
+        ended(0.9, state=TrialState.COMPLETE),
+        ended(0.4, state=TrialState.RUNNING),
+        create_trial(state=TrialState.PRUNED, intermediate_values={300: 0.6, 100: 0.95}),
+    ]
+    assert [last_value(trial) for trial in trials] == [0.2, 0.9, 0.4, 0.6]
+    best_last = rank_scores(trials, StudyDirection.MAXIMIZE)
+    assert list(np.argsort(best_last)) == [0, 2, 3, 1]
+    assert rank_scores(trials, StudyDirection.MINIMIZE) == pytest.approx(-best_last)
+    assert last_value(create_trial(state=TrialState.RUNNING)) is None
 
 
-def test_a_failed_trial_is_as_bad_as_the_worst_and_teaches_no_growth() -> None:
-    failed = Curve((0.9, -1e9), is_final=True, has_failed=True)
-    sound = [Curve((x, x + 0.1), is_final=True) for x in (0.2, 0.4, 0.6)]
-    found = final_values([failed, *sound, Curve((0.5,), is_final=False)])
-    assert found == pytest.approx([0.3, 0.3, 0.5, 0.7, 0.6])
-    assert final_values([failed]) == pytest.approx([0.0])
+def test_a_failed_trial_ranks_below_all_others_whatever_its_value() -> None:
+    failed = ended(0.99, constraints={"collapsed": 1.0})
+    for direction in (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE):
+        scores = rank_scores([ended(0.5), failed, ended(0.1)], direction)
+        assert np.argmin(scores) == 1
 
 
-curves = st.lists(
-    st.builds(
-        lambda values, final, failed: Curve(tuple(values), final, failed),
-        st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=4),
-        st.booleans(),
-        st.booleans(),
-    ),
-    min_size=1,
-    max_size=12,
-)
-
-
-@given(curves)
+@given(st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=20))
 @settings(max_examples=60, deadline=None)
-def test_what_was_measured_to_the_end_is_never_changed(curves: list[Curve]) -> None:
-    found = final_values(curves)
-    assert np.isfinite(found).all()
-    for value, curve in zip(found, curves, strict=True):
-        if curve.is_final and not curve.has_failed:
-            assert value == curve.values[-1]
+def test_scores_are_finite_symmetric_in_order_and_equal_where_values_are(
+    values: list[float],
+) -> None:
+    scores = rank_scores([ended(value) for value in values], StudyDirection.MAXIMIZE)
+    assert np.isfinite(scores).all()
+    for first, one in zip(values, scores, strict=True):
+        for second, other in zip(values, scores, strict=True):
+            assert (first < second) == (one < other)
+    if len(set(values)) == len(values):
+        assert scores.sum() == pytest.approx(0, abs=1e-6)
 
 
-def test_curves_are_read_in_the_order_of_steps_with_the_sign_of_the_objective() -> None:
-    trial = create_trial(
-        state=TrialState.COMPLETE, value=3.0, intermediate_values={300: 3.0, 100: 9.0, 200: 5.0}
-    )
-    assert read_curve(trial, StudyDirection.MINIMIZE) == Curve((-9.0, -5.0, -3.0), is_final=True)
-    failed = create_trial(
-        state=TrialState.PRUNED, intermediate_values={1: 0.5}, constraints={"collapsed": 1.0}
-    )
-    assert read_curve(failed, StudyDirection.MAXIMIZE) == Curve((0.5,), True, has_failed=True)
-
-
-def test_a_running_trial_lowers_the_gain_of_points_like_it() -> None:
+def test_a_running_trial_lowers_the_score_of_points_like_it() -> None:
     rng = np.random.default_rng(0)
     points = [draw_point(suggest, rng) for _ in range(30)]
     known = [point for point in points if point is not None]
-    values = np.array([suggest(optuna.trial.FixedTrial(dict(p.params))) for p in known])
-    asked = [*known[:5], Point({**known[0].params, "rate": 0.9}, known[0].distributions)]
-    alone = expected_gain(known, values, asked, seed=1)
-    beside = expected_gain(known, values, asked, [known[2]], seed=1)
+    values = [suggest(optuna.trial.FixedTrial(dict(point.params))) for point in known]
+    scores = np.array(values) - np.mean(values)
+    best = int(np.argmax(scores))
+    alone = predict_scores(known, scores, known, seed=1)
+    beside = predict_scores(known, scores, known, [known[best]], seed=1)
     assert (beside <= alone).all()
-    assert beside[2] == 0 < alone[2], "no tree tells a point from itself"
+    assert beside[best] == 0 < alone[best], "no tree tells a point from itself"
+    assert beside[np.argmin(alone)] == alone.min(), "and nothing bad becomes better"
 
 
 def test_a_long_study_is_fitted_to_its_best_and_an_even_spread_of_the_others() -> None:
