@@ -6,7 +6,6 @@ corner.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,6 +26,6 @@ def corner() -> list[Mapping[str, Any]]:
     ]
 
 
-SEARCH = replace(
-    replay_space.SEARCH, suggest=partial(replay_space.suggest, highest_adam=1.0), first=corner()
+SEARCH = replay_space.SEARCH.with_changes(
+    suggest=partial(replay_space.suggest, highest_adam=1.0), initial_points=tuple(corner())
 )

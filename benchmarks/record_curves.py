@@ -6,6 +6,15 @@ resumed; ``--table`` turns the file into the parquet table that ``search.py`` re
 
     python benchmarks/record_curves.py --lines curves.jsonl --runs 200 [--until 15:00]
     python benchmarks/record_curves.py --lines curves.jsonl --table benchmarks/curves.parquet
+
+The tables that samplers are compared on are of ``sampler_space.py``: ``photographs`` to tune them,
+``photographs_seeds`` (other configurations and other training seeds) and ``embedded`` (another
+patch set) to judge them. In each, one run of twelve repeats a configuration with another seed:
+
+    python benchmarks/record_curves.py --space benchmarks/sampler_space.py --repeat-every 12 \
+        --lines photographs.jsonl --runs 600 --data photographs.arrow
+    ... --lines seeds.jsonl --runs 250 --data photographs.arrow --seed 1
+    ... --lines embedded.jsonl --runs 250 --data mini --seed 2
 """
 
 import argparse
@@ -25,7 +34,7 @@ from torch import Tensor
 
 from hpsearch.config import ComputeConfig, TrialConfig
 from hpsearch.config.formatting import summary
-from hpsearch.data.builtin_sets import open_builtin
+from hpsearch.data.builtin_sets import BUILTIN_SETS, open_builtin
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.search.search import Search
 from hpsearch.search.space_file import load_search
@@ -79,6 +88,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--until", default=None, help="no run begins after this time, HH:MM")
     parser.add_argument("--folder", type=Path, default=Path("data"))
+    parser.add_argument("--data", default="mini", help="name of a built-in set, or a patch store")
+    parser.add_argument("--seed", type=int, default=0, help="of configurations and of trainings")
+    parser.add_argument("--repeat-every", type=int, default=0, help="one run of so many repeats")
     parser.add_argument("--table", type=Path, default=None)
     options = parser.parse_args()
     if options.table:
@@ -91,8 +103,10 @@ def record(options: argparse.Namespace) -> None:
     """Draw configurations in a fixed order, and run those that are not there yet."""
     torch.set_num_threads(1)
     tune_glibc_malloc()
-    search = load_search(options.space)
-    store = PatchStore.open(open_builtin("mini", options.folder))
+    search = load_search(options.space).with_changes(seed=options.seed)
+    builtin = options.data in BUILTIN_SETS
+    path = open_builtin(options.data, options.folder) if builtin else Path(options.data)
+    store = PatchStore.open(path)
     job = TrialEnvironment(
         store=store,
         split=store.split(),
@@ -102,12 +116,15 @@ def record(options: argparse.Namespace) -> None:
         computing=ComputeConfig(device="cpu"),
     )
     done = len(options.lines.read_text().splitlines()) if options.lines.exists() else 0
-    for number, (params, config) in enumerate(drawn(search, options.runs)):
+    for number, (first, (params, config)) in enumerate(
+        with_repeats(drawn(search, options.runs), every=options.repeat_every)
+    ):
         if number < done:
             continue
         if options.until and datetime.now().strftime("%H:%M") >= options.until:
             return
-        drawn_from = {"space": options.space.stem, "number": number, "params": params}
+        drawn_from = {"space": options.space.stem, "number": number, "repeats": first}
+        drawn_from["params"] = params
         row = {**drawn_from, **run(config, job, search)}
         with options.lines.open("a") as lines:
             lines.write(json.dumps(row) + "\n")
@@ -123,8 +140,27 @@ def drawn(search: Search, runs: int) -> list[tuple[dict[str, Any], TrialConfig]]
     for point in search.initial_points:
         study.enqueue_trial(dict(point))
     trials = [study.ask() for _ in range(runs)]
-    configs = [search.suggest_config(trial) for trial in trials]
+    configs = [search.suggest_config(trial, repeat=search.seed) for trial in trials]
     return [(trial.params, config) for trial, config in zip(trials, configs, strict=True)]
+
+
+Drawn = tuple[dict[str, Any], TrialConfig]
+
+
+def with_repeats(points: list[Drawn], *, every: int) -> list[tuple[int | None, Drawn]]:
+    """Replace one point of ``every`` by the one before it with another seed; 0 for none.
+
+    Each comes with the number of the run that it repeats, if it does.
+    """
+    found: list[tuple[int | None, Drawn]] = []
+    for number, (params, config) in enumerate(points):
+        if every and number % every == every - 1:
+            params, config = points[number - 1]
+            config = config.model_copy(update={"seed": config.seed + 1000})
+            found.append((number - 1, (params, config)))
+        else:
+            found.append((None, (params, config)))
+    return found
 
 
 def run(config: TrialConfig, job: TrialEnvironment, search: Search) -> dict[str, Any]:

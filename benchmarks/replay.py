@@ -7,6 +7,7 @@ takes rows at random, which is what a random search of the space is.
 
 import heapq
 import json
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,13 +15,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import optuna
 import pyarrow.parquet as pq
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from hpsearch.execution.worker_messages import Reported
 from hpsearch.search.pruners import PrunerWithHistory
 from hpsearch.search.search import Search
+from hpsearch.search.space_points import Point, draw_point
 
 Report = dict[str, Any]
 
@@ -40,6 +41,13 @@ class Row:
     reports: tuple[Report, ...]
     seconds: tuple[float, ...]
     """CPU seconds up to each report."""
+    truth: float | None = None
+    """The objective without the noise of a training, where it is known."""
+
+    @property
+    def true_final(self) -> float:
+        """The objective without noise; as measured where that is not known."""
+        return self.final if self.truth is None else self.truth
 
     @property
     def final(self) -> float:
@@ -57,6 +65,11 @@ class Table:
     def best(self) -> float:
         """Best objective of all rows that were trained to the end."""
         return max(row.final for row in self.rows)
+
+    def goal(self, share: float) -> float:
+        """Objective of the worst of the best ``share`` of the rows, at least one."""
+        finals = sorted((row.final for row in self.rows), reverse=True)
+        return finals[max(math.ceil(share * len(finals)), 1) - 1]
 
     def nearest(self, params: Mapping[str, Any]) -> int:
         """The row that is most like a point; a name that one of the two lacks counts as far."""
@@ -90,7 +103,7 @@ class Table:
 class Searcher(Protocol):
     """Interface of a searcher: proposes rows, receives reports."""
 
-    def ask(self, name: str) -> int | None:
+    def ask(self, name: str) -> Row | None:
         """A row that has not been tried; None if there is none left."""
         ...
 
@@ -103,31 +116,36 @@ class Searcher(Protocol):
 class Replay:
     """One search: trials side by side on so many workers, each as fast as it was recorded."""
 
-    table: Table
     searcher: Searcher
     pruner: PrunerWithHistory
     workers: int = 4
     target: float = np.inf
     """The search ends when a trial that was trained to the end is as good."""
+    limit: float = np.inf
+    """The search ends after so many patches."""
     patches: int = 0
     bests: list[tuple[int, float]] = field(default_factory=list)
-    """Patches trained so far, by all, and the best that was trained to the end."""
+    """Patches trained so far, by all, and the best that was trained to the end, without noise."""
+    stopped: int = 0
+    """Patches of trials that were pruned, collapsed or diverged."""
     trials: int = 0
     collapses: list[bool] = field(default_factory=list)
     """Result of each trial that ended."""
 
     def run(self) -> "Replay":
-        """Until the target is reached, or no row is left."""
-        queue: list[tuple[float, int, int, int]] = []  # time, trial, row, number of the report
+        """Until the target or the limit is reached, or no row is left."""
+        self._best = -np.inf
+        self._rows: dict[int, Row] = {}
+        queue: list[tuple[float, int, int]] = []  # time, trial, number of the report
         for _ in range(self.workers):
             self._start(queue, 0.0)
-        while queue:
-            now, trial, index, number = heapq.heappop(queue)
-            row, report = self.table.rows[index], self.table.rows[index].reports[number]
+        while queue and self.patches < self.limit:
+            now, trial, number = heapq.heappop(queue)
+            row, report = self._rows[trial], self._rows[trial].reports[number]
             self.patches += report["seen"] - (row.reports[number - 1]["seen"] if number else 0)
             if self._record(trial, report):
                 later = row.seconds[number + 1] - row.seconds[number]
-                heapq.heappush(queue, (now + later, trial, index, number + 1))
+                heapq.heappush(queue, (now + later, trial, number + 1))
                 continue
             if self.bests and self.bests[-1][1] >= self.target:
                 break
@@ -138,11 +156,11 @@ class Replay:
         """Patches until a trial that was trained to the end was this good; infinite if none was."""
         return next((float(patches) for patches, best in self.bests if best >= target), np.inf)
 
-    def _start(self, queue: list[tuple[float, int, int, int]], now: float) -> None:
-        index = self.searcher.ask(str(self.trials))
-        if index is not None:
-            first = self.table.rows[index].seconds[0]
-            heapq.heappush(queue, (now + first, self.trials, index, 0))
+    def _start(self, queue: list[tuple[float, int, int]], now: float) -> None:
+        row = self.searcher.ask(str(self.trials))
+        if row is not None:
+            self._rows[self.trials] = row
+            heapq.heappush(queue, (now + row.seconds[0], self.trials, 0))
             self.trials += 1
 
     def _record(self, trial: int, report: Report) -> bool:
@@ -158,28 +176,72 @@ class Replay:
             self.searcher.report(name, report)
         self.searcher.end(name, report)
         self.collapses.append(report["collapsed"])
-        if report["status"] == "completed" and not (self.bests and self.bests[-1][1] >= value):
-            self.bests.append((self.patches, value))
+        if report["status"] != "completed":
+            self.stopped += report["seen"]
+        elif value > self._best:
+            self._best = value
+            self.bests.append((self.patches, self._rows[trial].true_final))
         return False
 
 
-def read_table(path: Path, search: Search, *, spaces: Collection[str] = ("replay_space",)) -> Table:
+COLUMNS = ("params", "status", "stopped_at", "seen", "seconds", "objective")
+
+
+def read_table(path: Path, search: Search, *, spaces: Collection[str] | None = None) -> Table:
     """The recorded curves, each cut where the detector would have stopped the run.
 
+    Rows that the space cannot draw are left out, and so are those that repeat another with another
+    seed.
+
     Args:
-        search: of a space that holds all rows.
-        spaces: from which the rows were drawn.
+        path: parquet file; columns other than ``COLUMNS`` are not needed.
+        search: of a space that holds the rows.
+        spaces: names in the column ``space`` to which the rows are limited.
     """
     rows = []
-    for line in pq.read_table(path).to_pylist():
-        if line["space"] not in spaces:
+    for line in _lines(path):
+        if spaces is not None and line.get("space") not in spaces:
             continue
-        params = json.loads(line["params"])
-        fixed = optuna.trial.FixedTrial(params)
-        search.suggest(fixed)  # type: ignore[arg-type]
-        seconds, reports = _as_seen(line, search)
-        rows.append(Row(fixed.params, fixed.distributions, reports, seconds))
+        point = None if line.get("repeats") is not None else in_space(line, search)
+        if point is not None:
+            seconds, reports = _as_seen(line, search)
+            rows.append(Row(point.params, point.distributions, reports, seconds))
+    if not rows:
+        raise SystemExit(f"{path} has no run of this space; give the space that drew it (--space)")
     return Table(tuple(rows))
+
+
+def read_repeats(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Curves of pairs of runs that differ in the seed alone, if both were trained to the end."""
+    lines = _lines(path)
+    by_number = {line.get("number"): line for line in lines if line.get("repeats") is None}
+    pairs = [
+        (by_number.get(line.get("repeats")), line)
+        for line in lines
+        if line.get("repeats") is not None
+    ]
+    return [
+        (np.array(first["objective"]), np.array(second["objective"]))
+        for first, second in pairs
+        if first and first["status"] == second["status"] == "completed"
+    ]
+
+
+def in_space(line: Mapping[str, Any], search: Search) -> Point | None:
+    """Point of a run; None if the space cannot draw it."""
+    params = json.loads(line["params"])
+    point = draw_point(search.suggest, np.random.default_rng(0), params)
+    if point is None or any(params.get(name, ...) != v for name, v in point.params.items()):
+        return None  # a value that is missing or not allowed was drawn
+    return point
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    table = pq.read_table(path)
+    missing = [name for name in COLUMNS if name not in table.column_names]
+    if missing:
+        raise SystemExit(f"{path} has no column {', '.join(missing)}; record_curves.py writes them")
+    return table.to_pylist()
 
 
 def _as_seen(line: Mapping[str, Any], search: Search) -> tuple[tuple[float, ...], tuple]:

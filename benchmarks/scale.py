@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from replay import Replay, Report, Table, as_result
+from replay import Replay, Report, Row, Table, as_result
 
 from hpsearch.execution.optuna_searcher import OptunaSearcher
 from hpsearch.search.pruners import PrunerWithHistory, build_pruner
@@ -32,11 +32,11 @@ class Metered:
     def __post_init__(self) -> None:
         self._mark()
 
-    def ask(self, name: str) -> int | None:
+    def ask(self, name: str) -> Row | None:
         config = self._timed("suggest", self.bridge.suggest, name)
         if not isinstance(config, dict):
             return None
-        return self.table.nearest(self.bridge._running[name].params)
+        return self.table.rows[self.table.nearest(self.bridge._running[name].params)]
 
     def report(self, name: str, report: Report) -> None:
         self._timed("report", self.bridge.on_trial_result, name, as_result(report))
@@ -78,5 +78,5 @@ def scaled(
     bridge = OptunaSearcher(folder, space=space, trials=trials)
     metered = Metered(table, bridge, trials // marks)
     history = PrunerWithHistory(pruner, direction="maximize", name="scale")
-    Replay(table, metered, history, workers=at_once).run()
+    Replay(metered, history, workers=at_once).run()
     return metered

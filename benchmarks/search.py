@@ -152,7 +152,7 @@ def played(table: Table, make: Make, build: Build, *, seeds: int, workers: int) 
     def pruner(seed: int) -> PrunerWithHistory:
         return PrunerWithHistory(build(), direction="maximize", name=f"replay-{seed}")
 
-    return [Replay(table, make(seed), pruner(seed), workers, target).run() for seed in range(seeds)]
+    return [Replay(make(seed), pruner(seed), workers, target).run() for seed in range(seeds)]
 
 
 def compare(found: Mapping[str, list[Replay]], table: Table, budget: int) -> None:

@@ -1,8 +1,10 @@
 """Searchers for replays: rows at random, Ray's bridge to Optuna, and ours.
 
-Only a row can be tried, so TPE cannot draw its candidates. It ranks rows instead: of 24 that are
-left, as many as it would have drawn, it takes the best one by its model of good and bad trials.
-Model, settings and reported results are those of the bridge that it belongs to.
+On rows, only a row can be tried, so TPE cannot draw its candidates. It ranks rows instead: of 24
+that are left, as many as it would have drawn, it takes the best one by its model of good and bad
+trials. Model, settings and reported results are those of the bridge that it belongs to. The forest
+ranks as many random rows as it would have had candidates. On a surrogate, every searcher proposes
+what it likes, through its own bridge.
 """
 
 import warnings
@@ -16,18 +18,23 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
 from optuna.samplers._tpe.sampler import _split_trials, default_gamma
 from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher as RaySearcher
 from ray.tune.search.optuna import OptunaSearch
-from replay import Report, Table, as_result
+from replay import Report, Row, Table, as_result
+from surrogate import Surrogate
 
 from hpsearch.execution.optuna_searcher import OptunaSearcher
-from hpsearch.search.samplers import SubsetTPESampler
+from hpsearch.search import forest_sampler
+from hpsearch.search.samplers import Sampler, SubsetTPESampler
 from hpsearch.search.space_file import load_search
+from hpsearch.search.space_points import Point
 from hpsearch.search.trial_queue import TrialQueue
 
 CANDIDATES = 24
 """Number of candidates of TPE, Optuna's default."""
+ROW_CANDIDATES = forest_sampler.RANDOM_CANDIDATES + forest_sampler.NEIGHBORS
 
 
 class Left:
@@ -54,11 +61,11 @@ class Rows:
     def __init__(self, table: Table, *, seed: int) -> None:
         self._left = Left(table, seed=seed)
 
-    def ask(self, name: str) -> int | None:
+    def ask(self, name: str) -> Row | None:
         if not self._left.rows:
             return None
         self._left.take(self._left.rows[0])
-        return self._left.taken
+        return self._left.table.rows[self._left.taken]
 
     def report(self, name: str, report: Report) -> None: ...
 
@@ -146,17 +153,64 @@ class RowTPE(optuna.samplers.BaseSampler):
         return _split_trials(study, others, (self._tpe._gamma or default_gamma)(ended))
 
 
+class RowForest:
+    """The product's forest that takes one of the rows that are left."""
+
+    def __init__(self, table: Table, *, seed: int) -> None:
+        self._left = Left(table, seed=seed)
+        self._rows: dict[str, Row] = {}
+        self._trials: dict[str, FrozenTrial] = {}
+
+    def ask(self, name: str) -> Row | None:
+        if not self._left.rows:
+            return None
+        self._left.take(self._choose())
+        self._rows[name] = self._left.table.rows[self._left.taken]
+        return self._rows[name]
+
+    def report(self, name: str, report: Report) -> None:
+        self._trials[name] = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            intermediate_values={report["seen"]: report["objective"]},
+            constraints={"collapsed": float(report["collapsed"])},
+        )
+
+    def end(self, name: str, report: Report) -> None:
+        self.report(name, report)
+
+    def _choose(self) -> int:
+        if len(self._trials) < forest_sampler.STARTUP_TRIALS:
+            return self._left.rows[0]
+        trials = list(self._trials.values())
+        scores = forest_sampler.rank_scores(trials, StudyDirection.MAXIMIZE)
+        kept = forest_sampler.rows_to_fit(scores, forest_sampler.MAX_TRIALS_FITTED)
+        names = list(self._trials)
+        some = self._left.rng.permutation(self._left.rows)[:ROW_CANDIDATES]
+        predicted = forest_sampler.predict_scores(
+            [_point(self._rows[names[i]]) for i in kept],
+            scores[kept],
+            [_point(self._left.table.rows[row]) for row in some],
+            [_point(row) for name, row in self._rows.items() if name not in self._trials],
+            seed=int(self._left.rng.integers(2**31)),
+        )
+        return int(some[np.argmax(predicted)])
+
+
+def _point(row: Row) -> Point:
+    return Point(row.params, row.distributions)
+
+
 class Bridged:
     """A searcher of Ray's, whose sampler takes rows."""
 
     def __init__(self, bridge: RaySearcher, left: Left) -> None:
         self._bridge, self._left = bridge, left
 
-    def ask(self, name: str) -> int | None:
+    def ask(self, name: str) -> Row | None:
         if not self._left.rows:
             return None
         self._bridge.suggest(name)
-        return self._left.taken
+        return self._left.table.rows[self._left.taken]
 
     def report(self, name: str, report: Report) -> None:
         self._bridge.on_trial_result(name, report)
@@ -168,16 +222,28 @@ class Bridged:
 class InMemory(OptunaSearcher):
     """The product's bridge with its study in memory."""
 
-    def __init__(self, space: Path, left: Left, *, seed: int, constrained: bool) -> None:
+    def __init__(
+        self,
+        space: Path,
+        left: Left | None,
+        *,
+        seed: int,
+        constrained: bool = True,
+        sampler: Sampler | None = None,
+    ) -> None:
         super().__init__(Path("replay"), space=space, trials=10**6)
         self._constrained = constrained
         search = load_search(space).with_changes(seed=seed, initial_points=())
+        if sampler is not None:
+            search = search.with_changes(sampler=sampler)
         study = optuna.create_study(storage=InMemoryStorage(), direction=search.objective.direction)
         allocations = TrialQueue(search.planned_points, search.seeds_per_point, search.is_finite)
         self._opened, self._left = (search, study, allocations), left
 
-    def _sampling(self, point: int) -> optuna.Study:
+    def _sampler_for(self, point: int) -> optuna.Study:
         study = super()._sampler_for(point)
+        if self._left is None:
+            return study
         assert isinstance(study.sampler, SubsetTPESampler), "the space asks for TPE"
         study.sampler = RowTPE(study.sampler.tpe, self._left, study.sampler)
         return study
@@ -206,10 +272,20 @@ def ours(table: Table, space: Path, *, seed: int, constrained: bool = True) -> B
 
 def stock(table: Table, space: Path, *, seed: int) -> Bridged:
     """Ray's own bridge, as it comes: Optuna's default TPE, and a stopped trial is complete."""
-    suggest, left = load_search(space).suggest, Left(table, seed=seed)
+    left = Left(table, seed=seed)
+    bridge, _ = stock_bridge(space, RowTPE(TPESampler(seed=seed), left))
+    return Bridged(bridge, left)
+
+
+def stock_bridge(
+    space: Path, sampler: optuna.samplers.BaseSampler
+) -> tuple[OptunaSearch, list[optuna.Trial]]:
+    """Ray's own bridge, and a list of the trials that it has started."""
+    suggest, started = load_search(space).suggest, list[optuna.Trial]()
 
     def captured(trial: Any) -> dict[str, Any]:
         suggest(trial)
+        started.append(trial)
         return {}
 
     with warnings.catch_warnings():
@@ -218,6 +294,47 @@ def stock(table: Table, space: Path, *, seed: int) -> Bridged:
             captured,
             metric="objective",
             mode="max",
-            sampler=RowTPE(TPESampler(seed=seed), left),  # type: ignore[arg-type]
+            sampler=sampler,  # type: ignore[arg-type]
         )
-    return Bridged(bridge, left)
+    return bridge, started
+
+
+class FreeStock:
+    """Ray's own bridge on a surrogate; with Optuna's random sampler, random search."""
+
+    def __init__(
+        self, surrogate: Surrogate, space: Path, sampler: optuna.samplers.BaseSampler, *, seed: int
+    ) -> None:
+        self._bridge, self._started = stock_bridge(space, sampler)
+        self._surrogate, self._rng = surrogate, np.random.default_rng([seed, 2])
+
+    def ask(self, name: str) -> Row | None:
+        self._bridge.suggest(name)
+        trial = self._started[-1]
+        return self._surrogate.run(Point(trial.params, trial.distributions), self._rng)
+
+    def report(self, name: str, report: Report) -> None:
+        self._bridge.on_trial_result(name, report)
+
+    def end(self, name: str, report: Report) -> None:
+        self._bridge.on_trial_complete(trial_id=name, result=report)
+
+
+class FreeOurs:
+    """The product's bridge on a surrogate, with one of its samplers."""
+
+    def __init__(self, surrogate: Surrogate, space: Path, sampler: Sampler, *, seed: int) -> None:
+        self._bridge = InMemory(space, None, seed=seed, sampler=sampler)
+        self._surrogate, self._rng = surrogate, np.random.default_rng([seed, 2])
+
+    def ask(self, name: str) -> Row | None:
+        if not isinstance(self._bridge.suggest(name), dict):
+            return None
+        trial = self._bridge._running[name]
+        return self._surrogate.run(Point(trial.params, trial.distributions), self._rng)
+
+    def report(self, name: str, report: Report) -> None:
+        self._bridge.on_trial_result(name, report)
+
+    def end(self, name: str, report: Report) -> None:
+        self._bridge.on_trial_complete(trial_id=name, result=report)

@@ -25,7 +25,7 @@ _EXPORTS = {
     "ConsoleObserver": "console.console_observer",
     "EvaluationRequest": "workflows.evaluate_models",
     "Fixed": "search.samplers",
-    "GP": "search.samplers",
+    "Forest": "search.samplers",
     "Grid": "search.samplers",
     "Hyperband": "search.pruners",
     "Median": "search.pruners",
@@ -34,6 +34,7 @@ _EXPORTS = {
     "Notifier": "workflows.notifications",
     "Objective": "search.objective",
     "Observer": "workflows.observer",
+    "PASHA": "search.pruners",
     "Random": "search.samplers",
     "Resources": "search.resources",
     "Search": "search.search",
@@ -60,14 +61,17 @@ _EXPORTS = {
     "train_trial": "workflows.train_trial",
 }
 """Module of this package that defines each name of the API."""
+_FORMER_EXPORTS = {"GP": "search.samplers"}
+"""Names of version 0.2.0, which are found with a warning."""
 
 
 def __getattr__(name: str) -> Any:
     """Import a name of the API, or a setting of ``hpsearch.config``, when it is first used."""
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_EXPORTS.get(name, 'config')}")
-    if name not in _EXPORTS and name not in module.__all__:
+    exports = _EXPORTS | _FORMER_EXPORTS
+    module = importlib.import_module(f"{__name__}.{exports.get(name, 'config')}")
+    if name not in exports and name not in module.__all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(module, name)
     globals()[name] = value

@@ -222,7 +222,9 @@ class OptunaSearcher(Searcher):
 
     def _sampler_for(self, point: int) -> optuna.Study:
         search, study, _ = self._open()
-        study.sampler = build_sampler(search.sampler, seed=search.seed, point=point)
+        study.sampler = build_sampler(
+            search.sampler, seed=search.seed, point=point, suggest=search.suggest
+        )
         return study
 
     def _config_of(self, trial: optuna.Trial) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Pruners of a search: ASHA, Hyperband and median stopping, as Optuna pruners.
+"""Pruners of a search: ASHA, PASHA, Hyperband and median stopping, as Optuna pruners.
 
 The step of a report is the number of patches that its trial has seen. Trials overshoot a step by
 up to a batch, so a rung uses the first report at or beyond it.
@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 
 from hpsearch.config.base import FrozenConfig
+from hpsearch.search.halving import (
+    ProgressiveHalving,
+    SuccessiveHalving,
+    direction_sign,
+    rung_steps,
+)
 from hpsearch.search.samplers import log_warnings_only
 
 MIN_PEERS = 3
@@ -32,6 +36,24 @@ class ASHA(FrozenConfig):
     """
 
     kind: Literal["asha"] = "asha"
+    grace_period: int | None = Field(default=None, ge=1)
+    """Patches that every trial sees before it may be pruned; None for the first report."""
+    reduction_factor: float = Field(default=3, gt=1)
+
+
+class PASHA(FrozenConfig):
+    """Progressive ASHA: trials train longer only while the ranking at the top is not settled.
+
+    As ASHA up to a highest rung, the second one at first. Of the trials that reach that rung, only
+    a new best one trains on. Where two rungs rank their best trials differently, the highest rung
+    is the one above.
+
+    Example:
+        >>> PASHA(grace_period=6_000).reduction_factor
+        3.0
+    """
+
+    kind: Literal["pasha"] = "pasha"
     grace_period: int | None = Field(default=None, ge=1)
     """Patches that every trial sees before it may be pruned; None for the first report."""
     reduction_factor: float = Field(default=3, gt=1)
@@ -60,7 +82,7 @@ class NoPruner(FrozenConfig):
     kind: Literal["none"] = "none"
 
 
-Pruner = Annotated[ASHA | Hyperband | Median | NoPruner, Field(discriminator="kind")]
+Pruner = Annotated[ASHA | PASHA | Hyperband | Median | NoPruner, Field(discriminator="kind")]
 
 
 def build_pruner(settings: Pruner, *, grace_period: int, budget: int) -> BasePruner:
@@ -76,6 +98,10 @@ def build_pruner(settings: Pruner, *, grace_period: int, budget: int) -> BasePru
             first = settings.grace_period or grace_period
             rungs = rung_steps(first, budget=budget, reduction_factor=settings.reduction_factor)
             return SuccessiveHalving(rungs, settings.reduction_factor)
+        case PASHA():
+            first = settings.grace_period or grace_period
+            rungs = rung_steps(first, budget=budget, reduction_factor=settings.reduction_factor)
+            return ProgressiveHalving(rungs, settings.reduction_factor)
         case Hyperband():
             return HyperbandPruner(
                 min_resource=settings.grace_period or grace_period,
@@ -86,59 +112,6 @@ def build_pruner(settings: Pruner, *, grace_period: int, budget: int) -> BasePru
             return MedianStoppingRule(settings.grace_period or grace_period)
         case NoPruner():
             return NopPruner()
-
-
-def rung_steps(grace_period: float, *, budget: float, reduction_factor: float) -> tuple[float, ...]:
-    """Steps (patches) at which trials are compared, from the grace period to below the budget."""
-    found = []
-    while grace_period < budget:
-        found.append(grace_period)
-        grace_period *= reduction_factor
-    return tuple(found)
-
-
-@dataclass
-class SuccessiveHalving(BasePruner):
-    """Asynchronous successive halving, with any reduction factor above 1.
-
-    A trial is pruned at a rung if its value is below the percentile of those that reached it
-    earlier, as in Ray's ``AsyncHyperBandScheduler``. Optuna's ``SuccessiveHalvingPruner`` counts
-    the trial itself among them, so that of the first three only a new best one continues; in
-    replays of recorded searches it more often missed the best configuration.
-
-    Source: Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020.
-
-    Args:
-        rungs: patches seen, ascending.
-        reduction_factor: above 1; the best 1/reduction_factor of trials continue.
-    """
-
-    rungs: tuple[float, ...]
-    reduction_factor: float
-
-    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Decide at the highest rung that the trial has reached, if it is new there."""
-        step = trial.last_step
-        reached = [rung for rung in self.rungs if step is not None and rung <= step]
-        if not reached or step is None:
-            return False
-        low = reached[-1]
-        high = next((rung for rung in self.rungs if rung > low), float("inf"))
-        if _first_between(trial, low, high) != step:
-            return False
-        others = [
-            other.intermediate_values[first]
-            for other in study.get_trials(deepcopy=False)
-            if other.number != trial.number
-            and (first := _first_between(other, low, high)) is not None
-        ]
-        if not others:
-            return False
-        sign = _sign(study)
-        quantile = 100 * (1 - 1 / self.reduction_factor)
-        return sign * trial.intermediate_values[step] < np.percentile(
-            [sign * value for value in others], quantile
-        )
 
 
 @dataclass
@@ -168,19 +141,10 @@ class MedianStoppingRule(BasePruner):
             if other.number != trial.number and (other.last_step or -1) >= step
         ]
         before = [[v for at, v in values.items() if at <= step] for values in others]
-        sign = _sign(study)
+        sign = direction_sign(study)
         means = [sign * fmean(values) for values in before if values]
         best = max(sign * value for value in trial.intermediate_values.values())
         return len(means) >= MIN_PEERS and best < median(means)
-
-
-def _first_between(trial: FrozenTrial, low: float, high: float) -> int | None:
-    """Step of the first report from ``low`` on and before ``high``."""
-    return min((step for step in trial.intermediate_values if low <= step < high), default=None)
-
-
-def _sign(study: optuna.Study) -> int:
-    return 1 if study.direction == StudyDirection.MAXIMIZE else -1
 
 
 class PrunerWithHistory:

@@ -15,7 +15,9 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 
-from hpsearch.config.base import FrozenConfig
+from hpsearch.config.base import FrozenConfig, warn_of_old_name
+from hpsearch.search.forest_sampler import ForestSampler
+from hpsearch.search.space_points import Suggest
 
 
 class TPE(FrozenConfig):
@@ -30,10 +32,15 @@ class Random(FrozenConfig):
     kind: Literal["random"] = "random"
 
 
-class GP(FrozenConfig):
-    """Gaussian process; slow above a few hundred trials."""
+class Forest(FrozenConfig):
+    """Expected improvement by a forest that reads every trial, also pruned and running ones.
 
-    kind: Literal["gp"] = "gp"
+    For one objective, in spaces with conditions. Source: SMAC (Hutter et al. 2011).
+    """
+
+    kind: Literal["forest"] = "forest"
+    startup_trials: int = Field(default=10, ge=2)
+    """Trials with a report before the forest is fitted; points are random until then."""
 
 
 class NSGA2(FrozenConfig):
@@ -61,7 +68,16 @@ class Fixed(FrozenConfig):
     """Parameter values by the names that ``suggest`` uses; each has all of them."""
 
 
-Sampler = Annotated[TPE | Random | GP | NSGA2 | Grid | Fixed, Field(discriminator="kind")]
+Sampler = Annotated[TPE | Random | Forest | NSGA2 | Grid | Fixed, Field(discriminator="kind")]
+
+
+def __getattr__(name: str) -> Any:
+    """Return the class that has replaced one of an earlier version, with a warning."""
+    if name != "GP":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warn_of_old_name("the sampler GP is now Forest, which also reads pruned trials", stacklevel=3)
+    return Forest
+
 
 STARTUP_TRIALS = 6
 """Random trials before a model is fitted. Replays of recorded searches with 12 were worse."""
@@ -89,22 +105,27 @@ def _is_not_in_remarks(record: logging.LogRecord) -> bool:
     return not ("sampled independently" in message and "TPESampler" in message)
 
 
-def build_sampler(settings: Sampler, *, seed: int, point: int) -> BaseSampler:
+def build_sampler(
+    settings: Sampler, *, seed: int, point: int, suggest: Suggest | None = None
+) -> BaseSampler:
     """Build the sampler that draws the ``point``-th point of a search.
 
     Each point has its own random stream, so a search that is resumed after a crash draws the same
     points as without the crash, with no state except the study.
+
+    Args:
+        settings: sampler as stated in the search.
+        seed: seed of the search.
+        point: number of the point.
+        suggest: function of the space, which a forest draws its candidates from.
     """
     stream = int(np.random.SeedSequence([seed, point]).generate_state(1)[0])
     match settings:
         case TPE():
             return SubsetTPESampler(seed=stream)
-        case GP():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                return optuna.samplers.GPSampler(
-                    seed=stream, n_startup_trials=STARTUP_TRIALS, deterministic_objective=False
-                )
+        case Forest(startup_trials=startup):
+            assert suggest is not None, "a forest draws its candidates from the space"
+            return ForestSampler(suggest, seed=stream, startup_trials=startup)
         case NSGA2():
             return optuna.samplers.NSGAIISampler(seed=stream, population_size=POPULATION_SIZE)
         case Random() | Grid() | Fixed():

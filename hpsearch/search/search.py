@@ -19,10 +19,10 @@ from hpsearch.search.old_spellings import read_old_spellings
 from hpsearch.search.pruners import ASHA, NoPruner, Pruner
 from hpsearch.search.resources import ONE_CPU, Resources
 from hpsearch.search.samplers import (
-    GP,
     NSGA2,
     TPE,
     Fixed,
+    Forest,
     Grid,
     Sampler,
     log_warnings_only,
@@ -288,24 +288,19 @@ class Search(FrozenConfig):
         return found
 
     def _check_sampler(self) -> None:
-        if not isinstance(self.sampler, GP | NSGA2):
-            return
         kind, pruner = self.sampler.kind, self.active_pruner
-        if not isinstance(pruner, NoPruner):
+        if isinstance(self.sampler, Forest) and self.extra_objectives:
+            raise UserError(
+                f"sampler {kind!r} is for one objective, and this search has "
+                f"{len(self.objectives)}; use sampler=TPE() or sampler=NSGA2()",
+                code="sampler-with-objectives",
+            )
+        if isinstance(self.sampler, NSGA2) and not isinstance(pruner, NoPruner):
             raise UserError(
                 f"sampler {kind!r} learns only from trials that are trained to the end, and pruner "
                 f"{pruner.kind!r} stops most of them before; set pruner=NoPruner(), or "
                 "sampler=TPE(), which learns from all",
                 code="sampler-with-pruner",
-            )
-        names = varying_names(self._draw_distributions(NUM_DRAWS))
-        if names and isinstance(self.sampler, GP):
-            listed = list_names(map(repr, names), limit=5)
-            raise UserError(
-                f"sampler {kind!r} models only parameters that every trial draws from the same "
-                f"range, and draws others at random, here {listed}; use sampler=TPE(), or "
-                "draw them in every trial",
-                code="sampler-with-conditions",
             )
 
     def remarks(self) -> list[str]:

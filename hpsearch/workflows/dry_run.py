@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from hpsearch.config import Noisy, TrialConfig
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
-from hpsearch.search.pruners import ASHA, rung_steps
+from hpsearch.search.pruners import ASHA, PASHA, rung_steps
 from hpsearch.search.search import Search
 from hpsearch.search.workspace import Workspace
 from hpsearch.workflows.observer import Observer
@@ -133,7 +133,7 @@ def expected_share(search: Search, rungs: Sequence[float], trials: int) -> float
     best one, to the end. It is 1 for other pruners, whose number of stopped trials is not known
     before.
     """
-    if not rungs or not isinstance(search.active_pruner, ASHA):
+    if not rungs or not isinstance(search.active_pruner, ASHA | PASHA):
         return 1.0
     factor, used, share = search.active_pruner.reduction_factor, rungs[0], 1.0
     for low, high in zip(rungs, (*rungs[1:], search.budget), strict=True):

@@ -14,6 +14,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 from hpsearch.search.pruners import (
     ASHA,
     MIN_PEERS,
+    PASHA,
     Hyperband,
     Median,
     MedianStoppingRule,
@@ -27,6 +28,7 @@ from hpsearch.search.pruners import (
 GRACE, BUDGET = 100, 1000
 SETTINGS: tuple[Pruner, ...] = (
     ASHA(reduction_factor=2),
+    PASHA(reduction_factor=2),
     Hyperband(reduction_factor=2),
     Median(),
     NoPruner(),

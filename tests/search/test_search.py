@@ -9,6 +9,7 @@ import pytest
 
 from hpsearch.config import TrialConfig
 from hpsearch.errors import UserError
+from hpsearch.search.objective import Objective
 from hpsearch.search.search import Search
 from hpsearch.search.space_file import imported_modules, load_search
 from hpsearch.search.workspace import SearchRecord, Workspace
@@ -142,11 +143,8 @@ CONDITIONAL = """if trial.suggest_categorical("kind", ["a", "b"]) == "a":
         trial.suggest_float("only with a", 0, 1)"""
 MOVING = """trial.suggest_float("moving", 0, 1 + trial.suggest_int("n", 0, 3))"""
 SAMPLERS_THAT_FORGET = [
-    ("pass", "sampler=GP()", "sampler-with-pruner", "'gp'.*'asha'.*NoPruner"),
-    ("pass", "sampler=GP(), pruner=Median()", "sampler-with-pruner", "'median'"),
-    ("pass", "sampler=NSGA2()", "sampler-with-pruner", "'nsga2'"),
-    (CONDITIONAL, "sampler=GP(), pruner=NoPruner()", "sampler-with-conditions", "'only with a'"),
-    (MOVING, "sampler=GP(), pruner=NoPruner()", "sampler-with-conditions", "'moving'"),
+    ("pass", "sampler=NSGA2()", "sampler-with-pruner", "'nsga2'.*'asha'.*NoPruner"),
+    ("pass", "sampler=NSGA2(), pruner=Median()", "sampler-with-pruner", "'median'"),
 ]
 
 
@@ -160,8 +158,16 @@ def test_a_sampler_that_would_draw_at_random_is_refused(
     assert caught.value.code == code
 
 
+def test_a_forest_is_refused_for_several_objectives(tmp_path: Path) -> None:
+    search = load_search(write(tmp_path, good("sampler=Forest()")))
+    several = search.with_changes(extra_objectives=(Objective(metric="val/matching"),))
+    with pytest.raises(UserError, match=r"'forest'.*2.*TPE") as caught:
+        several.validate_space()
+    assert caught.value.code == "sampler-with-objectives"
+
+
 def test_the_same_samplers_are_taken_where_they_learn(tmp_path: Path) -> None:
-    for more in ("sampler=GP(), pruner=NoPruner()", "sampler=NSGA2(), pruner=NoPruner()"):
+    for more in ("sampler=Forest()", "sampler=NSGA2(), pruner=NoPruner()"):
         load_search(write(tmp_path, good(more))).validate_space()
 
 
