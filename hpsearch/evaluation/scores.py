@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from hpsearch.collapse_thresholds import EVALUATION
-from hpsearch.patch_views import LEVELS
+from hpsearch.patch_views import LEVELS, TASKS
 from hpsearch.shapes import Bool, Float, Int
 
 PAIR_KINDS = ("inter", "intra")
@@ -96,6 +96,11 @@ class Scores:
     matched: MatchingScores
     retrieved: RetrievalScores
     dispersion: Dispersion
+
+    def __repr__(self) -> str:
+        """Means of the tasks, without the arrays behind them."""
+        tasks = ", ".join(f"{t}={getattr(self, t):.4f}" for t in TASKS)
+        return f"Scores({tasks}, mean={self.mean:.4f}, sequences={len(self.names)})"
 
     @property
     def verification(self) -> float:

@@ -35,6 +35,11 @@ class Tasks:
     """Rows ``sequence, point``; the query is the point's reference patch."""
     distractors: Int[np.ndarray, "d 2"]
 
+    def __repr__(self) -> str:
+        """Length of each list, without the rows."""
+        lengths = ", ".join(f"{name}={len(rows)}" for name, _, rows in self.lists())
+        return f"Tasks({lengths}, sequences={len(self.names)})"
+
     def lists(self) -> Iterator[tuple[str, tuple[str, ...], np.ndarray]]:
         """Name, columns and rows of each of the five lists."""
         yield "positives", PAIR_COLUMNS, self.positives

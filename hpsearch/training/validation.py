@@ -37,6 +37,10 @@ class EvaluationSet:
     points: Int[np.ndarray, " points"]
     tasks: Tasks
 
+    def __repr__(self) -> str:
+        """Number of points and task lists, without the rows."""
+        return f"EvaluationSet(points={len(self.points)}, tasks={self.tasks!r})"
+
     @property
     def rows(self) -> Int[np.ndarray, " rows"]:
         """Local rows of every view of the points."""

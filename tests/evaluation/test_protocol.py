@@ -303,3 +303,14 @@ def test_tasks_that_point_outside_are_refused_by_row(golden):
         evaluate(descriptors, dataclasses.replace(tasks, intra=rows))
     with pytest.raises(UserError, match="equally long"):
         evaluate(descriptors, dataclasses.replace(tasks, intra=tasks.intra[:-1]))
+
+
+def test_scores_and_tasks_are_printed_in_a_line_without_their_arrays():
+    names = ["i_a", "v_b"]
+    tasks = sample_tasks(names, [9, 9], sizes=TaskSizes(pairs=5, queries=3, distractors=4), seed=0)
+    rng = np.random.default_rng(0)
+    found = evaluate([rng.standard_normal((9, 16, 4)) for _ in names], tasks)
+    assert repr(found).startswith(f"Scores(verification={found.verification:.4f}, matching=0.")
+    assert repr(tasks).startswith("Tasks(positives=")
+    assert repr(tasks).endswith(f"distractors={len(tasks.distractors)}, sequences=2)")
+    assert max(map(len, (repr(found), repr(tasks)))) < 120
