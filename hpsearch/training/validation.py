@@ -73,15 +73,18 @@ class PatchPairSet:
     def sample(cls, patches: Patches, *, size: int | None = None, seed: int = 0) -> "PatchPairSet":
         """All pairs of the patches, or ``size`` of each sequence, drawn from a seed.
 
+        A store without pairs of its own, such as one of detected views, has those of
+        ``draw_pairs``.
+
         Raises:
             UserError: if there are none.
         """
-        every = patches.pairs
+        every = patches.pairs if len(patches.pairs) else draw_pairs(patches)
         if not len(every):
             names = list_names(patches.names, limit=8)
             raise UserError(
-                f"{patches.store.path} has no pairs of patches for {names}; evaluate on a store of "
-                "`hpsearch data phototour`, or on one with 16 views of every point",
+                f"{patches.store.path} has no pairs of patches for {names}: no sequence has two "
+                "points and two views of a point; add points or views",
                 code="no-pairs",
             )
         sequence = patches.sequence_of[patches.points_of(every[:, 0])]
@@ -108,6 +111,41 @@ class PatchPairSet:
             self.patches.sequence_of[points[:, 0]],
             self.patches.names,
         )
+
+
+def draw_pairs(patches: Patches) -> Int[np.ndarray, "n 2"]:
+    """Pairs for patch verification, as local rows: as many of one point as of two.
+
+    Each patch whose point has another view is paired with one of these, and with a patch of
+    another point of its sequence. The draws depend on the names and sizes of the sequences alone.
+    """
+    first = patches.first_rows
+    if first is None:
+        first = VIEWS * np.arange(len(patches) + 1)
+    ends = np.cumsum(patches.counts)
+    found = [np.empty((0, 2), np.int64)]
+    for name, count, end in zip(patches.names, patches.counts, ends, strict=True):
+        if count > 1:
+            rng = rng_for(0, f"drawn pairs {name}", 0)
+            found.append(_pairs_of_sequence(first[end - count : end + 1], rng))
+    return np.concatenate(found)
+
+
+def _pairs_of_sequence(
+    first: Int[np.ndarray, " points+1"], rng: np.random.Generator
+) -> Int[np.ndarray, "n 2"]:
+    """Pairs of one sequence, whose points begin at these rows."""
+    views = np.diff(first)
+    point = np.repeat(np.arange(len(views)), views)
+    rows = np.arange(first[0], first[-1])
+    several = views[point] > 1
+    rows, point = rows[several], point[several]
+    shift = 1 + (rng.random(len(rows)) * (views[point] - 1)).astype(np.int64)
+    same = first[point] + (rows - first[point] + shift) % views[point]
+    total = first[-1] - first[0]
+    step = (rng.random(len(rows)) * (total - views[point])).astype(np.int64)
+    other = first[0] + (first[point + 1] - first[0] + step) % total  # past its own point, in turn
+    return np.concatenate([np.stack([rows, same], axis=1), np.stack([rows, other], axis=1)])
 
 
 VALIDATION_PAIRS = 5_000

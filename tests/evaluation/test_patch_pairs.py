@@ -14,7 +14,12 @@ from hpsearch.data.patch_store import PatchStore, write_store
 from hpsearch.data.splits import TrialSplit
 from hpsearch.errors import UserError
 from hpsearch.evaluation.patch_pairs import false_positive_rate, pair_distances
-from hpsearch.training.validation import PatchPairSet, sample_evaluation_set, validation_set
+from hpsearch.training.validation import (
+    PatchPairSet,
+    draw_pairs,
+    sample_evaluation_set,
+    validation_set,
+)
 from hpsearch.workflows.evaluate_models import EvaluationRequest, evaluate_models, save_evaluation
 
 DISTANCES = st.lists(st.integers(0, 30).map(float), min_size=1, max_size=60)
@@ -114,6 +119,41 @@ def test_a_sample_for_reports_is_of_each_scene_and_repeatable(path):
     assert isinstance(validation_set(patches, points=3), PatchPairSet)
     with pytest.raises(UserError, match="16 views"):
         sample_evaluation_set(patches, points=3, sizes=None)  # pyright: ignore  not reached
+
+
+@pytest.mark.parametrize("counts", [[2, 2], [1, 5, 3, 1, 2], [15, 2, 1, 9, 4], [1, 1, 2]], ids=str)
+def test_a_store_without_pairs_has_drawn_ones_of_one_and_of_two_points(counts, tmp_path):
+    rng = np.random.default_rng(1)
+
+    def scene(name: str) -> SequencePatches:
+        rows = rng.integers(0, 256, (sum(counts), 32, 32)).astype(np.uint8)
+        return SequencePatches(name, rows, rows, PointViews(np.array(counts)))
+
+    scenes = [scene("one"), scene("two")]
+    path = tmp_path / "s.arrow"
+    write_store(path, scenes, meta=StoreMeta(source="x", license="x"))
+    store = PatchStore.open(path)
+    patches = store.select(store.names, TrialSplit("all", store.names, (), ()))
+    pairs = draw_pairs(patches)
+    point, sequence = patches.points_of(pairs), patches.sequence_of[patches.points_of(pairs)]
+    assert (sequence[:, 0] == sequence[:, 1]).all()
+    assert (pairs[:, 0] != pairs[:, 1]).all()
+    several = [count for count in counts if count > 1]
+    same = point[:, 0] == point[:, 1]
+    assert same.sum() == (~same).sum() == 2 * sum(several), "a pair of each kind for each patch"
+    assert len(PatchPairSet.sample(patches).pairs) == len(pairs)
+    alone = store.select(("two",), TrialSplit("all", ("two",), (), ()))
+    np.testing.assert_array_equal(draw_pairs(alone), pairs[sequence[:, 0] == 1] - sum(counts))
+
+
+def test_points_with_one_view_each_have_no_pairs(tmp_path):
+    rows = np.zeros((3, 32, 32), np.uint8)
+    scene = SequencePatches("one", rows, rows, PointViews(np.ones(3, np.int64)))
+    write_store(tmp_path / "s.arrow", [scene], meta=StoreMeta(source="x", license="x"))
+    store = PatchStore.open(tmp_path / "s.arrow")
+    with pytest.raises(UserError) as caught:
+        PatchPairSet.sample(store.select(store.names, TrialSplit("all", store.names, (), ())))
+    assert caught.value.code == "no-pairs"
 
 
 def test_the_evaluation_of_a_model_prints_and_writes_its_rates(path, tmp_path):
