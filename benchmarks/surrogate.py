@@ -45,6 +45,12 @@ class Surrogate:
     worst: float
 
     @cached_property
+    def _noises(self) -> list[np.ndarray]:
+        """Differences of the pairs in which neither run failed, over √2."""
+        ended = [(a, b) for a, b in self.repeats if min(a[-1], b[-1]) > self.worst]
+        return [(a - b) / np.sqrt(2) for a, b in ended]
+
+    @cached_property
     def _reports(self) -> int:
         return max(len(row.reports) for row in self.table.rows)
 
@@ -116,10 +122,9 @@ class Surrogate:
         return self._row(point, values, whole, truth=float(means[-1]))
 
     def _noise(self, rng: np.random.Generator) -> np.ndarray:
-        if not self.repeats:
+        if not self._noises:
             return NOISE_WITHOUT_REPEATS * rng.standard_normal() * np.ones(self._reports)
-        first, second = self.repeats[int(rng.integers(len(self.repeats)))]
-        return (first - second) / np.sqrt(2) * rng.choice([-1, 1])
+        return self._noises[int(rng.integers(len(self._noises)))] * rng.choice([-1, 1])
 
     def _row(self, point: Point, values: np.ndarray, like: Row, *, truth: float) -> Row:
         """A run with these values, and steps, seconds and end of another one."""
@@ -143,7 +148,7 @@ class Surrogate:
             trees[held] = forest.fit(points[seen], values[seen]).predict(points[held])
         far = np.abs(values - means) / deviations
         inside = {p: float((far < norm.ppf((1 + p) / 2)).mean()) for p in (0.5, 0.8, 0.95)}
-        noise = [(a[-1] - b[-1]) / np.sqrt(2) for a, b in self.repeats]
+        noise = [curve[-1] for curve in self._noises]
         error = float(np.sqrt(np.mean((values - means) ** 2)))
         return [
             f"held-out runs: rank correlation {spearmanr(means, values)[0]:.2f} "
@@ -171,5 +176,5 @@ def fitted(points: np.ndarray, values: np.ndarray) -> GaussianProcessRegressor:
 
 
 def failed(row: Row) -> bool:
-    """True if a run collapsed or diverged."""
-    return row.reports[-1]["status"] != "completed"
+    """True if a run collapsed or diverged, whether or not the detector stopped it."""
+    return row.reports[-1]["collapsed"]

@@ -18,14 +18,14 @@ STARTUP_TRIALS = 10
 NUM_TREES = 30
 MIN_LEAF = 2
 """Minimum number of trials in a leaf."""
-SPLIT_SHARE = 0.5
+SPLIT_SHARE = 1 / 3
 """Share of the columns among which a split is chosen."""
 RANDOM_CANDIDATES = 120
 NEIGHBORS = 60
 """Candidates near the best trials."""
 BEST_POINTS = 5
 """Best trials whose neighbors are candidates."""
-MAX_TRIALS_FITTED = 250
+MAX_TRIALS_FITTED = 200
 """Maximum number of trials that the forest is fitted to."""
 
 
@@ -149,11 +149,12 @@ def predict_scores(
     forest = RandomForestRegressor(
         NUM_TREES, min_samples_leaf=MIN_LEAF, max_features=SPLIT_SHARE, random_state=seed
     ).fit(known, scores)
-    leaves = np.stack([tree.apply(asked) for tree in forest.estimators_])
-    values = [tree.tree_.value[:, 0, 0] for tree in forest.estimators_]
+    trees = [tree.tree_ for tree in forest.estimators_]
+    leaves = np.stack([tree.apply(asked) for tree in trees])
+    values = [tree.value[:, 0, 0] for tree in trees]
     found = np.mean([value[at] for value, at in zip(values, leaves, strict=True)], axis=0)
     if len(running):
-        theirs = np.stack([tree.apply(running) for tree in forest.estimators_])
+        theirs = np.stack([tree.apply(running) for tree in trees])
         alike = (leaves[:, :, None] == theirs[:, None, :]).mean(axis=0)
         found -= np.maximum(found, 0.0) * alike.max(axis=1)
     return found

@@ -1,5 +1,6 @@
 """Points of a space without a study: drawn at random, or near another one."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +20,7 @@ CHANGED_NAMES = 2
 """Mean number of parameters in which a neighbor differs from its point."""
 STEP = 0.2
 """Standard deviation of the change of a number, as a share of its range."""
+BELOW_ONE = math.nextafter(1.0, 0.0)
 ABSENT = -1.0
 """Column of a parameter that a point does not have; numbers lie in [0, 1]."""
 
@@ -110,7 +112,7 @@ def draw_neighbor(suggest: Suggest, rng: np.random.Generator, point: Point) -> P
             del given[name]
             continue
         moved = to_unit(given[name], distribution) + STEP * rng.standard_normal()
-        given[name] = from_unit(float(np.clip(moved, 0, np.nextafter(1, 0))), distribution)
+        given[name] = from_unit(min(max(moved, 0.0), BELOW_ONE), distribution)
     return draw_point(suggest, rng, given)
 
 
@@ -119,7 +121,7 @@ def to_unit(value: Any, distribution: BaseDistribution) -> float:
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     low, high = float(distribution.low), float(distribution.high)
     if distribution.log:
-        value, low, high = np.log(value), np.log(low), np.log(high)
+        value, low, high = math.log(value), math.log(low), math.log(high)
     return float((value - low) / (high - low)) if high > low else 0.5
 
 
@@ -131,12 +133,13 @@ def from_unit(share: float, distribution: BaseDistribution) -> Any:
     low, high = float(distribution.low), float(distribution.high)
     half = (distribution.step or 0) / 2
     if distribution.log:
-        raw = np.exp(np.log(low - half) + share * (np.log(high + half) - np.log(low - half)))
+        first, last = math.log(low - half), math.log(high + half)
+        raw = math.exp(first + share * (last - first))
     else:
         raw = low - half + share * (high - low + 2 * half)
     if distribution.step is not None:
-        raw = low + distribution.step * np.round((raw - low) / distribution.step)
-    raw = float(np.clip(raw, low, high))
+        raw = low + distribution.step * round((raw - low) / distribution.step)
+    raw = min(max(raw, low), high)
     return int(raw) if isinstance(distribution, IntDistribution) else raw
 
 
