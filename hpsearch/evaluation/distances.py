@@ -49,8 +49,8 @@ Norm = Literal["l2", "l1"]
 ROWS_PER_STEP = 4096
 """Pairs per step: small enough for the cache, large enough to amortize a call."""
 
-NUMPY_ROWS_PER_STEP = 512
-"""Pairs per step in NumPy, whose calls cost less than torch's."""
+CPU_ROWS_PER_STEP = 512
+"""Pairs per step on a CPU, so that their float64 differences stay in a core's cache."""
 
 
 def scipy_distance(
@@ -96,18 +96,15 @@ def _numpy_distance(
     *,
     norm: Norm,
 ) -> Float[np.ndarray, " p"]:
-    """Distances as in ``indexed_distance``; NumPy's small steps are faster than torch's."""
+    """Distances as in ``indexed_distance``; torch adds up a row faster than NumPy."""
     result = np.empty(len(rows))
-    for start in range(0, len(rows), NUMPY_ROWS_PER_STEP):
-        step = slice(start, start + NUMPY_ROWS_PER_STEP)
-        terms = np.subtract(a[rows[step]], b[columns[step]], dtype=np.float64)
-        (np.square if norm == "l2" else np.abs)(terms, out=terms)
-        # SciPy adds one dimension after another; so does NumPy along the first of two axes, but
-        # not in a single column
-        if len(terms) == 1:
-            result[step] = np.add.accumulate(terms[0])[-1]
-        else:
-            np.add.reduce(np.ascontiguousarray(terms.T), axis=0, out=result[step])
+    for start in range(0, len(rows), CPU_ROWS_PER_STEP):
+        step = slice(start, start + CPU_ROWS_PER_STEP)
+        terms = torch.from_numpy(a[rows[step]]).double()
+        terms.sub_(torch.from_numpy(b[columns[step]]))
+        (terms.square_ if norm == "l2" else terms.abs_)()
+        # a running sum adds one dimension after another, as SciPy does
+        result[step] = torch.cumsum(terms, dim=1, out=terms)[:, -1].numpy()
     return np.sqrt(result, out=result) if norm == "l2" else result
 
 

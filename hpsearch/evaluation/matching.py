@@ -187,9 +187,27 @@ class CandidateBuffer:
 def _first_closest(
     group: Tensor, column: Tensor, distance: Tensor, *, n: int
 ) -> tuple[Tensor, Tensor]:
-    """Smallest distance of each of n groups, and the lowest column with that distance."""
+    """Smallest distance of each of n groups, and the lowest column with that distance.
+
+    Groups are in ascending order, each with at least one entry, and so are the columns of a group.
+    """
+    if group.device.type == "cpu":
+        return _first_closest_on_cpu(group.numpy(), column.numpy(), distance.numpy(), n=n)
     least = distance.new_full((n,), torch.inf).scatter_reduce_(0, group, distance, "amin")
     best = distance == least[group]
     last = torch.iinfo(torch.int64).max
     first = column.new_full((n,), last).scatter_reduce_(0, group[best], column[best], "amin")
     return first, least
+
+
+def _first_closest_on_cpu(
+    group: Int[np.ndarray, " c"],
+    column: Int[np.ndarray, " c"],
+    distance: Float[np.ndarray, " c"],
+    *,
+    n: int,
+) -> tuple[Tensor, Tensor]:
+    least = np.minimum.reduceat(distance, np.searchsorted(group, np.arange(n)))
+    best = np.flatnonzero(distance == least[group])
+    first = np.searchsorted(group[best], np.arange(n))
+    return torch.from_numpy(column[best[first]]), torch.from_numpy(least)
