@@ -36,6 +36,10 @@ UNREACHABLE = re.compile(r"Connection|Max retries|timed out|resolve|Failed to es
 SERVER_ERROR = re.compile(r"too many (5\d\d) error responses|failed with error code (5\d\d)")
 NOT_MLFLOW = re.compile(r"failed with error code 4\d\d|Expecting value|JSONDecode|not.*valid JSON")
 OTHER_SCHEMA = re.compile(r"out-of-date database schema \(found version (\w+)")
+LOCKED_CODE = "mlflow-locked"
+LOCKED_SENTENCE = (
+    "the database of MLflow at {} is locked by another process; try again once that has ended"
+)
 STORAGE_ERRORS = (
     (
         re.compile("|".join(("disk is full", *DISK_FULL_MESSAGES))),
@@ -44,13 +48,13 @@ STORAGE_ERRORS = (
     ),
     (
         re.compile(r"database (table )?is locked"),
-        "mlflow-locked",
-        "the database of MLflow at {} is locked by another process; try again once that has ended",
+        LOCKED_CODE,
+        LOCKED_SENTENCE,
     ),
 )
 """Errors of MLflow's storage: pattern of the message, code, and sentence."""
 DATABASE_ERROR = re.compile(r"^\((?:sqlite3|psycopg2?)\.\S+\) ")
-TRANSIENT_CODES = frozenset({"mlflow-locked", "mlflow-server-error", "mlflow-unreachable"})
+TRANSIENT_CODES = frozenset({LOCKED_CODE, "mlflow-server-error", "mlflow-unreachable"})
 """Codes of errors that may be gone at the next attempt."""
 ADDRESS_HINT = "correct --tracking-uri or MLFLOW_TRACKING_URI"
 
@@ -63,6 +67,11 @@ class MlflowUnavailableError(UserError):
     """Error of an MLflow server that refuses a request or does not answer."""
 
     default_code = "mlflow-unavailable"
+
+
+def locked_error(uri: str) -> MlflowUnavailableError:
+    """Error of an SQLite database that another process keeps locked."""
+    return MlflowUnavailableError(LOCKED_SENTENCE.format(redacted(uri)), code=LOCKED_CODE)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from hpsearch.atomic_files import (
 from hpsearch.errors import UserError
 from hpsearch.locations import database_path, inside_of, network_file_system, sqlite_address
 from hpsearch.schema import from_json, to_json
+from hpsearch.tracking.mlflow_errors import locked_error
 from hpsearch.tracking.mlflow_tags import ARTIFACTS, DATABASE, EXPERIMENT
 from hpsearch.untrusted import reason
 
@@ -45,6 +46,8 @@ COLUMNS = (
 """Tables and columns with artifact addresses in MLflow 3."""
 PATIENCE = 60.0
 """Seconds to wait for another process that writes to the database."""
+LOCK_WAIT_S = 20.0
+"""Seconds to wait for a locked database before it is read, as long as MLflow itself waits."""
 
 
 def former_homes(home: Path) -> tuple[Path, ...]:
@@ -229,9 +232,9 @@ def _leave_write_ahead_log(database: Path) -> None:
             opened.execute("PRAGMA journal_mode = DELETE")
 
 
-def _opened(database: Path, mode: str) -> closing[sqlite3.Connection]:
+def _opened(database: Path, mode: str, *, timeout: float = PATIENCE) -> closing[sqlite3.Connection]:
     uri = f"{database.absolute().as_uri()}?mode={mode}"
-    return closing(sqlite3.connect(uri, uri=True, timeout=PATIENCE))
+    return closing(sqlite3.connect(uri, uri=True, timeout=timeout))
 
 
 def _former_home(database: Path, home: Path) -> Path | None:
@@ -246,14 +249,21 @@ def _former_home(database: Path, home: Path) -> Path | None:
 
 
 def _artifact_location(database: Path) -> str | None:
-    """Artifact location of the experiment, as MLflow stores it."""
+    """Artifact location of the experiment, as MLflow stores it.
+
+    Raises:
+        MlflowUnavailableError: if the database stays locked, since it may have to be relocated.
+    """
     if not database.is_file():
         return None
     question = "SELECT artifact_location FROM experiments WHERE name = ?"
+    mode = "rw" if _is_writable(database) else "ro"
     try:
-        with _opened(database, "rw" if _is_writable(database) else "ro") as found:
+        with _opened(database, mode, timeout=LOCK_WAIT_S) as found:
             row = found.execute(question, (EXPERIMENT,)).fetchone()
-    except sqlite3.Error:
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+            raise locked_error(sqlite_address(database)) from error
         return None  # not a database of MLflow, or still empty
     return row[0] if row else None
 

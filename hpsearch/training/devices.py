@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -168,13 +168,32 @@ class Compute:
     @contextmanager
     def step(self) -> Iterator[None]:
         """Context of one training step: deterministic mode if set, and XLA's step mark."""
-        before = torch.are_deterministic_algorithms_enabled()
-        torch.use_deterministic_algorithms(self.deterministic or before)
-        try:
+        with (
+            deterministic_algorithms(compiled=self.compiled)
+            if self.deterministic
+            else nullcontext()
+        ):
             yield
-        finally:
-            torch.use_deterministic_algorithms(before)
         mark_step(self.device)
+
+
+@contextmanager
+def deterministic_algorithms(*, compiled: bool) -> Iterator[None]:
+    """Allow deterministic algorithms alone inside the block.
+
+    ``torch.use_deterministic_algorithms`` imports the compiler, to tell it as well, which takes a
+    second and is of use for compiled networks only.
+    """
+    before = torch.get_deterministic_debug_mode()
+    if compiled:
+        torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")
+    try:
+        yield
+    finally:
+        if compiled:
+            torch.use_deterministic_algorithms(before > 0)
+        torch.set_deterministic_debug_mode(before)
 
 
 def mark_step(device: torch.device) -> None:

@@ -1,9 +1,10 @@
 """Optimizer construction and learning-rate schedules."""
 
 import copy
+import inspect
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn, optim
@@ -23,6 +24,8 @@ from hpsearch.config import (
     StepDecay,
 )
 
+OptimizerType = TypeVar("OptimizerType", bound=optim.Optimizer)
+
 
 def build_optimizer(
     config: Optimizer, parameters: Iterable[nn.Parameter], *, captured: bool = False
@@ -41,7 +44,7 @@ def build_optimizer(
     fused = all(weight.device.type in ("cpu", "cuda") for weight in weights)
     match config:
         case SGD():
-            return optim.SGD(
+            return _optimizer_class(optim.SGD, captured=captured)(
                 weights,
                 lr=rate,
                 momentum=config.momentum,
@@ -51,7 +54,7 @@ def build_optimizer(
                 fused=fused,
             )
         case Adam():
-            return optim.Adam(
+            return _optimizer_class(optim.Adam, captured=captured)(
                 weights,
                 lr=rate,
                 weight_decay=config.weight_decay,
@@ -59,13 +62,32 @@ def build_optimizer(
                 capturable=captured,
             )
         case AdamW():
-            return optim.AdamW(
+            return _optimizer_class(optim.AdamW, captured=captured)(
                 weights,
                 lr=rate,
                 weight_decay=config.weight_decay,
                 fused=fused,
                 capturable=captured,
             )
+
+
+COMPILER_METHODS = ("zero_grad", "add_param_group", "state_dict", "load_state_dict")
+"""Methods of torch's optimizers that it keeps out of compiled code, beside ``step``."""
+
+
+def _optimizer_class(kind: type[OptimizerType], *, captured: bool) -> type[OptimizerType]:
+    """Class of optimizers with the same steps that does not import torch's compiler.
+
+    torch 2.13 marks these methods for ``torch.compile`` by importing ``torch._dynamo`` when one is
+    first called, which takes a second of every process that trains, as long as torch itself. No
+    step of ours is within compiled code, so the functions that torch wraps are called directly.
+    """
+    step = getattr(kind.step, "__wrapped__", None)
+    if captured or step is None:  # the latter in a version of torch that wraps nothing
+        return kind
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in COMPILER_METHODS}
+    methods["step"] = torch.no_grad()(step)
+    return cast("type[OptimizerType]", type(kind.__name__, (kind,), methods))
 
 
 def set_lr(optimizer: optim.Optimizer, rate: float) -> None:

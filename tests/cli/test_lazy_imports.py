@@ -21,6 +21,7 @@ from ..processes import environment
 HEAVY = (
     *("torch", "mlflow", "ray", "pandas", "matplotlib", "sklearn", "skimage", "plotly"),
     *("scipy.ndimage", "scipy.optimize", "sqlalchemy", "jinja2", "optuna", "pyarrow", "PIL"),
+    "torch._dynamo",
 )
 """Packages that take between a twentieth of a second and two seconds to import."""
 PROGRAM = f"""

@@ -84,7 +84,7 @@ def unset() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def searching(tmp_path_factory: pytest.TempPathFactory, tiny: PatchStore) -> Iterator[Running]:
     home, temp = tmp_path_factory.mktemp("user"), Path("/tmp") / f"hp-doors-{os.getpid()}"
     temp.mkdir(mode=0o755)
@@ -186,39 +186,47 @@ def assert_nobody_joins(address: str, home: Path, written: Path, **variables: st
     assert not written.exists()
 
 
-def test_a_local_search_listens_on_loopback_alone(searching: Running) -> None:
-    for process in ("hpsearch search", "gcs_server", "raylet/raylet", "DashboardAgent", "ray::"):
-        assert searching.door(process)
-    assert [door for door in searching.doors if not door.is_loopback] == []
+class TestLocalSearch:
+    """The search ends with these, since it trains as long as it runs."""
 
+    def test_a_local_search_listens_on_loopback_alone(self, searching: Running) -> None:
+        for process in (
+            "hpsearch search",
+            "gcs_server",
+            "raylet/raylet",
+            "DashboardAgent",
+            "ray::",
+        ):
+            assert searching.door(process)
+        assert [door for door in searching.doors if not door.is_loopback] == []
 
-def test_no_door_of_a_local_search_opens_without_its_token(
-    searching: Running, tmp_path: Path
-) -> None:
-    assert_shut(searching.doors, tmp_path / "written", but={})
-    head = searching.door("gcs_server")
-    assert "OK" not in head.ask(STALE).values()
-    assert "OK" in head.ask(searching.token).values(), "the test itself knocks at nothing"
+    def test_no_door_of_a_local_search_opens_without_its_token(
+        self, searching: Running, tmp_path: Path
+    ) -> None:
+        assert_shut(searching.doors, tmp_path / "written", but={})
+        head = searching.door("gcs_server")
+        assert "OK" not in head.ask(STALE).values()
+        assert "OK" in head.ask(searching.token).values(), "the test itself knocks at nothing"
 
+    def test_nobody_joins_a_local_search(self, searching: Running, tmp_path: Path) -> None:
+        address = f"127.0.0.1:{searching.door('gcs_server').port}"
+        to_loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # else Ray tries another address
+        assert_nobody_joins(address, searching.home, tmp_path / "written", **to_loopback)
 
-def test_nobody_joins_a_local_search(searching: Running, tmp_path: Path) -> None:
-    address = f"127.0.0.1:{searching.door('gcs_server').port}"
-    to_loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # else Ray tries another address
-    assert_nobody_joins(address, searching.home, tmp_path / "written", **to_loopback)
-
-
-def test_the_token_is_in_no_file_and_an_older_one_is_left_alone(searching: Running) -> None:
-    token = searching.token.encode()
-    assert len(token) == 64
-    files = [
-        path for folder in (searching.temp, searching.home) for path in folder.rglob("*")
-        if path.is_file() and not path.is_symlink()
-    ]  # fmt: skip
-    assert len(files) > 10
-    assert [path for path in files if token in path.read_bytes()] == []
-    assert (searching.home / ".ray" / "auth_token").read_text() == STALE
-    (private,) = searching.temp.iterdir()
-    assert private.stat().st_mode & 0o777 == 0o700, "Ray lets everybody write into its own"
+    def test_the_token_is_in_no_file_and_an_older_one_is_left_alone(
+        self, searching: Running
+    ) -> None:
+        token = searching.token.encode()
+        assert len(token) == 64
+        files = [
+            path for folder in (searching.temp, searching.home) for path in folder.rglob("*")
+            if path.is_file() and not path.is_symlink()
+        ]  # fmt: skip
+        assert len(files) > 10
+        assert [path for path in files if token in path.read_bytes()] == []
+        assert (searching.home / ".ray" / "auth_token").read_text() == STALE
+        (private,) = searching.temp.iterdir()
+        assert private.stat().st_mode & 0o777 == 0o700, "Ray lets everybody write into its own"
 
 
 @pytest.fixture

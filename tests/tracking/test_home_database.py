@@ -13,6 +13,8 @@ from hpsearch.errors import UserError
 from hpsearch.locations import network_file_system
 from hpsearch.search.workspace import Workspace
 from hpsearch.tracking import relocation
+from hpsearch.tracking.mlflow_errors import TRANSIENT_CODES, MlflowUnavailableError
+from hpsearch.tracking.mlflow_tags import EXPERIMENT
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -113,3 +115,20 @@ def test_a_second_machine_that_writes_is_refused_and_may_read(network_home: Path
         assert Workspace(network_home).tracking(read_only=True).is_copy
     Workspace(network_home).tracking()  # the other process has ended
     assert json.loads((network_home / "mlflow.lock").read_text())["host"] != "node-7"
+
+
+def test_a_locked_database_is_an_error_that_passes_and_not_a_home_that_was_not_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("CREATE TABLE experiments (name, artifact_location)")
+        former = (tmp_path / "former" / "mlartifacts").as_uri()
+        other.execute("INSERT INTO experiments VALUES (?, ?)", (EXPERIMENT, former))
+        other.execute("BEGIN EXCLUSIVE")
+        monkeypatch.setattr(relocation, "LOCK_WAIT_S", 0.0)
+        with pytest.raises(MlflowUnavailableError) as caught:
+            relocation.former_homes(tmp_path)
+    assert caught.value.code in TRANSIENT_CODES
+    assert str(database) in str(caught.value)
+    assert relocation.former_homes(tmp_path) == (tmp_path / "former",)

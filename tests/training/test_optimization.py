@@ -1,5 +1,8 @@
 """Learning rates: literal values, and what holds for every schedule."""
 
+import copy
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -65,6 +68,37 @@ def test_a_rate_of_zero_moves_nothing(config: Optimizer) -> None:
         weight.grad = torch.ones(3)
         optimizer.step()
         assert bool((weight != 1).all()) == moved
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (SGD(lr=0.1, momentum=0.9, nesterov=True), torch.optim.SGD),
+        (Adam(lr=0.1), torch.optim.Adam),
+        (AdamW(lr=0.1, weight_decay=0.1), torch.optim.AdamW),
+    ],
+    ids=lambda value: getattr(value, "kind", ""),
+)
+def test_steps_and_states_are_torchs_own_to_the_bit(
+    config: Optimizer, kind: type[torch.optim.Optimizer]
+) -> None:
+    weights = [torch.nn.Parameter(torch.linspace(-1, 1, 7)) for _ in range(3)]
+    mine = build_optimizer(config, [weights[0]])
+    theirs: Any = kind([weights[1]], fused=True, **config.model_dump(exclude={"kind"}))
+    restored = build_optimizer(config, [weights[2]])
+    optimizers = [mine, theirs]
+    for step in range(8):
+        if step == 4:
+            weights[2].data.copy_(weights[1].detach())
+            restored.load_state_dict(copy.deepcopy(theirs.state_dict()))
+            optimizers.append(restored)
+        for optimizer, weight in zip(optimizers, weights, strict=False):
+            optimizer.zero_grad()
+            (weight**2).sum().backward()
+            optimizer.step()
+        assert torch.equal(weights[0], weights[1])
+    assert torch.equal(weights[2], weights[1])
+    assert mine.state_dict()["param_groups"] == theirs.state_dict()["param_groups"]
 
 
 def test_adamw_decays_by_the_rate_and_not_by_the_gradient() -> None:

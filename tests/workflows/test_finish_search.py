@@ -28,6 +28,7 @@ from hpsearch.promotion.score_cache import ScoreCache, model_fingerprint
 from hpsearch.search.outcome import to_result
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.workspace import SearchRecord, Workspace
+from hpsearch.tracking import relocation
 from hpsearch.tracking.mlflow_errors import (
     TRANSIENT_CODES,
     MlflowUnavailableError,
@@ -124,8 +125,9 @@ class Locking(Recorder):
 
 
 @pytest.fixture
-def impatient() -> Iterator[None]:
-    """MLflow waits a tenth of a second for a lock of SQLite, instead of twenty seconds."""
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """MLflow and we wait a tenth of a second for a lock of SQLite, instead of twenty seconds."""
+    monkeypatch.setattr(relocation, "LOCK_WAIT_S", 0.1)
 
     def shorten(
         connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
