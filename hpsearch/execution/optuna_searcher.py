@@ -13,15 +13,18 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
+from hpsearch.execution.checkpoint_store import inherit_checkpoint
 from hpsearch.execution.worker_messages import (
     Reported,
     WorkerMessage,
     from_dict,
     message_outcome,
+    objective_values,
 )
+from hpsearch.search.constraints import Constraint, trial_violations
 from hpsearch.search.grid import distinct_points
-from hpsearch.search.outcome import COLLAPSE_STATUSES
-from hpsearch.search.requests import SearchRequests
+from hpsearch.search.prior_sampler import with_beliefs
+from hpsearch.search.requests import SearchRequests, continued_config
 from hpsearch.search.samplers import build_sampler
 from hpsearch.search.search import Search
 from hpsearch.search.space_file import load_search
@@ -33,6 +36,7 @@ from hpsearch.search.study import (
     study_name,
 )
 from hpsearch.search.trial_queue import (
+    PARENT_ATTR,
     POINT_ATTR,
     REPEAT_ATTR,
     REPEATED_ATTR,
@@ -126,6 +130,9 @@ class OptunaSearcher(Searcher):
                 break
         self._running[trial_id] = trial
         number = self._numbers[trial.number]
+        if PARENT_ATTR in trial.user_attrs:
+            parent, trials = trial.user_attrs[PARENT_ATTR], self._folder / "trials"
+            inherit_checkpoint(trials / parent, trials / format_trial_id(number))
         return {
             "trial": config,
             "number": number,
@@ -150,11 +157,18 @@ class OptunaSearcher(Searcher):
         return trial
 
     def _planned(self, queue: TrialQueue) -> PlannedTrial | None:
-        """Next trial to start; after a repeat, an untried point if the space can be listed."""
+        """Next trial to start; after a repeat, an untried point if the space can be listed.
+
+        Trials that are to be trained on come first, each with the point and repeat of its parent.
+        """
+        study = self._open()[1]
+        longer = self.requests and self.requests.next_continuation(study)
+        if longer:
+            return longer
         turn = queue.next()
         if turn is None or turn.params:
             return turn
-        requested = self.requests and self.requests.untried_point(self._open()[1])
+        requested = self.requests and self.requests.untried_point(study)
         if requested is not None:
             return replace(turn, params=requested.params, request=requested.number)
         if not self._repeats:
@@ -166,6 +180,11 @@ class OptunaSearcher(Searcher):
             return None
         chosen = np.random.default_rng([self._open()[0].seed, turn.point]).integers(len(untried))
         return replace(turn, params=untried[chosen])
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """Constraints of the search."""
+        return self._open()[0].limits
 
     def leave_to_others(self, is_held: Callable[[str], bool]) -> None:
         """Leave unfinished trials to the processes that hold them.
@@ -222,9 +241,9 @@ class OptunaSearcher(Searcher):
 
     def _sampler_for(self, point: int) -> optuna.Study:
         search, study, _ = self._open()
-        study.sampler = build_sampler(
-            search.sampler, seed=search.seed, point=point, suggest=search.suggest
-        )
+        inner = build_sampler(search.sampler, seed=search.seed, point=point, suggest=search.suggest)
+        seed = (search.seed, point)
+        study.sampler = with_beliefs(inner, study, prior=search.prior, seed=seed)
         return study
 
     def _config_of(self, trial: optuna.Trial) -> dict[str, Any] | None:
@@ -237,6 +256,8 @@ class OptunaSearcher(Searcher):
             return known["config"]
         search, study, _ = self._open()
         drawn = search.suggest_config(trial, repeat=known.get(REPEAT_ATTR, 0))
+        if PARENT_ATTR in known:
+            drawn = continued_config(study, known[PARENT_ATTR], search.budget)
         config = drawn.model_dump(mode="json")
         first = self._known.setdefault(_digest(config), trial.number)
         if first != trial.number:
@@ -287,7 +308,7 @@ class OptunaSearcher(Searcher):
 
         Args:
             trial_id: Tune's.
-            status: completed, pruned, collapsed, diverged or failed.
+            status: completed, infeasible, pruned, collapsed, diverged or failed.
             reason: in words.
             message: the last one of its worker.
         """
@@ -295,20 +316,17 @@ class OptunaSearcher(Searcher):
             return
         search, study, _ = self._open()
         trial = self._running[trial_id]
-        before = study.get_trials(deepcopy=False)
-        trial.set_user_attr(
-            FINISH_ORDER_ATTR, 1 + sum(other.state.is_finished() for other in before)
-        )
+        finished = sum(other.state.is_finished() for other in study.get_trials(deepcopy=False))
+        trial.set_user_attr(FINISH_ORDER_ATTR, 1 + finished)
         values = None if status == "failed" else objective_values(message, search)
+        trial.set_user_attr("reason", reason)
         if values is None or not isinstance(message, Reported):
             trial.set_user_attr(OUTCOME_ATTR, "failed")
-            trial.set_user_attr("reason", reason)
             study.tell(trial, state=TrialState.FAIL)
         else:
             self.record_report(trial_id, message)  # Tune withholds the one that stopped a trial
             trial.set_user_attr(OUTCOME_ATTR, status)
-            trial.set_user_attr("reason", reason)
-            for name, violation in violation_of_collapse(status).items():
+            for name, violation in trial_violations(status, message.metrics, search.limits).items():
                 trial.set_constraint(name, violation)
             if status == "pruned":
                 study.tell(trial, state=TrialState.PRUNED)
@@ -325,22 +343,6 @@ class OptunaSearcher(Searcher):
 
 def _digest(config: Mapping[str, Any]) -> str:
     return json.dumps(config, sort_keys=True)
-
-
-def violation_of_collapse(status: str) -> dict[str, float]:
-    """Constraint of a trial in the study; a value above 0 violates it."""
-    return {"collapsed": 1.0 if status in COLLAPSE_STATUSES else 0.0}
-
-
-def objective_values(message: WorkerMessage | None, search: Search) -> list[float] | None:
-    """One value for each objective; None if the message lacks one."""
-    if not isinstance(message, Reported):
-        return None
-    metrics, collapsed = message.metrics, message.collapsed or message.status in COLLAPSE_STATUSES
-    if not collapsed and any(also.metric not in metrics for also in search.extra_objectives):
-        return None
-    further = (also.value(metrics, collapsed=collapsed) for also in search.extra_objectives)
-    return [message.objective, *further]
 
 
 def format_trial_id(number: int) -> str:

@@ -11,11 +11,18 @@ from pydantic import Field, model_validator
 
 from hpsearch.config import DEFAULT_COMPUTE, ComputeConfig, TrialConfig
 from hpsearch.config.base import FrozenConfig, old_names_silent
-from hpsearch.config.formatting import Flat, flatten
-from hpsearch.errors import UserError, list_names
-from hpsearch.search.grid import check_storable, enumerate_grid, validate_point, varying_names
+from hpsearch.errors import UserError
+from hpsearch.search.constraints import Constraint, parse_constraints
+from hpsearch.search.grid import (
+    check_storable,
+    enumerate_grid,
+    validate_point,
+    varying_names,
+    varying_remark,
+)
 from hpsearch.search.objective import MEAN_MAP, Objective
 from hpsearch.search.old_spellings import read_old_spellings
+from hpsearch.search.prior_sampler import Near, require_prior
 from hpsearch.search.pruners import ASHA, NoPruner, Pruner
 from hpsearch.search.resources import ONE_CPU, Resources
 from hpsearch.search.samplers import (
@@ -65,6 +72,11 @@ class Search(FrozenConfig):
     extra_objectives: tuple[Objective, ...] = ()
     """Further objectives. The search then looks for the Pareto front; its winner is the best of the
     front in ``objective``."""
+    constraints: tuple[str, ...] = ()
+    """Limits such as ``us_per_patch < 20`` on a trial's last report; a trial that violates one ends
+    as infeasible and cannot win."""
+    gates: tuple[str, ...] = ()
+    """Further limits of a champion, also on ``task_drop``, its largest loss in the mAP of a task."""
     pruner: Pruner | None = None
     """Pruner of trials; if None, ASHA for a search with one objective and a report before the
     budget."""
@@ -80,6 +92,9 @@ class Search(FrozenConfig):
     initial_points: tuple[Mapping[str, Any], ...] = ()
     """Points to try first, as parameter values by the names that ``suggest`` uses; the sampler
     draws the values that a point omits."""
+    prior: Mapping[str, Near] = Field(default_factory=dict)
+    """Values that are probably good, by name: ``{"lr": Near(value=1e-3, spread=0.2)}``. A share of
+    the trials is drawn near them; a prior that the best trials contradict is shed."""
     warm_start_from: str | None = None
     """Earlier search whose trials the sampler starts with."""
     patience: int | None = Field(default=None, ge=1)
@@ -88,8 +103,7 @@ class Search(FrozenConfig):
     data: str = "mini"
     """Data set by name (``mini``, ``tiny``), or path of a patch store."""
     validation_data: str | None = None
-    """Data set that reports are evaluated on, apart from its test part; that of ``data`` if None.
-    Its sequences are then all of ``data``'s for training."""
+    """Data set to validate on, apart from its test part; that of ``data`` if None."""
     test_data: str | None = None
     """Data set whose test part winner and baselines are evaluated on; that of ``data`` if None."""
     validation_points: int = 64
@@ -121,6 +135,7 @@ class Search(FrozenConfig):
         names = [objective.metric for objective in self.objectives]
         if len(set(names)) < len(names):
             raise UserError(f"the objectives must differ, got {', '.join(names)}")
+        _ = self.limits, self.promotion_gates
         return self
 
     @model_validator(mode="after")
@@ -162,6 +177,16 @@ class Search(FrozenConfig):
     def objectives(self) -> tuple[Objective, ...]:
         """All objectives; the first selects the winner."""
         return (self.objective, *self.extra_objectives)
+
+    @cached_property
+    def limits(self) -> tuple[Constraint, ...]:
+        """Constraints of the search, parsed."""
+        return parse_constraints(self.constraints)
+
+    @cached_property
+    def promotion_gates(self) -> tuple[Constraint, ...]:
+        """Limits that a champion keeps: the constraints and the gates, parsed."""
+        return parse_constraints(dict.fromkeys((*self.constraints, *self.gates)), gate=True)
 
     @property
     def is_finite(self) -> bool:
@@ -262,6 +287,8 @@ class Search(FrozenConfig):
         """
         for distributions in self._draw_distributions(draws):
             check_storable(distributions)
+        if self.prior:
+            require_prior(self.prior, self._draw_distributions(NUM_DRAWS), finite=self.is_finite)
         for point in () if isinstance(self.sampler, Grid) else self.planned_points:
             validate_point(self.suggest_config, point, complete=self.is_finite)
         self.num_trials()
@@ -315,23 +342,7 @@ class Search(FrozenConfig):
             what, consequence = "change their range", "draws them independently of the others"
         else:
             return []
-        if not names:
-            return []
-        listed = list_names(map(repr, names), limit=5)
-        return [f"parameters that {what}: {listed}; {self.sampler.kind} {consequence}"]
-
-
-def fixed_settings(search: Search, *, draws: int = NUM_DRAWS) -> dict[str, Flat]:
-    """Find settings with a single value among randomly drawn configurations.
-
-    This includes settings that follow from their variant. A rare value may be missed, so the caller
-    compares each trial with the result.
-    """
-    seen: dict[str, set[Flat]] = {}
-    for config in search.examples(draws):
-        for name, value in flatten(config).items():
-            seen.setdefault(name, set()).add(value)
-    return {name: values.pop() for name, values in seen.items() if len(values) == 1}
+        return varying_remark(names, what, f"{self.sampler.kind} {consequence}")
 
 
 def _random_study(seed: int) -> optuna.Study:

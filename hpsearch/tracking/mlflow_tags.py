@@ -15,6 +15,8 @@ PARENT_SEARCH_ID = "hpsearch.parent_search"
 """Tag: id of the parent search, whose run is the parent of this search's run."""
 TRIAL_ID_TAG = "hpsearch.trial"
 """Tag: id of the trial, which does not change at a resume."""
+PARENT_TRIAL_TAG, PARENT_TRIAL_RUN_TAG = "hpsearch.parent_trial", "hpsearch.parent_trial_run"
+"""Tags of a trial that trains another one on: id of that trial, and of its run."""
 STATUS_TAG = "status"
 """Tag: status of a run in hpsearch's terms."""
 PARENT_RUN_ID = "mlflow.parentRunId"
@@ -36,6 +38,7 @@ MLFLOW_STATUS: dict[str, Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]] = {
     "running": "RUNNING",
     "completed": "FINISHED",
     "failed": "FAILED",
+    "infeasible": "FINISHED",
     "pruned": "FINISHED",
     "collapsed": "FAILED",
     "diverged": "FAILED",
