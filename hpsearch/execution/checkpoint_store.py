@@ -1,4 +1,8 @@
-"""Checkpoint store: keeps the checkpoints of trials on the driver's machine."""
+"""Checkpoint store: keeps the checkpoints of trials on the driver's machine.
+
+What needs torch is imported where it is used: the actor starts before the first trial, and on the
+driver's machine it needs none of it.
+"""
 
 import hashlib
 import os
@@ -9,7 +13,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,12 +25,9 @@ from hpsearch.atomic_files import atomic_write, write_atomic
 from hpsearch.data.patch_store import Patches, PatchStore
 from hpsearch.errors import UserError
 from hpsearch.execution.memory_kills import PROBE_TIMEOUT_S, MemoryState, was_killed_for_memory
-from hpsearch.training.trial import (
-    CHECKPOINT_FILE,
-    PREVIOUS_CHECKPOINT_FILE,
-    TrialEnvironment,
-    keep_previous_checkpoint,
-)
+
+if TYPE_CHECKING:
+    from hpsearch.training.trial import TrialEnvironment
 
 FileContents = dict[str, bytes]
 """A trial's files by their path in its folder."""
@@ -39,6 +40,12 @@ def read_files(folder: Path) -> FileContents:
 
 def replace_files(folder: Path, files: FileContents) -> None:
     """As ``write_files``, but each checkpoint is kept under its second name when it is replaced."""
+    from hpsearch.training.trial import (
+        CHECKPOINT_FILE,
+        PREVIOUS_CHECKPOINT_FILE,
+        keep_previous_checkpoint,
+    )
+
     checkpoints = [Path(name) for name in files if Path(name).name == CHECKPOINT_FILE]
     for checkpoint in checkpoints:
         keep_previous_checkpoint((folder / checkpoint).parent)
@@ -197,12 +204,14 @@ class TrialPayload:
     """Its points that are validated on."""
     validation_names: tuple[str, ...] = ()
 
-    def environment(self) -> TrialEnvironment:
+    def environment(self) -> "TrialEnvironment":
         """The job, with its patch store mapped from disk or from Ray's object store.
 
         Raises:
             UserError: if the file at the store's path holds other patches than the driver's.
         """
+        from hpsearch.training.trial import TrialEnvironment
+
         store = self._open_store(StoreFile(self.store_path, self.fingerprint), 0)
         validation_on = None
         if self.validation_store is not None:
@@ -283,6 +292,8 @@ class CheckpointDir:
             StaleAttemptError: if there has been a later start already.
             ConnectionError: if the driver's machine does not answer.
         """
+        from hpsearch.training.trial import PREVIOUS_CHECKPOINT_FILE
+
         # the store itself keeps the checkpoint before the latest, so that it is sent only once
         files = self.path if self.on_shared_filesystem else {
             name: content
@@ -300,7 +311,7 @@ def _ray_get(reference: Any) -> Any:
         raise ConnectionError("the driver's machine does not answer") from error
 
 
-def create_payload(job: TrialEnvironment, folder: Path, trials: Path) -> TrialPayload:
+def create_payload(job: "TrialEnvironment", folder: Path, trials: Path) -> TrialPayload:
     """Make the payload of a search, and start the actor on the driver's node."""
     shutil.rmtree(trials.with_name(ATTEMPTS_DIR), ignore_errors=True)  # of a driver that died
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

@@ -181,7 +181,7 @@ class Compute:
 def deterministic_algorithms(*, compiled: bool) -> Iterator[None]:
     """Allow deterministic algorithms alone inside the block.
 
-    ``torch.use_deterministic_algorithms`` imports the compiler, to tell it as well, which takes a
+    ``torch.use_deterministic_algorithms`` imports the compiler, to set its mode too, which takes a
     second and is of use for compiled networks only.
     """
     before = torch.get_deterministic_debug_mode()

@@ -72,7 +72,7 @@ def build_optimizer(
 
 
 COMPILER_METHODS = ("zero_grad", "add_param_group", "state_dict", "load_state_dict")
-"""Methods of torch's optimizers that it keeps out of compiled code, beside ``step``."""
+"""Methods of torch's optimizers that it keeps out of compiled code, apart from ``step``."""
 
 
 def _optimizer_class(kind: type[OptimizerType], *, captured: bool) -> type[OptimizerType]:

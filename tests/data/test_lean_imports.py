@@ -14,3 +14,9 @@ print(*({HEAVY!r} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_the_actor_of_checkpoints_starts_without_torch() -> None:
+    code = "import hpsearch.execution.checkpoint_store, sys; print(*({'torch'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
