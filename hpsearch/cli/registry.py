@@ -125,6 +125,13 @@ def promote(
         str | None,
         typer.Option(help="Other patches to train, validate and test on (default: the search's)."),
     ] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Limit that a champion must keep, such as 'us_per_patch < 20' or 'task_drop < "
+            "0.01' (no task worse than the champion's by 0.01); may be repeated."
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan without changing anything.")
     ] = False,
@@ -170,6 +177,7 @@ def promote(
         budget=budget,
         width=width,
         data=data,
+        gates=gate or (),
         address=None if dry_run else address,
         tracking_uri=tracking_uri,
         home=home,

@@ -122,6 +122,8 @@ def show(name: Name, home: Home = DEFAULT_HOME) -> None:
         ("overrides", ", ".join(f"{k}={v}" for k, v in record.overrides.items())),
         ("data", f"{record.store}, split {record.split}"),
         ("objective", ", ".join(f"{o.direction} {o.metric}" for o in search.objectives)),
+        ("constraints", ", ".join(map(str, search.limits))),
+        ("gates", ", ".join(map(str, search.promotion_gates))),
         ("budget", f"{search.budget:,} patches of a trial, report every {search.report_every:,}"),
         ("sampler", search.sampler.kind),
         ("pruner", search.active_pruner.kind),

@@ -20,6 +20,7 @@ MAX_TABLE_ROWS = 14
 STATUS_STYLES = {
     "running": "bold",
     "completed": "green",
+    "infeasible": "yellow dim",
     "pruned": "dim",
     "collapsed": "magenta",
     "diverged": "magenta",

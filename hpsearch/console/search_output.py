@@ -17,7 +17,7 @@ from hpsearch.reporting.text_tables import (
     summary_lines,
     to_text,
 )
-from hpsearch.search.outcome import pareto_front
+from hpsearch.search.outcome import hypervolume, pareto_front
 from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.run_state import Run
@@ -46,7 +46,7 @@ def print_trials(
     print_plain(to_text(leaderboard_table(rows)) if rows else "no trial to show")
     if len(every) > len(rows):
         print_plain(f"{len(every) - len(rows)} more, with --all")
-    for line in _pareto_lines(runs, search):
+    for line in (*_constraint_lines(runs, search), *_pareto_lines(runs, search)):
         print_plain(line)
     means = group_configurations(runs, direction=direction)[:MAX_ROWS]
     if means:
@@ -57,6 +57,16 @@ def print_trials(
         print_plain(line)
 
 
+def _constraint_lines(runs: list[Run], search: Search) -> Iterator[str]:
+    """Lines with the constraints, and how many trials violate each at their last report."""
+    ended = [
+        run for run in runs if run.kind == "trial" and run.status in ("completed", "infeasible")
+    ]
+    for limit in search.limits:
+        count = sum(limit.violation(run.last) > 0 for run in ended)
+        yield f"Constraint {limit}: violated by {count} of {len(ended)} trials trained to the end"
+
+
 def _pareto_lines(runs: list[Run], search: Search) -> Iterator[str]:
     """Lines with the Pareto front, if the search has several objectives."""
     if not search.extra_objectives:
@@ -65,6 +75,9 @@ def _pareto_lines(runs: list[Run], search: Search) -> Iterator[str]:
     for run in pareto_front(runs, search.objectives):
         values = (f"{o.metric} {run.last[o.metric]:.4g}" for o in search.objectives)
         yield f"  {run.label}  {'  '.join(values)}"
+    volume = hypervolume(runs, search.objectives)
+    if volume is not None:
+        yield f"Hypervolume: {volume:.4f} of the box between the worst and the best of all trials"
 
 
 def print_scores(scores: Mapping[str, Scores]) -> None:

@@ -19,6 +19,7 @@ from hpsearch.execution.worker_messages import (
     from_dict,
     message_outcome,
 )
+from hpsearch.search.constraints import Constraint, trial_violations
 from hpsearch.search.grid import distinct_points
 from hpsearch.search.outcome import COLLAPSE_STATUSES
 from hpsearch.search.requests import SearchRequests
@@ -167,6 +168,11 @@ class OptunaSearcher(Searcher):
         chosen = np.random.default_rng([self._open()[0].seed, turn.point]).integers(len(untried))
         return replace(turn, params=untried[chosen])
 
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """Constraints of the search."""
+        return self._open()[0].limits
+
     def leave_to_others(self, is_held: Callable[[str], bool]) -> None:
         """Leave unfinished trials to the processes that hold them.
 
@@ -287,7 +293,7 @@ class OptunaSearcher(Searcher):
 
         Args:
             trial_id: Tune's.
-            status: completed, pruned, collapsed, diverged or failed.
+            status: completed, infeasible, pruned, collapsed, diverged or failed.
             reason: in words.
             message: the last one of its worker.
         """
@@ -308,7 +314,7 @@ class OptunaSearcher(Searcher):
             self.record_report(trial_id, message)  # Tune withholds the one that stopped a trial
             trial.set_user_attr(OUTCOME_ATTR, status)
             trial.set_user_attr("reason", reason)
-            for name, violation in violation_of_collapse(status).items():
+            for name, violation in trial_violations(status, message.metrics, search.limits).items():
                 trial.set_constraint(name, violation)
             if status == "pruned":
                 study.tell(trial, state=TrialState.PRUNED)
@@ -325,11 +331,6 @@ class OptunaSearcher(Searcher):
 
 def _digest(config: Mapping[str, Any]) -> str:
     return json.dumps(config, sort_keys=True)
-
-
-def violation_of_collapse(status: str) -> dict[str, float]:
-    """Constraint of a trial in the study; a value above 0 violates it."""
-    return {"collapsed": 1.0 if status in COLLAPSE_STATUSES else 0.0}
 
 
 def objective_values(message: WorkerMessage | None, search: Search) -> list[float] | None:

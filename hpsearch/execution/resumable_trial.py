@@ -17,6 +17,7 @@ from hpsearch.training.artifact_cache import (
     SAVED_SECONDS_METRIC,
     DependencyFailedError,
 )
+from hpsearch.training.costs import COST_METRICS
 from hpsearch.training.loop import Report
 from hpsearch.training.trial import (
     CHECKPOINT_FILE,
@@ -75,15 +76,11 @@ def run_with_checkpoints(
         raise  # it is whole, and training again would replace it
     except UserError:
         trial, last_report = _restore_previous(config, env, hooks)
-    before, shared = 0.0, trial.cache_stats.metrics()
+    before = 0.0
     if last_report is not None:
         before = last_report.metrics.get(SECONDS_METRIC, 0.0)
-        shared = {
-            name: last_report.metrics[name]
-            for name in (COMPUTED_SECONDS_METRIC, SAVED_SECONDS_METRIC)
-            if name in last_report.metrics
-        }
         yield last_report
+    shared = _constant_metrics(trial, last_report)
     _reset_peak_memory(trial.task.device)
     began = time.monotonic()
 
@@ -104,6 +101,15 @@ def run_with_checkpoints(
         last_report = replace(report, metrics={**report.metrics, **cost, **shared})
         save()
         yield last_report
+
+
+def _constant_metrics(trial: TrainingRun, last_report: Report | None) -> dict[str, float]:
+    """Metrics that all reports of a trial share: use of the cache, and costs of a patch."""
+    if last_report is None:
+        return trial.cache_stats.metrics() | trial.measure_costs()
+    names = (COMPUTED_SECONDS_METRIC, SAVED_SECONDS_METRIC, *COST_METRICS)
+    known = {n: last_report.metrics[n] for n in names if n in last_report.metrics}
+    return known if trial.env.costs <= known.keys() else trial.measure_costs() | known
 
 
 def _restore(trial: TrainingRun, hooks: CheckpointHooks) -> Report | None:

@@ -19,9 +19,9 @@ from hpsearch.execution.optuna_searcher import (
     OUTCOME_ATTR,
     format_trial_id,
     objective_values,
-    violation_of_collapse,
 )
 from hpsearch.execution.worker_messages import Reported
+from hpsearch.search.constraints import trial_violations
 from hpsearch.search.outcome import COLLAPSE_STATUSES
 from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
@@ -192,7 +192,7 @@ def _frozen(run: Run, point: Mapping[str, Any], search: Search, order: int | Non
         },
         user_attrs=attributes,
         intermediate_values={r["seen"]: r["objective"] for r in reports},
-        constraints=violation_of_collapse(status) if has_value else None,
+        constraints=trial_violations(status, run.last, search.limits) if has_value else None,
     )
     trial.datetime_start = datetime.fromtimestamp(run.started)
     if order is not None:

@@ -29,6 +29,7 @@ from hpsearch.execution.worker_messages import (
     WorkerMessage,
     message_outcome,
 )
+from hpsearch.search.constraints import complaints
 from hpsearch.search.pruners import PrunerWithHistory
 from hpsearch.search.requests import STOP_REASON, SearchRequests
 from hpsearch.search.resources import MEMORY_SHARE_METRIC, ResourceAllocation
@@ -241,6 +242,7 @@ class TrialSupervisor:
         status, reason = message_outcome(attempt.message)
         if status == "pruned" and self._was_stopped(attempt):
             reason = STOP_REASON
+        status, reason = self._with_constraints(status, reason, attempt.message)
         attempt.end = AttemptEnd("end", status, reason)
         self._release(attempt)
         attempt.act(
@@ -248,6 +250,15 @@ class TrialSupervisor:
             partial(self._log, "trial_finished", attempt, status=status, reason=reason),
         )
         return attempt.end
+
+    def _with_constraints(
+        self, status: str, reason: str, message: WorkerMessage | None
+    ) -> tuple[str, str]:
+        """Status and reason of a trial, which is infeasible if it violates a constraint."""
+        if status != "completed" or not isinstance(message, Reported):
+            return status, reason
+        violated = complaints(self.searcher.constraints, message.metrics)
+        return ("infeasible", violated) if violated else (status, reason)
 
     def _fail(self, attempt_id: str, attempt: _Attempt) -> AttemptEnd:
         error = attempt.read_error()

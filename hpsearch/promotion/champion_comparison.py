@@ -1,13 +1,15 @@
 """Comparison of a new network with champion, challenger and baselines on the same test patches."""
 
 import fcntl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpsearch.evaluation import Scores
 from hpsearch.evaluation.bootstrap import Comparison, compare
+from hpsearch.patch_views import TASKS
+from hpsearch.search.constraints import TASK_DROP, Constraint, complaints, task_drop
 from hpsearch.tracking.decision import (
     CHALLENGER,
     Evidence,
@@ -150,3 +152,26 @@ def _scores_of(
     if reevaluate is not None:
         return reevaluate(f"models:/{registry.model}/{version.version}")
     return registry.scores_if_comparable(version, candidate.terms, candidate.scores.names)
+
+
+def gate_failure(
+    gates: Sequence[Constraint],
+    metrics: Mapping[str, float],
+    scores: Scores,
+    champion: ChampionInfo | None,
+) -> str:
+    """Clause about the gates that a network does not pass; empty if it passes all.
+
+    Without a champion on the same patches no task is worse than before.
+
+    Args:
+        gates: limits that a champion keeps.
+        metrics: those of the last report of the network's training.
+        scores: test scores of the network.
+        champion: the present champion.
+    """
+    own = {task: getattr(scores, task) for task in TASKS}
+    other = own
+    if champion is not None and champion.scores is not None:
+        other = {task: getattr(champion.scores, task) for task in TASKS}
+    return complaints(gates, {**metrics, TASK_DROP: task_drop(own, other)})

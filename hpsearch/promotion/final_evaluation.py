@@ -61,6 +61,12 @@ def best_run(runs: list[Run], objective: Objective) -> Run:
         UserError: if no trial completed.
     """
     completed = [run for run in runs if run.kind == "trial" and run.status == "completed"]
+    if not completed and any(run.status == "infeasible" for run in runs):
+        raise UserError(
+            "every trial that was trained to the end violates a constraint, so there is no winner; "
+            "widen the search space, or relax the constraint",
+            code="no-feasible-trial",
+        )
     if not completed:
         raise UserError(
             "no trial completed, so there is no winner; run more trials, or widen the search space",

@@ -1,6 +1,7 @@
 """Search that retrains the best configurations of another search."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -17,6 +18,7 @@ from hpsearch.promotion.retraining_plan import (
     make_plan,
     retraining_search,
 )
+from hpsearch.search.constraints import parse_constraints
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.search_data import SearchData
 from hpsearch.search.stopping import Limits
@@ -106,6 +108,7 @@ def prepare(
     seeds: int | None,
     scale: RetrainingScale = SAME_SCALE,
     store: PatchStore | None = None,
+    gates: Sequence[str] = (),
 ) -> Promotion:
     """Open the promotion of a search, or plan it if it has not started.
 
@@ -115,13 +118,14 @@ def prepare(
         seeds: trainings of each.
         scale: budget and width of the trainings; each scale has a promotion of its own.
         store: other patches to train, validate and test on.
+        gates: limits that the network must keep to become champion.
 
     Raises:
         UserError: if it started with other numbers, its name is taken, or no trial completed.
     """
     name = check_name(promotion_name(context, scale), "a search")
     if not Workspace(context.home).paths(name).folder.exists():
-        return Promotion(context, _plan(context, top, seeds, scale), None, store)
+        return Promotion(context, _plan(context, top, seeds, scale, gates), None, store)
     child = Workspace(context.home).open(name)
     if child.record.space != _space_path(context):
         raise UserError(
@@ -137,9 +141,12 @@ def prepare(
         )
     child = SearchContext(child.paths, _promotion_record(context, child.record.trials, store))
     if not (child.paths.folder / PLAN_FILE).exists():
-        return Promotion(context, _plan(context, top, seeds, scale), child, store)
+        return Promotion(context, _plan(context, top, seeds, scale, gates), child, store)
     found = RetrainingPlan.read(child.paths.folder / PLAN_FILE)
     _check_same_plan(found, child, top=top, seeds=seeds)
+    if gates:  # they decide at the end, so another call may change them
+        parse_constraints(gates, gate=True)
+        found = found.model_copy(update={"gates": tuple(gates)})
     return Promotion(context, found, child, store)
 
 
@@ -152,17 +159,24 @@ def begin(promotion: Promotion) -> SearchContext:
             space = Path(temporary) / "space.py"
             space.write_text(SPACE_TEMPLATE.format(parent=parent.name, plan=PLAN_FILE), "utf-8")
             child = Workspace(parent.home).create(promotion.name, space, record)
-    if not (child.paths.folder / PLAN_FILE).exists():
+    plan_file = child.paths.folder / PLAN_FILE
+    if not plan_file.exists() or RetrainingPlan.read(plan_file).gates != promotion.plan.gates:
         promotion.plan.write(child.paths.folder / PLAN_FILE)
     return child.with_search(retraining_search(parent.search, promotion.plan))
 
 
 def _plan(
-    context: SearchContext, top: int | None, seeds: int | None, scale: RetrainingScale
+    context: SearchContext,
+    top: int | None,
+    seeds: int | None,
+    scale: RetrainingScale,
+    gates: Sequence[str],
 ) -> RetrainingPlan:
     top, seeds = top or DEFAULT_TOP, seeds or DEFAULT_SEEDS
+    parse_constraints(gates, gate=True)
     objective = context.objective
-    return make_plan(context.name, context.runs, objective, top=top, seeds=seeds, scale=scale)
+    plan = make_plan(context.name, context.runs, objective, top=top, seeds=seeds, scale=scale)
+    return plan.model_copy(update={"gates": tuple(gates)})
 
 
 def _promotion_record(

@@ -20,6 +20,7 @@ from hpsearch.promotion.champion_comparison import (
     Candidate,
     ChampionInfo,
     assess,
+    gate_failure,
     registry_lock,
 )
 from hpsearch.promotion.final_evaluation import (
@@ -282,7 +283,9 @@ def _register_once(
         reevaluate=request.evaluate_registered if reevaluate else None,
     )
     champion = found.champion
-    decision = decide(found.evidence, force=force)
+    gates = context.search.promotion_gates
+    failure = gate_failure(gates, request.run.last, request.scores, champion)
+    decision = decide(replace(found.evidence, gate_failure=failure), force=force)
     with translate_mlflow_errors(registry.tracking.uri):
         mlflow_sync = sync_runs(context, request.run)
         facts = build_card_data(request, found, mlflow_sync)

@@ -99,6 +99,8 @@ class RetrainingPlan(FrozenConfig):
     selected: tuple[SelectedConfig, ...]
     """Selected configurations, best first, as they were in the search."""
     scale: RetrainingScale = SAME_SCALE
+    gates: tuple[str, ...] = ()
+    """Limits that the network must keep to become champion, in addition to those of the search."""
 
     @property
     def configs(self) -> list[TrialConfig]:
@@ -169,7 +171,11 @@ def make_plan(
     chosen = [_select(trials, objective) for trials in groups.values()]
     chosen.sort(key=lambda one: one.objective, reverse=objective.direction == "maximize")
     plan = RetrainingPlan(
-        parent=search, top=top, seeds=seeds, selected=tuple(chosen[:top]), scale=scale
+        parent=search,
+        top=top,
+        seeds=seeds,
+        selected=tuple(chosen[:top]),
+        scale=scale,
     )
     _ = plan.configs  # each is checked
     return plan
@@ -208,6 +214,8 @@ def retraining_search(parent: Search, plan: RetrainingPlan) -> Search:
         seeds_per_point=1,
         pruner=NoPruner(),
         extra_objectives=(),
+        constraints=(),  # at another width they are gates, and no reason to stop
+        gates=tuple(dict.fromkeys((*parent.constraints, *parent.gates, *plan.gates))),
         num_folds=None,
         warm_start_from=None,
         patience=None,

@@ -16,6 +16,7 @@ STATUS_ORDER: tuple[RunStatus, ...] = (
     "completed",
     "running",
     "interrupted",
+    "infeasible",
     "pruned",
     "failed",
     "diverged",
@@ -53,6 +54,8 @@ class Summary:
     """Summary of the trials of a search: statuses, and compute in patches and seconds."""
 
     completed: int
+    infeasible: int = 0
+    """Number of trials that were trained to the end and violate a constraint."""
     running: int
     interrupted: int
     pruned: int

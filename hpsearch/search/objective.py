@@ -7,6 +7,13 @@ from typing import Literal
 
 from hpsearch.errors import UserError
 from hpsearch.patch_views import LEVELS, TASKS
+from hpsearch.training.costs import (
+    COST_METRICS,
+    DESCRIPTOR_BYTES_METRIC,
+    FLOPS_METRIC,
+    PARAMETERS_METRIC,
+    US_PER_PATCH_METRIC,
+)
 
 EVALUATION_METRICS = (
     "val/mAP",
@@ -24,6 +31,8 @@ RESTORATION_METRICS = tuple(
     for level in ("", *(f"/{level}" for level in LEVELS))
 )
 """Metrics of reports whose descriptor sees noisy or denoised patches."""
+REPORTED_METRICS = (*EVALUATION_METRICS, *RESTORATION_METRICS, *PAIR_METRICS, *COST_METRICS)
+"""All metrics that an objective or a limit can name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +52,10 @@ class Objective:
     worst: float = 0.0
 
     def __post_init__(self) -> None:
-        known = (*EVALUATION_METRICS, *RESTORATION_METRICS, *PAIR_METRICS)
-        if self.metric not in known:
+        if self.metric not in REPORTED_METRICS:
             raise UserError(
-                f"no report has the metric {self.metric!r}; choose one of: {', '.join(known)}",
+                f"no report has the metric {self.metric!r}; choose one of: "
+                f"{', '.join(REPORTED_METRICS)}",
                 code="unknown-metric",
             )
         if not math.isfinite(self.worst):
@@ -106,3 +115,13 @@ patches must be of a store with pairs."""
 TRAINING_SECONDS = Objective(metric="train/seconds", direction="minimize", worst=1e7)
 """Seconds of training and validation on the worker, without the training of a shared
 denoiser; a second objective in addition to mAP. It depends on the machine and its load."""
+
+PARAMETERS = Objective(metric=PARAMETERS_METRIC, direction="minimize", worst=1e12)
+"""Trainable and fixed parameters of denoiser and descriptor."""
+FLOPS = Objective(metric=FLOPS_METRIC, direction="minimize", worst=1e15)
+"""Floating-point operations of describing a patch, in convolutions and products of matrices."""
+US_PER_PATCH = Objective(metric=US_PER_PATCH_METRIC, direction="minimize", worst=1e9)
+"""Microseconds of describing a patch on the trial's device, in batches of 1024; it depends on the
+machine and its load."""
+DESCRIPTOR_BYTES = Objective(metric=DESCRIPTOR_BYTES_METRIC, direction="minimize", worst=1e9)
+"""Bytes of a descriptor in float32."""

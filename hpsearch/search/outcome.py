@@ -1,7 +1,7 @@
 """Result of a trial, and the Pareto front of several objectives."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from hpsearch.training.loop import Report
 
 COLLAPSE_STATUSES = ("collapsed", "diverged")
+COLLAPSED = "collapsed"
+"""Constraint in the study that collapsed and diverged trials violate."""
 
 
 def to_result(report: "Report", objective: Objective) -> dict[str, Any]:
@@ -94,3 +96,43 @@ def finite_float(value: object) -> float | None:
         if isinstance(value, Real) and math.isfinite(value):
             return float(value)
     return None
+
+
+def hypervolume(runs: Sequence[Run], objectives: Sequence[Objective]) -> float | None:
+    """Share of the box between the best and the worst values that the Pareto front dominates.
+
+    The box is that of the completed trials in all objectives, so the share does not depend on
+    units; 1 means that one trial is best in everything. None with one objective, or if the
+    trials do not differ in one.
+
+    Source: Zitzler & Thiele, IEEE Trans. Evol. Comput. 3 (1999) 257.
+    """
+    found = [run_values(run, objectives) for run in runs if run.kind == "trial"]
+    signs = [1 if one.direction == "maximize" else -1 for one in objectives]
+    points = [[s * v for s, v in zip(signs, one, strict=True)] for one in found if one is not None]
+    if len(objectives) < 2 or not points:
+        return None
+    low, high = ([pick(column) for column in zip(*points, strict=True)] for pick in (min, max))
+    if any(a == b for a, b in zip(low, high, strict=True)):
+        return None
+    scaled = {
+        tuple((v - a) / (b - a) for v, a, b in zip(one, low, high, strict=True)) for one in points
+    }
+    return _dominated_volume(scaled)
+
+
+def _dominated_volume(points: Iterable[Values]) -> float:
+    """Volume of the points of the unit cube that are at most as large as one of ``points``.
+
+    It is summed over slices along the last axis, from the largest value down.
+    """
+    remaining = sorted(points, key=lambda point: point[-1], reverse=True)
+    if remaining and len(remaining[0]) == 1:
+        return remaining[0][0]
+    volume = 0.0
+    for number, point in enumerate(remaining, 1):
+        below = remaining[number][-1] if number < len(remaining) else 0.0
+        if point[-1] > below:
+            slab = {other[:-1] for other in remaining[:number]}
+            volume += (point[-1] - below) * _dominated_volume(slab)
+    return volume

@@ -16,7 +16,7 @@ import optuna
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from hpsearch.config import TrialConfig
-from hpsearch.config.formatting import flatten
+from hpsearch.config.formatting import Flat, flatten
 from hpsearch.errors import UserError
 from hpsearch.search.search import NUM_DRAWS, Search
 from hpsearch.untrusted import validation_sentence
@@ -124,6 +124,19 @@ def settings_without_effect(search: Search, overrides: Mapping[str, Any]) -> lis
         if len({flat.get(path) for flat in drawn} - {None}) > 1
         and (name != path or path.split(".")[0] not in Search.model_fields)
     ]
+
+
+def fixed_settings(search: Search, *, draws: int = NUM_DRAWS) -> dict[str, Flat]:
+    """Find settings with a single value among randomly drawn configurations.
+
+    This includes settings that follow from their variant. A rare value may be missed, so the caller
+    compares each trial with the result.
+    """
+    seen: dict[str, set[Flat]] = {}
+    for config in search.examples(draws):
+        for name, value in flatten(config).items():
+            seen.setdefault(name, set()).add(value)
+    return {name: values.pop() for name, values in seen.items() if len(values) == 1}
 
 
 def _own_value(name: str, search: Search, path: Sequence[str], value: Any) -> Any:

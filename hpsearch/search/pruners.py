@@ -220,6 +220,6 @@ class PrunerWithHistory:
                     self.should_prune(number, seen=event["seen"], value=value)
                 case "trial_finished" if event["trial"] in numbers:
                     status = event.get("status")
-                    if status in ("completed", "pruned", "collapsed", "diverged"):
+                    if status in ("completed", "infeasible", "pruned", "collapsed", "diverged"):
                         completed = status != "pruned"
                         self.finish(numbers[event["trial"]], completed=completed)

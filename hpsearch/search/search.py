@@ -11,8 +11,8 @@ from pydantic import Field, model_validator
 
 from hpsearch.config import DEFAULT_COMPUTE, ComputeConfig, TrialConfig
 from hpsearch.config.base import FrozenConfig, old_names_silent
-from hpsearch.config.formatting import Flat, flatten
 from hpsearch.errors import UserError, list_names
+from hpsearch.search.constraints import Constraint, parse_constraints
 from hpsearch.search.grid import check_storable, enumerate_grid, validate_point, varying_names
 from hpsearch.search.objective import MEAN_MAP, Objective
 from hpsearch.search.old_spellings import read_old_spellings
@@ -65,6 +65,12 @@ class Search(FrozenConfig):
     extra_objectives: tuple[Objective, ...] = ()
     """Further objectives. The search then looks for the Pareto front; its winner is the best of the
     front in ``objective``."""
+    constraints: tuple[str, ...] = ()
+    """Limits such as ``us_per_patch < 20`` on metrics of a trial's last report; a trial that
+    violates one ends as infeasible and does not win, and the sampler avoids its like."""
+    gates: tuple[str, ...] = ()
+    """Limits that a network must keep to become champion, apart from ``constraints``; also on
+    ``task_drop``, the largest loss in the mAP of a task against the champion."""
     pruner: Pruner | None = None
     """Pruner of trials; if None, ASHA for a search with one objective and a report before the
     budget."""
@@ -121,6 +127,7 @@ class Search(FrozenConfig):
         names = [objective.metric for objective in self.objectives]
         if len(set(names)) < len(names):
             raise UserError(f"the objectives must differ, got {', '.join(names)}")
+        _ = self.limits, self.promotion_gates
         return self
 
     @model_validator(mode="after")
@@ -162,6 +169,16 @@ class Search(FrozenConfig):
     def objectives(self) -> tuple[Objective, ...]:
         """All objectives; the first selects the winner."""
         return (self.objective, *self.extra_objectives)
+
+    @cached_property
+    def limits(self) -> tuple[Constraint, ...]:
+        """Constraints of the search, parsed."""
+        return parse_constraints(self.constraints)
+
+    @cached_property
+    def promotion_gates(self) -> tuple[Constraint, ...]:
+        """Limits that a champion keeps: the constraints and the gates, parsed."""
+        return parse_constraints(dict.fromkeys((*self.constraints, *self.gates)), gate=True)
 
     @property
     def is_finite(self) -> bool:
@@ -319,19 +336,6 @@ class Search(FrozenConfig):
             return []
         listed = list_names(map(repr, names), limit=5)
         return [f"parameters that {what}: {listed}; {self.sampler.kind} {consequence}"]
-
-
-def fixed_settings(search: Search, *, draws: int = NUM_DRAWS) -> dict[str, Flat]:
-    """Find settings with a single value among randomly drawn configurations.
-
-    This includes settings that follow from their variant. A rare value may be missed, so the caller
-    compares each trial with the result.
-    """
-    seen: dict[str, set[Flat]] = {}
-    for config in search.examples(draws):
-        for name, value in flatten(config).items():
-            seen.setdefault(name, set()).add(value)
-    return {name: values.pop() for name, values in seen.items() if len(values) == 1}
 
 
 def _random_study(seed: int) -> optuna.Study:

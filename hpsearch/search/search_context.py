@@ -16,6 +16,7 @@ from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.splits import TrialSplit
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
+from hpsearch.search.constraints import cost_metrics
 from hpsearch.search.objective import Objective
 from hpsearch.search.overrides import with_overrides
 from hpsearch.search.resources import Resources
@@ -35,8 +36,7 @@ if TYPE_CHECKING:
     from hpsearch.tracking.model_registry import Registry
     from hpsearch.training.trial import TrialEnvironment
 
-SEARCHES_DIR, SCORES_FILE = "searches", "test_scores.json"
-TRACKING_URI_ENV = "MLFLOW_TRACKING_URI"
+SEARCHES_DIR, SCORES_FILE, TRACKING_URI_ENV = "searches", "test_scores.json", "MLFLOW_TRACKING_URI"
 
 
 def tracking_server(
@@ -199,8 +199,7 @@ class SearchContext:
     @cached_property
     def data(self) -> SearchData:
         """Patches that it trains, validates and tests on; raises what ``store`` raises."""
-        record = self.record
-        others = {}
+        record, others = self.record, {}
         if record.validation_store is not None:
             others["validation_store"] = self._open_store(
                 record.validation_store, record.validation_fingerprint
@@ -239,6 +238,7 @@ class SearchContext:
             report_every=self.search.report_every,
             validation_points=self.search.validation_points,
             computing=self.search.compute,
+            costs=cost_metrics(self.search.objectives, self.search.promotion_gates),
         )
 
     @property
@@ -276,8 +276,8 @@ class SearchContext:
     @property
     def is_scored(self) -> bool:
         """True if the search has finished but for its registration and figures."""
-        finish = self.state.finish_event or {}
-        return finish.get("status") == "completed" and self.paths.test_scores.exists()
+        completed = (self.state.finish_event or {}).get("status") == "completed"
+        return completed and self.paths.test_scores.exists()
 
     def tracking(self, *, read_only: bool = False) -> TrackingServer:
         """MLflow server or database that receives the runs."""

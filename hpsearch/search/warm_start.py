@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from hpsearch.errors import UserError, list_names
 from hpsearch.redaction import redacted
 from hpsearch.search.grid import validate_point
+from hpsearch.search.outcome import COLLAPSED
 from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.study import JOURNAL_PREFIX, open_storage, open_study, read_study
@@ -18,7 +19,7 @@ from hpsearch.search.workspace import Workspace
 NUM_DRAWS = 32
 COMPARED_FIELDS = (
     *("budget", "objectives", "num_folds", "data", "validation_points", "baseline"),
-    "seeds_per_point",
+    *("seeds_per_point", "constraints"),
 )
 """Settings that must not change, since trials would not be comparable."""
 
@@ -218,5 +219,5 @@ def compatible_trials(
         )
 
 
-def _failed(trial: optuna.trial.FrozenTrial) -> bool:
-    return any(value > 0 for value in trial.constraints.values())
+def _failed(trial: FrozenTrial) -> bool:
+    return trial.constraints.get(COLLAPSED, 0.0) > 0

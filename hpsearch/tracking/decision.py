@@ -107,6 +107,8 @@ class Evidence:
     """Test scores of that version; None if they are of other patches, or were deleted."""
     retrained: bool = True
     """False for the best trial of a search, which has been trained once."""
+    gate_failure: str = ""
+    """Clause about the limits of the user that the version does not keep; empty if it does."""
 
 
 def decide(evidence: Evidence, *, force: bool = False) -> Decision:
@@ -115,7 +117,8 @@ def decide(evidence: Evidence, *, force: bool = False) -> Decision:
     ``champion``: a mean mAP on test above those of all baselines, and either no champion so far, or
     an interval of the difference to the champion that lies above zero. ``challenger``: a mean mAP
     above those of all baselines and of the present challenger. Otherwise there is none. Over one
-    sequence, only ``force`` makes a champion.
+    sequence, only ``force`` makes a champion. A version that does not pass a gate gets no alias,
+    unless forced.
 
     Args:
         evidence: test scores, and the comparison with the champion.
@@ -124,7 +127,7 @@ def decide(evidence: Evidence, *, force: bool = False) -> Decision:
     if evidence.scores.collapsed:
         return Decision(None, "its descriptors have collapsed to one point")
     better, reason = _against_champion(evidence)
-    lost_to = _baselines_not_beaten(evidence)
+    lost_to = _baselines_not_beaten(evidence) or evidence.gate_failure
     if better and lost_to:
         better, reason = False, f"{reason}, but {lost_to}"
     elif better and not evidence.has_champion and evidence.baselines:

@@ -184,6 +184,10 @@ class MlflowSync:
         note = text.replace("<", "&lt;")  # descriptions contain no HTML
         self._opened.run_index.client.set_tag(self._run_id(trial), NOTE_TAG, note)
 
+    def log_search_metric(self, name: str, value: float) -> None:
+        """Log a metric of the whole search to its run."""
+        self._opened.run_index.client.log_metric(self.search_run_id, name, value)
+
     def _run_id(self, trial: str | None) -> str:
         return self.search_run_id if trial is None else self.run_id(trial)
 

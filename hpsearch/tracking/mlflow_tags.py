@@ -36,6 +36,7 @@ MLFLOW_STATUS: dict[str, Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]] = {
     "running": "RUNNING",
     "completed": "FINISHED",
     "failed": "FAILED",
+    "infeasible": "FINISHED",
     "pruned": "FINISHED",
     "collapsed": "FAILED",
     "diverged": "FAILED",

@@ -11,7 +11,14 @@ from hpsearch.tracking.event_log import Event, EventLog
 from hpsearch.untrusted import reading
 
 RunStatus = Literal[
-    "running", "completed", "pruned", "collapsed", "diverged", "failed", "interrupted"
+    "running",
+    "completed",
+    "infeasible",
+    "pruned",
+    "collapsed",
+    "diverged",
+    "failed",
+    "interrupted",
 ]
 
 

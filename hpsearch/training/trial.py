@@ -24,6 +24,7 @@ from hpsearch.rng import rng_for
 from hpsearch.schema import refuse_newer, stamped
 from hpsearch.shapes import UInt8
 from hpsearch.training.artifact_cache import ArtifactCache, CacheStats
+from hpsearch.training.costs import measure_costs
 from hpsearch.training.denoiser_training import restoration_metrics
 from hpsearch.training.descriptor_trainer import DescriptorTrainer
 from hpsearch.training.devices import Compute, tune_glibc_malloc
@@ -143,6 +144,8 @@ class TrialEnvironment:
     computing: ComputeConfig = DEFAULT_COMPUTE
     validation_on: Patches | None = None
     """Validation patches of another store; None for those of ``store``."""
+    costs: frozenset[str] = frozenset()
+    """Metrics of what a descriptor costs in use that are measured."""
 
     def validation_patches(self) -> Patches:
         """Validation patches.
@@ -240,6 +243,11 @@ class TrainingRun:
             progress.check()
             vars(self.progress).update(vars(progress))
         return report
+
+    def measure_costs(self) -> dict[str, float]:
+        """Costs of describing a patch that the environment asks for, by metric."""
+        plain = Pipeline(denoiser=self.denoiser, descriptor=self.task.network)
+        return measure_costs(plain, self.task.config, self.env.costs, self.task.device)
 
     def pipeline(self) -> Pipeline:
         """Pipeline from patches to descriptors, with the compression of the settings if any."""

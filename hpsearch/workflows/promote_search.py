@@ -3,6 +3,7 @@
 Heavy modules are imported inside functions, so that a plan is made without them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +60,7 @@ def plan_promotion(
     budget: int | None = None,
     width: float | None = None,
     data: str | None = None,
+    gates: Sequence[str] = (),
     address: str | None = None,
     tracking_uri: str | None = None,
     home: str | Path = DEFAULT_HOME,
@@ -73,6 +75,9 @@ def plan_promotion(
         budget: patches seen by each training; as in the search if None.
         width: width of the descriptor network; as in the search if None.
         data: patches to train, validate and test on, as in ``run_search``; the search's if None.
+        gates: limits that the network must keep to become champion, and the constraints and
+            gates of the search, such as ``us_per_patch < 20`` or ``task_drop < 0.01``: no task
+            worse than the champion's by 0.01 or more.
         address: another Ray cluster than the search's, or ``local`` for none.
         tracking_uri: address of MLflow; the search's own if None.
         home: folder of the search.
@@ -94,7 +99,12 @@ def plan_promotion(
         budget=budget, width=width, data=None if store is None else name_from(store.path.stem)
     )
     return prepare(
-        switch_cluster(context, address, observer), top=top, seeds=seeds, scale=scale, store=store
+        switch_cluster(context, address, observer),
+        top=top,
+        seeds=seeds,
+        scale=scale,
+        store=store,
+        gates=gates,
     )
 
 

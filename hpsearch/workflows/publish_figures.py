@@ -38,7 +38,7 @@ from hpsearch.reporting.search_report import (
 )
 from hpsearch.reporting.setting_figures import setting_pictures
 from hpsearch.reporting.text_tables import format_duration, group_configurations
-from hpsearch.search.outcome import pareto_front
+from hpsearch.search.outcome import hypervolume, pareto_front
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.study_plots import render_optuna_plots
 from hpsearch.tracking.mlflow_links import file_links, file_url
@@ -53,6 +53,8 @@ MAX_EXAMPLE_POINTS = 128
 """Most points whose patches are compared to show what a model does."""
 REPORT_FILE, OPTUNA_FILE = "report.html", "optuna.html"
 LINK_NAMES = {"the report": REPORT_FILE, "Optuna's plots": OPTUNA_FILE, "all files": ""}
+HYPERVOLUME_METRIC = "pareto/hypervolume"
+"""Metric of the run of a search with several objectives."""
 NOTE_IMAGE = "note.png"
 """Image file of the learning curves in a description, half as large (it is shown unscaled)."""
 NUM_EMBEDDED_POINTS, NUM_EMBEDDED_VIEWS = 16, 8
@@ -97,6 +99,9 @@ def _publish_search_figures(
         context.paths.folder, stated, context.record.study
     ).encode()
     mlflow_sync.log_files(None, files)
+    volume = hypervolume(context.runs, stated.objectives)
+    if volume is not None:
+        mlflow_sync.log_search_metric(HYPERVOLUME_METRIC, volume)
     note = search_description(
         rows[:10],
         summarize(context.runs, budget=stated.budget),
@@ -238,6 +243,7 @@ def search_facts(context: SearchContext) -> dict[str, str]:
     params, tags, data = (event.get(part, {}) for part in ("params", "tags", "dataset"))
     totals = summarize(runs, budget=context.search.budget)
     seeds = params.get("seeds_per_point", 1)
+    volume = hypervolume(runs, context.search.objectives)
     facts = {
         "started": format_date(event["time"]) if "time" in event else "",
         "ended": format_date(state.finish_event["time"]) if state.finish_event else "",
@@ -246,6 +252,9 @@ def search_facts(context: SearchContext) -> dict[str, str]:
         "space": params.get("space", context.record.space),
         "sampler, seed": ", ".join(str(params[k]) for k in ("sampler", "seed") if k in params),
         "pruner": " ".join(str(params[k]) for k in ("pruner", "grace_period") if k in params),
+        "constraints": ", ".join(map(str, context.search.limits)),
+        "gates": ", ".join(map(str, context.search.promotion_gates)),
+        "hypervolume": "" if volume is None else f"{volume:.4f} of the box of all trials",
         "seeds of a point": str(seeds) if seeds != 1 else "",
         "patches": f"{data.get('name', '')}, fingerprint {data.get('fingerprint', '')[:12]}",
         "validation": _validation_names(context),

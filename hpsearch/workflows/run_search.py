@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.locations import recorded
-from hpsearch.search.search import Search, fixed_settings
+from hpsearch.search.overrides import fixed_settings
+from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.workspace import Workspace
 from hpsearch.workflows.callbacks import Callback, with_callbacks
@@ -194,6 +195,7 @@ def log_search_started(
         "objective": ", ".join(objective.metric for objective in search.objectives),
         "trials": context.record.trials,
         "budget": search.budget,
+        **_stated_limits(search),
         "pruner": search.active_pruner.kind,
         "grace_period": search.grace_patches,
         **({} if reduction is None else {"reduction_factor": f"{reduction:g}"}),
@@ -223,3 +225,9 @@ def log_search_started(
         constants=fixed_settings(search),
         tags={**software_versions(), **tags},
     )
+
+
+def _stated_limits(search: Search) -> dict[str, str]:
+    """Constraints and gates of a search as parameters of its MLflow run, if it has some."""
+    stated = {"constraints": search.constraints, "gates": search.gates}
+    return {name: ", ".join(texts) for name, texts in stated.items() if texts}

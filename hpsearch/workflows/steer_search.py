@@ -18,7 +18,7 @@ from hpsearch.search.time_estimate import seconds_left
 from hpsearch.tracking.run_state import Run
 
 SearchStateName = Literal["running", "paused", "interrupted", "completed", "new"]
-ENDED = ("completed", "pruned", "collapsed", "diverged", "failed")
+ENDED = ("completed", "infeasible", "pruned", "collapsed", "diverged", "failed")
 POLL_INTERVAL_S = 0.2
 
 

@@ -1,14 +1,15 @@
 """Fronts and patience, against definitions written out."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hpsearch.config import TrialConfig
-from hpsearch.search.objective import MEAN_MAP, TRAINING_SECONDS
-from hpsearch.search.outcome import pareto_front, weakly_dominates
+from hpsearch.search.objective import MATCHING, MEAN_MAP, TRAINING_SECONDS, VERIFICATION
+from hpsearch.search.outcome import hypervolume, pareto_front, weakly_dominates
 from hpsearch.search.stopping import trials_without_improvement
 from hpsearch.tracking.run_state import Run
 
@@ -86,3 +87,38 @@ def test_one_covers_the_other_or_is_better_somewhere(
     one: tuple[float, float], other: tuple[float, float]
 ) -> None:
     assert weakly_dominates(one, other, BOTH) == (one == other or beats(one, other))
+
+
+POINTS = st.lists(st.tuples(*[st.integers(0, 4).map(float)] * 3), min_size=2, max_size=6)
+THREE = (MEAN_MAP, MATCHING, VERIFICATION)
+
+
+@given(POINTS)
+def test_the_hypervolume_is_the_share_of_cells_that_some_trial_dominates(
+    points: list[tuple[float, float, float]],
+) -> None:
+    runs = [run3(i, point) for i, point in enumerate(points)]
+    low, high = ([pick(column) for column in zip(*points, strict=True)] for pick in (min, max))
+    found = hypervolume(runs, THREE)
+    if any(a == b for a, b in zip(low, high, strict=True)):
+        assert found is None
+        return
+    edges = [range(int(a), int(b)) for a, b in zip(low, high, strict=True)]
+    cells = list(itertools.product(*edges))
+    dominated = [
+        c for c in cells if any(all(v > x for v, x in zip(p, c, strict=True)) for p in points)
+    ]
+    assert found == pytest.approx(len(dominated) / len(cells))
+
+
+def run3(number: int, values: tuple[float, float, float]) -> Run:
+    metrics = {"val/matching": values[1], "val/verification": values[2]}
+    report = {"seen": 9, "objective": values[0], "metrics": metrics}
+    return replace(run(number, (0.0, 1.0)), reports=(report,))
+
+
+def test_a_minimized_objective_counts_downwards_and_one_objective_has_no_volume() -> None:
+    runs = [run(0, (0.5, 1.0)), run(1, (1.0, 3.0)), run(2, (0.0, 2.0))]
+    assert hypervolume(runs, BOTH) == pytest.approx(0.5), "(0.5, 1) alone; (1, 3) is on the edge"
+    assert hypervolume(runs, (MEAN_MAP,)) is None
+    assert hypervolume([run(0, (0.5, 1.0), "infeasible"), *runs[1:]], BOTH) == pytest.approx(0.0)

@@ -115,6 +115,8 @@ ONE = {"scores": scores(0.8, sequences=1)}
         (WORSE, {"retrained": False}, "challenger", ": worse"),
         (UNKNOWN, {}, "challenger", "not a number"),
         (EQUAL, {}, "challenger", "without an interval"),
+        (BETTER, {"gate_failure": "us_per_patch is 30"}, None, ": better, but us_per_patch is 30"),
+        (None, {**FIRST, "gate_failure": "us_per_patch is 30"}, None, "but us_per_patch is 30"),
     ],
 )
 def test_truth_table(
