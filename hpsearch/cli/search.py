@@ -1,6 +1,7 @@
 """Commands of searches: search, resume, extend."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -288,7 +289,20 @@ def resume(
 @app.command(rich_help_panel="Search")
 def extend(
     name: Name,
-    trials: Annotated[int, typer.Option(min=1, help="Number of trials to add.")],
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Number of trials to add; with --budget, of the best ones to train on."
+        ),
+    ] = None,
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Larger budget in patches, to which trials train on from their last checkpoints "
+            "(default: all that completed).",
+        ),
+    ] = None,
     address: Cluster = None,
     on_space_change: OnSpaceChange = None,
     max_concurrent_trials: MaxConcurrent = None,
@@ -302,16 +316,25 @@ def extend(
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Add trials to a search, finished or not, and run them; the winner is scored again at the end.
+    """Add trials to a search, or train its best trials on to a larger budget.
 
-    Example: hpsearch extend quickstart --trials 20
+    The schedule of the learning rate is laid over the new budget; the winner is scored again.
+
+    Example: hpsearch extend quickstart --budget 96000 --trials 3
     """
+    from hpsearch.workflows.extend_budget import extend_budget
     from hpsearch.workflows.resume_search import extend_search
 
+    if budget is None and trials is None:
+        raise UserError(
+            "say what to add: --trials 20 for more trials, or --budget 96000 to train on",
+            code="nothing-to-extend",
+        )
+    run = partial(extend_search, name, trials or 0)
+    if budget is not None:
+        run = partial(extend_budget, name, budget, trials=trials)
     finish(
-        extend_search(
-            name,
-            trials,
+        run(
             address=address,
             on_space_change=on_space_change,
             limits=drop_none(seconds=time_limit, patches=max_patches, gpu_seconds=gpu_seconds),

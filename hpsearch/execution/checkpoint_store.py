@@ -72,6 +72,12 @@ def hardlink_files(source: Path, folder: Path) -> None:
     _remove(folder, _relative_names(folder) - names)
 
 
+def inherit_checkpoint(parent: Path, folder: Path) -> None:
+    """Give a trial the files of another one that it trains on, unless it has a checkpoint."""
+    if not (folder / CHECKPOINT_FILE).exists():
+        hardlink_files(parent, folder)
+
+
 def _relative_names(folder: Path) -> set[str]:
     return {
         str(path.relative_to(folder))

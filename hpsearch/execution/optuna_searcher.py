@@ -13,16 +13,17 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
+from hpsearch.execution.checkpoint_store import inherit_checkpoint
 from hpsearch.execution.worker_messages import (
     Reported,
     WorkerMessage,
     from_dict,
     message_outcome,
+    objective_values,
 )
 from hpsearch.search.constraints import Constraint, trial_violations
 from hpsearch.search.grid import distinct_points
-from hpsearch.search.outcome import COLLAPSE_STATUSES
-from hpsearch.search.requests import SearchRequests
+from hpsearch.search.requests import SearchRequests, continued_config
 from hpsearch.search.samplers import build_sampler
 from hpsearch.search.search import Search
 from hpsearch.search.space_file import load_search
@@ -34,6 +35,7 @@ from hpsearch.search.study import (
     study_name,
 )
 from hpsearch.search.trial_queue import (
+    PARENT_ATTR,
     POINT_ATTR,
     REPEAT_ATTR,
     REPEATED_ATTR,
@@ -127,6 +129,9 @@ class OptunaSearcher(Searcher):
                 break
         self._running[trial_id] = trial
         number = self._numbers[trial.number]
+        if PARENT_ATTR in trial.user_attrs:
+            parent, trials = trial.user_attrs[PARENT_ATTR], self._folder / "trials"
+            inherit_checkpoint(trials / parent, trials / format_trial_id(number))
         return {
             "trial": config,
             "number": number,
@@ -151,11 +156,18 @@ class OptunaSearcher(Searcher):
         return trial
 
     def _planned(self, queue: TrialQueue) -> PlannedTrial | None:
-        """Next trial to start; after a repeat, an untried point if the space can be listed."""
+        """Next trial to start; after a repeat, an untried point if the space can be listed.
+
+        Trials that are to be trained on come first, each with the point and repeat of its parent.
+        """
+        study = self._open()[1]
+        longer = self.requests and self.requests.next_continuation(study)
+        if longer:
+            return longer
         turn = queue.next()
         if turn is None or turn.params:
             return turn
-        requested = self.requests and self.requests.untried_point(self._open()[1])
+        requested = self.requests and self.requests.untried_point(study)
         if requested is not None:
             return replace(turn, params=requested.params, request=requested.number)
         if not self._repeats:
@@ -243,6 +255,8 @@ class OptunaSearcher(Searcher):
             return known["config"]
         search, study, _ = self._open()
         drawn = search.suggest_config(trial, repeat=known.get(REPEAT_ATTR, 0))
+        if PARENT_ATTR in known:
+            drawn = continued_config(study, known[PARENT_ATTR], search.budget)
         config = drawn.model_dump(mode="json")
         first = self._known.setdefault(_digest(config), trial.number)
         if first != trial.number:
@@ -331,17 +345,6 @@ class OptunaSearcher(Searcher):
 
 def _digest(config: Mapping[str, Any]) -> str:
     return json.dumps(config, sort_keys=True)
-
-
-def objective_values(message: WorkerMessage | None, search: Search) -> list[float] | None:
-    """One value for each objective; None if the message lacks one."""
-    if not isinstance(message, Reported):
-        return None
-    metrics, collapsed = message.metrics, message.collapsed or message.status in COLLAPSE_STATUSES
-    if not collapsed and any(also.metric not in metrics for also in search.extra_objectives):
-        return None
-    further = (also.value(metrics, collapsed=collapsed) for also in search.extra_objectives)
-    return [message.objective, *further]
 
 
 def format_trial_id(number: int) -> str:

@@ -77,6 +77,8 @@ def run_with_checkpoints(
     except UserError:
         trial, last_report = _restore_previous(config, env, hooks)
     before = 0.0
+    if last_report is not None and last_report.seen < config.patches:
+        last_report = _without_completion(last_report)
     if last_report is not None:
         before = last_report.metrics.get(SECONDS_METRIC, 0.0)
         yield last_report
@@ -101,6 +103,11 @@ def run_with_checkpoints(
         last_report = replace(report, metrics={**report.metrics, **cost, **shared})
         save()
         yield last_report
+
+
+def _without_completion(report: Report) -> Report:
+    """Report of a trial that completed a smaller budget, as one of a trial that trains on."""
+    return replace(report, status="running") if report.status == "completed" else report
 
 
 def _constant_metrics(trial: TrainingRun, last_report: Report | None) -> dict[str, float]:

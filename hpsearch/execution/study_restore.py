@@ -18,9 +18,8 @@ from hpsearch.errors import UserError
 from hpsearch.execution.optuna_searcher import (
     OUTCOME_ATTR,
     format_trial_id,
-    objective_values,
 )
-from hpsearch.execution.worker_messages import Reported
+from hpsearch.execution.worker_messages import Reported, objective_values
 from hpsearch.search.constraints import trial_violations
 from hpsearch.search.outcome import COLLAPSE_STATUSES
 from hpsearch.search.search import Search
@@ -35,7 +34,13 @@ from hpsearch.search.study import (
     running_trial,
     study_address,
 )
-from hpsearch.search.trial_queue import POINT_ATTR, REPEAT_ATTR, REQUEST_ATTR, started_trials
+from hpsearch.search.trial_queue import (
+    PARENT_ATTR,
+    POINT_ATTR,
+    REPEAT_ATTR,
+    REQUEST_ATTR,
+    started_trials,
+)
 from hpsearch.search.warm_start import start_warm
 from hpsearch.tracking.run_state import Run
 
@@ -174,7 +179,7 @@ def _frozen(run: Run, point: Mapping[str, Any], search: Search, order: int | Non
     attributes = {
         **{
             name: point[name]
-            for name in (POINT_ATTR, REPEAT_ATTR, REQUEST_ATTR)
+            for name in (POINT_ATTR, REPEAT_ATTR, REQUEST_ATTR, PARENT_ATTR)
             if point.get(name) is not None
         },
         "seed": run.config.seed,

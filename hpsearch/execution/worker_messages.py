@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 from hpsearch.search.objective import Objective
-from hpsearch.search.outcome import final_status, to_result
+from hpsearch.search.outcome import COLLAPSE_STATUSES, final_status, to_result
+from hpsearch.search.search import Search
 from hpsearch.training.loop import Report
 
 MESSAGE_KEY = "worker_message"
@@ -101,3 +102,14 @@ def message_outcome(message: WorkerMessage | None) -> tuple[str, str]:
             return "failed", message.reason
         case _:
             return "failed", "no report came"
+
+
+def objective_values(message: WorkerMessage | None, search: Search) -> list[float] | None:
+    """One value for each objective; None if the message lacks one."""
+    if not isinstance(message, Reported):
+        return None
+    metrics, collapsed = message.metrics, message.collapsed or message.status in COLLAPSE_STATUSES
+    if not collapsed and any(also.metric not in metrics for also in search.extra_objectives):
+        return None
+    further = (also.value(metrics, collapsed=collapsed) for also in search.extra_objectives)
+    return [message.objective, *further]

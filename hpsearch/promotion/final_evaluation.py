@@ -90,12 +90,13 @@ def load_trained(run: Run, context: SearchContext) -> TrainingRun:
 def train_baseline(context: SearchContext) -> Run:
     """Train the baseline for the budget of a trial, and log it to the event log.
 
-    An interrupted baseline resumes from its checkpoint; a completed one is not retrained.
+    An interrupted baseline resumes from its checkpoint; a completed one is not retrained, but is
+    trained on if the budget was raised since.
     """
-    done = [run for run in context.runs if run.id == BASELINE_NAME and run.status == "completed"]
-    if done:
-        return done[0]
     search, event_log = context.search, context.event_log
+    done = [run for run in context.runs if run.id == BASELINE_NAME and run.status == "completed"]
+    if done and done[0].config.patches >= search.baseline.patches:
+        return done[0]
     config = search.baseline.model_dump(mode="json")
     event_log.append("start", trial=BASELINE_NAME, number=-1, kind="baseline", config=config)
     with single_threaded():

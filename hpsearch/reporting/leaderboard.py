@@ -166,9 +166,9 @@ def summarize(runs: Sequence[Run], *, budget: int) -> Summary:
     counts = Counter(shown_status(run) for run in trials)
     return Summary(
         **{status: counts[status] for status in STATUS_ORDER},
-        budget=sum(max(budget, run.seen) for run in trials),
-        overshoot=sum(max(0, run.seen - budget) for run in trials),
-        trained=sum(run.seen for run in trials),
+        budget=sum(max(_budget(run, budget), run.seen) - run.inherited for run in trials),
+        overshoot=sum(max(0, run.seen - _budget(run, budget)) for run in trials),
+        trained=sum(max(0, run.seen - run.inherited) for run in trials),
         saved_by_pruning=_unused_budget(trials, ("pruned",), budget),
         saved_by_detection=_unused_budget(trials, ("collapsed", "diverged"), budget),
         lost_to_failures=sum(run.seen for run in trials if run.status == "failed"),
@@ -205,7 +205,12 @@ def _constant_metric(run: Run, name: str) -> float:
 
 
 def _unused_budget(trials: list[Run], statuses: tuple[str, ...], budget: int) -> int:
-    return sum(max(0, budget - run.seen) for run in trials if run.status in statuses)
+    return sum(max(0, _budget(run, budget) - run.seen) for run in trials if run.status in statuses)
+
+
+def _budget(run: Run, budget: int) -> int:
+    """Budget of a trial, which is smaller than the search's if that was raised since."""
+    return min(budget, run.config.patches)
 
 
 def _wall_seconds(trials: list[Run]) -> float:

@@ -5,16 +5,26 @@ several times a second, and acts between two steps of its own; so a request is n
 force again after a resume, and stands in the log with the time at which it was made.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import optuna
+from optuna.trial import FrozenTrial
 
-from hpsearch.search.trial_queue import REQUEST_ATTR
+from hpsearch.config import TrialConfig
+from hpsearch.search.trial_queue import (
+    POINT_ATTR,
+    REPEAT_ATTR,
+    REQUEST_ATTR,
+    PlannedTrial,
+    started_trials,
+)
 from hpsearch.tracking.event_log import Event, EventLog
 
-Action = Literal["stop-trial", "try-point", "pause", "continue", "concurrency", "stop", "note"]
+Action = Literal[
+    "stop-trial", "try-point", "train-on", "pause", "continue", "concurrency", "stop", "note"
+]
 REQUEST_EVENT = "request"
 STOP_REASON = "stopped on request"
 """Reason of a pruned trial that a user stopped."""
@@ -27,6 +37,8 @@ class RequestedPoint(NamedTuple):
     """Number of the request among all points, from 0."""
     params: Mapping[str, Any]
     """Parameter values by name; the sampler draws the missing ones."""
+    parent: str | None = None
+    """Id of the trial that is to be trained on, whose point this is; None for a new trial."""
 
 
 @dataclass
@@ -74,6 +86,9 @@ class SearchRequests:
                 self.stopped_trials.add(event["trial"])
             case "try-point":
                 self.points.append(RequestedPoint(len(self.points), event.get("point", {})))
+            case "train-on":
+                point = RequestedPoint(len(self.points), event["point"], event["trial"])
+                self.points.append(point)
             case "pause":
                 self.paused = True
             case "continue":
@@ -86,12 +101,45 @@ class SearchRequests:
                 self.notes.setdefault(event.get("trial", ""), []).append(event.get("text", ""))
 
     def untried_point(self, study: optuna.Study) -> RequestedPoint | None:
-        """First point that no trial of the study has; None if there is none."""
-        if not self.points:
+        """First point for a new trial that no trial of the study has; None if there is none."""
+        return self._untried(study, [point for point in self.points if point.parent is None])
+
+    def next_continuation(self, study: optuna.Study) -> PlannedTrial | None:
+        """First trial that is to train another one on; None if all have started.
+
+        It has the point and the repeat of its parent, so that it takes no place in the queue.
+        """
+        found = self._untried(study, [point for point in self.points if point.parent is not None])
+        if found is None or found.parent is None:
+            return None
+        own = _trial_of(study, found.parent).user_attrs
+        return PlannedTrial(
+            own[POINT_ATTR], own[REPEAT_ATTR], found.params, found.number, found.parent
+        )
+
+    @staticmethod
+    def _untried(study: optuna.Study, points: Sequence[RequestedPoint]) -> RequestedPoint | None:
+        if not points:
             return None
         attributes = (trial.user_attrs for trial in study.get_trials(deepcopy=False))
         tried = {known[REQUEST_ATTR] for known in attributes if REQUEST_ATTR in known}
-        return next((point for point in self.points if point.number not in tried), None)
+        return next((point for point in points if point.number not in tried), None)
+
+
+def _trial_of(study: optuna.Study, trial: str) -> FrozenTrial:
+    return started_trials(study.get_trials(deepcopy=False))[int(trial)]
+
+
+def continued_config(study: optuna.Study, parent: str, budget: int) -> TrialConfig:
+    """Configuration of a trial that trains another one on, whatever the space draws now.
+
+    Args:
+        study: study of the search.
+        parent: id of the other trial in the event log.
+        budget: patches of the new trial.
+    """
+    config = TrialConfig.model_validate(_trial_of(study, parent).user_attrs["config"])
+    return config.model_copy(update={"patches": budget})
 
 
 def append_request(event_log: EventLog, action: Action, **fields: Any) -> None:

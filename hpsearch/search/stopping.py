@@ -35,13 +35,15 @@ class UsageTracker:
         self._started_at = time.monotonic()
         self._gpus: dict[str, float] = {}
         self._patches: dict[str, int] = {}
+        self._inherited: dict[str, int] = {}
+        """Patches of trials that others train on, by the id of the latter."""
         self._seconds: dict[str, float] = {}
         self.gpu_seconds = 0.0
 
     @property
     def patches(self) -> int:
         """Patches trained by all trials, without baselines."""
-        return sum(self._patches.values())
+        return sum(self._patches.values()) - sum(self._inherited.values())
 
     def exceeded_limit(self) -> str:
         """Description of the limit that is reached; empty if none is."""
@@ -62,7 +64,9 @@ class UsageTracker:
     def _apply(self, event: dict[str, Any]) -> None:
         match event["event"]:
             case "start" if event.get("kind", "trial") == "trial":
-                self._patches.setdefault(event["trial"], 0)
+                parent = event.get("drawn", {}).get("parent")
+                inherited = self._inherited.setdefault(event["trial"], self._patches.get(parent, 0))
+                self._patches.setdefault(event["trial"], inherited)
                 self._gpus[event["trial"]] = event.get("allocation", {}).get("gpus", 0.0)
             case "report" if event["trial"] in self._patches:
                 trial, seconds = event["trial"], event.get("seconds", 0.0)

@@ -18,6 +18,8 @@ POINT_ATTR, REPEAT_ATTR, WARM_START_ATTR = "point", "repeat", "warm_from"
 earlier search that it comes from, if any."""
 REQUEST_ATTR = "request"
 """User attribute of a trial whose point a user requested: number of the request."""
+PARENT_ATTR = "parent"
+"""User attribute of a trial that trains another one on: id of that trial in the event log."""
 REPEATED_ATTR = "repeats_trial"
 """User attribute of a trial in the study that was not started, because its configuration and seed
 were drawn before: number of that trial."""
@@ -35,12 +37,15 @@ class PlannedTrial:
     """Parameter values by name; the sampler draws the missing ones."""
     request: int | None = None
     """Number of the request for this point; None for one that was not requested."""
+    parent: str | None = None
+    """Id of the trial that this one trains on; None for a trial from scratch."""
 
     @property
     def attributes(self) -> dict[str, Any]:
         """User attributes of the trial in the study."""
         own = {POINT_ATTR: self.point, REPEAT_ATTR: self.repeat}
-        return own if self.request is None else {**own, REQUEST_ATTR: self.request}
+        requested = {REQUEST_ATTR: self.request, PARENT_ATTR: self.parent}
+        return own | {name: value for name, value in requested.items() if value is not None}
 
 
 def started_trials(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
@@ -136,5 +141,5 @@ def drawn_point(trial: optuna.Trial) -> dict[str, Any]:
             for name, distribution in trial.distributions.items()
         },
         **{name: trial.user_attrs.get(name) for name in (POINT_ATTR, REPEAT_ATTR)},
-        **{n: trial.user_attrs[n] for n in (REQUEST_ATTR,) if n in trial.user_attrs},
+        **{n: trial.user_attrs[n] for n in (REQUEST_ATTR, PARENT_ATTR) if n in trial.user_attrs},
     }

@@ -19,6 +19,8 @@ from hpsearch.tracking.mlflow_tags import (
     OBJECTIVE_METRIC,
     PARENT_RUN_ID,
     PARENT_SEARCH_ID,
+    PARENT_TRIAL_RUN_TAG,
+    PARENT_TRIAL_TAG,
     RUN_KIND,
     SAVED_VIEW_PREFIX,
     SEARCH_ID,
@@ -106,6 +108,9 @@ class MlflowRunIndex:
         if run is not None:
             parent = self.run_id(None)
             tags |= {RUN_KIND: run.kind, TRIAL_ID_TAG: run.id, PARENT_RUN_ID: parent}
+            if run.parent is not None:
+                tags |= {PARENT_TRIAL_TAG: run.parent}
+                tags |= {PARENT_TRIAL_RUN_TAG: self.ids.get(run.parent, "")}
             trial, started = run.id, run.started
         moment = None if started is None else round(1000 * started)
         made = self.client.create_run(

@@ -43,6 +43,10 @@ class Run:
     """Patches that were trained twice, derived from repeated reports."""
     attempt_seen: int = 0
     """Patches seen at the last report of this attempt, which may be below ``seen``."""
+    parent: str | None = None
+    """Id of the trial that this one trains on; None for one from scratch."""
+    inherited: int = 0
+    """Patches that the parent had seen at its end."""
     kind: str = "trial"
     """``trial``, or ``baseline`` for a run that a trial is compared with."""
 
@@ -131,6 +135,8 @@ class SearchState:
         if "trial" not in event:
             return
         run = apply_event(self.runs.get(event["trial"]), event)
+        if run.parent in self.runs and not run.reports:
+            run = replace(run, inherited=self.runs[run.parent].seen)
         self.runs[event["trial"]] = run
         if run.kind != "trial":
             return
@@ -190,11 +196,13 @@ def apply_event(run: Run | None, event: Event) -> Run:
             raise ValueError(f"trial {event['trial']} has no start event before it")
         config = TrialConfig.model_validate(event["config"])
         kind = event.get("kind", "trial")
-        return Run(event["trial"], event["number"], config, event["time"], kind=kind)
+        parent = event.get("drawn", {}).get("parent")
+        return Run(event["trial"], event["number"], config, event["time"], kind=kind, parent=parent)
     match event["event"]:
         case "start":  # resumed after a crash
             return replace(
                 run,
+                config=TrialConfig.model_validate(event["config"]),  # a baseline is trained on
                 status="running",
                 reason="",
                 ended=None,

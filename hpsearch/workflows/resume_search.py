@@ -66,7 +66,9 @@ def resume_search(
     context = reopen(name, Path(home), tracking_uri)
     with context.lock():
         context = resolve_space_change(context, on_space_change, observer)
-        context = context.with_record(limits=_merged(context.record.limits, limits), **changes)
+        context = context.with_record(
+            limits=merged_limits(context.record.limits, limits), **changes
+        )
         _follow_resume(context, changes)
         check_not_finished(context)
         check_storages(context)
@@ -110,7 +112,7 @@ def extend_search(
     context = reopen(name, Path(home), tracking_uri)
     with context.lock():
         context = resolve_space_change(context, on_space_change, observer)
-        new = _merged(context.record.limits, limits)
+        new = merged_limits(context.record.limits, limits)
         check_storages(context)
         context = extend(switch_cluster(context, address, observer), trials, limits=new, **changes)
 
@@ -128,7 +130,8 @@ def _follow_resume(context: SearchContext, changes: Mapping[str, Any]) -> None:
         append_request(context.event_log, "concurrency", count=most)
 
 
-def _merged(before: Limits, changes: Mapping[str, Any]) -> Limits:
+def merged_limits(before: Limits, changes: Mapping[str, Any]) -> Limits:
+    """Limits of a search with those that change."""
     return Limits.model_validate({**before.model_dump(), **changes})
 
 
@@ -169,7 +172,7 @@ def check_not_finished(context: SearchContext) -> None:
             code="search-finished",
         )
     if not context.is_complete:
-        _check_limits_not_spent(context)
+        check_limits_not_spent(context)
 
 
 def switch_cluster(
@@ -212,12 +215,13 @@ def extend(context: SearchContext, trials: int, **fields: Any) -> SearchContext:
             code="no-more-points",
         )
     changed = {"trials": after, "patience_offset": len(informative_trials(runs)), **fields}
-    _check_limits_not_spent(context.changed(**changed))
+    check_limits_not_spent(context.changed(**changed))
     context.event_log.append("extend", trials=after)
     return context.with_record(**changed)
 
 
-def _check_limits_not_spent(context: SearchContext) -> None:
+def check_limits_not_spent(context: SearchContext) -> None:
+    """Check that a search may train more; raises ``UserError`` if it has used up a limit."""
     reached = UsageTracker(context.record.limits, context.event_log).exceeded_limit()
     if reached:
         raise UserError(

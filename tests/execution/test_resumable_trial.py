@@ -8,6 +8,8 @@ import pytest
 
 from hpsearch.config import (
     SGD,
+    Constant,
+    Cosine,
     Denoised,
     DenoiserTraining,
     DnCNN,
@@ -16,6 +18,7 @@ from hpsearch.config import (
     ShallowUNet,
     TrialConfig,
 )
+from hpsearch.execution.checkpoint_store import inherit_checkpoint
 from hpsearch.execution.resumable_trial import SECONDS_METRIC, CheckpointHooks, run_with_checkpoints
 from hpsearch.search.objective import MEAN_MAP
 from hpsearch.search.outcome import to_result
@@ -88,3 +91,45 @@ def test_a_damaged_checkpoint_costs_one_interval_and_both_damaged_the_trial(
 def without_seconds(report: Report) -> Report:
     metrics = {k: v for k, v in report.metrics.items() if k != SECONDS_METRIC}
     return replace(report, metrics=metrics)
+
+
+@pytest.mark.parametrize("schedule", [Constant(), Cosine()])
+def test_a_trial_that_trains_on_ends_as_one_with_the_larger_budget(
+    tmp_path: Path, job: TrialEnvironment, schedule: Constant | Cosine
+) -> None:
+    config = TrialConfig(
+        **{**dict(CONFIG), "input": TrialConfig().input, "patches": 240, "schedule": schedule}
+    )
+    env = replace(job, report_every=60)
+    whole = [without_seconds(r) for r in run_with_checkpoints(config, env, at(tmp_path / "whole"))]
+    half = config.model_copy(update={"patches": 120})
+    *_, parent = run_with_checkpoints(half, env, at(tmp_path / "parent"))
+    assert parent.status == "completed"
+    inherit_checkpoint(tmp_path / "parent", tmp_path / "child")
+    first, *rest = run_with_checkpoints(config, env, at(tmp_path / "child"))
+    assert (first.seen, first.status) == (parent.seen, "running")
+    assert [r.seen for r in rest] == [r.seen for r in whole if r.seen > parent.seen]
+    assert rest[-1].status == "completed"
+    if schedule == Constant():
+        assert [without_seconds(r) for r in rest] == whole[-len(rest) :]
+        return
+    rates = {r.seen: r.metrics["train/lr"] for r in whole}
+    assert {r.seen: r.metrics["train/lr"] for r in rest}.items() <= rates.items()
+    before = (tmp_path / "child" / CHECKPOINT_FILE).read_bytes()
+    inherit_checkpoint(tmp_path / "parent", tmp_path / "child")
+    assert (tmp_path / "child" / CHECKPOINT_FILE).read_bytes() == before, "a resume keeps its own"
+
+
+def at(folder: Path) -> CheckpointHooks:
+    return CheckpointHooks(folder)
+
+
+def test_a_collapsed_trial_stays_collapsed_when_its_end_is_repeated(
+    tmp_path: Path, job: TrialEnvironment
+) -> None:
+    config = TrialConfig(
+        **{**dict(CONFIG), "input": TrialConfig().input, "optimizer": SGD(lr=0.9, weight_decay=1.0)}
+    ).model_copy(update={"patches": 4_000})
+    *_, end = run_with_checkpoints(config, job, at(tmp_path))
+    assert end.status in ("collapsed", "diverged")
+    assert next(run_with_checkpoints(config, job, at(tmp_path))).status == end.status

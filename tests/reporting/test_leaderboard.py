@@ -112,7 +112,8 @@ def test_the_sums_of_a_mixed_search(mixed: list[Run]):
     assert counts == {
         "completed": 2,
         "running": 1,
-        "interrupted": 1, "infeasible": 0,
+        "interrupted": 1,
+        "infeasible": 0,
         "pruned": 1,
         "failed": 1,
         "diverged": 1,

@@ -44,7 +44,7 @@ def test_a_compressed_descriptor_is_as_long_as_its_compression() -> None:
     config = TrialConfig(
         descriptor=L2Net(width=0.125), compression=Compression(descriptor_dim=24, patches=200)
     )
-    network = build_descriptor(config.descriptor)
+    network = build_descriptor(config.descriptor, seed=0)
     wanted = ("cost/descriptor_bytes",)
     pipeline = Pipeline(denoiser=None, descriptor=network)
     assert measure_costs(pipeline, config, wanted, CPU) == {"cost/descriptor_bytes": 96.0}
