@@ -23,6 +23,7 @@ from hpsearch.execution.worker_messages import (
 )
 from hpsearch.search.constraints import Constraint, trial_violations
 from hpsearch.search.grid import distinct_points
+from hpsearch.search.prior_sampler import with_beliefs
 from hpsearch.search.requests import SearchRequests, continued_config
 from hpsearch.search.samplers import build_sampler
 from hpsearch.search.search import Search
@@ -240,9 +241,11 @@ class OptunaSearcher(Searcher):
 
     def _sampler_for(self, point: int) -> optuna.Study:
         search, study, _ = self._open()
-        study.sampler = build_sampler(
+        inner = build_sampler(
             search.sampler, seed=search.seed, point=point, suggest=search.suggest
         )
+        seed = (search.seed, point)
+        study.sampler = with_beliefs(inner, study, prior=search.prior, seed=seed)
         return study
 
     def _config_of(self, trial: optuna.Trial) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from hpsearch.errors import UserError
+from hpsearch.errors import UserError, list_names
 from hpsearch.search.samplers import log_warnings_only
 
 MAX_GRID_POINTS = 10_000
@@ -273,3 +273,11 @@ def _format_range(distribution: BaseDistribution) -> str:
 
 def _format_point(point: Mapping[str, Any]) -> str:
     return "the point " + ", ".join(f"{name}={value!r}" for name, value in point.items())
+
+
+def varying_remark(names: Sequence[str], what: str, consequence: str) -> list[str]:
+    """Sentence about parameters that vary between trials; none without such parameters."""
+    if not names:
+        return []
+    listed = list_names(map(repr, names), limit=5)
+    return [f"parameters that {what}: {listed}; {consequence}"]

@@ -13,9 +13,16 @@ from hpsearch.config import DEFAULT_COMPUTE, ComputeConfig, TrialConfig
 from hpsearch.config.base import FrozenConfig, old_names_silent
 from hpsearch.errors import UserError, list_names
 from hpsearch.search.constraints import Constraint, parse_constraints
-from hpsearch.search.grid import check_storable, enumerate_grid, validate_point, varying_names
+from hpsearch.search.grid import (
+    check_storable,
+    enumerate_grid,
+    validate_point,
+    varying_names,
+    varying_remark,
+)
 from hpsearch.search.objective import MEAN_MAP, Objective
 from hpsearch.search.old_spellings import read_old_spellings
+from hpsearch.search.prior_sampler import Near, require_prior
 from hpsearch.search.pruners import ASHA, NoPruner, Pruner
 from hpsearch.search.resources import ONE_CPU, Resources
 from hpsearch.search.samplers import (
@@ -86,6 +93,10 @@ class Search(FrozenConfig):
     initial_points: tuple[Mapping[str, Any], ...] = ()
     """Points to try first, as parameter values by the names that ``suggest`` uses; the sampler
     draws the values that a point omits."""
+    prior: Mapping[str, Near] = Field(default_factory=dict)
+    """Values that are probably good, by the names that ``suggest`` uses, such as
+    ``{"lr": Near(value=1e-3, spread=0.2)}``; a share of the trials is drawn near them, and a prior
+    that the best trials contradict is shed."""
     warm_start_from: str | None = None
     """Earlier search whose trials the sampler starts with."""
     patience: int | None = Field(default=None, ge=1)
@@ -279,6 +290,8 @@ class Search(FrozenConfig):
         """
         for distributions in self._draw_distributions(draws):
             check_storable(distributions)
+        if self.prior:
+            require_prior(self.prior, self._draw_distributions(NUM_DRAWS), finite=self.is_finite)
         for point in () if isinstance(self.sampler, Grid) else self.planned_points:
             validate_point(self.suggest_config, point, complete=self.is_finite)
         self.num_trials()
@@ -332,10 +345,7 @@ class Search(FrozenConfig):
             what, consequence = "change their range", "draws them independently of the others"
         else:
             return []
-        if not names:
-            return []
-        listed = list_names(map(repr, names), limit=5)
-        return [f"parameters that {what}: {listed}; {self.sampler.kind} {consequence}"]
+        return varying_remark(names, what, f"{self.sampler.kind} {consequence}")
 
 
 def _random_study(seed: int) -> optuna.Study:

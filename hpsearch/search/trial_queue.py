@@ -20,6 +20,9 @@ REQUEST_ATTR = "request"
 """User attribute of a trial whose point a user requested: number of the request."""
 PARENT_ATTR = "parent"
 """User attribute of a trial that trains another one on: id of that trial in the event log."""
+TRANSFER_ATTR = "transferred_rank"
+"""User attribute of a trial of an earlier search on other patches, at another budget or width: its
+rank there, 0 for the worst and 1 for the best."""
 REPEATED_ATTR = "repeats_trial"
 """User attribute of a trial in the study that was not started, because its configuration and seed
 were drawn before: number of that trial."""

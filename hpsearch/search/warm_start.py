@@ -1,19 +1,22 @@
 """Warm start from an earlier search with a compatible search space."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import optuna
 from optuna.distributions import check_distribution_compatibility
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpsearch.errors import UserError, list_names
 from hpsearch.redaction import redacted
 from hpsearch.search.grid import validate_point
 from hpsearch.search.outcome import COLLAPSED
+from hpsearch.search.overrides import fixed_settings
+from hpsearch.search.prior_sampler import best_first
 from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.study import JOURNAL_PREFIX, open_storage, open_study, read_study
-from hpsearch.search.trial_queue import WARM_START_ATTR, started_trials
+from hpsearch.search.trial_queue import TRANSFER_ATTR, WARM_START_ATTR, started_trials
 from hpsearch.search.workspace import Workspace
 
 NUM_DRAWS = 32
@@ -62,48 +65,53 @@ IMPORTED_STATES = (TrialState.COMPLETE, TrialState.PRUNED)
 COPIED_ATTRS = ("outcome", "reason", "seed")
 
 
-def check_comparable(
+def check_same_objective(earlier: SearchContext, search: Search) -> None:
+    """Check that an earlier search optimized the same metric as a new one.
+
+    Raises:
+        UserError: if it did not.
+    """
+    if earlier.search.objectives == search.objectives:
+        return
+    names = ", ".join(objective.metric for objective in earlier.search.objectives)
+    raise UserError(
+        f"search {earlier.name!r} had another objective ({names}), so its trials are not "
+        "comparable; set the same one in the space, or omit the warm start",
+        code="incomparable-search",
+    )
+
+
+def difference_in_terms(
     earlier: SearchContext,
     *,
     search: Search,
     fingerprint: str,
-    split: str,
+    is_same_split: Callable[[], bool],
     validation_fingerprint: str | None = None,
-) -> None:
-    """Check that the objective of an earlier search means the same in a new one.
+) -> str:
+    """Phrase about why values of an earlier search are not comparable; empty if they are.
+
+    Its ranks may still be similar, so that its good points are worth a try.
 
     Args:
         earlier: the earlier search.
         search: the new search.
         fingerprint: fingerprint of the new search's patches.
-        split: name of the new search's split.
+        is_same_split: returns whether the splits are the same; called for the same patches only.
         validation_fingerprint: fingerprint of its patches for validation, if they are others.
-
-    Raises:
-        UserError: if it has other patches, another split or objective, or a larger budget.
     """
     stated = earlier.search
     if earlier.record.fingerprint != fingerprint:
-        what, remedy = "other patches", "give the same --data"
-    elif earlier.record.validation_fingerprint != validation_fingerprint:
-        what, remedy = "other patches to validate on", "give the same --validation-data"
-    elif stated.objectives != search.objectives:
-        names = ", ".join(objective.metric for objective in stated.objectives)
-        what, remedy = f"another objective ({names})", "set the same one in the space"
-    elif stated.budget > search.budget or (
-        search.extra_objectives and stated.budget != search.budget
-    ):
-        what = f"a budget of {stated.budget:,} patches, not {search.budget:,}"
-        remedy = "set the same one in the space"
-    elif earlier.split.name != split:
-        what, remedy = f"split {earlier.split.name!r}, not {split!r}", "give the same --split"
-    else:
-        return
-    raise UserError(
-        f"search {earlier.name!r} had {what}, so its trials are not comparable; {remedy}, or "
-        "omit the warm start",
-        code="incomparable-search",
-    )
+        return "other patches"
+    if earlier.record.validation_fingerprint != validation_fingerprint:
+        return "other patches to validate on"
+    larger = stated.budget > search.budget
+    if larger or (search.extra_objectives and stated.budget != search.budget):
+        return f"a budget of {stated.budget:,} patches, not {search.budget:,}"
+    widths = [fixed_settings(one).get("descriptor.width") for one in (stated, search)]
+    if widths[0] != widths[1]:
+        return "another width"
+    return "" if is_same_split() else "another split"
 
 
 def warm_start(context: SearchContext, earlier: SearchContext) -> tuple[int, int]:
@@ -115,7 +123,17 @@ def warm_start(context: SearchContext, earlier: SearchContext) -> tuple[int, int
         Number of compatible trials, and of all trials of the earlier search.
     """
     source = read_study(earlier.paths.folder, search=earlier.search, url=earlier.record.study)
-    return _add_trials(context, source, earlier.name, budget=earlier.search.budget)
+    other = difference_in_terms(
+        earlier,
+        search=context.search,
+        fingerprint=context.record.fingerprint,
+        is_same_split=lambda: (
+            earlier.record.split == context.record.split or earlier.split.name == context.split.name
+        ),
+        validation_fingerprint=context.record.validation_fingerprint,
+    )
+    budget = earlier.search.budget
+    return _add_trials(context, source, earlier.name, budget=budget, by_rank=bool(other))
 
 
 def start_warm(context: SearchContext) -> tuple[int, int]:
@@ -174,14 +192,18 @@ def load_foreign_study(source: str, search: Search) -> optuna.Study:
 
 
 def _add_trials(
-    context: SearchContext, source: optuna.Study, name: str, *, budget: int
+    context: SearchContext, source: optuna.Study, name: str, *, budget: int, by_rank: bool = False
 ) -> tuple[int, int]:
     search = context.search
     study = open_study(context.paths.folder, search=search, url=context.record.study)
     finished = [
         t for t in started_trials(source.get_trials(deepcopy=False)) if t.state in IMPORTED_STATES
     ]
-    fitting = list(compatible_trials(finished, search, name, budget=budget))
+    if by_rank:
+        direction = source.directions[0]
+        fitting = list(transferred_trials(finished, search, name, direction=direction))
+    else:
+        fitting = list(compatible_trials(finished, search, name, budget=budget))
     trials = study.get_trials(deepcopy=False)
     if not started_trials(trials):
         study.add_trials(fitting[sum(WARM_START_ATTR in trial.user_attrs for trial in trials) :])
@@ -216,6 +238,34 @@ def compatible_trials(
             user_attrs=kept | {WARM_START_ATTR: f"{name}/{trial.number}"},
             intermediate_values=trial.intermediate_values,
             constraints=trial.constraints,
+        )
+
+
+def transferred_trials(
+    trials: Sequence[FrozenTrial], search: Search, name: str, *, direction: StudyDirection
+) -> Iterable[FrozenTrial]:
+    """Trials whose every value the space could have drawn, with their ranks instead of values.
+
+    They have the state FAIL, so that a sampler which does not know of ranks ignores them.
+
+    Args:
+        trials: finished trials of the earlier search.
+        search: the new search.
+        name: name of the earlier search.
+        direction: direction of its first objective.
+    """
+    ranked = best_first(trials, direction)
+    for number, trial in enumerate(ranked):
+        try:
+            distributions = validate_point(search.suggest_config, trial.params, complete=True)
+        except UserError:
+            continue
+        rank = 1 - number / max(1, len(ranked) - 1)
+        yield create_trial(
+            state=TrialState.FAIL,
+            params=trial.params,
+            distributions=distributions,
+            user_attrs={WARM_START_ATTR: f"{name}/{trial.number}", TRANSFER_ATTR: rank},
         )
 
 

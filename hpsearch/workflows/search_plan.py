@@ -117,15 +117,21 @@ def plan_search(
     for sentence in parts.overlaps():
         observer.message(sentence)
     if earlier:
-        from hpsearch.search.warm_start import check_comparable
+        from hpsearch.search.warm_start import check_same_objective, difference_in_terms
 
-        check_comparable(
+        check_same_objective(earlier, search)
+        other = difference_in_terms(
             earlier,
             search=search,
             fingerprint=store.fingerprint,
-            split=parts.split.name,
+            is_same_split=lambda: earlier.split.name == parts.split.name,
             validation_fingerprint=validation_store and validation_store.fingerprint,
         )
+        if other:
+            observer.message(
+                f"search {earlier.name!r} had {other}: its good points are tried as far as ranks "
+                "agree, and its values are not used"
+            )
     record = SearchRecord(
         space=str(file) if isinstance(file, Path) else DEFINED_IN_PYTHON,
         store=str(store.path.absolute()),

@@ -1,12 +1,14 @@
 """Warm start: which trials of an earlier search fit, and that they are nobody's trials."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from hpsearch.config import TrialConfig
+from hpsearch.config import L2Net, TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.execution.optuna_searcher import OptunaSearcher
 from hpsearch.search.objective import MATCHING, Objective
@@ -14,8 +16,14 @@ from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.space_file import load_search
 from hpsearch.search.study import open_study, study_without_imports
-from hpsearch.search.trial_queue import started_trials
-from hpsearch.search.warm_start import check_comparable, compatible_trials, warm_start
+from hpsearch.search.trial_queue import TRANSFER_ATTR, started_trials
+from hpsearch.search.warm_start import (
+    check_same_objective,
+    compatible_trials,
+    difference_in_terms,
+    transferred_trials,
+    warm_start,
+)
 from hpsearch.search.workspace import SearchRecord, Workspace
 
 from ..reports import reported
@@ -116,18 +124,59 @@ def other(**changes: object) -> Search:
 
 
 @pytest.mark.parametrize(
-    ("search", "fingerprint", "words"),
+    "search", [other(objective=MATCHING), other(objective=Objective(worst=-1.0))]
+)
+def test_another_objective_is_refused(tmp_path: Path, search: Search) -> None:
+    earlier = folder_of(tmp_path, "earlier")
+    with pytest.raises(UserError, match=r"'earlier' .*another objective \(val/mAP\)") as caught:
+        check_same_objective(earlier, search)
+    assert caught.value.code == "incomparable-search"
+
+
+def fixed(**changes: object) -> Search:
+    values: dict = {"budget": 100, "report_every": 10, "trials": 5, **changes}
+    config = TrialConfig(patches=values["budget"], descriptor=L2Net(width=values.pop("width", 1.0)))
+    return Search(suggest=lambda trial: config, baseline=config, **values)
+
+
+@pytest.mark.parametrize(
+    ("search", "fingerprint", "split", "words"),
     [
-        (other(), "g", "other patches"),
-        (other(objective=MATCHING), "f", "another objective \\(val/mAP\\)"),
-        (other(objective=Objective(worst=-1.0)), "f", "another objective"),
-        (other(budget=90), "f", "a budget of 100 patches, not 90"),
+        (fixed(), "f", "mini", ""),
+        (fixed(budget=200), "f", "mini", ""),
+        (fixed(), "g", "mini", "other patches"),
+        (fixed(budget=90), "f", "mini", "a budget of 100 patches, not 90"),
+        (fixed(width=0.5), "f", "mini", "another width"),
+        (fixed(), "f", "a", "another split"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(
-    tmp_path: Path, search: Search, fingerprint: str, words: str
+def test_what_makes_values_incomparable_is_named(
+    search: Search, fingerprint: str, split: str, words: str
 ) -> None:
+    earlier = SimpleNamespace(
+        search=fixed(),
+        record=SimpleNamespace(fingerprint="f", validation_fingerprint=None),
+    )
+    found = difference_in_terms(
+        earlier,  # type: ignore[arg-type]
+        search=search,
+        fingerprint=fingerprint,
+        is_same_split=lambda: split == "mini",
+    )
+    assert found == words
+
+
+def test_trials_of_other_patches_come_with_ranks_and_no_values(tmp_path: Path) -> None:
     earlier = folder_of(tmp_path, "earlier")
-    with pytest.raises(UserError, match=f"'earlier' .*{words}") as caught:
-        check_comparable(earlier, search=search, fingerprint=fingerprint, split="mini")
-    assert caught.value.code == "incomparable-search"
+    learnt(earlier)
+    new = load_search(folder_of(tmp_path, "new", budget=50).paths.space)
+    trials = started_trials(study_of(earlier).get_trials(deepcopy=False))
+    moved = list(transferred_trials(trials, new, "earlier", direction=StudyDirection.MAXIMIZE))
+    assert [(t.params, t.user_attrs[TRANSFER_ATTR]) for t in moved] == [
+        ({"kind": "sgd", "lr": 0.8}, 1.0),
+        ({"kind": "adam"}, pytest.approx(2 / 3)),
+        ({"kind": "sgd", "lr": 0.4}, pytest.approx(1 / 3)),
+        ({"kind": "sgd", "lr": 0.02}, 0.0),
+    ]
+    assert {t.state for t in moved} == {TrialState.FAIL}
+    assert all(t.values is None and not started_trials([t]) for t in moved)

@@ -12,7 +12,7 @@ from hpsearch.reporting.leaderboard import summarize
 from hpsearch.search.requests import SearchRequests
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.stopping import Limits, UsageTracker
-from hpsearch.search.study import open_study
+from hpsearch.search.study import journal_path, open_study, study_address
 from hpsearch.search.workspace import SearchRecord, Workspace
 from hpsearch.training.trial import CHECKPOINT_FILE
 from hpsearch.workflows.extend_budget import request_continuations, trials_to_continue
@@ -123,10 +123,10 @@ def test_a_lost_study_keeps_the_parents(context: SearchContext) -> None:
         start(longer, tune, str(number))
     before = [t.user_attrs.get("parent") for t in open_study(
         longer.paths.folder, search=longer.search).trials]  # fmt: skip
-    files = list(longer.paths.folder.glob("*.db*"))
-    assert files, "the study is a database in the folder"
-    for file in files:
-        file.unlink()
+    files = [journal_path(study_address(longer.paths.folder, None))]
+    assert files[0] is not None
+    assert files[0].exists()
+    files[0].unlink()
     restore_study(longer)
     study = open_study(longer.paths.folder, search=longer.search)
     assert [t.user_attrs.get("parent") for t in study.trials] == before
