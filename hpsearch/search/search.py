@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from hpsearch.config import DEFAULT_COMPUTE, ComputeConfig, TrialConfig
 from hpsearch.config.base import FrozenConfig, old_names_silent
-from hpsearch.errors import UserError, list_names
+from hpsearch.errors import UserError
 from hpsearch.search.constraints import Constraint, parse_constraints
 from hpsearch.search.grid import (
     check_storable,
@@ -76,8 +76,7 @@ class Search(FrozenConfig):
     """Limits such as ``us_per_patch < 20`` on metrics of a trial's last report; a trial that
     violates one ends as infeasible and does not win, and the sampler avoids its like."""
     gates: tuple[str, ...] = ()
-    """Limits that a network must keep to become champion, apart from ``constraints``; also on
-    ``task_drop``, the largest loss in the mAP of a task against the champion."""
+    """Limits of a champion alone, such as ``task_drop < 0.01`` (loss in the mAP of a task)."""
     pruner: Pruner | None = None
     """Pruner of trials; if None, ASHA for a search with one objective and a report before the
     budget."""
@@ -94,9 +93,8 @@ class Search(FrozenConfig):
     """Points to try first, as parameter values by the names that ``suggest`` uses; the sampler
     draws the values that a point omits."""
     prior: Mapping[str, Near] = Field(default_factory=dict)
-    """Values that are probably good, by the names that ``suggest`` uses, such as
-    ``{"lr": Near(value=1e-3, spread=0.2)}``; a share of the trials is drawn near them, and a prior
-    that the best trials contradict is shed."""
+    """Values that are probably good, by name, such as ``{"lr": 1e-3}``; a share of the trials is
+    drawn near them, and less where the best trials contradict them."""
     warm_start_from: str | None = None
     """Earlier search whose trials the sampler starts with."""
     patience: int | None = Field(default=None, ge=1)
