@@ -73,8 +73,7 @@ class Search(FrozenConfig):
     """Further objectives. The search then looks for the Pareto front; its winner is the best of the
     front in ``objective``."""
     constraints: tuple[str, ...] = ()
-    """Limits such as ``us_per_patch < 20`` on metrics of a trial's last report; a trial that
-    violates one ends as infeasible and does not win, and the sampler avoids its like."""
+    """Limits such as ``us_per_patch < 20`` at a trial's end; one that violates some cannot win."""
     gates: tuple[str, ...] = ()
     """Limits of a champion alone, such as ``task_drop < 0.01`` (loss in the mAP of a task)."""
     pruner: Pruner | None = None
