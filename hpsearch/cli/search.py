@@ -294,11 +294,7 @@ def extend(
     ] = None,
     budget: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Larger budget in patches, to which trials train on from their last checkpoints "
-            "(default: all that completed).",
-        ),
+        typer.Option(min=1, help="Larger budget, to which those that completed train on."),
     ] = None,
     address: Cluster = None,
     on_space_change: OnSpaceChange = None,
@@ -324,7 +320,7 @@ def extend(
 
     if budget is None and trials is None:
         raise UserError(
-            "say what to add: --trials 20 for more trials, or --budget 96000 to train on",
+            "give what to add: --trials 20 for more trials, or --budget 96000 to train on",
             code="nothing-to-extend",
         )
     run = partial(extend_search, name, trials or 0)

@@ -133,7 +133,7 @@ class LiveProgress:
     def _best_so_far(self, trials: list[Run]) -> str:
         """Best last objective of the trials that did not collapse, finished or not."""
         known = [run for run in trials if run.reports and not is_reported_collapsed(run.last)]
-        known = [run for run in known if run.status not in ("collapsed", "diverged")]
+        known = [run for run in known if run.status not in ("collapsed", "diverged", "infeasible")]
         if not known:
             return "no score yet"
         pick = max if self.search.objective.direction == "maximize" else min

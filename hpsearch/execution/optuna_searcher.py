@@ -163,10 +163,8 @@ class OptunaSearcher(Searcher):
         """
         study = self._open()[1]
         longer = self.requests and self.requests.next_continuation(study)
-        if longer:
-            return longer
-        turn = queue.next()
-        if turn is None or turn.params:
+        turn = longer or queue.next()
+        if turn is None or turn.params or turn.parent:
             return turn
         requested = self.requests and self.requests.untried_point(study)
         if requested is not None:
@@ -242,8 +240,7 @@ class OptunaSearcher(Searcher):
     def _sampler_for(self, point: int) -> optuna.Study:
         search, study, _ = self._open()
         inner = build_sampler(search.sampler, seed=search.seed, point=point, suggest=search.suggest)
-        seed = (search.seed, point)
-        study.sampler = with_beliefs(inner, study, prior=search.prior, seed=seed)
+        study.sampler = with_beliefs(inner, study, prior=search.prior, seed=(search.seed, point))
         return study
 
     def _config_of(self, trial: optuna.Trial) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from hpsearch.reporting.text_tables import (
 
 OPEN_UP_TO = 5
 """Number of failed trials up to which their table is initially open."""
-FAILED = ("collapsed", "diverged", "failed")
+FAILED = ("infeasible", "collapsed", "diverged", "failed")
 
 
 class NextCommand(NamedTuple):

@@ -73,10 +73,9 @@ class Search(FrozenConfig):
     """Further objectives. The search then looks for the Pareto front; its winner is the best of the
     front in ``objective``."""
     constraints: tuple[str, ...] = ()
-    """Limits such as ``us_per_patch < 20`` on a trial's last report; a trial that violates one ends
-    as infeasible and cannot win."""
+    """Limits such as ``us_per_patch < 20`` at a trial's end; one that violates some cannot win."""
     gates: tuple[str, ...] = ()
-    """Further limits of a champion, also on ``task_drop``, its largest loss in the mAP of a task."""
+    """Limits of a champion alone, such as ``task_drop < 0.01`` (loss in the mAP of a task)."""
     pruner: Pruner | None = None
     """Pruner of trials; if None, ASHA for a search with one objective and a report before the
     budget."""
@@ -93,8 +92,8 @@ class Search(FrozenConfig):
     """Points to try first, as parameter values by the names that ``suggest`` uses; the sampler
     draws the values that a point omits."""
     prior: Mapping[str, Near] = Field(default_factory=dict)
-    """Values that are probably good, by name: ``{"lr": Near(value=1e-3, spread=0.2)}``. A share of
-    the trials is drawn near them; a prior that the best trials contradict is shed."""
+    """Values that are probably good, by name, such as ``{"lr": 1e-3}``; a share of the trials is
+    drawn near them, and less where the best trials contradict them."""
     warm_start_from: str | None = None
     """Earlier search whose trials the sampler starts with."""
     patience: int | None = Field(default=None, ge=1)
