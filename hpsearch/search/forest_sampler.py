@@ -138,8 +138,8 @@ def predict_scores(
         points: points of trials.
         scores: their scores, higher is better, with a mean of about 0.
         candidates: points to compare.
-        silent: points of running trials without a value. A score above 0 is lowered towards it by
-            the share of trees in which the candidate is in the leaf of one of them.
+        silent: points of running trials without a value. A score above 0 is lowered by the share of
+            trees in which the candidate is in the leaf of one of them.
         seed: seed of the forest.
 
     Returns:
