@@ -34,7 +34,6 @@ from hpsearch.search.trial_queue import TrialQueue
 
 CANDIDATES = 24
 """Number of candidates of TPE, Optuna's default."""
-ROW_CANDIDATES = forest_sampler.RANDOM_CANDIDATES + forest_sampler.NEIGHBORS
 
 
 class Left:
@@ -185,7 +184,7 @@ class RowForest:
         scores = forest_sampler.rank_scores(trials, StudyDirection.MAXIMIZE)
         kept = forest_sampler.rows_to_fit(scores, forest_sampler.MAX_TRIALS_FITTED)
         names = list(self._trials)
-        some = self._left.rng.permutation(self._left.rows)[:ROW_CANDIDATES]
+        some = self._left.rng.permutation(self._left.rows)[: forest_sampler.CANDIDATES]
         predicted = forest_sampler.predict_scores(
             [_point(self._rows[names[i]]) for i in kept],
             scores[kept],

@@ -20,9 +20,12 @@ MIN_LEAF = 2
 """Minimum number of trials in a leaf."""
 SPLIT_SHARE = 1 / 3
 """Share of the columns among which a split is chosen."""
-RANDOM_CANDIDATES = 120
+CANDIDATES = 180
 NEIGHBORS = 60
-"""Candidates near the best trials."""
+"""Candidates near the best trials, among all candidates of a point that has some."""
+NEIGHBOR_SHARE = 0.5
+"""Share of the points with such candidates. A forest predicts a high rank near the best trials, so
+with neighbors for every point it stays near the first good ones."""
 BEST_POINTS = 5
 """Best trials whose neighbors are candidates."""
 MAX_TRIALS_FITTED = 200
@@ -36,9 +39,10 @@ class ForestSampler(BaseSampler):
     They are ranked together, so that no value can be so bad that it hides the differences of the
     others, and a trial that failed is below all of them. Running trials without a report lower the
     score of points like them, so that many workers do not draw the same. The candidates are random
-    points of the space and neighbors of the best trials; ``suggest`` is called for each, so that
-    each has the parameters that its conditions ask for. The forest is another one for each point,
-    grown on other samples of the trials, so that its choices vary where it is not certain.
+    points of the space, and for half of the points neighbors of the best trials too; ``suggest`` is
+    called for each, so that each has the parameters that its conditions ask for. The forest is
+    another one for each point, grown on other samples of the trials, so that its choices vary where
+    it is not certain.
 
     Source: SMAC (Hutter, Hoos and Leyton-Brown, LION 2011), without its expected improvement,
     which was worse on recorded curves, and with ranks.
@@ -114,10 +118,9 @@ class ForestSampler(BaseSampler):
 
     def _candidates(self, points: Sequence[Point], scores: np.ndarray) -> list[Point]:
         best = [points[i] for i in np.argsort(-scores, kind="stable")[:BEST_POINTS]]
-        found = [draw_point(self._suggest, self._rng) for _ in range(RANDOM_CANDIDATES)]
-        found += [
-            draw_neighbor(self._suggest, self._rng, best[i % len(best)]) for i in range(NEIGHBORS)
-        ]
+        near = NEIGHBORS if self._rng.random() < NEIGHBOR_SHARE else 0
+        found = [draw_point(self._suggest, self._rng) for _ in range(CANDIDATES - near)]
+        found += [draw_neighbor(self._suggest, self._rng, best[i % len(best)]) for i in range(near)]
         return [point for point in found if point is not None]
 
 
@@ -135,8 +138,8 @@ def predict_scores(
         points: points of trials.
         scores: their scores, higher is better, with a mean of about 0.
         candidates: points to compare.
-        silent: points of running trials without a value. A score above 0 is lowered towards it by
-            the share of trees in which the candidate is in the leaf of one of them.
+        silent: points of running trials without a value. A score above 0 is lowered by the share of
+            trees in which the candidate is in the leaf of one of them.
         seed: seed of the forest.
 
     Returns:
