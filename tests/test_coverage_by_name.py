@@ -95,6 +95,7 @@ TESTED_IN: dict[str, str | tuple[str, str]] = {
     "search/search_record.py": "search/test_warm_start.py",
     "search/space_errors.py": "search/test_study.py",
     "search/space_file.py": "search/test_search_context.py",
+    "search/study_journal.py": "search/test_study.py",
     "search/study_plots.py": ("end_to_end/test_main_job.py", "optuna.html"),
     "search/workspace.py": "search/test_search_context.py",
     "tracking/mlflow_errors.py": "tracking/test_connection.py",

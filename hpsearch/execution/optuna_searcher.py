@@ -29,12 +29,8 @@ from hpsearch.search.samplers import build_sampler
 from hpsearch.search.search import Search
 from hpsearch.search.space_file import load_search
 from hpsearch.search.stopping import FINISH_ORDER_ATTR, study_is_out_of_patience
-from hpsearch.search.study import (
-    open_study_storage,
-    running_trial,
-    study_in,
-    study_name,
-)
+from hpsearch.search.study import open_study_storage, running_trial, study_in, study_name
+from hpsearch.search.study_journal import grouped_writes
 from hpsearch.search.trial_queue import (
     PARENT_ATTR,
     POINT_ATTR,
@@ -121,13 +117,15 @@ class OptunaSearcher(Searcher):
         Unfinished trials of an earlier session come first. None, on which Tune asks again later, if
         a running trial decides whether the search is out of patience.
         """
-        while True:
-            trial = self._next_trial(trial_id)
-            if trial is None or trial == Searcher.FINISHED:
-                return trial
-            config = self._config_of(trial)
-            if config is not None:
-                break
+        self._open()
+        with grouped_writes(self._storage):
+            while True:
+                trial = self._next_trial(trial_id)
+                if trial is None or trial == Searcher.FINISHED:
+                    return trial
+                config = self._config_of(trial)
+                if config is not None:
+                    break
         self._running[trial_id] = trial
         number = self._numbers[trial.number]
         if PARENT_ATTR in trial.user_attrs:
@@ -309,8 +307,15 @@ class OptunaSearcher(Searcher):
             reason: in words.
             message: the last one of its worker.
         """
-        if trial_id not in self._running:
-            return
+        if trial_id in self._running:
+            self._open()
+            with grouped_writes(self._storage):
+                self._record_end(trial_id, status, reason, message)
+            del self._running[trial_id]
+
+    def _record_end(
+        self, trial_id: str, status: str, reason: str, message: WorkerMessage | None
+    ) -> None:
         search, study, _ = self._open()
         trial = self._running[trial_id]
         finished = sum(other.state.is_finished() for other in study.get_trials(deepcopy=False))
@@ -329,7 +334,6 @@ class OptunaSearcher(Searcher):
                 study.tell(trial, state=TrialState.PRUNED)
             else:
                 study.tell(trial, values)
-        del self._running[trial_id]
 
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: the storage of the study holds the whole state."""

@@ -1,6 +1,7 @@
 """Placement: which trial runs where, and on what share of a node."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,6 +31,10 @@ class ResourceAllocator:
     max_concurrent: int | None = None
     """Maximum number of concurrent trials; None for as many as fit."""
     _running: dict[str, ResourceAllocation] = field(default_factory=dict)
+    _held: Counter[ResourceAllocation] = field(default_factory=Counter)
+    """Number of running trials by allocation: few, however many trials run."""
+    _capacities: dict[ResourceAllocation, int] = field(default_factory=dict)
+    """Number of trials that fit on the nodes, by allocation; Tune asks many times a second."""
     _memory_share: float = 0.0
     _concurrency_cap: int | None = None
     """Maximum number of concurrent trials after a machine ran out of memory; None before."""
@@ -50,6 +55,7 @@ class ResourceAllocator:
     def update_nodes(self, nodes: Sequence[Node]) -> None:
         """Set the nodes; what fits on none of them now waits until its node is back."""
         self.nodes = nodes
+        self._capacities.clear()
         with suppress(UserError):
             self._placements = candidate_placements(self.asked, nodes)
         self.record_memory(self._memory_share)
@@ -82,11 +88,15 @@ class ResourceAllocator:
         if left[allocation.kind] < 1 or not self._has_cpus(allocation):
             return None
         self._running[trial] = allocation
+        self._held[allocation] += 1
         return allocation
 
     def release(self, trial: str) -> ResourceAllocation | None:
         """Free and return the resources of a trial; None if it holds none."""
-        return self._running.pop(trial, None)
+        allocation = self._running.pop(trial, None)
+        if allocation is not None:
+            self._held[allocation] -= 1
+        return allocation
 
     def reduce_gpu_sharing(self, allocation: ResourceAllocation) -> bool:
         """Double the GPU share of later trials when GPU memory ran out, if the GPU was shared."""
@@ -119,15 +129,17 @@ class ResourceAllocator:
             ]
 
     def _free(self, allocation: ResourceAllocation) -> int:
-        held = [running for running in self._running.values() if running.kind == allocation.kind]
         units = sum(
-            max(1, round(running.gpus / allocation.gpus)) if allocation.gpus else 1
-            for running in held
+            number * (max(1, round(held.gpus / allocation.gpus)) if allocation.gpus else 1)
+            for held, number in self._held.items()
+            if held.kind == allocation.kind
         )
-        return _capacity(allocation, self.nodes) - units
+        if allocation not in self._capacities:
+            self._capacities[allocation] = _capacity(allocation, self.nodes)
+        return self._capacities[allocation] - units
 
     def _has_cpus(self, allocation: ResourceAllocation) -> bool:
-        used = sum(running.cpus for running in self._running.values())
+        used = sum(number * held.cpus for held, number in self._held.items())
         return used + allocation.cpus <= sum(node.get("CPU", 0) for node in self.nodes) + 1e-9
 
     def _packed_capacity(self) -> int:

@@ -19,6 +19,8 @@ from hpsearch.search.stopping import UsageTracker
 
 REQUESTS_POLL_S = 0.5
 """Seconds between two readings of the requests of users."""
+HANG_POLL_S = 1.0
+"""Seconds between two looks for trials that hang."""
 NODE_POLL_S = 5.0
 """Seconds between two looks at the nodes of the cluster."""
 
@@ -165,11 +167,13 @@ class HangDetector(tune.Callback):
         self._ticked_at = self._read_requests_at = clock()
 
     def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
-        """Look for trials that hang; Tune calls this several times a second."""
+        """Look for trials that hang; Tune calls this many times a second."""
         now = self._clock()
         if now - self._read_requests_at >= REQUESTS_POLL_S:
             self._supervisor.poll_requests()
             self._read_requests_at = now
+        if now - self._ticked_at < HANG_POLL_S:
+            return
         hanging = self._supervisor.hanging(now - self._ticked_at)
         self._ticked_at = now
         if not hanging:

@@ -6,15 +6,10 @@ concurrent trial, seconds with a hundred. With many concurrent trials, keep the 
 and publish it in a database at the end with ``optuna.copy_study``.
 """
 
-import fcntl
-import json
-import os
 from pathlib import Path
-from typing import BinaryIO
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.errors import UserError
@@ -25,69 +20,9 @@ from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.search_record import RECORD_FILE, SearchRecord
 from hpsearch.search.space_errors import translate_study_errors
+from hpsearch.search.study_journal import open_journal
 from hpsearch.search.trial_queue import started_trials
-from hpsearch.untrusted import reading, reason
-
-
-def open_journal(path: Path) -> JournalStorage:
-    """Open the journal storage in a file, which is created if missing.
-
-    Raises:
-        UserError: if the file is not a study.
-    """
-    with reading(path, "study", "restore it from a copy, or start a new search"):
-        _check_last_line(path)
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=_FileLock(path)))
-
-
-def _check_last_line(path: Path) -> None:
-    """Refuse a journal whose last whole line is no JSON; Optuna reports it at the next line only.
-
-    Raises:
-        ValueError: if it is not.
-    """
-    if path.exists():
-        whole = path.read_bytes().rpartition(b"\n")[0]
-        if whole:
-            json.loads(whole.rpartition(b"\n")[2])
-
-
-class _FileLock(JournalFileOpenLock):
-    """Lock of a journal for its only writer; the operating system releases it if that dies.
-
-    Optuna's locks stay for half a minute after their holder died. A partial last line is removed,
-    since the next line would be appended to it and become unreadable.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        self._path = path
-        self._file: BinaryIO | None = None
-
-    def acquire(self) -> bool:
-        """Wait for the lock, then remove a partial last line."""
-        file = self._path.open("rb+")
-        fcntl.flock(file, fcntl.LOCK_EX)
-        _truncate_partial_line(file)
-        self._file = file
-        return True
-
-    def release(self) -> None:
-        """Release the lock."""
-        if self._file is not None:
-            self._file.close()  # which releases the lock
-            self._file = None
-
-
-def _truncate_partial_line(file: BinaryIO) -> None:
-    """Truncate a file after its last complete line."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - 1))
-    if size == 0 or file.read(1) == b"\n":
-        return
-    file.seek(0)
-    file.truncate(file.read().rfind(b"\n") + 1)
-
+from hpsearch.untrusted import reason
 
 JOURNAL_PREFIX, JOURNAL_FILE = "journal:", "study.journal"
 LOCK_TIMEOUT_S = 60

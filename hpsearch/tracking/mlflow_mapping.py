@@ -5,8 +5,10 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from hpsearch.tracking.mlflow_tags import (
     SOURCE_TYPE,
     STATUS_TAG,
 )
-from hpsearch.tracking.run_state import Run, SearchState
+from hpsearch.tracking.run_state import BestSoFar, Run, SearchState
 
 RECORDED_PACKAGES = ("hpsearch", "torch", "ray", "optuna", "mlflow", "numpy")
 
@@ -108,17 +110,23 @@ def state_tags(run: Run) -> list[RunTag]:
     )
 
 
-def saved_view(search_state: SearchState, search_id: str) -> str:
-    """Saved view of a search: trials as a table, best first, with the columns worth sorting by."""
-    search = search_state.search_event or {}
-    params: dict[str, None] = {}
-    for run in search_state.runs.values():
-        if run.kind == "trial":
-            own = trial_params(run, search.get("constants", {}))
-            params |= dict.fromkeys(param.key for param in own)
+def param_names(runs: Iterable[Run], fixed: Mapping[str, Flat]) -> list[str]:
+    """Names of the MLflow parameters of trials, in the order in which they first occur."""
+    trials = (run for run in runs if run.kind == "trial")
+    return list(dict.fromkeys(p.key for run in trials for p in trial_params(run, fixed)))
+
+
+def saved_view(search: Event, search_id: str, params: Iterable[str]) -> str:
+    """Saved view of a search: trials as a table, best first, with the columns worth sorting by.
+
+    Args:
+        search: first event of its log.
+        search_id: unique id of the search.
+        params: names of the parameters of its trials.
+    """
     columns = [
         *(f"metrics.`{name}`" for name in SHOWN_METRICS),
-        *(f"params.`{name}`" for name in list(params)[:MAX_COLUMNS]),
+        *(f"params.`{name}`" for name in islice(params, MAX_COLUMNS)),
         f"tags.`{STATUS_TAG}`",
     ]
     facets = {
@@ -151,11 +159,11 @@ def batches(reports: Sequence[Event]) -> Iterator[list[Metric]]:
     yield batch
 
 
-def search_metrics(search_state: SearchState) -> list[Metric]:
+def search_metrics(best_values: Iterable[BestSoFar]) -> list[Metric]:
     """MLflow metrics of the search: best objective so far after each trial that ended."""
     return [
         Metric(f"best/{OBJECTIVE_METRIC}", best.value, milliseconds(best.time), best.ended)
-        for best in search_state.best
+        for best in best_values
     ]
 
 
@@ -188,6 +196,7 @@ def dataset_input(search: Event, context: str) -> DatasetInput:
     return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])
 
 
+@lru_cache(maxsize=1_000)
 def metric_name(name: str) -> str:
     """Name of a metric in MLflow, with ``_`` for characters that it does not allow.
 

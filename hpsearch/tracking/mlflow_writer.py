@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -186,6 +187,10 @@ class MlflowWriter:
     search_state: SearchState = field(default_factory=SearchState)
     _sync_states: dict[str, RunSyncState] = field(default_factory=dict)
     _view: str = ""
+    _columns: dict[str, None] = field(default_factory=dict)
+    """Parameters of the runs whose columns the view has; of a dict's keys, which keep order."""
+    _num_viewed: int = 0
+    """Number of those runs, the first of the search."""
     _may_have_duplicates: bool = True
     """True if a request may have succeeded although its response was lost."""
 
@@ -223,10 +228,16 @@ class MlflowWriter:
         return delivery
 
     def _update_view(self) -> None:
-        view = mlflow_mapping.saved_view(self.search_state, self.run_index.search_id)
-        if self.search_state.runs and view != self._view:
+        state, search = self.search_state, self.search_state.search_event or {}
+        new = list(islice(state.runs.values(), self._num_viewed, None))
+        if not new:
+            return
+        names = mlflow_mapping.param_names(new, search.get("constants", {}))
+        columns = self._columns | dict.fromkeys(names)
+        view = mlflow_mapping.saved_view(search, self.run_index.search_id, columns)
+        if view != self._view:
             self.run_index.save_view(view)
-            self._view = view
+        self._view, self._columns, self._num_viewed = view, columns, len(state.runs)
 
     def _unless_deleted(self, trial: str, send: Callable[[], bool | None]) -> bool:
         """Write to a run unless a user has deleted it, which does not affect other runs."""
@@ -267,7 +278,7 @@ class MlflowWriter:
             self._sync_states[SEARCH_RUN],
             _search_status(self.search_state),
         )
-        points = mlflow_mapping.search_metrics(search_state)[got.reports :]
+        points = mlflow_mapping.search_metrics(search_state.best[got.reports :])
         if search_state.search_event is None or (not points and state == got.state):
             return False
         client, parent = self.run_index.client, self.run_index.run_id(None)
@@ -287,7 +298,8 @@ class MlflowWriter:
         if got.created and got.reports == len(run.reports) and got.state == state:
             return
         constants = (self.search_state.search_event or {}).get("constants", {})
-        run_id = self.run_index.run_id(run, name=mlflow_mapping.run_name(run, constants))
+        name = None if run.id in self.run_index.ids else mlflow_mapping.run_name(run, constants)
+        run_id = self.run_index.run_id(run, name=name)
         present = set() if got.created else self._create_trial_run(run, run_id, constants)
         fresh = run.reports[got.reports :]
         missing = [report for report in fresh if report["seen"] not in present]

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.schema import from_json
-from hpsearch.tracking.connection import TrackingServer, shorten_retries
+from hpsearch.tracking.connection import TrackingServer, configure_client
 from hpsearch.tracking.decision import (
     CHALLENGER,
     CHAMPION,
@@ -329,4 +329,4 @@ def configure_mlflow_logging() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    shorten_retries()
+    configure_client()

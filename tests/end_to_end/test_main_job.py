@@ -12,7 +12,8 @@ from optuna.trial import TrialState
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.evaluation import Scores
 from hpsearch.reporting.leaderboard import leaderboard
-from hpsearch.search.study import JOURNAL_FILE, open_journal
+from hpsearch.search.study import JOURNAL_FILE
+from hpsearch.search.study_journal import open_journal
 from hpsearch.tracking.mlflow_tags import default_uri
 
 from .. import processes

@@ -12,7 +12,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from hpsearch.search.study import JOURNAL_FILE, open_journal
+from hpsearch.search.study import JOURNAL_FILE
+from hpsearch.search.study_journal import open_journal
 from hpsearch.search.workspace import Workspace
 from hpsearch.tracking.mlflow_tags import default_uri
 from hpsearch.training.trial import build_trial

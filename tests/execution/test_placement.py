@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from optuna.pruners import NopPruner
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
@@ -62,6 +64,24 @@ def supervisor_of(context: SearchContext, allocator: ResourceAllocator) -> Trial
             notify_workers=lambda: None, has_running_trials=lambda: allocator.has_running
         ),
     )
+
+
+@given(st.lists(st.tuples(st.sampled_from(["take", "give", "join", "leave"]), st.integers(0, 9))))
+def test_a_trial_starts_exactly_where_a_slot_is_free(steps: list[tuple[str, int]]) -> None:
+    nodes = [{"CPU": 2.0}]
+    allocator, running = ResourceAllocator(Resources(), nodes), set[str]()
+    for step, number in steps:
+        trial = f"{number}"
+        if step == "take" and trial not in running:
+            free = len(running) < 2 * len(nodes)
+            assert (allocator.acquire(trial) is not None) == free
+            running |= {trial} if free else set()
+        elif step == "give":
+            assert (allocator.release(trial) is not None) == (trial in running)
+            running.discard(trial)
+        elif step in ("join", "leave"):
+            nodes = [{"CPU": 2.0}] * max(1, len(nodes) + (1 if step == "join" else -1))
+            allocator.update_nodes(nodes)
 
 
 def worker_dies(search: ResourceAwareSearcher, trial: str, config: dict, error: str) -> None:

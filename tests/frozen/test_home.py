@@ -20,7 +20,7 @@ from hpsearch.config import TrialConfig
 from hpsearch.config.base import dump_former_names
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.search.search_context import SearchContext
-from hpsearch.search.study import open_journal
+from hpsearch.search.study_journal import open_journal
 from hpsearch.search.workspace import Workspace
 from hpsearch.tracking.model_artifact import load_descriptor
 

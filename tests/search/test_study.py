@@ -22,9 +22,9 @@ from hpsearch.search.space_errors import translate_study_errors
 from hpsearch.search.study import (
     check_study_complete,
     check_study_name_available,
-    open_journal,
     open_study,
 )
+from hpsearch.search.study_journal import grouped_writes, open_journal
 from hpsearch.search.workspace import SearchRecord, Workspace
 
 
@@ -116,6 +116,32 @@ def test_optuna_reads_what_we_write_and_we_read_what_it_writes(tmp_path: Path) -
     for study in (ours, theirs, ours):
         study.tell(study.ask(), 0.5)
     assert len(ours.trials) == len(theirs.trials) == 3
+
+
+def test_a_group_of_writes_is_flushed_once_and_reports_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, flushed = open_journal(tmp_path / "study.journal"), list[int]()
+    study = optuna.create_study(storage=storage, study_name="s")
+    flush = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: [flush(number), flushed.append(number)])
+    trial = study.ask()
+    assert len(flushed) == 1, "outside a group each is"
+    reader = optuna.load_study(storage=open_journal(tmp_path / "study.journal"), study_name="s")
+    with grouped_writes(storage):
+        for name in "abc":
+            trial.suggest_float(name, 0, 1)
+        assert reader.trials[0].params == trial.params, "others see them at once"
+        assert len(flushed) == 1
+    assert len(flushed) == 2
+    for step in range(5):
+        trial.report(0.5, step)
+    with grouped_writes(storage):
+        trial.report(0.5, 5)
+    assert len(flushed) == 2
+    study.tell(trial, 0.5)
+    assert len(flushed) == 3
+    assert len(reader.trials[0].intermediate_values) == 6
 
 
 def write_trials(path: Path, name: str) -> None:
