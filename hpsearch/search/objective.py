@@ -16,6 +16,8 @@ EVALUATION_METRICS = (
     *("train/loss", "train/dispersion", "train/resultant", "train/seconds"),
 )
 """Metrics of every report of a trial."""
+OWN_METRIC_PREFIX = "val/custom/"
+"""Beginning of the names of the user's own metrics."""
 PAIR_METRICS = ("val/fpr95",)
 """Metrics of reports whose validation patches have no levels, but pairs (PhotoTour)."""
 RESTORATION_METRICS = tuple(
@@ -44,7 +46,7 @@ class Objective:
 
     def __post_init__(self) -> None:
         known = (*EVALUATION_METRICS, *RESTORATION_METRICS, *PAIR_METRICS)
-        if self.metric not in known:
+        if self.metric not in known and not self.metric.startswith(OWN_METRIC_PREFIX):
             raise UserError(
                 f"no report has the metric {self.metric!r}; choose one of: {', '.join(known)}",
                 code="unknown-metric",
@@ -76,6 +78,12 @@ class Objective:
         """
         if collapsed:
             return self.worst
+        if self.metric not in metrics and self.metric.startswith(OWN_METRIC_PREFIX):
+            raise UserError(
+                f"the report lacks the metric {self.metric!r}; give every trial and the baseline a "
+                "CustomMetric with that label",
+                code="missing-metric",
+            )
         if self.metric not in metrics:
             raise UserError(
                 f"the report lacks the metric {self.metric!r}: clean patches have no error; "

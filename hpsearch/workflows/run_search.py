@@ -10,9 +10,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from hpsearch.config.formatting import Flat, flatten
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.locations import recorded
-from hpsearch.search.search import Search, fixed_settings
+from hpsearch.search.search import NUM_DRAWS, Search
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.workspace import Workspace
 from hpsearch.workflows.callbacks import Callback, with_callbacks
@@ -223,3 +224,16 @@ def log_search_started(
         constants=fixed_settings(search),
         tags={**software_versions(), **tags},
     )
+
+
+def fixed_settings(search: Search, *, draws: int = NUM_DRAWS) -> dict[str, Flat]:
+    """Find settings with a single value among randomly drawn configurations.
+
+    This includes settings that follow from their variant. A rare value may be missed, so the caller
+    compares each trial with the result.
+    """
+    seen: dict[str, set[Flat]] = {}
+    for config in search.examples(draws):
+        for name, value in flatten(config).items():
+            seen.setdefault(name, set()).add(value)
+    return {name: values.pop() for name, values in seen.items() if len(values) == 1}
