@@ -1,5 +1,6 @@
 """The user's own loss, sampler, network, augmentation and metric: rehearsed, trained and saved."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -25,6 +26,7 @@ from hpsearch.config.custom_source import SpaceFolder, search_sources
 from hpsearch.errors import UserError
 from hpsearch.models.serialization import load_pipeline, save_pipeline
 from hpsearch.promotion.final_evaluation import pipeline_spec
+from hpsearch.search.space_file import load_search
 from hpsearch.training.custom_parts import rehearse
 from hpsearch.training.loop import Report
 from hpsearch.training.trial import TrialEnvironment, build_trial
@@ -267,3 +269,15 @@ def test_a_trial_as_json_needs_the_space_that_defines_its_objects(space: Path) -
     with pytest.raises(UserError, match="own:") as caught:
         read_config(path, space)
     assert caught.value.code == "custom-source-changed"
+
+
+def test_the_page_about_own_losses_works_as_printed(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "own-loss.md").read_text()
+    module, space = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "my_losses.py").write_text(module)
+    (tmp_path / "space.py").write_text(space)
+    search = load_search(tmp_path / "space.py")
+
+    search.validate_space()
+
+    assert {config.loss.object for config in search.examples(3)} == {"my_losses:Ranked"}
