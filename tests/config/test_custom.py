@@ -141,7 +141,7 @@ def test_a_source_is_found_by_its_digest_and_by_nothing_else(space: Path) -> Non
 
     add_sources((tree,))
 
-    assert build_object(loss, role="loss").margin == 3.0
+    assert vars(build_object(loss, role="loss"))["margin"] == 3.0
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from hpsearch.config import (
     Augmentation,
-    Custom,
     CustomAugmentation,
     CustomLoss,
     CustomMetric,
@@ -21,6 +21,7 @@ from hpsearch.config import (
     Pairs,
     TrialConfig,
 )
+from hpsearch.config.custom import custom_parts
 from hpsearch.config.custom_import import pinned
 from hpsearch.config.custom_source import SpaceFolder, search_sources
 from hpsearch.errors import UserError
@@ -68,7 +69,7 @@ TRIAL = TrialConfig(
     loss=CustomLoss(object="own:Ranked", params={"margin": 1.0}),
     sampler=CustomSampler(object="own:near", form=Pairs(batch=8)),
     descriptor=CustomNetwork(object="own:Small", descriptor_dim=16),
-    augmentation=Augmentation(custom=Custom(object="own:noisy")),
+    augmentation=Augmentation(custom=CustomAugmentation(object="own:noisy")),
     metrics=(CustomMetric(object="own:spread", label="spread"),),
     patches=128,
 )
@@ -117,8 +118,6 @@ def test_a_model_of_an_own_network_is_a_program_that_needs_no_source(
     config = drawn(space)
     pipeline, folder = build_trial(config, job).pipeline(), tmp_path / "model"
     patches = np.random.default_rng(0).integers(0, 256, (5, 32, 32)).astype(np.float32)
-    import torch
-
     with torch.no_grad():
         expected = pipeline(torch.from_numpy(patches)).numpy()
     save_pipeline(pipeline, pipeline_spec(config), folder)
@@ -280,4 +279,5 @@ def test_the_page_about_own_losses_works_as_printed(tmp_path: Path) -> None:
 
     search.validate_space()
 
-    assert {config.loss.object for config in search.examples(3)} == {"my_losses:Ranked"}
+    objects = {part.object for one in search.examples(3) for _, part in custom_parts(one)}
+    assert objects == {"my_losses:Ranked"}
