@@ -9,6 +9,8 @@ import pytest
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "hpsearch"
 TESTED_IN: dict[str, str | tuple[str, str]] = {
+    "config/custom_import.py": "config/test_custom.py",
+    "config/custom_source.py": "config/test_custom.py",
     "promotion/retraining_results.py": "promotion/test_retraining_plan.py",
     "tracking/run_table.py": "workflows/test_reproduce.py",
     "training/loss_trace.py": "workflows/test_reproduce.py",

@@ -138,6 +138,7 @@ CLUSTER = "needs several machines; tests/chaos/test_manual_cluster.py and test_j
 SLURM = "needs Slurm; tests/chaos/test_slurm.py does it"
 OUTPUT = "output, whose shape is checked below"
 HANDLE = "tests/execution/test_external_trials.py calls these methods"
+OWN_LOSS = "tests/training/test_custom_parts.py writes both files and rehearses the space"
 NOT_RUN: dict[tuple[str, str], str] = {
     ("docs/tutorial.md", "make demo"): MAKE,
     ("docs/tutorial.md", ".venv/bin/hpsearch"): "docs/first-hour.md and README.md run these",
@@ -148,6 +149,8 @@ NOT_RUN: dict[tuple[str, str], str] = {
     ("README.md", "Trained again"): OUTPUT,
     ("README.md", "Retrained"): OUTPUT,
     ("docs/evaluation.md", "verification"): OUTPUT,
+    ("docs/own-loss.md", "import torch"): OWN_LOSS,
+    ("docs/own-loss.md", "from hpsearch import Search"): OWN_LOSS,
     ("docs/matching.md", "colmap feature_importer"): "needs COLMAP",
     ("docs/matching.md", "pip install"): "installs; tests/workflows/test_match_images.py uses it",
     ("README.md", "hpsearch/config/"): "a list of folders",

@@ -230,13 +230,23 @@ def export(
     check_can_write(onnx, force=force)
     Workspace(home).check_model(model)
 
-    from hpsearch.models.onnx_export import MAX_PARITY_DIFFERENCE, export_onnx, require_onnx
+    from hpsearch.models.onnx_export import (
+        MAX_PARITY_DIFFERENCE,
+        OnnxProgram,
+        export_onnx,
+        max_difference,
+        require_onnx,
+    )
     from hpsearch.promotion.model_evaluation import load_pipeline_by_ref
 
     require_onnx()
     pipeline = load_pipeline_by_ref(model, Workspace(home), uri=tracking_uri)
     with atomic_output(onnx, force=force) as draft:
-        found = export_onnx(pipeline, draft, metadata={"hpsearch.model": model})
+        if isinstance(pipeline, OnnxProgram):
+            draft.write_bytes(pipeline.content)
+            found = max_difference(pipeline, draft)
+        else:
+            found = export_onnx(pipeline, draft, metadata={"hpsearch.model": model})
     out.print(
         f"{onnx}: onnxruntime's descriptors differ by at most {found:.1e} (allowed "
         f"{MAX_PARITY_DIFFERENCE:g})",

@@ -80,6 +80,7 @@ def submit(
     asked = _check_search_arguments(context, ["search", *words])
     stated = with_overrides(stated, parse_overrides(asked["overrides"] or []))
     stated.validate_space()
+    modules = {**modules, **imported_modules()}  # with those of objects drawn just now
     check_data(asked["data"] or stated.data)
     if slurm:
         job = SlurmOptions(

@@ -37,6 +37,13 @@ def train(
             min=1, help="Patches seen in the training of a recipe (default: as its source states)."
         ),
     ] = None,
+    space: Annotated[
+        Path | None,
+        typer.Option(
+            help="Space file that defines the own objects of a trial as JSON, itself or in modules "
+            "next to it."
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder for the checkpoint and the model."),
@@ -94,6 +101,9 @@ def train(
     the search, so that the trial repeats to the last bit on a machine of the same kind. The JSON
     in a trial's MLflow run holds none of these: give them as options.
 
+    A trial as JSON that names a loss or another object of your own imports nothing by itself: give
+    the space file that defines it with --space.
+
     A recipe is trained as its source states; what the source leaves open is printed.
 
     Run again with the same --output, it resumes from its checkpoint.
@@ -115,6 +125,15 @@ def train(
             code="patches-without-recipe",
         )
     workspace, recorded = Workspace(home), None
+    is_json = trial is not None and (
+        Path(trial).is_file() or trial.partition("/")[0] not in workspace.searches()
+    )
+    if space is not None and not is_json:
+        raise UserError(
+            "--space is for a trial as JSON; a search has its own copy of its space, and a recipe "
+            "needs none",
+            code="space-not-needed",
+        )
     workspace.check_writable()
     if output is not None:
         check_target_folder(output, "--output")
@@ -132,14 +151,14 @@ def train(
     if recipe is not None:
         config = _config_of_recipe(recipe, patches)
         job = workflow.environment_of(config, workspace, environment)
-    elif not Path(name).is_file() and name.partition("/")[0] in workspace.searches():
+    elif not is_json:
         from hpsearch.workflows.recorded_trial import recorded_trial
 
         refuse_settings_of_search(name, settings)
         recorded = recorded_trial(name, workspace)
         config, job = recorded.run.config, recorded.environment(device)
     else:
-        config = workflow.read_config(Path(name))
+        config = workflow.read_config(Path(name), space)
         job = workflow.environment_of(config, workspace, environment)
         print_plain(
             "The JSON holds the trial's settings alone; data, split, validation points, threads "

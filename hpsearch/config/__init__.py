@@ -8,6 +8,13 @@ Class names of version 0.1.0 are still found, with a warning.
 from typing import Any
 
 from hpsearch.config.base import warn_of_old_name
+from hpsearch.config.custom import (
+    Custom,
+    CustomAugmentation,
+    CustomLoss,
+    CustomMetric,
+    CustomNetwork,
+)
 from hpsearch.config.loss_schedules import (
     FixedLossSteps,
     Loss,
@@ -80,6 +87,7 @@ from hpsearch.config.regularizers import (
     Regularizer,
 )
 from hpsearch.config.sampling import (
+    CustomSampler,
     FixedSteps,
     MinedTriplets,
     Pairs,
@@ -88,6 +96,7 @@ from hpsearch.config.sampling import (
     Sampler,
     Sampling,
     Stepped,
+    builtin_form,
     sampling_stages,
 )
 from hpsearch.config.trial import Augmentation, TrialConfig, WarmStart
@@ -125,6 +134,12 @@ __all__ = [
     "Contrastive",
     "ConvNet",
     "Cosine",
+    "Custom",
+    "CustomAugmentation",
+    "CustomLoss",
+    "CustomMetric",
+    "CustomNetwork",
+    "CustomSampler",
     "Denoised",
     "Denoiser",
     "DenoiserTraining",
@@ -183,6 +198,7 @@ __all__ = [
     "Triplet",
     "UNet",
     "WarmStart",
+    "builtin_form",
     "collapse_value_of",
     "loss_stages",
     "sampling_stages",

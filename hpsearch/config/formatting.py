@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from hpsearch.config.base import FrozenConfig
+from hpsearch.config.custom import Custom
 from hpsearch.config.sampling import FixedSteps, PKSampler, RandomTriplets, Stepped
 from hpsearch.config.trial import TrialConfig
 
@@ -196,6 +197,9 @@ def _describe_setting(name: str, value: Any) -> _SummaryPart:
             return _SummaryPart(
                 f"{_kind_name(value)} {_format_stages(stages)}", _drop_repeated("stages ", value)
             )
+        case Custom():
+            own, *details = _details(value)
+            return _SummaryPart(own, tuple(details))
         case RandomTriplets(batch=batch):
             return _SummaryPart(f"batch {batch}", _drop_repeated("batch ", value))
         case BaseModel(lr=float(rate)):
@@ -234,6 +238,8 @@ def _nested_details(value: BaseModel) -> Iterator[tuple[BaseModel, Any]]:
 
 def _details(value: BaseModel) -> list[str]:
     """Texts of all values that differ from the default of their class."""
+    if isinstance(value, Custom):  # its source and packages are not for a summary
+        return [_spaced(value.name), *(_format_detail(k, v) for k, v in value.params.items())]
     texts = []
     for name, field in type(value).model_fields.items():
         item = getattr(value, name)

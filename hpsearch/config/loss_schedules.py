@@ -69,7 +69,8 @@ def loss_stages(loss: Loss) -> tuple[SingleLoss, ...]:
 def collapse_value_of(loss: SingleLoss, sampler: Sampler) -> float | None:
     """Loss of an encoder that maps every patch to one point, in batches of ``sampler``.
 
-    None for ``Library``: ``hpsearch.losses.collapse_value`` evaluates it on a constant batch.
+    None for ``Library`` and for the user's own loss without one: ``hpsearch.losses.collapse_value``
+    evaluates it on a constant batch.
     """
     match loss:
         case Library():

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from hpsearch.config.base import FrozenConfig, Params
+from hpsearch.config.custom import CustomLoss
 from hpsearch.config.triplets import (
     BatchMiner,
     Distance,
@@ -335,7 +336,7 @@ class Library(FrozenConfig):
 AnyLoss = (
     Triplet | FaceNet | BatchAll | BatchHard | BatchTriplet | InBatchHard | HardNet | Percentile
     | Contrastive | HybridSimilarity | DynamicSoftMargin | AngularModulation | InfoNCE | SmoothAP
-    | Library
+    | Library | CustomLoss
 )  # fmt: skip
 SingleLoss = Annotated[AnyLoss, Field(discriminator="kind")]
 """Loss that does not change during training."""

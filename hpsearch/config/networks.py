@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from hpsearch.config.base import FrozenConfig
+from hpsearch.config.custom import CustomNetwork
 from hpsearch.config.losses import Restoration
 from hpsearch.config.optimizers import Adam, Constant, Optimizer, Schedule
 
@@ -214,10 +215,18 @@ def _kind_of_descriptor(values: Any) -> str:
 
 
 Denoiser = ShallowUNet | UNet | DnCNN | DnCNNTransfer
-Descriptor = L2Net | ConvNet
+StoredDescriptor = L2Net | ConvNet
+"""Descriptor whose code is in the package."""
+Descriptor = StoredDescriptor | CustomNetwork
 AnyDenoiser = Annotated[Denoiser, Field(discriminator="kind")]
-AnyDescriptor = Annotated[
+AnyStoredDescriptor = Annotated[
     Annotated[L2Net, Tag("l2net")] | Annotated[ConvNet, Tag("convnet")],
+    Discriminator(_kind_of_descriptor),
+]
+AnyDescriptor = Annotated[
+    Annotated[L2Net, Tag("l2net")]
+    | Annotated[ConvNet, Tag("convnet")]
+    | Annotated[CustomNetwork, Tag("custom")],
     Discriminator(_kind_of_descriptor),
 ]
 

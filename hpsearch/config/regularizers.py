@@ -15,7 +15,7 @@ class SOSR(FrozenConfig):
     the loss has to prevent. The published code also takes neighbors of a_i among the positives, and
     makes neighborhoods symmetric.
 
-    Source: Tian et al., SOSNet, CVPR 2019, equations 4 to 6.
+    Source: Tian et al., SOSNet, CVPR 2019.
 
     Example:
         >>> SOSR().collapse_value(128)
@@ -39,7 +39,7 @@ class GOR(FrozenConfig):
     of different points in a batch, and D is the descriptor's dimension: the moments of random
     directions. The paper draws one negative of each anchor, which has the same expectation.
 
-    Source: Zhang et al., Learning Spread-out Local Feature Descriptors, ICCV 2017, equation 7.
+    Source: Zhang et al., Learning Spread-out Local Feature Descriptors, ICCV 2017.
 
     Example:
         >>> GOR(weight=0.5).collapse_value(128)
@@ -57,7 +57,7 @@ class GOR(FrozenConfig):
 class NormDifference(FrozenConfig):
     """HyNet's regularizer: mean of (‖a_i‖ − ‖p_i‖)² over pairs, before division by the norm.
 
-    Source: Tian et al., NeurIPS 2020, equation 9.
+    Source: Tian et al., NeurIPS 2020.
     """
 
     kind: Literal["norm_difference"] = "norm_difference"

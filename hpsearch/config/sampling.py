@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from hpsearch.config.base import FrozenConfig
+from hpsearch.config.custom import Custom
 from hpsearch.config.optimizers import Share
 from hpsearch.patch_views import VIEWS
 
@@ -186,16 +187,46 @@ class MinedTriplets(FrozenConfig):
 Sampler = Annotated[RandomTriplets | Pairs | PKSampler, Field(discriminator="kind")]
 """Sampler of batches of constant composition, for which a loss is defined."""
 
+
+class CustomSampler(Custom):
+    """The user's own sampler: (sequence_of, first_rows, rng, progress) to the rows of a batch.
+
+    ``sequence_of`` is the sequence of each point, ``first_rows`` the row of each point's first
+    patch and then the number of rows, ``rng`` a NumPy generator for this step, and ``progress`` the
+    spent share of the budget. The rows have the shape of a batch of ``form``.
+
+    Example:
+        >>> CustomSampler(object="my_batches:Near", form=Pairs(batch=256)).patches
+        512
+    """
+
+    form: Sampler = Pairs()
+    """Built-in sampler whose batches have the same form, by which a loss reads them: rows (3, n)
+    for ``RandomTriplets``, (2, n) for ``Pairs``, (1, P·K), point by point, for ``PKSampler``."""
+
+    @property
+    def patches(self) -> int:
+        """Patches per batch."""
+        return self.form.patches
+
+
 Sampling = Annotated[
-    RandomTriplets | Pairs | PKSampler | Stepped | FixedSteps | MinedTriplets,
+    RandomTriplets | Pairs | PKSampler | Stepped | FixedSteps | MinedTriplets | CustomSampler,
     Field(discriminator="kind"),
 ]
 """Batches of a trial: a sampler, a batch schedule, or mined triplets."""
 
 
+def builtin_form(sampler: Sampler | CustomSampler) -> Sampler:
+    """Built-in sampler whose batches have the form of this one's, by which losses read them."""
+    return sampler.form if isinstance(sampler, CustomSampler) else sampler
+
+
 def sampling_stages(sampling: Sampling) -> tuple[Sampler, ...]:
-    """Samplers of all stages of a batch schedule, or the only one."""
+    """Samplers of all stages of a batch schedule, or the only one; built-in ones by their form."""
     match sampling:
+        case CustomSampler(form=form):
+            return (form,)
         case Stepped(stages=stages) | FixedSteps(stages=stages):
             return stages
         case MinedTriplets(batch=batch):

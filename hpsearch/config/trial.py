@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from hpsearch.config.base import FrozenConfig
+from hpsearch.config.custom import CustomAugmentation, CustomLoss, CustomMetric
 from hpsearch.config.loss_schedules import Loss, SteppedLoss, collapse_value_of, loss_stages
 from hpsearch.config.losses import (
     AngularModulation,
@@ -29,6 +30,7 @@ from hpsearch.config.networks import AnyDescriptor, Compression, Input, L2Net, N
 from hpsearch.config.optimizers import EMA, SGD, Constant, Optimizer, Schedule
 from hpsearch.config.regularizers import SOSR, Distillation, NormDifference, Regularizer
 from hpsearch.config.sampling import (
+    CustomSampler,
     FixedSteps,
     MinedTriplets,
     Pairs,
@@ -67,7 +69,7 @@ class Augmentation(FrozenConfig):
     """
 
     later_fields: ClassVar[frozenset[str]] = frozenset(
-        {"rotation", "scale", "anisotropy", "shift", "shear"}
+        {"rotation", "scale", "anisotropy", "shift", "shear", "custom"}
     )
 
     turns: Literal["none", "patch", "point"] = "none"
@@ -94,6 +96,8 @@ class Augmentation(FrozenConfig):
     """Standard deviation of a shift of each patch in x and in y, in half-sides of the patch."""
     shear: float = Field(default=0.0, ge=0, le=0.5)
     """Standard deviation of a shear of each patch, x by y, after a rotation by a random angle."""
+    custom: CustomAugmentation | None = None
+    """The user's own augmentation, applied last."""
 
     @property
     def is_affine(self) -> bool:
@@ -119,6 +123,7 @@ SAMPLERS_OF_LOSS: dict[type, tuple[type, ...]] = {
     InfoNCE: (Pairs,),
     SmoothAP: (Pairs, *GROUP_SAMPLERS),
     Library: (Pairs, *GROUP_SAMPLERS),
+    CustomLoss: (*TRIPLET_SAMPLERS, Pairs, *GROUP_SAMPLERS),
 }
 """Samplers by loss for whose batches the loss is defined."""
 
@@ -146,7 +151,7 @@ class TrialConfig(FrozenConfig):
 
     former_names: ClassVar[Mapping[str, str]] = {"optimizer": "optimiser"}
     later_fields: ClassVar[frozenset[str]] = frozenset(
-        {"compression", "regularizers", "distillation", "gradient_clip", "ema"}
+        {"compression", "regularizers", "distillation", "gradient_clip", "ema", "metrics"}
     )
 
     input: Input = Noisy()
@@ -174,12 +179,15 @@ class TrialConfig(FrozenConfig):
     """Largest Euclidean norm of the gradient of all weights; a longer one is scaled down."""
     ema: EMA | None = None
     """Averaged weights, which are scored and registered instead of the latest ones."""
+    metrics: tuple[CustomMetric, ...] = ()
+    """The user's own metrics of validation descriptors, reported with the others."""
 
     @property
     def collapse_value(self) -> float | None:
         """Loss of an encoder that maps every patch to one point.
 
-        None if it changes with the stage of a schedule, or is computed from a batch (``Library``).
+        None if it changes with the stage of a schedule, or is computed from a batch, as of
+        ``Library``.
         """
         found = {
             collapse_value_of(loss, sampler)
@@ -197,11 +205,17 @@ class TrialConfig(FrozenConfig):
         dim = self.descriptor.descriptor_dim
         return sum(term.collapse_value(dim) for term in self.regularizers)
 
+    @property
+    def _form(self) -> Sampling:
+        """Sampler or schedule, by which batches have their form."""
+        given = self.sampler
+        return given.form if isinstance(given, CustomSampler) else given
+
     @model_validator(mode="after")
     def _loss_reads_batches(self) -> "TrialConfig":
         for loss in loss_stages(self.loss):
             accepted = SAMPLERS_OF_LOSS[type(loss)]
-            if not isinstance(self.sampler, accepted):
+            if not isinstance(self._form, accepted):
                 names = " or ".join(kind.__name__ for kind in accepted)
                 raise ValueError(
                     f"loss {loss.kind!r} requires a sampler of type {names}, "
@@ -226,7 +240,7 @@ class TrialConfig(FrozenConfig):
     @model_validator(mode="after")
     def _regularizers_read_batches(self) -> "TrialConfig":
         for term in self.regularizers:
-            if isinstance(term, SOSR | NormDifference) and not isinstance(self.sampler, Pairs):
+            if isinstance(term, SOSR | NormDifference) and not isinstance(self._form, Pairs):
                 raise ValueError(
                     f"regularizer {term.kind!r} requires a sampler of type Pairs, "
                     f"got {self.sampler.kind!r}"

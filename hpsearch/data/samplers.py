@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hpsearch.config import Pairs, PKSampler, RandomTriplets, Sampler
+from hpsearch.config import CustomSampler, Pairs, PKSampler, RandomTriplets, Sampler
+from hpsearch.config.custom_import import build_object, own_code
 from hpsearch.errors import UserError
 from hpsearch.patch_views import VIEW_NAMES, VIEWS
 from hpsearch.rng import rng_for
@@ -34,7 +35,7 @@ class Batch(NamedTuple):
 
 
 def sample(
-    sampler: Sampler,
+    sampler: Sampler | CustomSampler,
     sequence_of: Int[np.ndarray, " points"],
     rng: np.random.Generator,
     *,
@@ -55,13 +56,17 @@ def sample(
             point has the 16 views of HPatches.
 
     Raises:
-        UserError: if there are fewer points, views or sequences than the sampler needs.
+        UserError: if there are fewer points, views or sequences than the sampler needs, or the
+            user's own sampler fails or returns anything but rows.
 
     Example:
         >>> batch = sample(PKSampler(groups=4, views=2), np.arange(10), rng_for(0, "batch", 0))
         >>> batch.rows.shape, len(set(batch.labels[0].tolist()))
         ((1, 8), 4)
     """
+    if isinstance(sampler, CustomSampler):
+        first = VIEWS * np.arange(len(sequence_of) + 1) if first_rows is None else first_rows
+        return _sample_own(sampler, sequence_of, first, rng, progress or 0.0)
     views = None if first_rows is None else np.diff(first_rows)
     match sampler:
         case RandomTriplets():
@@ -72,6 +77,38 @@ def sample(
             labels, drawn = _sample_groups(s, k, len(sequence_of), views, rng)
     first = VIEWS * labels if first_rows is None else first_rows[labels]
     return Batch(first + drawn, labels)
+
+
+def _sample_own(
+    sampler: CustomSampler,
+    sequence_of: Int[np.ndarray, " points"],
+    first_rows: Int[np.ndarray, " points+1"],
+    rng: np.random.Generator,
+    progress: float,
+) -> Batch:
+    """Batch of the user's own sampler, whose rows are checked."""
+    with own_code(sampler, "sampler"):
+        draw = build_object(sampler, role="sampler")
+        rows = np.asarray(draw(sequence_of, first_rows, rng, progress))
+    calls = {RandomTriplets: 3, Pairs: 2, PKSampler: 1}[type(sampler.form)]
+    shape = (calls, sampler.patches // calls)
+    if rows.shape != shape or rows.dtype.kind not in "iu":
+        raise UserError(
+            f"sampler {sampler.object} must return row numbers, integers of shape {shape} as for "
+            f"{type(sampler.form).__name__} of {sampler.patches} patches, not {rows.dtype} of "
+            f"shape {rows.shape}; return them so, or set its form",
+            code="custom-wrong-shape",
+        )
+    last = int(first_rows[-1]) - 1
+    if rows.min() < 0 or rows.max() > last:
+        wrong = int(rows.min()) if rows.min() < 0 else int(rows.max())
+        raise UserError(
+            f"sampler {sampler.object} returned row {wrong}, but rows are 0 to {last}; the rows of "
+            "a point begin at first_rows[point]",
+            code="custom-wrong-rows",
+        )
+    rows = rows.astype(np.int64)
+    return Batch(rows, np.searchsorted(first_rows, rows, side="right") - 1)
 
 
 LabelsAndViews = tuple[Int[np.ndarray, "calls n"], Int[np.ndarray, "calls n"]]

@@ -81,6 +81,8 @@ def hardlink_files(source: Path, folder: Path) -> None:
 
 def inherit_checkpoint(parent: Path, folder: Path) -> None:
     """Give a trial the files of another one that it trains on, unless it has a checkpoint."""
+    from hpsearch.training.trial import CHECKPOINT_FILE
+
     if not (folder / CHECKPOINT_FILE).exists():
         hardlink_files(parent, folder)
 

@@ -276,8 +276,7 @@ class OptunaSearcher(Searcher):
     ) -> None:
         """Record how a trial ended, from its last result; Tune calls this by keyword."""
         message = None if error else from_dict(result)
-        status, reason = ("failed", "") if error else message_outcome(message)
-        self.finish(trial_id, status, reason, message)
+        self.finish(trial_id, *(("failed", "") if error else message_outcome(message)), message)
 
     def record_report(self, trial_id: str, report: Reported) -> None:
         """Record an intermediate value at its patches seen.

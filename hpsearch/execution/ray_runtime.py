@@ -12,8 +12,11 @@ from typing import Any
 
 import ray
 from ray.autoscaler.sdk import request_resources
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from hpsearch.errors import UserError
+from hpsearch.config.custom_import import missing_packages
+from hpsearch.errors import UserError, list_names
 from hpsearch.execution.local_session_patches import leave_private_session, private_session
 from hpsearch.execution.placement import ResourceAllocator
 from hpsearch.execution.preemption import draining_node_ids
@@ -210,6 +213,42 @@ def node_resources() -> list[dict[str, float]]:
     return [node["Resources"] for node in there]
 
 
+def check_packages(wanted: tuple[str, ...]) -> None:
+    """Make sure that every node has the packages that the user's own objects need.
+
+    Args:
+        wanted: packages as for pip, ``"scipy>=1.11"``.
+
+    Raises:
+        UserError: naming the first node that lacks one.
+    """
+    if not wanted:
+        return
+    going = draining_node_ids()
+    nodes = [n for n in ray.nodes() if n["Alive"] and n["NodeID"] not in going]
+    probes = [_on_node(missing_packages, node["NodeID"]).remote(wanted) for node in nodes]
+    for node, probe in zip(nodes, probes, strict=True):
+        try:
+            missing = ray.get(probe, timeout=PROBE_TIMEOUT_S)
+        except (RayError, TimeoutError):
+            continue  # a node that goes away trains nothing; a trial there fails with the sentence
+        if missing:
+            raise UserError(
+                f"node {node['NodeManagerAddress']} lacks {list_names(missing, limit=3)}, which an "
+                "object of the search space needs; install that on every node and resume",
+                code="missing-package",
+            )
+
+
+def _on_node(function: Callable[..., Any], node_id: str) -> Any:
+    """Remote function that runs on one node and occupies nothing there."""
+    return ray.remote(function).options(
+        num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)
+    )
+
+
+PROBE_TIMEOUT_S = 60.0
+"""Seconds that a node has to look up its packages; a worker process must start first."""
 SCALING_POLL_S = 5.0
 """Seconds between two looks."""
 

@@ -1,6 +1,7 @@
 """Losses: distances, miners, metric losses, and restoration losses of denoisers."""
 
 from hpsearch.losses.build import (
+    CALLS_OF_FORM,
     BatchLoss,
     build_loss,
     build_regularization,
@@ -19,6 +20,7 @@ from hpsearch.losses.restoration import (
 )
 
 __all__ = [
+    "CALLS_OF_FORM",
     "BatchLoss",
     "build_loss",
     "build_regularization",

@@ -1,12 +1,15 @@
 """Construction of loss functions from settings."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpsearch import config
+from hpsearch.config.custom_import import build_object, own_code
+from hpsearch.errors import UserError
 from hpsearch.losses.distances import to_float32
 from hpsearch.losses.library import LibraryLoss, check_library
 from hpsearch.losses.metric_losses import (
@@ -31,6 +34,8 @@ from hpsearch.losses.regularizers import regularization
 from hpsearch.losses.restoration import mean_absolute_error, mean_squared_error
 from hpsearch.shapes import Float
 
+CALLS_OF_FORM = {config.RandomTriplets: 3, config.Pairs: 2, config.PKSampler: 1}
+"""Calls of the network by the sampler that gives a batch its form."""
 BatchLoss = Callable[[Tensor], Tensor]
 """Loss function from descriptors (calls, n, d) to a scalar."""
 
@@ -84,7 +89,7 @@ def collapse_value(settings: config.SingleLoss, sampler: config.Sampler) -> floa
     """Loss of an encoder that maps every patch to one point, in batches of ``sampler``.
 
     Raises:
-        UserError: as ``check_library``.
+        UserError: as ``check_library``, or as ``CustomLoss``.
 
     Example:
         >>> round(collapse_value(config.InfoNCE(), config.Pairs(batch=256)), 3)
@@ -92,6 +97,8 @@ def collapse_value(settings: config.SingleLoss, sampler: config.Sampler) -> floa
     """
     if isinstance(settings, config.Library):
         return check_library(settings, sampler)
+    if isinstance(settings, config.CustomLoss) and settings.collapse_value is None:
+        return _collapse_value_of_own(settings, sampler)
     value = config.collapse_value_of(settings, sampler)
     assert value is not None, "every other loss has a formula"
     return value
@@ -123,6 +130,8 @@ def build_restoration(kind: config.Restoration) -> Callable[[Tensor, Tensor], Te
 def _loss_function(
     settings: config.SingleLoss, sampler: config.Sampler, state: Tensor, share: float
 ) -> BatchLoss:
+    if isinstance(settings, config.CustomLoss):
+        return partial(_own_loss, settings, build_object(settings, role="loss"))
     if isinstance(settings, config.Library) and not isinstance(sampler, config.RandomTriplets):
         return LibraryLoss(settings, sampler)
     match sampler:
@@ -135,6 +144,41 @@ def _loss_function(
     if loss is None:
         raise ValueError(f"loss {settings.kind!r} is not defined for batches of {sampler.kind!r}")
     return loss
+
+
+def _own_loss(settings: config.CustomLoss, loss: BatchLoss, descriptors: Tensor) -> Tensor:
+    """Loss of the user's own object, whose result is checked."""
+    if isinstance(loss, nn.Module) and any(True for _ in loss.parameters()):
+        raise UserError(
+            f"loss {settings.object} has weights of its own, which are not trained; put them into "
+            "a network, or leave them out",
+            code="custom-loss-with-weights",
+        )
+    with own_code(settings, "loss"):
+        found = loss(descriptors)
+    if not isinstance(found, Tensor) or found.dim() > 0:
+        shape = f"of shape {tuple(found.shape)}" if isinstance(found, Tensor) else ""
+        raise UserError(
+            f"loss {settings.object} must return a tensor of one number, not a "
+            f"{' '.join([type(found).__name__, shape]).strip()}; end it with .mean()",
+            code="custom-wrong-shape",
+        )
+    return found
+
+
+def _collapse_value_of_own(settings: config.CustomLoss, sampler: config.Sampler) -> float:
+    """Own loss of a batch of equal unit descriptors."""
+    calls = CALLS_OF_FORM[type(sampler)]
+    equal = torch.full((calls, sampler.patches // calls, 128), 128**-0.5)
+    with torch.random.fork_rng(devices=[]):
+        found = float(build_loss(settings, sampler)(equal))
+    if not math.isfinite(found):
+        raise UserError(
+            f"loss {settings.object} is {found} if all descriptors are equal; correct it, or set "
+            "its collapse_value",
+            code="custom-not-finite",
+        )
+    return found
 
 
 def _triplet_function(settings: config.SingleLoss) -> BatchLoss | None:

@@ -48,7 +48,7 @@ def hardnet_loss(
     """HardNet's loss with more negatives or an exponent: mean of m(d_ii − d_i−)^exponent.
 
     Source: Mishchuk et al., NeurIPS 2017; with exponent 2 the first-order term of Tian et al.,
-    CVPR 2019, equation 1.
+    CVPR 2019.
     """
     near = paired_distance(descriptors[0], descriptors[1], "euclidean")
     violation = near - hardest_negatives(descriptors, everywhere=everywhere)
@@ -60,7 +60,7 @@ def hybrid_similarity_loss(
 ) -> Float[Tensor, ""]:
     """Mean over pairs of [m + h(d_ii) − h(d_i−)]₊ with h(d) = d + α·d²/2.
 
-    Source: Tian et al., HyNet, NeurIPS 2020, equations 5 to 7 without 1/Z, as in yuruntian/HyNet.
+    Source: Tian et al., HyNet, NeurIPS 2020, without 1/Z, as in yuruntian/HyNet.
     """
     near = paired_distance(descriptors[0], descriptors[1], "euclidean")
     far = hardest_negatives(descriptors, everywhere=True)
@@ -175,7 +175,7 @@ def unit_cosines(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tens
 def info_nce_loss(descriptors: Float[Tensor, "2 n d"], *, temperature: float) -> Float[Tensor, ""]:
     """Mean over rows and columns of −ln(exp(s_ii / τ) / Σ_j exp(s_ij / τ)), s the cosines.
 
-    Source: van den Oord et al. 2018, arXiv:1807.03748, equation 4, with negatives of the batch.
+    Source: van den Oord et al. 2018, arXiv:1807.03748, with negatives of the batch.
     """
     anchor, positive = descriptors
     logits = unit_cosines(anchor, positive) / temperature
@@ -200,7 +200,7 @@ def smooth_ap_loss(
         views: K, patches of each point.
         temperature: τ.
 
-    Source: Brown et al., ECCV 2020, equation 6, as in Andrew-Brown1/Smooth_AP.
+    Source: Brown et al., ECCV 2020, as in Andrew-Brown1/Smooth_AP.
     """
     x = descriptors.transpose(0, 1).flatten(0, 1) if len(descriptors) == 2 else descriptors[0]
     n = len(x)

@@ -47,7 +47,7 @@ def second_order_similarity(
 ) -> Float[Tensor, ""]:
     """Mean over pairs i of √Σ_j (d(a_i, a_j) − d(p_i, p_j))² over nearest neighbors j.
 
-    Source: Tian et al., SOSNet, CVPR 2019, equations 4 to 6.
+    Source: Tian et al., SOSNet, CVPR 2019.
     """
     calls = [pairwise_distance(call, call, "euclidean") for call in descriptors]
     near = torch.stack([_nearest(call.detach(), neighbors) for call in calls]).any(dim=0)
@@ -70,7 +70,7 @@ def global_orthogonality(
     The pairs are anchors and negatives of triplets, all anchors and positives of different pairs,
     or all patches of different points of a P×K batch.
 
-    Source: Zhang et al., ICCV 2017, equations 5 to 7.
+    Source: Zhang et al., ICCV 2017.
     """
     first, second = to_unit(descriptors[0]), to_unit(descriptors[-1])
     if len(descriptors) == 3:

@@ -15,6 +15,7 @@ from torch import nn
 from hpsearch.errors import UserError
 from hpsearch.patch_views import SIDE
 from hpsearch.shapes import Float, Num
+from hpsearch.untrusted import reason
 
 MAX_PARITY_DIFFERENCE = 1e-4
 """Maximum difference of descriptors between ONNX file and pipeline; relative to the largest number
@@ -22,6 +23,8 @@ of a batch where that is above 1, as it is without unit length."""
 ONNX_FILE = "pipeline.onnx"
 """File name of the ONNX of a registered model, next to its weights."""
 REQUIRED_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+MISSING_PACKAGE = "missing-package"
+"""Code of the error that a package is not installed."""
 PARITY_BATCHES = (1, 2, 65)
 """Batch sizes of the parity check: one, the exported one, more than a block."""
 
@@ -57,22 +60,11 @@ def export_onnx(pipeline: nn.Module, path: Path, *, metadata: dict[str, str]) ->
         metadata: key-value pairs for the file's metadata.
 
     Raises:
-        UserError: if descriptors differ by more than ``MAX_PARITY_DIFFERENCE``.
+        UserError: if the network cannot be converted, or descriptors differ by more than
+            ``MAX_PARITY_DIFFERENCE``.
     """
     with _suppress_exporter_warnings():
-        program = torch.onnx.export(
-            pipeline.eval(),
-            (torch.zeros(2, SIDE, SIDE),),
-            dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
-            input_names=["patches"],
-            output_names=["descriptors"],
-            # The optimizer takes constants below 1e-8 for 0 and drops the addition that keeps a
-            # zero descriptor finite; runtimes optimize by themselves when they load.
-            optimize=False,
-            verbose=False,
-        )
-        assert program is not None, "the exporter with dynamo=True returns a program"
+        program = _program(pipeline.eval())
         program.model.metadata_props.update(metadata)
         program.save(path, external_data=False)
     found = max_difference(pipeline, path)
@@ -83,6 +75,72 @@ def export_onnx(pipeline: nn.Module, path: Path, *, metadata: dict[str, str]) ->
             "and is deleted; use the model through hpsearch or MLflow"
         )
     return found
+
+
+def _program(pipeline: nn.Module) -> "torch.onnx.ONNXProgram":
+    """Convert a network, traced with two patches and any number of them allowed."""
+    try:
+        program = torch.onnx.export(
+            pipeline,
+            (torch.zeros(2, SIDE, SIDE),),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
+            input_names=["patches"],
+            output_names=["descriptors"],
+            # The optimizer takes constants below 1e-8 for 0 and drops the addition that keeps a
+            # zero descriptor finite; runtimes optimize by themselves when they load.
+            optimize=False,
+            verbose=False,
+        )
+    except Exception as error:  # the exporter documents none; the network may be a user's
+        raise UserError(
+            f"the network cannot be converted to ONNX ({reason(error)}); use operations of torch "
+            "alone, and none that depend on values of the patches",
+            code="not-exportable",
+        ) from error
+    assert program is not None, "the exporter with dynamo=True returns a program"
+    return program
+
+
+class OnnxProgram(nn.Module):
+    """Network that onnxruntime computes from a graph and its weights; no code is run.
+
+    Args:
+        program: content of an ONNX file, as ``export_onnx`` writes it.
+
+    Raises:
+        UserError: if onnxruntime is not installed.
+    """
+
+    program: torch.Tensor
+
+    def __init__(self, program: bytes) -> None:
+        super().__init__()
+        if importlib.util.find_spec("onnxruntime") is None:
+            raise UserError(
+                "this model is an ONNX program, which needs onnxruntime; install it with "
+                "`pip install onnxruntime`",
+                code=MISSING_PACKAGE,
+            )
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        self.session = onnxruntime.InferenceSession(
+            program, options, providers=["CPUExecutionProvider"]
+        )
+        content = torch.from_numpy(np.frombuffer(program, np.uint8).copy())
+        self.register_buffer("program", content)  # so that a fingerprint depends on it
+
+    @property
+    def content(self) -> bytes:
+        """Content of the ONNX file."""
+        return self.program.cpu().numpy().tobytes()
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        given = patches.detach().cpu().to(torch.float32).numpy()
+        (found,) = self.session.run(["descriptors"], {"patches": given})
+        return torch.from_numpy(np.asarray(found, np.float32)).to(patches.device)
 
 
 def add_onnx(pipeline: nn.Module, folder: Path, *, metadata: dict[str, str]) -> str:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from hpsearch import config
+from hpsearch.config.custom_import import build_object, own_code
+from hpsearch.errors import UserError
 from hpsearch.models.convnet import ConvNet
 from hpsearch.models.denoisers import DnCNN, FrozenBackbone, ShallowUNet, UNet, load_weights
 from hpsearch.models.descriptors import L2Net, l2_normalize
@@ -31,6 +33,35 @@ class Compression(nn.Module):
 
     def forward(self, x: Float[Tensor, "n i"]) -> Float[Tensor, "n d"]:
         return l2_normalize(self.project(l2_normalize(x)))
+
+
+class CustomDescriptor(nn.Module):
+    """The user's own network, with descriptors of unit length if the settings ask for it."""
+
+    def __init__(self, settings: config.CustomNetwork, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.settings = settings
+
+    def forward(self, x: Float[Tensor, "b 1 32 32"]) -> Float[Tensor, "b d"]:
+        if torch.compiler.is_compiling() or torch.compiler.is_exporting():
+            y = self.network(x)
+        else:
+            with own_code(self.settings, "network"):
+                y = self.network(x)
+            self._check(x, y)
+        return l2_normalize(y) if self.settings.unit_norm else y
+
+    def _check(self, x: Tensor, y: object) -> None:
+        dim = self.settings.descriptor_dim
+        if isinstance(y, Tensor) and y.dim() == 2 and y.shape[1] == dim:
+            return
+        got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+        raise UserError(
+            f"network {self.settings.object} must turn patches {tuple(x.shape)} into descriptors "
+            f"({x.shape[0]}, {dim}), not {got}; flatten the map at its end, and set descriptor_dim",
+            code="custom-wrong-shape",
+        )
 
 
 class Pipeline(nn.Module):
@@ -186,8 +217,9 @@ def build_denoiser(settings: config.Denoiser, *, seed: int) -> nn.Module:
 def build_descriptor(settings: config.Descriptor, *, seed: int) -> nn.Module:
     """Build a descriptor from (B, 1, 32, 32) gray levels to (B, d), in training mode.
 
-    Weights are He-normal, or orthogonal where the settings ask for it. Equal settings and seed give
-    equal weights; torch's global random state is unchanged.
+    Weights are He-normal, or orthogonal where the settings ask for it; the user's own network sets
+    its weights itself. Equal settings and seed give equal weights; torch's global random state is
+    unchanged.
 
     Example:
         >>> network = build_descriptor(config.L2Net(width=0.125), seed=0).eval()
@@ -204,6 +236,19 @@ def build_descriptor(settings: config.Descriptor, *, seed: int) -> nn.Module:
                 return network
             case config.ConvNet():
                 return _initialized(ConvNet(settings), seed)
+            case config.CustomNetwork():
+                torch.manual_seed(seed)
+                return _build_own(settings)
+
+
+def _build_own(settings: config.CustomNetwork) -> CustomDescriptor:
+    network = build_object(settings, role="network")
+    if not isinstance(network, nn.Module):
+        raise UserError(
+            f"network {settings.object} is not a torch.nn.Module; derive it from that class",
+            code="custom-wrong-type",
+        )
+    return CustomDescriptor(settings, network)
 
 
 def _build_dncnn(settings: config.DnCNN, seed: int) -> DnCNN:

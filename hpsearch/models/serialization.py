@@ -1,9 +1,13 @@
 """Serialization of pipelines to files, and MLflow's pyfunc loader.
 
 The files are the settings as JSON and the weights as a state dict, read with ``weights_only``: an
-artifact contains no code, and none is run from it. The code is that of the installed package.
+artifact contains no code, and none is run from it. The code is that of the installed package. A
+pipeline with the user's own network is an ONNX program instead, graph and weights, which
+onnxruntime computes. The archives of ``torch.export`` are not used: reading one may unpickle, and
+so run, what it contains.
 """
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -16,7 +20,7 @@ from torch import nn
 from hpsearch.config.base import FrozenConfig
 from hpsearch.config.networks import (
     AnyDenoiser,
-    AnyDescriptor,
+    AnyStoredDescriptor,
     Compression,
     Denoiser,
     DnCNNTransfer,
@@ -25,6 +29,13 @@ from hpsearch.defaults import SPEC_FILE
 from hpsearch.errors import UserError
 from hpsearch.models import denoisers
 from hpsearch.models.ensemble import Combine, Ensemble
+from hpsearch.models.onnx_export import (
+    MISSING_PACKAGE,
+    ONNX_FILE,
+    OnnxProgram,
+    export_onnx,
+    require_onnx,
+)
 from hpsearch.models.pipeline import Compression as CompressionLayer
 from hpsearch.models.pipeline import Pipeline, build_denoiser, build_descriptor, describe
 from hpsearch.patch_views import SIDE
@@ -42,7 +53,7 @@ class PipelineSpec(FrozenConfig):
     version: Literal[1] = Field(default=1, exclude=True)
     """Version of hpsearch; read from models of 0.1.0, and no longer written."""
     denoiser: AnyDenoiser | None
-    descriptor: AnyDescriptor
+    descriptor: AnyStoredDescriptor
     compression: Compression | None = None
 
 
@@ -58,31 +69,73 @@ class EnsembleSpec(FrozenConfig):
     descriptor_dim: int = Field(ge=2)
 
 
-AnySpec = PipelineSpec | EnsembleSpec
+class ProgramSpec(FrozenConfig):
+    """Pipeline saved as an ONNX program, because it contains the user's own network."""
+
+    program: Literal["onnx"] = "onnx"
+    network: str
+    """Name of the network, for people."""
+
+
+AnySpec = PipelineSpec | EnsembleSpec | ProgramSpec
+LoadedPipeline = Pipeline | Ensemble | OnnxProgram
 SPEC_ADAPTER: TypeAdapter[AnySpec] = TypeAdapter(AnySpec)
 
 
 def save_pipeline(pipeline: nn.Module, spec: AnySpec, folder: Path) -> None:
-    """Write the settings and weights of a pipeline into ``folder``."""
+    """Write the settings and weights of a pipeline into ``folder``.
+
+    Raises:
+        UserError: if it is written as a program, and that cannot be done here.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(spec, ProgramSpec):
+        save_program(pipeline, folder)
+    else:
+        weights = {name: x.cpu() for name, x in pipeline.state_dict().items()}
+        torch.save(weights, folder / WEIGHTS_FILE)
     (folder / SPEC_FILE).write_text(to_json(spec.model_dump(mode="json"), indent=1), "utf-8")
-    torch.save({name: x.cpu() for name, x in pipeline.state_dict().items()}, folder / WEIGHTS_FILE)
 
 
-def load_pipeline(folder: Path) -> Pipeline | Ensemble:
+def save_program(pipeline: nn.Module, folder: Path) -> None:
+    """Write a pipeline as ONNX, and compare both.
+
+    Raises:
+        UserError: if a package of the export is missing, the network cannot be converted, or the
+            descriptors differ; nothing is left then.
+    """
+    require_onnx()
+    path = folder / ONNX_FILE
+    try:
+        export_onnx(copy.deepcopy(pipeline).cpu(), path, metadata={})
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def weights_file(folder: Path) -> Path:
+    """File with the weights of a saved pipeline: a state dict, or a program."""
+    weights = folder / WEIGHTS_FILE
+    return weights if weights.exists() else folder / ONNX_FILE
+
+
+def load_pipeline(folder: Path) -> LoadedPipeline:
     """Load the pipeline in ``folder``, on the CPU, in evaluation mode.
 
     Raises:
         UserError: if it was written by an unknown version, is damaged, or contains anything but
-            weights.
+            weights; if it is a program, and onnxruntime is not installed.
     """
     try:
-        pipeline = _uninitialized(read_spec(folder))
+        spec = read_spec(folder)
+        if isinstance(spec, ProgramSpec):
+            return OnnxProgram((folder / ONNX_FILE).read_bytes()).eval()
+        pipeline = _uninitialized(spec)
         weights = torch.load(folder / WEIGHTS_FILE, map_location="cpu", weights_only=True)
         pipeline.load_state_dict(weights)
-    except NewerSchema:
-        raise
     except Exception as error:  # a reader of crafted bytes may raise anything
+        if isinstance(error, NewerSchema) or getattr(error, "code", "") == MISSING_PACKAGE:
+            raise
         raise UserError(
             f"{folder} contains no pipeline that this version can read; install the version of "
             "hpsearch that wrote it, or register the model again"
@@ -104,7 +157,7 @@ def read_spec(folder: Path) -> AnySpec:
 class PyfuncModel:
     """Model for ``mlflow.pyfunc``: descriptors of patches."""
 
-    def __init__(self, pipeline: Pipeline | Ensemble) -> None:
+    def __init__(self, pipeline: LoadedPipeline) -> None:
         self.pipeline = pipeline
 
     def predict(self, model_input: Any, params: Any = None) -> Float[np.ndarray, "n d"]:
@@ -192,7 +245,7 @@ def _first_invalid(numbers: Float[np.ndarray, "n 32 32"], first: int) -> str:
     return f"{numbers[patch, row, column]:g} in patch {first + patch}, row {row}, column {column}"
 
 
-def _uninitialized(spec: AnySpec) -> Pipeline | Ensemble:
+def _uninitialized(spec: PipelineSpec | EnsembleSpec) -> Pipeline | Ensemble:
     """Build the networks with uninitialized weights; no file is read."""
     if isinstance(spec, EnsembleSpec):
         return Ensemble(

@@ -21,6 +21,7 @@ from hpsearch.models.serialization import (
     CPU_BATCH,
     EnsembleSpec,
     PipelineSpec,
+    ProgramSpec,
     load_pipeline,
     read_spec,
     save_pipeline,
@@ -165,6 +166,9 @@ def _load_member(ref: str, tracking: TrackingServer) -> Member:
         else:
             version = client.get_model_version_by_alias(name, label)
         spec, pipeline = read_spec(folder), load_pipeline(folder)
+    if isinstance(spec, ProgramSpec):
+        hint = "an ensemble cannot hold its weights; name versions with built-in networks"
+        raise UserError(f"{ref} is an ONNX program, {hint}", code="member-is-program")
     if not (isinstance(spec, PipelineSpec) and isinstance(pipeline, Pipeline)):
         raise UserError(
             f"{ref} is an ensemble; name its members instead", code="member-is-ensemble"

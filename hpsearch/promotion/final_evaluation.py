@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from hpsearch.atomic_files import write_atomic
-from hpsearch.config import Denoised, TrialConfig
+from hpsearch.config import CustomNetwork, Denoised, TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.evaluation.baselines import pixel_descriptor, root_sift
 from hpsearch.execution.resumable_trial import CheckpointHooks, run_with_checkpoints
-from hpsearch.models.serialization import PipelineSpec
+from hpsearch.models.serialization import PipelineSpec, ProgramSpec
 from hpsearch.promotion.score_cache import ScoreCache, single_threaded
 from hpsearch.schema import from_json, to_json
 from hpsearch.search.objective import Objective
@@ -211,8 +211,10 @@ def evaluated_label(context: SearchContext) -> str | None:
     return next((run.label for run in trials if run.label in scores), None)
 
 
-def pipeline_spec(config: TrialConfig) -> PipelineSpec:
-    """Specification of the networks in a trial's pipeline."""
+def pipeline_spec(config: TrialConfig) -> PipelineSpec | ProgramSpec:
+    """Specification of the networks in a trial's pipeline; a program, if one is the user's own."""
+    if isinstance(config.descriptor, CustomNetwork):
+        return ProgramSpec(network=config.descriptor.object)
     denoiser = config.input.denoiser.network if isinstance(config.input, Denoised) else None
     return PipelineSpec(
         denoiser=denoiser, descriptor=config.descriptor, compression=config.compression

@@ -16,8 +16,7 @@ from hpsearch.errors import UserError, list_names
 from hpsearch.evaluation import Scores, Tasks, evaluate, read_tasks
 from hpsearch.evaluation.descriptor_io import read_descriptors
 from hpsearch.models import Pipeline
-from hpsearch.models.ensemble import Ensemble
-from hpsearch.models.serialization import describe_any, load_pipeline
+from hpsearch.models.serialization import LoadedPipeline, describe_any, load_pipeline
 from hpsearch.promotion.final_evaluation import load_trained, pixel_baseline
 from hpsearch.search.workspace import Workspace
 from hpsearch.shapes import Float, UInt8
@@ -66,7 +65,7 @@ def load_model_functions(
 
 def load_pipeline_by_ref(
     ref: str, workspace: Workspace, *, uri: str | None = None
-) -> Pipeline | Ensemble:
+) -> LoadedPipeline:
     """Load a pipeline by its reference.
 
     Args:
@@ -109,7 +108,7 @@ def load_pipeline_by_ref(
     raise workspace.no_such_model(ref)
 
 
-def from_pipeline(name: str, pipeline: Pipeline | Ensemble) -> EvaluatedModel:
+def from_pipeline(name: str, pipeline: LoadedPipeline) -> EvaluatedModel:
     """Convert a pipeline, with its descriptor alone if it has a denoiser."""
     bare = None
     if isinstance(pipeline, Pipeline) and pipeline.denoiser is not None:

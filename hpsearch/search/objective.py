@@ -23,6 +23,8 @@ EVALUATION_METRICS = (
     *("train/loss", "train/dispersion", "train/resultant", "train/seconds"),
 )
 """Metrics of every report of a trial."""
+OWN_METRIC_PREFIX = "val/custom/"
+"""Beginning of the names of the user's own metrics."""
 PAIR_METRICS = ("val/fpr95",)
 """Metrics of reports whose validation patches have no levels, but pairs (PhotoTour)."""
 RESTORATION_METRICS = tuple(
@@ -52,7 +54,8 @@ class Objective:
     worst: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.metric not in REPORTED_METRICS:
+        known = self.metric in REPORTED_METRICS or self.metric.startswith(OWN_METRIC_PREFIX)
+        if not known:
             raise UserError(
                 f"no report has the metric {self.metric!r}; choose one of: "
                 f"{', '.join(REPORTED_METRICS)}",
@@ -85,6 +88,12 @@ class Objective:
         """
         if collapsed:
             return self.worst
+        if self.metric not in metrics and self.metric.startswith(OWN_METRIC_PREFIX):
+            raise UserError(
+                f"the report lacks the metric {self.metric!r}; give every trial and the baseline a "
+                "CustomMetric with that label",
+                code="missing-metric",
+            )
         if self.metric not in metrics:
             raise UserError(
                 f"the report lacks the metric {self.metric!r}: clean patches have no error; "

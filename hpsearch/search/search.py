@@ -7,10 +7,13 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from hpsearch.config import DEFAULT_COMPUTE, ComputeConfig, TrialConfig
 from hpsearch.config.base import FrozenConfig, old_names_silent
+from hpsearch.config.custom import custom_parts
+from hpsearch.config.custom_import import pinned
+from hpsearch.config.custom_source import SpaceFolder
 from hpsearch.errors import UserError
 from hpsearch.search.constraints import Constraint, parse_constraints
 from hpsearch.search.grid import (
@@ -29,12 +32,12 @@ from hpsearch.search.samplers import (
     NSGA2,
     TPE,
     Fixed,
-    Forest,
     Grid,
     Sampler,
+    check_sampler,
     log_warnings_only,
 )
-from hpsearch.search.space_errors import is_storage_error, suggest_error
+from hpsearch.search.space_errors import check_suggested, is_storage_error, suggest_error
 
 MAX_TRIALS = 1_000_000
 """Most trials of a search; its state and its estimates hold all of them."""
@@ -114,6 +117,8 @@ class Search(FrozenConfig):
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the sampler, in [0, 2³²)."""
 
+    _folder: SpaceFolder | None = PrivateAttr(default=None)
+
     @model_validator(mode="before")
     @classmethod
     def _read_old_spellings(cls, values: Any) -> Any:
@@ -168,9 +173,25 @@ class Search(FrozenConfig):
 
     def with_changes(self, **fields: Any) -> "Search":
         """Copy of the search with other settings, validated again."""
-        return type(self)(
-            **{name: getattr(self, name) for name in type(self).model_fields} | fields
-        )
+        own = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**own | fields).from_folder(self._folder)
+
+    def from_folder(self, folder: SpaceFolder | None) -> "Search":
+        """This search, whose own objects come from a folder, unless it has one already.
+
+        Raises:
+            UserError: if an object of the baseline has no module there.
+        """
+        if folder is None or self._folder is not None:
+            return self
+        new = self.model_copy(update={"baseline": pinned(self.baseline, folder)})
+        new._folder = folder
+        return new
+
+    @property
+    def folder(self) -> SpaceFolder | None:
+        """Folder of the space file that it was read from; None if it was defined in Python."""
+        return self._folder
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -264,17 +285,7 @@ class Search(FrozenConfig):
             if is_storage_error(error):
                 raise
             raise suggest_error(error) from error
-        if not isinstance(config, TrialConfig):
-            raise UserError(
-                f"suggest must return a TrialConfig, but returned {type(config).__name__}",
-                code="suggest-returned-other",
-            )
-        if config.patches != self.budget:
-            raise UserError(
-                f"suggest set patches={config.patches}, but the search's budget is {self.budget}; "
-                "pass patches=BUDGET in suggest so that all trials have the same budget",
-                code="other-budget",
-            )
+        config = pinned(check_suggested(config, self.budget), self._folder)
         return config.model_copy(update={"seed": config.seed + repeat}) if repeat else config
 
     def validate_space(self, draws: int = 8) -> None:
@@ -291,7 +302,15 @@ class Search(FrozenConfig):
         for point in () if isinstance(self.sampler, Grid) else self.planned_points:
             validate_point(self.suggest_config, point, complete=self.is_finite)
         self.num_trials()
-        self._check_sampler()
+        check_sampler(self.sampler, len(self.objectives), self.active_pruner)
+        self._rehearse_own_objects(draws)
+
+    def _rehearse_own_objects(self, draws: int) -> None:
+        configs = [self.baseline, *self.examples(draws)]
+        if any(any(custom_parts(config)) for config in configs):
+            from hpsearch.training.custom_parts import rehearse
+
+            rehearse(configs)
 
     def examples(self, draws: int = 8) -> list[TrialConfig]:
         """Configurations of the given points, unless they are a grid, and of random ones."""
@@ -312,22 +331,6 @@ class Search(FrozenConfig):
                 self.suggest_config(trial)
                 found.append(trial.distributions)
         return found
-
-    def _check_sampler(self) -> None:
-        kind, pruner = self.sampler.kind, self.active_pruner
-        if isinstance(self.sampler, Forest) and self.extra_objectives:
-            raise UserError(
-                f"sampler {kind!r} is for one objective, and this search has "
-                f"{len(self.objectives)}; use sampler=TPE() or sampler=NSGA2()",
-                code="sampler-with-objectives",
-            )
-        if isinstance(self.sampler, NSGA2) and not isinstance(pruner, NoPruner):
-            raise UserError(
-                f"sampler {kind!r} learns only from trials that are trained to the end, and pruner "
-                f"{pruner.kind!r} stops most of them before; set pruner=NoPruner(), or "
-                "sampler=TPE(), which learns from all",
-                code="sampler-with-pruner",
-            )
 
     def remarks(self) -> list[str]:
         """Sentences about what the sampler cannot do in this space, which Optuna would log."""

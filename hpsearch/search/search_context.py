@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hpsearch.atomic_files import acquire_lock, check_target_file
+from hpsearch.config.custom_source import search_sources
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.splits import TrialSplit
 from hpsearch.defaults import DEFAULT_HOME
@@ -239,6 +240,7 @@ class SearchContext:
             validation_points=self.search.validation_points,
             computing=self.search.compute,
             costs=cost_metrics(self.search.objectives, self.search.promotion_gates),
+            sources=search_sources(self.paths.space, self.search.folder),
         )
 
     @property
@@ -327,11 +329,7 @@ class SearchContext:
         return new
 
     def with_record(self, **fields: Any) -> "SearchContext":
-        """Context with another record, which is written; keeps what is loaded.
-
-        Args:
-            fields: fields of the record that change.
-        """
+        """Context as of ``changed``, whose record is written."""
         new = self.changed(**fields)
         new.record.write(self.paths.folder)
         return new

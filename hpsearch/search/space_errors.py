@@ -3,10 +3,12 @@
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from optuna.exceptions import StorageInternalError
 from pydantic import ValidationError
 
+from hpsearch.config import TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.redaction import redacted
 from hpsearch.untrusted import reason, user_location, validation_sentence
@@ -26,6 +28,26 @@ def suggest_error(error: Exception) -> UserError:
         "rerun",
         code="suggest-failed",
     )
+
+
+def check_suggested(found: Any, budget: int) -> TrialConfig:
+    """Check that a space has drawn the configuration of a trial, and return it.
+
+    Raises:
+        UserError: if it is something else, or has another budget than the search.
+    """
+    if not isinstance(found, TrialConfig):
+        raise UserError(
+            f"suggest must return a TrialConfig, but returned {type(found).__name__}",
+            code="suggest-returned-other",
+        )
+    if found.patches != budget:
+        raise UserError(
+            f"suggest set patches={found.patches}, but the search's budget is {budget}; "
+            "pass patches=BUDGET in suggest so that all trials have the same budget",
+            code="other-budget",
+        )
+    return found
 
 
 def is_storage_error(error: BaseException) -> bool:

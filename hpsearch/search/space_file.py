@@ -29,13 +29,13 @@ from pydantic import ValidationError
 
 from hpsearch.atomic_files import write_atomic
 from hpsearch.config.base import old_names_warned
+from hpsearch.config.custom_import import forget_modules
+from hpsearch.config.custom_source import EARLIER_DIR, MODULES_DIR, SpaceFolder
 from hpsearch.errors import OldSpellingWarning, UserError
 from hpsearch.search.search import Search
 from hpsearch.search.space_errors import first_line
 from hpsearch.untrusted import LIBRARIES, user_location, validation_sentence
 
-MODULES_DIR = "space_modules"
-"""Folder next to a search's copy of its space, with copies of the modules that it imports."""
 MODULE_PREFIX = "hpsearch_space_"
 """Beginning of the name under which a space file is executed as a module."""
 
@@ -67,7 +67,8 @@ def load_search(path: Path) -> Search:
             f"{path} must export SEARCH = Search(...), found {type(search).__name__}",
             code="no-search-exported",
         )
-    return search
+    _folders[:] = [folder := SpaceFolder.of(path)]
+    return search.from_folder(folder)
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ class _Imports:
 
 
 _latest: list[_Imports] = []
+_folders: list[SpaceFolder] = []
+"""Folder of the space that was loaded last."""
 _appended: list[str] = []
 """Folders of spaces at the end of Python's path, the latest first."""
 
@@ -108,6 +111,7 @@ def _imports_from_folder_of(path: Path) -> Iterator[None]:
     """Import modules of a space's folder first while it is executed, and last from then on."""
     while _latest:
         _latest.pop().forget()
+    forget_modules()
     folder = path.absolute().parent
     folders = tuple(f for f in (folder / MODULES_DIR, folder) if f.is_dir())
     _latest.append(_Imports(folders, frozenset(sys.modules)))
@@ -123,9 +127,13 @@ def _imports_from_folder_of(path: Path) -> Iterator[None]:
 
 
 def imported_modules() -> dict[str, Path]:
-    """Files that the space loaded last has imported from its own folder, by their path in it."""
+    """Files that the space loaded last has imported from its own folder, by their path in it.
+
+    Modules of the user's own objects that it names or has drawn so far are among them.
+    """
     modules = _latest[-1].modules() if _latest else {}
-    return {path.as_posix(): Path(str(module.__file__)) for path, module in modules.items()}
+    found = {path.as_posix(): Path(str(module.__file__)) for path, module in modules.items()}
+    return {**(_folders[-1].used if _folders else {}), **found}
 
 
 def space_modules() -> list[ModuleType]:
@@ -148,6 +156,17 @@ def copy_modules(modules: Mapping[str, Path], folder: Path) -> None:
     for name, content in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / name, content)
+
+
+def keep_earlier_space(space: Path) -> None:
+    """Keep a search's copies of its space and modules, because earlier trials may need them."""
+    folder = space.with_name(EARLIER_DIR)
+    kept = folder / str(1 + sum(1 for _ in folder.glob("*")))
+    kept.mkdir(parents=True)
+    write_atomic(kept / space.name, space.read_bytes())
+    modules = space.with_name(MODULES_DIR)
+    found = {path.relative_to(modules).as_posix(): path for path in modules.rglob("*.py")}
+    copy_modules(found, kept / MODULES_DIR)
 
 
 class _SpaceFileLoader(SourceFileLoader):

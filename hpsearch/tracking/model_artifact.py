@@ -1,5 +1,6 @@
 """Model artifacts: logging and loading of models in MLflow."""
 
+import importlib.metadata
 import io
 import math
 import os
@@ -22,10 +23,11 @@ from mlflow.types import Schema, TensorSpec
 
 import hpsearch
 from hpsearch.atomic_files import is_disk_full
+from hpsearch.defaults import SPEC_FILE
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.redaction import redacted
-from hpsearch.schema import to_json
+from hpsearch.schema import from_json, to_json
 from hpsearch.tracking.connection import TrackingServer
 from hpsearch.tracking.mlflow_errors import first_error_line
 from hpsearch.tracking.mlflow_tags import FINGERPRINT_TAG, INPUT_KIND_TAG, SPLIT_TAG
@@ -182,10 +184,19 @@ def log_model(artifact: ModelArtifact) -> ModelInfo:
             data_path=str(artifact.folder),
             signature=_signature(artifact.descriptor_dim),
             input_example=artifact.example,
-            pip_requirements=[f"hpsearch=={hpsearch.__version__}"],
+            pip_requirements=_requirements(artifact.folder),
         )
         _link_results(logged.model_id, artifact)
     return logged
+
+
+def _requirements(folder: Path) -> list[str]:
+    """Packages that load a pipeline; a program needs onnxruntime in addition."""
+    found = [f"hpsearch=={hpsearch.__version__}"]
+    spec = from_json((folder / SPEC_FILE).read_text("utf-8"), folder / SPEC_FILE)
+    if "program" in spec:
+        found.append(f"onnxruntime=={importlib.metadata.version('onnxruntime')}")
+    return found
 
 
 def _link_results(model_id: str, artifact: ModelArtifact) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hpsearch.config import (
+    CustomSampler,
     FixedLossSteps,
     FixedSteps,
     Loss,
@@ -28,7 +29,7 @@ StageChange = Literal["stay", "on", "back", "undo"]
 weights from the start of this stage."""
 
 
-def current_sampler(sampling: Sampling, *, share: float, stage: int = 0) -> Sampler:
+def current_sampler(sampling: Sampling, *, share: float, stage: int = 0) -> Sampler | CustomSampler:
     """Sampler of the next batch.
 
     Args:

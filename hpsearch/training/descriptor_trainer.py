@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hpsearch.config import (
     Augmentation,
+    CustomSampler,
     Denoised,
     MinedTriplets,
     PKSampler,
@@ -28,10 +29,11 @@ from hpsearch.rng import rng_for
 from hpsearch.shapes import Int
 from hpsearch.training.batch_schedule import StageChange, StageController, current_sampler
 from hpsearch.training.collapse_detection import BatchDispersion, CollapseDetector, batch_dispersion
+from hpsearch.training.custom_parts import Change, augmented
 from hpsearch.training.devices import Compute
 from hpsearch.training.inputs import InputFn
 from hpsearch.training.loop import Progress, StopReason, require_finite_weights
-from hpsearch.training.objective import Objective, Phase, has_library_loss
+from hpsearch.training.objective import Objective, Phase, has_library_loss, uncapturable_part
 from hpsearch.training.optimization import (
     WeightAverage,
     build_optimizer,
@@ -60,8 +62,8 @@ class DescriptorTrainer:
 
     def __post_init__(self) -> None:
         config = self.config
-        if has_library_loss(config):
-            self.compute = self.compute.without_graphs("loss 'library'")
+        if what := uncapturable_part(config):
+            self.compute = self.compute.without_graphs(what)
         network = build_descriptor(config.descriptor, seed=config.seed)
         self.network = self.compute.to_device(network)
         self.forward = self.compute.forward(self.network)
@@ -102,7 +104,7 @@ class DescriptorTrainer:
         with self.compute.step():
             loss_values, found = self.launcher(
                 (phase, self._first_input(share)),
-                partial(self._train, phase, share),
+                partial(self._train, phase, share, self._own_augmentation(batch, progress)),
                 self._inputs(batch, progress.step),
             )
         self._latest_descriptors = (found, torch.from_numpy(batch.labels.ravel()))
@@ -232,7 +234,17 @@ class DescriptorTrainer:
         if not self.network.training:
             self.network.train()
 
-    def _sample_batch(self, sampler: Sampler, progress: Progress, share: float) -> Batch:
+    def _own_augmentation(self, batch: Batch, progress: Progress) -> Change | None:
+        """The user's own augmentation of a batch, if there is one."""
+        settings = self.config.augmentation.custom
+        if settings is None:
+            return None
+        rng = rng_for(self.config.seed, "own augmentation", progress.step)
+        return partial(augmented, settings, points=batch.labels, rng=rng)
+
+    def _sample_batch(
+        self, sampler: Sampler | CustomSampler, progress: Progress, share: float
+    ) -> Batch:
         rng = rng_for(self.config.seed, "batch", progress.step)
         if self.miner and self.miner.due(seen=progress.seen, budget=self.config.patches):
             self.miner.mine(partial(self._describe, share=share), seen=progress.seen)
@@ -250,7 +262,8 @@ class DescriptorTrainer:
         rng = rng_for(self.config.seed, "next stage", progress.step)
         batch = sample(sampler, self.sequence_of, rng, progress=share)
         running = [buffer.clone() for buffer in self.network.buffers()]
-        calls = self._training_patches(share, self._inputs(batch, progress.step))
+        own = self._own_augmentation(batch, progress)
+        calls = self._training_patches(share, own, self._inputs(batch, progress.step))
         outputs = [self.network(patches) for patches in calls]
         for buffer, before in zip(self.network.buffers(), running, strict=True):
             buffer.copy_(before)
@@ -260,7 +273,7 @@ class DescriptorTrainer:
     def _inputs(self, batch: Batch, number: int) -> list[Tensor]:
         """Inputs of a step on the host: row numbers of each call, then augmentation parameters."""
         rows, settings = torch.from_numpy(batch.rows), self.config.augmentation
-        if settings == Augmentation():
+        if settings.model_copy(update={"custom": None}) == Augmentation():
             return [rows]
         drawn = sample_params(
             settings, batch.labels, rng_for(self.config.seed, "augmentation", number)
@@ -268,9 +281,11 @@ class DescriptorTrainer:
         changes = zip(*(prepare(call) for call in drawn), strict=True)
         return [rows, *(torch.stack(calls) for calls in changes)]
 
-    def _train(self, phase: Phase, share: float, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def _train(
+        self, phase: Phase, share: float, own: Change | None, inputs: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
         """Compute a step on the device; returns loss and descriptors."""
-        calls = self._training_patches(share, inputs)
+        calls = self._training_patches(share, own, inputs)
         outputs = [self.forward(patches) for patches in calls]
         loss, reported = self.objective(phase, calls, outputs)
         self.optimizer.zero_grad()
@@ -282,14 +297,17 @@ class DescriptorTrainer:
             self.average.update(self.network)
         return reported, torch.cat(outputs).detach()
 
-    def _training_patches(self, share: float, inputs: Sequence[Tensor]) -> list[Tensor]:
+    def _training_patches(
+        self, share: float, own: Change | None, inputs: Sequence[Tensor]
+    ) -> list[Tensor]:
         """Augmented patches of each call of the network."""
         rows, *changes = inputs
         calls = [self.input_fn(one, share) for one in rows]
         drawn = zip(calls, *changes, strict=True) if changes else ()
-        return [
+        calls = [
             apply_augmentation(self.config.augmentation, x, Prepared(*call)) for x, *call in drawn
         ] or calls
+        return calls if own is None else own(calls)
 
     def _first_input(self, share: float) -> bool:
         """True while patches are from the first input of a fine-tuning (clean patches)."""

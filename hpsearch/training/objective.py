@@ -11,15 +11,18 @@ from torch import Tensor, nn
 
 from hpsearch.config import (
     AngularModulation,
+    CustomSampler,
     Distillation,
     Library,
     NormDifference,
     Sampler,
     SteppedLoss,
     TrialConfig,
+    builtin_form,
     loss_stages,
     sampling_stages,
 )
+from hpsearch.config.custom import custom_parts
 from hpsearch.defaults import SPEC_FILE
 from hpsearch.errors import UserError
 from hpsearch.losses import (
@@ -30,7 +33,7 @@ from hpsearch.losses import (
     similarity_difference,
 )
 from hpsearch.losses.pair_losses import WARM_UP_SHARE
-from hpsearch.models.serialization import WEIGHTS_FILE, load_pipeline
+from hpsearch.models.serialization import load_pipeline, weights_file
 from hpsearch.shapes import Float
 from hpsearch.training.batch_schedule import current_loss_stage
 from hpsearch.training.devices import Compute
@@ -82,11 +85,11 @@ class Objective:
             else None
         )
 
-    def phase(self, sampler: Sampler, *, share: float, stage: int) -> Phase:
+    def phase(self, sampler: Sampler | CustomSampler, *, share: float, stage: int) -> Phase:
         """Phase of the next step; arguments as of ``current_loss_stage``."""
         number = current_loss_stage(self.config.loss, share=share, stage=stage)
         modulated = isinstance(self.losses[number], AngularModulation)
-        return Phase(sampler, number, modulated and share >= WARM_UP_SHARE)
+        return Phase(builtin_form(sampler), number, modulated and share >= WARM_UP_SHARE)
 
     def collapse_value(self, stage: int, sampler: Sampler) -> float:
         """Loss and regularizers of an encoder that maps every patch to one point."""
@@ -143,6 +146,12 @@ def has_library_loss(config: TrialConfig) -> bool:
     return any(isinstance(loss, Library) for loss in loss_stages(config.loss))
 
 
+def uncapturable_part(config: TrialConfig) -> str:
+    """Part of a trial that cannot run in a CUDA graph, for a message; empty if all of it can."""
+    own = next((part for _, part in custom_parts(config)), None)
+    return "loss 'library'" if has_library_loss(config) else f"{own.object}" if own else ""
+
+
 class NormRecorder:
     """Recorder of the norms of descriptors before the network divides by them, in training.
 
@@ -191,7 +200,7 @@ def load_teacher(settings: Distillation) -> nn.Module:
             "worker can read, such as a registered model that was downloaded there"
         )
     if settings.sha256 is not None:
-        stored = hashlib.sha256((found[0] / WEIGHTS_FILE).read_bytes()).hexdigest()
+        stored = hashlib.sha256(weights_file(found[0]).read_bytes()).hexdigest()
         if stored != settings.sha256:
             raise UserError(
                 f"the weights of {settings.model!r} have SHA-256 {stored}, not {settings.sha256}; "

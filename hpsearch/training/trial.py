@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from hpsearch.atomic_files import atomic_write, read_with_checksum, write_with_checksum
 from hpsearch.config import DEFAULT_COMPUTE, Clean, ComputeConfig, Constant, TrialConfig
+from hpsearch.config.custom_import import add_sources
+from hpsearch.config.custom_source import SourceTree
 from hpsearch.data.patch_store import Patches, PatchStore
 from hpsearch.data.splits import TrialSplit
 from hpsearch.errors import UserError
@@ -25,6 +27,7 @@ from hpsearch.schema import refuse_newer, stamped
 from hpsearch.shapes import UInt8
 from hpsearch.training.artifact_cache import ArtifactCache, CacheStats
 from hpsearch.training.costs import measure_costs
+from hpsearch.training.custom_parts import own_metrics
 from hpsearch.training.denoiser_training import restoration_metrics
 from hpsearch.training.descriptor_trainer import DescriptorTrainer
 from hpsearch.training.devices import Compute, tune_glibc_malloc
@@ -104,6 +107,7 @@ class DescriptorTask:
             **{f"val/{name}": value for name, value in scores.flat().items()},
             "val/collapsed": float(scores.collapsed),
             **self.constant_metrics,
+            **own_metrics(self.config.metrics, self.validation, descriptors),
             **training_metrics,
             **self._learning_rate(),
         }
@@ -122,9 +126,8 @@ class DescriptorTask:
 
     def _learning_rate(self) -> dict[str, float]:
         """Learning rate of the latest step, if it changes during training."""
-        if self.config.schedule == Constant():
-            return {}
-        return {"train/lr": float(self.trainer.optimizer.param_groups[0]["lr"])}
+        rate = float(self.trainer.optimizer.param_groups[0]["lr"])
+        return {} if self.config.schedule == Constant() else {"train/lr": rate}
 
 
 CHECKPOINT_FILE, PREVIOUS_CHECKPOINT_FILE = "trial.pt", "trial.previous.pt"
@@ -142,17 +145,15 @@ class TrialEnvironment:
     sequences: tuple[str, ...] = ()
     """Training sequences; None means all of the split."""
     computing: ComputeConfig = DEFAULT_COMPUTE
+    sources: tuple[SourceTree, ...] = ()
+    """Sources of the user's own objects."""
     validation_on: Patches | None = None
     """Validation patches of another store; None for those of ``store``."""
     costs: frozenset[str] = frozenset()
     """Metrics of what a descriptor costs in use that are measured."""
 
     def validation_patches(self) -> Patches:
-        """Validation patches.
-
-        Raises:
-            UserError: if there are none.
-        """
+        """Patches to validate on; an error of the user if there are none."""
         if self.validation_on is not None:
             return self.validation_on
         return self.store.part(self.split, "validation")
@@ -333,6 +334,7 @@ def build_trial(config: TrialConfig, env: TrialEnvironment) -> TrainingRun:
         UserError: if the device or compiler of ``env`` is not available.
         DependencyFailedError: if the training of a shared denoiser or warm start fails.
     """
+    add_sources(env.sources)
     compute = Compute.resolve(env.computing)
     if compute.device.type == "cpu":
         tune_glibc_malloc()

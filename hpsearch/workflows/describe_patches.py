@@ -21,9 +21,8 @@ from hpsearch.evaluation.descriptor_io import (
     check_can_write,
     descriptor_output,
 )
-from hpsearch.models.ensemble import Ensemble, output_dim
-from hpsearch.models.pipeline import Pipeline
-from hpsearch.models.serialization import describe_any, validate_patches
+from hpsearch.models.ensemble import output_dim
+from hpsearch.models.serialization import LoadedPipeline, describe_any, validate_patches
 from hpsearch.patch_views import SIDE, VIEW_NAMES, VIEWS
 from hpsearch.promotion.model_evaluation import load_pipeline_by_ref
 from hpsearch.search.workspace import Workspace
@@ -296,7 +295,7 @@ def describe_patches(
 
 
 def describe_source(
-    pipeline: Pipeline | Ensemble,
+    pipeline: LoadedPipeline,
     source: PatchSource,
     output: Path,
     *,

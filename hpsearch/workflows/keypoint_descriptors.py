@@ -20,10 +20,8 @@ from hpsearch.data.photo_synthesis import BORDER_PIXELS, extract_patches, inside
 from hpsearch.defaults import DEFAULT_HOME, ROOT_SIFT
 from hpsearch.errors import UserError
 from hpsearch.evaluation.baselines import root_sift
-from hpsearch.models.ensemble import Ensemble
 from hpsearch.models.onnx_export import onnx_descriptor
-from hpsearch.models.pipeline import Pipeline
-from hpsearch.models.serialization import describe_any
+from hpsearch.models.serialization import LoadedPipeline, describe_any
 from hpsearch.promotion.model_evaluation import load_pipeline_by_ref
 from hpsearch.search.workspace import Workspace
 from hpsearch.shapes import Float, UInt8
@@ -47,7 +45,7 @@ class ImageFeatures(NamedTuple):
 class DescriptorFunction(NamedTuple):
     """Descriptor of patches, by a pipeline, or by any other function such as RootSIFT."""
 
-    pipeline: Pipeline | Ensemble | None
+    pipeline: LoadedPipeline | None
     function: Callable[[UInt8[np.ndarray, "n 32 32"]], Float[np.ndarray, "n d"]] = root_sift
     """The descriptor if there is no pipeline."""
 

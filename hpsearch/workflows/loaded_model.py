@@ -9,9 +9,8 @@ import numpy as np
 
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
-from hpsearch.models.ensemble import Ensemble, output_dim
-from hpsearch.models.pipeline import Pipeline
-from hpsearch.models.serialization import as_array, describe_any
+from hpsearch.models.ensemble import output_dim
+from hpsearch.models.serialization import LoadedPipeline, as_array, describe_any
 from hpsearch.promotion.model_evaluation import load_pipeline_by_ref
 from hpsearch.search.workspace import Workspace
 from hpsearch.shapes import Float
@@ -34,7 +33,7 @@ class LoadedModel:
 
     name: str
     """Reference that it was loaded by."""
-    pipeline: Pipeline | Ensemble
+    pipeline: LoadedPipeline
     """Network of torch, on the device that ``describe`` uses."""
 
     @property

@@ -21,6 +21,7 @@ from hpsearch.search.space_file import (
     MODULES_DIR,
     copy_modules,
     imported_modules,
+    keep_earlier_space,
     load_search,
 )
 from hpsearch.search.stopping import (
@@ -257,6 +258,8 @@ def resolve_space_change(
             stated, modules = load_search(origin), imported_modules()
             new = with_overrides(stated, context.record.overrides)
             check_same_terms(context, new)
+            modules = {**modules, **imported_modules()}  # with those of objects drawn just now
+            keep_earlier_space(context.paths.space)
             copy_modules(modules, context.paths.space.with_name(MODULES_DIR))
             write_atomic(context.paths.space, origin.read_bytes())
             return context.with_search(new)

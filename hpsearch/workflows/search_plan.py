@@ -92,6 +92,8 @@ def plan_search(
     file, stated, modules = _load(space)
     search = with_overrides(stated, options.overrides)
     search.validate_space()
+    if modules is not None:
+        modules = imported_modules()  # with those of objects that were drawn just now
     for remark in (*search.remarks(), *_override_remarks(stated, options.overrides)):
         observer.message(remark)
     given = [
@@ -154,12 +156,12 @@ def plan_search(
         overrides=dict(options.overrides),
     )
     return SearchPlan(
-        workspace=workspace, name=name, space=file, search=search, modules=modules, store=store,
-        data=parts, record=record,
+        workspace=workspace, name=name, space=file, search=search, modules=modules or {},
+        store=store, data=parts, record=record,
     )  # fmt: skip
 
 
-def _load(space: str | Path | Search) -> tuple[Path | str, Search, Mapping[str, Path]]:
+def _load(space: str | Path | Search) -> tuple[Path | str, Search, Mapping[str, Path] | None]:
     """Load a space file; write one for a search without a file, and load it as a resume will."""
     if not isinstance(space, Search):
         return Path(space), load_search(Path(space)), imported_modules()
@@ -167,7 +169,7 @@ def _load(space: str | Path | Search) -> tuple[Path | str, Search, Mapping[str, 
     with TemporaryDirectory() as folder:
         path = Path(folder) / SPACE_NAME
         path.write_text(text, "utf-8")
-        return text, load_search(path), {}
+        return text, load_search(path), None
 
 
 def _open_earlier(workspace: Workspace, source: str | None, search: Search) -> SearchContext | None:

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import NoReturn
 
+from hpsearch.config.custom import custom_parts
 from hpsearch.errors import EXIT_INTERRUPTED, UserError
 from hpsearch.execution import ray_runtime, tuner
 from hpsearch.execution.ray_runtime import monitor_head, requested_nodes
 from hpsearch.execution.retry_policy import DiskFullError
 from hpsearch.execution.shutdown import install_termination_handlers
+from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.stopping import runs_are_out_of_patience
 from hpsearch.search.warm_start import start_warm
@@ -136,6 +138,7 @@ def run_trials(context: SearchContext, observer: Observer, *, command: str = "")
             observer.training(context),
             monitor_head(lambda: _exit_on_head_loss(context, command, observer)),
         ):
+            ray_runtime.check_packages(_own_packages(search))
             session = tuner.run_session(context)
     except Exception as error:
         with suppress(OSError):  # if there is space left for that
@@ -166,6 +169,12 @@ def run_trials(context: SearchContext, observer: Observer, *, command: str = "")
     reason = f"Interrupted; nothing is lost. Resume with:  {command}"
     observer.message(reason)
     return reason
+
+
+def _own_packages(search: Search) -> tuple[str, ...]:
+    """Packages that the user's own objects need, of the baseline and of some drawn trials."""
+    parts = [part for one in (search.baseline, *search.examples()) for _, part in custom_parts(one)]
+    return tuple(sorted({name for part in parts for name in part.packages}))
 
 
 def start_ray(observer: Observer, *, address: str | None, cpus: int | None) -> None:

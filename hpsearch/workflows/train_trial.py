@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from hpsearch.atomic_files import write_atomic
-from hpsearch.config import ComputeConfig, TrialConfig
+from hpsearch.config import ComputeConfig, CustomNetwork, TrialConfig
+from hpsearch.config.custom import custom_parts
+from hpsearch.config.custom_import import take_sources
 from hpsearch.config.formatting import summary
 from hpsearch.errors import UserError
 from hpsearch.execution.shutdown import deferred_sigint
@@ -144,12 +146,15 @@ def _train(
     recorded: "RecordedTrial | None",
     observer: Observer,
 ) -> "Report | None":
+    from hpsearch.models.onnx_export import require_onnx
     from hpsearch.models.serialization import save_pipeline
     from hpsearch.promotion.final_evaluation import pipeline_spec
     from hpsearch.training.loop import Report
     from hpsearch.training.trial import CHECKPOINT_FILE, build_trial
     from hpsearch.workflows.recorded_trial import report_comparison
 
+    if isinstance(config.descriptor, CustomNetwork):
+        require_onnx()  # the model is saved as a program, at the end
     running = build_trial(config, env)
     if (output / CHECKPOINT_FILE).exists():
         running.load(output)
@@ -275,12 +280,40 @@ def _numbers(report: "Report") -> str:
     return "" if loss is None else f"  loss {loss:.3f}  mAP {score:.4f}"
 
 
-def read_config(path: Path) -> TrialConfig:
-    """Read a TrialConfig from a JSON file.
+def read_config(path: Path, space: Path | None = None) -> TrialConfig:
+    """Read a TrialConfig from a JSON file, which imports nothing by itself.
+
+    Args:
+        path: the JSON file.
+        space: space file whose folder holds the source of the trial's own objects, if it has any.
 
     Raises:
-        UserError: if the file is missing, or is not a TrialConfig.
+        UserError: if the file is missing, or is not a TrialConfig; if it has objects of the user's
+            own, and no space is given or its source is another one.
     """
+    config = _parse_config(path)
+    own = next((part.object for _, part in custom_parts(config)), None)
+    if space is None and own is not None:
+        raise UserError(
+            f"{path} names {own}, and a trial alone imports nothing; give the space file that "
+            "defines it with --space",
+            code="custom-source-unknown",
+        )
+    if space is not None and own is None:
+        raise UserError(
+            f"{path} names no object of a space file; leave --space out", code="space-not-needed"
+        )
+    if space is None:
+        return config
+    config = take_sources(config, space)
+
+    from hpsearch.training.custom_parts import rehearse
+
+    rehearse([config])
+    return config
+
+
+def _parse_config(path: Path) -> TrialConfig:
     if not path.is_file():
         raise UserError(
             f"there is no trial at {path}; pass the path of a TrialConfig as JSON, or SEARCH/TRIAL"

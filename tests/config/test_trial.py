@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+from collections.abc import Mapping
 from types import UnionType
 from typing import Annotated, Literal, Union, get_args, get_origin
 
@@ -43,7 +44,7 @@ def values_of(kind, metadata=()):
         return settings_of(kind)
     if kind in (int, float):
         return numbers(kind, metadata)
-    if kind is Params:
+    if kind is Params or get_origin(kind) is Mapping:
         return st.dictionaries(
             st.from_regex("[a-z]{1,5}", fullmatch=True),
             st.floats(0, 9) | st.integers(0, 9) | st.booleans() | st.none() | st.just("a name"),
@@ -156,14 +157,17 @@ def test_the_collapse_value_is_finite_and_positive_where_there_is_a_margin(trial
     for loss in loss_stages(trial.loss):
         for sampler in sampling_stages(trial.sampler):
             value = collapse_value_of(loss, sampler)
-            if isinstance(loss, config.Library):
+            if isinstance(loss, config.CustomLoss):
+                assert value == loss.collapse_value
+            elif isinstance(loss, config.Library):
                 assert value is None, "only a batch can tell"
             elif isinstance(loss, MARGINLESS):
                 assert value == 0
             else:
                 assert 0 < value < math.inf
     if trial.collapse_value is not None:
-        assert trial.collapse_value >= trial.regularizer_collapse_value >= 0
+        own = any(isinstance(loss, config.CustomLoss) for loss in loss_stages(trial.loss))
+        assert own or trial.collapse_value >= trial.regularizer_collapse_value >= 0
 
 
 def members(annotated):
