@@ -121,6 +121,8 @@ class CommitLog:
         for attempt in range(READ_ATTEMPTS):
             try:
                 self.state = self._read()
+            except UserError:
+                raise
             except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
                 if attempt == READ_ATTEMPTS - 1:
                     raise UserError(

@@ -1,8 +1,10 @@
 """Requests to an object store, with retries; each fault that lasts becomes one sentence."""
 
 import random
+import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -12,6 +14,8 @@ from hpsearch.redaction import redacted, refuse_password
 REQUEST_TIMEOUT_S, RETRY_FOR_S = 20, 120.0
 """Longest wait for one answer; time for which a request that fails is repeated."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
+REFUSAL = re.compile("403 Forbidden|401 Unauthorized|InvalidAccessKeyId|SignatureDoesNotMatch")
+"""Texts of refusals that the library reports as failures of any kind."""
 Result = TypeVar("Result")
 
 
@@ -75,11 +79,9 @@ class ObjectStore:
 
     def delete(self, names: Sequence[str]) -> None:
         """Delete objects; those that are missing are passed over."""
-        for name in names:
-            try:
-                self._repeated(lambda name=name: _obstore().delete(self._store, name))
-            except FileNotFoundError:
-                continue
+        if names:
+            with suppress(FileNotFoundError):
+                self._repeated(lambda: _obstore().delete(self._store, list(names)))
 
     def _repeated(self, request: Callable[[], Result]) -> Result:
         """Result of a request, which is repeated with growing pauses while it may yet succeed."""
@@ -98,6 +100,8 @@ class ObjectStore:
             except (faults.GenericError, OSError, TimeoutError) as error:
                 if sentence := self._lasting(str(error)):
                     raise UserError(sentence, code="store-refused") from error
+                if "NoSuchBucket" in str(error) or REFUSAL.search(str(error)):
+                    raise self._refused(error) from error
                 if time.monotonic() - began + pause > self.retry_for_s:
                     raise StoreUnavailableError(
                         f"{redacted(self.address)} has not answered for {self.retry_for_s:.0f} s "
@@ -137,6 +141,9 @@ class ObjectStore:
 
 
 def _first_line(error: Exception) -> str:
+    code = re.search(r"<Code>(\w+)</Code>", str(error))
+    if code:
+        return code[1]
     return redacted(str(error).splitlines()[0])[:160].rstrip(".")
 
 

@@ -75,6 +75,11 @@ def test_refusals_are_one_sentence_with_exit_code_2(
     use(monkeypatch, "wrong", "wrong")
     with pytest.raises(UserError, match="refuses these credentials"), open_home("s3://lab/ro"):
         raise AssertionError
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    with pytest.raises(UserError, match="no credentials"), open_home("s3://lab/ro"):
+        raise AssertionError
+    use(monkeypatch, "wrong", "wrong")
     ran = processes.run("list", "--home", "s3://lab/ro", AWS_ACCESS_KEY_ID="wrong")
     assert ran.returncode == 2
     assert len(ran.stderr.strip().splitlines()) == 1
