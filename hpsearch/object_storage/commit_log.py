@@ -44,7 +44,7 @@ class LeaseLostError(UserError):
 
 @dataclass
 class HomeState:
-    """What the commits up to ``number`` say."""
+    """State of a home after the commits up to ``number``."""
 
     number: int = 0
     files: dict[str, list[Piece]] = field(default_factory=dict)

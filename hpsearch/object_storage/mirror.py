@@ -33,7 +33,7 @@ LOCAL_ENDS = (".part", ".probe", ".lock", ".db", ".db-wal", ".db-shm", ".db-jour
 COMMIT_FILES = 256
 """Most files of one commit."""
 LAST = "ledger.jsonl"
-"""Event log: committed after all that its events tell of."""
+"""Event log: committed after everything that its events mention."""
 logger = logging.getLogger(__name__)
 
 
@@ -164,7 +164,7 @@ class Mirror:
                 logger.warning("the home could not be mirrored: %s", error)
 
     def pull(self) -> None:
-        """Make the folder hold what the log says; one that is ahead of it keeps what it has.
+        """Update the folder to the state of the log; one that is ahead of it keeps what it has.
 
         Raises:
             UserError: if the store does not answer or its content is damaged.
@@ -172,7 +172,7 @@ class Mirror:
         state, before = self.log.load(), self._record()
         ahead = before.get("number") == state.number and before.get("driver") == _holder(
             state.holder
-        )  # nobody else has written since, so what differs here is newer
+        )  # no other driver has written since, so what differs here is newer
         gone = [] if ahead else before.get("files", ())
         for name in gone if isinstance(gone, list) else ():
             if name not in state.files:
@@ -197,7 +197,7 @@ class Mirror:
         """Commit what has changed in the folder.
 
         The event log is measured first and committed last, so that the store never holds an event
-        without the checkpoint and the trial of the study that it tells of.
+        without the checkpoint and the trial of the study that it mentions.
 
         Raises:
             UserError: if the store does not answer, or another driver has taken over.
@@ -209,7 +209,7 @@ class Mirror:
         for name, path in found.items():
             if name in logs:
                 continue
-            with suppress(FileNotFoundError):  # replaced or removed in this moment
+            with suppress(FileNotFoundError):  # replaced or removed just now
                 self._add_change(name, path, changes, stamps)
             if len(changes) >= COMMIT_FILES:
                 self._commit(changes, stamps)
@@ -238,7 +238,7 @@ class Mirror:
         """Add the new whole lines of a file that only grows, up to byte ``size``."""
         start = self.log.state.size(name)
         if size < start:
-            start = 0  # begun again
+            start = 0  # replaced by a shorter one
         with path.open("rb") as file:
             file.seek(start)
             content = file.read(size - start)

@@ -112,7 +112,7 @@ class ObjectStore:
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def _lasting(self, text: str) -> str:
-        """Sentence of a failure that no repetition mends; empty for any other."""
+        """Sentence of a failure that a repetition cannot correct; empty for any other."""
         if any(x in text for x in ("redirect", "AuthorizationHeaderMalformed", "301 Moved")):
             return (
                 f"{self.address} lies in another region than AWS_REGION names; set AWS_REGION to "
