@@ -4,6 +4,7 @@ An address is a path, or a path behind ``sqlite:///`` or ``journal:``. Addresses
 addresses with variables to be substituted later (``$NAME``), are left unchanged.
 """
 
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -125,3 +126,34 @@ def _joined(prefix: str, path: Path, options: str) -> str:
     """Address of these parts."""
     is_sqlite = prefix.startswith("sqlite")
     return (sqlite_address(path) if is_sqlite else f"{prefix}{path}") + options
+
+
+REMOTE_SCHEMES = ("s3://", "gs://", "az://")
+"""Beginnings of addresses of homes in object stores; only s3:// has been tried."""
+
+
+def is_remote(address: object) -> bool:
+    """Return True for the address of a home in an object store.
+
+    Example:
+        >>> is_remote("s3://lab/runs"), is_remote("runs")
+        (True, False)
+    """
+    return str(address).startswith(REMOTE_SCHEMES)
+
+
+MIRROR_FILE = ".mirror.json"
+"""File in a folder that mirrors a home in an object store: its address, and what it holds."""
+
+
+def home_address(home: Path) -> str:
+    """Address by which a user names a home: that in the object store if the folder mirrors one.
+
+    Example:
+        >>> home_address(Path("runs"))
+        'runs'
+    """
+    try:
+        return str(json.loads((home / MIRROR_FILE).read_text("utf-8"))["address"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return str(home)

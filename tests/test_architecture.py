@@ -22,6 +22,7 @@ LAYERS = [
         "collapse_thresholds",
     },
     {"locations", "untrusted"},
+    {"object_storage"},
     {"config"},
     {"recipes"},
     {"data", "models", "losses", "evaluation"},
@@ -43,6 +44,7 @@ SOLE_IMPORTER = {
     "optuna": ("search", "execution", "promotion"),
     "typer": ("cli",),
     "rich": ("console",),
+    "obstore": ("object_storage",),
 }
 BARE_WORKER = (
     "data.patch_store",

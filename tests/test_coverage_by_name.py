@@ -69,6 +69,8 @@ TESTED_IN: dict[str, str | tuple[str, str]] = {
     "execution/worker_messages.py": "execution/test_trial_supervisor.py",
     "losses/build.py": "losses/test_metric_losses.py",
     "models/layers.py": "models/test_descriptors.py",
+    "object_storage/commit_log.py": "object_storage/test_mirror.py",
+    "object_storage/object_store.py": "object_storage/test_s3_server.py",
     "patch_views.py": "data/test_patch_store.py",
     "cli/steering.py": ("workflows/test_steer_search.py", '"note", "far"'),
     "workflows/doctor.py": "workflows/test_steer_search.py",

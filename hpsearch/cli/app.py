@@ -17,6 +17,7 @@ from hpsearch.cli.old_words import CommandGroup
 from hpsearch.console.output import COLOR_SYSTEM, err, lost_output, out, runnable, steady_output
 from hpsearch.errors import EXIT_INTERRUPTED, UserError, file_error_sentence
 from hpsearch.execution.shutdown import install_termination_handlers
+from hpsearch.locations import is_remote
 from hpsearch.redaction import redacted
 from hpsearch.untrusted import printable, validation_sentence
 
@@ -36,9 +37,40 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+READING_COMMANDS = frozenset(
+    ("status", "logs", "list", "describe", "evaluate", "export", "match", "report", "compare")
+) | frozenset(("show", "du", "doctor", "ui"))
+"""Commands that read a home in an object store without its lease; all others take it."""
+
+
+def _path_or_address(text: str | Path) -> str | Path:
+    """A path, or the address of a home in an object store, which is none."""
+    return text if is_remote(text) else Path(text)
+
+
+def open_home_option(context: typer.Context, given: str | Path) -> Path:
+    """Local folder of ``--home``; that of an address in an object store is mirrored until the end.
+
+    Raises:
+        UserError: if the store refuses, or another driver uses it.
+    """
+    if context.resilient_parsing or not is_remote(given):
+        return Path(given)
+    from hpsearch.object_storage.mirror import open_home
+
+    read_only = context.info_name in READING_COMMANDS or context.params.get("dry_run") is True
+    return context.with_resource(open_home(given, read_only=read_only))
+
+
 Home = Annotated[
     Path,
-    typer.Option(envvar="HPSEARCH_HOME", help="Folder for data, searches and MLflow's files."),
+    typer.Option(
+        envvar="HPSEARCH_HOME",
+        parser=_path_or_address,
+        callback=open_home_option,
+        metavar="PATH|URL",
+        help="Folder for data, searches and MLflow's files; s3://BUCKET/PREFIX for object storage.",
+    ),
 ]
 TrackingUri = Annotated[
     str | None,

@@ -10,6 +10,7 @@ from hpsearch.cli.app import Home, app
 from hpsearch.console.output import out, print_plain
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
+from hpsearch.locations import home_address
 from hpsearch.untrusted import command_line
 
 if TYPE_CHECKING:
@@ -228,7 +229,9 @@ def _list_local(home: Path) -> None:
     workspace = Workspace(home)
     names = workspace.searches()
     if not names:
-        print_plain(f"there is no search in {home}; start one with `hpsearch search SPACE`")
+        print_plain(
+            f"there is no search in {home_address(home)}; start one with `hpsearch search SPACE`"
+        )
     for name in names:
         try:
             context = workspace.open(name)

@@ -13,6 +13,7 @@ from hpsearch.cli.app import Home, TrackingUri, app
 from hpsearch.console.output import out, print_plain
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
+from hpsearch.locations import home_address
 
 if TYPE_CHECKING:
     from hpsearch.reporting.leaderboard import Row
@@ -107,7 +108,9 @@ def _open_latest(home: Path, name: str | None) -> "SearchContext":
     workspace = Workspace(home)
     known = workspace.searches()
     if name is None and not known:
-        raise UserError(f"there is no search in {home}; start one with `hpsearch search SPACE`")
+        raise UserError(
+            f"there is no search in {home_address(home)}; start one with `hpsearch search SPACE`"
+        )
     return workspace.open(known[-1] if name is None else name)
 
 

@@ -17,6 +17,7 @@ from hpsearch.data.patch_store import PatchStore
 from hpsearch.data.splits import TrialSplit
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
+from hpsearch.locations import home_address
 from hpsearch.search.constraints import cost_metrics
 from hpsearch.search.objective import Objective
 from hpsearch.search.overrides import with_overrides
@@ -111,7 +112,9 @@ class SearchPaths:
     @property
     def home_option(self) -> str:
         """Option that makes a command find this search; empty for the default home."""
-        return "" if self.home == DEFAULT_HOME else f" --home {shlex.quote(str(self.home))}"
+        return (
+            "" if self.home == DEFAULT_HOME else f" --home {shlex.quote(home_address(self.home))}"
+        )
 
     def command(self, verb: str, *options: str) -> str:
         """Command line that a user can copy to do something to this search."""

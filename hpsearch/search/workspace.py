@@ -13,6 +13,7 @@ from hpsearch.data.builtin_sets import BUILTIN_SETS, check_exists, open_builtin
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.defaults import BUILT_IN_MODELS
 from hpsearch.errors import UserError
+from hpsearch.locations import home_address
 from hpsearch.redaction import refuse_password
 from hpsearch.search.search import Search
 from hpsearch.search.search_context import (
@@ -105,7 +106,9 @@ class Workspace:
         paths = self.paths(name)
         if not (paths.folder / RECORD_FILE).is_file():
             known = ", ".join(self.searches()[-5:]) or "none yet"
-            raise UserError(f"there is no search {name!r} in {self.home}; there are: {known}")
+            raise UserError(
+                f"there is no search {name!r} in {home_address(self.home)}; there are: {known}"
+            )
         record = SearchRecord.read(paths.folder)
         uri = tracking_uri or os.environ.get(TRACKING_URI_ENV)
         if uri:
