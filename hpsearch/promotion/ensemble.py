@@ -336,11 +336,8 @@ def _ensemble_card(
     """Model card of an ensemble; the training of its members is in their own cards."""
     split = score_cache.split
     parts = {"train": split.train, "validation": split.validation, "test": split.test}
-    kept = (
-        ""
-        if combined.explained_variance is None
-        else f" The projection keeps {combined.explained_variance:.1%} of the variance."
-    )
+    share = combined.explained_variance
+    kept = "" if share is None else f" The projection keeps {share:.1%} of the variance."
     members = "\n".join(f"- models:/{m.name}/{m.version}" for m in combined.members)
     sections = {
         "How to load it": how_to_load(model, combined.spec.descriptor_dim, onnx=onnx),

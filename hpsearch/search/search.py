@@ -334,16 +334,15 @@ class Search(FrozenConfig):
 
     def remarks(self) -> list[str]:
         """Sentences about what the sampler cannot do in this space, which Optuna would log."""
+        if not isinstance(self.sampler, NSGA2 | TPE):
+            return []
+        drawn = self._draw_distributions(NUM_DRAWS)
         if isinstance(self.sampler, NSGA2):
-            names = varying_names(self._draw_distributions(NUM_DRAWS))
-            what = "are not in every trial or change their range"
+            names, what = varying_names(drawn), "are not in every trial or change their range"
             consequence = "draws them at random instead of inheriting them"
-        elif isinstance(self.sampler, TPE):
-            drawn = self._draw_distributions(NUM_DRAWS)
+        else:
             names = varying_names(drawn, conditional=False)
             what, consequence = "change their range", "draws them independently of the others"
-        else:
-            return []
         return varying_remark(names, what, f"{self.sampler.kind} {consequence}")
 
 

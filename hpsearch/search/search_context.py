@@ -338,11 +338,7 @@ class SearchContext:
         return new
 
     def with_search(self, search: Search) -> "SearchContext":
-        """Context with a search that is loaded already, so that its space file is not executed.
-
-        Args:
-            search: what the space file exports.
-        """
+        """Context with a search that is loaded already, so that its space file is not executed."""
         new = self.changed(resources=self.record.resources)  # they depend on the search as well
         new.__dict__["search"] = search
         return new

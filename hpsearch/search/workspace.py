@@ -13,7 +13,7 @@ from hpsearch.data.builtin_sets import BUILTIN_SETS, check_exists, open_builtin
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.defaults import BUILT_IN_MODELS
 from hpsearch.errors import UserError
-from hpsearch.locations import home_address
+from hpsearch.locations import home_address, is_remote
 from hpsearch.redaction import refuse_password
 from hpsearch.search.search import Search
 from hpsearch.search.search_context import (
@@ -39,6 +39,14 @@ class Workspace:
     """The folder that ``--home`` names; ``runs`` by default."""
 
     home: Path
+
+    def __post_init__(self) -> None:
+        if is_remote(str(self.home).replace(":/", "://", 1)):  # as a path writes s3://lab/runs
+            raise UserError(
+                f"{self.home} is in an object store; open it with "
+                "hpsearch.object_storage.open_home, and pass the path that it gives",
+                code="remote-home",
+            )
 
     def tracking(self, uri: str | None = None, *, read_only: bool = False) -> TrackingServer:
         """MLflow at ``uri``, at MLFLOW_TRACKING_URI, or in SQLite in this folder."""

@@ -121,6 +121,17 @@ def test_python_objects_are_never_loaded_nor_advised(tmp_path: Path) -> None:
     assert "allow_pickle" not in str(caught.value)
 
 
+def test_an_address_in_an_object_store_does_not_become_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for address in ("s3://lab/runs", "gs://lab/runs", "az://lab/runs"):
+        with pytest.raises(UserError) as caught:
+            Workspace(Path(address))
+        assert caught.value.code == "remote-home"
+    assert Workspace(Path("s3")).home == Path("s3")
+
+
 def test_a_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("")
     with pytest.raises(UserError) as caught:
