@@ -95,7 +95,7 @@ class SteadyStream(io.TextIOBase):
 
     def isatty(self) -> bool:
         """Return whether a terminal reads the output."""
-        return not self._is_lost and self._stream.isatty()
+        return not (self._is_lost or self._stream.closed) and self._stream.isatty()
 
     def fileno(self) -> int:
         """Return the file descriptor of the stream."""

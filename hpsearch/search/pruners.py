@@ -15,13 +15,14 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 
 from hpsearch.config.base import FrozenConfig
+from hpsearch.errors import UserError
 from hpsearch.search.halving import (
     ProgressiveHalving,
     SuccessiveHalving,
     direction_sign,
     rung_steps,
 )
-from hpsearch.search.samplers import log_warnings_only
+from hpsearch.search.samplers import NSGA2, Forest, Sampler, log_warnings_only
 
 MIN_PEERS = 3
 """Minimum number of trials at a step before the median rule prunes."""
@@ -223,3 +224,24 @@ class PrunerWithHistory:
                     if status in ("completed", "infeasible", "pruned", "collapsed", "diverged"):
                         completed = status != "pruned"
                         self.finish(numbers[event["trial"]], completed=completed)
+
+
+def check_sampler(sampler: Sampler, num_objectives: int, pruner: Pruner) -> None:
+    """Check that a sampler can learn from the trials of a search.
+
+    Raises:
+        UserError: if it cannot.
+    """
+    if isinstance(sampler, Forest) and num_objectives > 1:
+        raise UserError(
+            f"sampler {sampler.kind!r} is for one objective, and this search has "
+            f"{num_objectives}; use sampler=TPE() or sampler=NSGA2()",
+            code="sampler-with-objectives",
+        )
+    if isinstance(sampler, NSGA2) and not isinstance(pruner, NoPruner):
+        raise UserError(
+            f"sampler {sampler.kind!r} learns only from trials that are trained to the end, and "
+            f"pruner {pruner.kind!r} stops most of them before; set pruner=NoPruner(), or "
+            "sampler=TPE(), which learns from all",
+            code="sampler-with-pruner",
+        )

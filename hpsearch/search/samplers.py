@@ -16,9 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 
 from hpsearch.config.base import FrozenConfig, warn_of_old_name
-from hpsearch.errors import UserError
 from hpsearch.search.forest_sampler import ForestSampler
-from hpsearch.search.pruners import NoPruner, Pruner
 from hpsearch.search.space_points import Suggest
 
 
@@ -105,27 +103,6 @@ def log_warnings_only() -> None:
 def _is_not_in_remarks(record: logging.LogRecord) -> bool:
     message = record.getMessage()
     return not ("sampled independently" in message and "TPESampler" in message)
-
-
-def check_sampler(sampler: Sampler, num_objectives: int, pruner: Pruner) -> None:
-    """Check that a sampler can learn from the trials of a search.
-
-    Raises:
-        UserError: if it cannot.
-    """
-    if isinstance(sampler, Forest) and num_objectives > 1:
-        raise UserError(
-            f"sampler {sampler.kind!r} is for one objective, and this search has "
-            f"{num_objectives}; use sampler=TPE() or sampler=NSGA2()",
-            code="sampler-with-objectives",
-        )
-    if isinstance(sampler, NSGA2) and not isinstance(pruner, NoPruner):
-        raise UserError(
-            f"sampler {sampler.kind!r} learns only from trials that are trained to the end, and "
-            f"pruner {pruner.kind!r} stops most of them before; set pruner=NoPruner(), or "
-            "sampler=TPE(), which learns from all",
-            code="sampler-with-pruner",
-        )
 
 
 def build_sampler(

@@ -26,7 +26,7 @@ from hpsearch.search.grid import (
 from hpsearch.search.objective import MEAN_MAP, Objective
 from hpsearch.search.old_spellings import read_old_spellings
 from hpsearch.search.prior_sampler import Near, require_prior
-from hpsearch.search.pruners import ASHA, NoPruner, Pruner
+from hpsearch.search.pruners import ASHA, NoPruner, Pruner, check_sampler
 from hpsearch.search.resources import ONE_CPU, Resources
 from hpsearch.search.samplers import (
     NSGA2,
@@ -34,7 +34,6 @@ from hpsearch.search.samplers import (
     Fixed,
     Grid,
     Sampler,
-    check_sampler,
     log_warnings_only,
 )
 from hpsearch.search.space_errors import check_suggested, is_storage_error, suggest_error

@@ -258,7 +258,8 @@ def resolve_space_change(
             stated, modules = load_search(origin), imported_modules()
             new = with_overrides(stated, context.record.overrides)
             check_same_terms(context, new)
-            modules = {**modules, **imported_modules()}  # with those of objects drawn just now
+            if new.folder is not None:  # with those of objects drawn just now
+                modules = {**new.folder.used, **modules}
             keep_earlier_space(context.paths.space)
             copy_modules(modules, context.paths.space.with_name(MODULES_DIR))
             write_atomic(context.paths.space, origin.read_bytes())
