@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -322,7 +323,8 @@ def svg(figure: Figure) -> str:
     """Figure as SVG without background, in light or dark ink by the reader's color scheme."""
     _fix_layout(figure)
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    with rc_context({"svg.hashsalt": "hpsearch"}):  # the same names within the file each time
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     drawn = buffer.getvalue()
     for number, light in enumerate(DARK_INKS):
         drawn = drawn.replace(light, f"var(--c{number})")
