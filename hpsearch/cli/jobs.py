@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpsearch.cli.app import Home, app
+from hpsearch.cli.completion import complete_searches
 from hpsearch.console.output import out, print_plain
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
@@ -35,7 +36,7 @@ OptionalAddress = Annotated[
 Slurm = Annotated[
     bool, typer.Option("--slurm", help="The search is a Slurm job; run this on the login node.")
 ]
-Name = Annotated[str, typer.Argument(help="Name of a search.")]
+Name = Annotated[str, typer.Argument(help="Name of a search.", autocompletion=complete_searches)]
 STOP_LOCAL_TIMEOUT_S = 60.0
 """Seconds that a search on this file system has to save its trials and end."""
 CLUSTER_HOME = "~/hpsearch"
@@ -112,7 +113,7 @@ def print_local_status(context: "SearchContext") -> None:
     print_plain(f"  {found.ended} of {found.trials} trials ended{f' ({counts})' if counts else ''}")
     if found.best is not None:
         value = found.best.reports[-1]["objective"]
-        print_plain(f"  best {context.objective.metric} {value:.4f}, trial {found.best.label}")
+        print_plain(f"  best last {context.objective.metric} {value:.4f}, trial {found.best.label}")
     if found.state == "interrupted" or found.state == "new":
         print_plain(f"  resume with:  {context.command('resume')}")
 
@@ -242,7 +243,7 @@ def _list_local(home: Path) -> None:
         best = ""
         if found.best is not None:
             value = found.best.reports[-1]["objective"]
-            best = f", best {context.objective.metric} {value:.4f}"
+            best = f", best last {context.objective.metric} {value:.4f}"
         progress = f"{found.ended} of {found.trials} trials{best}"
         _print_row(name, found.state, found.started, progress)
 

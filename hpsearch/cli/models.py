@@ -9,6 +9,7 @@ import typer
 
 from hpsearch.atomic_files import check_target_file, check_target_folder, write_target
 from hpsearch.cli.app import Home, TrackingUri, app
+from hpsearch.cli.completion import complete_models
 from hpsearch.cli.options import SplitName
 from hpsearch.cli.pictures import BASE_MODEL, Force, describe_picture, evaluate_picture_pairs
 from hpsearch.cli.search import console_observer
@@ -20,7 +21,8 @@ Model = Annotated[
     str,
     typer.Argument(
         help="hpsearch-base, models:/NAME@champion, models:/NAME/VERSION, a folder of `train`, or "
-        "SEARCH/TRIAL."
+        "SEARCH/TRIAL.",
+        autocompletion=complete_models,
     ),
 ]
 
@@ -121,7 +123,8 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             help="hpsearch-base, models:/NAME@ALIAS, a folder of `train`, SEARCH/TRIAL, or a "
-            "folder of descriptors DESC/SEQUENCE/VIEW.csv; several with --pairs."
+            "folder of descriptors DESC/SEQUENCE/VIEW.csv; several with --pairs.",
+            autocompletion=complete_models,
         ),
     ] = None,
     data: Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from hpsearch.cli.app import Home, TrackingUri, app
+from hpsearch.cli.completion import complete_models
 from hpsearch.cli.search import console_observer
 from hpsearch.console.output import print_plain
 from hpsearch.defaults import DEFAULT_HOME, ROOT_SIFT
@@ -105,7 +106,8 @@ def match_command(
     model: Annotated[
         str,
         typer.Option(
-            help="hpsearch-base, rootsift, models:/NAME@ALIAS, SEARCH/TRIAL, or an .onnx file."
+            help="hpsearch-base, rootsift, models:/NAME@ALIAS, SEARCH/TRIAL, or an .onnx file.",
+            autocompletion=complete_models,
         ),
     ] = BASE_MODEL,
     points: Annotated[

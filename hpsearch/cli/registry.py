@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpsearch.cli.app import Home, TrackingUri, app
+from hpsearch.cli.completion import complete_searches, complete_versions
 from hpsearch.cli.options import Notify, notifiers
 from hpsearch.cli.search import Cluster, console_observer
 from hpsearch.console.output import out, print_plain
@@ -26,7 +27,11 @@ class CombineMethod(StrEnum):
 @app.command(rich_help_panel="Models")
 def ensemble(
     members: Annotated[
-        list[str], typer.Argument(help="Registered versions, at least two: NAME@3, NAME@champion …")
+        list[str],
+        typer.Argument(
+            help="Registered versions, at least two: NAME@3, NAME@champion …",
+            autocompletion=complete_versions,
+        ),
     ],
     name: Annotated[str, typer.Option(help="Name that the ensemble is registered under.")],
     combine: Annotated[
@@ -104,7 +109,9 @@ def print_ensemble(combined: "CombinedModel", done: "RegistrationResult", name: 
 
 @app.command(rich_help_panel="Models")
 def promote(
-    name: Annotated[str, typer.Argument(help="Name of the search.")],
+    name: Annotated[
+        str, typer.Argument(help="Name of the search.", autocompletion=complete_searches)
+    ],
     top: Annotated[
         int | None,
         typer.Option(min=1, help="Number of configurations to retrain (default: 3)."),

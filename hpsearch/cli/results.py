@@ -10,6 +10,7 @@ import typer
 
 from hpsearch.atomic_files import check_target_file, write_target
 from hpsearch.cli.app import Home, TrackingUri, app
+from hpsearch.cli.completion import complete_searches
 from hpsearch.console.output import out, print_plain
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
@@ -30,7 +31,10 @@ PAGE_REFRESH_S = 15
 @app.command(rich_help_panel="Results")
 def report(
     name: Annotated[
-        str | None, typer.Argument(help="Name of a search (default: the latest).")
+        str | None,
+        typer.Argument(
+            help="Name of a search (default: the latest).", autocompletion=complete_searches
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -181,7 +185,12 @@ def _report_target(context: "SearchContext") -> Path:
 
 @app.command(rich_help_panel="Results")
 def compare(
-    names: Annotated[list[str], typer.Argument(help="Two or more searches.", metavar="SEARCH...")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            help="Two or more searches.", metavar="SEARCH...", autocompletion=complete_searches
+        ),
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Also write one HTML page with figures.")
     ] = None,
@@ -213,7 +222,10 @@ def compare(
 @app.command(rich_help_panel="Results")
 def ui(
     name: Annotated[
-        str | None, typer.Argument(help="Name of a search to open (default: all).")
+        str | None,
+        typer.Argument(
+            help="Name of a search to open (default: all).", autocompletion=complete_searches
+        ),
     ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the UI.")] = 5000,
     tracking_uri: TrackingUri = None,
@@ -271,7 +283,9 @@ def _ui_server(connect: Callable[..., "TrackingServer"]) -> tuple["TrackingServe
 
 @app.command(rich_help_panel="Results")
 def sync(
-    name: Annotated[str, typer.Argument(help="Name of the search.")],
+    name: Annotated[
+        str, typer.Argument(help="Name of the search.", autocompletion=complete_searches)
+    ],
     pictures: Annotated[
         bool, typer.Option(help="Also send figures, the report and descriptions.")
     ] = True,

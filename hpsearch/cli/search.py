@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpsearch.cli.app import STARTED_AT, Home, TrackingUri, app
+from hpsearch.cli.completion import complete_searches, complete_spaces
 from hpsearch.cli.jobs import ADDRESS_VARIABLES, Slurm
 from hpsearch.cli.options import (
     Cpus,
@@ -41,7 +42,10 @@ if TYPE_CHECKING:
 
 @app.command(rich_help_panel="Search")
 def search(
-    space: Annotated[Path, typer.Argument(help="A Python file that exports SEARCH.")],
+    space: Annotated[
+        Path,
+        typer.Argument(help="A Python file that exports SEARCH.", autocompletion=complete_spaces),
+    ],
     name: Annotated[
         str | None, typer.Option(help="Name of the search (default: that of the file).")
     ] = None,
@@ -219,7 +223,7 @@ Address = Annotated[
     ),
 ]
 Cluster = Annotated[str | None, typer.Option("--address", help=f"{OTHER_CLUSTER_HELP}.")]
-Name = Annotated[str, typer.Argument(help="Name of the search.")]
+Name = Annotated[str, typer.Argument(help="Name of the search.", autocompletion=complete_searches)]
 
 
 @app.command(rich_help_panel="Search")

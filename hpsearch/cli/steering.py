@@ -8,12 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from hpsearch.cli.app import Home, app
+from hpsearch.cli.completion import complete_searches
 from hpsearch.console.output import out, print_plain
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 
 PANEL = "Running"
-Name = Annotated[str, typer.Argument(help="Name of a search.")]
+Name = Annotated[str, typer.Argument(help="Name of a search.", autocompletion=complete_searches)]
 Trial = Annotated[str, typer.Option(help="Number of a trial, such as 012.")]
 
 

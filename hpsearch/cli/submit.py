@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hpsearch.cli.app import TrackingUri, app
+from hpsearch.cli.completion import complete_spaces
 from hpsearch.cli.jobs import CLUSTER_HOME, CLUSTER_PANEL, Address, require_address, slurm_words
 from hpsearch.cli.old_words import rewrite_old_words
 from hpsearch.cli.options import drop_none, to_cli_args
@@ -35,7 +36,10 @@ def _slurm_option(help: str, **more: Any) -> Any:
 )
 def submit(
     context: typer.Context,
-    space: Annotated[Path, typer.Argument(help="A Python file that exports SEARCH.")],
+    space: Annotated[
+        Path,
+        typer.Argument(help="A Python file that exports SEARCH.", autocompletion=complete_spaces),
+    ],
     address: Address = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the search (default: that of the file).")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hpsearch.cli.app import Home, app
+from hpsearch.cli.completion import complete_trials
 from hpsearch.cli.options import (
     drop_none,
 )
@@ -22,7 +23,11 @@ from hpsearch.cli.search import console_observer
 @app.command(rich_help_panel="Search")
 def train(
     trial: Annotated[
-        str | None, typer.Argument(help="SEARCH/TRIAL, to repeat it, or a TrialConfig as JSON.")
+        str | None,
+        typer.Argument(
+            help="SEARCH/TRIAL, to repeat it, or a TrialConfig as JSON.",
+            autocompletion=complete_trials,
+        ),
     ] = None,
     recipe: Annotated[
         str | None,

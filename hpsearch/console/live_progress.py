@@ -139,7 +139,7 @@ class LiveProgress:
         pick = max if self.search.objective.direction == "maximize" else min
         best = pick(known, key=lambda run: run.reports[-1]["objective"])
         value = best.reports[-1]["objective"]
-        return f"best {self.search.objective.metric} {value:.3f} (trial {best.label})"
+        return f"best last {self.search.objective.metric} {value:.3f} (trial {best.label})"
 
     def _time_left(self) -> str:
         """Estimate the time until the search has finished, its baseline and test scores too."""

@@ -127,7 +127,7 @@ def test_a_submitted_search_is_followed_by_its_job(slurm: Path, tmp_path: Path) 
     assert (job.state, client.progress(job)) == ("queued", "Slurm gives as reason: BeginTime")
     with pytest.raises(UserError, match="has Slurm job 17, which is queued"):
         client.submit("mine", "#!/bin/sh\n")
-    (folder / LOG_FILE).write_text("2 of 6 trials · best val/mAP 0.8\n")
+    (folder / LOG_FILE).write_text("2 of 6 trials · best last val/mAP 0.8\n")
     (slurm / "squeue.answer").write_text("RUNNING|None\n")
     assert client.progress(client.job("mine")).startswith("2 of 6 trials")
     for code, state in ((0, "completed"), (130, "stopped"), (2, "failed")):

@@ -27,7 +27,7 @@ def test_a_trial_that_goes_on_and_one_that_restarts_from_scratch_say_why(tmp_pat
             event_log.append(event, trial="007", **fields)
     started, reported, crashed, restart = output.getvalue().splitlines()
     assert " 007 started " in started
-    assert "1,200 patches  mAP 0.500  0 of 2 trials · best val/mAP 0.500 (trial 007)" in reported
+    assert "1,200 patches  mAP 0.500  0 of 2 trials · best last val/mAP 0.500 (trial 007)" in reported
     assert crashed.endswith(" 007 resumed    from 1,200 patches; its machine went away")
     assert restart.endswith(" 007 restarts from scratch; its checkpoint was damaged")
 
@@ -56,6 +56,6 @@ def test_the_best_score_so_far_counts_whether_or_not_its_trial_has_ended(
                 event_log.append("trial_finished", trial=trial, status="completed")
     lines = [line for line in output.getvalue().splitlines() if " of 4 trials" in line]
     assert "no score yet" in lines[0]
-    assert "best val/mAP 0.700 (trial 001)" in lines[1]
-    assert all("best val/mAP 0.805 (trial 002)" in line for line in lines[2:])
+    assert "best last val/mAP 0.700 (trial 001)" in lines[1]
+    assert all("best last val/mAP 0.805 (trial 002)" in line for line in lines[2:])
     assert len(lines) == 4

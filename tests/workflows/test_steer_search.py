@@ -81,7 +81,7 @@ def test_list_status_and_show_name_the_state(context: SearchContext) -> None:
         words = command(context, "status", "far")
         assert words.startswith("far: running")
         assert "1 of 4 trials ended (1 completed, 1 running)" in words
-        assert "best val/mAP 0.5000, trial 000" in words
+        assert "best last val/mAP 0.5000, trial 000" in words
         steer_search.pause(context)
         assert "paused" in command(context, "list")
     command(context, "note", "far", "a jump", "--trial", "1")
