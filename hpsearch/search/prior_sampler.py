@@ -19,7 +19,6 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field, model_validator
-from scipy import stats
 
 from hpsearch.config.base import FrozenConfig
 from hpsearch.errors import UserError
@@ -95,6 +94,8 @@ def _position(distribution: Any, value: float) -> float:
 def _normal(prior: Near, distribution: BaseDistribution) -> Any:
     center = _position(distribution, prior.value)
     low, high = (0 - center) / prior.spread, (1 - center) / prior.spread
+    from scipy import stats  # heavy, and few searches have a prior
+
     return stats.truncnorm(low, high, loc=center, scale=prior.spread)
 
 
@@ -214,6 +215,8 @@ class EarlierSearch:
         order = np.arange(len(ended), 0, -1)  # ``ended`` is best first
         if len(set(expected)) < 2:
             return MAX_SHARE / 2
+        from scipy import stats
+
         return MAX_SHARE * max(0.0, float(np.corrcoef(order, stats.rankdata(expected))[0, 1]))
 
     def _rank_near(self, trial: FrozenTrial) -> float:
