@@ -8,11 +8,13 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import IO, NoReturn
 
 from hpsearch.console.output import out, print_plain
 from hpsearch.errors import UserError
+from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.connection import TrackingServer
 
 UI_START_TIMEOUT_S = 120.0
@@ -58,8 +60,32 @@ def ui_links(tracking: TrackingServer, search_id: str | None, name: str | None) 
     }
 
 
-def serve_ui(tracking: TrackingServer, port: int, lines: Sequence[str]) -> None:
+@contextmanager
+def _dashboard_lines(context: SearchContext | None) -> Iterator[list[str]]:
+    """Serve optuna-dashboard while the block runs, and yield its line; a hint without it."""
+    if context is None:
+        yield []
+        return
+    from hpsearch.search.study_dashboard import serve_dashboard
+
+    with ExitStack() as stack:
+        try:
+            address = stack.enter_context(serve_dashboard(context))
+        except UserError as error:  # an optional extra
+            address = f"not served: {error}"
+        yield [f"{'its study in Optuna':<24} {address}"]
+
+
+def serve_ui(
+    tracking: TrackingServer, port: int, lines: Sequence[str], context: SearchContext | None = None
+) -> None:
     """Run the MLflow UI until Ctrl-C; once it answers, print its addresses.
+
+    Args:
+        tracking: MLflow's database.
+        port: port of the UI.
+        lines: addresses to print.
+        context: search whose study optuna-dashboard shows; None for none.
 
     Raises:
         UserError: if the process ends early.
@@ -69,8 +95,9 @@ def serve_ui(tracking: TrackingServer, port: int, lines: Sequence[str]) -> None:
         child = _start(tracking, port, log)
         try:
             _wait_ready(child, port, log)
-            print_plain("\n".join([*lines, "Ctrl-C stops it."]))
-            child.wait()
+            with _dashboard_lines(context) as more:
+                print_plain("\n".join([*lines, *more, "Ctrl-C stops it."]))
+                child.wait()
             _raise_failed(log)
         except KeyboardInterrupt:
             out.print("stopped")

@@ -231,7 +231,7 @@ def ui(
     tracking_uri: TrackingUri = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Serve the MLflow UI on this machine only; Ctrl-C stops it.
+    """Serve MLflow's UI, and Optuna's of one search, on this machine only; Ctrl-C stops it.
 
     Example: hpsearch ui quickstart --port 5001
     """
@@ -265,7 +265,7 @@ def ui(
     base = f"http://127.0.0.1:{port}" if local else tracking.display_uri.rstrip("/")
     lines = [f"{what:<24} {base}/{page}" for what, page in pages.items()]
     if local:
-        serve_ui(tracking, port, [*lines, *notes])
+        serve_ui(tracking, port, [*lines, *notes], context)
     else:
         print_plain("\n".join(lines))
 

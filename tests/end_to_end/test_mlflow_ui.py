@@ -46,6 +46,7 @@ class Shown:
     search: str
     table: str
     charts: str
+    study: str
     runs: dict[str, str]
     """MLflow's run ids by trial."""
 
@@ -85,7 +86,7 @@ def shown(
 def wait_for_addresses(process: subprocess.Popen, log: Path) -> list[str]:
     for _ in range(1200):
         found = re.findall(r"http://\S+", log.read_text())
-        if len(found) == 3:
+        if "Ctrl-C stops it" in log.read_text():
             return found
         assert process.poll() is None, log.read_text()
         try:
@@ -169,3 +170,8 @@ def test_runs_are_compared(shown: Shown) -> None:
 def test_the_model_shows_its_alias_and_scores(shown: Shown) -> None:
     shown.page.open(shown.at("models/seen-model"), ready=has("seen-model", "champion"))
     shown.page.open(shown.at("models/seen-model/versions/1"), ready=has("test/mean", "champion"))
+
+
+def test_the_dashboard_of_optuna_names_the_metric(shown: Shown, tmp_path: Path) -> None:
+    shown.page.open(shown.study, ready=has("seen", "Hyperparameter Importance", "val/mAP"))
+    shown.page.screenshot(tmp_path / "study.png")
