@@ -261,7 +261,9 @@ def parse(words: list[str]) -> str:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_command_is_one_that_exists(document: str) -> None:
     found = [words for words in commands(document) if words[0].islower()]
-    errors = {line: parse(shlex.split(line, comments=True)) for line in found}
+    # an address in an object store is looked up while the options are read
+    local = {line: re.sub(r"\bs3://\S+", "runs", line) for line in found}
+    errors = {line: parse(shlex.split(words, comments=True)) for line, words in local.items()}
     assert {line: why for line, why in errors.items() if why} == {}
 
 

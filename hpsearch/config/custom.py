@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field, JsonValue, field_validator, model_validat
 
 from hpsearch.config.base import FrozenConfig
 
-OBJECT_PATTERN = r"^([A-Za-z_]\w*(\.[A-Za-z_]\w*)*:)?[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*"
+OBJECT_PATTERN = f"^({_NAME}:)?{_NAME}$"
 """Pattern of ``MODULE:NAME`` or ``NAME``."""
 
 
@@ -127,7 +128,7 @@ class CustomMetric(Custom):
     arrays, it returns a number.
     """
 
-    label: str = Field(pattern=r"^[A-Za-z_][\w-]{0,40}$")
+    label: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,40}$")
     """Last part of the metric's name."""
 
 

@@ -255,7 +255,7 @@ def space_text(search: Search) -> str:
     Raises:
         UserError: if ``suggest`` uses something that cannot be stored, such as an open file.
     """
-    mine = [module for module in list(sys.modules.values()) if _is_of_user(module)]
+    mine = [module for module in list(sys.modules.values()) if module and _is_of_user(module)]
     for module in mine:
         cloudpickle.register_pickle_by_value(module)
     try:

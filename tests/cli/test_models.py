@@ -94,7 +94,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(registered, refused, tmp_p
 
     assert "(4, 5, 32)" in describing(array(np.zeros((4, 5, 32))))
     assert "nan in patch 0" in describing(array(np.full((1, 32, 32), np.nan)))
-    assert "unreadable-array" in describing(tmp_path / "missing.npy")
+    assert "no-file" in describing(tmp_path / "missing.npy")
     assert "nowhere" in describing("nowhere")
     assert "no-patches" in describing(registered.home / "pipeline0")
     assert "unknown-format: .csv" in describing(registered.store.path, "out.csv")

@@ -11,7 +11,7 @@ from hpsearch.config import TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.search.objective import Objective
 from hpsearch.search.search import Search
-from hpsearch.search.space_file import imported_modules, load_search
+from hpsearch.search.space_file import imported_modules, load_search, space_text
 from hpsearch.search.workspace import SearchRecord, Workspace
 from hpsearch.workflows.observer import Observer
 from hpsearch.workflows.resume_search import resolve_space_change
@@ -256,3 +256,14 @@ def test_a_search_keeps_the_modules_that_its_space_imports(tmp_path: Path) -> No
     assert lowest_rate(resolve_space_change(context, "update", Observer()).search) == 0.3
     shutil.rmtree(space.parent)
     assert lowest_rate(Workspace(tmp_path / "home").open("s").search) == 0.3
+
+
+def test_a_search_of_a_notebook_is_written_where_an_import_is_blocked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "blocked", None)  # as Python has it for one that must fail
+    search = Search(
+        suggest=lambda trial: TrialConfig(patches=100), budget=100, report_every=10, trials=2,
+        baseline=TrialConfig(patches=100),
+    )  # fmt: skip
+    assert "SEARCH" in space_text(search)
