@@ -42,6 +42,7 @@ def ui_links(tracking: TrackingServer, search_id: str | None, name: str | None) 
         UserError: if MLflow has no run of the search.
     """
     from hpsearch.tracking.mlflow_links import (
+        all_trials_view_url,
         find_search_run,
         run_url,
         runs_url,
@@ -51,7 +52,11 @@ def ui_links(tracking: TrackingServer, search_id: str | None, name: str | None) 
     from hpsearch.tracking.mlflow_tags import saved_view_name
 
     if name is None:
-        return {"all searches": runs_url(tracking), "their best trials": trials_url(tracking)}
+        return {
+            "all searches": runs_url(tracking),
+            "their trials as a table": all_trials_view_url(tracking),
+            "their best trials": trials_url(tracking),
+        }
     run, view = find_search_run(tracking, search_id or "", name), saved_view_name(search_id or "")
     return {
         f"search {name}": run_url(tracking, run),

@@ -21,6 +21,7 @@ from hpsearch.reporting.plot_style import (
     set_title,
     style_axes,
 )
+from hpsearch.reporting.search_figures import ReportFigure
 from hpsearch.reporting.text_tables import TextTable
 from hpsearch.shapes import UInt8
 
@@ -159,7 +160,7 @@ def render_evaluation_page(
     *,
     lead: Sequence[str],
     tables: Mapping[str, TextTable],
-    figures: Sequence[FigureFile],
+    figures: Sequence[FigureFile | ReportFigure],
 ) -> str:
     """HTML page of an evaluation, with all tables and figures.
 
@@ -167,7 +168,7 @@ def render_evaluation_page(
         title: heading of the page.
         lead: introductory sentences.
         tables: tables by name.
-        figures: figures in files in the folder of the page.
+        figures: figures in files in the folder of the page, or drawn into it at two widths.
     """
     drawn = [
         HtmlTable.of(

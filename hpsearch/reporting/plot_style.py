@@ -70,7 +70,7 @@ HEADING_STYLE: dict[str, Any] = {"fontsize": LARGE, "color": INK, "fontweight": 
 
 NARROW_INCHES = 3.0
 """Width of a figure for a narrow page, at the same size of text."""
-NARROW_TITLE_CHARS = 34
+NARROW_TITLE_CHARS = 28
 """Characters of a line of a title in a narrow figure."""
 MAX_PAIRED_LABEL_CHARS = 14
 """Longest label of a legend in two columns in a narrow figure."""

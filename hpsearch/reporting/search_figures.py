@@ -90,7 +90,7 @@ def search_pictures(
     found = importance(runs, report_every=report_every)
     drawn = [
         *(_curves(runs, objective, rank) for rank, objective in enumerate(objectives)),
-        _winning_run(runs, objectives[0].direction),
+        _winning_run(runs, objectives[0]),
         *(_history(runs, objective, rank) for rank, objective in enumerate(objectives)),
         *([_pareto_front(runs, front, objectives)] if len(objectives) > 1 else []),
         _importance(found, objectives[0].metric),
@@ -137,19 +137,21 @@ def _curves(runs: Sequence[Run], objective: PlottedObjective, rank: int) -> Repo
     )
 
 
-def _winning_run(runs: Sequence[Run], direction: Direction) -> ReportFigure | str:
-    rows = leaderboard(runs, direction=direction, limit=1)
+def _winning_run(runs: Sequence[Run], objective: PlottedObjective) -> ReportFigure | str:
+    rows = leaderboard(runs, direction=objective.direction, limit=1)
     run = rows[0].run if rows else None
     if run is None or len(run.reports) < 2:
         return "Curves of the best trial: it has fewer than two reports."
     last = ", ".join(
-        f"{k.removeprefix('val/')} {v:.3f}" for k, v in run.last.items() if k in MAX_SHOWN
+        f"{k.removeprefix('val/')} {v:.3f}"
+        for k, v in run.last.items()
+        if k in (*MAX_SHOWN, objective.metric)
     )
     return ReportFigure(
         "best-trial",
-        partial(search_plots.plot_learning_curves, run),
+        partial(search_plots.plot_learning_curves, run, metric=objective.metric),
         f"Two line charts of trial {run.label} over patches seen: training loss and validation "
-        f"mAP. At the last report: {last or 'no score'}.",
+        f"scores. At the last report: {last or 'no score'}.",
         f"Trial {run.label}. The collapse value is the loss of an encoder that maps every patch "
         f"to one point.{_loss_above_collapse(run)}",
     )
@@ -177,7 +179,7 @@ def _history(runs: Sequence[Run], objective: PlottedObjective, rank: int) -> Rep
         f"trial-by-trial{_suffix(metric, rank)}",
         partial(search_plots.plot_optimization_history, runs, direction=direction, metric=metric),
         f"Scatter chart of the last {metric} of each trial in the order of their start.",
-        "The last report of every trial. Pruned trials are lower partly because they were trained "
+        "The last report of every trial. Pruned trials are worse partly because they were trained "
         "on fewer patches."
         if any(run.status == "pruned" for run in runs)
         else "The last report of every trial.",

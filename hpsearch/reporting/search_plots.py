@@ -1,7 +1,7 @@
 """Plots of a search: history, learning curves, compute, importance."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,19 +37,27 @@ from hpsearch.tracking.run_state import Run
 
 NUM_LABELED = 3
 """Number of top-ten trials with a label at the end of their curve."""
+CURVES = {**TASK_COLORS, "mAP": INK}
+"""Colors of the validation scores of a trial, by task."""
 
 
-def plot_learning_curves(run: Run) -> Figure:
-    """Figure of training loss with collapse value, and validation mAPs with their mean."""
+def plot_learning_curves(run: Run, *, metric: str = "val/mAP") -> Figure:
+    """Figure of training loss with collapse value, and validation mAPs with their mean.
+
+    Args:
+        run: the trial.
+        metric: objective, which is drawn in place of mAPs where the trial has none.
+    """
     figure, (left, right) = new_axes(9.6, 3.4, columns=2)
     set_title(left, f"Training loss of {run.label}", x="patches seen")
-    set_title(right, "Validation mAP", x="patches seen")
+    has_scores = not run.reports or any(f"val/{task}" in run.last for task in CURVES)
+    set_title(right, "Validation mAP" if has_scores else metric, x="patches seen")
     if not run.reports:
         annotate_empty(left, "no report yet")
         annotate_empty(right, "no report yet")
         return figure
     _draw_loss(left, run)
-    _draw_scores(right, run)
+    _draw_scores(right, run, CURVES if has_scores else {metric.removeprefix("val/"): INK})
     return figure
 
 
@@ -115,9 +123,10 @@ def _draw_loss(axes: Axes, run: Run) -> None:
     end_labels(axes, labels)
 
 
-def _draw_scores(axes: Axes, run: Run) -> None:
+def _draw_scores(axes: Axes, run: Run, curves: Mapping[str, str]) -> None:
+    """Draw metrics ``val/NAME`` by their names, in the given colors."""
     labels = []
-    for task, color in [*TASK_COLORS.items(), ("mAP", INK)]:
+    for task, color in curves.items():
         name = f"val/{task}"
         points = [
             (r["seen"], r["metrics"][name])

@@ -156,16 +156,11 @@ def format_date(seconds: float) -> str:
 
 
 def _leaderboard(rows: Sequence[Row]) -> HtmlTable:
-    """Table of the whole leaderboard, with varying settings in columns."""
+    """Table of the whole leaderboard: varying settings as columns, tasks where a trial has them."""
     columns = varying_columns(rows)
-    numbers = (
-        "objective",
-        "verifi\u00adcation",
-        "match\u00ading",
-        "retrie\u00adval",
-        "seen",
-        "time",
-    )
+    tasks = any(set(task_columns(row)) != {MISSING_VALUE} for row in rows)
+    three = ("verifi\u00adcation", "match\u00ading", "retrie\u00adval") if tasks else ()
+    numbers = ("objective", *three, "seen", "time")
     head = (
         Cell("#"),
         Cell("trial"),
@@ -174,10 +169,12 @@ def _leaderboard(rows: Sequence[Row]) -> HtmlTable:
         *(Cell(name, text=True) for name in columns),
         Cell("started", text=True),
     )
-    return HtmlTable("Leaderboard", head, tuple(_row_cells(row, columns) for row in rows))
+    return HtmlTable(
+        "Leaderboard", head, tuple(_row_cells(row, columns, tasks=tasks) for row in rows)
+    )
 
 
-def _row_cells(row: Row, columns: Sequence[str]) -> tuple[Cell, ...]:
+def _row_cells(row: Row, columns: Sequence[str], *, tasks: bool) -> tuple[Cell, ...]:
     flat = flatten(row.run.config)
     value = MISSING_VALUE if row.objective is None else f"{row.objective:.4f}"
     seconds = trial_seconds(row.run)
@@ -186,7 +183,7 @@ def _row_cells(row: Row, columns: Sequence[str]) -> tuple[Cell, ...]:
         Cell(row.run.label, header=True),
         Cell(row.status, status=row.status),
         Cell(value, key=row.objective),
-        *map(Cell, task_columns(row)),
+        *(map(Cell, task_columns(row)) if tasks else ()),
         Cell(format_patches(row.run.seen), key=row.run.seen),
         Cell(format_duration(seconds) if seconds else MISSING_VALUE, key=seconds or None),
         *(_setting_cell(flat.get(name)) for name in columns),

@@ -1,13 +1,15 @@
 """Tables as text and Markdown."""
 
+import math
 import shutil
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import mean, stdev
+from statistics import fmean, mean, stdev
 from typing import NamedTuple
 
 from hpsearch.config.formatting import diff_summaries
+from hpsearch.evaluation.bootstrap import student_quantile
 from hpsearch.reporting.leaderboard import (
     STATUS_ORDER,
     Direction,
@@ -238,6 +240,15 @@ class Configuration(NamedTuple):
         """Sample standard deviation of the objective; None for fewer than two seeds."""
         return stdev(self.values) if len(self.values) > 1 else None
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % t-interval of the mean over seeds; None for fewer than two."""
+        if len(self.values) < 2:
+            return None
+        error = stdev(self.values) / math.sqrt(len(self.values))
+        half = student_quantile(0.95, len(self.values) - 1) * error
+        return fmean(self.values) - half, fmean(self.values) + half
+
 
 def group_configurations(runs: Sequence[Run], *, direction: Direction) -> list[Configuration]:
     """Configurations sorted by mean objective; empty if each was trained with one seed."""
@@ -255,14 +266,15 @@ def group_configurations(runs: Sequence[Run], *, direction: Direction) -> list[C
 
 
 def configurations_table(found: Sequence[Configuration]) -> TextTable:
-    """Table of configurations: rank, mean ± standard deviation, statuses, differences."""
-    header = ("#", "trials", "mean", "± sd", "n", "ended", "settings")
+    """Table of configurations: rank, mean, deviation and interval, statuses, differences."""
+    header = ("#", "trials", "mean", "± sd", "95 % interval", "n", "ended", "settings")
     rows = tuple(
         (
             str(one.rank),
             " ".join(run.label for run in one.runs),
             MISSING_VALUE if one.mean is None else f"{one.mean:.4f}",
             MISSING_VALUE if one.standard_deviation is None else f"{one.standard_deviation:.4f}",
+            MISSING_VALUE if one.interval is None else "{:.3f} … {:.3f}".format(*one.interval),
             str(len(one.values)),
             _describe_endings(one.runs),
             one.diff,

@@ -5,10 +5,19 @@ from urllib.parse import quote
 
 from hpsearch.errors import UserError
 from hpsearch.tracking.connection import TrackingServer
-from hpsearch.tracking.mlflow_tags import RUN_KIND, SEARCH_ID, SEARCH_NAME_TAG
+from hpsearch.tracking.mlflow_mapping import table_view
+from hpsearch.tracking.mlflow_tags import (
+    ALL_TRIALS_VIEW,
+    RUN_KIND,
+    SAVED_VIEW_PREFIX,
+    SEARCH_ID,
+    SEARCH_NAME_TAG,
+)
 
 WORKFLOW_MODE = "workflowType=machine_learning"
 """Query parameter that selects MLflow's view for machine learning instead of language models."""
+MAX_VIEWED_RUNS = 1000
+"""Most trials, the latest, whose settings are columns of the table of all trials."""
 
 
 def runs_url(tracking: TrackingServer) -> str:
@@ -43,6 +52,21 @@ def find_search_run(tracking: TrackingServer, search_id: str, name: str) -> str:
             f"create it with `hpsearch sync {name}`"
         )
     return found[0].info.run_id
+
+
+def all_trials_view_url(tracking: TrackingServer) -> str:
+    """URL of a table of the trials of all searches, with the settings that differ between them.
+
+    The view is saved in MLflow, again at each call, since the settings are those of the trials.
+    """
+    client, experiment = tracking.client(), _experiment_url(tracking)
+    rule = f"tags.`{RUN_KIND}` = 'trial'"
+    runs = client.search_runs([experiment], rule, max_results=MAX_VIEWED_RUNS)
+    names = sorted({name for run in runs for name in run.data.params})
+    varying = [name for name in names if len({run.data.params.get(name) for run in runs}) > 1]
+    view = table_view(rule, varying, metric="val/mAP", tags=(SEARCH_NAME_TAG,))
+    client.set_experiment_tag(experiment, SAVED_VIEW_PREFIX + ALL_TRIALS_VIEW, view)
+    return saved_view_url(tracking, ALL_TRIALS_VIEW)
 
 
 def saved_view_url(tracking: TrackingServer, name: str) -> str:

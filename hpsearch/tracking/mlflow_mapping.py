@@ -124,15 +124,40 @@ def saved_view(search: Event, search_id: str, params: Iterable[str]) -> str:
         search_id: unique id of the search.
         params: names of the parameters of its trials.
     """
+    return table_view(
+        f"tags.`{SEARCH_ID}` = '{search_id}' and tags.`{RUN_KIND}` = 'trial'",
+        params,
+        metric=OBJECTIVE_METRIC,
+        ascending=search.get("direction") == "minimize",
+    )
+
+
+def table_view(
+    rule: str,
+    params: Iterable[str],
+    *,
+    metric: str,
+    ascending: bool = False,
+    tags: Sequence[str] = (),
+) -> str:
+    """View of a table of runs, as MLflow stores it: scores first, then settings.
+
+    Args:
+        rule: MLflow's filter of the runs.
+        params: settings that are columns.
+        metric: metric by which the runs are sorted.
+        ascending: True for the smallest value first.
+        tags: further tags that are columns.
+    """
     columns = [
         *(f"metrics.`{name}`" for name in SHOWN_METRICS),
         *(f"params.`{name}`" for name in islice(params, MAX_COLUMNS)),
-        f"tags.`{STATUS_TAG}`",
+        *(f"tags.`{name}`" for name in (*tags, STATUS_TAG)),
     ]
     facets = {
-        "searchFilter": f"tags.`{SEARCH_ID}` = '{search_id}' and tags.`{RUN_KIND}` = 'trial'",
-        "orderByKey": f"metrics.`{OBJECTIVE_METRIC}`",
-        "orderByAsc": search.get("direction") == "minimize",
+        "searchFilter": rule,
+        "orderByKey": f"metrics.`{metric}`",
+        "orderByAsc": ascending,
     }
     return json.dumps({**facets, "selectedColumns": columns})
 

@@ -50,6 +50,10 @@ FINGERPRINT_TAG, SPLIT_TAG, INPUT_KIND_TAG = "patches.fingerprint", "patches.spl
 """Tags of a version: what it was evaluated on. Versions that agree in all can be compared."""
 
 
+ALL_TRIALS_VIEW = "hpsearch-all-trials"
+"""Name of the saved view of the trials of all searches."""
+
+
 def saved_view_name(search_id: str) -> str:
     """Name of the saved view of a search."""
     return f"hpsearch-{search_id}"

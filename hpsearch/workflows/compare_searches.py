@@ -4,6 +4,7 @@ import hashlib
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from hpsearch.defaults import DEFAULT_HOME
@@ -32,21 +33,27 @@ class SearchComparison:
 
     def page(self) -> str:
         """Self-contained HTML page with tables and figures."""
-        from hpsearch.reporting.evaluation_page import FigureFile, render_evaluation_page
-        from hpsearch.reporting.plot_style import svg_uri
+        from hpsearch.reporting.evaluation_page import render_evaluation_page
+        from hpsearch.reporting.search_figures import ReportFigure
         from hpsearch.reporting.setting_plots import plot_edf
 
         first = self.searches[0]
         values = {one.name: one.values for one in self.searches}
-        drawn = {
-            "Best completed trial over the patches that all trials have seen; of searches "
-            "that differ in the seed alone the mean, with its 95 % interval": (
-                search_comparison.plot_best_over_cost(self.searches)
+        drawn = [
+            ReportFigure(
+                "best-over-cost",
+                partial(search_comparison.plot_best_over_cost, self.searches),
+                f"Line chart of the best completed {first.metric} over patches, a line a search.",
+                "Best completed trial over the patches that all trials have seen; of searches "
+                "that differ in the seed alone the mean, with its 95 % interval",
             ),
-            "Share of completed trials at or below a value": plot_edf(
-                values, direction=first.direction, metric=first.metric
+            ReportFigure(
+                "distribution",
+                partial(plot_edf, values, direction=first.direction, metric=first.metric),
+                f"Step chart of the distribution of {first.metric}, a line a search.",
+                "Share of completed trials at or below a value",
             ),
-        }
+        ]
         tables = {"Results": self.results, "Terms": self.terms}
         if self.importance.rows:
             tables["Importance of settings"] = self.importance
@@ -54,7 +61,7 @@ class SearchComparison:
             " and ".join(one.name for one in self.searches),
             lead=[f"Compared by {first.metric} on validation.", *self.remarks],
             tables=tables,
-            figures=[FigureFile(svg_uri(figure), words) for words, figure in drawn.items()],
+            figures=drawn,
         )
 
 

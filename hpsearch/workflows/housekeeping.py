@@ -14,7 +14,7 @@ from hpsearch.promotion.promotion_search import promotion_name
 from hpsearch.promotion.retraining_plan import SAME_SCALE
 from hpsearch.search.search_context import SEARCHES_DIR, SearchContext
 from hpsearch.search.workspace import Workspace
-from hpsearch.tracking.mlflow_tags import SEARCH_ID
+from hpsearch.tracking.mlflow_tags import SAVED_VIEW_PREFIX, SEARCH_ID, saved_view_name
 from hpsearch.workflows.steer_search import is_running
 
 NOT_ARCHIVED = ("lock", "external.lock", "asked", "tune")
@@ -132,6 +132,9 @@ def _delete_runs(context: SearchContext) -> int:
             for run in runs:
                 client.delete_run(run.info.run_id)
                 deleted += 1
+        view = SAVED_VIEW_PREFIX + saved_view_name(search_id)
+        if view in client.get_experiment(experiment).tags:
+            client.delete_experiment_tag(experiment, view)
     return deleted
 
 

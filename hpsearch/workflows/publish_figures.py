@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpsearch.errors import UserError
+from hpsearch.errors import UserError, list_names
 from hpsearch.evaluation import Scores
 from hpsearch.evaluation.bootstrap import compare, intervals
 from hpsearch.models import denoise, describe
@@ -49,6 +49,8 @@ from hpsearch.training.validation import PatchPairSet
 
 NUM_FIGURE_PATCHES = 5
 """Number of trials with sample figures, from the top of the leaderboard."""
+MAX_NAMES_IN_LEAD = 4
+"""Most sequences that the first sentence of a report names."""
 MAX_EXAMPLE_POINTS = 128
 """Most points whose patches are compared to show what a model does."""
 REPORT_FILE, OPTUNA_FILE = "report.html", "optuna.html"
@@ -70,7 +72,10 @@ def publish_figures(
     looked_at = {row.run.id for row in rows[:NUM_FIGURE_PATCHES]}
     count = 0
     for number, run in enumerate(runs, 1):
-        shown = {"learning_curves.png": plot_learning_curves(run)} if run.reports else {}
+        shown = {}
+        if run.reports:
+            curves = plot_learning_curves(run, metric=stated.objective.metric)
+            shown["learning_curves.png"] = curves
         if run.id in looked_at or run.kind != "trial":
             shown |= _sample_figures(run, context)
         files = {f"figures/{name}": png(figure) for name, figure in shown.items()}
@@ -198,6 +203,7 @@ def render_search_report(
         refresh_seconds: seconds after which the page loads itself again; 0 for a page that stays.
     """
     stated, runs, record = context.search, context.runs, context.record
+    validation = _validation_names(context, limit=MAX_NAMES_IN_LEAD) or "validation patches"
     scores = load_scores(context)
     names = dict(zip(scores, named_scores(scores), strict=True))
     winner = next(iter(scores.values()), None)
@@ -206,8 +212,7 @@ def render_search_report(
             name=context.name,
             lead=f"{record.trials} trials of at most {stated.budget:,} patches, to "
             f"{stated.objective.direction} {stated.objective.metric} on "
-            f"{_validation_names(context) or 'validation patches'}; patches: "
-            f"{Path(record.store).stem}",
+            f"{validation}; patches: {Path(record.store).stem}",
             totals=summarize(runs, budget=stated.budget),
             rows=leaderboard(runs, direction=stated.objective.direction),
             configurations=group_configurations(runs, direction=stated.objective.direction),
@@ -268,10 +273,10 @@ def search_facts(context: SearchContext) -> dict[str, str]:
     return {name: str(value) for name, value in facts.items() if value}
 
 
-def _validation_names(context: SearchContext) -> str:
+def _validation_names(context: SearchContext, *, limit: int = 1000) -> str:
     """Names of the validation sequences; empty where the patches are gone, as in an archive."""
     try:
-        return ", ".join(context.data.validation)
+        return list_names(context.data.validation, limit=limit)
     except UserError:
         return ""
 

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from typer.testing import CliRunner
 
 from hpsearch.cli import app
 from hpsearch.config import SGD, TrialConfig
 from hpsearch.errors import UserError
+from hpsearch.reporting.plot_style import narrow_figures
 from hpsearch.reporting.search_comparison import (
     ComparedSearch,
     check_comparable,
@@ -132,5 +134,15 @@ def test_two_searches_of_a_home_are_compared_on_one_page(tmp_path: Path) -> None
     assert "found after" in done.output
     assert "same" in done.output
     text = page.read_text()
-    assert text.count("data:image/svg") == 2
+    assert text.count("data:image/svg") == 4, "two figures, each wide and for a narrow page"
+    assert text.count('media="(max-width: 700px)"') == 2
     assert 'src="http' not in text
+
+
+def test_a_heading_stays_inside_a_narrow_figure() -> None:
+    with narrow_figures():
+        figure = plot_best_over_cost([TWO_AT_ONCE])
+    figure.draw_without_rendering()
+    heading = figure.axes[0].get_title(loc="left")
+    (text,) = [one for one in figure.findobj(Text) if one.get_text() == heading]  # type: ignore[attr-defined]
+    assert text.get_window_extent().x1 <= figure.bbox.x1

@@ -1,6 +1,7 @@
 """Figures draw without warnings (pytest makes them errors), also from next to nothing."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -207,6 +208,15 @@ def test_labels_are_moved_apart_and_no_further(heights: list[float]):
     if (np.diff(heights) >= 0.5).all():
         assert moved == pytest.approx(heights)
     assert sum(moved) == pytest.approx(sum(heights), abs=1e-6)
+
+
+def test_a_trial_without_map_shows_its_objective(make_run: MakeRun):
+    run = make_run(1, curve={480: 0.2, 960: 0.1})
+    reports = tuple({**r, "metrics": {"val/fpr95": r["objective"]}} for r in run.reports)
+    figure = search_plots.plot_learning_curves(replace(run, reports=reports), metric="val/fpr95")
+    right = figure.axes[1]
+    assert right.get_title(loc="left") == "val/fpr95"
+    assert [list(line.get_ydata()) for line in right.lines] == [[0.2, 0.1]]
 
 
 def test_files(mixed: list[Run]):

@@ -174,6 +174,19 @@ def test_a_long_leaderboard_folds(make_run: MakeRun):
     assert html.count('<td data-key="0.5">0.5000</td>') == MAX_REPORT_ROWS + 4
 
 
+def test_scores_that_no_trial_has_are_no_columns(make_run: MakeRun):
+    run = make_run(0, "completed", {10: 0.5})
+    assert "retrie\u00adval" in render_report(page([run]))
+    reports = tuple({**report, "metrics": {"val/fpr95": 0.5}} for report in run.reports)
+    assert "retrie\u00adval" not in render_report(page([replace(run, reports=reports)]))
+
+
+def test_a_caption_holds_for_either_direction(make_run: MakeRun):
+    runs = [make_run(n, status, {10: 0.5}) for n, status in enumerate(("completed", "pruned"))]
+    captions = " ".join(figure.caption for figure in draw(runs).figures)
+    assert "Pruned trials are worse partly" in captions
+
+
 def test_columns_are_settings_with_more_than_one_value(make_run: MakeRun):
     runs = [make_run(n, rate=10.0**-n, groups=16 + 16 * (n % 2)) for n in range(1, 4)]
     rows = leaderboard(runs, direction="maximize")
@@ -197,7 +210,7 @@ def test_means_over_seeds_stand_on_the_page_where_there_are_any(make_run: MakeRu
         ).text
     )
     assert "Configurations over seeds" in text
-    assert "0.7000 0.1414 2 2 completed" in text
+    assert "0.7000 0.1414 -0.571 … 1.971 2 2 completed" in text
     assert "over seeds" not in render_report(page(runs[:1]))
 
 

@@ -37,10 +37,10 @@ def test_the_steady_one_stands_before_the_lucky_one(runs: list[Run]) -> None:
         pytest.approx(0.02**0.5), pytest.approx(0.405**0.5), None
     ]  # fmt: skip
     assert to_text(configurations_table(found)).splitlines() == [
-        "#  trials     mean    ± sd  n  ended                     settings",
-        "1  001 003  0.7000  0.1414  2  2 completed               adam 1e-3",
-        "2  000 002  0.4500  0.6364  2  1 completed, 1 collapsed  adam 0.01",
-        "3  004           –       –  0  1 pruned                  adam 1e-4",
+        "#  trials     mean    ± sd   95 % interval  n  ended                     settings",
+        "1  001 003  0.7000  0.1414  -0.571 … 1.971  2  2 completed               adam 1e-3",
+        "2  000 002  0.4500  0.6364  -5.268 … 6.168  2  1 completed, 1 collapsed  adam 0.01",
+        "3  004           –       –               –  0  1 pruned                  adam 1e-4",
     ]
 
 
@@ -63,4 +63,4 @@ def test_the_same_seed_again_is_one_observation(make_run: MakeRun) -> None:
     (found,) = group_configurations([*same, other], direction="maximize")
     assert found.values == [pytest.approx(0.6), pytest.approx(0.8)]
     assert found.mean == pytest.approx(0.7)
-    assert configurations_table([found]).rows[0][4] == "2"
+    assert configurations_table([found]).rows[0][5] == "2"

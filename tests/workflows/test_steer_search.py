@@ -1,6 +1,7 @@
 """Requests to searches and their state, by functions and by commands, without Ray."""
 
 import fcntl
+import json
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
 from hpsearch.search.requests import SearchRequests
 from hpsearch.search.search_context import SearchContext
+from hpsearch.search.workspace import Workspace
+from hpsearch.tracking.mlflow_links import all_trials_view_url
+from hpsearch.tracking.mlflow_tags import ALL_TRIALS_VIEW, SAVED_VIEW_PREFIX, SEARCH_NAME_TAG
 from hpsearch.workflows import steer_search
 from hpsearch.workflows.doctor import diagnose
 from hpsearch.workflows.housekeeping import disk_usage, plan_removal, remove_search
@@ -193,6 +197,28 @@ def test_a_search_is_archived_and_removed(context: SearchContext, tmp_path: Path
     assert remove_search(plan_removal(context)) == 0
     assert not context.paths.folder.exists()
     assert "no search" in command(context, "list")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_search_is_removed_with_its_runs_in_mlflow_and_no_other(
+    context: SearchContext, tiny: PatchStore
+) -> None:
+    other = Workspace(context.home).create("near", context.paths.space, context.record)
+    log_trial(other, 0, "completed", 0.5)
+    for search in (context, other):
+        search.mlflow_sync().sync()
+    tracking = context.tracking()
+    client, experiment = tracking.client(), tracking.experiment_id()
+    assert len(client.search_runs([experiment])) == 5, "two searches with two trials and one"
+    table = all_trials_view_url(tracking)
+    view = json.loads(client.get_experiment(experiment).tags[SAVED_VIEW_PREFIX + ALL_TRIALS_VIEW])
+    assert table.endswith(f"viewStateShareKey={ALL_TRIALS_VIEW}")
+    assert view["selectedColumns"][0] == "metrics.`val/mAP`"
+    assert "removed search far and 3 runs" in command(context, "rm", "far", "--yes")
+    left = client.search_runs([experiment])
+    assert [run.data.tags[SEARCH_NAME_TAG] for run in left] == ["near", "near"]
+    views = [tag for tag in client.get_experiment(experiment).tags if SAVED_VIEW_PREFIX in tag]
+    assert len(views) == 2, "of the other search and of all"
 
 
 def test_a_diagnosis_holds_no_secret(
