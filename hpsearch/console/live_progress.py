@@ -1,5 +1,8 @@
-"""Live progress of a search: a table on a terminal, plain lines in a file."""
+"""Live progress of a search: a table on a terminal and in a notebook, plain lines in a file."""
 
+import importlib
+import io
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -17,6 +20,8 @@ from hpsearch.tracking.run_state import Run, apply_event
 
 MAX_TABLE_ROWS = 14
 """Maximum rows of the live table: running trials first, then the latest that ended."""
+NOTEBOOK_WIDTH = 110
+"""Characters of a line of the table in a notebook."""
 STATUS_STYLES = {
     "running": "bold",
     "completed": "green",
@@ -47,10 +52,12 @@ class LiveProgress:
     def __enter__(self) -> "LiveProgress":
         self._apply(self._new_events(), announce=False)
         self._stop = threading.Event()
-        self._live = None
+        self._live: Live | NotebookTable | None = None
         if self.console.is_terminal:
             self._live = Live(self._table(), console=self.console, refresh_per_second=2)
             self._live.start()
+        elif in_notebook():
+            self._live = NotebookTable(self._table())
         self._thread = threading.Thread(target=self._follow, name="watch", daemon=True)
         self._thread.start()
         return self
@@ -66,7 +73,7 @@ class LiveProgress:
         stopping = False
         while not stopping:
             stopping = self._stop.wait(0.5)
-            self._apply(self._new_events(), announce=not self.console.is_terminal)
+            self._apply(self._new_events(), announce=self._live is None)
             if self._live is not None:
                 self._live.update(self._table())
 
@@ -154,6 +161,44 @@ class LiveProgress:
         return (
             f"about {seconds / 60:.0f} min left" if seconds > 90 else f"about {seconds:.0f} s left"
         )
+
+
+class NotebookTable:
+    """Table in the output of a notebook's cell, replaced as it changes.
+
+    Args:
+        table: first state of the table.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._display = importlib.import_module("IPython.display")
+        self._shown = _table_html(table)
+        self._handle = self._display.display(self._display.HTML(self._shown), display_id=True)
+
+    def update(self, table: Table) -> None:
+        """Show another state of the table, if it differs."""
+        html = _table_html(table)
+        if html != self._shown:
+            self._shown = html
+            self._handle.update(self._display.HTML(html))
+
+    def stop(self) -> None:
+        """Leave the last state in the output."""
+
+
+def in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook, where IPython is loaded."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None
+
+
+def _table_html(table: Table) -> str:
+    """Table as HTML without scripts; text of the user is escaped."""
+    recorder = Console(file=io.StringIO(), record=True, width=NOTEBOOK_WIDTH, force_jupyter=False)
+    recorder.print(table)
+    style = "font-family: monospace; line-height: 1.25; overflow-x: auto; white-space: pre"
+    page = f'<pre style="{style}">{{code}}</pre>'
+    return recorder.export_html(inline_styles=True, code_format=page)
 
 
 def _run_numbers(run: Run) -> str:
