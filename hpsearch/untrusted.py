@@ -24,9 +24,23 @@ LONGEST_INPUT = 200
 CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")
 LIBRARIES = (str(Path(__file__).parent), *set(sysconfig.get_paths().values()) - {""}, "<")
 """Beginnings of the paths of code that no user of a space file wrote."""
+PACKAGE_FOLDERS = frozenset(("site-packages", "dist-packages"))
+"""Names of folders of installed packages, also of another environment that this one includes."""
 NPY_MAGIC = b"\x93NUMPY"
 """First bytes of a .npy file."""
 IN_MARKDOWN = re.compile(r"([\\`*_\[\]<>|!])")
+
+
+def is_of_library(file: str | Path) -> bool:
+    """Return whether a file of code belongs to Python, to hpsearch or to an installed package.
+
+    Example:
+        >>> is_of_library("/usr/lib/python3/dist-packages/scipy/__init__.py")
+        True
+        >>> is_of_library("/home/me/project/losses.py")
+        False
+    """
+    return str(file).startswith(LIBRARIES) or not PACKAGE_FOLDERS.isdisjoint(Path(file).parts)
 
 
 def check_name(name: str, what: str) -> str:
@@ -133,7 +147,7 @@ def user_location(error: BaseException) -> str:
     lines = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError):
         lines.append((error.filename or "<", error.lineno))
-    own = [(Path(file).name, line) for file, line in lines if not file.startswith(LIBRARIES)]
+    own = [(Path(file).name, line) for file, line in lines if not is_of_library(file)]
     return f"{own[-1][0]}:{own[-1][1]}" if own else ""
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from hpsearch.errors import UserError
-from hpsearch.untrusted import LIBRARIES
+from hpsearch.untrusted import is_of_library
 
 SPACE_MODULE = "hpsearch_space_source"
 """Name under which the space file itself is imported for an object that it defines."""
@@ -112,7 +112,7 @@ class SpaceFolder:
             return self.space.read_bytes() if self.space.is_file() else None
         for folder in (self.space.absolute().parent / MODULES_DIR, self.space.absolute().parent):
             path = folder / name
-            if path.is_file() and not str(path).startswith(LIBRARIES):
+            if path.is_file() and not is_of_library(path):
                 self.used[name] = path
                 return path.read_bytes()
         return None

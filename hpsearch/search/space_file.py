@@ -34,7 +34,7 @@ from hpsearch.config.custom_source import EARLIER_DIR, MODULES_DIR, SpaceFolder
 from hpsearch.errors import OldSpellingWarning, UserError
 from hpsearch.search.search import Search
 from hpsearch.search.space_errors import first_line
-from hpsearch.untrusted import LIBRARIES, user_location, validation_sentence
+from hpsearch.untrusted import is_of_library, user_location, validation_sentence
 
 MODULE_PREFIX = "hpsearch_space_"
 """Beginning of the name under which a space file is executed as a module."""
@@ -84,7 +84,7 @@ class _Imports:
         found, inside = {}, tuple(f"{folder}{os.sep}" for folder in self.folders)
         for name, module in list(sys.modules.items()):
             file = str(getattr(module, "__file__", None) or "")
-            if not file.startswith(inside) or file.startswith(LIBRARIES):
+            if not file.startswith(inside) or is_of_library(file):
                 continue
             stem = Path(*name.split("."))
             for relative in (stem.with_suffix(".py"), stem / "__init__.py"):
@@ -255,7 +255,9 @@ def space_text(search: Search) -> str:
     Raises:
         UserError: if ``suggest`` uses something that cannot be stored, such as an open file.
     """
-    mine = [module for module in list(sys.modules.values()) if module and _is_of_user(module)]
+    modules = list(sys.modules.values())  # which has a module twice if it has an alias
+    own = (module for module in modules if module and _is_of_user(module))
+    mine = {module.__name__: module for module in own}.values()
     for module in mine:
         cloudpickle.register_pickle_by_value(module)
     try:
@@ -306,7 +308,7 @@ def _python_version() -> str:
 def _is_of_user(module: ModuleType) -> bool:
     """Return whether a module is one that another program could not import."""
     name, file = module.__name__, str(getattr(module, "__file__", None) or "<")
-    return name != "__main__" and sys.modules.get(name) is module and not file.startswith(LIBRARIES)
+    return name != "__main__" and sys.modules.get(name) is module and not is_of_library(file)
 
 
 def _commented_source(function: object) -> str:

@@ -1,5 +1,6 @@
 """Space files: what they may state, and how mistakes are told."""
 
+import importlib
 import shutil
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from hpsearch.config import TrialConfig
+from hpsearch.config import Adam, TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.search.objective import Objective
 from hpsearch.search.search import Search
@@ -267,3 +268,33 @@ def test_a_search_of_a_notebook_is_written_where_an_import_is_blocked(
         baseline=TrialConfig(patches=100),
     )  # fmt: skip
     assert "SEARCH" in space_text(search)
+
+
+@pytest.mark.parametrize("folder", ["site-packages", "project"])
+def test_installed_packages_are_stored_by_name_wherever_they_are(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where an environment includes the packages of another; a module may have an alias."""
+    name = f"borrowed_{folder[:4]}"
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / f"{name}.py").write_text("def rate():\n    return 0.125\n")
+    monkeypatch.syspath_prepend(str(tmp_path / folder))
+    borrowed = importlib.import_module(name)
+    monkeypatch.setitem(sys.modules, "alias_of_borrowed", borrowed)
+    rate = borrowed.rate
+    search = Search(
+        suggest=lambda trial: TrialConfig(optimizer=Adam(lr=rate()), patches=100), budget=100,
+        report_every=10, trials=2, baseline=TrialConfig(patches=100),
+    )  # fmt: skip
+    text = space_text(search)
+    monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "alias_of_borrowed")
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if str(tmp_path) not in one])
+    path = tmp_path / "space.py"
+    path.write_text(text)
+    if folder == "project":
+        config = load_search(path).suggest_config(optuna.create_study().ask())
+        assert config.optimizer == Adam(lr=0.125)
+    else:
+        with pytest.raises(UserError, match=name):
+            load_search(path)
