@@ -2,7 +2,6 @@
 
 import importlib
 import io
-import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from hpsearch.collapse_thresholds import is_reported_collapsed
 from hpsearch.config.formatting import summary
+from hpsearch.execution.shutdown import in_notebook
 from hpsearch.search.search import Search
 from hpsearch.search.time_estimate import seconds_left
 from hpsearch.tracking.event_log import Event, EventLog
@@ -184,12 +184,6 @@ class NotebookTable:
 
     def stop(self) -> None:
         """Leave the last state in the output."""
-
-
-def in_notebook() -> bool:
-    """Return whether this process is the kernel of a notebook, where IPython is loaded."""
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return getattr(shell, "kernel", None) is not None
 
 
 def _table_html(table: Table) -> str:

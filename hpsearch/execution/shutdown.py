@@ -1,6 +1,7 @@
 """Graceful shutdown on Ctrl-C, SIGTERM and SIGHUP: trials save, then the search ends."""
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -117,3 +118,9 @@ def _raise_sigint(number: int, frame: FrameType | None) -> None:
 
 class TrialInterrupted(ConnectionError):
     """End of an attempt that was asked to stop, after a checkpoint from which it can resume."""
+
+
+def in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook, where IPython is loaded."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None

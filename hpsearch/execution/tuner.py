@@ -15,7 +15,7 @@ from hpsearch.execution.placement import ResourceAllocator, placement_group
 from hpsearch.execution.ray_patches import treat_oom_kill_as_actor_death
 from hpsearch.execution.ray_runtime import node_resources
 from hpsearch.execution.retry_policy import DiskFullError, RetryPolicy, describe_fullest_disk
-from hpsearch.execution.shutdown import GracefulShutdown
+from hpsearch.execution.shutdown import GracefulShutdown, in_notebook
 from hpsearch.execution.study_restore import reconcile
 from hpsearch.execution.trial_supervisor import TrialSupervisor
 from hpsearch.execution.tune_callbacks import (
@@ -105,6 +105,7 @@ def _run_tuner(context: SearchContext) -> SessionResult:
             stop=stopper,
             failure_config=tune.FailureConfig(max_failures=0),  # the supervisor decides on retries
             verbose=0,
+            progress_reporter=SilentReporter() if in_notebook() else None,
         ),
     )
     with treat_oom_kill_as_actor_death(), supervisor.shutdown.handle_sigint():
@@ -113,6 +114,20 @@ def _run_tuner(context: SearchContext) -> SessionResult:
         raise _disk_full_error(context, supervisor.full_disk)
     exhausted = searcher.exhausted and supervisor.searcher.is_exhausted
     return SessionResult(searcher.exhausted, stopper.limit_reached, exhausted)
+
+
+class SilentReporter(tune.ProgressReporter):
+    """Reporter for notebooks, where Tune's own clears the output of the cell, also if not verbose.
+
+    Elsewhere Tune warns of any reporter that it is given.
+    """
+
+    def should_report(self, trials: list[Any], done: bool = False) -> bool:
+        """Report nothing."""
+        return False
+
+    def report(self, trials: list[Any], done: bool, *sys_info: str) -> None:
+        """Show nothing."""
 
 
 def _build_supervisor(

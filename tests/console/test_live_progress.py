@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from hpsearch.config import TrialConfig
-from hpsearch.console.live_progress import LiveProgress, in_notebook
+from hpsearch.console.live_progress import LiveProgress
+from hpsearch.execution.shutdown import in_notebook
 from hpsearch.search.search import Search
 from hpsearch.tracking.event_log import EventLog
 
