@@ -123,11 +123,11 @@ class SilentReporter(tune.ProgressReporter):
     """
 
     def should_report(self, trials: list[Any], done: bool = False) -> bool:
-        """Report nothing."""
+        """Leave the report to our own progress display."""
         return False
 
     def report(self, trials: list[Any], done: bool, *sys_info: str) -> None:
-        """Show nothing."""
+        """Leave the display to our own progress table."""
 
 
 def _build_supervisor(

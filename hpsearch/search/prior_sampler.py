@@ -3,9 +3,9 @@
 A belief is a prior of the user, or the trials of an earlier search on other patches, at another
 budget or width, whose values are not comparable but whose ranks may be.
 
-Source: Mallik et al., PriorBand, NeurIPS 2023. As there, the share of draws from the prior depends
-on how likely the best trials so far are under it, compared with a uniform distribution. Here the
-other draws are those of the search's sampler.
+Source: Mallik et al., PriorBand, NeurIPS 2023: the share of draws from the prior depends on how
+likely the best trials so far are under it, compared with a uniform distribution. The other draws
+are those of the search's own sampler.
 """
 
 import math
@@ -215,9 +215,9 @@ class EarlierSearch:
         order = np.arange(len(ended), 0, -1)  # ``ended`` is best first
         if len(set(expected)) < 2:
             return MAX_SHARE / 2
-        from scipy import stats
+        from scipy.stats import rankdata
 
-        return MAX_SHARE * max(0.0, float(np.corrcoef(order, stats.rankdata(expected))[0, 1]))
+        return MAX_SHARE * max(0.0, float(np.corrcoef(order, rankdata(expected))[0, 1]))
 
     def _rank_near(self, trial: FrozenTrial) -> float:
         nearest = min(self._trials, key=lambda other: distance(trial, other))
