@@ -92,11 +92,10 @@ def _position(distribution: Any, value: float) -> float:
 
 
 def _normal(prior: Near, distribution: BaseDistribution) -> Any:
-    center = _position(distribution, prior.value)
-    low, high = (0 - center) / prior.spread, (1 - center) / prior.spread
     from scipy import stats  # heavy, and few searches have a prior
 
-    return stats.truncnorm(low, high, loc=center, scale=prior.spread)
+    center, spread = _position(distribution, prior.value), prior.spread
+    return stats.truncnorm(-center / spread, (1 - center) / spread, loc=center, scale=spread)
 
 
 def _to_grid(distribution: Any, value: float) -> Any:
