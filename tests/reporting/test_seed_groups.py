@@ -29,7 +29,10 @@ def runs(make_run: MakeRun) -> list[Run]:
     ]
 
 
-def test_the_steady_one_stands_before_the_lucky_one(runs: list[Run]) -> None:
+def test_the_steady_one_stands_before_the_lucky_one(
+    runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     found = group_configurations(runs, direction="maximize")
     assert [[run.number for run in one.runs] for one in found] == [[1, 3], [0, 2], [4]]
     assert [one.mean for one in found] == [pytest.approx(0.7), pytest.approx(0.45), None]
