@@ -15,6 +15,7 @@ from typing import IO, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from hpsearch.atomic_files import is_alive
 from hpsearch.data.arrow_header import (
     Header,
     PointViews,
@@ -169,21 +170,11 @@ def remove_leftovers(path: Path) -> None:
     for part in path.parent.iterdir():
         pid, _, end = part.name.removeprefix(begin).partition(".")
         is_draft = part.name.startswith(begin) and end.endswith(".part")
-        if is_draft and pid.isdigit() and not _is_alive(int(pid)):
+        if is_draft and pid.isdigit() and not is_alive(int(pid)):
             if part.is_dir() and not part.is_symlink():
                 shutil.rmtree(part, ignore_errors=True)
             else:
                 part.unlink(missing_ok=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _check_disk_space(path: Path, needed: int) -> None:

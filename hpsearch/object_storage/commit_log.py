@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from hpsearch.atomic_files import is_alive
 from hpsearch.errors import UserError
 from hpsearch.object_storage.object_store import ObjectStore
 from hpsearch.schema import KEY, SCHEMA_VERSION, refuse_newer
@@ -201,7 +202,7 @@ class CommitLog:
         if holder is None:
             return
         host, pid = holder["host"], holder["pid"]
-        if host == socket.gethostname() and not _is_alive(pid):
+        if host == socket.gethostname() and not is_alive(pid):
             return
         expires = holder["expires"]
         with suppress(FileNotFoundError):
@@ -324,13 +325,3 @@ def _clock() -> float:
     """Seconds that continue while the machine sleeps."""
     boot = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime(boot)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
