@@ -15,6 +15,19 @@ def free_port() -> int:
 
 
 @contextmanager
+def serving(server: TCPServer) -> Iterator[None]:
+    """Let a server answer in a thread of its own until the block ends."""
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
 def answering(status: int, body: bytes = b"") -> Iterator[str]:
     """``HOST:PORT`` of a server that gives every request one answer."""
 
@@ -30,14 +43,8 @@ def answering(status: int, body: bytes = b"") -> Iterator[str]:
             """Silence."""
 
     server = HTTPServer(("127.0.0.1", 0), Answers)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with serving(server):
         yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @contextmanager
@@ -50,11 +57,5 @@ def refusing() -> Iterator[tuple[str, list[bytes]]]:
             asked.append(self.request.recv(4_096).partition(b"\r\n")[0])
 
     server = TCPServer(("127.0.0.1", 0), HangsUp)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with serving(server):
         yield f"127.0.0.1:{server.server_address[1]}", asked
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

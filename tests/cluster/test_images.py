@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +12,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
+from tests.servers import serving
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "cluster" / "pin_images.py"
@@ -64,12 +65,8 @@ def registry() -> Iterator[str]:
     """Host and port of a registry that knows every image of the list."""
     Registry.digests = {}
     server = ThreadingHTTPServer(("127.0.0.1", 0), Registry)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(server):
+        yield f"127.0.0.1:{server.server_port}"
 
 
 @pytest.fixture

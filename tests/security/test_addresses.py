@@ -1,7 +1,6 @@
 """An address that is given beats every variable; jobs go where it is said that they go."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -15,6 +14,8 @@ from hpsearch.execution.job_client import JobClient
 from hpsearch.search.resources import Resources
 from hpsearch.workflows import search_session
 from hpsearch.workflows.observer import Observer
+
+from ..servers import serving
 
 
 @contextmanager
@@ -47,14 +48,8 @@ def head() -> Iterator[tuple[str, list[str]]]:
             """Silence."""
 
     server = HTTPServer(("127.0.0.1", 0), Answers)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with serving(server):
         yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.mark.parametrize("variable", ["RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"])
