@@ -4,7 +4,8 @@ A claim compares one arm (a configuration trained with several seeds) with anoth
 Seeds that both arms have are paired, and the t-interval of the mean difference decides:
 
 - a difference is *confirmed* if the interval lies above the claim's size (zero unless the claim
-  names one), and *refuted* if none of it does;
+  names one), and *refuted* if none of it does, or if all of it is below the gain that the report
+  gives;
 - "about equal" is *confirmed* if the interval lies within the claim's tolerance, and *refuted* if
   it lies outside;
 - otherwise, or with fewer than three pairs, the claim is *undecided*; so is a claim about failures
@@ -66,6 +67,8 @@ class Claim:
     measure: Measure = "mAP"
     size: float = 0.0
     """Difference that the claim exceeds."""
+    gain: float | None = None
+    """Difference that the report gives in this measure; None if it gives none."""
     tolerance: float | None = None
     """Largest difference, either way, that counts as about equal; None for a difference."""
     on: Literal["clean", "noisy"] | None = None
@@ -88,6 +91,13 @@ class Decision:
     half_width: float | None
     """Half the width of the interval; None with fewer than two pairs."""
     verdict: Verdict
+
+    @property
+    def below_gain(self) -> bool:
+        """True if the claim is refuted for the size that the report gives, not for its sign."""
+        if self.verdict != "refuted" or self.difference is None or self.half_width is None:
+            return False
+        return self.claim.tolerance is None and self.difference + self.half_width > self.claim.size
 
     @property
     def seeds_to_decide(self) -> int | None:
@@ -192,6 +202,8 @@ def _difference(found: Decision) -> str:
 
 
 def _verdict_cell(found: Decision) -> str:
+    if found.below_gain:
+        return f"**refuted**: less than the reported {found.claim.gain:+g}"
     if found.verdict != "undecided":
         return f"**{found.verdict}**"
     if len(found.high) < MIN_PAIRS:
@@ -235,7 +247,13 @@ def _verdict(claim: Claim, difference: float, half: float) -> Verdict:
         inside = -claim.tolerance <= low and high <= claim.tolerance
         outside = low > claim.tolerance or high < -claim.tolerance
         return "confirmed" if inside else "refuted" if outside else "undecided"
-    return "confirmed" if low > claim.size else "refuted" if high <= claim.size else "undecided"
+    if low > claim.size:
+        return "confirmed"
+    return "refuted" if high <= claim.size or _below_gain(claim, high) else "undecided"
+
+
+def _below_gain(claim: Claim, high: float) -> bool:
+    return claim.gain is not None and high < claim.gain
 
 
 def measured(

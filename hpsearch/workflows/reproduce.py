@@ -94,11 +94,13 @@ def reproduce(
 
 CLAIMS_HEAD = """# Claims of the reports, decided
 
-Written by `hpsearch reproduce`. Each value is the mean over seeds with its standard
-deviation; differences are paired by seed, with their 95 % t-interval. *Confirmed*: the interval is
-above the size that the claim names (or above zero). *Refuted*: all of it is at or below. About
-equal: confirmed within, refuted outside the stated tolerance. *Undecided*: neither, or fewer than
-three seeds. A run that collapsed or diverged counts with mAP 0.
+Written by `hpsearch reproduce`. Each value is the mean over seeds with its standard deviation;
+differences are paired by seed, with their 95 % t-interval. *Confirmed*: the interval is above the
+size that the claim names (or above zero). *Refuted*: all of it is at or below, or all of it is
+below the gain that the report gives. About equal: confirmed within, refuted outside the stated
+tolerance. *Undecided*: neither, or fewer than three seeds. Claims that three seeds left undecided,
+but which a few more would decide, got those (`MORE_SEEDS` in the lists). A run that collapsed or
+diverged counts with mAP 0.
 
 """
 ARMS_HEAD = """# Runs

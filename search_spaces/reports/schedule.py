@@ -124,7 +124,7 @@ CLAIMS = [
         published="0.610 / 0.596 (1024 / 128)",
         high="stepped, points first · soft · 2e-03 · clean",
         low="small · soft · 2e-03 · clean",
-        measure="mAP",
+        gain=0.014,
     ),
     Claim(
         name="R3-stepping-ahead",
@@ -133,6 +133,7 @@ CLAIMS = [
         published="0.610 / 0.596 (1024 / 128)",
         high="stepped, looks ahead · soft · 2e-03 · clean",
         low="small · soft · 2e-03 · clean",
+        gain=0.014,
     ),
     Claim(
         name="R3-stepping-clock",

@@ -51,6 +51,9 @@ def test_the_interval_is_that_of_student() -> None:
         ([0.20, 0.21, 0.19], {"size": 0.20}, "undecided"),
         ([0.20, 0.21, 0.19], {"size": 0.30}, "refuted"),
         ([-0.20, -0.21, -0.19], {}, "refuted"),
+        ([0.001, -0.002, 0.003], {"gain": 0.02}, "refuted"),
+        ([0.001, -0.002, 0.03], {"gain": 0.02}, "undecided"),
+        ([0.003, 0.004, 0.005], {"gain": 0.02}, "confirmed"),
         ([0.1, 0.2, 0.3], {}, "undecided"),
         ([0.20, 0.21], {}, "undecided"),
         ([], {}, "undecided"),
@@ -68,6 +71,15 @@ def test_verdicts(
     differences: list[float | None], settings: dict[str, object], verdict: str
 ) -> None:
     assert decided(differences, **settings).verdict == verdict
+
+
+def test_a_gain_smaller_than_reported_reads_as_that() -> None:
+    small, none = (
+        decided([0.001, -0.002, 0.003], gain=0.02),
+        decided([-0.2, -0.21, -0.19], gain=0.02),
+    )
+    assert "**refuted**: less than the reported +0.02 |" in claims_table([small])
+    assert "**refuted** |" in claims_table([none])
 
 
 def test_arms_of_a_pattern_are_paired_by_what_its_asterisks_stand_for() -> None:
