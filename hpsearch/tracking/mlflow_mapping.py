@@ -56,9 +56,9 @@ def code_commit() -> str:
 
 SHOWN_METRICS = ("val/mAP", "val/verification", "val/matching", "val/retrieval")
 """Metrics in the table of trials. MLflow sorts columns by name, so another would come before."""
-SYSTEM_METRICS = ("shared/",)
-"""Beginnings of metrics that are constant in a trial; MLflow gets them among its system metrics, or
-their flat lines would lead its page of learning curves."""
+SYSTEM_METRICS = ("shared/", "cost/", "device/")
+"""Beginnings of metrics that hardly change in a trial; MLflow gets them among its system metrics,
+or their flat lines would lead its page of learning curves, which is sorted by name."""
 MAX_COLUMNS = 40
 MAX_BATCH_METRICS = 900
 """Metric values per request; MLflow accepts 1,000 metrics, parameters and tags together."""
@@ -228,8 +228,8 @@ def metric_name(name: str) -> str:
     Allowed are letters, digits and ``_-. :/``.
 
     Example:
-        >>> metric_name("test/pixels 16×16"), metric_name("shared/made_seconds")
-        ('test/pixels 16x16', 'system/shared_made_seconds')
+        >>> metric_name("test/pixels 16×16"), metric_name("cost/flops")
+        ('test/pixels 16x16', 'system/cost_flops')
     """
     if name.startswith(SYSTEM_METRICS):
         name = f"system/{name.replace('/', '_')}"
