@@ -61,6 +61,11 @@ def slurm_words(home: str) -> tuple[str, ...]:
     return ("--slurm",) if home == CLUSTER_HOME else ("--slurm", "--home", home)
 
 
+def slurm_home(home: Path) -> Path:
+    """Home folder of searches in Slurm: the one that is given, else ``~/hpsearch``."""
+    return Path(CLUSTER_HOME).expanduser() if home == DEFAULT_HOME else home
+
+
 def _server(
     address: str | None, slurm: bool, home: Path
 ) -> tuple["JobClient | SlurmClient", tuple[str, ...]]:

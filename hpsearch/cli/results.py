@@ -198,7 +198,8 @@ def compare(
 ) -> None:
     """Compare searches: best value over cost, distribution, importance, and what they share.
 
-    Searches that differ in the seed alone are a group, drawn as its mean with a 95 % interval.
+    Searches that differ in the seed alone are a group, drawn as its mean; three or more give it a
+    95 % interval.
 
     Example: hpsearch compare quickstart quickstart-2 --output comparison.html
     """

@@ -9,6 +9,7 @@ import typer
 
 from hpsearch.cli.app import Home, app
 from hpsearch.cli.completion import complete_searches
+from hpsearch.cli.jobs import OptionalAddress, Slurm, print_local_status, slurm_home
 from hpsearch.console.output import out, print_plain
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
@@ -106,12 +107,26 @@ def note(
 
 
 @app.command(rich_help_panel=PANEL)
-def show(name: Name, home: Home = DEFAULT_HOME) -> None:
-    """Print settings, state, notes and trials of a search.
+def show(
+    name: Name, address: OptionalAddress = None, slurm: Slurm = False, home: Home = DEFAULT_HOME
+) -> None:
+    """Print settings, state, notes and trials of a search, here or on a cluster.
+
+    A search on a Ray cluster is read there, by a short job, in the home that it was submitted with.
 
     Example: hpsearch show quickstart
     """
-    from hpsearch.cli.jobs import print_local_status
+    if slurm:
+        home = slurm_home(home)
+    elif address is not None:
+        from hpsearch.execution.job_client import JobClient
+
+        client = JobClient(address)
+        return print_plain(client.run(["show", name], home=client.job(name).home))
+    _show_local(name, home)
+
+
+def _show_local(name: str, home: Path) -> None:
     from hpsearch.console.search_output import print_trials
     from hpsearch.search.requests import SearchRequests
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from shutil import get_terminal_size
 from types import MappingProxyType
 from typing import Any
 
@@ -18,7 +19,7 @@ from ray.job_submission import JobStatus as RayStatus
 import hpsearch
 from hpsearch.errors import EXIT_INTERRUPTED, UserError
 from hpsearch.execution import job_checks
-from hpsearch.execution.job_status import failure_line, printable, progress_line
+from hpsearch.execution.job_status import failure_line, own_lines, printable, progress_line
 from hpsearch.redaction import filled_in
 from hpsearch.search.resources import Resources
 from hpsearch.search.space_file import copy_modules
@@ -87,6 +88,8 @@ STARTUP_TIMEOUT_S = 30.0
 """Seconds that a head which answers may take until it can run jobs."""
 STOP_TIMEOUT_S = 120
 """Seconds that a stopped search has to save its trials."""
+COMMAND_TIMEOUT_S, COMMAND_POLL_S = 120.0, 0.3
+"""Seconds that a command on the head may take, and between two looks at whether it has ended."""
 UPLOAD_EXCLUDES = ("__pycache__", "*.pyc")
 NOISY_LOGGERS = (
     "ray.dashboard.modules.dashboard_sdk",
@@ -176,6 +179,50 @@ class JobClient:
                 runtime_env=_runtime_env(Path(folder)),
             )
 
+    def run(self, arguments: Sequence[str], *, home: str) -> str:
+        """Output of ``hpsearch ARGUMENTS`` on the head, as a short job that is deleted at its end.
+
+        Args:
+            arguments: of the command, without ``--home``.
+            home: folder on the cluster.
+
+        Raises:
+            UserError: the command's own, or if the head takes no job or does not run it in time.
+        """
+        job_checks.check_arguments([*arguments, "--home", home])
+        with tempfile.TemporaryDirectory() as folder:
+            number = self._submit_when_ready(
+                entrypoint=f"python -m hpsearch {quote_command([*arguments, '--home', home])}",
+                runtime_env=_runtime_env(
+                    Path(folder), COLUMNS=str(get_terminal_size((100, 24)).columns)
+                ),
+            )
+        status = self._wait_for(number)
+        text, message = self.client.get_job_logs(number), self.client.get_job_info(number).message
+        self.client.delete_job(number)
+        if status != RayStatus.SUCCEEDED:
+            reason = printable(failure_line(text, message or ""))
+            raise UserError(f"{self.address}: {reason}", code="failed-on-head")
+        return "\n".join(map(printable, own_lines(text)))
+
+    def _wait_for(self, number: str) -> RayStatus:
+        """Status of a short job at its end.
+
+        Raises:
+            UserError: if it has not ended in time; it is stopped.
+        """
+        deadline = time.monotonic() + COMMAND_TIMEOUT_S
+        while not (status := self.client.get_job_status(number)).is_terminal():
+            if time.monotonic() > deadline:
+                self.client.stop_job(number)
+                raise UserError(
+                    f"{self.address} did not run the command in {COMMAND_TIMEOUT_S:.0f} s; try "
+                    "again once its head has a processor to spare",
+                    code="head-busy",
+                )
+            time.sleep(COMMAND_POLL_S)
+        return status
+
     def _submit_when_ready(self, **job: Any) -> str:
         """A head that has just started answers before it can take jobs."""
         deadline = time.monotonic() + STARTUP_TIMEOUT_S
@@ -264,7 +311,7 @@ def quote_command(words: Sequence[str]) -> str:
     )
 
 
-def _runtime_env(folder: Path) -> dict:
+def _runtime_env(folder: Path, **variables: str) -> dict:
     return {
         "working_dir": str(folder),
         "py_modules": [str(Path(hpsearch.__file__).parent)],
@@ -274,5 +321,6 @@ def _runtime_env(folder: Path) -> dict:
             # shell's background hands down that it is ignored.
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_TIMEOUT_S),
             "PYTHONUNBUFFERED": "1",
+            **variables,
         },
     }

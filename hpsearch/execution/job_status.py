@@ -70,7 +70,11 @@ def _store_not_found(path: str) -> str:
     )
 
 
+def own_lines(text: str) -> list[str]:
+    """Lines that the command of a job printed, without those that Ray adds."""
+    return [line for line in text.splitlines() if not RAY_LOG_LINE.search(line)]
+
+
 def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    own = [line for line in lines if not RAY_LOG_LINE.search(line)]
+    own = [line.strip() for line in own_lines(text) if line.strip()]
     return own[-1] if own else ""

@@ -23,6 +23,7 @@ from hpsearch.execution.retry_policy import (
     is_out_of_memory,
     is_transient,
 )
+from hpsearch.execution.system_metrics import SystemMonitor
 from hpsearch.execution.worker_messages import DiskFull, Failed, Reported, Restarted
 from hpsearch.search.objective import Objective
 from hpsearch.search.resources import DEVICE_OF_KIND, ResourceAllocation
@@ -41,10 +42,12 @@ def train_on_worker(
         with (
             payload.checkpoint_dir(config["id"]) as folder,
             stop_requested(_poll(config["id"], payload)) as leave,
+            SystemMonitor() as system,
         ):
             hooks = CheckpointHooks(folder.path, folder.upload, leave, _report_restart)
             for report in _iter_reports(config, payload, hooks, folds):
-                tune.report(Reported.from_report(report, objective).to_dict())
+                measured = replace(report, metrics={**report.metrics, **system.metrics()})
+                tune.report(Reported.from_report(measured, objective).to_dict())
     except Exception as error:
         message = _failure_message(error, payload)
         if message is not None:

@@ -1,7 +1,6 @@
 """Page of an evaluation: its figures, and the HTML around them."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,6 +15,7 @@ from hpsearch.reporting.plot_style import (
     MUTED,
     NORMAL,
     SMALL,
+    is_narrow,
     new_axes,
     new_figure,
     set_title,
@@ -27,12 +27,12 @@ from hpsearch.shapes import UInt8
 
 NUM_EXTREMES = 3
 """Number of best and of worst sequences in the figure."""
-POINTS_PER_SEQUENCE = 4
+POINTS_PER_SEQUENCE, NARROW_POINTS = 4, 2
 """Number of points of a sequence in the figure, with one view of every level each."""
 SHOWN_VIEWS = (0, 3, 8, 13)
 """Views in the figure: ``ref``, ``e3``, ``h3`` and ``t3``, of the third of five targets."""
-GAP_PIXELS, SEQUENCE_GAP_PIXELS = 2, 10
-"""Gaps in pixels between the patches of a point, and between points."""
+GAP_PIXELS, SEQUENCE_GAP_PIXELS, NARROW_GAP_PIXELS = 2, 10, 22
+"""Gaps in pixels between the patches of a point, between points, and between rows with a label."""
 
 
 def plot_precision_recall(found: Mapping[str, Scores]) -> Figure:
@@ -60,7 +60,8 @@ def plot_matching_by_sequence(found: Mapping[str, Scores]) -> Figure:
     """Bar chart of matching mAP by sequence, sorted by the first of ``found``."""
     first = next(iter(found.values()))
     order = np.argsort(first.by_sequence()["matching"], kind="stable")
-    figure = new_figure(9.6, 1.3 + 1.4 * LINE_INCHES * len(order))
+    legend = LINE_INCHES * len(found) if is_narrow() else 0
+    figure = new_figure(9.6, 1.3 + 1.4 * LINE_INCHES * len(order) + legend)
     axes = figure.add_subplot()
     style_axes(axes)
     axes.grid(visible=True, axis="both", color=axes.spines["bottom"].get_edgecolor(), linewidth=0.8)
@@ -84,21 +85,27 @@ def plot_best_and_worst(
     Args:
         patches: input patches of the sequences in ``best_and_worst``.
     """
-    rows = best_and_worst(scores)
-    figure = new_figure(9.6, 0.75 + 0.62 * len(rows))
+    rows, narrow = best_and_worst(scores), is_narrow()
+    points = NARROW_POINTS if narrow else POINTS_PER_SEQUENCE
+    figure = new_figure(9.6, 0.75 + (0.45 if narrow else 0.62) * len(rows))
     axes = figure.add_subplot()
     set_title(
-        axes, "Worst and best sequences by matching: reference, easy, hard, tough of 4 points"
+        axes,
+        f"Worst and best sequences by matching: reference, easy, hard, tough of {points} points",
     )
     axes.set_axis_off()
-    high = 32 + SEQUENCE_GAP_PIXELS
-    canvas = np.full((len(rows) * high - SEQUENCE_GAP_PIXELS, _row_width()), np.nan)
+    high = 32 + (NARROW_GAP_PIXELS if narrow else SEQUENCE_GAP_PIXELS)
+    canvas = np.full((len(rows) * high, _row_width(points)), np.nan)
     matching = scores.by_sequence()["matching"]
     for row, name in enumerate(rows):
-        _draw_patch_row(canvas[row * high : row * high + 32], patches[name])
+        top = row * high + (NARROW_GAP_PIXELS if narrow else 0)
+        _draw_patch_row(canvas[top : top + 32], patches[name], points)
         label = f"{name}  {matching[scores.names.index(name)]:.3f}"
-        axes.text(-6, row * high + 16, label, ha="right", va="center", fontsize=NORMAL, color=INK)
-    axes.imshow(canvas, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        if narrow:
+            axes.text(0, top - 4, label, va="bottom", fontsize=SMALL, color=INK)
+        else:
+            axes.text(-6, top + 16, label, ha="right", va="center", fontsize=NORMAL, color=INK)
+    axes.imshow(canvas, cmap="gray", vmin=0, vmax=255, interpolation="none")
     return figure
 
 
@@ -111,19 +118,20 @@ def best_and_worst(scores: Scores) -> list[str]:
     return [scores.names[i] for i in chosen]
 
 
-def _draw_patch_row(canvas: np.ndarray, points: UInt8[np.ndarray, "n 16 32 32"]) -> None:
+def _draw_patch_row(
+    canvas: np.ndarray, patches: UInt8[np.ndarray, "n 16 32 32"], points: int
+) -> None:
     left = 0
-    for point in np.linspace(0, len(points) - 1, POINTS_PER_SEQUENCE).astype(int):
+    for point in np.linspace(0, len(patches) - 1, points).astype(int):
         for view in SHOWN_VIEWS:
-            canvas[:, left : left + 32] = points[point, view]
+            canvas[:, left : left + 32] = patches[point, view]
             left += 32 + GAP_PIXELS
         left += SEQUENCE_GAP_PIXELS - GAP_PIXELS
 
 
-def _row_width() -> int:
+def _row_width(points: int) -> int:
     return (
-        POINTS_PER_SEQUENCE
-        * (len(SHOWN_VIEWS) * (32 + GAP_PIXELS) - GAP_PIXELS + SEQUENCE_GAP_PIXELS)
+        points * (len(SHOWN_VIEWS) * (32 + GAP_PIXELS) - GAP_PIXELS + SEQUENCE_GAP_PIXELS)
         - SEQUENCE_GAP_PIXELS
     )
 
@@ -143,16 +151,9 @@ def _legend(figure: Figure, found: Mapping[str, Scores], *, more: Sequence[Line2
         for name, color in zip(found, _colors(found), strict=True)
     ]
     figure.legend(
-        handles=[*marks, *more], loc="outside lower left", ncols=4, frameon=False, fontsize=SMALL,
-        labelcolor=MUTED,
+        handles=[*marks, *more], loc="outside lower left", ncols=1 if is_narrow() else 4,
+        frameon=False, fontsize=SMALL, labelcolor=MUTED,
     )  # fmt: skip
-
-
-class FigureFile(NamedTuple):
-    """Figure in a file in the folder of the page."""
-
-    file: str
-    caption: str
 
 
 def render_evaluation_page(
@@ -160,7 +161,7 @@ def render_evaluation_page(
     *,
     lead: Sequence[str],
     tables: Mapping[str, TextTable],
-    figures: Sequence[FigureFile | ReportFigure],
+    figures: Sequence[ReportFigure],
 ) -> str:
     """HTML page of an evaluation, with all tables and figures.
 
@@ -168,7 +169,7 @@ def render_evaluation_page(
         title: heading of the page.
         lead: introductory sentences.
         tables: tables by name.
-        figures: figures in files in the folder of the page, or drawn into it at two widths.
+        figures: figures, drawn into the page at two widths.
     """
     drawn = [
         HtmlTable.of(

@@ -1,7 +1,7 @@
 """Comparison of searches: best value over cost, distribution of values, importance, shared terms.
 
 Searches with the same terms, which differ in the sampler's seed alone, form a group, which is drawn
-as the mean of its searches with the 95 % t-interval.
+as the mean of its searches, from three on with the 95 % t-interval.
 """
 
 import statistics
@@ -16,7 +16,7 @@ from hpsearch.evaluation.bootstrap import student_quantile
 from hpsearch.reporting.importance import importance
 from hpsearch.reporting.leaderboard import Direction, shown_status, trials_of
 from hpsearch.reporting.plot_style import SMALL, count_patches, line_styles, new_axes, set_title
-from hpsearch.reporting.text_tables import TextTable, format_patches
+from hpsearch.reporting.text_tables import MIN_SEEDS, TextTable, format_patches
 from hpsearch.shapes import Float
 from hpsearch.tracking.run_state import Run
 
@@ -173,13 +173,24 @@ def grouped(searches: Sequence[ComparedSearch]) -> dict[str, list[ComparedSearch
     }
 
 
+def small_group_remarks(searches: Sequence[ComparedSearch]) -> list[str]:
+    """Sentences on groups whose mean has no interval."""
+    return [
+        f"{' and '.join(one.name for one in group)} differ in the seed alone; an interval of their "
+        f"mean needs {MIN_SEEDS} searches."
+        for group in grouped(searches).values()
+        if 1 < len(group) < MIN_SEEDS
+    ]
+
+
 def mean_over_cost(
     group: Sequence[ComparedSearch],
 ) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
     """Mean best value of a group over cost, from where all have one to the cheapest's end.
 
     Returns:
-        Costs (c,), means (c,), and half the widths of the t-intervals (c,), 0 for one search.
+        Costs (c,), means (c,), and half the widths of the t-intervals (c,), 0 for fewer than three
+        searches.
     """
     curves = [one.best_over_cost() for one in group]
     start = max(costs[0] for costs, _ in curves)
@@ -189,7 +200,7 @@ def mean_over_cost(
         [np.asarray(best)[np.searchsorted(costs, grid, "right") - 1] for costs, best in curves]
     )
     half = np.zeros(COSTS)
-    if len(group) > 1:
+    if len(group) >= MIN_SEEDS:
         error = values.std(axis=0, ddof=1) / np.sqrt(len(group))
         half = student_quantile(CONFIDENCE, len(group) - 1) * error
     return grid, values.mean(axis=0), half
@@ -206,7 +217,7 @@ def plot_best_over_cost(searches: Sequence[ComparedSearch]) -> Figure:
         grid, mean, half = mean_over_cost(group)
         axes.plot(grid, mean, dashes, color=color, linewidth=1.8, label=name,
                   drawstyle="steps-post")  # fmt: skip
-        if len(group) > 1:
+        if len(group) >= MIN_SEEDS:
             axes.fill_between(grid, mean - half, mean + half, color=color, alpha=0.15, step="post")
     count_patches(axes)
     axes.legend(frameon=False, fontsize=SMALL)

@@ -214,6 +214,8 @@ def _escape_pipe(cell: str) -> str:
     return cell if cell in (":--", "--:") else markdown_text(cell)
 
 
+MIN_SEEDS = 3
+"""Seeds from which a mean has an interval; that of two extends 13 standard errors each way."""
 COUNTED_STATUSES = ("completed", "collapsed", "diverged")
 """Statuses whose objective counts in means; that of a collapsed trial is the worst possible."""
 
@@ -242,8 +244,8 @@ class Configuration(NamedTuple):
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % t-interval of the mean over seeds; None for fewer than two."""
-        if len(self.values) < 2:
+        """95 % t-interval of the mean over seeds; None for fewer than three."""
+        if len(self.values) < MIN_SEEDS:
             return None
         error = stdev(self.values) / math.sqrt(len(self.values))
         half = student_quantile(0.95, len(self.values) - 1) * error
@@ -274,7 +276,7 @@ def configurations_table(found: Sequence[Configuration]) -> TextTable:
             " ".join(run.label for run in one.runs),
             MISSING_VALUE if one.mean is None else f"{one.mean:.4f}",
             MISSING_VALUE if one.standard_deviation is None else f"{one.standard_deviation:.4f}",
-            MISSING_VALUE if one.interval is None else "{:.3f} … {:.3f}".format(*one.interval),
+            _format_interval(one),
             str(len(one.values)),
             _describe_endings(one.runs),
             one.diff,
@@ -282,6 +284,12 @@ def configurations_table(found: Sequence[Configuration]) -> TextTable:
         for one in found
     )
     return TextTable(header, rows, frozenset({"trials", "ended", "settings"}))
+
+
+def _format_interval(found: Configuration) -> str:
+    if found.interval is not None:
+        return "{:.3f} … {:.3f}".format(*found.interval)
+    return f"needs {MIN_SEEDS} seeds" if found.values else MISSING_VALUE
 
 
 def _final_values(group: Sequence[Run]) -> list[float]:

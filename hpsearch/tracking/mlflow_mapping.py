@@ -56,9 +56,12 @@ def code_commit() -> str:
 
 SHOWN_METRICS = ("val/mAP", "val/verification", "val/matching", "val/retrieval")
 """Metrics in the table of trials. MLflow sorts columns by name, so another would come before."""
-SYSTEM_METRICS = ("shared/",)
-"""Beginnings of metrics that are constant in a trial; MLflow gets them among its system metrics, or
-their flat lines would lead its page of learning curves."""
+SYSTEM_METRICS = ("shared/", "cost/", "device/", "val/collapsed")
+"""Beginnings of metrics that hardly change in a trial; MLflow gets them among its system metrics,
+or their flat lines would lead its page of learning curves, which is sorted by name."""
+RESTORATION_METRIC = re.compile(r"val/((?:PSNR|PSNR_per_patch|MAE|SSIM)(?:/\w+)?)")
+"""Metrics of the patches that a trial's descriptor sees, which do not change either; MLflow gets
+them under ``val_restoration/``, which its pages show after ``val/``."""
 MAX_COLUMNS = 40
 MAX_BATCH_METRICS = 900
 """Metric values per request; MLflow accepts 1,000 metrics, parameters and tags together."""
@@ -228,9 +231,14 @@ def metric_name(name: str) -> str:
     Allowed are letters, digits and ``_-. :/``.
 
     Example:
-        >>> metric_name("test/pixels 16×16"), metric_name("shared/made_seconds")
-        ('test/pixels 16x16', 'system/shared_made_seconds')
+        >>> metric_name("test/pixels 16×16"), metric_name("cost/flops")
+        ('test/pixels 16x16', 'system/cost_flops')
+        >>> metric_name("val/PSNR/easy")
+        'val_restoration/PSNR/easy'
     """
+    restored = RESTORATION_METRIC.fullmatch(name)
+    if restored is not None:
+        name = f"val_restoration/{restored[1]}"
     if name.startswith(SYSTEM_METRICS):
         name = f"system/{name.replace('/', '_')}"
     return re.sub(r"[^\w\-. :/]", "_", name.replace("×", "x"), flags=re.ASCII)

@@ -45,7 +45,7 @@ class SearchComparison:
                 partial(search_comparison.plot_best_over_cost, self.searches),
                 f"Line chart of the best completed {first.metric} over patches, a line a search.",
                 "Best completed trial over the patches that all trials have seen; of searches "
-                "that differ in the seed alone the mean, with its 95 % interval",
+                "that differ in the seed alone the mean, from three on with its 95 % interval",
             ),
             ReportFigure(
                 "distribution",
@@ -92,7 +92,7 @@ def compare_searches(names: Sequence[str], *, home: str | Path = DEFAULT_HOME) -
         search_comparison.result_table(searches),
         search_comparison.terms_table(searches),
         search_comparison.importance_table(searches),
-        remarks,
+        (*remarks, *search_comparison.small_group_remarks(searches)),
     )
 
 

@@ -106,7 +106,8 @@ def _home(home: Path) -> str:
     except UserError as error:
         state = str(error)
     there = "" if home.is_dir() else ", does not exist yet"
-    return f"{home}{there}, {state}, {len(workspace.searches())} searches"
+    number = len(workspace.searches())
+    return f"{home}{there}, {state}, {number} search{'' if number == 1 else 'es'}"
 
 
 def _mlflow(home: Path) -> str:

@@ -5,6 +5,7 @@ Heavy modules are imported inside functions, after all checks that do not need t
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ from hpsearch.search.workspace import Workspace
 if TYPE_CHECKING:
     from hpsearch.data.patch_store import PatchStore
     from hpsearch.promotion.model_evaluation import InputKind
-    from hpsearch.reporting.evaluation_page import FigureFile
+    from hpsearch.reporting.search_figures import ReportFigure
     from hpsearch.training.validation import EvaluationSet
 
 DENOISER_NOTE = (
@@ -271,29 +272,41 @@ def _to_json(result: EvaluationResult) -> dict[str, object]:
     return {"of": result.what, "scores": rows, "comparisons": pairs}
 
 
-def _draw_figures(result: EvaluationResult, folder: Path) -> "list[FigureFile]":
+def _draw_figures(result: EvaluationResult, folder: Path) -> "list[ReportFigure]":
+    """Figures of the page, which are also written as PNG files."""
     from hpsearch.reporting import evaluation_page as page
     from hpsearch.reporting.plot_style import png
+    from hpsearch.reporting.search_figures import ReportFigure
 
-    first = next(iter(result.rows))
-    figures = {
-        page.FigureFile(
-            "precision_recall.png", "Precision and recall of verification, level by level."
-        ): (page.plot_precision_recall(result.rows)),
-        page.FigureFile("matching_by_sequence.png", "Matching mAP of every sequence."): (
-            page.plot_matching_by_sequence(result.rows)
+    names, first = " and ".join(result.rows), next(iter(result.rows))
+    figures = [
+        ReportFigure(
+            "precision_recall",
+            partial(page.plot_precision_recall, result.rows),
+            f"Precision over recall of {names}, by level.",
+            "Precision and recall of verification, level by level.",
         ),
-    }
+        ReportFigure(
+            "matching_by_sequence",
+            partial(page.plot_matching_by_sequence, result.rows),
+            f"Matching mAP of {names}, by sequence.",
+            "Matching mAP of every sequence.",
+        ),
+    ]
     if result.test_set is not None:
-        caption = f"The sequences that “{first}” matches worst and best, with their patches."
-        shown = page.FigureFile("sequences.png", caption)
         scores = result.rows[first]
-        figures[shown] = page.plot_best_and_worst(
-            scores, _test_patches(result.test_set, page.best_and_worst(scores), noisy=result.noisy)
+        patches = _test_patches(result.test_set, page.best_and_worst(scores), noisy=result.noisy)
+        figures.append(
+            ReportFigure(
+                "sequences",
+                partial(page.plot_best_and_worst, scores, patches),
+                "Patches of the sequences that match worst and best.",
+                f"The sequences that “{first}” matches worst and best, with their patches.",
+            )
         )
-    for shown, figure in figures.items():
-        write_atomic(folder / shown.file, png(figure))
-    return list(figures)
+    for figure in figures:
+        write_atomic(folder / f"{figure.name}.png", png(figure.figure))
+    return figures
 
 
 def _test_patches(test: "EvaluationSet", names: list[str], *, noisy: bool) -> dict[str, np.ndarray]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from hpsearch.config import ComputeConfig
 from hpsearch.execution.resumable_trial import SECONDS_METRIC
+from hpsearch.execution.system_metrics import PREFIX
 from hpsearch.promotion.model_evaluation import find_run
 from hpsearch.search.resources import DEVICE_OF_KIND, MEMORY_SHARE_METRIC, ResourceAllocation
 from hpsearch.search.search_context import SearchContext
@@ -124,7 +125,11 @@ def report_comparison(recorded: RecordedTrial, reports: list[Report], observer: 
 
 
 def _repeatable(metrics: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if name not in MACHINE_METRICS}
+    return {
+        name: value
+        for name, value in metrics.items()
+        if name not in MACHINE_METRICS and not name.startswith(PREFIX)
+    }
 
 
 def _number(value: float | None) -> str:

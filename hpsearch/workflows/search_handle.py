@@ -5,6 +5,7 @@ Heavy modules are imported inside functions, so that a search is opened in an in
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -245,6 +246,7 @@ class SearchHandle:
         """
         from hpsearch.execution.cross_validation import run_cross_validation
         from hpsearch.execution.resumable_trial import CheckpointHooks, run_with_checkpoints
+        from hpsearch.execution.system_metrics import SystemMonitor
 
         env, hooks = self.context.environment, CheckpointHooks(trial.folder)
         folds = self.search.num_folds
@@ -253,13 +255,14 @@ class SearchHandle:
             if folds
             else run_with_checkpoints(trial.config, env, hooks)
         )
-        with self._failing(trial):
+        with self._failing(trial), SystemMonitor() as system:
             for report in reports:
+                measured = replace(report, metrics={**report.metrics, **system.metrics()})
                 if report.status != "running":
-                    ended = self._external.end_with(trial, report)
+                    ended = self._external.end_with(trial, measured)
                     self._sync()
                     return ended
-                if self._external.report(trial, report.seen, report.metrics):
+                if self._external.report(trial, report.seen, measured.metrics):
                     break
         return self.tell(trial)
 

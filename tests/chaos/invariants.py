@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from hpsearch.atomic_files import read_with_checksum
 from hpsearch.execution.resumable_trial import SECONDS_METRIC
+from hpsearch.execution.system_metrics import PREFIX
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.study import open_study
 from hpsearch.tracking.run_state import Run
@@ -45,7 +46,8 @@ def lost_points(context: SearchContext, run: Run) -> int:
 
 
 def timeless(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
-    return sorted((name, value) for name, value in metrics.items() if name not in TIMES)
+    kept = {name: value for name, value in metrics.items() if not name.startswith(PREFIX)}
+    return sorted((name, value) for name, value in kept.items() if name not in TIMES)
 
 
 def assert_study_agrees(context: SearchContext) -> None:

@@ -42,6 +42,10 @@ def test_a_search_is_submitted_stopped_resumed_and_ends(
     jobs.wait_for("mine", "mine: completed", 1_200)
     assert "Registered patch-descriptor version 1" in jobs.run("logs", "mine").stdout
     assert "completed" in jobs.run("list").stdout
+    shown = jobs.run("show", "mine").stdout
+    assert shown.startswith("mine: completed\n")
+    assert "Leaderboard of mine" in shown
+    assert len(jobs.run("list").stdout.splitlines()) == 1, "what only looked has left nothing"
     assert [seen(run) for run in trials(context)] == [[2_400 * i for i in range(1, 17)]] * 2
 
 

@@ -2,17 +2,19 @@
 
 import os
 import shlex
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from hpsearch.cli import app
+from hpsearch.cli import app, completion
 from hpsearch.search.workspace import Workspace
 from hpsearch.tracking.event_log import EventLog
 
 from ..end_to_end.sample_search import write_trials
+from ..servers import answering, free_port
 
 Offered = Callable[..., list[str]]
 
@@ -36,6 +38,7 @@ def offered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home with two searches, the second the later one; the first has three trials."""
+    monkeypatch.setattr(completion, "SERVER_WAIT_S", 60.0)  # this machine may be busy
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HPSEARCH_HOME", str(tmp_path / "home"))
     for age, name in enumerate(("wide", "narrow")):
@@ -91,3 +94,50 @@ def test_registered_models_are_offered_by_alias(home: Path, offered: Offered) ->
     client.set_registered_model_alias("mine", "champion", "1")
     assert offered("describe", "models") == ["models:/mine@champion"]
     assert offered("ensemble", "m") == ["mine@champion"]
+
+
+ANSWER = b"""{"registered_models": [
+    {"name": "theirs", "aliases": [{"alias": "champion", "version": "2"}]},
+    {"name": "bare"},
+    {"name": "$(touch owned)", "aliases": [{"alias": "champion", "version": "1"}]}
+]}"""
+
+
+def test_those_of_a_tracking_server_are_offered(
+    home: Path, offered: Offered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with answering(200, ANSWER) as address:
+        server = f"http://ann:secret@{address}/"
+        assert offered("describe", "--tracking-uri", server, "m") == ["models:/theirs@champion"]
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{address}")
+        assert offered("ensemble", "") == ["theirs@champion"]
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"registered_models": [{"aliases": 3}]}'])
+def test_a_server_that_gives_no_answer_is_passed_over(
+    body: bytes, home: Path, offered: Offered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with answering(200, body) as address:
+        assert offered("ensemble", "--tracking-uri", f"http://{address}", "") == []
+    for gone in (f"http://127.0.0.1:{free_port()}", "http://$NOT_SET:$X@host", "postgresql://h/d"):
+        assert offered("ensemble", "--tracking-uri", gone, "") == []
+    monkeypatch.setattr(completion, "SERVER_WAIT_S", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
+        port = silent.getsockname()[1]
+        assert offered("ensemble", "--tracking-uri", f"http://127.0.0.1:{port}", "") == []
+
+
+def test_the_address_reaches_a_server_with_its_credentials(
+    home: Path, offered: Offered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = list[str | None]()
+    monkeypatch.setattr(
+        "urllib.request.urlopen", lambda request, timeout: sent.append(
+            f"{request.full_url.split('?')[0]} {request.get_header('Authorization')}"
+        )
+    )  # fmt: skip
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0ken")
+    offered("ensemble", "--tracking-uri", "https://a%40b:c@host/mlflow/", "")
+    offered("ensemble", "--tracking-uri", "https://host", "")
+    path = "/api/2.0/mlflow/registered-models/search"
+    assert sent == [f"https://host/mlflow{path} Basic YUBiOmM=", f"https://host{path} Bearer t0ken"]

@@ -116,7 +116,7 @@ def test_inputs_side_by_side_against_a_run_with_everything_kept(
         assert f"{difference:+.4f}" in output
     for name in ("precision_recall", "matching_by_sequence", "sequences"):
         assert (out / f"{name}.png").stat().st_size > 10_000
-        assert f"{name}.png" in (out / "index.html").read_text()
+        assert f'<figure id="{name}">' in (out / "index.html").read_text()
 
 
 def test_files_score_as_the_model_that_wrote_them_on_official_lists_too(

@@ -108,8 +108,9 @@ def test_mlflow_has_a_parent_and_its_children_with_everything(home: Home, printe
     assert {
         "val/mAP",
         "val/matching/hard",
-        "val/PSNR/tough",
+        "val_restoration/PSNR/tough",
         "train/loss",
+        "system/cpu_utilization_percentage",
     } <= done.data.metrics.keys()
 
 

@@ -243,8 +243,12 @@ def test_a_trial_is_trained_here_and_sent_to_mlflow(search: SearchHandle, tiny: 
     run = context.state.runs[trial.id]
     assert [report["seen"] for report in run.reports][-1] >= 900
     assert len(run.reports) == 9
+    assert 0 <= run.last["system/cpu_utilization_percentage"] <= 100
     assert (trial.folder / "trial.pt").exists(), "the winner's network is read from there"
     tracking = context.tracking()
     found = tracking.client().search_runs([tracking.experiment_id()])
     kinds = sorted(one.data.tags["hpsearch.kind"] for one in found)
     assert kinds == ["search", "trial"]
+    sent = next(one.data.metrics for one in found if one.data.tags["hpsearch.kind"] == "trial")
+    names = {name for name in run.last if name.startswith("system/")}
+    assert {name: sent[name] for name in names} == {name: run.last[name] for name in names}

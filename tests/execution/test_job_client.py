@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import ray
+from ray.job_submission import JobStatus
 
 from hpsearch.errors import UserError
+from hpsearch.execution import job_client
 from hpsearch.execution.job_checks import (
     check_arguments,
     check_capacity,
@@ -152,3 +156,67 @@ def test_a_home_folder_is_the_heads() -> None:
     assert (
         quote_command(["search", "a b.py", "--home", "~/h s"]) == "search 'a b.py' --home ~/'h s'"
     )
+
+
+class Head:
+    """Job server that runs each job at once."""
+
+    def __init__(self, logs: str, *, code: int = 0, hangs: bool = False) -> None:
+        self.logs, self.code, self.hangs = logs, code, hangs
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.calls: list[str] = []
+
+    def submit_job(self, **job: Any) -> str:
+        self.jobs["raysubmit_1"] = job
+        return "raysubmit_1"
+
+    def get_job_status(self, job: str) -> JobStatus:
+        if self.hangs:
+            return JobStatus.RUNNING
+        return JobStatus.FAILED if self.code else JobStatus.SUCCEEDED
+
+    def get_job_logs(self, job: str) -> str:
+        return self.logs
+
+    def get_job_info(self, job: str) -> SimpleNamespace:
+        return SimpleNamespace(message=f"exit code {self.code}")
+
+    def delete_job(self, job: str) -> None:
+        self.calls.append(f"deleted {job}")
+
+    def stop_job(self, job: str) -> None:
+        self.calls.append(f"stopped {job}")
+
+
+def head_with(head: Head) -> JobClient:
+    client = JobClient(HEAD)
+    vars(client)["client"] = head
+    return client
+
+
+def test_a_command_runs_on_the_head_and_leaves_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "77")
+    ray_line = "Running entrypoint for job raysubmit_1: python -m hpsearch show mine\n"
+    head = Head(f"{ray_line}mine: completed\n\n  space  x\x1b[2J.py\n")
+    printed = head_with(head).run(["show", "mine"], home="~/hpsearch")
+    assert printed == "mine: completed\n\n  space  x [2J.py"
+    job = head.jobs["raysubmit_1"]
+    assert job["entrypoint"] == "python -m hpsearch show mine --home ~/hpsearch"
+    assert job["runtime_env"]["env_vars"]["COLUMNS"] == "77"
+    assert "metadata" not in job, "it is no attempt at the search"
+    assert head.calls == ["deleted raysubmit_1"]
+
+
+def test_a_command_that_fails_or_hangs_on_the_head_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failed = Head("error: there is no search 'mine' in /x; there are: none yet\n", code=2)
+    with pytest.raises(UserError, match=r"^http://head:8265: there is no search 'mine' in /x"):
+        head_with(failed).run(["show", "mine"], home="/x")
+    assert failed.calls == ["deleted raysubmit_1"]
+    monkeypatch.setattr(job_client, "COMMAND_TIMEOUT_S", -1.0)
+    hanging = Head("", hangs=True)
+    with pytest.raises(UserError) as caught:
+        head_with(hanging).run(["show", "mine"], home="/x")
+    assert caught.value.code == "head-busy"
+    assert hanging.calls == ["stopped raysubmit_1"]

@@ -111,6 +111,7 @@ def test_a_search_in_folds_stops_a_bad_configuration_after_one(
     assert (good.status, good.seen, good.last["folds/done"]) == ("completed", 480, 2.0)
     assert (bad.status, bad.seen, bad.last["folds/done"]) == ("pruned", 240, 1.0)
     assert good.reports[-1]["seconds"] > good.reports[0]["seconds"] > 0
+    assert "system/cpu_utilization_percentage" in good.last.keys() & bad.last.keys()
 
 
 def test_more_than_the_cluster_can_hold_is_refused() -> None:

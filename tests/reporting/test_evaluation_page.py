@@ -13,7 +13,7 @@ from hpsearch.reporting.evaluation_page import (
     plot_matching_by_sequence,
     plot_precision_recall,
 )
-from hpsearch.reporting.plot_style import png
+from hpsearch.reporting.plot_style import NARROW_INCHES, narrow_figures, png
 
 NAMES = tuple(f"v_{i}" for i in range(9))
 
@@ -54,3 +54,21 @@ def test_every_model_is_in_the_key(scores: Scores) -> None:
         (legend,) = draw({"one": scores, "two": scores}).legends
         labels = [text.get_text() for text in legend.get_texts()]
         assert labels[:2] == ["one", "two"]
+
+
+def test_a_narrow_page_has_the_same_figures(scores: Scores) -> None:
+    patches = {name: np.full((12, 16, 32, 32), 77, np.uint8) for name in NAMES}
+    found = {"one": scores, "two": scores}
+    with narrow_figures():
+        drawn = [
+            plot_precision_recall(found),
+            plot_matching_by_sequence(found),
+            plot_best_and_worst(scores, patches),
+        ]
+    for figure in drawn:
+        figure.draw_without_rendering()
+        box = figure.get_tightbbox()
+        assert figure.get_figwidth() == NARROW_INCHES
+        assert box.x0 >= -0.01
+        assert box.x1 <= NARROW_INCHES + 0.01, "nothing is cut off"
+    assert len(drawn[2].axes[0].texts) == 6, "each row has its name"

@@ -19,6 +19,7 @@ from hpsearch.reporting.search_comparison import (
     mean_over_cost,
     plot_best_over_cost,
     result_table,
+    small_group_remarks,
     terms_table,
 )
 from hpsearch.reporting.setting_plots import plot_edf
@@ -73,9 +74,20 @@ def test_a_group_is_the_mean_of_its_searches_with_its_interval() -> None:
     grid, mean, half = mean_over_cost([one, other])
     assert (grid[0], grid[-1]) == (200, 400)
     assert (mean[0], mean[-1]) == (pytest.approx(0.5), pytest.approx(0.7))
-    # t(97.5 %, 1) = 12.7062, standard deviation 0.2 / √2
-    assert half[0] == pytest.approx(12.7062 * 0.2 / math.sqrt(2) / math.sqrt(2), rel=1e-4)
-    assert not np.any(mean_over_cost([one])[2])
+    assert not np.any(half), "two are too few"
+    third = search("c", run(0, (1, 200, 0.5)), run(1, (2, 300, 0.5)))
+    _, mean, half = mean_over_cost([one, other, third])
+    # values 0.4, 0.6 and 0.5; t(97.5 %, 2) = 4.30265, standard deviation 0.1
+    assert mean[0] == pytest.approx(0.5)
+    assert half[0] == pytest.approx(4.30265 * 0.1 / math.sqrt(3), rel=1e-4)
+
+
+def test_a_mean_without_an_interval_is_named() -> None:
+    two, three = [search("a"), search("b")], [search(name, terms={"n": "1"}) for name in "cde"]
+    (sentence,) = small_group_remarks([*two, *three, search("f", terms={"n": "2"})])
+    assert (
+        sentence == "a and b differ in the seed alone; an interval of their mean needs 3 searches."
+    )
 
 
 def test_only_searches_with_equal_terms_are_one_group() -> None:

@@ -40,11 +40,20 @@ def test_the_steady_one_stands_before_the_lucky_one(
         pytest.approx(0.02**0.5), pytest.approx(0.405**0.5), None
     ]  # fmt: skip
     assert to_text(configurations_table(found)).splitlines() == [
-        "#  trials     mean    ± sd   95 % interval  n  ended                     settings",
-        "1  001 003  0.7000  0.1414  -0.571 … 1.971  2  2 completed               adam 1e-3",
-        "2  000 002  0.4500  0.6364  -5.268 … 6.168  2  1 completed, 1 collapsed  adam 0.01",
-        "3  004           –       –               –  0  1 pruned                  adam 1e-4",
+        "#  trials     mean    ± sd  95 % interval  n  ended                     settings",
+        "1  001 003  0.7000  0.1414  needs 3 seeds  2  2 completed               adam 1e-3",
+        "2  000 002  0.4500  0.6364  needs 3 seeds  2  1 completed, 1 collapsed  adam 0.01",
+        "3  004           –       –              –  0  1 pruned                  adam 1e-4",
     ]
+
+
+def test_three_seeds_give_an_interval(make_run: MakeRun) -> None:
+    values = [0.5, 0.6, 0.7]
+    three = [seeded(make_run(n, curve={1000: values[n]}, rate=1e-3), n) for n in range(3)]
+    (found,) = group_configurations(three, direction="maximize")
+    half = 4.302653 * 0.1 / 3**0.5  # t(97.5 %, 2)
+    assert found.interval == (pytest.approx(0.6 - half), pytest.approx(0.6 + half))
+    assert configurations_table([found]).rows[0][4] == "0.352 … 0.848"
 
 
 def test_what_is_minimized_stands_the_other_way_round(runs: list[Run]) -> None:

@@ -9,9 +9,11 @@ from mlflow.entities import Run
 
 from hpsearch.config import SGD, TrialConfig
 from hpsearch.config.formatting import flatten
+from hpsearch.search.objective import REPORTED_METRICS, RESTORATION_METRICS
 from hpsearch.tracking.connection import TrackingServer
 from hpsearch.tracking.event_log import EventLog
 from hpsearch.tracking.mlflow_errors import TrackingError
+from hpsearch.tracking.mlflow_mapping import metric_name
 from hpsearch.tracking.mlflow_sync import MlflowSync
 from hpsearch.tracking.mlflow_tags import (
     PARENT_RUN_ID,
@@ -22,6 +24,7 @@ from hpsearch.tracking.mlflow_tags import (
     default_uri,
 )
 from hpsearch.tracking.mlflow_writer import SyncResult
+from hpsearch.training.costs import COST_METRICS
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -130,6 +133,16 @@ def test_metrics_stand_over_patches_seen_and_the_config_is_whole(
     assert history(client, run, "val/mAP") == [(100, 0.01), (200, 0.02), (300, 0.03)]
     path = client.download_artifacts(run.info.run_id, "config.json")
     assert TrialConfig.model_validate_json(Path(path).read_text()) == TrialConfig()
+
+
+def test_what_does_not_change_in_a_trial_is_drawn_behind_the_curves() -> None:
+    """MLflow's page of curves has a section for each beginning up to the last slash, by name."""
+    constant = [*RESTORATION_METRICS, *COST_METRICS, "val/collapsed", "shared/made_seconds"]
+    curves = [metric_name(name) for name in REPORTED_METRICS if name not in constant]
+    last = max(name.rpartition("/")[0] for name in curves)
+    for name in map(metric_name, constant):
+        assert name.startswith("system/") or name.rpartition("/")[0] > last, name
+    assert len({*map(metric_name, REPORTED_METRICS)}) == len(REPORTED_METRICS)
 
 
 def test_the_incumbent_is_charted_on_the_parent(event_log: EventLog, home: Path) -> None:
