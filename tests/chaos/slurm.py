@@ -58,7 +58,7 @@ class Slurm:
     @classmethod
     def start(cls) -> "Slurm":
         """Start the daemons, and wait until both nodes are idle."""
-        found = cls(Path(tempfile.mkdtemp(prefix="slurm", dir="/tmp")))
+        found = cls(Path(tempfile.mkdtemp(prefix="slurm", dir="/var/tmp")))
         folder = found.folder
         folder.chmod(0o755)
         for name in ("state", "spool.n1", "spool.n2"):
@@ -79,7 +79,7 @@ class Slurm:
         found.run("slurmctld")
         for node in ("n1", "n2"):
             found.run("slurmd", "-N", node)
-        wait_for(lambda: found.run("sinfo", "-h", "-N", "-o%T").split() == ["idle", "idle"], 60)
+        wait_for(lambda: set(found.run("sinfo", "-h", "-N", "-o%T").split()) == {"idle"}, 60)
         return found
 
     @property
