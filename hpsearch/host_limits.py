@@ -21,8 +21,9 @@ NO_PROXY = ("no_proxy", "NO_PROXY")
 """Variables with the hosts that are reached without a proxy; the first that is set is read."""
 OPEN_FILES_WANTED = 65_536
 """Open files to ask the system for; Ray asks for as many."""
-OPEN_FILES_BASE, OPEN_FILES_PER_WORKER = 400, 40
-"""Open files of the largest process of a local Ray session, and those that each worker adds."""
+OPEN_FILES_BASE, OPEN_FILES_PER_WORKER = 64, 8
+"""Open files of Ray's head process, and those that each worker adds: 61 and 72 were counted for 2
+and 4 workers."""
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -84,9 +85,9 @@ def raise_open_file_limit(workers: int) -> None:
     needed = OPEN_FILES_BASE + OPEN_FILES_PER_WORKER * workers
     if soft != resource.RLIM_INFINITY and soft < needed:
         raise UserError(
-            f"a process may open {soft:,} files here, and Ray needs {needed:,} for {workers} trials "
-            f"at once; raise the hard limit (`ulimit -Hn`, LimitNOFILE= of a service, or `docker "
-            f"run --ulimit nofile={OPEN_FILES_WANTED}`), or lower --cpus",
+            f"here a process opens at most {soft:,} files, and Ray needs {needed:,} for {workers} "
+            "trials at once; raise the hard limit (`ulimit -Hn`, LimitNOFILE= of a service, or `docker run "
+            f"--ulimit nofile={OPEN_FILES_WANTED}`), or lower --cpus",
             code="too-few-open-files",
         )
 

@@ -136,8 +136,8 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     ("limits", "workers", "output"),
     [
         ((256, 9_000), 2, ["9000"]),
-        ((256, 256), 2, ["too-few-open-files", "256"]),
-        ((1_024, 1_024), 2, ["1024"]),
+        ((72, 72), 2, ["too-few-open-files", "72"]),
+        ((256, 256), 2, ["256"]),
         ((256, 1_024), 128, ["too-few-open-files", "1024"]),
     ],
 )

@@ -239,18 +239,23 @@ def test_apptainer_wraps_every_command_of_the_package(cluster: Path, tmp_path: P
     )
 
 
+FIRST_PART = {"HET_SIZE": "2", "MEM_PER_NODE": "900", "JOB_NODELIST_HET_GROUP_1": "n7"}
+
+
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({"SLURM_JOB_NODELIST": "n1\nn2", "SLURM_CPUS_PER_TASK": "8", "SLURM_MEM_PER_NODE": "900"},
-         "n2 2 --cpus-per-task=8 900 -"),
-        ({"SLURM_HET_SIZE": "2", "SLURM_MEM_PER_NODE": "900", "SLURM_JOB_NODELIST_HET_GROUP_1": "n7",
-          "SLURM_CPUS_PER_TASK_HET_GROUP_1": "8", "SLURM_MEM_PER_NODE_HET_GROUP_1": "32000"},
-         "n7 0 --het-group=1 --cpus-per-task=8 32000 -"),
-        ({"SLURM_HET_SIZE": "2", "SLURM_MEM_PER_NODE": "900", "SLURM_JOB_NODELIST_HET_GROUP_1": "n7",
-          "SLURM_MEM_PER_CPU_HET_GROUP_1": "4000"}, "n7 0 --het-group=1 - 4000"),
+        (
+            {"JOB_NODELIST": "n1\nn2", "CPUS_PER_TASK": "8", "MEM_PER_NODE": "900"},
+            "n2 2 --cpus-per-task=8 900 -",
+        ),
+        (
+            {**FIRST_PART, "CPUS_PER_TASK_HET_GROUP_1": "8", "MEM_PER_NODE_HET_GROUP_1": "32000"},
+            "n7 0 --het-group=1 --cpus-per-task=8 32000 -",
+        ),
+        ({**FIRST_PART, "MEM_PER_CPU_HET_GROUP_1": "4000"}, "n7 0 --het-group=1 - 4000"),
     ],
-)  # fmt: skip
+)
 def test_workers_get_the_processors_and_the_memory_of_their_part_of_the_job(
     cluster: Path, variables: dict[str, str], words: str
 ) -> None:
@@ -262,8 +267,9 @@ def test_workers_get_the_processors_and_the_memory_of_their_part_of_the_job(
 {body[start:end]}
 echo $workers $cpus "${{options[@]}}" $("${{worker_variables[@]}}" bash -c '{show}')"""
     environment = {"PATH": "/usr/bin:/bin", "SLURM_CPUS_ON_NODE": "2", "SLURMD_NODENAME": "n1"}
+    given = {f"SLURM_{name}": value for name, value in variables.items()}
     done = subprocess.run(
-        ["bash", "-c", script], env=environment | variables, check=True, capture_output=True,
+        ["bash", "-c", script], env=environment | given, check=True, capture_output=True,
         text=True,
     )  # fmt: skip
     assert done.stdout.strip() == words
