@@ -10,7 +10,7 @@ import socket
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies_environment, proxy_bypass
 
 from hpsearch.errors import UserError
 from hpsearch.redaction import redacted
@@ -46,7 +46,7 @@ def proxy_of(address: str) -> str:
     """Proxy, without its password, through which a web address is requested; empty for none."""
     parts = urlsplit(address)
     proxy = _proxies().get(parts.scheme) or _proxies().get("all") or ""
-    is_exempt = bool(proxy) and proxy_bypass_environment(parts.hostname or "")
+    is_exempt = bool(proxy) and proxy_bypass(parts.hostname or "")
     return "" if is_exempt else redacted(proxy)
 
 
@@ -86,8 +86,8 @@ def raise_open_file_limit(workers: int) -> None:
     if soft != resource.RLIM_INFINITY and soft < needed:
         raise UserError(
             f"here a process opens at most {soft:,} files, and Ray needs {needed:,} for {workers} "
-            "trials at once; raise the hard limit (`ulimit -Hn`, LimitNOFILE= of a service, or `docker run "
-            f"--ulimit nofile={OPEN_FILES_WANTED}`), or lower --cpus",
+            "trials at once; raise the hard limit (`ulimit -Hn`, LimitNOFILE= of a service, or "
+            f"`docker run --ulimit nofile={OPEN_FILES_WANTED}`), or lower --cpus",
             code="too-few-open-files",
         )
 
@@ -100,7 +100,7 @@ def describe_open_files() -> str:
 
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     soft, hard = ("unlimited" if n == resource.RLIM_INFINITY else f"{n:,}" for n in limits)
-    return f"{soft} open files, which may be raised to {hard}"
+    return f"{soft} in each process, which may be raised to {hard}"
 
 
 def describe_shared_memory() -> str:

@@ -60,7 +60,7 @@ def check_address(address: str) -> None:
 def address_as_given() -> Iterator[None]:
     """While inside, Ray's clients go to the address that they are given, whatever is set.
 
-    Requests to this machine bypass proxies, also afterwards.
+    Requests to this machine bypass proxies, also later.
     """
     exempt_this_machine_from_proxies()
     before = {name: os.environ.pop(name) for name in OVERRIDING if name in os.environ}

@@ -70,7 +70,7 @@ GC_WAIT_S, GC_TIMEOUT_S = 0.001, 10.0
 LOCAL_ADDRESS = "local"
 """Address of a Ray of one's own, on this machine."""
 START_TIMEOUT_WORDS = "timed out during startup"
-"""What Ray says when its processes have not started within 30 s, a limit that it fixes."""
+"""Words of Ray's error if its processes have not started within 30 s, which cannot be changed."""
 HEAD_CONNECT_TIMEOUT_S = 10.0
 """Seconds that the head of a cluster has to answer."""
 RAY_ENV = {

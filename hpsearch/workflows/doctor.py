@@ -134,13 +134,13 @@ def _port(port: int) -> str:
 
 
 def _rays() -> str:
-    """Ray heads of this machine; a local search starts one of its own beside them."""
+    """Ray heads of this machine; a local search starts another one."""
     heads = 0
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):  # it has just ended
             heads += Path(process.read_bytes().partition(b"\0")[0].decode()).name == "gcs_server"
     line = f"{heads} heads run on this machine; a search without --address starts its own"
-    return f"{line}, whatever RAY_ADDRESS says" if "RAY_ADDRESS" in os.environ else line
+    return f"{line}, also where RAY_ADDRESS is set" if "RAY_ADDRESS" in os.environ else line
 
 
 def _variables() -> str:
