@@ -21,7 +21,7 @@ LAYERS = [
         "redaction",
         "collapse_thresholds",
     },
-    {"locations", "untrusted"},
+    {"locations", "untrusted", "host_limits"},
     {"object_storage"},
     {"config"},
     {"recipes"},

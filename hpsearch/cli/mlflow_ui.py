@@ -14,6 +14,7 @@ from typing import IO, NoReturn
 
 from hpsearch.console.output import out, print_plain
 from hpsearch.errors import UserError
+from hpsearch.host_limits import exempt_this_machine_from_proxies
 from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.connection import TrackingServer
 
@@ -141,6 +142,7 @@ def _start(tracking: TrackingServer, port: int, log: IO[bytes]) -> subprocess.Po
 
 
 def _wait_ready(child: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> None:
+    exempt_this_machine_from_proxies()
     until = time.monotonic() + UI_START_TIMEOUT_S
     while time.monotonic() < until:
         if child.poll() is not None:

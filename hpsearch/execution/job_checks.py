@@ -20,6 +20,7 @@ from ray.job_submission import JobSubmissionClient
 
 from hpsearch.data.builtin_sets import BUILTIN_SETS
 from hpsearch.errors import UserError
+from hpsearch.host_limits import exempt_this_machine_from_proxies, proxy_hint
 from hpsearch.redaction import filled_in, holds_password, redacted, refuse_password
 from hpsearch.search.resources import Node, Resources
 
@@ -57,7 +58,11 @@ def check_address(address: str) -> None:
 
 @contextmanager
 def address_as_given() -> Iterator[None]:
-    """While inside, Ray's clients go to the address that they are given, whatever is set."""
+    """While inside, Ray's clients go to the address that they are given, whatever is set.
+
+    Requests to this machine bypass proxies, also later.
+    """
+    exempt_this_machine_from_proxies()
     before = {name: os.environ.pop(name) for name in OVERRIDING if name in os.environ}
     try:
         yield
@@ -67,6 +72,10 @@ def address_as_given() -> Iterator[None]:
 
 def explain_connection_error(address: str, error: Exception) -> str:
     """Reason why an address has no job server; Ray only reports that there is none."""
+    return _connection_reason(address, error) + proxy_hint(filled_in(address))
+
+
+def _connection_reason(address: str, error: Exception) -> str:
     message = f"{type(error).__name__} {error}"
     if re.search(r"\b(401|403)\b|uthenticat", message):
         return TOKEN_HINT.format(address=address)

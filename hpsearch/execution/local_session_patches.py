@@ -1,5 +1,7 @@
 """Private Ray session on this machine: loopback, a token, a private folder.
 
+Other Rays of this machine, and variables that describe one, have no part in it.
+
 Left to itself Ray 2.60 listens on all interfaces, also in a session of one machine, its folder can
 be written by every user, and its token lies in the user's home folder. Here its servers bind to
 127.0.0.1 alone, and its sockets and logs lie in a folder of this user. Each session asks for a new
@@ -34,6 +36,19 @@ NO_METRICS = {
 """Ray's pages for Prometheus ask for no token; -1 is no port, so they cannot open.
 
 Also where the user has set otherwise: what they set is for their clusters."""
+FOREIGN_VARIABLES = (
+    "RAY_ADDRESS",
+    "RAY_GCS_SERVER_PORT",
+    "RAY_JOB_CONFIG_JSON_ENV_VAR",  # in a Ray job: the files of the job, which lie on its head
+    "RAY_REDIS_ADDRESS",
+    "RAY_USE_TLS",
+    "RAY_external_storage_namespace",
+    "RAY_gcs_storage",
+    "RAY_gcs_storage_path",
+)
+"""Variables that describe a cluster of the user: its head, port, database and certificates.
+
+Ray obeys them, but for the first, also where it starts a session of its own."""
 MAX_FOLDER_BYTES = (103 if sys.platform == "darwin" else 107) - 72
 """Longest path of the folder: the system's limit for a socket, less what Ray appends."""
 _environment_before: dict[str, str | None] = {}
@@ -52,6 +67,7 @@ def private_session() -> Iterator[str]:
     """
     _set_environment(
         {
+            **dict.fromkeys(FOREIGN_VARIABLES),
             **NO_METRICS,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),

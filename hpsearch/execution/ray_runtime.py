@@ -21,6 +21,7 @@ from hpsearch.execution.local_session_patches import leave_private_session, priv
 from hpsearch.execution.placement import ResourceAllocator
 from hpsearch.execution.preemption import draining_node_ids
 from hpsearch.execution.shutdown import hangup_blocked
+from hpsearch.host_limits import exempt_this_machine_from_proxies, raise_open_file_limit
 from hpsearch.search.resources import Resources, requested_placements
 
 POLL_INTERVAL_S = 1.0
@@ -68,6 +69,8 @@ GC_WAIT_S, GC_TIMEOUT_S = 0.001, 10.0
 """Seconds between two attempts to collect while another thread collects, and of all attempts."""
 LOCAL_ADDRESS = "local"
 """Address of a Ray of one's own, on this machine."""
+START_TIMEOUT_WORDS = "timed out during startup"
+"""Words of Ray's error if its processes have not started within 30 s, which cannot be changed."""
 HEAD_CONNECT_TIMEOUT_S = 10.0
 """Seconds that the head of a cluster has to answer."""
 RAY_ENV = {
@@ -106,7 +109,9 @@ def start_ray(*, address: str | None = None, cpus: int | None = None) -> str | N
         logging.CRITICAL
     )  # the event log has the reasons of failures
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    exempt_this_machine_from_proxies()  # also the requests of workers
     if address in (None, LOCAL_ADDRESS):
+        raise_open_file_limit(cpus or os.cpu_count() or 1)
         with private_session() as temp, hangup_blocked():
             quiet["_temp_dir"] = temp
             with _ray_errors("Ray did not start on this machine"):
@@ -135,11 +140,11 @@ def _ray_errors(problem: str) -> Iterator[None]:
         raise
     except Exception as error:  # Ray documents none, and raises RuntimeError, OSError and others
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise UserError(
-            f"{problem}: {' '.join(lines)[:400] or type(error).__name__}; correct that and retry, "
-            "or look into Ray's logs",
-            code="ray-start-failed",
-        ) from error
+        reason = " ".join(lines)[:400] or type(error).__name__
+        advice = "correct that and retry, or look into Ray's logs"
+        if START_TIMEOUT_WORDS in reason:
+            advice = "the machine is busy, so try again when it is less so, or use fewer --cpus"
+        raise UserError(f"{problem}: {reason}; {advice}", code="ray-start-failed") from error
 
 
 def _check_reachable(address: str) -> None:

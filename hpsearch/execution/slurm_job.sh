@@ -52,8 +52,10 @@ start_ray() { # options of `ray start`; a temporary folder of its own, removed a
   if [ "$memory" -gt 0 ]; then # Ray would take its shares of the whole machine's memory
     store=$((memory * 3 / 10))
     free=$(df --output=avail --block-size=1M /dev/shm 2>/dev/null | tail -n 1)
-    if [ "${free:-0}" -gt 100 ] && [ "$store" -gt $((free * 8 / 10)) ]; then
-      store=$((free * 8 / 10))
+    if [ "${free:-0}" -gt 100 ]; then
+      if [ "$store" -gt $((free * 8 / 10)) ]; then store=$((free * 8 / 10)); fi
+    elif [ "$store" -gt 9000 ]; then # in the temporary folder, where Ray takes no larger one
+      store=9000
     fi
     if [ "$store" -lt 80 ]; then store=80; fi
     options+=("--memory=$(((memory - store) * 1048576))" "--object-store-memory=$((store * 1048576))")
@@ -74,7 +76,7 @@ keep_worker() { # a node, and options of srun: a cancelled or killed worker is s
   local node=$1
   shift
   for _ in $(seq 20); do
-    srun --overlap --nodes=1 --ntasks=1 --nodelist="$node" "$@" \
+    "${worker_variables[@]}" srun --overlap --nodes=1 --ntasks=1 --nodelist="$node" "$@" \
       bash -c "start_worker $head" </dev/null
     sleep 10
   done
@@ -111,13 +113,21 @@ fi
 
 # The nodes of the trials: all; in a heterogeneous job, those of its second part.
 here=$(address_of_this_node)
-cpus=$SLURM_CPUS_ON_NODE options=()
+cpus=$SLURM_CPUS_ON_NODE options=() worker_variables=(env)
+cpus_per_task=${SLURM_CPUS_PER_TASK:-}
 if [ "${SLURM_HET_SIZE:-1}" -gt 1 ]; then
   workers=$(nodes "$SLURM_JOB_NODELIST_HET_GROUP_1") cpus=0 options=(--het-group=1)
+  cpus_per_task=${SLURM_CPUS_PER_TASK_HET_GROUP_1:-}
+  # Without a suffix these are of the first part; srun reads them, and so does start_ray.
+  worker_variables+=(-u SLURM_MEM_PER_NODE -u SLURM_MEM_PER_CPU)
+  for variable in SLURM_MEM_PER_NODE SLURM_MEM_PER_CPU; do
+    value=${variable}_HET_GROUP_1
+    if [ -n "${!value:-}" ]; then worker_variables+=("$variable=${!value}"); fi
+  done
 else
   workers=$(nodes "$SLURM_JOB_NODELIST" | grep -vx "$SLURMD_NODENAME")
 fi
-if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then options+=("--cpus-per-task=$SLURM_CPUS_PER_TASK"); fi
+if [ -n "$cpus_per_task" ]; then options+=("--cpus-per-task=$cpus_per_task"); fi
 
 for _ in 1 2 3; do # another process may take a port before Ray does
   read -r port client < <(free_ports)
@@ -141,7 +151,7 @@ if [ -z "${head_group:-}" ]; then
   echo "error: Ray did not start on $SLURMD_NODENAME; its last lines are above" >&2
   exit 1
 fi
-if [ -d "$HPSEARCH_HOME" ]; then # for workers of other jobs: workers.sbatch
+if [[ "$HPSEARCH_HOME" != *://* ]]; then # for workers of other jobs: workers.sbatch
   mkdir -p "$HPSEARCH_HOME/slurm/$name"
   printf '%s %s\n' "$head" "$RAY_AUTH_TOKEN" >"$HPSEARCH_HOME/slurm/$name/head"
   echo "$job" >"$HPSEARCH_HOME/slurm/$name/job" # for `hpsearch status --slurm`

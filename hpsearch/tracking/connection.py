@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from hpsearch.errors import UserError
+from hpsearch.host_limits import exempt_this_machine_from_proxies
 from hpsearch.locations import (
     database_path,
     located,
@@ -65,6 +66,7 @@ def configure_client() -> None:
     Where there is no Databricks, Python notes that its module is absent: otherwise each request
     searches the whole path for it several times, a fifth of the processor time of a request.
     """
+    exempt_this_machine_from_proxies()
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     if DATABRICKS_MODULE not in sys.modules and find_spec(DATABRICKS_MODULE) is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpsearch.atomic_files import DISK_FULL_MESSAGES
 from hpsearch.errors import UserError
+from hpsearch.host_limits import proxy_hint
 from hpsearch.redaction import redacted
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ STORAGE_ERRORS = (
 DATABASE_ERROR = re.compile(r"^\((?:sqlite3|psycopg2?)\.\S+\) ")
 TRANSIENT_CODES = frozenset({LOCKED_CODE, "mlflow-server-error", "mlflow-unreachable"})
 """Codes of errors that may be gone at the next attempt."""
+PROXY_CODES = frozenset(
+    {"mlflow-unreachable", "mlflow-server-error", "mlflow-credentials", "not-mlflow"}
+)
+"""Codes of errors that a proxy before the server may cause."""
 ADDRESS_HINT = "correct --tracking-uri or MLFLOW_TRACKING_URI"
 
 
@@ -121,7 +126,10 @@ def _unavailable(error: Exception, uri: str) -> MlflowUnavailableError:
 def _classify(error: Exception, uri: str) -> tuple[str, str]:
     """Code and sentence for an error of MLflow at ``uri``."""
     schema = OTHER_SCHEMA.search(str(error))
-    return _other_schema(redacted(uri), schema[1]) if schema else _classify_failure(error, uri)
+    if schema:
+        return _other_schema(redacted(uri), schema[1])
+    code, sentence = _classify_failure(error, uri)
+    return code, sentence + (proxy_hint(uri) if code in PROXY_CODES else "")
 
 
 def _classify_failure(error: Exception, uri: str) -> tuple[str, str]:

@@ -28,7 +28,7 @@ from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
 from hpsearch.redaction import redacted
 from hpsearch.schema import from_json, to_json
-from hpsearch.tracking.connection import TrackingServer
+from hpsearch.tracking.connection import TrackingServer, configure_client
 from hpsearch.tracking.mlflow_errors import first_error_line
 from hpsearch.tracking.mlflow_tags import FINGERPRINT_TAG, INPUT_KIND_TAG, SPLIT_TAG
 from hpsearch.untrusted import reading
@@ -62,6 +62,7 @@ def download_model(model: str, uri: str) -> Iterator[Path]:
         UserError: if there is no such model, version or alias; if hpsearch did not register it,
             or it contains code.
     """
+    configure_client()
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     with tempfile.TemporaryDirectory() as scratch:

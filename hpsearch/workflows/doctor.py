@@ -6,12 +6,14 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import hpsearch
 from hpsearch.errors import UserError
+from hpsearch.host_limits import describe_open_files, describe_proxies, describe_shared_memory
 from hpsearch.redaction import redacted
 from hpsearch.search.workspace import Workspace
 from hpsearch.tracking.mlflow_tags import is_server
@@ -38,12 +40,15 @@ def diagnose(home: Path) -> Iterator[str]:
         "python": lambda home: f"{platform.python_version()} on {platform.platform()}",
         "packages": lambda home: ", ".join(map(_package, PACKAGES)),
         "processor": lambda home: f"{_usable_cpus()} of {os.cpu_count()} CPUs usable",
-        "memory": lambda home: _memory(),
+        "memory": lambda home: f"{_memory()}, {describe_shared_memory()}",
+        "open files": lambda home: describe_open_files(),
         "gpu": lambda home: _gpus(),
         "disk": _disk,
         "home": _home,
         "mlflow": _mlflow,
         "ports": lambda home: ", ".join(map(_port, PORTS)),
+        "ray": lambda home: _rays(),
+        "proxies": lambda home: describe_proxies(),
         "environment": lambda home: _variables(),
     }
     for name, check in checks.items():
@@ -127,6 +132,16 @@ def _port(port: int) -> str:
         probe.settimeout(0.5)
         in_use = probe.connect_ex(("127.0.0.1", port)) == 0
     return f"{port} ({PORTS[port]}) {'in use' if in_use else 'free'}"
+
+
+def _rays() -> str:
+    """Ray heads of this machine; a local search starts another one."""
+    heads = 0
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has just ended
+            heads += Path(process.read_bytes().partition(b"\0")[0].decode()).name == "gcs_server"
+    line = f"{heads} heads run on this machine; a search without --address starts its own"
+    return f"{line}, also where RAY_ADDRESS is set" if "RAY_ADDRESS" in os.environ else line
 
 
 def _variables() -> str:

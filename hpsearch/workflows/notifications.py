@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hpsearch.errors import UserError
+from hpsearch.host_limits import exempt_this_machine_from_proxies, proxy_hint
 from hpsearch.redaction import redacted
 from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.run_state import Run
@@ -171,7 +172,8 @@ class Notifier(Callback):
                 return send(target, body)
             except (OSError, subprocess.SubprocessError) as error:
                 if wait is None:
-                    self.failures.append(f"{redacted(target)}: {redacted(str(error))}")
+                    hint = proxy_hint(target)
+                    self.failures.append(f"{redacted(target)}: {redacted(str(error))}{hint}")
                     return
                 time.sleep(wait)
 
@@ -188,6 +190,7 @@ def send(target: str, body: bytes) -> None:
             shlex.split(target), input=body, timeout=SEND_TIMEOUT_S, check=True, capture_output=True
         )
         return
+    exempt_this_machine_from_proxies()
     headers = {"Content-Type": "application/json"}
     secret = os.environ.get(SECRET_ENV)
     if secret:

@@ -1,4 +1,4 @@
-"""A real Slurm of two virtual nodes on this machine, without cgroups, as root."""
+"""A real Slurm of two virtual nodes on this machine, as root."""
 
 import json
 import os
@@ -30,23 +30,43 @@ SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd.%n.log
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+{plugins}
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 ReturnToService=2
 JobRequeue=1
 MpiDefault=none
 SchedulerParameters=sched_interval=2,bf_interval=2
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first} CPUs=2 RealMemory=8000
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={second} CPUs=2 RealMemory=8000
-PartitionName=all Nodes=n1,n2 Default=YES State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+GresTypes=gpu
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first} {size} Feature=one
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={second} {size}
+PartitionName=all Nodes=n1,n2 Default=YES State=UP PriorityTier=1
+PartitionName=first Nodes=n1,n2 State=UP PriorityTier=2
 """
+SIZE = "CPUs=2 RealMemory=8000 Gres=gpu:1"
+FREE = "ProctrackType=proctrack/linuxproc\nTaskPlugin=task/none"
+CONTAINED = """ProctrackType=proctrack/cgroup
+TaskPlugin=task/cgroup
+JobContainerType=job_container/tmpfs
+PrologFlags=Contain"""
+FILES = {
+    "gres.conf": "Name=gpu File=/dev/null\n",
+    "cgroup.conf": "CgroupPlugin=cgroup/v1\nConstrainRAMSpace=yes\nAllowedSwapSpace=0\n",
+    "job_container.conf": "AutoBasePath=true\nBasePath={folder}/private.%n\n",
+}
+CGROUPS = Path("/sys/fs/cgroup")
 
 
 def is_installed() -> bool:
     """Whether this user can start a Slurm here."""
     return os.getuid() == 0 and all(shutil.which(name) for name in PROGRAMS)
+
+
+def can_contain() -> bool:
+    """Whether this machine's memory cgroups are of version 1, which this Slurm takes, and ours."""
+    return os.access(CGROUPS / "memory" / "cgroup.procs", os.W_OK)
 
 
 @dataclass(frozen=True)
@@ -56,21 +76,29 @@ class Slurm:
     folder: Path
 
     @classmethod
-    def start(cls) -> "Slurm":
-        """Start the daemons, and wait until both nodes are idle."""
-        found = cls(Path(tempfile.mkdtemp(prefix="slurm", dir="/tmp")))
+    def start(cls, *, contained: bool = False) -> "Slurm":
+        """Start the daemons, and wait until both nodes are idle.
+
+        Args:
+            contained: jobs have the memory that they ask for, by cgroup, and a /tmp of their own.
+        """
+        found = cls(Path(tempfile.mkdtemp(prefix="slurm", dir="/var/tmp")))
         folder = found.folder
         folder.chmod(0o755)
         for name in ("state", "spool.n1", "spool.n2"):
             (folder / name).mkdir()
         (folder / "key").write_bytes(secrets.token_bytes(64))
         (folder / "key").chmod(0o600)
-        found.configuration.write_text(
-            CONFIGURATION.format(
-                host=socket.gethostname(), folder=folder, port=free_port(), first=free_port(),
-                second=free_port(),
-            )
-        )  # fmt: skip
+        for name, text in FILES.items():
+            (folder / name).write_text(text.format(folder=folder))
+        settings = {
+            "plugins": CONTAINED if contained else FREE,
+            "size": SIZE,
+            "host": socket.gethostname(),
+            "folder": folder,
+            **{name: free_port() for name in ("port", "first", "second")},
+        }
+        found.configuration.write_text(CONFIGURATION.format(**settings))
         found.run(
             "munged", "--force", f"--socket={folder}/munge.socket", f"--key-file={folder}/key",
             f"--pid-file={folder}/munged.pid", f"--log-file={folder}/munged.log",
@@ -79,7 +107,7 @@ class Slurm:
         found.run("slurmctld")
         for node in ("n1", "n2"):
             found.run("slurmd", "-N", node)
-        wait_for(lambda: found.run("sinfo", "-h", "-N", "-o%T").split() == ["idle", "idle"], 60)
+        wait_for(lambda: set(found.run("sinfo", "-h", "-N", "-o%T").split()) == {"idle"}, 60)
         return found
 
     @property
@@ -90,11 +118,11 @@ class Slurm:
     def variables(self) -> dict[str, str]:
         return {"SLURM_CONF": str(self.configuration)}
 
-    def run(self, *words: object) -> str:
+    def run(self, *words: object, **variables: str) -> str:
         """Output of a command of Slurm."""
         done = subprocess.run(
-            list(map(str, words)), env={**os.environ, **self.variables}, capture_output=True,
-            text=True, check=True, timeout=60,
+            list(map(str, words)), env={**os.environ, **self.variables, **variables},
+            capture_output=True, text=True, check=True, timeout=60, cwd=self.folder,
         )  # fmt: skip
         return done.stdout
 
@@ -118,4 +146,8 @@ class Slurm:
             with suppress(ProcessLookupError, ValueError):
                 os.kill(json.loads(path.read_text()), signal.SIGTERM)
         wait_for(lambda: not list(self.folder.glob("slurm*.pid")), 60)
+        for node in CGROUPS.glob("*/slurm_n[12]"):
+            for group, *_ in os.walk(node, topdown=False):
+                with suppress(OSError):
+                    Path(group).rmdir()
         shutil.rmtree(self.folder, ignore_errors=True)

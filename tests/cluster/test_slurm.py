@@ -237,3 +237,39 @@ def test_apptainer_wraps_every_command_of_the_package(cluster: Path, tmp_path: P
     assert done.stdout.splitlines() == shlex.split(
         "exec --nv --bind /h,/tmp /i.sif hpsearch search 'a b'"
     )
+
+
+FIRST_PART = {"HET_SIZE": "2", "MEM_PER_NODE": "900", "JOB_NODELIST_HET_GROUP_1": "n7"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        (
+            {"JOB_NODELIST": "n1\nn2", "CPUS_PER_TASK": "8", "MEM_PER_NODE": "900"},
+            "n2 2 --cpus-per-task=8 900 -",
+        ),
+        (
+            {**FIRST_PART, "CPUS_PER_TASK_HET_GROUP_1": "8", "MEM_PER_NODE_HET_GROUP_1": "32000"},
+            "n7 0 --het-group=1 --cpus-per-task=8 32000 -",
+        ),
+        ({**FIRST_PART, "MEM_PER_CPU_HET_GROUP_1": "4000"}, "n7 0 --het-group=1 - 4000"),
+    ],
+)
+def test_workers_get_the_processors_and_the_memory_of_their_part_of_the_job(
+    cluster: Path, variables: dict[str, str], words: str
+) -> None:
+    """Without a suffix, Slurm's variables are those of the first part, or absent."""
+    body = (cluster.parent / "hpsearch" / "execution" / "slurm_job.sh").read_text()
+    start, end = body.index("cpus=$SLURM_CPUS_ON_NODE"), body.index("for _ in 1 2 3; do")
+    show = "echo ${SLURM_MEM_PER_NODE:--} ${SLURM_MEM_PER_CPU:--}"
+    script = f"""set -u; nodes() {{ echo "$1"; }}
+{body[start:end]}
+echo $workers $cpus "${{options[@]}}" $("${{worker_variables[@]}}" bash -c '{show}')"""
+    environment = {"PATH": "/usr/bin:/bin", "SLURM_CPUS_ON_NODE": "2", "SLURMD_NODENAME": "n1"}
+    given = {f"SLURM_{name}": value for name, value in variables.items()}
+    done = subprocess.run(
+        ["bash", "-c", script], env=environment | given, check=True, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == words

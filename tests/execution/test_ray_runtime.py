@@ -75,6 +75,7 @@ def test_an_error_of_ray_is_one_sentence(
     assert refused.value.code == "ray-start-failed"
     assert str(error).split("\n")[0] in str(refused.value)
     assert "\n" not in str(refused.value)
+    assert ("the machine is busy" in str(refused.value)) == ("timed out" in str(error))
 
 
 class Slow:
