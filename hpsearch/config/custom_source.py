@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from hpsearch.errors import UserError
@@ -41,7 +42,14 @@ class SourceTree:
         """Source of one module: its file and those of the modules in the tree that it imports."""
         return SourceTree(_closure(module or SPACE_MODULE, self.files.get))
 
-    @property
+    @cached_property
+    def module_names(self) -> frozenset[str]:
+        """Names under which its files are imported, with those of the packages around them."""
+        paths = [PurePosixPath(name).with_suffix("").parts for name in self.files]
+        named = [parts[:-1] if parts[-1] == "__init__" else parts for parts in paths]
+        return frozenset(".".join(n[:count]) for n in named for count in range(1, len(n) + 1))
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of all names and contents, in hex."""
         seen = hashlib.sha256()

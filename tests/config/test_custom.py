@@ -15,6 +15,7 @@ from hpsearch.config.custom_import import (
     build_object,
     load_object,
     missing_packages,
+    own_code,
     pinned,
     take_sources,
 )
@@ -87,6 +88,25 @@ def test_two_sources_of_one_name_are_two_objects_in_one_process(space: Path) -> 
     one, two = (build_object(loss, role="loss")(torch.ones(4)) for loss in (first, second))
 
     assert (one, two) == (4.0, 6.0)
+
+
+def test_an_import_inside_a_function_is_of_the_same_source_and_leaves_the_path(
+    space: Path,
+) -> None:
+    late = "def late(x):\n    from own_helper import scale\n    return scale(x)\n"
+    space.with_name("own_late.py").write_text(late)
+    trial = TRIAL.model_copy(update={"loss": CustomLoss(object="own_late:late")})
+    path = list(sys.path)
+    first = pinned(trial, SpaceFolder(space)).loss
+    space.with_name("own_helper.py").write_text("def scale(x):\n    return x * 3\n")
+    second = pinned(trial, SpaceFolder(space)).loss
+    found = []
+    for loss in (first, second, first):
+        with own_code(loss, "loss"):
+            found.append(build_object(loss, role="loss")(1.0))
+
+    assert found == [2.0, 3.0, 2.0]
+    assert sys.path == path
 
 
 def test_the_space_file_itself_may_define_an_object(space: Path) -> None:
