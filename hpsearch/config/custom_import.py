@@ -24,6 +24,8 @@ _known: dict[str, SourceTree] = {}
 _trees: list[SourceTree] = []
 """Trees of searches whose sources are found by digest when they are needed."""
 _objects: dict[tuple[str, str], Any] = {}
+_active: list[str] = []
+"""Digests of the sources whose code runs, the innermost last."""
 _modules: dict[str, dict[str, ModuleType]] = {}
 """Modules that have been imported from each source, by its digest and their names."""
 
@@ -33,29 +35,34 @@ def add_sources(trees: tuple[SourceTree, ...]) -> None:
     _trees[:] = [*trees, *(tree for tree in _trees if tree not in trees)]
 
 
-def pinned(config: Any, space: SpaceFolder | None) -> Any:
+def pinned(
+    config: Any, space: SpaceFolder | None, suggest: Callable[..., object] | None = None
+) -> Any:
     """Configuration whose objects name the digest of their source, read from a space's folder.
 
     Objects that name one keep it.
 
     Args:
         config: a trial.
-        space: folder of the space that draws it; None for a search that was not read from a file.
+        space: folder of the space that draws it; None before it is loaded.
+        suggest: function of the space, in whose file or program the folder is then looked for.
 
     Raises:
-        UserError: if the space has no such module.
+        UserError: if the space has no such module, or the object has none and no space file.
     """
     parts = [part for _, part in custom_parts(config) if part.sha256 is None]
     if not parts:
         return config
-    if space is None:
-        raise UserError(
-            f"{parts[0].object} needs a space file next to its module; save the search in a file, "
-            "and pass its path",
-            code="custom-source-unknown",
-        )
+    space = space or SpaceFolder.of_function(suggest)
     changes = {}
     for part in parts:
+        if space.folders and not part.module:
+            raise UserError(
+                f"{part.object} has no module, and this search no space file, so workers cannot "
+                f"import it; write it into a module, such as my_objects.py in {Path.cwd()}, and "
+                f'name it "my_objects:{part.name}"',
+                code="custom-without-module",
+            )
         tree = space.source(part.module)
         _known[tree.digest] = tree
         changes[part] = part.model_copy(update={"sha256": tree.digest})
@@ -255,14 +262,19 @@ def _imported(tree: SourceTree) -> Iterator[None]:
     Afterwards Python's path is as before, and so are modules of the same names from elsewhere;
     those of the tree stay where there was none, for pickle and inspect.
     """
+    if _active[-1:] == [tree.digest]:  # also a space file that checks itself while it is imported
+        yield
+        return
     folder, own = _written(tree.digest), _modules.setdefault(tree.digest, {})
     names = tree.module_names
     before = {name: sys.modules.pop(name) for name in names if name in sys.modules}
     sys.modules.update(own)
     sys.path.insert(0, folder)
+    _active.append(tree.digest)
     try:
         yield
     finally:
+        _active.pop()
         sys.path.remove(folder)
         own.update({name: sys.modules[name] for name in names if name in sys.modules})
         sys.modules.update(before)
