@@ -112,7 +112,17 @@ class Recipe:
     """Settings that the source does not state, or that hpsearch has otherwise."""
 
 
-NOT_FOUND = "not found: looked for in the abstract and in the repository, which gives none"
+_HYNET_PUBLISHED = (
+    "not found, neither HPatches mAP nor FPR95 of Photo Tourism: looked for in abstract and "
+    "introduction (arXiv 2006.10202), in readme and programs of yuruntian/HyNet (0ae3483), in "
+    "kornia's model card; the paper's tables could not be read"
+)
+_SOSNET_PUBLISHED = (
+    "not found, neither HPatches mAP nor FPR95 of Photo Tourism: looked for in abstract and "
+    "introduction (arXiv 1904.05019), in readme, demo and programs of scape-research/SOSNet "
+    "(511e475) and of yuruntian/HyNet (0ae3483); the paper's tables, its poster and its slides "
+    "could not be read"
+)
 CLEAN = {"input": Clean(), "evaluate_on": "clean"}
 _HARDNET = TrialConfig(
     **CLEAN,
@@ -170,7 +180,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "hynet": Recipe(
             _HYNET,
             "Tian et al., NeurIPS 2020, as in yuruntian/HyNet, train.py and model.py (0ae3483)",
-            NOT_FOUND,
+            _HYNET_PUBLISHED,
             (
                 *_HYNET_OPEN,
                 "initial weights there are PyTorch's, here orthogonal",
@@ -185,7 +195,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 }
             ),
             "Tian et al., CVPR 2019, as in Loss_SOSNet of yuruntian/HyNet, train.py (0ae3483)",
-            NOT_FOUND,
+            _SOSNET_PUBLISHED,
             (
                 *_HYNET_OPEN,
                 "the script trains HyNet's network with this loss, here it is the paper's",

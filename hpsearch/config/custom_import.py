@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +24,10 @@ _known: dict[str, SourceTree] = {}
 _trees: list[SourceTree] = []
 """Trees of searches whose sources are found by digest when they are needed."""
 _objects: dict[tuple[str, str], Any] = {}
+_active: list[str] = []
+"""Digests of the sources whose code runs, the innermost last."""
+_modules: dict[str, dict[str, ModuleType]] = {}
+"""Modules that have been imported from each source, by its digest and their names."""
 
 
 def add_sources(trees: tuple[SourceTree, ...]) -> None:
@@ -31,29 +35,34 @@ def add_sources(trees: tuple[SourceTree, ...]) -> None:
     _trees[:] = [*trees, *(tree for tree in _trees if tree not in trees)]
 
 
-def pinned(config: Any, space: SpaceFolder | None) -> Any:
+def pinned(
+    config: Any, space: SpaceFolder | None, suggest: Callable[..., object] | None = None
+) -> Any:
     """Configuration whose objects name the digest of their source, read from a space's folder.
 
     Objects that name one keep it.
 
     Args:
         config: a trial.
-        space: folder of the space that draws it; None for a search that was not read from a file.
+        space: folder of the space that draws it; None before it is loaded.
+        suggest: function of the space, in whose file or program the folder is then looked for.
 
     Raises:
-        UserError: if the space has no such module.
+        UserError: if the space has no such module, or the object has none and no space file.
     """
     parts = [part for _, part in custom_parts(config) if part.sha256 is None]
     if not parts:
         return config
-    if space is None:
-        raise UserError(
-            f"{parts[0].object} needs a space file next to its module; save the search in a file, "
-            "and pass its path",
-            code="custom-source-unknown",
-        )
+    space = space or SpaceFolder.of_function(suggest)
     changes = {}
     for part in parts:
+        if space.folders and not part.module:
+            raise UserError(
+                f"{part.object} has no module, and this search no space file, so workers cannot "
+                f"import it; write it into a module, such as my_objects.py in {Path.cwd()}, and "
+                f'name it "my_objects:{part.name}"',
+                code="custom-without-module",
+            )
         tree = space.source(part.module)
         _known[tree.digest] = tree
         changes[part] = part.model_copy(update={"sha256": tree.digest})
@@ -134,11 +143,15 @@ def build_object(settings: Custom, *, role: str) -> Callable[..., Any]:
 def own_code(settings: Custom, role: str) -> Iterator[None]:
     """Run the user's code inside the block; its errors name the object and the line.
 
+    What it imports there, such as inside a function, comes from its own source.
+
     Raises:
         UserError: in the place of any other exception but those of memory.
     """
+    tree = _known.get(settings.sha256 or "")
     try:
-        yield
+        with nullcontext() if tree is None else _imported(tree):
+            yield
     except (UserError, MemoryError):
         raise
     except Exception as error:
@@ -224,16 +237,11 @@ def _attribute(module: ModuleType, settings: Custom) -> Any:
 
 
 def _import(settings: Custom, tree: SourceTree) -> ModuleType:
-    """Import a module from a folder with its source; what had the same name before is put back."""
-    folder, tops = _written(tree), {name.partition("/")[0].partition(".")[0] for name in tree.files}
-    before = {
-        name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in tops
-    }
     writes_nothing, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    sys.path.insert(0, folder)
     importlib.invalidate_caches()
     try:
-        return importlib.import_module(settings.module or SPACE_MODULE)
+        with _imported(tree):
+            return importlib.import_module(settings.module or SPACE_MODULE)
     except UserError:
         raise
     except (Exception, SystemExit) as error:
@@ -245,8 +253,30 @@ def _import(settings: Custom, tree: SourceTree) -> ModuleType:
         ) from error
     finally:
         sys.dont_write_bytecode = writes_nothing
+
+
+@contextmanager
+def _imported(tree: SourceTree) -> Iterator[None]:
+    """Import the modules of a tree from its own folder inside the block, also inside functions.
+
+    Afterwards Python's path is as before, and so are modules of the same names from elsewhere;
+    those of the tree stay where there was none, for pickle and inspect.
+    """
+    if _active[-1:] == [tree.digest]:  # also a space file that checks itself while it is imported
+        yield
+        return
+    folder, own = _written(tree.digest), _modules.setdefault(tree.digest, {})
+    names = tree.module_names
+    before = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+    sys.modules.update(own)
+    sys.path.insert(0, folder)
+    _active.append(tree.digest)
+    try:
+        yield
+    finally:
+        _active.pop()
         sys.path.remove(folder)
-        sys.path.append(folder)  # for imports inside functions
+        own.update({name: sys.modules[name] for name in names if name in sys.modules})
         sys.modules.update(before)
 
 
@@ -268,10 +298,11 @@ def _folder() -> Path:
     return folder
 
 
-def _written(tree: SourceTree) -> str:
-    """Folder with the files of a tree."""
-    folder = _folder() / tree.digest[:16]
-    for name, content in tree.files.items():
+@cache
+def _written(digest: str) -> str:
+    """Folder with the files of a source, which are written once."""
+    folder = _folder() / digest[:16]
+    for name, content in _known[digest].files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     return str(folder)

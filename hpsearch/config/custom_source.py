@@ -7,14 +7,19 @@ imported from a source with the digest of the configuration.
 
 import ast
 import hashlib
+import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from hpsearch.errors import UserError
 from hpsearch.untrusted import is_of_library
 
+SPACE_PREFIX = "hpsearch_space_"
+"""Beginning of the name under which a space file is executed as a module."""
 SPACE_MODULE = "hpsearch_space_source"
 """Name under which the space file itself is imported for an object that it defines."""
 MODULES_DIR = "space_modules"
@@ -41,7 +46,14 @@ class SourceTree:
         """Source of one module: its file and those of the modules in the tree that it imports."""
         return SourceTree(_closure(module or SPACE_MODULE, self.files.get))
 
-    @property
+    @cached_property
+    def module_names(self) -> frozenset[str]:
+        """Names under which its files are imported, with those of the packages around them."""
+        paths = [PurePosixPath(name).with_suffix("").parts for name in self.files]
+        named = [parts[:-1] if parts[-1] == "__init__" else parts for parts in paths]
+        return frozenset(".".join(n[:count]) for n in named for count in range(1, len(n) + 1))
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of all names and contents, in hex."""
         seen = hashlib.sha256()
@@ -75,6 +87,8 @@ class SpaceFolder:
     """Folder of a space file, from which the sources of its objects are read once each."""
 
     space: Path
+    folders: tuple[Path, ...] = ()
+    """Folders of the modules of a search without a space file; empty for one that has a file."""
     used: dict[str, Path] = field(default_factory=dict)
     """Files of objects so far, without the space file, by their path in the folder."""
     trees: dict[str, SourceTree] = field(default_factory=dict)
@@ -84,10 +98,30 @@ class SpaceFolder:
     def of(cls, space: Path) -> "SpaceFolder":
         """Folder of a space, with the modules that its text names as ``"MODULE:NAME"``."""
         found = cls(space)
-        for module in named_modules(space.read_bytes()):
-            if _closure(module, found.read_module):
-                found.source(module)
+        found.read_named(named_modules(space.read_bytes()))
         return found
+
+    @classmethod
+    def of_function(cls, suggest: Callable[..., object] | None) -> "SpaceFolder":
+        """Folder of the space file that defines a function; else those of this program."""
+        defined = getattr(suggest and inspect.unwrap(suggest), "__globals__", {})
+        if str(defined.get("__name__")).startswith(SPACE_PREFIX):
+            return cls(Path(defined["__file__"]))
+        return cls.of_program(())
+
+    @classmethod
+    def of_program(cls, texts: Iterable[str]) -> "SpaceFolder":
+        """Folders from which this program imports its modules, with those that ``texts`` name."""
+        folders = dict.fromkeys(Path(entry or ".").absolute() for entry in sys.path)
+        found = cls(Path.cwd() / "search", tuple(folder for folder in folders if folder.is_dir()))
+        found.read_named(modules_in(texts))
+        return found
+
+    def read_named(self, modules: Iterable[str]) -> None:
+        """Read the sources of those modules that there are."""
+        for module in modules:
+            if _closure(module, self.read_module):
+                self.source(module)
 
     def source(self, module: str) -> SourceTree:
         """Source of a module.
@@ -98,9 +132,11 @@ class SpaceFolder:
         if module not in self.trees:
             found = _closure(module or SPACE_MODULE, self.read_module)
             if not _has_module(found, module or SPACE_MODULE):
+                here = self.space.absolute().parent
+                where = f"in {here}" if self.folders else f"next to {self.space.name} in {here}"
                 raise UserError(
-                    f"there is no module {module}.py next to {self.space.name} in "
-                    f"{self.space.absolute().parent}; create it, or correct the object's name",
+                    f"there is no module {module}.py {where}; create it, or correct the object's "
+                    "name",
                     code="custom-not-found",
                 )
             self.trees[module] = SourceTree(found)
@@ -110,7 +146,8 @@ class SpaceFolder:
         """Content of a file by its path in the folder; None if there is none of the user's."""
         if name == f"{SPACE_MODULE}.py":
             return self.space.read_bytes() if self.space.is_file() else None
-        for folder in (self.space.absolute().parent / MODULES_DIR, self.space.absolute().parent):
+        here = self.space.absolute().parent
+        for folder in self.folders or (here / MODULES_DIR, here):
             path = folder / name
             if path.is_file() and not is_of_library(path):
                 self.used[name] = path
@@ -124,8 +161,13 @@ def named_modules(content: bytes) -> list[str]:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):
         return []
-    texts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)]
-    found = [NAMED_OBJECT.fullmatch(text) for text in texts if isinstance(text, str)]
+    values = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)]
+    return modules_in(value for value in values if isinstance(value, str))
+
+
+def modules_in(texts: Iterable[str]) -> list[str]:
+    """Modules that texts name as ``"MODULE:NAME"``."""
+    found = [NAMED_OBJECT.fullmatch(text) for text in texts]
     return list(dict.fromkeys(match[1] for match in found if match))
 
 

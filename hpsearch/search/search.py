@@ -284,7 +284,7 @@ class Search(FrozenConfig):
             if is_storage_error(error):
                 raise
             raise suggest_error(error) from error
-        config = pinned(check_suggested(config, self.budget), self._folder)
+        config = pinned(check_suggested(config, self.budget), self._folder, self.suggest)
         return config.model_copy(update={"seed": config.seed + repeat}) if repeat else config
 
     def validate_space(self, draws: int = 8) -> None:
@@ -305,7 +305,7 @@ class Search(FrozenConfig):
         self._rehearse_own_objects(draws)
 
     def _rehearse_own_objects(self, draws: int) -> None:
-        configs = [self.baseline, *self.examples(draws)]
+        configs = [pinned(self.baseline, self._folder, self.suggest), *self.examples(draws)]
         if any(any(custom_parts(config)) for config in configs):
             from hpsearch.training.custom_parts import rehearse
 

@@ -13,6 +13,7 @@ import importlib.util
 import inspect
 import os
 import pickle
+import pickletools
 import sys
 import textwrap
 import warnings
@@ -30,20 +31,26 @@ from pydantic import ValidationError
 from hpsearch.atomic_files import write_atomic
 from hpsearch.config.base import old_names_warned
 from hpsearch.config.custom_import import forget_modules
-from hpsearch.config.custom_source import EARLIER_DIR, MODULES_DIR, SpaceFolder
+from hpsearch.config.custom_source import (
+    EARLIER_DIR,
+    MODULES_DIR,
+    SPACE_PREFIX,
+    SpaceFolder,
+)
 from hpsearch.errors import OldSpellingWarning, UserError
 from hpsearch.search.search import Search
 from hpsearch.search.space_errors import first_line
 from hpsearch.untrusted import is_of_library, user_location, validation_sentence
 
-MODULE_PREFIX = "hpsearch_space_"
-"""Beginning of the name under which a space file is executed as a module."""
 
-
-def load_search(path: Path) -> Search:
+def load_search(path: Path, folder: SpaceFolder | None = None) -> Search:
     """Run a space file and return its ``SEARCH``.
 
     A file with names of version 0.1.0 gives one ``OldSpellingWarning``.
+
+    Args:
+        path: the file.
+        folder: source of the user's own objects, if it is not the file's folder.
 
     Raises:
         UserError: if the file is missing, fails to run, or exports no Search.
@@ -67,7 +74,7 @@ def load_search(path: Path) -> Search:
             f"{path} must export SEARCH = Search(...), found {type(search).__name__}",
             code="no-search-exported",
         )
-    _folders[:] = [folder := SpaceFolder.of(path)]
+    _folders[:] = [folder := folder or SpaceFolder.of(path)]
     return search.from_folder(folder)
 
 
@@ -138,7 +145,7 @@ def imported_modules() -> dict[str, Path]:
 
 def space_modules() -> list[ModuleType]:
     """Modules that workers cannot import: executed spaces, and what the last of them imports."""
-    spaces = [module for name, module in sys.modules.items() if name.startswith(MODULE_PREFIX)]
+    spaces = [module for name, module in sys.modules.items() if name.startswith(SPACE_PREFIX)]
     return [*spaces, *(_latest[-1].modules().values() if _latest else ())]
 
 
@@ -184,7 +191,7 @@ def _validation_code(error: ValidationError) -> str:
 
 
 def _run_file(path: Path) -> ModuleType:
-    module_name = f"{MODULE_PREFIX}{path.stem}"
+    module_name = f"{SPACE_PREFIX}{path.stem}"
     if path.suffix != ".py":
         raise UserError(f"{path} is not a Python file; a search space ends in .py")
     loader = _SpaceFileLoader(module_name, str(path))
@@ -295,6 +302,17 @@ def stored_search(content: str, *, python: str) -> Search:
             code="other-python",
         )
     return Search(**pickle.loads(base64.b64decode(content)))
+
+
+def defined_folder(text: str) -> SpaceFolder:
+    """Folders of the own objects of a search without a file, with the modules that it names.
+
+    Args:
+        text: of ``space_text``.
+    """
+    content = base64.b64decode(text.split('"""')[-2])
+    texts = [found for _, found, _ in pickletools.genops(content) if isinstance(found, str)]
+    return SpaceFolder.of_program(texts)
 
 
 def _fields() -> list[str]:

@@ -19,7 +19,12 @@ from hpsearch.search.resources import Resources
 from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.search_data import SearchData
-from hpsearch.search.space_file import imported_modules, load_search, space_text
+from hpsearch.search.space_file import (
+    defined_folder,
+    imported_modules,
+    load_search,
+    space_text,
+)
 from hpsearch.search.stopping import Limits
 from hpsearch.search.workspace import SearchRecord, Workspace
 from hpsearch.tracking.mlflow_tags import SPACE_NAME
@@ -89,11 +94,10 @@ def plan_search(
     """
     for option, given in (("--study", options.study), ("--address", options.address)):
         refuse_password(given, option)
-    file, stated, modules = _load(space)
+    file, stated = _load(space)
     search = with_overrides(stated, options.overrides)
     search.validate_space()
-    if modules is not None:
-        modules = imported_modules()  # with those of objects that were drawn just now
+    modules = imported_modules()  # with those of objects that were drawn just now
     for remark in (*search.remarks(), *_override_remarks(stated, options.overrides)):
         observer.message(remark)
     given = [
@@ -156,20 +160,20 @@ def plan_search(
         overrides=dict(options.overrides),
     )
     return SearchPlan(
-        workspace=workspace, name=name, space=file, search=search, modules=modules or {},
+        workspace=workspace, name=name, space=file, search=search, modules=modules,
         store=store, data=parts, record=record,
     )  # fmt: skip
 
 
-def _load(space: str | Path | Search) -> tuple[Path | str, Search, Mapping[str, Path] | None]:
+def _load(space: str | Path | Search) -> tuple[Path | str, Search]:
     """Load a space file; write one for a search without a file, and load it as a resume will."""
     if not isinstance(space, Search):
-        return Path(space), load_search(Path(space)), imported_modules()
+        return Path(space), load_search(Path(space))
     text = space_text(space)
     with TemporaryDirectory() as folder:
         path = Path(folder) / SPACE_NAME
         path.write_text(text, "utf-8")
-        return text, load_search(path), None
+        return text, load_search(path, defined_folder(text))
 
 
 def _open_earlier(workspace: Workspace, source: str | None, search: Search) -> SearchContext | None:

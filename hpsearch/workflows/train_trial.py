@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from hpsearch.atomic_files import write_atomic
 from hpsearch.config import ComputeConfig, CustomNetwork, TrialConfig
 from hpsearch.config.custom import custom_parts
-from hpsearch.config.custom_import import take_sources
+from hpsearch.config.custom_import import pinned, take_sources
 from hpsearch.config.formatting import summary
 from hpsearch.errors import UserError
 from hpsearch.execution.shutdown import deferred_sigint
@@ -109,7 +109,7 @@ def train_trial(
     """Train a trial into the folder ``output``, from its checkpoint if there is one.
 
     Args:
-        config: the trial.
+        config: the trial; own objects without a digest are those of this program's modules.
         env: data, split and everything else that it needs; see ``local_environment``.
         output: folder for the checkpoint and the trained model.
         threads: torch's threads on the CPU; other numbers give other last bits.
@@ -128,6 +128,7 @@ def train_trial(
     from hpsearch.training.devices import torch_threads
 
     observer = observer or Observer()
+    config = pinned(config, None)
     num_folds = None if recorded is None else recorded.num_folds
     _open_output(output, _description(config, env, num_folds))
     observer.message(summary(config))

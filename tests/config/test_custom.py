@@ -4,10 +4,12 @@ import hashlib
 import sys
 from pathlib import Path
 
+import optuna
 import pytest
 import torch
 from pydantic import ValidationError
 
+from hpsearch import Search
 from hpsearch.config import Custom, CustomLoss, CustomSampler, Pairs, TrialConfig
 from hpsearch.config.custom import custom_parts
 from hpsearch.config.custom_import import (
@@ -15,13 +17,20 @@ from hpsearch.config.custom_import import (
     build_object,
     load_object,
     missing_packages,
+    own_code,
     pinned,
     take_sources,
 )
 from hpsearch.config.custom_source import SPACE_MODULE, SourceTree, SpaceFolder, search_sources
 from hpsearch.config.formatting import summary
 from hpsearch.errors import UserError
-from hpsearch.search.space_file import copy_modules, imported_modules, keep_earlier_space
+from hpsearch.search.space_file import (
+    copy_modules,
+    defined_folder,
+    imported_modules,
+    keep_earlier_space,
+    space_text,
+)
 from hpsearch.search.space_file import load_search as load
 
 LOSS = """
@@ -87,6 +96,25 @@ def test_two_sources_of_one_name_are_two_objects_in_one_process(space: Path) -> 
     one, two = (build_object(loss, role="loss")(torch.ones(4)) for loss in (first, second))
 
     assert (one, two) == (4.0, 6.0)
+
+
+def test_an_import_inside_a_function_is_of_the_same_source_and_leaves_the_path(
+    space: Path,
+) -> None:
+    late = "def late(x):\n    from own_helper import scale\n    return scale(x)\n"
+    space.with_name("own_late.py").write_text(late)
+    trial = TRIAL.model_copy(update={"loss": CustomLoss(object="own_late:late")})
+    path = list(sys.path)
+    first = pinned(trial, SpaceFolder(space)).loss
+    space.with_name("own_helper.py").write_text("def scale(x):\n    return x * 3\n")
+    second = pinned(trial, SpaceFolder(space)).loss
+    found = []
+    for loss in (first, second, first):
+        with own_code(loss, "loss"):
+            found.append(build_object(loss, role="loss")(1.0))
+
+    assert found == [2.0, 3.0, 2.0]
+    assert sys.path == path
 
 
 def test_the_space_file_itself_may_define_an_object(space: Path) -> None:
@@ -177,8 +205,49 @@ def test_a_module_that_is_missing_is_named_with_the_folder(space: Path) -> None:
         pinned(trial, SpaceFolder(space))
 
     assert caught.value.code == "custom-not-found"
-    with pytest.raises(UserError):
-        pinned(trial, None)
+
+
+def test_a_search_without_a_space_file_takes_objects_of_modules_that_python_finds(
+    space: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is defined in a notebook or a program, whose own objects are refused."""
+    monkeypatch.syspath_prepend(str(space.parent))
+
+    def suggest(trial: optuna.Trial) -> TrialConfig:
+        rare = trial.suggest_int("rare", 0, 10**6) == 7
+        return TRIAL if rare else TrialConfig(loss=CustomLoss(object="own_late:late"), patches=480)
+
+    space.with_name("own_late.py").write_text("import own_helper\nlate = own_helper.scale\n")
+    search = Search(
+        suggest=suggest, budget=480, report_every=240, trials=1, baseline=TrialConfig(patches=480)
+    )
+    before = search.suggest_config(optuna.create_study().ask())
+    text = space_text(search)
+    folder = defined_folder(text)
+    copy = space.with_name("copy.py")
+    copy.write_text(text)
+    drawn = load(copy, folder).suggest_config(optuna.create_study().ask())
+
+    assert drawn == before
+    assert drawn.loss.sha256 == SpaceFolder(space).source("own_late").digest
+    assert set(imported_modules()) == {"own_loss.py", "own_helper.py", "own_late.py"}
+    for name, code in (("Ranked", "custom-without-module"), ("absent:x", "custom-not-found")):
+        with pytest.raises(UserError, match=name.partition(":")[0]) as caught:
+            pinned(TRIAL.model_copy(update={"loss": CustomLoss(object=name)}), None, suggest)
+        assert caught.value.code == code
+
+
+def test_a_space_file_may_check_itself_with_objects_of_its_own(space: Path) -> None:
+    own = SPACE.replace('"other:Loss"', '"Own"').replace("    name =", "    name = 'Own';  _ =")
+    loss = "def Own(x):\n    return (x[0] - x[1]).pow(2).sum()\n"
+    batch = "from hpsearch.config import Pairs, L2Net\n"
+    own = own.replace(
+        "patches=480)\n\n",
+        "patches=480, sampler=Pairs(batch=8), descriptor=L2Net(width=0.125, unit_norm=True))\n\n",
+    )
+    space.write_text(f"{batch}{loss}{own}\nSEARCH.validate_space()\n")
+
+    assert load(space).examples(1)[0].loss.object == "Own"
 
 
 def test_packages_are_compared_with_what_is_installed(space: Path) -> None:

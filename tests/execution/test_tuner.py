@@ -6,9 +6,15 @@ from pathlib import Path
 import pytest
 import ray
 
+from hpsearch.config.custom_import import missing_packages
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
-from hpsearch.execution.ray_runtime import check_capacity_now, start_ray, stop_ray
+from hpsearch.execution.ray_runtime import (
+    check_capacity_now,
+    check_packages,
+    start_ray,
+    stop_ray,
+)
 from hpsearch.execution.tuner import run_session
 from hpsearch.search.resources import Resources
 from hpsearch.search.search_context import SearchContext
@@ -119,6 +125,22 @@ def test_more_than_the_cluster_can_hold_is_refused() -> None:
         check_capacity_now(Resources(device="cpu"), 9)
     with pytest.raises(UserError, match="requests 1 CPU and 2 GPUs, but no node"):
         check_capacity_now(Resources(gpus=2), None)
+
+
+def test_every_node_is_asked_for_the_packages_of_own_objects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_ray()
+    found = tmp_path / "only_here-1.0.dist-info"
+    found.mkdir()
+    (found / "METADATA").write_text("Metadata-Version: 2.1\nName: only-here\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))  # of this process, and of no worker
+    assert missing_packages(("only-here>=1",)) == []
+    check_packages(())
+    check_packages(("torch", "numpy>=1"))
+    with pytest.raises(UserError, match=r"node [\d.]+ lacks only-here>=1 \(not inst") as caught:
+        check_packages(("numpy", "only-here>=1"))
+    assert caught.value.code == "missing-package"
 
 
 def test_a_cluster_that_is_not_there_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

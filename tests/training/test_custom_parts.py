@@ -150,13 +150,24 @@ WRONG = {
     "detached": "custom-no-gradient: return x.detach().sum()",
     "number": "custom-wrong-shape: return 1.0",
     "fails": "custom-failed: return x[7].sum()",
+    "weights": "custom-loss-with-weights: ",
 }
+WITH_WEIGHTS = """
+import torch
+
+class wrong(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(1))
+    def forward(self, x):
+        return (x.sum() * self.scale).sum()
+"""
 
 
 @pytest.mark.parametrize("case", WRONG)
 def test_a_wrong_loss_is_told_at_the_rehearsal(space: Path, case: str) -> None:
     code, _, body = WRONG[case].partition(": ")
-    space.with_name("own.py").write_text(f"def wrong(x):\n    {body}\n")
+    space.with_name("own.py").write_text(f"def wrong(x):\n    {body}\n" if body else WITH_WEIGHTS)
     config = drawn(
         space, loss=CustomLoss(object="own:wrong"), sampler=Pairs(batch=8), descriptor=L2Net(),
         metrics=(), augmentation=Augmentation(),
@@ -194,6 +205,7 @@ PARTS = {
             ("custom-failed", "def wrong(d): return 1"),
             ("custom-failed", "def wrong(d, points, sequences): return 'much'"),
             ("custom-not-finite", "def wrong(d, points, sequences): return float('inf')"),
+            ("custom-not-callable", "class wrong: pass"),
         ],
     ),
     "network": (
@@ -228,6 +240,13 @@ def test_a_wrong_part_is_told_at_the_rehearsal(
         rehearse([config])
 
     assert caught.value.code == code
+
+
+def test_two_metrics_of_one_label_are_refused_at_the_rehearsal(space: Path) -> None:
+    with pytest.raises(UserError, match="label 'spread'") as caught:
+        rehearse([drawn(space, metrics=TRIAL.metrics * 2)])
+
+    assert caught.value.code == "custom-label-repeated"
 
 
 def test_a_loss_that_fails_later_fails_its_trial_with_one_sentence(

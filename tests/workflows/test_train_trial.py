@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hpsearch.cli import app
-from hpsearch.config import Adam, ComputeConfig, L2Net, RandomTriplets, TrialConfig
+from hpsearch.config import Adam, ComputeConfig, CustomLoss, L2Net, RandomTriplets, TrialConfig
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
 from hpsearch.execution.cross_validation import run_cross_validation
@@ -168,6 +168,24 @@ def test_an_output_is_checked_before_any_training(job: TrialEnvironment, tmp_pat
             train_trial(CONFIG, job, tmp_path / occupied)
         assert refused.value.code == "output-not-writable"
         assert str(tmp_path / occupied) in str(refused.value)
+
+
+def test_a_program_trains_with_own_objects_of_its_modules(
+    job: TrialEnvironment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_nearness.py").write_text("def near(x):\n    return (x[0] - x[1]).norm()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = CONFIG.model_copy(update={"loss": CustomLoss(object="own_nearness:near")})
+
+    report = train_trial(config, job, tmp_path / "out")
+
+    assert report is not None
+    assert report.seen == 240
+    inside = config.model_copy(update={"loss": CustomLoss(object="near")})
+    with pytest.raises(UserError) as caught:
+        train_trial(inside, job, tmp_path / "other")
+    assert caught.value.code == "custom-without-module"
+    assert not (tmp_path / "other").exists()
 
 
 def test_descriptors_are_computed_with_one_thread_unless_more_are_given(
