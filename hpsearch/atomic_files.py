@@ -237,6 +237,21 @@ def try_lock(path: Path) -> IO[str] | None:
     return file
 
 
+def is_locked(path: Path) -> bool:
+    """Return True if a process of this machine holds the lock of a file, alone or shared.
+
+    Another call of this function holds it for a moment only, which is waited for.
+    """
+    try:
+        with path.open("rb") as file:
+            acquire_lock(file, fcntl.LOCK_EX)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock yet, or a file system without locks
+        return False
+    return False
+
+
 def is_alive(pid: int) -> bool:
     """Return whether a process of this machine runs, also one of another user."""
     try:

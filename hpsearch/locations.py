@@ -128,8 +128,25 @@ def _joined(prefix: str, path: Path, options: str) -> str:
     return (sqlite_address(path) if is_sqlite else f"{prefix}{path}") + options
 
 
-REMOTE_SCHEMES = ("s3://", "gs://", "az://")
-"""Beginnings of addresses of homes in object stores; only s3:// has been tried."""
+REMOTE_SCHEMES = ("s3", "gs", "az")
+"""Schemes of addresses of homes in object stores; only s3 has been tried."""
+
+
+def remote_address(given: object) -> str | None:
+    """Address of a home in an object store; None for anything else.
+
+    A ``Path`` that was made of such an address, which has lost one of its slashes, is one too.
+
+    Example:
+        >>> remote_address("s3://lab/runs/"), remote_address(Path("s3://lab/runs"))
+        ('s3://lab/runs', 's3://lab/runs')
+        >>> remote_address("runs") is remote_address("C:/s3:/runs") is None
+        True
+    """
+    scheme, slash, rest = str(given).partition(":/")
+    if not slash or scheme not in REMOTE_SCHEMES:
+        return None
+    return f"{scheme}://{rest.strip('/')}"
 
 
 def is_remote(address: object) -> bool:
@@ -139,7 +156,7 @@ def is_remote(address: object) -> bool:
         >>> is_remote("s3://lab/runs"), is_remote("runs")
         (True, False)
     """
-    return str(address).startswith(REMOTE_SCHEMES)
+    return remote_address(address) is not None
 
 
 MIRROR_FILE = ".mirror.json"

@@ -39,8 +39,14 @@ app = typer.Typer(
 
 READING_COMMANDS = frozenset(
     ("status", "logs", "list", "describe", "evaluate", "export", "match", "report", "compare")
-) | frozenset(("show", "du", "doctor", "ui"))
-"""Commands that read a home in an object store without its lease; all others take it."""
+) | frozenset(("show", "du", "archive", "doctor", "ui"))
+"""Commands that read a home in an object store without its lease."""
+STEERING_COMMANDS = frozenset(("try", "pause", "concurrency", "note", "stop", "resume"))
+"""Commands that take it, or send a request to the process that holds it; all others need it."""
+LIGHT_COMMANDS = (STEERING_COMMANDS - {"resume"}) | {"status", "list", "show"}
+"""Commands that need no checkpoints, patch stores and artifacts."""
+JOB_COMMANDS = frozenset(("status", "logs", "list", "stop"))
+"""Commands that ask a cluster, and open no home, where an address is given."""
 
 
 def _path_or_address(text: str | Path) -> str | Path:
@@ -51,15 +57,29 @@ def _path_or_address(text: str | Path) -> str | Path:
 def open_home_option(context: typer.Context, given: str | Path) -> Path:
     """Local folder of ``--home``; that of an address in an object store is mirrored until the end.
 
+    Options that this depends on are eager, so that they are parsed before it.
+
     Raises:
         UserError: if the store refuses, or another driver uses it.
     """
+    command, params = context.info_name, context.params
     if context.resilient_parsing or not is_remote(given):
         return Path(given)
-    from hpsearch.object_storage.mirror import open_home
+    if params.get("slurm"):
+        raise UserError(
+            f"{given} is in an object store, and the jobs of Slurm need a folder that all nodes "
+            "see; give --home its path",
+            code="remote-home",
+        )
+    address = params.get("address") or ""
+    if (command in JOB_COMMANDS and address) or address.startswith(("http://", "https://")):
+        return Path(given)  # the cluster opens it
+    from hpsearch.object_storage.home_session import Access, open_home
 
-    read_only = context.info_name in READING_COMMANDS or context.params.get("dry_run") is True
-    return context.with_resource(open_home(given, read_only=read_only))
+    access: Access = "steer" if command in STEERING_COMMANDS else "write"
+    if command in READING_COMMANDS or params.get("dry_run") is True:
+        access = "read"
+    return context.with_resource(open_home(given, access=access, light=command in LIGHT_COMMANDS))
 
 
 Home = Annotated[

@@ -23,18 +23,26 @@ CLUSTER_PANEL, RUNNING_PANEL = "Cluster", "Running"
 ADDRESS_VARIABLES = ["HPSEARCH_ADDRESS", "RAY_API_SERVER_ADDRESS"]
 Address = Annotated[
     str | None,
-    typer.Option(envvar=ADDRESS_VARIABLES, help="The dashboard of a Ray head: http://HEAD:8265."),
+    typer.Option(
+        envvar=ADDRESS_VARIABLES,
+        is_eager=True,
+        help="The dashboard of a Ray head: http://HEAD:8265.",
+    ),
 ]
 OptionalAddress = Annotated[
     str | None,
     typer.Option(
         envvar=ADDRESS_VARIABLES,
+        is_eager=True,
         help="The dashboard of a Ray head, http://HEAD:8265, for its searches (default: those of "
         "the home folder).",
     ),
 ]
 Slurm = Annotated[
-    bool, typer.Option("--slurm", help="The search is a Slurm job; run this on the login node.")
+    bool,
+    typer.Option(
+        "--slurm", is_eager=True, help="The search is a Slurm job; run this on the login node."
+    ),
 ]
 Name = Annotated[str, typer.Argument(help="Name of a search.", autocompletion=complete_searches)]
 STOP_LOCAL_TIMEOUT_S = 60.0

@@ -140,7 +140,8 @@ def promote(
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan without changing anything.")
+        bool,
+        typer.Option("--dry-run", is_eager=True, help="Print the plan without changing anything."),
     ] = False,
     force: Annotated[
         bool,

@@ -15,6 +15,7 @@ from hpsearch.console.output import out, print_plain
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 from hpsearch.locations import home_address
+from hpsearch.object_storage.lease import is_mirror
 
 if TYPE_CHECKING:
     from hpsearch.reporting.leaderboard import Row
@@ -42,7 +43,7 @@ def report(
             "--output",
             "-o",
             help="The HTML page (default: report.html in the search's folder, or NAME-report.html "
-            "in the current one if the home cannot be written).",
+            "in the current one if the home cannot be written, or is in object storage).",
         ),
     ] = None,
     csv: Annotated[
@@ -176,6 +177,8 @@ def _write_pages(context: "SearchContext", output: Path, *, follow: bool) -> Non
 def _report_target(context: "SearchContext") -> Path:
     """Path of the report page: in the search's folder, else in the current one."""
     page = context.paths.folder / "report.html"
+    if is_mirror(context.home):
+        return Path(f"{context.name}-report.html")
     try:
         check_target_file(page, "--output")
     except UserError:

@@ -34,6 +34,7 @@ from hpsearch.cli.submit import resume_on_slurm, submit_resume
 from hpsearch.console.output import print_plain
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import EXIT_INTERRUPTED, UserError
+from hpsearch.locations import remote_address
 
 if TYPE_CHECKING:
     from hpsearch.workflows.observer import Observer, SearchResult
@@ -77,7 +78,9 @@ def search(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Check everything, time two steps of a trial, and start nothing."
+            "--dry-run",
+            is_eager=True,
+            help="Check everything, time two steps of a trial, and start nothing.",
         ),
     ] = False,
     trials: Annotated[
@@ -218,6 +221,7 @@ Address = Annotated[
     str | None,
     typer.Option(
         envvar=ADDRESS_VARIABLES,
+        is_eager=True,
         help=f"The dashboard of a Ray head, http://HEAD:8265, to resume as a job there; or "
         f"{OTHER_CLUSTER_HELP}.",
     ),
@@ -257,7 +261,8 @@ def resume(
         )  # fmt: skip
         if slurm:
             return resume_on_slurm(name, home, options)
-        submit_resume(name, address or "", None if home == DEFAULT_HOME else str(home), options)
+        folder = None if home == DEFAULT_HOME else remote_address(home) or str(home)
+        submit_resume(name, address or "", folder, options)
         return
 
     from hpsearch.search.workspace import Workspace

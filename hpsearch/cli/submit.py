@@ -13,6 +13,7 @@ from hpsearch.cli.options import drop_none, to_cli_args
 from hpsearch.console.output import out, print_plain
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
+from hpsearch.locations import is_remote
 from hpsearch.untrusted import command_line
 
 if TYPE_CHECKING:
@@ -119,6 +120,12 @@ def _submit_to_slurm(
 ) -> None:
     from hpsearch.execution.slurm import SlurmClient, batch_script
 
+    if is_remote(home):
+        raise UserError(
+            f"{home} is in an object store, and the jobs of Slurm need a folder that all nodes "
+            "see; give --home its path",
+            code="remote-home",
+        )
     if not home.startswith("~/"):  # the job's working folder is another
         home = str(Path(home).absolute())
     text = batch_script(name, words, options=options, home=home, files=files)
@@ -132,8 +139,9 @@ def _submit_to_slurm(
 def _check_search_arguments(context: typer.Context, arguments: list[str]) -> dict[str, Any]:
     """Check the arguments of ``hpsearch search`` before the job is submitted."""
     commands: Any = context.find_root().command
+    words = ["--home", str(DEFAULT_HOME), *rewrite_old_words("search", arguments[1:])]
     parsed = commands.get_command(context, "search").make_context(
-        "search", rewrite_old_words("search", arguments[1:]), parent=context.parent
+        "search", words, parent=context.parent
     )
     return parsed.params
 

@@ -9,22 +9,30 @@ written before the commit. Every ``COMPACT_AFTER`` commits the state is written 
 import base64
 import hashlib
 import json
-import os
-import socket
 import time
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from hpsearch.atomic_files import is_alive
 from hpsearch.errors import UserError
+from hpsearch.object_storage.lease import (
+    LEASE_S,
+    Holder,
+    LeaseLostError,
+    commit_name,
+    in_use,
+    is_dead,
+    lease_name,
+    new_holder,
+    seconds_left,
+)
+from hpsearch.object_storage.mirrored_files import Piece
 from hpsearch.object_storage.object_store import ObjectStore
 from hpsearch.schema import KEY, SCHEMA_VERSION, refuse_newer
 
-LEASE_S = 60.0
-"""Time after the last renewal at which a lease ends."""
 INLINE_BYTES = 64 * 1024
 """Largest piece that lies in a commit itself."""
 COMPACT_AFTER, KEPT_COMMITS = 100, 200
@@ -33,14 +41,11 @@ GARBAGE_AGE_S = 3600.0
 """Age at which an object that nothing refers to is deleted; a reader may still want it before."""
 READ_ATTEMPTS = 5
 
-Piece = dict[str, Any]
-"""Part of a file: ``size``, ``sha256``, and ``data`` (base64) if it lies in the commit."""
 
+class DamagedHomeError(UserError):
+    """What the store holds is not what was written there."""
 
-class LeaseLostError(UserError):
-    """Another driver has taken over the home."""
-
-    default_code = "lease-lost"
+    default_code = "damaged-home"
 
 
 @dataclass
@@ -49,8 +54,8 @@ class HomeState:
 
     number: int = 0
     files: dict[str, list[Piece]] = field(default_factory=dict)
-    holder: dict[str, Any] | None = None
-    """Process that holds the lease: ``id``, ``host``, ``pid``, ``number`` and ``expires``."""
+    holder: Holder | None = None
+    """Process that holds the lease."""
 
     def apply(self, commit: dict[str, Any]) -> None:
         """Add the next commit.
@@ -111,7 +116,7 @@ class CommitLog:
 
     def __init__(self, store: ObjectStore) -> None:
         self.store, self.state = store, HomeState()
-        self.id, self._renewed, self._lease, self._known = "", 0.0, 0, set[str]()
+        self.id, self._renewed, self._lease, self._known = "", 0.0, "", set[str]()
 
     def load(self) -> HomeState:
         """Read the present state; compaction by a driver at the same time is waited for.
@@ -126,10 +131,9 @@ class CommitLog:
                 raise
             except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
                 if attempt == READ_ATTEMPTS - 1:
-                    raise UserError(
+                    raise DamagedHomeError(
                         f"{self.store.address} is no whole home of hpsearch ({error}); restore "
-                        "its objects, or choose another --home",
-                        code="damaged-home",
+                        "its objects, or choose another --home"
                     ) from error
                 time.sleep(0.1 * attempt)
             else:
@@ -138,17 +142,38 @@ class CommitLog:
         raise AssertionError
 
     def _read(self) -> HomeState:
-        numbers = sorted(self.store.names("commits"))
-        state, snapshots = HomeState(), sorted(self.store.names("snapshots"))
-        if snapshots:
-            found = self._json(snapshots[-1])
-            state = HomeState(found["number"], found["files"], found["holder"])
-            for name in state.files:
-                check_inside(name)
-        for name in numbers:
-            if int(PurePosixPath(name).stem) > state.number:
-                state.apply(self._json(name))
+        """Read the commits since the last time; all from the latest snapshot on if some are gone.
+
+        After the latest one that is known, the number of each must follow, because numbers of
+        commits that were deleted are free again.
+        """
+        found = {_number(name): name for name in self.store.names("commits")}
+        snapshots, state = sorted(self.store.names("snapshots")), self.state
+        newer = sorted(number for number in found if number >= state.number)
+        if not newer or newer != list(range(state.number, state.number + len(newer))):
+            state = self._snapshot(snapshots[-1]) if snapshots else HomeState()
+        state = HomeState(state.number, dict(state.files), state.holder)
+        for number in sorted(found):
+            if number > state.number:
+                state.apply(self._json(found[number]))
         return state
+
+    def _snapshot(self, name: str) -> HomeState:
+        found = self._json(name)
+        for file in found["files"]:
+            check_inside(file)
+        return HomeState(found["number"], found["files"], found["holder"])
+
+    def read_holder(self) -> Holder | None:
+        """Process that holds the lease as of its last renewal, with the ``locks`` that it holds."""
+        holder = self.state.holder
+        if holder is None:
+            return None
+        with suppress(FileNotFoundError):
+            lease = self._json(lease_name(holder))
+            expires = max(holder["expires"], lease["expires"])
+            return {**holder, "locks": lease.get("locks", ()), "expires": expires}
+        return {**holder, "locks": ()}
 
     def _json(self, name: str) -> dict[str, Any]:
         found = json.loads(self.store.get(name))
@@ -169,10 +194,9 @@ class CommitLog:
             else self.store.get(f"blobs/{piece['sha256']}")
         )
         if hashlib.sha256(found).hexdigest() != piece["sha256"]:
-            raise UserError(
+            raise DamagedHomeError(
                 f"object blobs/{piece['sha256'][:12]}… of {self.store.address} is damaged; "
-                "restore it from a copy",
-                code="damaged-home",
+                "restore it from a copy"
             )
         return found
 
@@ -182,12 +206,10 @@ class CommitLog:
         Raises:
             UserError: if another driver holds it, or the server ignores If-None-Match.
         """
-        self._refuse_held()
+        self.refuse_held()
         self._check_conditional()
         self.id = uuid.uuid4().hex
-        number = self.state.number + 1
-        holder = {"id": self.id, "host": socket.gethostname(), "pid": os.getpid()}
-        holder |= {"number": number, "expires": time.time() + LEASE_S}
+        holder = new_holder(self.id, self.state.number + 1)
         self._renewed = _clock()
         if not self._create({"holder": holder}):
             raise UserError(
@@ -195,25 +217,18 @@ class CommitLog:
                 "when it has ended",
                 code="home-in-use",
             )
-        self._lease = number
+        self._lease = lease_name(holder)
 
-    def _refuse_held(self) -> None:
+    def refuse_held(self) -> None:
+        """Refuse a lease that another process holds.
+
+        Raises:
+            UserError: if one does.
+        """
         holder = self.state.holder
-        if holder is None:
-            return
-        host, pid = holder["host"], holder["pid"]
-        if host == socket.gethostname() and not is_alive(pid):
-            return
-        expires = holder["expires"]
-        with suppress(FileNotFoundError):
-            expires = max(expires, self._json(f"leases/{holder['number']:012d}")["expires"])
-        left = min(expires - time.time(), LEASE_S)
-        if left > 0:
-            raise UserError(
-                f"{self.store.address} is in use by process {pid} on {host}; stop it there, or, if "
-                f"it has died, repeat the command in {left:.0f} s",
-                code="home-in-use",
-            )
+        left = 0.0 if holder is None or is_dead(holder) else seconds_left(self.store, holder)
+        if holder is not None and left > 0:
+            raise in_use(self.store.address, holder, left)
 
     def _check_conditional(self) -> None:
         name = f"probes/{uuid.uuid4().hex}"
@@ -227,16 +242,19 @@ class CommitLog:
                 code="no-conditional-writes",
             )
 
-    def renew(self) -> None:
+    def renew(self, locks: Sequence[str] = ()) -> None:
         """Extend the lease, if another driver has not taken it; called by a heartbeat.
+
+        Args:
+            locks: lock files that are held, which it names.
 
         Raises:
             LeaseLostError: if one has.
         """
         self._check_not_overtaken()
-        content = {KEY: SCHEMA_VERSION, "expires": time.time() + LEASE_S}
+        content = {KEY: SCHEMA_VERSION, "expires": time.time() + LEASE_S, "locks": list(locks)}
         began = _clock()
-        self.store.put(f"leases/{self._lease:012d}", json.dumps(content).encode())
+        self.store.put(self._lease, json.dumps(content).encode())
         self._renewed = began
 
     def commit(self, files: dict[str, tuple[int, bytes] | None]) -> None:
@@ -263,13 +281,13 @@ class CommitLog:
         self._check_not_overtaken()
         if not self._create({"holder": None}):
             raise self._lost()
-        self.store.delete([f"leases/{self._lease:012d}"])
+        self.store.delete([self._lease])
 
     def _create(self, fields: dict[str, Any]) -> bool:
         number = self.state.number + 1
         commit = {KEY: SCHEMA_VERSION, "number": number, "driver": self.id, **fields}
         content = json.dumps(commit).encode()
-        if not self.store.create(f"commits/{number:012d}.json", content):
+        if not self.store.create(commit_name(number), content):
             return False
         self.state.apply(json.loads(content))
         return True
@@ -313,12 +331,16 @@ class CommitLog:
     def _delete_old(self, number: int) -> None:
         before = time.time() - GARBAGE_AGE_S
         commits = self.store.names("commits")
-        old = [n for n in commits if int(PurePosixPath(n).stem) <= number - KEPT_COMMITS]
+        old = [n for n in commits if _number(n) <= number - KEPT_COMMITS]
         old += sorted(self.store.names("snapshots"))[:-2]
         blobs = self.store.names("blobs")
         needed = {f"blobs/{digest}" for digest in self._known}
         old += [n for n, written in blobs.items() if n not in needed and written < before]
         self.store.delete(old)
+
+
+def _number(name: str) -> int:
+    return int(PurePosixPath(name).stem)
 
 
 def _clock() -> float:

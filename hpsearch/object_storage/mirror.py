@@ -1,75 +1,48 @@
-"""Local folder that mirrors a home in an object store.
+"""Local folder that mirrors a home in an object store: what is fetched, and what is committed.
 
-Commands work on the folder as on any home. A command that reads brings it up to date first. One
-that writes takes the lease, and a thread commits what has changed every ``PASS_S`` seconds; the
-last pass is made, and the lease given back, before the command reports its end.
+Commands work on the folder as on any home; ``home_session.py`` says when it is brought up to date,
+and when its changes are committed.
 """
 
-import hashlib
 import json
 import logging
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from hpsearch.atomic_files import make_private, try_lock, write_atomic
-from hpsearch.errors import UserError
-from hpsearch.locations import MIRROR_FILE, is_remote
-from hpsearch.object_storage.commit_log import CommitLog, LeaseLostError, Piece
-from hpsearch.object_storage.object_store import ObjectStore, StoreUnavailableError
+from hpsearch.atomic_files import write_atomic
+from hpsearch.locations import MIRROR_FILE
+from hpsearch.object_storage.commit_log import (
+    INLINE_BYTES,
+    READ_ATTEMPTS,
+    CommitLog,
+    DamagedHomeError,
+)
+from hpsearch.object_storage.inbox import take_requests
+from hpsearch.object_storage.lease import held_locks
+from hpsearch.object_storage.mirrored_files import (
+    APPENDED,
+    CHECKPOINTS,
+    LARGE,
+    LAST,
+    Piece,
+    Stamp,
+    ends_with,
+    holds,
+    is_event_log,
+    mirrored_files,
+    stamp_of,
+    starts_with,
+)
+from hpsearch.object_storage.object_store import ObjectStore
 
-CACHE_ENV = "HPSEARCH_CACHE"
-PASS_S = 5.0
-"""Pause between two passes; what a driver's disk loses at most, while the store answers."""
-RENEW_S = 20.0
-APPENDED = (".jsonl", ".journal", ".log")
-"""Ends of names of files that only grow; their new whole lines are committed."""
-LOCAL_NAMES = frozenset((MIRROR_FILE, ".mirror.lock", "lock", "attempts", "mlartifacts"))
-"""Files and folders of this machine alone; MLflow's are rebuilt by ``hpsearch sync``."""
-LOCAL_ENDS = (".part", ".probe", ".lock", ".db", ".db-wal", ".db-shm", ".db-journal", ".draft")
-COMMIT_FILES = 256
-"""Most files of one commit."""
-LAST = "ledger.jsonl"
-"""Event log: committed after everything that its events mention."""
+VERIFIED_FILE, LOST_FOLDER = ".mirror.verified.json", ".mirror.lost"
+"""Stamps of files whose digest was checked; what an overtaken driver could not commit."""
+COMMIT_FILES, COMMIT_BYTES = 256, 64 << 20
+"""Most files of one commit, and bytes after which no more are added."""
+Changes = dict[str, tuple[int, bytes] | None]
 logger = logging.getLogger(__name__)
-
-
-def cache_folder(address: str) -> Path:
-    """Folder on this machine that mirrors the home at an address."""
-    root = os.environ.get(CACHE_ENV) or Path.home() / ".cache" / "hpsearch"
-    return Path(root) / "homes" / hashlib.sha256(address.encode()).hexdigest()[:16]
-
-
-@contextmanager
-def open_home(address: str | Path, *, read_only: bool = False) -> Iterator[Path]:
-    """Local folder of a home; an address in an object store is mirrored while the block runs.
-
-    Args:
-        address: a folder, which is returned as it is, or ``s3://BUCKET/PREFIX``.
-        read_only: whether to bring the folder up to date only, without the lease.
-
-    Raises:
-        UserError: if the store refuses, does not answer, or another driver holds the lease.
-
-    Example:
-        >>> with open_home("runs") as home:
-        ...     home
-        PosixPath('runs')
-    """
-    if not is_remote(address):
-        yield Path(address)
-        return
-    store = ObjectStore(str(address))
-    mirror = Mirror(cache_folder(store.address), store)
-    if read_only:
-        mirror.refresh()
-        yield mirror.folder
-        return
-    with mirror.writing():
-        yield mirror.folder
 
 
 class Mirror:
@@ -78,90 +51,17 @@ class Mirror:
     Args:
         folder: the local folder.
         store: the objects.
+        light: whether checkpoints, patch stores and artifacts are left out.
     """
 
-    def __init__(self, folder: Path, store: ObjectStore) -> None:
-        self.folder, self.log = folder, CommitLog(store)
-        self._seen: dict[str, tuple[int, int, int]] = {}
-        self._stop, self._failure = threading.Event(), list[UserError]()
-
-    def refresh(self) -> None:
-        """Bring the folder up to date; while a driver of this machine writes there, it already is.
-
-        Raises:
-            UserError: if the store does not answer or its content is damaged.
-        """
-        make_private(self.folder)
-        lock = try_lock(self.folder / ".mirror.lock")
-        if lock is None:
-            return
-        with lock:
-            self.pull()
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold the lease, and commit what changes in the folder, until the block ends.
-
-        Raises:
-            UserError: if another process holds the home, or something could not be committed.
-        """
-        make_private(self.folder)
-        lock = try_lock(self.folder / ".mirror.lock")
-        if lock is None:
-            raise UserError(
-                f"{self.log.store.address} is in use by another process of this machine; wait for "
-                "its end, or stop it with Ctrl-C there",
-                code="home-in-use",
-            )
-        with lock:
-            self.pull()
-            self.log.acquire()
-            self._write_record()
-            threads = [
-                threading.Thread(target=self._repeat, args=work, daemon=True)
-                for work in ((self.push, PASS_S), (self.log.renew, RENEW_S))
-            ]
-            for thread in threads:
-                thread.start()
-            try:
-                yield
-            finally:
-                self._stop.set()
-                for thread in threads:
-                    thread.join()
-                self._finish()
-
-    def _finish(self) -> None:
-        """Commit the rest and give the lease back.
-
-        Raises:
-            UserError: if that failed; the folder then holds what is missing.
-        """
-        for failure in self._failure:
-            raise failure
-        try:
-            self.push()
-            self.log.release()
-            self._write_record()
-        except StoreUnavailableError as error:
-            raise StoreUnavailableError(
-                f"{error}; what is not there yet lies in {self.folder}"
-            ) from error
-
-    def _repeat(self, work: Callable[[], None], pause: float) -> None:
-        """Repeat work until the end; a driver that was overtaken is asked to save and end."""
-        while not self._stop.wait(pause):
-            try:
-                work()
-            except LeaseLostError as error:
-                self._failure.append(error)
-                logger.error("%s", error)
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-            except StoreUnavailableError as error:
-                logger.warning("%s", error)
-            except OSError as error:
-                logger.warning("the home could not be mirrored: %s", error)
+    def __init__(self, folder: Path, store: ObjectStore, *, light: bool = False) -> None:
+        self.folder, self.log, self.light = folder, CommitLog(store), light
+        self._is_light = light
+        """The same, but False for a folder with changes that were not committed."""
+        self._driver: str | None = None
+        """Driver whose latest changes may lie in the folder alone."""
+        self._seen: dict[str, Stamp] = {}
+        self._locks = list[str]()
 
     def pull(self) -> None:
         """Update the folder to the state of the log; one that is ahead of it keeps what it has.
@@ -169,32 +69,116 @@ class Mirror:
         Raises:
             UserError: if the store does not answer or its content is damaged.
         """
-        state, before = self.log.load(), self._record()
-        ahead = before.get("number") == state.number and before.get("driver") == _holder(
-            state.holder
-        )  # no other driver has written since, so what differs here is newer
-        gone = [] if ahead else before.get("files", ())
-        for name in gone if isinstance(gone, list) else ():
-            if name not in state.files:
-                (self.folder / name).unlink(missing_ok=True)
-        for name, pieces in state.files.items():
-            self._fetch(name, pieces, ahead=ahead)
-        self._write_record()
-        for name, pieces in state.files.items():
-            path = self.folder / name
-            if path.is_file() and not name.endswith(APPENDED) and _holds(path, pieces):
-                self._seen[name] = _stamp(path)
+        for _ in range(READ_ATTEMPTS):
+            try:
+                return self._pull()
+            except FileNotFoundError:
+                continue  # replaced, and deleted by a compaction, just now
+        raise DamagedHomeError(
+            f"{self.log.store.address} changes faster than it is read; repeat the command"
+        )
 
-    def _fetch(self, name: str, pieces: list[Piece], *, ahead: bool) -> None:
-        path = self.folder / name
-        if path.is_file() and ahead and (not name.endswith(APPENDED) or _starts_with(path, pieces)):
-            return
-        if path.is_file() and _holds(path, pieces):
-            return
-        write_atomic(path, b"".join(self.log.content(piece) for piece in pieces), private=True)
+    def _pull(self) -> None:
+        state, before = self.log.load(), self._read_json(MIRROR_FILE)
+        driver = before.get("driver")
+        # no other driver has written since, so what differs here is newer
+        ahead = driver is not None and driver == (state.holder or {}).get("id")
+        self._driver, self._is_light = driver if ahead else None, self.light and not ahead
+        if not ahead:
+            for name in set(before.get("files", ())) - state.files.keys():
+                (self.folder / name).unlink(missing_ok=True)
+            self._set_aside_strays()
+        verified = self._read_json(VERIFIED_FILE)
+        for name, pieces in state.files.items():
+            if not self._is_left_out(name):
+                self._fetch(name, pieces, ahead=ahead, verified=verified.get(name))
+        self._write_record(self.log.read_holder())
+        self._write_verified()
+
+    def _is_left_out(self, name: str) -> bool:
+        return self._is_light and LARGE.fullmatch(name) is not None
+
+    def _set_aside_strays(self) -> None:
+        """Move away what a driver wrote into searches, and could not commit before another did."""
+        known = self.log.state.files
+        for name, path in list(mirrored_files(self.folder)):
+            if name.startswith("searches/") and name not in known and not self._is_left_out(name):
+                target = self.folder / LOST_FOLDER / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(target)
+                logger.warning("%s was never committed; it now lies in %s", name, target)
+
+    def _fetch(self, name: str, pieces: list[Piece], *, ahead: bool, verified: Any) -> None:
+        path, is_appended = self.folder / name, name.endswith(APPENDED)
+        if path.is_file():
+            stamp = stamp_of(path)
+            if verified == [*stamp, pieces[0]["sha256"]] or holds(path, pieces):
+                self._seen[name] = stamp
+                return
+            if ahead and (not is_appended or starts_with(path, pieces)):
+                return
+        content, is_whole = self._content(name, pieces)
+        write_atomic(path, content, private=True)
+        if is_whole:
+            self._seen[name] = stamp_of(path)
+
+    def _content(self, name: str, pieces: list[Piece]) -> tuple[bytes, bool]:
+        """Content of a file, and whether it is whole; a damaged checkpoint is empty.
+
+        A trial with a damaged checkpoint resumes from the one before.
+
+        Raises:
+            DamagedHomeError: if another file is damaged.
+            FileNotFoundError: if it was replaced just now.
+        """
+        try:
+            return b"".join(self.log.content(piece) for piece in pieces), True
+        except FileNotFoundError as error:
+            if self.log.load().files.get(name) != pieces:
+                raise
+            damage = DamagedHomeError(
+                f"{name} of {self.log.store.address} is missing; restore its object from a copy"
+            )
+            damage.__cause__ = error
+        except DamagedHomeError as error:
+            damage = error
+        if CHECKPOINTS.fullmatch(name) is None:
+            raise damage
+        logger.warning("%s; its trial resumes from the checkpoint before", damage)
+        return b"", False
+
+    def begin(self) -> None:
+        """Take the lease; the folder is up to date.
+
+        Raises:
+            UserError: if another driver holds it, or the server ignores If-None-Match.
+        """
+        self.log.acquire()
+        self._driver = None if self._is_light else self.log.id
+        self._write_record()
+
+    def finish(self) -> None:
+        """Commit the rest and give the lease back.
+
+        Raises:
+            UserError: if the store does not answer, or another driver has taken over.
+        """
+        self.push()
+        self.log.release()
+        self._driver = None
+        self._write_record()
+        self._write_verified()
+
+    def take_requests(self) -> list[str]:
+        """Append the requests of other machines to the event logs; names of their objects.
+
+        Raises:
+            UserError: if the store does not answer.
+        """
+        return take_requests(self.log.store, self.folder, LAST)
 
     def push(self) -> None:
-        """Commit what has changed in the folder.
+        """Commit what has changed in the folder, and the requests of other machines.
 
         The event log is measured first and committed last, so that the store never holds an event
         without the checkpoint and the trial of the study that it mentions.
@@ -202,43 +186,48 @@ class Mirror:
         Raises:
             UserError: if the store does not answer, or another driver has taken over.
         """
-        found = self._local()
-        logs = {name: path.stat().st_size for name, path in found.items() if _is_event_log(name)}
-        changes: dict[str, tuple[int, bytes] | None] = {}
-        stamps: dict[str, tuple[int, int, int]] = {}
+        taken = self.take_requests()
+        found = {n: p for n, p in mirrored_files(self.folder) if not self._is_left_out(n)}
+        logs = {name: path.stat().st_size for name, path in found.items() if is_event_log(name)}
+        changes: Changes = {}
+        stamps: dict[str, Stamp] = {}
         for name, path in found.items():
             if name in logs:
                 continue
             with suppress(FileNotFoundError):  # replaced or removed just now
                 self._add_change(name, path, changes, stamps)
-            if len(changes) >= COMMIT_FILES:
+            size = sum(len(change[1]) for change in changes.values() if change is not None)
+            if len(changes) >= COMMIT_FILES or size >= COMMIT_BYTES:
                 self._commit(changes, stamps)
         for name, size in logs.items():
             self._add_appended(name, found[name], size, changes)
-        changes |= {name: None for name in self.log.state.files.keys() - found.keys()}
+        gone = self.log.state.files.keys() - found.keys()
+        changes |= {name: None for name in gone if not self._is_left_out(name)}
         self._commit(changes, stamps)
+        self.log.store.delete(taken)
+        if held_locks(self.folder) != self._locks:
+            self.renew()
 
     def _add_change(
-        self,
-        name: str,
-        path: Path,
-        changes: dict[str, tuple[int, bytes] | None],
-        stamps: dict[str, tuple[int, int, int]],
+        self, name: str, path: Path, changes: Changes, stamps: dict[str, Stamp]
     ) -> None:
+        stamp = stamp_of(path)
+        if self._seen.get(name) == stamp:
+            return
         if name.endswith(APPENDED):
-            return self._add_appended(name, path, path.stat().st_size, changes)
-        stamp = _stamp(path)
-        if self._seen.get(name) != stamp:
-            changes[name], stamps[name] = (0, path.read_bytes()), stamp
-        return None
+            self._add_appended(name, path, stamp[0], changes)
+        else:
+            changes[name] = (0, path.read_bytes())
+        stamps[name] = stamp
 
-    def _add_appended(
-        self, name: str, path: Path, size: int, changes: dict[str, tuple[int, bytes] | None]
-    ) -> None:
-        """Add the new whole lines of a file that only grows, up to byte ``size``."""
+    def _add_appended(self, name: str, path: Path, size: int, changes: Changes) -> None:
+        """Add the new whole lines of a file that only grows, up to byte ``size``.
+
+        A file that was replaced, and so is shorter or lacks its latest piece, is added whole.
+        """
         start = self.log.state.size(name)
-        if size < start:
-            start = 0  # replaced by a shorter one
+        if size < start or not ends_with(path, self.log.state.files.get(name, ()), start):
+            start = 0
         with path.open("rb") as file:
             file.seek(start)
             content = file.read(size - start)
@@ -246,68 +235,45 @@ class Mirror:
         if whole:
             changes[name] = (start, whole)
 
-    def _commit(
-        self,
-        changes: dict[str, tuple[int, bytes] | None],
-        stamps: dict[str, tuple[int, int, int]],
-    ) -> None:
+    def _commit(self, changes: Changes, stamps: dict[str, Stamp]) -> None:
         if changes:
             self.log.commit(changes)
-            self._seen |= stamps
             self._write_record()
+        self._seen |= stamps
         changes.clear()
         stamps.clear()
 
-    def _local(self) -> Mapping[str, Path]:
-        """Files of the folder that belong to the home, by their path in it."""
-        found: dict[str, Path] = {}
-        for root, folders, names in os.walk(self.folder):
-            folders[:] = [x for x in folders if x not in LOCAL_NAMES and not x.endswith(LOCAL_ENDS)]
-            for name in names:
-                if name not in LOCAL_NAMES and not name.endswith(LOCAL_ENDS):
-                    path = Path(root, name)
-                    found[path.relative_to(self.folder).as_posix()] = path
-        return found
-
-    def _record(self) -> dict[str, object]:
+    def _read_json(self, name: str) -> dict[str, Any]:
         try:
-            return json.loads((self.folder / MIRROR_FILE).read_text("utf-8"))
+            return json.loads((self.folder / name).read_text("utf-8"))
         except (FileNotFoundError, ValueError):
             return {}
 
-    def _write_record(self) -> None:
+    def _write_record(self, holder: Mapping[str, Any] | None = None) -> None:
         state = self.log.state
         record = {
             "address": self.log.store.address,
             "number": state.number,
-            "driver": _holder(state.holder),
+            "driver": self._driver,
+            "holder": holder,
             "files": sorted(state.files),
         }
         write_atomic(self.folder / MIRROR_FILE, json.dumps(record), private=True)
 
+    def _write_verified(self) -> None:
+        """Write the stamps of large files whose digest is known, so that it is not made again."""
+        known = {
+            name: [*stamp, pieces[0]["sha256"]]
+            for name, stamp in self._seen.items()
+            if len(pieces := self.log.state.files.get(name, ())) == 1 and stamp[0] > INLINE_BYTES
+        }
+        write_atomic(self.folder / VERIFIED_FILE, json.dumps(known), private=True)
 
-def _holder(holder: Mapping[str, object] | None) -> object:
-    return None if holder is None else holder["id"]
+    def renew(self) -> None:
+        """Extend the lease, which names the locks that are held.
 
-
-def _is_event_log(name: str) -> bool:
-    return name.rpartition("/")[2] == LAST
-
-
-def _stamp(path: Path) -> tuple[int, int, int]:
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns, stat.st_ino
-
-
-def _holds(path: Path, pieces: list[Piece]) -> bool:
-    """Return True if a file consists of exactly these pieces."""
-    size = sum(piece["size"] for piece in pieces)
-    return path.stat().st_size == size and _starts_with(path, pieces)
-
-
-def _starts_with(path: Path, pieces: list[Piece]) -> bool:
-    with path.open("rb") as file:
-        return all(
-            hashlib.sha256(file.read(piece["size"])).hexdigest() == piece["sha256"]
-            for piece in pieces
-        )
+        Raises:
+            UserError: if the store does not answer, or another driver has taken over.
+        """
+        self._locks = held_locks(self.folder)
+        self.log.renew(self._locks)

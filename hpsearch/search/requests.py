@@ -13,6 +13,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from hpsearch.config import TrialConfig
+from hpsearch.object_storage.inbox import REQUEST_EVENT, forward_request
 from hpsearch.search.trial_queue import (
     POINT_ATTR,
     REPEAT_ATTR,
@@ -25,7 +26,6 @@ from hpsearch.tracking.event_log import Event, EventLog
 Action = Literal[
     "stop-trial", "try-point", "train-on", "pause", "continue", "concurrency", "stop", "note"
 ]
-REQUEST_EVENT = "request"
 STOP_REASON = "stopped on request"
 """Reason of a pruned trial that a user stopped."""
 
@@ -145,9 +145,15 @@ def continued_config(study: optuna.Study, parent: str, budget: int) -> TrialConf
 def append_request(event_log: EventLog, action: Action, **fields: Any) -> None:
     """Append a request to the event log of a search, which may be running.
 
+    In a home in an object store that a process of another machine writes to, that one appends it.
+
     Args:
         event_log: of the search.
         action: what to do.
         fields: ``trial`` (its id), ``point`` (values by name), ``count`` or ``text``.
+
+    Raises:
+        UserError: if that home is open for reading and nobody writes to it, or does not answer.
     """
-    event_log.append(REQUEST_EVENT, action=action, **fields)
+    if not forward_request(event_log.path, {"action": action, **fields}):
+        event_log.append(REQUEST_EVENT, action=action, **fields)

@@ -18,6 +18,7 @@ from hpsearch.data.splits import TrialSplit
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
 from hpsearch.locations import home_address
+from hpsearch.object_storage.lease import require_driver
 from hpsearch.search.constraints import cost_metrics
 from hpsearch.search.objective import Objective
 from hpsearch.search.overrides import with_overrides
@@ -307,6 +308,7 @@ class SearchContext:
         Raises:
             UserError: if another process holds it, or the home cannot be written.
         """
+        require_driver(self.home)
         check_target_file(self.paths.lock, "--home")
         with self.paths.lock.open("w") as file:
             try:

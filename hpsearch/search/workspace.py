@@ -13,7 +13,7 @@ from hpsearch.data.builtin_sets import BUILTIN_SETS, check_exists, open_builtin
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.defaults import BUILT_IN_MODELS
 from hpsearch.errors import UserError
-from hpsearch.locations import home_address, is_remote
+from hpsearch.locations import home_address, remote_address
 from hpsearch.redaction import refuse_password
 from hpsearch.search.search import Search
 from hpsearch.search.search_context import (
@@ -41,9 +41,10 @@ class Workspace:
     home: Path
 
     def __post_init__(self) -> None:
-        if is_remote(str(self.home).replace(":/", "://", 1)):  # as a path writes s3://lab/runs
+        address = remote_address(self.home)
+        if address is not None:
             raise UserError(
-                f"{self.home} is in an object store; open it with "
+                f"{address} is in an object store; open it with "
                 "hpsearch.object_storage.open_home, and pass the path that it gives",
                 code="remote-home",
             )

@@ -4,14 +4,14 @@ A request is an event of the log, which the process that runs the search reads; 
 ``search/requests.py``. All of them may be made while the search runs, and before it is resumed.
 """
 
-import fcntl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hpsearch.atomic_files import acquire_lock
+from hpsearch.atomic_files import is_locked
 from hpsearch.errors import UserError, list_names
+from hpsearch.object_storage.lease import is_locked_elsewhere
 from hpsearch.search.requests import SearchRequests, append_request
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.time_estimate import seconds_left
@@ -45,19 +45,13 @@ class SearchStatus:
 
 
 def is_running(context: SearchContext) -> bool:
-    """Return whether a process trains trials of a search, on this file system.
+    """Return whether a process trains trials of a search, on this file system or in its home.
 
-    A process with Ray holds the lock alone, those that ask for trials share it, and another call of
-    this function holds it for a moment only, which is waited for.
+    A process with Ray holds the lock alone, those that ask for trials share it. For a home in an
+    object store, the process that writes there says which locks it holds.
     """
-    try:
-        with context.paths.lock.open("rb") as file:
-            acquire_lock(file, fcntl.LOCK_EX)
-    except BlockingIOError:
-        return True
-    except OSError:  # no lock yet, or a file system without locks
-        return False
-    return False
+    lock = context.paths.lock
+    return is_locked(lock) or is_locked_elsewhere(context.home, lock)
 
 
 def search_status(context: SearchContext) -> SearchStatus:

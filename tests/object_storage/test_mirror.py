@@ -20,6 +20,7 @@ from hpsearch.errors import UserError
 from hpsearch.locations import home_address
 from hpsearch.object_storage import commit_log
 from hpsearch.object_storage.commit_log import CommitLog, HomeState, LeaseLostError, piece_of
+from hpsearch.object_storage.home_session import HomeSession
 from hpsearch.object_storage.mirror import Mirror
 from hpsearch.object_storage.object_store import ObjectStore, StoreUnavailableError
 
@@ -71,19 +72,18 @@ def folder() -> Path:
 def begun(memory: MemoryStore, here: Path, *crash: Any, **kind: Any) -> Mirror:
     mirror = Mirror(here, MortalStore(memory, *crash, **kind))
     mirror.pull()
-    mirror.log.acquire()
-    mirror._write_record()
+    mirror.begin()
     return mirror
 
 
 def expire(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let all leases have ended, as a minute after the holder died."""
-    monkeypatch.setattr(CommitLog, "_refuse_held", lambda self: None)
+    monkeypatch.setattr(CommitLog, "refuse_held", lambda self: None)
 
 
 def read_by_another(memory: MemoryStore) -> Path:
     other = folder()
-    Mirror(other, MortalStore(memory)).refresh()
+    HomeSession(Mirror(other, MortalStore(memory))).refresh()
     return other
 
 
@@ -227,18 +227,24 @@ def test_what_was_not_committed_survives_on_the_same_machine_and_a_wiped_cache_i
     assert (here / "a.jsonl").read_text() == "1\n"
 
 
-def test_files_of_this_machine_stay_and_a_removed_file_is_removed_elsewhere() -> None:
+def test_files_of_this_machine_stay_whatever_searches_are_called_and_removals_follow() -> None:
     memory, here = MemoryStore(), folder()
     mirror = begun(memory, here)
-    for name in ("mlflow.db", "lock", "x.part", "search.json", "old"):
+    local = ("mlflow.db", "x.part", "searches/q/lock", "searches/q/tune/a", "searches/.q.removed/a",
+             "searches/q/attempts/a", "mlartifacts/1/a")  # fmt: skip
+    names = ("attempts", "tune", "lock", "x.db", "mlartifacts", "asked")
+    kept = {f"searches/{name}/search.json" for name in names}
+    for name in (*local, "search.json", "old", *kept):
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
         (here / name).write_text("1")
     mirror.push()
     other = read_by_another(memory)
     assert (other / "old").exists()
     (here / "old").unlink()
     mirror.push()
-    Mirror(other, MortalStore(memory)).refresh()
-    assert {p.name for p in other.iterdir()} == {"search.json", ".mirror.json", ".mirror.lock"}
+    HomeSession(Mirror(other, MortalStore(memory))).refresh()
+    found = {p.relative_to(other).as_posix() for p in other.rglob("*") if p.is_file()}
+    assert {name for name in found if not name.startswith(".mirror.")} == {"search.json", *kept}
     assert home_address(other) == ADDRESS
 
 
@@ -248,7 +254,7 @@ def test_a_commit_that_leads_out_of_the_home_is_refused(name: str) -> None:
         HomeState().apply({"number": 1, "files": {name: piece_of(b"1")}})
 
 
-def test_damaged_content_is_refused_by_its_digest() -> None:
+def test_damaged_and_missing_content_is_refused() -> None:
     memory, here = MemoryStore(), folder()
     mirror = begun(memory, here)
     (here / "model").write_bytes(b"m" * 100)
@@ -258,6 +264,58 @@ def test_damaged_content_is_refused_by_its_digest() -> None:
     with pytest.raises(UserError, match="is damaged") as hit:
         read_by_another(memory)
     assert hit.value.code == "damaged-home"
+    mirror.log.store.delete([blob])
+    with pytest.raises(UserError, match="model of s3://lab/runs is missing") as hit:
+        read_by_another(memory)
+    assert hit.value.code == "damaged-home"
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_damaged_checkpoint_is_empty_and_the_one_before_is_whole(missing: bool) -> None:
+    memory, here = MemoryStore(), folder()
+    mirror = begun(memory, here)
+    trial = here / "searches" / "q" / "trials" / "000"
+    trial.mkdir(parents=True)
+    (trial / "trial.previous.pt").write_bytes(b"p" * 100)
+    (trial / "trial.pt").write_bytes(b"l" * 100)
+    mirror.push()
+    pieces = mirror.log.state.files["searches/q/trials/000/trial.pt"]
+    blob = f"blobs/{pieces[0]['sha256']}"
+    mirror.log.store.delete([blob]) if missing else mirror.log.store.put(blob, b"n" * 100)
+    found = read_by_another(memory) / "searches" / "q" / "trials" / "000"
+    assert (found / "trial.pt").read_bytes() == b""
+    assert (found / "trial.previous.pt").read_bytes() == b"p" * 100
+
+
+def test_a_log_that_another_one_replaced_is_committed_whole() -> None:
+    memory, here = MemoryStore(), folder()
+    mirror = begun(memory, here)
+    (here / "a.jsonl").write_text("1\n2\n")
+    mirror.push()
+    (here / "new").write_text("3\n4\n5\n")
+    (here / "new").replace(here / "a.jsonl")
+    mirror.push()
+    assert (read_by_another(memory) / "a.jsonl").read_text() == "3\n4\n5\n"
+
+
+def test_what_an_overtaken_driver_left_in_searches_does_not_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    memory, here = MemoryStore(), folder()
+    first, checkpoint = begun(memory, here), "searches/q/trials/003/trial.pt"
+    first.push()
+    expire(monkeypatch)
+    second = begun(memory, folder())
+    (here / checkpoint).parent.mkdir(parents=True)
+    (here / checkpoint).write_text("of a trial that nobody knows")
+    with pytest.raises(LeaseLostError):
+        first.push()
+    second.finish()
+    third = begun(memory, here)
+    assert not (here / checkpoint).exists()
+    assert (here / ".mirror.lost" / checkpoint).exists()
+    third.push()
+    assert checkpoint not in third.log.state.files
 
 
 def test_an_unreachable_server_is_named_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

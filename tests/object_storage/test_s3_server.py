@@ -7,7 +7,8 @@ import pytest
 pytest.importorskip("obstore", reason="the extra s3 is not installed")
 
 from hpsearch.errors import UserError
-from hpsearch.object_storage.mirror import Mirror, open_home
+from hpsearch.object_storage.home_session import HomeSession, open_home
+from hpsearch.object_storage.mirror import Mirror
 from hpsearch.object_storage.object_store import ObjectStore
 from tests import processes
 from tests.object_storage.conftest import ADMIN, READER, Proxy, S3Server
@@ -31,7 +32,7 @@ def write_and_read(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (home / "searches" / "ledger.jsonl").write_text('{"n": 1}\n')
         (home / "model").write_bytes(bytes(200_000))
     monkeypatch.setenv("HPSEARCH_CACHE", str(tmp_path / "elsewhere"))
-    with open_home(address, read_only=True) as home:
+    with open_home(address, access="read") as home:
         assert (home / "searches" / "ledger.jsonl").read_text() == '{"n": 1}\n'
         assert (home / "model").read_bytes() == bytes(200_000)
 
@@ -102,8 +103,8 @@ def test_a_server_killed_and_restarted_costs_no_commit(
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
     store = ObjectStore("s3://lab/killed")
-    mirror = Mirror(tmp_path / "home", store)
-    with mirror.writing():
+    session = HomeSession(Mirror(tmp_path / "home", store))
+    with session.writing():
         log = tmp_path / "home" / "ledger.jsonl"
         for n in range(20):
             with log.open("a") as file:
@@ -113,5 +114,5 @@ def test_a_server_killed_and_restarted_costs_no_commit(
                 threading.Timer(3, s3_server.start).start()
         (tmp_path / "home" / "model").write_bytes(bytes(100_000))
     other = Mirror(tmp_path / "other", ObjectStore("s3://lab/killed"))
-    other.refresh()
+    HomeSession(other).refresh()
     assert (tmp_path / "other" / "ledger.jsonl").read_text() == log.read_text()
