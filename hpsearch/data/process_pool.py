@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import TypeVar
 
 from hpsearch.errors import UserError
@@ -21,6 +22,26 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+"""Environment variables for the number of threads of NumPy's and torch's products."""
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """Start processes that multiply matrices on one core each, unless the user has set a number.
+
+    With as many processes as cores, more threads would wait for each other in a loop: photographs
+    take ten times as long on a busy machine.
+    """
+    added = [name for name in BLAS_THREADS if name not in os.environ]
+    os.environ.update(dict.fromkeys(added, "1"))
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def imap_ordered(
@@ -42,7 +63,8 @@ def imap_ordered(
         ahead: deque = deque()
         try:
             for job in items:
-                ahead.append(pool.submit(work, job))
+                with single_threaded_blas():  # a job may start another process
+                    ahead.append(pool.submit(work, job))
                 if len(ahead) > 2 * workers:
                     yield ahead.popleft().result()
             while ahead:

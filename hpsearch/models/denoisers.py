@@ -38,11 +38,11 @@ class ShallowUNet(nn.Module):
         self.last = nn.Conv2d(c3, 1, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
-        skip = functional.relu(self.first(x / MAX_GRAY))
-        low = functional.relu(self.down(functional.max_pool2d(skip, 2)))
+        skip = functional.relu(self.first(x / MAX_GRAY), inplace=True)
+        low = functional.relu(self.down(functional.max_pool2d(skip, 2)), inplace=True)
         high = functional.interpolate(low, scale_factor=2, mode="nearest")
-        high = functional.relu(self.up(pad_after(high)))
-        high = functional.relu(self.merge(torch.cat([skip, high], dim=1)))
+        high = functional.relu(self.up(pad_after(high)), inplace=True)
+        high = functional.relu(self.merge(torch.cat([skip, high], dim=1)), inplace=True)
         return self.last(high) * MAX_GRAY
 
 
@@ -82,7 +82,7 @@ class UNet(nn.Module):
             y = down(functional.max_pool2d(y, 2))
         for up, merge in zip(self.up, self.merge, strict=True):
             y = functional.interpolate(y, scale_factor=2, mode="nearest")
-            y = functional.relu(up(pad_after(y)))
+            y = functional.relu(up(pad_after(y)), inplace=True)
             y = merge(torch.cat([skips.pop(), y], dim=1))
         return self.last(y) * MAX_GRAY
 

@@ -26,7 +26,8 @@ class ConvBlock(nn.Module):
         self.norm = nn.BatchNorm2d(outputs, eps=BATCH_NORM_EPSILON, momentum=momentum)
 
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o g v"]:
-        return torch.relu(self.norm(self.conv(x)))
+        # in place, since the gradients of a convolution or normalization need no output
+        return self.norm(self.conv(x)).relu_()
 
 
 class L2Net(nn.Module):

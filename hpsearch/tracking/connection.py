@@ -1,12 +1,16 @@
 """Connection to MLflow: address, credentials, and translation of errors."""
 
 import os
+import sqlite3
 import sys
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from uuid import uuid4
 
 from hpsearch.errors import UserError
 from hpsearch.host_limits import exempt_this_machine_from_proxies
@@ -73,6 +77,32 @@ def configure_client() -> None:
         sys.modules[DATABRICKS_MODULE] = None  # pyright: ignore[reportArgumentType]
 
 
+SCHEMA = Path(__file__).with_name("mlflow_schema.sql")
+"""MLflow's empty database as SQL, which ``.ci/mlflow_schema.py`` writes."""
+
+
+def create_database(uri: str) -> None:
+    """Create MLflow's SQLite database if its file is missing.
+
+    MLflow runs all its migrations for that, one to two seconds of processor time. It is left to
+    MLflow where the SQL is of another version, or the file cannot be created.
+    """
+    path = database_path(uri)
+    if path is None or path.exists():
+        return
+    script = SCHEMA.read_text("utf-8")
+    if script.partition("\n")[0] != f"-- MLflow {version('mlflow')}":
+        return
+    part = path.with_name(f".{path.name}.{uuid4().hex}")
+    with suppress(OSError, sqlite3.Error):
+        try:
+            with closing(sqlite3.connect(part)) as database:
+                database.executescript(script)
+            os.link(part, path)  # an error if another process was faster
+        finally:
+            part.unlink(missing_ok=True)
+
+
 DATABASE_SCHEMES = ("sqlite:", "sqlite+pysqlite:", "postgres", "mysql", "mssql")
 
 
@@ -135,6 +165,7 @@ class TrackingServer:
         from mlflow import MlflowClient
 
         configure_client()
+        create_database(self.uri)
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def check_experiment(self, *, must_answer: bool = False) -> None:

@@ -53,3 +53,11 @@ def test_jobs_are_taken_only_a_little_ahead_of_the_reader():
     next(results)
     assert len(taken) < 10
     results.close()
+
+
+def test_processes_multiply_on_one_core_each_unless_the_user_has_set_a_number(monkeypatch):
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    names = ["OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"]
+    assert list(imap_ordered(os.getenv, names, workers=2)) == ["1", "3"]
+    assert "OPENBLAS_NUM_THREADS" not in os.environ

@@ -1,5 +1,6 @@
 """A registry that refuses or does not answer: real servers and files, one sentence each."""
 
+import importlib.util
 import sqlite3
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 from mlflow.exceptions import MlflowException
 
-from hpsearch.tracking.connection import TrackingServer
+from hpsearch.tracking import connection
+from hpsearch.tracking.connection import SCHEMA, TrackingServer, create_database
 from hpsearch.tracking.mlflow_errors import (
     MlflowUnavailableError,
     format_error,
@@ -131,3 +133,56 @@ def test_a_database_of_another_mlflow_is_told_whose_is_newer(
         )
     assert caught.value.code == code
     assert ("mlflow db upgrade" in str(caught.value)) == (whose == "an older")
+
+
+def test_the_prepared_database_is_the_one_that_mlflow_creates() -> None:
+    path = Path(__file__).parents[2] / ".ci/mlflow_schema.py"
+    spec = importlib.util.spec_from_file_location("mlflow_schema", path)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+
+    def statements(text: str) -> list[list[str]]:
+        # the order of a table's constraints varies from run to run
+        found = [part.strip().splitlines() for part in text.split(";\n")]
+        return sorted(sorted(line.strip(" \t,") for line in part) for part in found)
+
+    made, stored = script.schema(), SCHEMA.read_text("utf-8")
+    assert statements(made) == statements(stored), f"another MLflow is installed; run {path}"
+
+
+def tables(path: Path) -> list[tuple[str]]:
+    with sqlite3.connect(path) as database:
+        return database.execute("SELECT name FROM sqlite_master ORDER BY name").fetchall()
+
+
+def test_a_missing_database_is_created_ready_for_use(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    server = TrackingServer(uri=f"sqlite:///{path}")
+    create_database(server.uri)
+    before = tables(path)
+    assert [e.name for e in server.client().search_experiments()] == ["Default"]
+    assert tables(path) == before, "MLflow had nothing to migrate"
+    assert [file.name for file in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_the_client_creates_a_missing_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlflow.MlflowClient", lambda **addresses: addresses)
+    TrackingServer(uri=f"sqlite:///{tmp_path / 'mlflow.db'}").client()
+    assert ("alembic_version",) in tables(tmp_path / "mlflow.db")
+
+
+def test_what_cannot_be_created_here_is_left_to_mlflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "there.db"
+    there.write_bytes(b"whatever")
+    for uri in (f"sqlite:///{there}", f"sqlite:///{tmp_path}/none/m.db", "http://127.0.0.1:1"):
+        create_database(uri)
+    monkeypatch.setattr(connection, "version", lambda name: "2.0.0")
+    create_database(f"sqlite:///{tmp_path / 'other.db'}")
+    assert there.read_bytes() == b"whatever"
+    assert [file.name for file in tmp_path.iterdir()] == ["there.db"]
