@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	$(BIN)/hpsearch search search_spaces/quickstart.py --again
 
-# In the order of their names, so that the long files of end_to_end begin early.
+# In the order of tests/conftest.py, which begins with the longest files.
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 

@@ -86,7 +86,7 @@ def run(home: Home) -> str:
 
 
 def printed(home: Home, *words: object) -> str:
-    done = home.run("evaluate", *words, timeout=120)
+    done = home.run_here("evaluate", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -230,7 +230,7 @@ def test_what_is_no_model_is_reported(
 
 
 def refused(home: Home, *words: object) -> str:
-    done = home.run("evaluate", *words, timeout=60)
+    done = home.run_here("evaluate", *words)
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stderr.startswith("error: "), done.stderr
     assert done.stderr.count("\n") == 1, "one sentence"

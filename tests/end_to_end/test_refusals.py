@@ -22,7 +22,7 @@ SEARCH = Search(suggest=suggest, budget=9, report_every=3, trials=1, baseline=Tr
 
 
 def refused(home: Home, *words: object) -> str:
-    done = home.run(*words, timeout=60)
+    done = home.run_here(*words)
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stderr.startswith("error: "), done.stderr
     assert done.stderr.count("\n") == 1, "one sentence"
