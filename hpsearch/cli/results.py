@@ -201,7 +201,7 @@ def compare(
 ) -> None:
     """Compare searches: best value over cost, distribution, importance, and what they share.
 
-    Searches that differ in the seed alone are a group, drawn as its mean; three or more give it a
+    Searches of equal terms, but for the seed, are a group, drawn as its mean; three give it a
     95 % interval.
 
     Example: hpsearch compare quickstart quickstart-2 --output comparison.html

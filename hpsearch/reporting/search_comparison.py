@@ -176,7 +176,7 @@ def grouped(searches: Sequence[ComparedSearch]) -> dict[str, list[ComparedSearch
 def small_group_remarks(searches: Sequence[ComparedSearch]) -> list[str]:
     """Sentences on groups whose mean has no interval."""
     return [
-        f"{' and '.join(one.name for one in group)} differ in the seed alone; an interval of their "
+        f"{' and '.join(one.name for one in group)} have equal terms; an interval of their "
         f"mean needs {MIN_SEEDS} searches."
         for group in grouped(searches).values()
         if 1 < len(group) < MIN_SEEDS

@@ -85,9 +85,7 @@ def test_a_group_is_the_mean_of_its_searches_with_its_interval() -> None:
 def test_a_mean_without_an_interval_is_named() -> None:
     two, three = [search("a"), search("b")], [search(name, terms={"n": "1"}) for name in "cde"]
     (sentence,) = small_group_remarks([*two, *three, search("f", terms={"n": "2"})])
-    assert (
-        sentence == "a and b differ in the seed alone; an interval of their mean needs 3 searches."
-    )
+    assert sentence == "a and b have equal terms; an interval of their mean needs 3 searches."
 
 
 def test_only_searches_with_equal_terms_are_one_group() -> None:
