@@ -160,8 +160,7 @@ class OptunaSearcher(Searcher):
         Trials that are to be trained on come first, each with the point and repeat of its parent.
         """
         study = self._open()[1]
-        longer = self.requests and self.requests.next_continuation(study)
-        turn = longer or queue.next()
+        turn = (self.requests and self.requests.next_continuation(study)) or queue.next()
         if turn is None or turn.params or turn.parent:
             return turn
         requested = self.requests and self.requests.untried_point(study)
@@ -237,7 +236,8 @@ class OptunaSearcher(Searcher):
 
     def _sampler_for(self, point: int) -> optuna.Study:
         search, study, _ = self._open()
-        inner = build_sampler(search.sampler, seed=search.seed, point=point, suggest=search.suggest)
+        options = {"point": point, "suggest": search.suggest, "repeats": self._repeats}
+        inner = build_sampler(search.sampler, seed=search.seed, **options)
         study.sampler = with_beliefs(inner, study, prior=search.prior, seed=(search.seed, point))
         return study
 

@@ -81,6 +81,8 @@ def __getattr__(name: str) -> Any:
 
 STARTUP_TRIALS = 6
 """Random trials before a model is fitted. Replays of recorded searches with 12 were worse."""
+MAX_MODEL_REPEATS = 3
+"""Draws in a row of known configurations after which points are random until one is new."""
 POPULATION_SIZE = 10
 """Population of NSGA-II. Optuna's default of 50 is random search for most of 100 trials."""
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -106,7 +108,7 @@ def _is_not_in_remarks(record: logging.LogRecord) -> bool:
 
 
 def build_sampler(
-    settings: Sampler, *, seed: int, point: int, suggest: Suggest | None = None
+    settings: Sampler, *, seed: int, point: int, suggest: Suggest | None = None, repeats: int = 0
 ) -> BaseSampler:
     """Build the sampler that draws the ``point``-th point of a search.
 
@@ -118,7 +120,11 @@ def build_sampler(
         seed: seed of the search.
         point: number of the point.
         suggest: function of the space, which a forest draws its candidates from.
+        repeats: draws in a row, just before this one, of configurations that had been trained. They
+            give a model nothing new, so it may draw the same forever; after some, points are
+            random.
     """
+    settings = Random() if repeats >= MAX_MODEL_REPEATS else settings
     stream = int(np.random.SeedSequence([seed, point]).generate_state(1)[0])
     match settings:
         case TPE():

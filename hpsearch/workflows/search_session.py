@@ -153,8 +153,8 @@ def run_trials(context: SearchContext, observer: Observer, *, command: str = "")
     if session.space_exhausted:
         count = sum(run.kind == "trial" for run in context.runs)
         observer.message(
-            f"every configuration of the space has been trained, so the search ends after {count} "
-            f"trials instead of {record.trials}"
+            f"the space has no further configuration, as far as can be found, so the search ends "
+            f"after {count} trials instead of {record.trials}"
         )
         context.with_record(trials=count)
     if not open_runs and (session.exhausted or context.is_complete):

@@ -172,3 +172,38 @@ def test_a_search_in_pieces_draws_as_one_in_one_go(
         return configs(where)
 
     assert run(tmp_path / "whole", [14]) == run(tmp_path / "pieces", [3, 8, 9, 14])
+
+
+BRANCHES = """
+from hpsearch.config import SGD, Adam, TrialConfig
+from hpsearch.search.samplers import TPE, Forest
+from hpsearch.search.search import Search
+
+def suggest(trial):
+    kind = trial.suggest_categorical("kind", ["adam", "sgd", "only"])
+    if kind == "only":
+        return TrialConfig(optimizer=SGD(lr=0.9), patches=100)
+    lr = trial.suggest_float("lr", 1e-4, 1e-2, log=True)
+    return TrialConfig(optimizer=(Adam if kind == "adam" else SGD)(lr=lr), patches=100)
+
+SEARCH = Search(suggest=suggest, budget=100, report_every=10, trials=25, sampler={sampler},
+                baseline=TrialConfig(patches=100), initial_points=[{{"kind": "only"}}])
+"""
+
+
+@pytest.mark.parametrize("sampler", ["TPE()", "Forest(startup_trials=6)"])
+def test_a_branch_with_one_configuration_does_not_end_the_search(
+    folder: Path, sampler: str
+) -> None:
+    """TPE prefers the branch that it has seen least of; trained once, it gives nothing new."""
+    (folder / "space.py").write_text(BRANCHES.format(sampler=sampler))
+    search = bridge(folder, trials=25)
+    for number in range(25):
+        found = search.suggest(str(number))
+        assert isinstance(found, dict), f"it ended after {number} trials"
+        kind, lr = found["trial"]["optimizer"]["kind"], found["trial"]["optimizer"]["lr"]
+        value, status = 0.7 if kind == "adam" else 0.6, "completed"
+        if lr == 0.9:
+            value, status = 0.0, "collapsed"
+        search.on_trial_complete(str(number), result(100, value + lr, status))
+    assert search.suggest("more") == OptunaSearcher.FINISHED
