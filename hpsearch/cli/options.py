@@ -5,8 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from hpsearch.errors import UserError
-
 LIMITS_PANEL, TRIALS_PANEL, NOTIFY_PANEL = "Limits", "Resources of a trial", "Notifications"
 DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)([smhd]))+", re.ASCII)
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -16,7 +14,8 @@ def parse_duration(text: str | float) -> float:
     """Parse a duration such as ``90m``, ``2h``, ``1h30m`` or a number of seconds.
 
     Raises:
-        UserError: if it is none, or not positive.
+        typer.BadParameter: if it is none, or not positive; of another error's words typer would
+            print the kind as well.
 
     Example:
         >>> parse_duration("1h30m"), parse_duration("90m"), parse_duration("45")
@@ -31,9 +30,8 @@ def parse_duration(text: str | float) -> float:
             parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", given)
             seconds = sum(float(number) * SECONDS[unit] for number, unit in parts)
     if not 0 < seconds < float("inf"):
-        raise UserError(
-            f"{given!r} is not a duration; give 90m, 2h, 1h30m, 1d, or a number of seconds",
-            code="invalid-duration",
+        raise typer.BadParameter(
+            f"{given!r} is not a duration; give 90m, 2h, 1h30m, 1d, or a number of seconds"
         )
     return seconds
 

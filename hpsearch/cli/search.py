@@ -38,7 +38,6 @@ from hpsearch.locations import remote_address
 
 if TYPE_CHECKING:
     from hpsearch.workflows.observer import Observer, SearchResult
-    from hpsearch.workflows.search_plan import SearchOptions
 
 
 @app.command(rich_help_panel="Search")
@@ -149,8 +148,13 @@ def search(
         model=model,
         tracking_uri=tracking_uri,
     )
+    callbacks = notifiers(notify, notify_idle)
     if dry_run:
-        return print_dry_run(space, options, home)
+        from hpsearch.console.search_output import print_dry_run
+        from hpsearch.workflows.dry_run import dry_run as try_search
+
+        found = try_search(space, options, home=home, observer=console_observer())
+        return print_dry_run(found, home)
 
     from hpsearch.workflows.run_search import run_search
 
@@ -160,35 +164,9 @@ def search(
             **vars(options),
             home=home,
             observer=console_observer(),
-            callbacks=notifiers(notify, notify_idle),
+            callbacks=callbacks,
         )
     )
-
-
-def print_dry_run(space: Path, options: "SearchOptions", home: Path) -> None:
-    """Print what a search would do and cost."""
-    from hpsearch.config.formatting import summary
-    from hpsearch.reporting.text_tables import format_duration
-    from hpsearch.workflows.dry_run import dry_run
-
-    found = dry_run(space, options, home=home, observer=console_observer())
-    plan, search = found.plan, found.plan.search
-    rungs = ", ".join(f"{rung:,.0f}" for rung in found.rungs) or "none"
-    for what, value in (
-        ("search", f"{plan.name}, in {home}"),
-        ("data", f"{plan.store.path.stem}, split {plan.data.split.name}"),
-        ("trials", f"{plan.record.trials}, {found.concurrent} at once"),
-        ("patches", f"{search.budget:,} of a trial, at most {found.patches:,} of all"),
-        ("pruner", f"{search.active_pruner.kind}, rungs at {rungs}"),
-        ("memory", f"about {found.memory_bytes / 2**30:.1f} GiB of a trial"),
-        (
-            "time",
-            f"about {format_duration(found.seconds_per_trial)} of a whole trial, "
-            f"{format_duration(found.expected_seconds)} of all, before baseline and test scores",
-        ),
-    ):
-        print_plain(f"{what:<9} {value}")
-    print_plain("drawn     " + "\n          ".join(summary(config) for config in found.examples))
 
 
 def console_observer() -> "Observer":

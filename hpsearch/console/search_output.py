@@ -1,7 +1,10 @@
 """Output of a search: leaderboard, cost, test scores, registration, and the next commands."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from hpsearch.config.formatting import summary
 from hpsearch.console.output import out, print_plain
 from hpsearch.evaluation import Scores
 from hpsearch.evaluation.bootstrap import compare, format_bounds
@@ -23,6 +26,9 @@ from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.run_state import Run
 from hpsearch.workflows.observer import SearchResult
 from hpsearch.workflows.publish_figures import named_scores
+
+if TYPE_CHECKING:
+    from hpsearch.workflows.dry_run import DryRun
 
 MAX_ROWS = 12
 """Rows of the leaderboard."""
@@ -55,6 +61,27 @@ def print_trials(
     out.print()
     for line in summary_lines(summarize(runs, budget=search.budget)):
         print_plain(line)
+
+
+def print_dry_run(found: "DryRun", home: Path) -> None:
+    """Print what a search would do and cost."""
+    plan, search = found.plan, found.plan.search
+    rungs = ", ".join(f"{rung:,.0f}" for rung in found.rungs) or "none"
+    for what, value in (
+        ("search", f"{plan.name}, in {home}"),
+        ("data", f"{plan.store.path.stem}, split {plan.data.split.name}"),
+        ("trials", f"{plan.record.trials}, {found.concurrent} at once"),
+        ("patches", f"{search.budget:,} of a trial, at most {found.patches:,} of all"),
+        ("pruner", f"{search.active_pruner.kind}, rungs at {rungs}"),
+        ("memory", f"about {found.memory_bytes / 2**30:.1f} GiB of a trial"),
+        (
+            "time",
+            f"about {format_duration(found.seconds_per_trial)} of a whole trial, "
+            f"{format_duration(found.expected_seconds)} of all, before baseline and test scores",
+        ),
+    ):
+        print_plain(f"{what:<9} {value}")
+    print_plain("drawn     " + "\n          ".join(summary(config) for config in found.examples))
 
 
 def _constraint_lines(runs: list[Run], search: Search) -> Iterator[str]:

@@ -71,7 +71,8 @@ class Notifier(Callback):
     """Callback that sends a message at an end, a failure, a new best, a new champion, or silence.
 
     Args:
-        targets: web addresses and commands; a command receives the JSON on its standard input.
+        targets: web addresses and commands; a command receives the JSON as a line on its standard
+            input.
         idle_seconds: seconds without a report after which one message is sent.
         retry_waits: seconds before each further attempt.
 
@@ -186,8 +187,9 @@ def send(target: str, body: bytes) -> None:
         subprocess.SubprocessError: if the program fails, or takes too long.
     """
     if not target.startswith(("http://", "https://")):
+        line = body + b"\n"
         subprocess.run(
-            shlex.split(target), input=body, timeout=SEND_TIMEOUT_S, check=True, capture_output=True
+            shlex.split(target), input=line, timeout=SEND_TIMEOUT_S, check=True, capture_output=True
         )
         return
     exempt_this_machine_from_proxies()

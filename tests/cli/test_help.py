@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from hpsearch.cli import app
 from hpsearch.data.splits import SPLIT_NAMES
+from hpsearch.errors import UserError
 
 WIDTH = 80
 ROOT = typer.main.get_command(app)
@@ -74,3 +75,17 @@ def test_every_split_is_listed(command: str) -> None:
     listed = re.search(r"--split.*?validate and test: (.*?)\.", text)
     assert listed is not None
     assert set(re.split(r", | or ", listed[1])) == set(SPLIT_NAMES)
+
+
+def test_a_wrong_duration_is_one_sentence_with_its_option() -> None:
+    words = ["search", "space.py", "--time-limit", "90x"]
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(app, words)
+    assert done.exit_code == 2
+    assert "Invalid value for '--time-limit': '90x' is not a duration; give 90m" in done.output
+
+
+def test_a_dry_run_refuses_a_program_that_is_not_there() -> None:
+    words = ["search", "space.py", "--dry-run", "--notify", "no-such-program-anywhere now"]
+    error = CliRunner().invoke(app, words).exception
+    assert isinstance(error, UserError)
+    assert error.code == "invalid-notify-target"

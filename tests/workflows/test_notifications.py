@@ -104,10 +104,12 @@ def test_silence_is_sent_once_until_a_report(server: Server) -> None:
 
 def test_a_program_receives_json_on_its_standard_input(tmp_path: Path) -> None:
     target, program = tmp_path / "got.json", tmp_path / "program.py"
-    program.write_text(f"import sys; open({str(target)!r}, 'w').write(sys.stdin.read())")
+    program.write_text(f"import sys; open({str(target)!r}, 'a').write(sys.stdin.read())")
     notifier = Notifier([f"{sys.executable} {program}"])
+    notifier.on_wait(1e9)
     notifier.on_search_end(None, KeyboardInterrupt())
-    assert json.loads(target.read_text())["event"] == "search-failed"
+    events = [json.loads(line)["event"] for line in target.read_text().splitlines()]
+    assert events == ["no-progress", "search-failed"], "a line each"
 
 
 def test_a_target_that_fails_is_given_up() -> None:
