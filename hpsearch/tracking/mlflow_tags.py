@@ -20,6 +20,8 @@ PARENT_TRIAL_TAG, PARENT_TRIAL_RUN_TAG = "hpsearch.parent_trial", "hpsearch.pare
 STATUS_TAG = "status"
 """Tag: status of a run in hpsearch's terms."""
 PARENT_RUN_ID = "mlflow.parentRunId"
+MODEL_VERSIONS = "mlflow.modelVersions"
+"""Tag of a logged model: the registered versions of it, JSON; MLflow's list of models reads it."""
 NOTE_TAG = "mlflow.note.content"
 """Tag: description of a run, Markdown."""
 SOURCE_NAME, SOURCE_TYPE = "mlflow.source.name", "mlflow.source.type"

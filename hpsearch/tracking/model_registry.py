@@ -1,5 +1,6 @@
 """Model registry: versions, their aliases, and the looks at a champion."""
 
+import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,7 @@ from hpsearch.tracking.mlflow_errors import (
     is_not_found,
     translate_mlflow_errors,
 )
+from hpsearch.tracking.mlflow_tags import MODEL_VERSIONS
 from hpsearch.tracking.model_artifact import (
     SCORES_ARTIFACT,
     ModelArtifact,
@@ -100,7 +102,15 @@ class Registry:
                 tags=artifact.version_tags,
                 description=truncate_description(description),
             )
+            self._link_version(info.model_id, version)
         return int(version.version)
+
+    def _link_version(self, model_id: str, version: ModelVersion) -> None:
+        """Name a version on its logged model, as MLflow's server does, but not its database."""
+        client, link = self._client(), {"name": self.model, "version": str(version.version)}
+        known = json.loads(client.get_logged_model(model_id).tags.get(MODEL_VERSIONS, "[]"))
+        if link not in known:
+            client.set_logged_model_tags(model_id, {MODEL_VERSIONS: json.dumps([*known, link])})
 
     def champion(self) -> ModelVersion | None:
         """Version with the alias ``champion``; None if there is none."""

@@ -116,6 +116,8 @@ def test_a_logged_model_has_its_scores_on_their_patches(
     assert {metric.dataset_digest for metric in found.values()} == {candidate.fingerprint[:16]}
     run = client.get_run(candidate.run_id)
     assert model_id in [one.model_id for one in run.inputs.model_inputs]
+    versions = json.loads(logged.tags["mlflow.modelVersions"])
+    assert versions == [{"name": registry.model, "version": str(version)}]
 
 
 def test_aliases_follow_the_decision_and_its_reason_is_kept(
