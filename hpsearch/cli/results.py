@@ -201,8 +201,7 @@ def compare(
 ) -> None:
     """Compare searches: best value over cost, distribution, importance, and what they share.
 
-    Searches of equal terms, but for the seed, are a group, drawn as its mean; three give it a
-    95 % interval.
+    Searches that differ in the seed alone are drawn as their mean, three with a 95 % interval.
 
     Example: hpsearch compare quickstart quickstart-2 --output comparison.html
     """
@@ -298,8 +297,7 @@ def sync(
 ) -> None:
     """Rebuild a search's study and its MLflow runs from its event log; existing data is kept.
 
-    For a study that was lost, and a server that was down, has lost data, or is new to the search.
-    Idempotent.
+    For a study that was lost, and a server that was down, has lost data, or is new. Idempotent.
 
     Example: hpsearch sync quickstart --tracking-uri http://HOST:5000
     """
