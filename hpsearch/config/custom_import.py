@@ -259,7 +259,7 @@ def _import(settings: Custom, tree: SourceTree) -> ModuleType:
 def _imported(tree: SourceTree) -> Iterator[None]:
     """Import the modules of a tree from its own folder inside the block, also inside functions.
 
-    Afterwards Python's path is as before, and so are modules of the same names from elsewhere;
+    After it, Python's path is as before, and so are modules of the same names from elsewhere;
     those of the tree stay where there was none, for pickle and inspect.
     """
     if _active[-1:] == [tree.digest]:  # also a space file that checks itself while it is imported
