@@ -117,6 +117,7 @@ RUN = (
     Step("docs/first-hour.md", "hpsearch extend first"),
     Step("docs/first-hour.md", "hpsearch du"),
     Step("docs/write-a-space.md", "import optuna"),
+    Step("docs/write-a-space.md", "from hpsearch import Search"),
     Step("docs/matching.md", "hpsearch match first.jpg"),
     Step("docs/matching.md", "hpsearch describe first.jpg"),
     Step("docs/matching.md", "import hpsearch as hp"),

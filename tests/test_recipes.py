@@ -80,6 +80,12 @@ def test_a_wrong_recipe_is_one_sentence(
     assert not list(tmp_path.iterdir())
 
 
+def test_the_page_about_losses_lists_every_recipe() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "losses.md").read_text()
+    for name, found in RECIPES.items():
+        assert f"| `{name}` | {found.source} | {found.published} |" in page
+
+
 def test_the_help_names_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     app(["train", "--help"], standalone_mode=False)
     said = capsys.readouterr().out

@@ -15,7 +15,12 @@ from types import ModuleType
 from typing import Any
 
 from hpsearch.config.custom import Custom, custom_parts, with_replaced
-from hpsearch.config.custom_source import SPACE_MODULE, SourceTree, SpaceFolder
+from hpsearch.config.custom_source import (
+    SPACE_MODULE,
+    SourceTree,
+    SpaceFolder,
+    search_sources,
+)
 from hpsearch.errors import UserError, list_names
 from hpsearch.untrusted import reason, user_location
 
@@ -74,7 +79,8 @@ def take_sources(config: Any, space: Path) -> Any:
 
     Args:
         config: the trial.
-        space: the space file, which is not executed.
+        space: the space file, which is not executed; if it is a search's copy, the copies before
+            each change count as well.
 
     Returns:
         The trial, whose objects name their digests.
@@ -87,9 +93,10 @@ def take_sources(config: Any, space: Path) -> Any:
             f"there is no space file at {space}; give the one that defines the trial's objects",
             code="no-such-space",
         )
-    folder = SpaceFolder(space)
+    folder, copies = SpaceFolder(space), search_sources(space, None)
     for _, part in custom_parts(config):
-        tree = folder.source(part.module)
+        kept = {tree.digest: tree for tree in (copy.part(part.module) for copy in copies)}
+        tree = kept.get(part.sha256 or "") or folder.source(part.module)
         if part.sha256 not in (None, tree.digest):
             raise UserError(
                 f"{part.object} next to {space} is not what the trial was drawn with (its source "
@@ -259,7 +266,7 @@ def _import(settings: Custom, tree: SourceTree) -> ModuleType:
 def _imported(tree: SourceTree) -> Iterator[None]:
     """Import the modules of a tree from its own folder inside the block, also inside functions.
 
-    Afterwards Python's path is as before, and so are modules of the same names from elsewhere;
+    After it, Python's path is as before, and so are modules of the same names from elsewhere;
     those of the tree stay where there was none, for pickle and inspect.
     """
     if _active[-1:] == [tree.digest]:  # also a space file that checks itself while it is imported

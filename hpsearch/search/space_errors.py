@@ -34,7 +34,8 @@ def check_suggested(found: Any, budget: int) -> TrialConfig:
     """Check that a space has drawn the configuration of a trial, and return it.
 
     Raises:
-        UserError: if it is something else, or has another budget than the search.
+        UserError: if it is something else, has another budget than the search, or settings that do
+            not fit together.
     """
     if not isinstance(found, TrialConfig):
         raise UserError(
@@ -47,6 +48,13 @@ def check_suggested(found: Any, budget: int) -> TrialConfig:
             "pass patches=BUDGET in suggest so that all trials have the same budget",
             code="other-budget",
         )
+    try:
+        TrialConfig.model_validate(dict(found))  # model_copy, as of a recipe, checks nothing
+    except ValidationError as error:
+        raise UserError(
+            f"suggest returned settings that do not fit: {validation_sentence(error)}",
+            code="suggest-returned-invalid",
+        ) from error
     return found
 
 

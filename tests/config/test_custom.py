@@ -294,6 +294,7 @@ def test_earlier_sources_of_a_search_outlive_a_change_of_its_space(space: Path) 
     copy.write_text(SPACE)
     files = {f"{name}.py": space.with_name(f"{name}.py") for name in ("own_loss", "own_helper")}
     copy_modules(files, folder / "space_modules")
+    drawn = pinned(TRIAL, SpaceFolder(copy))
     before = SpaceFolder(copy).source("own_loss").digest
 
     keep_earlier_space(copy)
@@ -304,3 +305,6 @@ def test_earlier_sources_of_a_search_outlive_a_change_of_its_space(space: Path) 
     known = {tree.part("own_loss").digest for tree in search_sources(copy, None)}
     assert before != after
     assert known == {before, after}
+    assert drawn.loss.sha256 == before
+    assert take_sources(drawn, copy) == drawn
+    assert take_sources(TRIAL, copy).loss.sha256 == after

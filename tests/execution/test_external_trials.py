@@ -13,6 +13,7 @@ import optuna
 import pytest
 
 import hpsearch as hp
+from hpsearch.config.custom_source import MODULES_DIR
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
 from hpsearch.search.requests import append_request
@@ -252,3 +253,43 @@ def test_a_trial_is_trained_here_and_sent_to_mlflow(search: SearchHandle, tiny: 
     sent = next(one.data.metrics for one in found if one.data.tags["hpsearch.kind"] == "trial")
     names = {name for name in run.last if name.startswith("system/")}
     assert {name: sent[name] for name in names} == {name: run.last[name] for name in names}
+
+
+OWN_SPACE = """
+from hpsearch.config import Custom, L2Net, Pairs, TrialConfig
+from hpsearch.search.search import Search
+
+NETWORK = L2Net(width=0.125, unit_norm=True)
+
+def suggest(trial):
+    loss = Custom(object="own_near:Near", params={"broken": trial.suggest_int("broken", 0, 1)})
+    return TrialConfig(loss=loss, sampler=Pairs(batch=8), descriptor=NETWORK, patches=32)
+
+SEARCH = Search(suggest=suggest, budget=32, report_every=32, trials=2, validation_points=8,
+                initial_points=({"broken": 1}, {"broken": 0}), baseline=TrialConfig(patches=32))
+"""
+OWN_LOSS = """
+def Near(x, broken):
+    if broken:
+        raise ValueError("no luck")
+    return (x[0] - x[1]).norm()
+"""
+
+
+def test_a_trial_whose_own_object_fails_fails_alone_with_one_sentence(
+    tmp_path: Path, tiny: PatchStore
+) -> None:
+    context = plan(tmp_path / "home", tiny, OWN_SPACE, trials=2)
+    modules = context.paths.space.with_name(MODULES_DIR)
+    modules.mkdir(exist_ok=True)
+    (modules / "own_near.py").write_text(OWN_LOSS)
+    with SearchHandle(context) as search:
+        broken, good = search.ask(), search.ask()
+        assert broken is not None
+        assert good is not None
+        with pytest.raises(UserError, match=r"own_near:Near fails at own_near.py:4 .*no luck"):
+            search.train(broken)
+        assert search.train(good) == "completed"
+        assert [run.status for run in search.state.runs.values()] == ["failed", "completed"]
+        assert search.state.runs[broken.id].reason.count("\n") == 0
+        assert "own_near:Near" in search.state.runs[broken.id].reason

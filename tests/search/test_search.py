@@ -108,6 +108,12 @@ def test_a_bad_file_is_one_sentence(tmp_path: Path, text: str, code: str, words:
         ("return {'lr': 1}", "suggest-returned-other", "dict"),
         ("return TrialConfig(patches=99)", "other-budget", "patches=99.* 100"),
         ("return TrialConfig(patches=100, colour='red')", "suggest-failed", "colour"),
+        (
+            "import hpsearch as hp; "
+            "return TrialConfig(patches=100).model_copy(update={'loss': hp.HardNet()})",
+            "suggest-returned-invalid",
+            "loss 'hardnet' requires a sampler of type Pairs",
+        ),
     ],
 )
 def test_a_bad_suggest_shows_before_ray_starts(
