@@ -10,23 +10,19 @@ markdown file and the same as JSON.
 
 import argparse
 import multiprocessing
-import platform
-import re
 import sys
 import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
-from typing import Any
 
 import gpu_steps as steps
 import gpu_trials as trials
 import numpy as np
 import torch
 from gpu_checks import checks
-from gpu_results import Results, log
+from gpu_results import DENOISER, STEPS, TRIALS, Results, bars, head, log
 from gpu_roofline import Ceilings, Need, ceilings, need
 
 from hpsearch.config import DenoiserTraining, L2Net
@@ -37,6 +33,8 @@ from hpsearch.training.devices import Compute, choose_device, cpp_compiler
 
 EPOCH = 100_000
 """Patches of a denoiser's epoch."""
+R3_EPOCHS = {64: "125, 41, 43", 512: "124, 40, 19", 1024: "123, 40, 10", 4096: "123, –, 10"}
+"""Seconds an epoch on each device by batch, in R3's table."""
 LIMIT_S = 450
 """A section that would begin after this many seconds is left out, which the table notes."""
 
@@ -55,13 +53,14 @@ class Plan:
     described: int = 40 * 1350 * 16
     on_cpu: int = 8192
     for_s: float = 1.5
+    rounds: int = 15
     steps: int = 12
     sizes: TaskSizes = OFFICIAL_SIZES
 
 
 TOY = Plan(
     widths=(0.125,), batches=(16,), denoiser_batches=(8,), counts=(1, 2), trial_batches=(16,),
-    points=32, sequences=4, described=4 * 8 * 16, on_cpu=64, for_s=0.05, steps=4,
+    points=32, sequences=4, described=4 * 8 * 16, on_cpu=64, for_s=0.05, rounds=3, steps=4,
     sizes=TaskSizes(pairs=40, queries=8, distractors=8, shrinks=True),
 )  # fmt: skip
 
@@ -91,6 +90,8 @@ def main() -> None:
             traceback.print_exc()
             results.failed[section] = f"{type(error).__name__}: {error}".splitlines()[0]
         log(f"{section}: done after {time.perf_counter() - started:.0f} s")
+    for row in bars(results.tables):
+        results.add("Bars", **row)
     results.head["seconds in all"] = f"{time.perf_counter() - started:.0f}"
     results.write()
     sys.exit(1 if results.failed or not bench.sound else 0)
@@ -105,30 +106,6 @@ def parse() -> argparse.Namespace:
         "--only", default="prepare,checks,descriptor,denoiser,packed,batched,evaluation"
     )
     return parser.parse_args()
-
-
-def head(device: torch.device) -> dict[str, Any]:
-    """Machine, versions and settings of the run."""
-    found = {
-        "date": date.today().isoformat(),
-        "command": " ".join(["python", *sys.argv]),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "device": "CPU",
-    }
-    if device.type == "cuda":
-        card = torch.cuda.get_device_properties(device)
-        found["device"] = f"{card.name}, {card.total_memory / 2**30:.0f} GiB"
-        found["CUDA, cuDNN"] = f"{torch.version.cuda}, {torch.backends.cudnn.version()}"
-        found["driver"] = driver()
-    return found
-
-
-def driver() -> str:
-    """Version of NVIDIA's kernel module."""
-    path = Path("/proc/driver/nvidia/version")
-    found = re.search(r"[0-9]+\.[0-9.]+", path.read_text()) if path.exists() else None
-    return found[0] if found else "unknown"
 
 
 @dataclass
@@ -179,7 +156,7 @@ class Bench:
                 network = build_descriptor(L2Net(width=width), seed=0)
                 floor = need(network, batch, bytes_each=self._bytes_each())
                 times = {way: self._step(way, width, batch) for way in self._ways()}
-                self._describe_row("L2-Net", floor, times, width=width, batch=batch)
+                self._describe_row(floor, times, width=width, batch=batch)
 
     def denoiser(self) -> None:
         """Epochs of the shallow U-Net, in float32 (convolutions in TF32, as torch has it)."""
@@ -188,11 +165,12 @@ class Bench:
             times = {way: self._denoise(way, batch) for way in self._ways()}
             best = min(times.values())
             self.results.add(
-                "Shallow U-Net, seconds an epoch of 100,000 patches",
+                DENOISER,
                 batch=batch,
                 **{way: s * EPOCH / batch for way, s in times.items()},
                 **{"roofline, s": floor.floor(self.limits) * EPOCH / batch},
                 **{"share of roofline": floor.floor(self.limits) / best},
+                **{"R3: CPU, GPU, TPU": R3_EPOCHS.get(batch, "")},
                 **self._memory(),
             )
 
@@ -218,6 +196,26 @@ class Bench:
                     steps.reset(self.device)
                     rate = trials.batched(compute, count, batch, self.plan.points)
                     self._trials(f"vmap, {way}", count, batch, rate)
+        for batch in self.plan.trial_batches:
+            # without the compiler, whose minutes are not to be spent on every number of trials
+            self._in_turn("graphed" if self.device.type == "cuda" else "eager", batch)
+
+    def _in_turn(self, way: str, batch: int) -> None:
+        for count in self.plan.counts[-1:] if way == "graphed" else self.plan.counts[1:]:
+            steps.reset(self.device)
+            alone, together = trials.in_turn(
+                self._ways()[way],
+                count=count,
+                batch=batch,
+                points=self.plan.points,
+                rounds=self.plan.rounds,
+            )
+            self.results.add(
+                "Trials of width 0.25, one after another and as one program (vmap)",
+                **{"way": way, "batch": batch, "trials": count},
+                **{"ms one after another": 1e3 * alone, "ms as one": 1e3 * together},
+                **{"gain": alone / together},
+            )
 
     def evaluation(self) -> None:
         """Description of the official test patches, then the protocol on random descriptors."""
@@ -280,11 +278,11 @@ class Bench:
         )
 
     def _describe_row(
-        self, name: str, floor: Need, times: dict[str, float], *, width: float, batch: int
+        self, floor: Need, times: dict[str, float], *, width: float, batch: int
     ) -> None:
         best = min(times.values())
         self.results.add(
-            f"{name}, ms a step",
+            STEPS,
             width=width,
             batch=batch,
             **{way: 1e3 * s for way, s in times.items()},
@@ -311,7 +309,7 @@ class Bench:
         self, way: str, count: int, batch: int, rate: float, *, memory: bool = True
     ) -> None:
         self.results.add(
-            "Several trials of width 0.25",
+            TRIALS,
             **{"way": way, "batch": batch, "trials": count, "patches/s of all": rate},
             **(self._memory() if memory else {}),
         )

@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import gpu_trials as trials
 import numpy as np
 import torch
+from gpu_steps import Stepping, pixels, trial
 from torch import Tensor, nn
 
 from hpsearch.config import (
@@ -85,6 +87,7 @@ def checks(device: torch.device, *, steps: int) -> Iterator[Check]:
         yield from networks(device)
         yield from losses(device)
         yield from training(device, steps)
+        yield from mapped(device, steps)
     yield from repeats(device, steps)
     if device.type == "cuda":
         yield from graphs(device, steps)
@@ -168,6 +171,22 @@ def graphs(device: torch.device, steps: int) -> Iterator[Check]:
         yield Check(f"graph, {name}: weights, largest difference", eager.most(graphed), 0)
     eager, graphed = (denoiser_losses(device, steps, graphed=flag) for flag in (False, True))
     yield Check("graph, shallow U-Net: losses, relative", apart(graphed, eager), 1e-3)
+
+
+def mapped(device: torch.device, steps: int, *, count: int = 3, batch: int = 64) -> Iterator[Check]:
+    """Trials as one program, each with its own seed, rate and margin, against each alone."""
+    points = 128
+    compute = Compute(device=device, precision="float32", graphed=False)
+    together = trials.Batched(compute, count=count, batch=batch, points=points, dropout=0)
+    found = torch.stack([together().cpu() for _ in range(steps)], dim=1)
+    gather = device_resident(pixels(points), device)
+    settings = zip(trials.rates(count), trials.margins(count), strict=True)
+    for seed, (lr, margin) in enumerate(settings):
+        config = trial(width=0.25, batch=batch, seed=seed, dropout=0, lr=lr, margin=margin)
+        alone = Stepping(config, points, gather, compute)
+        losses = torch.stack([alone() for _ in range(steps)])
+        name = f"one program, trial {seed}: losses of {steps} steps, relative"
+        yield Check(name, apart(found[seed], losses), 1e-2)
 
 
 def checkpoints(device: torch.device) -> Iterator[Check]:

@@ -8,8 +8,17 @@ from typing import Any
 import numpy as np
 import torch
 from gpu_roofline import seconds, wait
+from torch import Tensor
 
-from hpsearch.config import Adam, BatchHard, DenoiserTraining, L2Net, PKSampler, TrialConfig
+from hpsearch.config import (
+    Adam,
+    BatchHard,
+    DenoiserTraining,
+    HardMargin,
+    L2Net,
+    PKSampler,
+    TrialConfig,
+)
 from hpsearch.models import build_denoiser
 from hpsearch.training.denoiser_training import DenoiserTask
 from hpsearch.training.descriptor_trainer import DescriptorTrainer
@@ -26,13 +35,21 @@ def pixels(points: int) -> np.ndarray:
     return np.random.default_rng(0).integers(256, size=(16 * points, 32, 32), dtype=np.uint8)
 
 
-def trial(*, width: float, batch: int, seed: int = 0) -> TrialConfig:
+def trial(
+    *,
+    width: float,
+    batch: int,
+    seed: int = 0,
+    dropout: float = 0.3,
+    lr: float = 1e-3,
+    margin: float = 1.0,
+) -> TrialConfig:
     """Batch hard on S×4 patches."""
     return TrialConfig(
-        descriptor=L2Net(width=width),
-        loss=BatchHard(),
+        descriptor=L2Net(width=width, dropout=dropout),
+        loss=BatchHard(margin=HardMargin(alpha=margin)),
         sampler=PKSampler(groups=batch // 4, views=4),
-        optimizer=Adam(lr=1e-3),
+        optimizer=Adam(lr=lr),
         patches=10**12,
         seed=seed,
     )
@@ -48,9 +65,10 @@ class Stepping:
         self.learner = DescriptorTrainer(config, sequence_of, constant_input(gather), compute)
         self.done = 0
 
-    def __call__(self) -> None:
-        self.learner.step(Progress(seen=0, step=self.done))
+    def __call__(self) -> Tensor:
+        loss, _ = self.learner.step(Progress(seen=0, step=self.done))
         self.done += 1
+        return loss
 
 
 def once(job: Job) -> None:

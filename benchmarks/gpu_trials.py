@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import shutil
+import statistics
 import subprocess
 import tempfile
 import time
@@ -28,6 +29,9 @@ from hpsearch.models import build_descriptor
 from hpsearch.rng import rng_for
 from hpsearch.training.devices import Compute, device_resident
 
+WARM_UP = 5
+"""Rounds of steps before one is timed."""
+
 
 def packed(compute: Compute, *, count: int, batch: int, points: int) -> float:
     """Patches a second of ``count`` trials in one process, each on a stream of its own."""
@@ -44,10 +48,40 @@ def packed(compute: Compute, *, count: int, batch: int, points: int) -> float:
             with torch.cuda.stream(lane):
                 one()
 
-    for _ in range(5):
+    for _ in range(WARM_UP):
         round_()
         wait(compute.device)
     return count * batch / seconds(round_, compute.device)
+
+
+def in_turn(
+    compute: Compute, *, count: int, batch: int, points: int, rounds: int
+) -> tuple[float, float]:
+    """Seconds of one step of each trial, one after another and as one program; medians.
+
+    Both take turns, so that other work on the machine meets both; on a CPU it is processor time.
+    """
+    dropout = _mappable_dropout(compute)
+    gather = device_resident(pixels(points), compute.device)
+    alone = [
+        Stepping(trial(width=0.25, batch=batch, seed=n, dropout=dropout), points, gather, compute)
+        for n in range(count)
+    ]
+    ways: tuple[Callable[[], object], Callable[[], object]] = (
+        lambda: [step() for step in alone],
+        batched_of(compute, count, batch, points),
+    )
+    on_cpu = compute.device.type == "cpu"
+    clock = time.process_time if on_cpu else time.perf_counter
+    found: tuple[list[float], list[float]] = [], []
+    for number in range(WARM_UP + rounds):
+        for way, times in zip(ways, found, strict=True):
+            begun = clock()
+            way()
+            wait(compute.device)
+            if number >= WARM_UP:
+                times.append(clock() - begun)
+    return statistics.median(found[0]), statistics.median(found[1])
 
 
 def in_processes(
@@ -133,6 +167,16 @@ def mps() -> Iterator[bool]:
                 os.environ.pop(name)
 
 
+def rates(count: int) -> list[float]:
+    """Learning rate of each of several trials."""
+    return torch.logspace(-4, -3, count).tolist()
+
+
+def margins(count: int) -> list[float]:
+    """Margin of each of several trials."""
+    return torch.linspace(0.5, 1.5, count).tolist()
+
+
 class Batched:
     """Trials of one shape as one program: weights stacked, the step mapped over them.
 
@@ -154,8 +198,9 @@ class Batched:
         self.names = list(weights)
         self.weights = [weight.detach().requires_grad_() for weight in weights.values()]
         self.statistics = statistics
-        self.rates = torch.logspace(-4, -3, count, device=compute.device)
-        self.margins = torch.linspace(0.5, 1.5, count, device=compute.device)
+        self.rates, self.margins = (
+            torch.tensor(values, device=compute.device) for values in (rates(count), margins(count))
+        )
         self.first, self.second = (
             [torch.zeros_like(weight) for weight in self.weights] for _ in range(2)
         )
@@ -227,8 +272,12 @@ def _loss(found: Tensor, margin: Tensor) -> Tensor:
 
 def batched_of(compute: Compute, count: int, batch: int, points: int) -> Callable[[], object]:
     """A step of trials that are mapped over; on a CPU their dropout cannot be."""
-    dropout = 0.3 if compute.device.type == "cuda" else 0.0
+    dropout = _mappable_dropout(compute)
     return Batched(compute, count=count, batch=batch, points=points, dropout=dropout)
+
+
+def _mappable_dropout(compute: Compute) -> float:
+    return 0.3 if compute.device.type == "cuda" else 0.0
 
 
 def batched(compute: Compute, count: int, batch: int, points: int) -> float:

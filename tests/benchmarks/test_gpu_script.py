@@ -13,6 +13,7 @@ TABLES = {
     "L2-Net, ms a step": 1,
     "Shallow U-Net, seconds an epoch of 100,000 patches": 1,
     "Description, L2-Net width 1, float32": 3,
+    "Trials of width 0.25, one after another and as one program (vmap)": 1,
 }
 
 
@@ -48,8 +49,28 @@ def test_every_section_fills_its_table(
         ("vmap, graphed", 2),
     }
     assert all(row["patches/s of all"] > 0 for row in trials)
+    assert sum("one program, trial" in row["check"] for row in found["tables"]["Checks"]) == 3
     written = (tmp_path / "found.md").read_text()
     assert all(f"## {name}\n" in written for name in found["tables"])
+
+
+def test_bars_are_read_from_the_tables_and_what_was_not_measured_is_left_out(gpu) -> None:
+    results = importlib.import_module("gpu_results")
+    rows = [("one process", 1, 100.0), ("vmap", 1, 120.0), ("vmap", 16, 600.0), ("MPS", 16, 720.0)]
+    tables = {
+        results.STEPS: [
+            {"width": 1.0, "batch": 1024, "share of roofline": 0.71, "× eager": 4.9},
+            {"width": 1.0, "batch": 128, "share of roofline": 0.1, "× eager": 9.0},
+        ],
+        results.TRIALS: [
+            {"way": way, "batch": 128, "trials": count, "patches/s of all": rate}
+            for way, count, rate in rows
+        ],
+    }
+    found = [(row["found"], row["reached"]) for row in results.bars(tables)]
+    # the best 16 against the best single one, each in its fastest form; no denoiser was measured
+    assert found == [(0.71, "yes"), (4.9, "no"), (pytest.approx(6.0), "yes")]
+    assert list(results.bars({})) == []
 
 
 def test_a_section_that_fails_leaves_the_others_and_is_named(
