@@ -18,6 +18,7 @@ import pytest
 import typer.main
 from PIL import Image
 
+import hpsearch
 from hpsearch.cli import app
 from hpsearch.config import L2Net, TrialConfig
 from hpsearch.data.builtin_sets import photograph
@@ -379,6 +380,15 @@ def printed_text(step: Step) -> str:
     for printed, used in step.other.items():
         text = text.replace(printed, used)
     return text
+
+
+def test_the_program_that_is_installed_is_this_package() -> None:
+    """The blocks below are run by a client of the same name."""
+    done = subprocess.run(
+        ["hpsearch", "--version"], env=environment(PYTHONPATH=str(ROOT)), capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == hpsearch.__version__
 
 
 @pytest.mark.slow
