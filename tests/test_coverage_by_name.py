@@ -25,7 +25,7 @@ TESTED_IN: dict[str, str | tuple[str, str]] = {
     "cli/registry.py": "end_to_end/test_promote.py",
     "cli/reproduce.py": ("workflows/test_reproduce.py", '"reproduce", "--list"'),
     "cli/results.py": "end_to_end/test_sync.py",
-    "cli/search.py": "end_to_end/test_resume.py",
+    "cli/search.py": "end_to_end/test_main_job.py",
     "cli/train.py": ("workflows/test_train_trial.py", "--validation-points"),
     "collapse_thresholds.py": ("search/test_objective.py", "val/collapsed"),
     "config/loss_schedules.py": "config/test_trial.py",
