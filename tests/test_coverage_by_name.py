@@ -56,7 +56,7 @@ TESTED_IN: dict[str, str | tuple[str, str]] = {
     "evaluation/scores.py": "evaluation/test_bootstrap.py",
     "evaluation/task_io.py": "evaluation/test_tasks.py",
     "evaluation/verification.py": "evaluation/test_distances.py",
-    "execution/draining_patches.py": "execution/test_ray_patches.py",
+    "execution/draining_patches.py": "execution/test_tuner.py",
     "execution/job_checks.py": "execution/test_job_client.py",
     "execution/job_status.py": "execution/test_job_client.py",
     "execution/local_session_patches.py": "security/test_listeners.py",
