@@ -9,7 +9,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ import pytest
 import typer.main
 from PIL import Image
 
+import hpsearch
 from hpsearch.cli import app
 from hpsearch.config import L2Net, TrialConfig
 from hpsearch.data.builtin_sets import photograph
@@ -26,6 +26,7 @@ from hpsearch.data.patch_store import PatchStore
 
 from .data.test_hpatches_import import write_tree
 from .data.test_phototour import write_pairs, write_scene
+from .forked_commands import SOCKET, client, command_server
 from .processes import environment
 
 ROOT = Path(__file__).parents[1]
@@ -294,17 +295,22 @@ class Work(NamedTuple):
     """A folder in which the commands are run, with everything that they name."""
 
     folder: Path
+    commands: Path
+    """Socket of the server that runs them."""
     outputs: dict[str, str]
     """What each block printed, by its first line."""
 
     def run(self, block: Block, text: str) -> str:
         """Run a block in a shell, or in Python; the first command that fails ends it."""
-        call = [sys.executable, "-c", text] if block.language == "python" else ["bash", "-ec", text]
+        programs = self.folder / "bin"
+        call = [programs / "python", "-c", text] if block.language == "python" else [
+            "bash", "-ec", text,
+        ]  # fmt: skip
         home = {"HOME": str(self.folder), "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        path = os.pathsep.join([str(programs), os.environ["PATH"]])
         done = subprocess.run(
-            call, env=environment(PATH=path, PYTHONWARNINGS="ignore", **home), cwd=self.folder,
-            capture_output=True, text=True, check=False,
+            call, env=environment(PATH=path, **{SOCKET: str(self.commands)}, **home),
+            cwd=self.folder, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
         self.outputs[block.first] = done.stdout
@@ -312,11 +318,17 @@ class Work(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory, tiny: PatchStore) -> Work:
+def work(tmp_path_factory: pytest.TempPathFactory, tiny: PatchStore) -> Iterator[Work]:
     folder = tmp_path_factory.mktemp("documents")
     (folder / "search_spaces").mkdir()
-    space = ROOT / "tests" / "end_to_end" / "space.py"
-    shutil.copy(space, folder / "search_spaces" / "quickstart.py")
+    space = (ROOT / "tests" / "end_to_end" / "space.py").read_text()
+    assert "BUDGET = 1_920" in space
+    (folder / "search_spaces" / "quickstart.py").write_text(
+        space.replace("BUDGET = 1_920", "BUDGET = 960")
+    )
+    (folder / "bin").mkdir()
+    client(folder / "bin", "hpsearch", "hpsearch")
+    client(folder / "bin", "python")
     (folder / "runs" / "data").mkdir(parents=True)
     shutil.copy(tiny.path, folder / "runs" / "data")
     trial = TrialConfig(descriptor=L2Net(width=0.125), patches=200)
@@ -333,7 +345,8 @@ def work(tmp_path_factory: pytest.TempPathFactory, tiny: PatchStore) -> Work:
     for number in range(1, 7):
         gray.save(folder / "sequences" / "v_coffee" / f"{number}.png")
         np.savetxt(folder / "sequences" / "v_coffee" / f"H_1_{number}", np.eye(3))
-    return Work(folder, {})
+    with command_server(tmp_path_factory.mktemp("server")) as commands:
+        yield Work(folder, commands, {})
 
 
 def write_sources(folder: Path) -> None:
@@ -368,6 +381,15 @@ def printed_text(step: Step) -> str:
     for printed, used in step.other.items():
         text = text.replace(printed, used)
     return text
+
+
+def test_the_program_that_is_installed_is_this_package() -> None:
+    """The blocks below are run by a client of the same name."""
+    done = subprocess.run(
+        ["hpsearch", "--version"], env=environment(PYTHONPATH=str(ROOT)), capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == hpsearch.__version__
 
 
 @pytest.mark.slow

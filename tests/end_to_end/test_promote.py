@@ -25,6 +25,7 @@ from .conftest import SPACE, Home
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(1_800),
     pytest.mark.filterwarnings(
         "ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::UserWarning",
         "ignore::FutureWarning",
@@ -83,26 +84,38 @@ def here(home: Home, *words: object) -> None:
 
 @pytest.fixture(scope="module")
 def printed(own: Home, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What it prints at last, after its driver was killed in the middle."""
-    log = tmp_path_factory.mktemp("log") / "log"
+    """What it prints at last, after two began at once and the driver was killed in the middle."""
+    folder = tmp_path_factory.mktemp("log")
     words = ("promote", "known", "--top", 2, "--seeds", 2)
-    process = own.begin(*words, log=log)
-    until = time.monotonic() + 240
-    while len(own.event_log("known-promotion").events()) < 6 and process.poll() is None:
-        assert time.monotonic() < until, log.read_text()
+    logs = (folder / "first", folder / "second")
+    both = [own.begin(*words, log=log) for log in logs]
+    until = time.monotonic() + 900
+    while len(own.event_log("known-promotion").events()) < 6 or all(p.poll() is None for p in both):
+        assert None in [process.poll() for process in both], [log.read_text() for log in logs]
+        assert time.monotonic() < until, [log.read_text() for log in logs]
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait(timeout=30)
+    (refused,) = (n for n, process in enumerate(both) if process.poll() is not None)
+    assert both[refused].returncode == 2
+    said = logs[refused].read_text()
+    assert "running in another process" in said or "exists already" in said
+    driver = both[1 - refused]
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait(timeout=30)
+    own.executions()
     done = own.run("promote", "known", "--force")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert own.executions() == 1, "the user's space file, once a command"
     return done.stdout
 
 
 def test_a_dry_run_says_what_would_be_done_and_changes_nothing(
-    own: Home, capsys: pytest.CaptureFixture[str]
+    own: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = sorted(own.path.rglob("*.json"))
+    for variable, value in own.environment.items():
+        monkeypatch.setenv(variable, value)
     here(own, "promote", "known", "--dry-run")
+    assert own.executions() == 1
     output = capsys.readouterr().out
     # these trials took no time by the clock, so the end alone is left to estimate
     assert "2 × 3 seeds = 6 trainings of 1,920 patches: about 20 s (2 at once" in output

@@ -2,35 +2,21 @@
 
 import inspect
 import os
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import ray
 from ray._private import ray_constants, services
 from ray._raylet import (  # pyright: ignore[reportAttributeAccessIssue]
     AuthenticationTokenLoader,  # pyright: ignore[reportAttributeAccessIssue]
     Config,  # pyright: ignore[reportAttributeAccessIssue]
-    GcsClient,  # pyright: ignore[reportAttributeAccessIssue]
-)
-from ray.core.generated.autoscaler_pb2 import (
-    DrainNodeReason,  # pyright: ignore[reportAttributeAccessIssue]
 )
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.execution import tune_controller
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
-from hpsearch.execution import draining_patches, ray_patches
-from hpsearch.execution.ray_runtime import start_ray, stop_ray
-
-
-@pytest.fixture
-def session() -> Iterator[None]:
-    start_ray(cpus=1)
-    yield
-    stop_ray()
+from hpsearch.execution import ray_patches
 
 
 def test_tune_ends_its_search_on_a_worker_killed_for_memory_but_not_with_the_patch() -> None:
@@ -68,22 +54,6 @@ def test_a_trial_holds_the_handle_of_its_worker() -> None:
     assert ray_patches.actor_of(trial) is handle
     trial.set_ray_actor(None)
     assert ray_patches.actor_of(trial) is None
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_a_head_lists_the_nodes_that_drain(session: None) -> None:
-    assert draining_patches.draining_nodes() == set()
-    busy = ray.remote(num_cpus=1)(SimpleNamespace).remote()  # an idle node would leave at once
-    ray.get(busy.__ray_ready__.remote())  # pyright: ignore[reportAttributeAccessIssue]
-    node = ray.get_runtime_context().get_node_id()
-    client = draining_patches.gcs_client(ray.get_runtime_context().gcs_address)
-    assert client.check_alive([ray.NodeID.from_hex(node)]) == [True]
-    reason = DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION
-    taken, why = client.drain_node(node, reason, "it is taken away", 2**40)
-    assert taken, why
-    assert draining_patches.draining_nodes() == {node}
-    assert isinstance(client, GcsClient)
 
 
 def test_ray_reads_mode_and_token_again(monkeypatch: pytest.MonkeyPatch) -> None:

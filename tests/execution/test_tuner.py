@@ -2,13 +2,19 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
+from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
+from ray.core.generated.autoscaler_pb2 import (
+    DrainNodeReason,  # pyright: ignore[reportAttributeAccessIssue]
+)
 
 from hpsearch.config.custom_import import missing_packages
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
+from hpsearch.execution import draining_patches
 from hpsearch.execution.ray_runtime import (
     check_capacity_now,
     check_packages,
@@ -141,6 +147,21 @@ def test_every_node_is_asked_for_the_packages_of_own_objects(
     with pytest.raises(UserError, match=r"node [\d.]+ lacks only-here>=1 \(not inst") as caught:
         check_packages(("numpy", "only-here>=1"))
     assert caught.value.code == "missing-package"
+
+
+def test_a_head_lists_the_nodes_that_drain() -> None:
+    """Contract test of Ray's private names; last but one, since the node is then taken away."""
+    assert draining_patches.draining_nodes() == set()
+    busy = ray.remote(num_cpus=1)(SimpleNamespace).remote()  # an idle node would leave at once
+    ray.get(busy.__ray_ready__.remote())  # pyright: ignore[reportAttributeAccessIssue]
+    node = ray.get_runtime_context().get_node_id()
+    client = draining_patches.gcs_client(ray.get_runtime_context().gcs_address)
+    assert client.check_alive([ray.NodeID.from_hex(node)]) == [True]
+    reason = DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION
+    taken, why = client.drain_node(node, reason, "it is taken away", 2**40)
+    assert taken, why
+    assert draining_patches.draining_nodes() == {node}
+    assert isinstance(client, GcsClient)
 
 
 def test_a_cluster_that_is_not_there_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch._dynamo.utils import counters
+from torch._inductor import config as inductor
 
 from hpsearch.config import ComputeConfig, L2Net
 from hpsearch.errors import UserError
@@ -78,6 +79,8 @@ def test_what_is_compiled_computes_the_same_and_is_found_by_the_next_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    # otherwise torch compiles programs of its own first, to try out the processor's instructions
+    monkeypatch.setattr(inductor.cpp, "vec_isa_ok", True)
     conv, dropout = nn.Conv2d(1, 2, 3), Dropout(0.5)
     x = torch.rand(4, 1, 5, 5, generator=torch.Generator().manual_seed(0))
     compute, hits = Compute.resolve(ComputeConfig(device="cpu", compiled=True)), []
