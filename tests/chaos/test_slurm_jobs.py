@@ -141,7 +141,9 @@ def test_an_array_of_workers_joins_a_job_in_two_parts_and_leaves(
     moment = time.time()
     patches = patches_since_report(context, moment)
     slurm.run("scancel", f"{workers}_1")
-    wait_for(lambda: "finished draining" in printed(shared / "worker"), 120)
+    there = ("squeue", "-h", "--states=RUNNING,COMPLETING", f"--jobs={workers}")
+    wait_for(lambda: not slurm.run(*there).strip(), 120)
+    assert "and its head" in printed(shared / "worker"), printed(shared / "worker")[-3_000:]
     hold.release()
     seconds = first_report_after(context, moment)
     wait_for(lambda: slurm.state(job) == "COMPLETED", 900)

@@ -201,7 +201,9 @@ def test_what_runs_in_the_background_gets_the_signals_itself(cluster: Path) -> N
         done = subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True)
         its_own, named = done.stdout.split()
         assert its_own == named
-        assert re.search(r"^ *exec_in_image (hpsearch search|ray start) ", body, re.MULTILINE)
+        assert re.search(
+            r"^ *exec_in_image (hpsearch search|python -c \S+ ray start) ", body, re.MULTILINE
+        )
 
 
 def test_submit_prints_the_job_that_it_would_submit(tmp_path: Path) -> None:
