@@ -77,7 +77,7 @@ def submit(slurm: Slurm, shared: Path, name: str, space: str, *options: object) 
         slurm, shared, "submit", shared / f"{name}.py", "--slurm", "--name", name, "--mem",
         f"{LIMIT_MB}M", "--time", 60, *given, *options, "--data", "tiny", "--device", "cpu",
     )  # fmt: skip
-    return (shared / "home" / "slurm" / name / "job").read_text()
+    return (shared / "home" / "slurm" / name / "job").read_text().strip()
 
 
 def wait_until_held(slurm: Slurm, shared: Path, name: str, job: str, reports: int, count: int):
@@ -182,7 +182,7 @@ def test_two_jobs_on_a_node_one_preempted_and_one_stopped_and_resumed(
     slurm.start_again(jobs["far"])
     hold.release()
     cost["far"] = ("preempted by another job", patches, first_report_after(contexts["far"], moment))
-    jobs["near"] = (shared / "home" / "slurm" / "near" / "job").read_text()
+    jobs["near"] = (shared / "home" / "slurm" / "near" / "job").read_text().strip()
     for name, (fault, patches, seconds) in cost.items():
         if slurm.state(jobs[name]) == "PENDING":
             slurm.start_again(jobs[name])
