@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import shlex
+import socket
 import subprocess
 import tarfile
 from pathlib import Path
@@ -276,3 +277,27 @@ echo $workers $cpus "${{options[@]}}" $("${{worker_variables[@]}}" bash -c '{sho
         text=True,
     )  # fmt: skip
     assert done.stdout.strip() == words
+
+
+def test_a_head_whose_port_is_open_but_whose_start_fails_is_started_again(
+    cluster: Path, tmp_path: Path
+) -> None:
+    """On a busy node Ray's server answers, and the rest does not start in its 30 s."""
+    body = (cluster.parent / "hpsearch" / "execution" / "slurm_job.sh").read_text()
+    start, end = body.index("for _ in 1 2 3; do"), body.index('if [ -z "${head_group:-}" ]; then')
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        script = f"""here=127.0.0.1 cpus=1
+free_ports() {{ echo {server.getsockname()[1]} 2; }}
+start_ray() {{
+  echo >>tries
+  if [ "$(wc -l <tries)" -gt 1 ]; then echo "Ray runtime started." >"$head_folder/log"; fi
+  sleep $(($(wc -l <tries) * 2))
+}}
+{body[start:end]}
+wc -l <tries
+kill -KILL -- "-$head_group"
+rm -rf "$head_folder" """
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
+    assert done.stdout.strip() == "2"
