@@ -7,6 +7,7 @@ import shlex
 import socket
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -301,3 +302,33 @@ rm -rf "$head_folder" """
             ["bash", "-c", script], cwd=tmp_path, check=True, capture_output=True, text=True
         )
     assert done.stdout.strip() == "2"
+
+
+def test_a_worker_of_an_array_asks_the_head_for_a_drain_before_it_ends(
+    cluster: Path, tmp_path: Path
+) -> None:
+    """Slurm sends SIGTERM to every process; Ray's own are started so that they outlive it."""
+    programs = {
+        "scontrol": "echo NodeAddr=127.0.0.1",
+        "python": 'case "$1" in -c) echo $$ >ray; exec sleep 60;; esac; '
+        'echo "$@" >>asked; kill "$(cat ray)"',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "slurm" / "far").mkdir(parents=True)
+    (tmp_path / "slurm" / "far" / "head").write_text("127.0.0.1:1 token\n")
+    environment = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin", "HPSEARCH_HOME": str(tmp_path), "SLURM_JOB_ID": "1",
+        "SLURMD_NODENAME": "n1", "SLURM_CPUS_ON_NODE": "2",
+    }  # fmt: skip
+    worker = subprocess.Popen(
+        ["bash", cluster / "slurm" / "workers.sbatch", "far"], env=environment, cwd=tmp_path
+    )
+    while not (tmp_path / "ray").exists() or not (tmp_path / "ray").read_text():
+        assert worker.poll() is None
+        time.sleep(0.05)
+    worker.terminate()
+    assert worker.wait(60) == 128 + 15, "as Ray ended"
+    (asked,) = (tmp_path / "asked").read_text().splitlines()
+    assert asked.startswith("-m hpsearch.execution.preemption_agent now --temp-dir /tmp/hp.")
