@@ -137,7 +137,7 @@ TABLE = {
 MAKE = "installs, or runs whole suites; each target is looked up in the Makefile"
 CLOUD = "needs an account of a cloud, Docker or a cluster of Kubernetes"
 CLUSTER = "needs several machines; tests/chaos/test_manual_cluster.py and test_jobs.py do it on one"
-SLURM = "needs Slurm; tests/chaos/test_slurm.py does it"
+SLURM = "needs Slurm; tests/chaos/test_slurm.py and test_slurm_jobs.py do it"
 OUTPUT = "output, whose shape is checked below"
 HANDLE = "tests/execution/test_external_trials.py calls these methods"
 OWN_LOSS = "tests/training/test_custom_parts.py writes both files and rehearses the space"
@@ -183,6 +183,7 @@ NOT_RUN: dict[tuple[str, str], str] = {
     ("cluster/README.md", "$ hpsearch submit"): SLURM,
     ("cluster/README.md", "sbatch"): SLURM,
     ("cluster/README.md", "slurmstepd"): SLURM,
+    ("cluster/README.md", "10:00:03"): SLURM,
     ("cluster/README.md", "ray job submit"): CLUSTER,
     ("cluster/README.md", "RAY_USE_TLS=1"): "variables to set",
     ("cluster/README.md", "worker hours ="): "a formula",

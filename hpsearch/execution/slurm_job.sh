@@ -129,7 +129,7 @@ else
 fi
 if [ -n "$cpus_per_task" ]; then options+=("--cpus-per-task=$cpus_per_task"); fi
 
-for _ in 1 2 3; do # another process may take a port before Ray does
+for _ in 1 2 3; do # another process may take a port before Ray does; a busy node is too slow
   read -r port client < <(free_ports)
   head=$here:$port
   rm -rf "${head_folder:-}"
@@ -141,7 +141,7 @@ for _ in 1 2 3; do # another process may take a port before Ray does
   set +m
   for _ in $(seq 120); do
     kill -0 "$head_group" 2>/dev/null || break
-    if (exec 3<>"/dev/tcp/$here/$port") 2>/dev/null; then break 2; fi
+    if grep -q "Ray runtime started" "$head_folder/log" 2>/dev/null; then break 2; fi
     sleep 1
   done
   kill -KILL -- "-$head_group" 2>/dev/null

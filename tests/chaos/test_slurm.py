@@ -54,7 +54,7 @@ def test_nothing_is_lost_by_a_cancelled_worker_a_requeue_and_the_time_limit(
         "--data", "tiny", "--device", "cpu", timeout=240, **inherited,
     )  # fmt: skip
     assert submitted.returncode == 0, submitted.stderr
-    job = (home / "slurm" / "far" / "job").read_text()
+    job = (home / "slurm" / "far" / "job").read_text().strip()
 
     def status() -> str:
         done = processes.run("status", "far", "--slurm", "--home", home, timeout=240, **inherited)

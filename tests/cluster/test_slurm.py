@@ -4,8 +4,10 @@ import base64
 import io
 import re
 import shlex
+import socket
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +135,9 @@ def test_a_submitted_search_is_followed_by_its_job(slurm: Path, tmp_path: Path) 
     for code, state in ((0, "completed"), (130, "stopped"), (2, "failed")):
         with (folder / LOG_FILE).open("a") as log:
             log.write(f"error: why\nhpsearch ended with code {code}\n")
-        (slurm / "squeue.answer").write_text("COMPLETED|None\n")
-        assert client.job("mine").state == state
+        for slurms in ("COMPLETED", "OUT_OF_MEMORY"):  # the latter if the kernel killed any process
+            (slurm / "squeue.answer").write_text(f"{slurms}|None\n")
+            assert client.job("mine").state == state
     (slurm / "squeue.answer").unlink()  # Slurm has forgotten it
     assert [(job.id, job.state) for job in client.jobs()] == [("17", "failed")]
     assert client.progress(client.job("mine")) == "why"
@@ -200,7 +203,9 @@ def test_what_runs_in_the_background_gets_the_signals_itself(cluster: Path) -> N
         done = subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True)
         its_own, named = done.stdout.split()
         assert its_own == named
-        assert re.search(r"^ *exec_in_image (hpsearch search|ray start) ", body, re.MULTILINE)
+        assert re.search(
+            r"^ *exec_in_image (hpsearch search|python -c \S+ ray start) ", body, re.MULTILINE
+        )
 
 
 def test_submit_prints_the_job_that_it_would_submit(tmp_path: Path) -> None:
@@ -273,3 +278,57 @@ echo $workers $cpus "${{options[@]}}" $("${{worker_variables[@]}}" bash -c '{sho
         text=True,
     )  # fmt: skip
     assert done.stdout.strip() == words
+
+
+def test_a_head_whose_port_is_open_but_whose_start_fails_is_started_again(
+    cluster: Path, tmp_path: Path
+) -> None:
+    """On a busy node Ray's server answers, and the rest does not start in its 30 s."""
+    body = (cluster.parent / "hpsearch" / "execution" / "slurm_job.sh").read_text()
+    start, end = body.index("for _ in 1 2 3; do"), body.index('if [ -z "${head_group:-}" ]; then')
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        script = f"""here=127.0.0.1 cpus=1
+free_ports() {{ echo {server.getsockname()[1]} 2; }}
+start_ray() {{
+  echo >>tries
+  if [ "$(wc -l <tries)" -gt 1 ]; then echo "Ray runtime started." >"$head_folder/log"; fi
+  sleep $(($(wc -l <tries) * 2))
+}}
+{body[start:end]}
+wc -l <tries
+kill -KILL -- "-$head_group"
+rm -rf "$head_folder" """
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
+    assert done.stdout.strip() == "2"
+
+
+def test_a_worker_of_an_array_asks_the_head_for_a_drain_before_it_ends(
+    cluster: Path, tmp_path: Path
+) -> None:
+    """Slurm sends SIGTERM to every process; Ray's own are started so that they outlive it."""
+    programs = {
+        "scontrol": "echo NodeAddr=127.0.0.1",
+        "python": 'case "$1" in -c) echo $$ >ray; exec sleep 60;; esac; '
+        'echo "$@" >>asked; kill "$(cat ray)"',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "slurm" / "far").mkdir(parents=True)
+    (tmp_path / "slurm" / "far" / "head").write_text("127.0.0.1:1 token\n")
+    environment = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin", "HPSEARCH_HOME": str(tmp_path), "SLURM_JOB_ID": "1",
+        "SLURMD_NODENAME": "n1", "SLURM_CPUS_ON_NODE": "2",
+    }  # fmt: skip
+    worker = subprocess.Popen(
+        ["bash", cluster / "slurm" / "workers.sbatch", "far"], env=environment, cwd=tmp_path
+    )
+    while not (tmp_path / "ray").exists() or not (tmp_path / "ray").read_text():
+        assert worker.poll() is None
+        time.sleep(0.05)
+    worker.terminate()
+    assert worker.wait(60) == 128 + 15, "as Ray ended"
+    (asked,) = (tmp_path / "asked").read_text().splitlines()
+    assert asked.startswith("-m hpsearch.execution.preemption_agent now --temp-dir /tmp/hp.")

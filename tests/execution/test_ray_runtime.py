@@ -39,6 +39,18 @@ def test_a_temporary_folder_with_a_long_path_is_not_taken(
     assert folder_of_session() == Path(f"/tmp/hpsearch-{os.getuid()}/ray")
 
 
+def test_a_private_session_knows_nothing_of_another_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("RAY_ADDRESS", "RAY_REDIS_ADDRESS", "RAY_GCS_SERVER_PORT", "RAY_gcs_storage"):
+        monkeypatch.setenv(name, "of a cluster")
+    before = dict(os.environ)
+    with private_session():
+        assert "of a cluster" not in os.environ.values()
+    leave_private_session()
+    assert dict(os.environ) == before
+
+
 def test_the_longest_folder_leaves_enough_for_a_socket() -> None:
     socket = f"{'x' * MAX_FOLDER_BYTES}/ray/{LONGEST_SESSION}/sockets/plasma_store"
     assert len(socket) <= 107
