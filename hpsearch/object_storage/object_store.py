@@ -20,6 +20,13 @@ UPLOADS = 2
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
 REFUSAL = re.compile("403 Forbidden|401 Unauthorized|InvalidAccessKeyId|SignatureDoesNotMatch")
 """Texts of refusals that the library reports as failures of any kind."""
+CAUSES = {
+    "ConnectionRefused": "connection refused",
+    "dns error": "its host is not known",
+    "kind: Timeout|TimedOut": f"no answer within {READ_TIMEOUT_S} s",
+    "IncompleteMessage|ConnectionReset|BrokenPipe": "the connection was closed",
+}
+"""Causes by what the library writes for them."""
 Result = TypeVar("Result")
 
 
@@ -145,10 +152,15 @@ class ObjectStore:
 
 
 def _first_line(error: Exception) -> str:
-    code = re.search(r"<Code>(\w+)</Code>", str(error))
+    """Cause of a failure in few words; without the library's own, which name an address only."""
+    text = str(error)
+    code = re.search(r"<Code>(\w+)</Code>", text)
     if code:
         return code[1]
-    return redacted(str(error).splitlines()[0])[:160].rstrip(".")
+    for pattern, words in CAUSES.items():
+        if re.search(pattern, text):
+            return words
+    return redacted(text.splitlines()[0].rpartition(" - ")[2])[:160].rstrip(".")
 
 
 def _obstore() -> Any:
