@@ -204,6 +204,18 @@ def test_a_process_of_a_container_with_this_host_name_is_not_taken_for_a_dead_on
     assert caught.value.code == "home-in-use"
 
 
+def test_of_two_that_begin_at_once_one_is_refused(session: Session) -> None:
+    here, there = session("here").mirror, session("there").mirror
+    for mirror in (here, there):
+        mirror.pull()
+    here.begin()
+    with pytest.raises(UserError, match="has begun to write") as caught:
+        there.begin()
+    assert caught.value.code == "home-in-use"
+    here.finish()
+    assert here.log.state.holder is None
+
+
 def test_a_command_that_reads_does_not_keep_another_from_writing(session: Session) -> None:
     here, there = session("here"), session("there")
     with here.writing():
