@@ -55,8 +55,7 @@ class Machine:
     def _call(self, words: tuple[object, ...], log: Path) -> subprocess.Popen[bytes]:
         variables = processes.environment(
             HOME=str(self.folder), HPSEARCH_CACHE=str(self.folder / "cache"), COLUMNS="200",
-            TMPDIR=str(self.folder), AWS_ENDPOINT_URL=self.endpoint, AWS_REGION="us-east-1",
-            AWS_ACCESS_KEY_ID=ADMIN[0], AWS_SECRET_ACCESS_KEY=ADMIN[1],
+            TMPDIR=str(self.folder), **self.variables,
         )  # fmt: skip
         inside = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts"]
         called = [sys.executable, "-m", "hpsearch", *map(str, words), "--home", self.home]
@@ -65,6 +64,13 @@ class Machine:
                 [*inside, *called], env=variables, stdout=out, stderr=out, cwd=self.folder,
                 start_new_session=True,
             )  # fmt: skip
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint, "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": ADMIN[0], "AWS_SECRET_ACCESS_KEY": ADMIN[1],
+        }  # fmt: skip
 
     def begin(self, *words: object) -> subprocess.Popen[bytes]:
         return self._call(words, self.folder / "log")
@@ -221,7 +227,6 @@ def test_a_search_outlives_a_server_that_is_killed_throttles_refuses_and_delays(
         assert driver.wait(PATIENCE_S) == 0, first.output()[-3000:]
     finally:
         end(driver)
-    assert "is not up to date" in first.output() or "has not answered" not in first.output()
     second.run("list")
     second.run("report", "far")
     assert_whole(second.context, 2, 20)
@@ -247,7 +252,9 @@ def test_a_server_that_stays_away_costs_nothing_but_a_sentence(
     assert_whole(second.context, 1, 8)
 
 
-def test_a_damaged_checkpoint_in_the_store_costs_one_interval(machine: Machines) -> None:
+def test_a_damaged_checkpoint_in_the_store_costs_one_interval(
+    machine: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = machine("first"), machine("second")
     driver = search(first, patches=48_000, trials=1, reports=20)
     try:
@@ -255,7 +262,8 @@ def test_a_damaged_checkpoint_in_the_store_costs_one_interval(machine: Machines)
     finally:
         os.killpg(driver.pid, signal.SIGKILL)
         driver.wait()
-    os.environ |= {"AWS_ENDPOINT_URL": first.endpoint, "AWS_REGION": "us-east-1"}
+    for name, value in first.variables.items():
+        monkeypatch.setenv(name, value)
     store = ObjectStore(first.home)
     mirror = Mirror(first.folder / "reader", store)
     HomeSession(mirror).refresh()
