@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -68,8 +69,9 @@ def check_target_file(path: Path, option: str) -> None:
         option: command-line option that gives the path, such as ``--output``.
 
     Raises:
-        UserError: if it is a folder, or cannot be created or replaced.
+        UserError: if it is an address or a folder, or cannot be created or replaced.
     """
+    _refuse_address(path, option)
     if path.is_dir():
         raise UserError(
             f"{path} is a folder; give {option} the path of a file", code="target-is-folder"
@@ -87,13 +89,27 @@ def check_target_folder(path: Path, option: str) -> None:
         option: command-line option that gives the path, such as ``--home``.
 
     Raises:
-        UserError: if it is a file, or cannot be created or written.
+        UserError: if it is an address or a file, or cannot be created or written.
     """
+    _refuse_address(path, option)
     if _exists(path) and not path.is_dir():
         raise UserError(
             f"{path} is a file; give {option} the path of a folder", code="target-is-file"
         )
     _check_takes_files(path, path, option)
+
+
+ADDRESS = re.compile(r"(?i)[a-z][a-z0-9+.-]+:/")
+"""Beginning of an address, also of one that a ``Path`` has taken one slash from."""
+
+
+def _refuse_address(path: Path, option: str) -> None:
+    if ADDRESS.match(str(path)):
+        raise UserError(
+            f"{path} is an address, and {option} takes a path on this machine; write it to a file, "
+            "and copy that there",
+            code="target-is-address",
+        )
 
 
 def _check_takes_files(target: Path, folder: Path, option: str) -> None:

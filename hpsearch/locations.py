@@ -138,15 +138,15 @@ def remote_address(given: object) -> str | None:
     A ``Path`` that was made of such an address, which has lost one of its slashes, is one too.
 
     Example:
-        >>> remote_address("s3://lab/runs/"), remote_address(Path("s3://lab/runs"))
+        >>> remote_address("S3://lab/runs/"), remote_address(Path("s3://lab/runs"))
         ('s3://lab/runs', 's3://lab/runs')
         >>> remote_address("runs") is remote_address("C:/s3:/runs") is None
         True
     """
     scheme, slash, rest = str(given).partition(":/")
-    if not slash or scheme not in REMOTE_SCHEMES:
+    if not slash or scheme.lower() not in REMOTE_SCHEMES:
         return None
-    return f"{scheme}://{rest.strip('/')}"
+    return f"{scheme.lower()}://{rest.strip('/')}"
 
 
 def is_remote(address: object) -> bool:

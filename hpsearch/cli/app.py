@@ -43,7 +43,7 @@ READING_COMMANDS = frozenset(
 """Commands that read a home in an object store without its lease."""
 STEERING_COMMANDS = frozenset(("try", "pause", "concurrency", "note", "stop", "resume"))
 """Commands that take it, or send a request to the process that holds it; all others need it."""
-LIGHT_COMMANDS = (STEERING_COMMANDS - {"resume"}) | {"status", "list", "show"}
+LIGHT_COMMANDS = (STEERING_COMMANDS - {"resume"}) | {"status", "list", "show", "doctor"}
 """Commands that need no checkpoints, patch stores and artifacts."""
 JOB_COMMANDS = frozenset(("status", "logs", "list", "stop"))
 """Commands that ask a cluster, and open no home, where an address is given."""

@@ -43,7 +43,7 @@ READ_ATTEMPTS = 5
 
 
 class DamagedHomeError(UserError):
-    """What the store holds is not what was written there."""
+    """Missing, damaged or foreign content of a home in an object store."""
 
     default_code = "damaged-home"
 

@@ -65,6 +65,8 @@ def open_home(
     if remote is None:
         yield Path(address)
         return
+    if not remote.startswith("s3://"):
+        logger.warning("homes at %s have not been tried", remote.partition("//")[0] + "//")
     mirror = Mirror(cache_folder(remote), ObjectStore(remote), light=light)
     session = HomeSession(mirror)
     opened = {"write": session.writing, "read": session.reading, "steer": session.steering}[access]

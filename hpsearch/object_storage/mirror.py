@@ -1,7 +1,7 @@
 """Local folder that mirrors a home in an object store: what is fetched, and what is committed.
 
-Commands work on the folder as on any home; ``home_session.py`` says when it is brought up to date,
-and when its changes are committed.
+Commands work on the folder as on any home; ``home_session.py`` decides when it is brought up to
+date, and when its changes are committed.
 """
 
 import json

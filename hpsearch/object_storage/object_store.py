@@ -11,11 +11,22 @@ from typing import Any, TypeVar
 from hpsearch.errors import UserError
 from hpsearch.redaction import redacted, refuse_password
 
-REQUEST_TIMEOUT_S, RETRY_FOR_S = 20, 120.0
-"""Longest wait for one answer; time for which a request that fails is repeated."""
+READ_TIMEOUT_S, RETRY_FOR_S = 20, 120.0
+"""Longest time without a byte of an answer; time for which a request that fails is repeated."""
+REQUEST_TIMEOUT_S = 3_600
+"""Longest time of one request, which may carry a large file over a slow line."""
+UPLOADS = 2
+"""Parts of a large file that are sent at once; each must be through within ``READ_TIMEOUT_S``."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
 REFUSAL = re.compile("403 Forbidden|401 Unauthorized|InvalidAccessKeyId|SignatureDoesNotMatch")
 """Texts of refusals that the library reports as failures of any kind."""
+CAUSES = {
+    "ConnectionRefused": "connection refused",
+    "dns error": "its host is not known",
+    "kind: Timeout|TimedOut": f"no answer within {READ_TIMEOUT_S} s",
+    "IncompleteMessage|ConnectionReset|BrokenPipe": "the connection was closed",
+}
+"""Causes by what the library writes for them."""
 Result = TypeVar("Result")
 
 
@@ -55,7 +66,7 @@ class ObjectStore:
 
     def put(self, name: str, content: bytes) -> None:
         """Write an object, whether there is one or not."""
-        self._repeated(lambda: _obstore().put(self._store, name, content))
+        self._repeated(lambda: _obstore().put(self._store, name, content, max_concurrency=UPLOADS))
 
     def create(self, name: str, content: bytes) -> bool:
         """Write an object only if there is none (If-None-Match); False if another is there."""
@@ -141,10 +152,15 @@ class ObjectStore:
 
 
 def _first_line(error: Exception) -> str:
-    code = re.search(r"<Code>(\w+)</Code>", str(error))
+    """Cause of a failure in few words; without the library's own, which name an address only."""
+    text = str(error)
+    code = re.search(r"<Code>(\w+)</Code>", text)
     if code:
         return code[1]
-    return redacted(str(error).splitlines()[0])[:160].rstrip(".")
+    for pattern, words in CAUSES.items():
+        if re.search(pattern, text):
+            return words
+    return redacted(text.splitlines()[0].rpartition(" - ")[2])[:160].rstrip(".")
 
 
 def _obstore() -> Any:
@@ -167,8 +183,13 @@ def _connect(address: str) -> Any:
     try:
         return from_url(
             address,
-            client_options={"timeout": f"{REQUEST_TIMEOUT_S}s", "allow_http": http},
-            retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=REQUEST_TIMEOUT_S)},
+            client_options={
+                "timeout": f"{REQUEST_TIMEOUT_S}s",
+                "read_timeout": f"{READ_TIMEOUT_S}s",
+                "connect_timeout": f"{READ_TIMEOUT_S}s",
+                "allow_http": http,
+            },
+            retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=READ_TIMEOUT_S)},
         )
     except Exception as error:
         raise UserError(

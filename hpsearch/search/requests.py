@@ -153,7 +153,7 @@ def append_request(event_log: EventLog, action: Action, **fields: Any) -> None:
         fields: ``trial`` (its id), ``point`` (values by name), ``count`` or ``text``.
 
     Raises:
-        UserError: if that home is open for reading and nobody writes to it, or does not answer.
+        UserError: if that home is open for reading and no process writes to it, or does not answer.
     """
     if not forward_request(event_log.path, {"action": action, **fields}):
         event_log.append(REQUEST_EVENT, action=action, **fields)

@@ -12,6 +12,7 @@ from typing import Any
 from hpsearch.atomic_files import write_atomic
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
+from hpsearch.object_storage.lease import require_driver
 from hpsearch.promotion.retraining_plan import check_not_promotion
 from hpsearch.redaction import refuse_password
 from hpsearch.search.overrides import with_overrides
@@ -140,9 +141,11 @@ def reopen(name: str, home: Path, tracking_uri: str | None = None) -> SearchCont
     """Open an existing search with the patches that it started with.
 
     Raises:
-        UserError: if there is no such search, or its patches have changed.
+        UserError: if there is no such search, its patches have changed, or another machine writes
+            to its home.
     """
     context = Workspace(home).open(name, tracking_uri=tracking_uri)
+    require_driver(home)  # the patches may be on that machine alone
     check_not_promotion(context)
     _ = context.data  # before anything is written
     return context

@@ -48,7 +48,7 @@ def is_running(context: SearchContext) -> bool:
     """Return whether a process trains trials of a search, on this file system or in its home.
 
     A process with Ray holds the lock alone, those that ask for trials share it. For a home in an
-    object store, the process that writes there says which locks it holds.
+    object store, the process that writes there lists the locks that it holds.
     """
     lock = context.paths.lock
     return is_locked(lock) or is_locked_elsewhere(context.home, lock)

@@ -16,7 +16,7 @@ import pytest
 
 from tests.servers import free_port
 
-ADMIN, READER = ("key", "secret"), ("rkey", "rsecret")
+ADMIN, READER = ("key", "Xk7-of-the-administrator"), ("rkey", "rsecret")
 
 
 @dataclass
@@ -120,7 +120,46 @@ class Proxy:
     requests: list[str] = field(default_factory=list)
     refuse: list[int] = field(default_factory=list)
     """Statuses of the next answers, the last first; 0 passes the request on, hides the answer."""
+    troubled: bool = False
+    """True if one request in seven is throttled, one in eleven refused, one in thirteen delayed."""
+    piece_pause_s: float = 0.0
+    """Pause after each eighth of an answer."""
     endpoint: str = ""
+
+    def answer(
+        self, method: str, path: str, body: bytes, headers: dict[str, str]
+    ) -> tuple[int, bytes, dict[str, str]] | None:
+        """Answer to a request; None closes the connection without one."""
+        status = self.trouble()
+        if status == -1:
+            return None
+        if status:
+            return status, b"<Error><Code>SlowDown</Code></Error>", {}
+        found = self._ask(method, path, body, headers)
+        return (500, b"", {}) if status == 0 else found
+
+    def _ask(
+        self, method: str, path: str, body: bytes, headers: dict[str, str]
+    ) -> tuple[int, bytes, dict[str, str]] | None:
+        """Answer of the server; None if it is down."""
+        upstream = http.client.HTTPConnection(self.upstream, timeout=60)
+        try:
+            upstream.request(method, path, body, headers)
+            found = upstream.getresponse()
+            return found.status, found.read(), dict(found.getheaders())
+        except OSError:
+            return None
+        finally:
+            upstream.close()
+
+    def trouble(self) -> int | None:
+        """Status of the next answer; -1 closes the connection without one; None passes it on."""
+        if self.refuse:
+            return self.refuse.pop()
+        number = len(self.requests) if self.troubled else 1
+        if number % 13 == 0:
+            time.sleep(1)
+        return 503 if number % 7 == 0 else -1 if number % 11 == 0 else None
 
 
 @pytest.fixture
@@ -133,17 +172,11 @@ def s3_proxy(s3_server: S3Server) -> Iterator[Proxy]:
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             proxy.requests.append(f"{self.command} {self.path}")
-            status = proxy.refuse.pop() if proxy.refuse else None
-            if status:
-                return self._answer(status, b"<Error><Code>SlowDown</Code></Error>", {})
-            upstream = http.client.HTTPConnection(proxy.upstream, timeout=60)
-            upstream.request(self.command, self.path, body, dict(self.headers))
-            found = upstream.getresponse()
-            content = found.read()
-            upstream.close()
-            if status == 0:
-                return self._answer(500, b"", {})
-            return self._answer(found.status, content, dict(found.getheaders()))
+            found = proxy.answer(self.command, self.path, body, dict(self.headers))
+            if found is None:
+                self.close_connection = True
+            else:
+                self._answer(*found)
 
         do_PUT = do_POST = do_DELETE = do_HEAD = do_GET
 
@@ -154,8 +187,10 @@ def s3_proxy(s3_server: S3Server) -> Iterator[Proxy]:
                     self.send_header(name, value)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content)
+            step = max(1, len(content) // 8) if proxy.piece_pause_s else max(1, len(content))
+            for start in range(0, len(content) if self.command != "HEAD" else 0, step):
+                self.wfile.write(content[start : start + step])
+                time.sleep(proxy.piece_pause_s)
 
         def log_message(self, format: str, *args: object) -> None:
             """Silence."""

@@ -98,7 +98,8 @@ def test_a_request_reaches_the_log_once_whatever_is_lost(session: Session) -> No
         assert [event["event"] for event in lines(log)] == ["search", "request"]
         assert lines(log)[1]["action"] == "pause"
         assert not here.mirror.log.store.names("requests")
-        assert not forward_request(log, {"action": "pause"}), "the driver appends it itself"
+        with HomeSession(Mirror(here.mirror.folder, here.mirror.log.store)).steering():
+            assert not forward_request(log, {"action": "pause"}), "a command beside it appends it"
     there.refresh()
     assert lines(there.mirror.folder / LOG) == lines(log)
 
@@ -201,6 +202,18 @@ def test_a_process_of_a_container_with_this_host_name_is_not_taken_for_a_dead_on
     with pytest.raises(UserError) as caught, there.writing():
         raise AssertionError
     assert caught.value.code == "home-in-use"
+
+
+def test_of_two_that_begin_at_once_one_is_refused(session: Session) -> None:
+    here, there = session("here").mirror, session("there").mirror
+    for mirror in (here, there):
+        mirror.pull()
+    here.begin()
+    with pytest.raises(UserError, match="has begun to write") as caught:
+        there.begin()
+    assert caught.value.code == "home-in-use"
+    here.finish()
+    assert here.log.state.holder is None
 
 
 def test_a_command_that_reads_does_not_keep_another_from_writing(session: Session) -> None:

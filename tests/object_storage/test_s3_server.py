@@ -6,12 +6,20 @@ import pytest
 
 pytest.importorskip("obstore", reason="the extra s3 is not installed")
 
+from typer.testing import CliRunner
+
+from hpsearch.cli import app
+from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
+from hpsearch.object_storage import object_store
 from hpsearch.object_storage.home_session import HomeSession, open_home
 from hpsearch.object_storage.mirror import Mirror
 from hpsearch.object_storage.object_store import ObjectStore
+from hpsearch.search.requests import SearchRequests
 from tests import processes
 from tests.object_storage.conftest import ADMIN, READER, Proxy, S3Server
+from tests.search_factory import plan
+from tests.workflows.test_callbacks import log_trial
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +55,7 @@ def test_a_home_moves_by_its_address_alone_and_credentials_stay_out_of_it(
             for name in store.names(kind)]  # fmt: skip
     kept += [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     assert kept
-    assert not any(b"secret" in content for content in kept)
+    assert not any(ADMIN[1].encode() in content for content in kept)
 
 
 def test_throttled_requests_are_repeated_and_a_lost_answer_is_recognized(
@@ -61,6 +69,17 @@ def test_throttled_requests_are_repeated_and_a_lost_answer_is_recognized(
     s3_proxy.refuse.append(0)  # the object is written, and the answer lost
     assert store.create("once", b"1")
     assert not store.create("once", b"2")
+
+
+def test_a_large_file_over_a_slow_line_takes_its_time(
+    s3_proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_proxy.endpoint)
+    monkeypatch.setattr(object_store, "READ_TIMEOUT_S", 1)
+    store = ObjectStore("s3://lab/slow", retry_for_s=20)
+    store.put("large", bytes(2**20))
+    s3_proxy.piece_pause_s = 0.25  # longer in all than without a byte
+    assert store.get("large") == bytes(2**20)
 
 
 def test_refusals_are_one_sentence_with_exit_code_2(
@@ -93,6 +112,80 @@ def test_a_search_on_it_can_be_listed_and_is_named_by_its_address(
     ran = processes.run("list", "--home", "s3://lab/empty")
     assert ran.returncode == 0
     assert "no search in s3://lab/empty" in ran.stdout
+
+
+SPACE = """
+from hpsearch.config import Adam, TrialConfig
+from hpsearch.search.search import Search
+
+def suggest(trial):
+    return TrialConfig(optimizer=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2)), patches=900)
+
+SEARCH = Search(suggest=suggest, budget=900, report_every=100, trials=4,
+                baseline=TrialConfig(patches=900))
+"""
+
+
+def test_commands_of_another_machine_show_and_steer_a_search_that_runs(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: PatchStore
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
+    mirror = Mirror(tmp_path / "driver", ObjectStore("s3://lab/steered"))
+
+    def command(*words: str) -> str:
+        done = CliRunner().invoke(app, [*words, "--home", "s3://lab/steered"])
+        if isinstance(done.exception, UserError):
+            raise done.exception
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    with HomeSession(mirror).writing():
+        context = plan(mirror.folder, tiny, SPACE, trials=4)
+        log_trial(context, 0, "completed", 0.5)
+        log_trial(context, 1, "running")
+        with context.lock():
+            mirror.push()
+            assert command("status", "far").startswith("far: running")
+            command("try", "far", '{"lr": 0.005}')
+            command("pause", "far")
+            command("stop", "far", "--trial", "001")
+            command("concurrency", "far", "2")
+            command("note", "far", "odd", "--trial", "001")
+            with pytest.raises(UserError, match="in use by process"):
+                command("extend", "far", "--trials", "3")
+            mirror.push()
+            asked = SearchRequests(context.event_log)
+            assert (asked.paused, asked.max_concurrent_trials) == (True, 2)
+            assert asked.stopped_trials == {"001"}
+            assert [point.params for point in asked.points] == [{"lr": 0.005}]
+            assert "paused" in command("list")
+            assert "note 001: odd" in command("show", "far")
+            assert "started again" in command("resume", "far")
+            with pytest.raises(UserError, match="is running"):
+                command("archive", "far", "--output", str(tmp_path / "far.tar.gz"))
+            mirror.push()
+            assert not SearchRequests(context.event_log).paused
+            with pytest.raises(UserError, match="in use by process"):
+                command("resume", "far")
+    assert command("status", "far").startswith("far: interrupted")
+    monkeypatch.chdir(tmp_path)
+    command("archive", "far")
+    assert (tmp_path / "far.tar.gz").exists()
+
+
+def test_options_that_need_no_home_leave_it_alone_in_any_order(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
+    runner, home = CliRunner(), ("--home", "s3://lab/untouched")
+    for words in (("stop", "far", *home, "--slurm"), ("resume", "far", *home, "--slurm")):
+        done = runner.invoke(app, words)
+        assert isinstance(done.exception, UserError)
+        assert done.exception.code == "remote-home"
+    runner.invoke(app, ["stop", "far", *home, "--address", "http://127.0.0.1:9"])
+    (tmp_path / "space.py").write_text(SPACE)
+    runner.invoke(app, ["search", str(tmp_path / "space.py"), *home, "--dry-run"])
+    assert not ObjectStore("s3://lab/untouched").names("commits")
 
 
 @pytest.mark.chaos

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hpsearch.atomic_files import check_target_file, check_target_folder
 from hpsearch.data.arrow_header import check_sequence_name
 from hpsearch.errors import UserError
 from hpsearch.search.search_context import SearchContext
@@ -129,7 +130,21 @@ def test_an_address_in_an_object_store_does_not_become_a_folder(
         with pytest.raises(UserError) as caught:
             Workspace(Path(address))
         assert caught.value.code == "remote-home"
+        assert address in str(caught.value), "with both of its slashes"
     assert Workspace(Path("s3")).home == Path("s3")
+
+
+@pytest.mark.parametrize("address", ["s3://lab/x", "gs://lab/x", "S3://lab/x", "https://h/x"])
+def test_an_address_as_a_target_does_not_become_a_folder(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for check in (check_target_file, check_target_folder):
+        with pytest.raises(UserError, match="takes a path on this machine") as caught:
+            check(Path(address), "--output")
+        assert caught.value.code == "target-is-address"
+    assert not list(tmp_path.iterdir())
+    check_target_file(Path("s3:x"), "--output")
 
 
 def test_a_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
