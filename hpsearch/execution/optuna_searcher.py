@@ -237,7 +237,7 @@ class OptunaSearcher(Searcher):
 
     def _sampler_for(self, point: int) -> optuna.Study:
         search, study, _ = self._open()
-        inner = build_sampler(search.sampler, seed=search.seed, point=point, suggest=search.suggest)
+        inner = build_sampler(search, point=point)
         study.sampler = with_beliefs(inner, study, prior=search.prior, seed=(search.seed, point))
         return study
 

@@ -13,7 +13,7 @@ import pytest
 from record_curves import with_repeats
 from replay import Replay, Row, Table, read_repeats, read_table
 from samplers import Bench, at, costs, reached, regrets
-from searchers import RowForest, Rows
+from searchers import RowGP, RowOracle, Rows
 from surrogate import Surrogate
 
 from hpsearch.config import TrialConfig
@@ -140,13 +140,25 @@ def test_a_replay_counts_patches_of_all_workers_and_ends_at_its_limit(
     assert searched(Rows(table, seed=0), pruner=ASHA()).patches < whole.patches
 
 
-def test_the_forest_tries_each_row_once(tmp_path: Path, space: Path) -> None:
+def test_the_process_tries_each_row_once(tmp_path: Path, space: Path) -> None:
     table = read_table(written(tmp_path, [line(n) for n in range(20)]), load_search(space))
-    searcher = RowForest(table, seed=0)
+    searcher = RowGP(table, seed=0)
     run = searched(searcher, pruner=ASHA())
     assert run.trials == 20
     assert run.bests[-1][1] >= 0.5
     assert searcher.ask("one more") is None
+
+
+def test_an_oracle_takes_the_rows_from_the_best_one_on(tmp_path: Path, space: Path) -> None:
+    table = read_table(written(tmp_path, [line(n) for n in range(20)]), load_search(space))
+    oracle = RowOracle(table, seed=0, startup_trials=2)
+    taken = [oracle.ask(str(n)) for n in range(20)]
+    random = Rows(table, seed=0)
+    assert taken[:2] == [random.ask("0"), random.ask("1")]
+    finals = [row.final for row in taken[2:] if row is not None]
+    assert finals == sorted(finals, reverse=True)
+    assert len(finals) == 18
+    assert oracle.ask("20") is None
 
 
 def test_a_surrogate_follows_its_table_and_is_the_same_for_a_seed(
@@ -195,7 +207,7 @@ def test_every_search_of_the_benchmark_runs_on_rows_and_on_a_surrogate(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ended = [bench.searched(arm, 0, 2) for arm in bench.arms]
-        assert len(ended) == 5
+        assert len(ended) == (5 if free else 7)
         assert all(row["patches"] >= 4 or row["trials"] == 40 for row in ended)
         assert all(row["bests"] for row in ended)
 
