@@ -147,7 +147,8 @@ class GPSampler(BaseSampler):
         reported = [other for other in others if last_value(other) is not None]
         if len(reported) < self._startup:
             return draw_point(self._suggest, self._rng) or Point({}, {})
-        silent = [point_of(other) for other in others if last_value(other) is None]
+        running = (other for other in others if other.state == TrialState.RUNNING)
+        silent = [point_of(other) for other in running if last_value(other) is None]
         reported = trials_to_fit(reported, study.direction, MAX_TRIALS_FITTED)
         reports = read_reports(reported, study.direction, self._budget)
         points = [point_of(other) for other in reported]
@@ -309,9 +310,7 @@ def trials_to_fit(
     if len(trials) <= count:
         return list(trials)
     sign = 1 if direction == StudyDirection.MAXIMIZE else -1
-    values = np.array(
-        [-np.inf if has_failed(one) else sign * (last_value(one) or 0.0) for one in trials]
-    )
+    values = np.array([sign * (last_value(trial) or 0.0) for trial in trials])
     order = np.argsort(-values, kind="stable")
     best, others = order[: count // 2], np.sort(order[count // 2 :])
     spread = others[np.linspace(0, len(others) - 1, count - len(best)).round().astype(int)]

@@ -208,7 +208,9 @@ def test_every_search_of_the_benchmark_runs_on_rows_and_on_a_surrogate(
             warnings.simplefilter("ignore")
             ended = [bench.searched(arm, 0, 2) for arm in bench.arms]
         assert len(ended) == (5 if free else 7)
-        assert all(row["patches"] >= 4 or row["trials"] == 40 for row in ended)
+        assert all(
+            row["patches"] >= 4 or row["trials"] == 40 or "oracle" in row["arm"] for row in ended
+        )
         assert all(row["bests"] for row in ended)
 
 
