@@ -192,8 +192,8 @@ class RowGP:
         mean, deviation = gp_sampler.predict_ends(
             [gp_sampler.point_of(trial) for trial in trials],
             gp_sampler.read_reports(trials, StudyDirection.MAXIMIZE, self._budget),
-            [_point(self._left.table.rows[row]) for row in some],
-            [_point(row) for name, row in self._rows.items() if name not in self._trials],
+            [self._left.table.rows[row].point for row in some],
+            [row.point for name, row in self._rows.items() if name not in self._trials],
         )
         return int(some[np.argmax(mean + gp_sampler.EXPLORATION * deviation)])
 
@@ -210,10 +210,6 @@ class RowOracle(Rows):
         if self._startup < 0:
             self._left.rows.sort(key=lambda row: -self._left.table.rows[row].final)
         return super().ask(name)
-
-
-def _point(row: Row) -> Point:
-    return Point(row.params, row.distributions)
 
 
 class Bridged:
