@@ -201,7 +201,8 @@ def costs(
     runs: Mapping[str, list[dict[str, Any]]], goals: Mapping[str, float], *, limit: float
 ) -> str:
     """Markdown table of what each goal costs; a search that misses it counts with the limit."""
-    lines = ["| goal | search | median | quartiles | missed | ÷ stock | stock less it, a seed |"]
+    name = "stock" if STOCK in runs else "the first"
+    lines = [f"| goal | search | median | quartiles | missed | ÷ {name} | {name} less it, a seed |"]
     lines.append("|---|---|---|---|---|---|---|")
     for goal, value in goals.items():
         spent = {arm: np.array([reached(run, value) for run in rows]) for arm, rows in runs.items()}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import optuna
@@ -11,6 +12,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.linalg import cholesky, solve_triangular
 from scipy.spatial.distance import cdist
+from threadpoolctl import ThreadpoolController
 
 from hpsearch.search.space_points import (
     ABSENT,
@@ -31,7 +33,7 @@ NEIGHBORS = 90
 """Candidates near the best trials, among all candidates of a point."""
 BEST_POINTS = 5
 """Trials with the highest predicted final values, whose neighbors are candidates."""
-MAX_TRIALS_FITTED = 120
+MAX_TRIALS_FITTED = 100
 MAX_REPORTS_FITTED = 4
 """Reports of a trial that are used: the first, the last, and a spread between them."""
 LOW_QUANTILE = 0.1
@@ -134,7 +136,8 @@ class GPSampler(BaseSampler):
 
     def _point_of(self, study: optuna.Study, trial: FrozenTrial) -> Point:
         if self._chosen is None or self._chosen[0] != trial.number:
-            self._chosen = (trial.number, self._choose(study, trial))
+            with _libraries().limit(limits=1, user_api="blas"):
+                self._chosen = (trial.number, self._choose(study, trial))
         return self._chosen[1]
 
     def _choose(self, study: optuna.Study, trial: FrozenTrial) -> Point:
@@ -168,6 +171,14 @@ class GPSampler(BaseSampler):
             draw_neighbor(self._suggest, self._rng, best[i % len(best)]) for i in range(NEIGHBORS)
         )
         return [point for point in near if point is not None]
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """Libraries of linear algebra. Several threads make a draw four times as expensive where other
+    processes use the cores, as trials do.
+    """
+    return ThreadpoolController()
 
 
 def predict_ends(
