@@ -1,4 +1,4 @@
-r"""Searches that may pause a trial and resume it later (freeze-thaw), replayed beside ASHA.
+r"""Searches that may pause a trial and resume it later (freeze-thaw), replayed, and ASHA.
 
     PYTHONPATH=. python benchmarks/pausing.py --table benchmarks/embedded.parquet --seeds 100
 
