@@ -75,7 +75,7 @@ class GPSampler(BaseSampler):
 
     The reports of all trials are read: of pruned trials, and of running ones too. A value is
     modeled as a part that depends on the point, a part of the trial's own and a part that shrinks
-    as the end of the budget, so a report early in a curve is a less certain sign of its end
+    up to the end of the budget, so a report early in a curve is a less certain sign of its end
     than a later one. Values of failed trials, and the lowest tenth, count as equally bad. Running
     trials without a report count as if they had ended as predicted, so that many workers do not
     draw the same. Half of the candidates are random points of the space, the others
@@ -196,8 +196,8 @@ def predict_ends(
         reports: their reports.
         candidates: points to predict.
         silent: points of running trials without a report.
-        own: True if the candidates are the trials themselves, in their order, whose own curves tell
-            more about them than their points do.
+        own: True if the candidates are the trials themselves, in their order, whose own curves
+            then count too.
     """
     every = _similarity([*points, *candidates, *silent])
     ends = len(points) + np.arange(len(candidates))
