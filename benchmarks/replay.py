@@ -45,6 +45,11 @@ class Row:
     """The objective without the noise of a training, where it is known."""
 
     @property
+    def point(self) -> Point:
+        """The configuration as a point of its space."""
+        return Point(self.params, self.distributions)
+
+    @property
     def true_final(self) -> float:
         """The objective without noise; as measured where that is not known."""
         return self.final if self.truth is None else self.truth

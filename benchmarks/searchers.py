@@ -2,7 +2,7 @@
 
 On rows, only a row can be tried, so TPE cannot draw its candidates. It ranks rows instead: of 24
 that are left, as many as it would have drawn, it takes the best one by its model of good and bad
-trials. Model, settings and reported results are those of the bridge that it belongs to. The forest
+trials. Model, settings and reported results are those of the bridge that it belongs to. The process
 ranks as many random rows as it would have had candidates. On a surrogate, every searcher proposes
 what it likes, through its own bridge.
 """
@@ -26,7 +26,7 @@ from replay import Report, Row, Table, as_result
 from surrogate import Surrogate
 
 from hpsearch.execution.optuna_searcher import OptunaSearcher
-from hpsearch.search import forest_sampler
+from hpsearch.search import gp_sampler
 from hpsearch.search.samplers import Sampler, SubsetTPESampler
 from hpsearch.search.space_file import load_search
 from hpsearch.search.space_points import Point
@@ -152,13 +152,14 @@ class RowTPE(optuna.samplers.BaseSampler):
         return _split_trials(study, others, (self._tpe._gamma or default_gamma)(ended))
 
 
-class RowForest:
-    """The product's forest that takes one of the rows that are left."""
+class RowGP:
+    """The product's Gaussian process that takes one of the rows that are left."""
 
     def __init__(self, table: Table, *, seed: int) -> None:
         self._left = Left(table, seed=seed)
         self._rows: dict[str, Row] = {}
         self._trials: dict[str, FrozenTrial] = {}
+        self._budget = max(row.reports[-1]["seen"] for row in table.rows)
 
     def ask(self, name: str) -> Row | None:
         if not self._left.rows:
@@ -168,9 +169,13 @@ class RowForest:
         return self._rows[name]
 
     def report(self, name: str, report: Report) -> None:
+        before = self._trials[name].intermediate_values if name in self._trials else {}
+        row = self._rows[name]
         self._trials[name] = optuna.trial.create_trial(
             state=TrialState.RUNNING,
-            intermediate_values={report["seen"]: report["objective"]},
+            params=dict(row.params),
+            distributions=dict(row.distributions),
+            intermediate_values={**before, report["seen"]: report["objective"]},
             constraints={"collapsed": float(report["collapsed"])},
         )
 
@@ -178,25 +183,33 @@ class RowForest:
         self.report(name, report)
 
     def _choose(self) -> int:
-        if len(self._trials) < forest_sampler.STARTUP_TRIALS:
+        if len(self._trials) < gp_sampler.STARTUP_TRIALS:
             return self._left.rows[0]
-        trials = list(self._trials.values())
-        scores = forest_sampler.rank_scores(trials, StudyDirection.MAXIMIZE)
-        kept = forest_sampler.rows_to_fit(scores, forest_sampler.MAX_TRIALS_FITTED)
-        names = list(self._trials)
-        some = self._left.rng.permutation(self._left.rows)[: forest_sampler.CANDIDATES]
-        predicted = forest_sampler.predict_scores(
-            [_point(self._rows[names[i]]) for i in kept],
-            scores[kept],
-            [_point(self._left.table.rows[row]) for row in some],
-            [_point(row) for name, row in self._rows.items() if name not in self._trials],
-            seed=int(self._left.rng.integers(2**31)),
+        trials = gp_sampler.trials_to_fit(
+            list(self._trials.values()), StudyDirection.MAXIMIZE, gp_sampler.MAX_TRIALS_FITTED
         )
-        return int(some[np.argmax(predicted)])
+        some = self._left.rng.permutation(self._left.rows)[: gp_sampler.CANDIDATES]
+        mean, deviation = gp_sampler.predict_ends(
+            [gp_sampler.point_of(trial) for trial in trials],
+            gp_sampler.read_reports(trials, StudyDirection.MAXIMIZE, self._budget),
+            [self._left.table.rows[row].point for row in some],
+            [row.point for name, row in self._rows.items() if name not in self._trials],
+        )
+        return int(some[np.argmax(mean + gp_sampler.EXPLORATION * deviation)])
 
 
-def _point(row: Row) -> Point:
-    return Point(row.params, row.distributions)
+class RowOracle(Rows):
+    """Sampler that knows the final value of every row: no sampler is cheaper with a pruner."""
+
+    def __init__(self, table: Table, *, seed: int, startup_trials: int) -> None:
+        super().__init__(table, seed=seed)
+        self._startup = startup_trials
+
+    def ask(self, name: str) -> Row | None:
+        self._startup -= 1
+        if self._startup < 0:
+            self._left.rows.sort(key=lambda row: -self._left.table.rows[row].final)
+        return super().ask(name)
 
 
 class Bridged:

@@ -61,11 +61,11 @@ class Surrogate:
 
     @cached_property
     def _known(self) -> list[Point]:
-        return [Point(row.params, row.distributions) for row in self.table.rows]
+        return [row.point for row in self.table.rows]
 
     @cached_property
     def _values(self) -> GaussianProcessRegressor:
-        points = [Point(row.params, row.distributions) for row in self._whole]
+        points = [row.point for row in self._whole]
         curves = np.array([[r["objective"] for r in row.reports] for row in self._whole])
         return fitted(self.encoded(points), curves)
 
@@ -136,7 +136,7 @@ class Surrogate:
 
     def check(self) -> list[str]:
         """Sentences about runs that the model has not seen, by cross-validation."""
-        points = self.encoded([Point(row.params, row.distributions) for row in self._whole])
+        points = self.encoded([row.point for row in self._whole])
         values = np.array([row.final for row in self._whole])
         folds = np.random.default_rng(0).permutation(len(values)) % FOLDS
         means, deviations, trees = (np.empty(len(values)) for _ in range(3))

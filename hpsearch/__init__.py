@@ -25,7 +25,7 @@ _EXPORTS = {
     "ConsoleObserver": "console.console_observer",
     "EvaluationRequest": "workflows.evaluate_models",
     "Fixed": "search.samplers",
-    "Forest": "search.samplers",
+    "GP": "search.samplers",
     "Grid": "search.samplers",
     "Hyperband": "search.pruners",
     "Median": "search.pruners",
@@ -63,7 +63,7 @@ _EXPORTS = {
     "train_trial": "workflows.train_trial",
 }
 """Module of this package that defines each name of the API."""
-_FORMER_EXPORTS = {"GP": "search.samplers"}
+_FORMER_EXPORTS = {"Forest": "search.samplers"}
 """Names of version 0.2.0, which are found with a warning."""
 
 

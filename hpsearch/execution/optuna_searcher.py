@@ -236,8 +236,7 @@ class OptunaSearcher(Searcher):
 
     def _sampler_for(self, point: int) -> optuna.Study:
         search, study, _ = self._open()
-        options = {"point": point, "suggest": search.suggest, "repeats": self._repeats}
-        inner = build_sampler(search.sampler, seed=search.seed, **options)
+        inner = build_sampler(search, point=point, repeats=self._repeats)
         study.sampler = with_beliefs(inner, study, prior=search.prior, seed=(search.seed, point))
         return study
 

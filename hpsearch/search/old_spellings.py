@@ -6,7 +6,7 @@ from typing import Any
 from hpsearch.config.base import warn_of_old_name
 from hpsearch.errors import UserError
 from hpsearch.search.pruners import ASHA, Hyperband, Median, NoPruner, Pruner
-from hpsearch.search.samplers import NSGA2, TPE, Fixed, Forest, Grid, Random, Sampler
+from hpsearch.search.samplers import GP, NSGA2, TPE, Fixed, Grid, Random, Sampler
 
 RENAMED = {
     "also": "extra_objectives",
@@ -16,10 +16,10 @@ RENAMED = {
     "computing": "compute",
     "warm_from": "warm_start_from",
 }
-SAMPLERS: dict[str, type[TPE | Random | Forest | NSGA2 | Grid | Fixed]] = {
+SAMPLERS: dict[str, type[TPE | Random | GP | NSGA2 | Grid | Fixed]] = {
     "tpe": TPE,
     "random": Random,
-    "gp": Forest,
+    "gp": GP,
     "nsga2": NSGA2,
     "grid": Grid,
     "chosen": Fixed,

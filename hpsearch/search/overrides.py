@@ -154,6 +154,8 @@ def _own_value(name: str, search: Search, path: Sequence[str], value: Any) -> An
                 parts = ", ".join(f"{name}.{part}" for part in _annotations(current))
                 raise UserError(f"it has parts; set one of {parts}", code="invalid-setting")
             return found
+        if isinstance(current, Mapping):
+            return {**current, ".".join(rest): value}
         return _replaced(current, rest, value)
     except _NoSuchSetting as error:
         hint = (
@@ -255,11 +257,15 @@ def _annotations(model: object) -> dict[str, Any]:
 def _of_kind(annotation: Any, value: Any) -> Any:
     """Value for a field: ``hardnet`` is ``HardNet()`` in a union that has this kind.
 
+    One text for a field of several is a tuple of it.
+
     Raises:
         UserError: with the kinds that there are, if a union of kinds has no such one.
     """
     if not isinstance(value, str):
         return value
+    if annotation == tuple[str, ...]:
+        return (value,)
     kinds = list(_kinds(annotation))
     if value in kinds:
         return TypeAdapter(annotation).validate_python({"kind": value})

@@ -22,7 +22,7 @@ from hpsearch.search.halving import (
     direction_sign,
     rung_steps,
 )
-from hpsearch.search.samplers import NSGA2, Forest, Sampler, log_warnings_only
+from hpsearch.search.samplers import GP, NSGA2, Sampler, log_warnings_only
 
 MIN_PEERS = 3
 """Minimum number of trials at a step before the median rule prunes."""
@@ -232,7 +232,7 @@ def check_sampler(sampler: Sampler, num_objectives: int, pruner: Pruner) -> None
     Raises:
         UserError: if it cannot.
     """
-    if isinstance(sampler, Forest) and num_objectives > 1:
+    if isinstance(sampler, GP) and num_objectives > 1:
         raise UserError(
             f"sampler {sampler.kind!r} is for one objective, and this search has "
             f"{num_objectives}; use sampler=TPE() or sampler=NSGA2()",

@@ -4,7 +4,7 @@ import heapq
 import logging
 import warnings
 from collections.abc import Container, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import optuna
@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 
 from hpsearch.config.base import FrozenConfig, warn_of_old_name
-from hpsearch.search.forest_sampler import ForestSampler
+from hpsearch.search.gp_sampler import GPSampler
 from hpsearch.search.space_points import Suggest
 
 
@@ -32,15 +32,19 @@ class Random(FrozenConfig):
     kind: Literal["random"] = "random"
 
 
-class Forest(FrozenConfig):
-    """Expected improvement by a forest that reads every trial, also pruned and running ones.
+class GP(FrozenConfig):
+    """Gaussian process over learning curves that reads every report, also of pruned trials.
 
-    For one objective, in spaces with conditions. Source: SMAC (Hutter et al. 2011).
+    For one objective, in spaces with conditions. Source: Freeze-Thaw (Swersky et al. 2014).
+
+    Example:
+        >>> GP().startup_trials
+        8
     """
 
-    kind: Literal["forest"] = "forest"
-    startup_trials: int = Field(default=10, ge=2)
-    """Trials with a report before the forest is fitted; points are random until then."""
+    kind: Literal["gp"] = "gp"
+    startup_trials: int = Field(default=8, ge=2)
+    """Trials with a report before the process is fitted; points are random until then."""
 
 
 class NSGA2(FrozenConfig):
@@ -68,15 +72,15 @@ class Fixed(FrozenConfig):
     """Parameter values by the names that ``suggest`` uses; each has all of them."""
 
 
-Sampler = Annotated[TPE | Random | Forest | NSGA2 | Grid | Fixed, Field(discriminator="kind")]
+Sampler = Annotated[TPE | Random | GP | NSGA2 | Grid | Fixed, Field(discriminator="kind")]
 
 
 def __getattr__(name: str) -> Any:
     """Return the class that has replaced one of an earlier version, with a warning."""
-    if name != "GP":
+    if name != "Forest":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warn_of_old_name("the sampler GP is now Forest, which also reads pruned trials", stacklevel=3)
-    return Forest
+    warn_of_old_name("the sampler Forest is now GP, which reads every report", stacklevel=3)
+    return GP
 
 
 STARTUP_TRIALS = 6
@@ -107,31 +111,40 @@ def _is_not_in_remarks(record: logging.LogRecord) -> bool:
     return not ("sampled independently" in message and "TPESampler" in message)
 
 
-def build_sampler(
-    settings: Sampler, *, seed: int, point: int, suggest: Suggest | None = None, repeats: int = 0
-) -> BaseSampler:
+class Searched(Protocol):
+    """Settings of a search that its sampler depends on; ``Search`` has them."""
+
+    @property
+    def sampler(self) -> Sampler: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def suggest(self) -> Suggest: ...
+    @property
+    def budget(self) -> int: ...
+
+
+def build_sampler(search: Searched, *, point: int, repeats: int = 0) -> BaseSampler:
     """Build the sampler that draws the ``point``-th point of a search.
 
     Each point has its own random stream, so a search that is resumed after a crash draws the same
     points as without the crash, with no state except the study.
 
     Args:
-        settings: sampler as stated in the search.
-        seed: seed of the search.
+        search: the search.
         point: number of the point.
-        suggest: function of the space, which a forest draws its candidates from.
         repeats: draws in a row, just before this one, of configurations that had been trained. They
             give a model nothing new, so it may draw the same forever; after some, points are
             random.
     """
-    settings = Random() if repeats >= MAX_MODEL_REPEATS else settings
-    stream = int(np.random.SeedSequence([seed, point]).generate_state(1)[0])
-    match settings:
+    stream = int(np.random.SeedSequence([search.seed, point]).generate_state(1)[0])
+    match Random() if repeats >= MAX_MODEL_REPEATS else search.sampler:
         case TPE():
             return SubsetTPESampler(seed=stream)
-        case Forest(startup_trials=startup):
-            assert suggest is not None, "a forest draws its candidates from the space"
-            return ForestSampler(suggest, seed=stream, startup_trials=startup)
+        case GP(startup_trials=startup):
+            return GPSampler(
+                search.suggest, seed=stream, budget=search.budget, startup_trials=startup
+            )
         case NSGA2():
             return optuna.samplers.NSGAIISampler(seed=stream, population_size=POPULATION_SIZE)
         case Random() | Grid() | Fixed():

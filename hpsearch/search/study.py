@@ -134,7 +134,7 @@ def study_in(storage: BaseStorage, name: str, search: Search) -> optuna.Study:
     return optuna.create_study(
         storage=storage,
         study_name=name,
-        sampler=build_sampler(search.sampler, seed=search.seed, point=0, suggest=search.suggest),
+        sampler=build_sampler(search, point=0),
         pruner=optuna.pruners.NopPruner(),  # the tuner decides which trials are pruned
         directions=[objective.direction for objective in search.objectives],
         load_if_exists=True,

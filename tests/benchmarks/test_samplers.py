@@ -10,13 +10,15 @@ import optuna
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pausing import ARMS, Posterior, Search, compare
 from record_curves import with_repeats
 from replay import Replay, Row, Table, read_repeats, read_table
 from samplers import Bench, at, costs, reached, regrets
-from searchers import RowForest, Rows
+from searchers import RowGP, RowOracle, Rows
 from surrogate import Surrogate
 
 from hpsearch.config import TrialConfig
+from hpsearch.search.gp_sampler import EXPLORATION, Reports, _similarity, predict_ends, standardize
 from hpsearch.search.pruners import ASHA, NoPruner, PrunerWithHistory, build_pruner
 from hpsearch.search.space_file import load_search
 
@@ -140,13 +142,58 @@ def test_a_replay_counts_patches_of_all_workers_and_ends_at_its_limit(
     assert searched(Rows(table, seed=0), pruner=ASHA()).patches < whole.patches
 
 
-def test_the_forest_tries_each_row_once(tmp_path: Path, space: Path) -> None:
+def test_the_process_tries_each_row_once(tmp_path: Path, space: Path) -> None:
     table = read_table(written(tmp_path, [line(n) for n in range(20)]), load_search(space))
-    searcher = RowForest(table, seed=0)
+    searcher = RowGP(table, seed=0)
     run = searched(searcher, pruner=ASHA())
     assert run.trials == 20
     assert run.bests[-1][1] >= 0.5
     assert searcher.ask("one more") is None
+
+
+def test_an_oracle_takes_the_rows_from_the_best_one_on(tmp_path: Path, space: Path) -> None:
+    table = read_table(written(tmp_path, [line(n) for n in range(20)]), load_search(space))
+    oracle = RowOracle(table, seed=0, startup_trials=2)
+    taken = [oracle.ask(str(n)) for n in range(20)]
+    random = Rows(table, seed=0)
+    assert taken[:2] == [random.ask("0"), random.ask("1")]
+    finals = [row.final for row in taken[2:] if row is not None]
+    assert finals == sorted(finals, reverse=True)
+    assert len(finals) == 18
+    assert oracle.ask("20") is None
+
+
+def test_a_posterior_that_grows_is_that_of_all_reports_at_once(tmp_path: Path, space: Path) -> None:
+    table = read_table(written(tmp_path, [line(n) for n in range(20)]), load_search(space))
+    points = [row.point for row in table.rows]
+    grown, rng = Posterior(_similarity(points)), np.random.default_rng(0)
+    rows, times, values = rng.permutation(np.arange(20).repeat(2)), rng.random(40), rng.random(40)
+    for row, time, value in zip(rows, times, values, strict=True):
+        grown.add(int(row), float(time), float(value))
+    reports = Reports(rows, times, standardize(values))
+    mean, deviation = predict_ends(points, reports, points, own=True)
+    # twice the points have the same mean distance, so the same kernel
+    assert grown.bounds() == pytest.approx(mean + EXPLORATION * deviation)
+
+
+def test_a_search_that_pauses_trains_no_report_twice_and_resumes_each_trial(
+    tmp_path: Path, space: Path
+) -> None:
+    table = read_table(written(tmp_path, [line(n) for n in range(20)]), load_search(space))
+    like = _similarity([row.point for row in table.rows])
+    whole: dict[str, Search] = {
+        arm: Search(table, 300, like, arm=settings, seed=0, workers=2).run()
+        for arm, settings in ARMS.items()
+    }
+    for arm, found in whole.items():
+        assert found.bests == sorted(found.bests, key=lambda best: best[1]), arm
+        assert found.bests[-1][1] <= table.best
+        assert found.bests[-1][0] <= 18 + 2 * 0.5, "each row once, whatever was paused"
+    assert whole["GP, pausing"].bests[-1][1] == table.best, "whatever is paused can be resumed"
+    assert whole["oracle + ASHA"].bests[-1] == (pytest.approx(2), table.best), "the two best, whole"
+    text = compare(lambda arm, seed: whole[arm], table, 2)
+    assert text[0].startswith("| search | best 1.0% of the rows |")
+    assert len(text) == 2 + len(ARMS) + 2
 
 
 def test_a_surrogate_follows_its_table_and_is_the_same_for_a_seed(
@@ -195,8 +242,10 @@ def test_every_search_of_the_benchmark_runs_on_rows_and_on_a_surrogate(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ended = [bench.searched(arm, 0, 2) for arm in bench.arms]
-        assert len(ended) == 5
-        assert all(row["patches"] >= 4 or row["trials"] == 40 for row in ended)
+        assert len(ended) == (5 if free else 7)
+        assert all(
+            row["patches"] >= 4 or row["trials"] == 40 or "oracle" in row["arm"] for row in ended
+        )
         assert all(row["bests"] for row in ended)
 
 

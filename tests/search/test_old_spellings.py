@@ -9,7 +9,7 @@ from hpsearch.config import TrialConfig
 from hpsearch.errors import OldSpellingWarning
 from hpsearch.search.objective import TRAINING_SECONDS
 from hpsearch.search.pruners import ASHA, Hyperband, Median, NoPruner
-from hpsearch.search.samplers import TPE, Fixed, Forest, Grid
+from hpsearch.search.samplers import GP, TPE, Fixed, Grid
 from hpsearch.search.search import Search
 from hpsearch.search.space_file import load_search
 
@@ -57,7 +57,7 @@ POINTS = ({"lr": 0.1}, {"lr": 0.2})
     ("old", "new"),
     [
         ({"sampler": "tpe"}, {"sampler": TPE()}),
-        ({"sampler": "gp", "first": POINTS}, {"sampler": Forest(), "initial_points": POINTS}),
+        ({"sampler": "gp", "first": POINTS}, {"sampler": GP(), "initial_points": POINTS}),
         ({"sampler": "grid", "seeds": 3}, {"sampler": Grid(), "seeds_per_point": 3}),
         ({"sampler": "chosen", "first": POINTS}, {"sampler": Fixed(points=POINTS)}),
         ({"also": [TRAINING_SECONDS]}, {"extra_objectives": [TRAINING_SECONDS]}),

@@ -6,6 +6,7 @@ from hpsearch.config import Adam, HardNet, L2Net, Pairs, RandomTriplets, TrialCo
 from hpsearch.errors import UserError
 from hpsearch.search.objective import Objective
 from hpsearch.search.overrides import parse_overrides, settings_without_effect, with_overrides
+from hpsearch.search.prior_sampler import Near
 from hpsearch.search.pruners import ASHA, NoPruner
 from hpsearch.search.search import Search
 
@@ -52,6 +53,16 @@ def test_a_budget_is_that_of_every_trial_and_of_the_baseline() -> None:
 
 def test_the_parts_of_a_default_pruner_can_be_set() -> None:
     assert changed("pruner.reduction_factor=4").pruner == ASHA(reduction_factor=4)
+
+
+def test_a_prior_is_set_by_name_and_one_limit_as_a_text() -> None:
+    found = changed("prior.lr=3e-4", "constraints=us_per_patch < 20", "gates=['task_drop < 0.01']")
+    assert found.prior == {"lr": Near(value=3e-4)}
+    assert found.constraints == ("us_per_patch < 20",)
+    assert found.gates == ("task_drop < 0.01",)
+    found.validate_space()
+    with pytest.raises(UserError, match="the prior names 'rate'"):
+        changed("prior.rate=1").validate_space()
 
 
 def test_the_parts_of_an_objective_can_be_set() -> None:

@@ -165,16 +165,16 @@ def test_a_sampler_that_would_draw_at_random_is_refused(
     assert caught.value.code == code
 
 
-def test_a_forest_is_refused_for_several_objectives(tmp_path: Path) -> None:
-    search = load_search(write(tmp_path, good("sampler=Forest()")))
+def test_a_process_is_refused_for_several_objectives(tmp_path: Path) -> None:
+    search = load_search(write(tmp_path, good("sampler=GP()")))
     several = search.with_changes(extra_objectives=(Objective(metric="val/matching"),))
-    with pytest.raises(UserError, match=r"'forest'.*2.*TPE") as caught:
+    with pytest.raises(UserError, match=r"'gp'.*2.*TPE") as caught:
         several.validate_space()
     assert caught.value.code == "sampler-with-objectives"
 
 
 def test_the_same_samplers_are_taken_where_they_learn(tmp_path: Path) -> None:
-    for more in ("sampler=Forest()", "sampler=NSGA2(), pruner=NoPruner()"):
+    for more in ("sampler=GP()", "sampler=NSGA2(), pruner=NoPruner()"):
         load_search(write(tmp_path, good(more))).validate_space()
 
 

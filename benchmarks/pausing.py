@@ -1,0 +1,232 @@
+r"""Searches that may pause a trial and resume it later (freeze-thaw), replayed, and ASHA.
+
+    PYTHONPATH=. python benchmarks/pausing.py --table benchmarks/embedded.parquet --seeds 100
+
+The process of the sampler ``GP()`` is updated report by report, which takes a twentieth of a second
+for a whole search. With ASHA it chooses the next row. With pauses it decides at every report of a
+trial: a worker continues with whatever has the highest upper bound, the same trial, a paused one or
+a new row. An oracle that knows the final values, under ASHA, shows what no sampler can save.
+"""
+
+import argparse
+import heapq
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from replay import Table, read_table
+from samplers import DISTANCES, HERE, RANKS, log
+from scipy.linalg import solve_triangular
+from searchers import Left
+
+from hpsearch.search import gp_sampler
+from hpsearch.search.gp_sampler import NOISE, OF_ALL, OF_POINT, OF_TRIAL, STARTUP_TRIALS
+from hpsearch.search.halving import rung_steps
+from hpsearch.search.space_file import load_search
+
+REDUCTION_FACTOR = 3.0
+MAX_COST = 40.0
+"""Full trainings after which a search ends."""
+
+
+class Posterior:
+    """Ends of all rows, given reports that come one by one.
+
+    Args:
+        similarity: of the rows, (rows, rows).
+    """
+
+    def __init__(self, similarity: np.ndarray) -> None:
+        self._similarity, rows = similarity, len(similarity)
+        self._root, self._solved = np.zeros((16, 16)), np.zeros((16, rows))
+        self._rows, self._times, self._values = list[int](), list[float](), list[float]()
+        self._explained = np.zeros(rows)
+
+    def add(self, row: int, time: float, value: float) -> None:
+        """Add a report: one more row of the Cholesky factor.
+
+        Args:
+            row: index of its row.
+            time: share of the budget.
+            value: objective; minus infinity for a failed trial.
+        """
+        count, known = len(self._rows), np.array([*self._rows, row])
+        if count == len(self._root):
+            self._root = np.pad(self._root, (0, count))
+            self._solved = np.pad(self._solved, ((0, count), (0, 0)))
+        times, now = np.array([*self._times, time]), np.array([time])
+        like, same = self._similarity[row], (known == row)[None]
+        ahead = gp_sampler._covariance(like[None, known], now, times, same)[0]
+        left = np.zeros(count)
+        if count:
+            root = self._root[:count, :count]
+            left = solve_triangular(root, ahead[:count], lower=True, check_finite=False)
+        corner = np.sqrt(ahead[count] + NOISE**2 - left @ left)
+        itself = (np.arange(len(like)) == row)[None]
+        ends = gp_sampler._covariance(like[None], now, np.ones(len(like)), itself)[0]
+        self._root[count, :count], self._root[count, count] = left, corner
+        self._solved[count] = (ends - left @ self._solved[:count]) / corner
+        self._explained += self._solved[count] ** 2
+        self._rows.append(row)
+        self._times.append(time)
+        self._values.append(value)
+
+    def bounds(self) -> np.ndarray:
+        """Upper bound of the end of each row."""
+        count = len(self._rows)
+        values = gp_sampler.standardize(np.array(self._values))
+        root = self._root[:count, :count]
+        mean = solve_triangular(root, values, lower=True, check_finite=False) @ self._solved[:count]
+        variance = 1 + OF_ALL**2 + OF_POINT**2 + OF_TRIAL**2 - self._explained
+        return mean + gp_sampler.EXPLORATION * np.sqrt(np.maximum(variance, 1e-9))
+
+
+class Search:
+    """One search on a table, with several workers.
+
+    Args:
+        table: rows.
+        budget: patches of a full trial.
+        similarity: of the rows.
+        arm: choice of the next row (random, process, oracle after some at random, or best from the
+            first on), and True to pause and resume trials, False for ASHA.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        budget: int,
+        similarity: np.ndarray,
+        *,
+        arm: tuple[str, bool],
+        seed: int,
+        workers: int,
+    ) -> None:
+        self._rows, self._budget, self._workers = table.rows, budget, workers
+        self._choice, self._pauses = arm
+        self._left, self._posterior = Left(table, seed=seed), Posterior(similarity)
+        self._paused: set[int] = set()
+        self._seen = np.zeros(len(self._rows), int)
+        first = table.rows[0].reports[0]["seen"]
+        self._rungs = rung_steps(first, budget=budget, reduction_factor=REDUCTION_FACTOR)
+        self._at_rungs: dict[float, list[float]] = {rung: [] for rung in self._rungs}
+        self.started = 0
+        self.bests: list[tuple[float, float]] = []
+        """Full trainings so far, and the best objective of a trial that ended."""
+
+    def run(self) -> "Search":
+        """Until the best row is found, or the search has cost enough."""
+        queue, cost, target = [], 0.0, max(row.final for row in self._rows)
+        for _ in range(self._workers):
+            self._continue(queue, 0.0, self._next())
+        while queue and cost < MAX_COST:
+            now, row = heapq.heappop(queue)
+            reports, number = self._rows[row].reports, self._seen[row]
+            report, before = reports[number], reports[number - 1]["seen"] if number else 0
+            cost += (report["seen"] - before) / self._budget
+            value = -np.inf if report["collapsed"] else report["objective"]
+            self._seen[row] += 1
+            self._posterior.add(row, report["seen"] / self._budget, value)
+            if report["status"] != "running":
+                if value > (self.bests[-1][1] if self.bests else -np.inf):
+                    self.bests.append((cost, value))
+                if value >= target:
+                    break
+                self._continue(queue, now, self._next())
+            elif self._pauses:
+                self._paused.add(row)
+                self._continue(queue, now, self._next(row))
+            else:
+                kept = self._is_kept(before, report["seen"], report["objective"])
+                self._continue(queue, now, row if kept else self._next())
+        return self
+
+    def _continue(self, queue: list[tuple[float, int]], now: float, row: int | None) -> None:
+        if row is None:
+            return
+        seconds, number = self._rows[row].seconds, self._seen[row]
+        self.started += number == 0
+        heapq.heappush(queue, (now + seconds[number] - (seconds[number - 1] if number else 0), row))
+
+    def _is_kept(self, before: int, seen: int, value: float) -> bool:
+        """Decision of ASHA at the first report of a trial at or beyond a rung."""
+        reached = [rung for rung in self._rungs if before < rung <= seen]
+        if not reached:
+            return True
+        others = self._at_rungs[reached[-1]]
+        low = np.percentile(others, 100 * (1 - 1 / REDUCTION_FACTOR)) if others else -np.inf
+        others.append(value)
+        return bool(value >= low)
+
+    def _next(self, row: int | None = None) -> int | None:
+        """Row to train next; ``row`` has just reported, if given, and is one of the paused."""
+        new = self._left.rows[:1]
+        enough = self.started >= STARTUP_TRIALS and bool(self._seen.any())
+        if self._choice == "best" or (enough and self._choice == "oracle"):
+            new = sorted(self._left.rows, key=lambda row: -self._rows[row].final)[:1]
+        elif enough and self._choice == "process":
+            some = self._left.rng.permutation(self._left.rows)[: gp_sampler.CANDIDATES]
+            choices = [*some, *self._paused]
+            if not choices:
+                return None
+            bounds = self._posterior.bounds()
+            new = [int(max(choices, key=lambda row: bounds[row]))]
+        if not new:
+            return None
+        if new[0] in self._paused:
+            self._paused.remove(new[0])
+        else:
+            self._left.take(new[0])
+        return new[0]
+
+
+ARMS = {
+    "random + ASHA": ("random", False),
+    "GP + ASHA": ("process", False),
+    "GP, pausing": ("process", True),
+    "8 at random, then oracle + ASHA": ("oracle", False),
+    "oracle + ASHA": ("best", False),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table", type=Path, default=HERE / "photographs_seeds.parquet")
+    parser.add_argument("--space", type=Path, default=HERE / "sampler_space.py")
+    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--workers", type=int, default=4)
+    options = parser.parse_args()
+    search = load_search(options.space)
+    table = read_table(options.table, search)
+    similarity = gp_sampler._similarity([row.point for row in table.rows])
+
+    def searched(arm: str, seed: int) -> Search:
+        settings = {"arm": ARMS[arm], "seed": seed, "workers": options.workers}
+        return Search(table, search.budget, similarity, **settings).run()
+
+    log(f"{len(table.rows)} rows of {options.table}, {options.seeds} seeds, in full trainings:\n")
+    log("\n".join(compare(searched, table, options.seeds)))
+
+
+def compare(searched: Callable[[str, int], Search], table: Table, seeds: int) -> Sequence[str]:
+    """Markdown table of what each goal costs; a search that misses it counts with the limit."""
+    goals = {f"best {share:.1%} of the rows": table.goal(share) for share in RANKS}
+    goals |= {f"within {share:.0%}": table.best * (1 - share) for share in DISTANCES}
+    lines = ["| search | " + " | ".join(goals) + " |", "|---" * (len(goals) + 1) + "|"]
+    base: dict[str, np.ndarray] = {}
+    for arm in ARMS:
+        runs, cells = [searched(arm, seed) for seed in range(seeds)], []
+        for goal, value in goals.items():
+            cost = np.array([next((c for c, b in run.bests if b >= value), np.inf) for run in runs])
+            base.setdefault(goal, cost)
+            saved = np.minimum(base[goal], MAX_COST) - np.minimum(cost, MAX_COST)
+            error = 1.96 * saved.std(ddof=1) / np.sqrt(seeds)
+            middle = np.percentile(cost, 50, method="higher")
+            missed = f", missed {np.isinf(cost).mean():.0%}" if np.isinf(cost).any() else ""
+            cells.append(f"{middle:.1f} ({saved.mean():+.1f} ± {error:.1f}{missed})")
+        lines.append(f"| {arm} | {' | '.join(cells)} |")
+    return [*lines, "", "Medians; in brackets random less it, a seed."]
+
+
+if __name__ == "__main__":
+    main()
