@@ -25,7 +25,7 @@ from hpsearch.execution.tune_callbacks import (
     ResourceAwareSearcher,
     SearchStopper,
 )
-from hpsearch.execution.worker import train_on_worker
+from hpsearch.execution.worker import run_decoded, train_on_worker
 from hpsearch.search.pruners import PrunerWithHistory, build_pruner
 from hpsearch.search.requests import SearchRequests
 from hpsearch.search.search import Search
@@ -190,9 +190,8 @@ def _create_payload(context: SearchContext) -> TrialPayload:
 
 
 def _trainable(search: Search, payload: TrialPayload) -> Callable[[dict], None]:
-    function = partial(
-        train_on_worker, payload=payload, objective=search.objective, folds=search.num_folds
-    )
+    given = {"payload": payload, "objective": search.objective, "folds": search.num_folds}
+    function = partial(run_decoded, train=train_on_worker, **given)
     for module in space_modules():  # which no worker can import
         cloudpickle.register_pickle_by_value(module)
     return tune.with_resources(function, placement_group)
