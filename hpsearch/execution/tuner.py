@@ -12,7 +12,7 @@ from hpsearch.execution.checkpoint_store import TrialPayload, create_payload
 from hpsearch.execution.hang_detector import ReportTimeouts
 from hpsearch.execution.optuna_searcher import OptunaSearcher
 from hpsearch.execution.placement import ResourceAllocator, placement_group
-from hpsearch.execution.ray_patches import treat_oom_kill_as_actor_death
+from hpsearch.execution.ray_patches import patched_actor_manager
 from hpsearch.execution.ray_runtime import node_resources
 from hpsearch.execution.retry_policy import DiskFullError, RetryPolicy, describe_fullest_disk
 from hpsearch.execution.shutdown import GracefulShutdown, in_notebook
@@ -108,7 +108,7 @@ def _run_tuner(context: SearchContext) -> SessionResult:
             progress_reporter=SilentReporter() if in_notebook() else None,
         ),
     )
-    with treat_oom_kill_as_actor_death(), supervisor.shutdown.handle_sigint():
+    with patched_actor_manager(), supervisor.shutdown.handle_sigint():
         tuner.fit()
     if supervisor.full_disk:
         raise _disk_full_error(context, supervisor.full_disk)
