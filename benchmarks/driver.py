@@ -10,11 +10,11 @@ versions can be compared by their event logs: the same decisions have the same d
     python benchmarks/driver.py --random    # a sampler that costs nothing
     PYTHONPATH=OLD python benchmarks/driver.py ...          # another version of the package
 
-Measured on 2026-11-28 beside much other work (load 20), the version before this file and the one
-with it by turns, 300 workers, 500 reports after the first 300, ``--random``: 1.60 and 1.18 ms a
-report, with the same digest; Tune alone 0.23. 100 workers with the search's TPE: 1.71 and 1.42.
+Measured on 2026-11-28 under other load (20), the version before this file and the one
+with it by turns, ``--workers 300 --reports 500 --random``: 1.60 and 1.18 ms a report, with the same
+digest; Tune alone 0.23. ``--workers 100 --reports 400``, with the search's TPE: 1.71 and 1.42.
 
-No process is started, Ray's neither. What Ray costs beside it (waiting, futures, messages), and
+No process is started, Ray's neither. What Ray adds (waiting, futures, messages), and
 MLflow, is measured by ``fleet.py``.
 """
 
@@ -47,8 +47,6 @@ from hpsearch.execution import optuna_searcher, ray_runtime, shutdown, tuner
 from hpsearch.tracking.event_log import EventLog
 from hpsearch.tracking.model_registry import configure_mlflow_logging
 
-WARM = 100
-"""Reports before the measurement."""
 MARKS = 5
 """Parts of a run whose costs are given one by one, to see whether they grow."""
 
@@ -260,7 +258,7 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     shutdown.GRACE_PERIOD_S = 0.0
     profile = cProfile.Profile() if asked.profile else None
-    feed = Feed(recorded_curves(), asked.reports, profile=profile, warm=WARM)
+    feed = Feed(recorded_curves(), asked.reports, profile=profile, warm=asked.workers)
     with tempfile.TemporaryDirectory() as folder, without_ray(), recorded_workers(feed):
         run(Path(folder), feed, asked)
 

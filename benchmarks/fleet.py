@@ -41,8 +41,7 @@ from ray.tune.search import Searcher
 from replay import Row, as_result, read_table
 
 from cluster import tiny
-from hpsearch.execution import ray_runtime, shutdown, tuner
-from hpsearch.execution.ray_patches import patched_actor_manager
+from hpsearch.execution import ray_patches, ray_runtime, shutdown, tuner
 from hpsearch.search.resources import Resources
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.space_file import load_search
@@ -297,7 +296,7 @@ def measure(home: Path, asked: argparse.Namespace) -> None:
             )
             if asked.bare:
                 threading.Thread(target=meter.follow, daemon=True).start()
-                with patched_actor_manager() if asked.patched else nullcontext():
+                with ray_patches.patched_actor_manager() if asked.patched else nullcontext():
                     run_bare(home, meter)
             else:
                 run_product(home, meter)
