@@ -22,14 +22,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
+from ray import tune
 from ray.cluster_utils import Cluster
 
 from hpsearch.data.builtin_sets import open_builtin
 from hpsearch.data.patch_store import PatchStore
-from hpsearch.execution import checkpoint_store, ray_runtime, tuner, worker
+from hpsearch.execution import ray_runtime, tuner
+from hpsearch.execution.placement import placement_group
+from hpsearch.execution.worker_messages import MESSAGE_KEY
 from hpsearch.search.resources import Resources
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.workspace import SearchRecord, Workspace
@@ -40,6 +44,11 @@ from hpsearch.tracking.model_registry import configure_mlflow_logging
 BEGAN = "train/began"
 """Metric: when a trial's function began, seconds since 1970."""
 REPORTS = 5
+NO_PAYLOAD: Any = SimpleNamespace(
+    store_actor=SimpleNamespace(announce_shutdown=SimpleNamespace(remote=lambda: None)),
+    was_killed_for_memory=lambda trial: False,
+)
+"""Payload of trials that need nothing from the driver."""
 SPACE = '''
 """One number; the trial sleeps."""
 
@@ -59,8 +68,10 @@ SEARCH = Search(suggest=suggest, budget=500, report_every=100, trials=9, pruner=
 
 def sleeper(seconds: float) -> Callable[..., None]:
     """A training function that reports as one does, and needs neither torch nor patches."""
+    key = MESSAGE_KEY
 
-    def sleep(config: dict[str, Any], **unused: Any) -> None:
+    def sleep(config: dict[str, Any]) -> None:
+        import json
         import time
 
         from ray import tune
@@ -70,29 +81,30 @@ def sleeper(seconds: float) -> Callable[..., None]:
             time.sleep(max(0.0, began + turn * seconds / REPORTS - time.time()))
             metrics = {f"val/{name}": 0.5 for name in ("mAP", "verification", "matching")}
             metrics |= {f"train/{name}": 0.1 for name in ("loss", "rate", "norm", "spread")}
-            tune.report(
-                {
-                    "seen": turn * 100,
-                    "objective": config["trial"]["optimizer"]["lr"],
-                    "collapsed": False,
-                    "status": "completed" if turn == REPORTS else "running",
-                    "reason": "",
-                    "metrics": {**metrics, "train/began": began, "train/seconds": seconds},
-                }
-            )
+            report = {
+                "tag": "reported",
+                "seen": turn * 100,
+                "objective": json.loads(config["trial"])["optimizer"]["lr"],
+                "collapsed": False,
+                "status": "completed" if turn == REPORTS else "running",
+                "reason": "",
+                "metrics": {**metrics, "train/began": began, "train/seconds": seconds},
+            }
+            tune.report({key: json.dumps(report)})
 
     return sleep
 
 
 @contextmanager
 def asleep(seconds: float) -> Iterator[None]:
-    """Replace the training function by one that sleeps, without a runtime environment."""
-    train, pack = worker.train_on_worker, checkpoint_store.create_payload
-    worker.train_on_worker, checkpoint_store.create_payload = sleeper(seconds), lambda *unused: None  # type: ignore
+    """Replace what is sent to workers by a function that sleeps, without a store's actor."""
+    before = tuner._trainable, tuner._create_payload
+    tuner._trainable = lambda *unused: tune.with_resources(sleeper(seconds), placement_group)
+    tuner._create_payload = lambda *unused: NO_PAYLOAD
     try:
         yield
     finally:
-        worker.train_on_worker, checkpoint_store.create_payload = train, pack
+        tuner._trainable, tuner._create_payload = before
 
 
 def begin(home: Path, store: PatchStore, *, trials: int, cpus: float) -> SearchContext:

@@ -7,6 +7,7 @@ by coroutines of one actor, because a machine of two cores holds no 1,000 proces
 
     python benchmarks/fleet.py [--workers 1000] [--rate 20] [--seconds 240]
     python benchmarks/fleet.py --bare       # Tune alone: the same reports, no study, no hooks
+    python benchmarks/fleet.py --bare --patched   # with our manager of workers
     python benchmarks/fleet.py --profile 40 # and the functions in which the loop spends its time
 
 The figures are of the driver's process from when every worker has its first trial.
@@ -26,7 +27,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -40,7 +41,7 @@ from ray.tune.search import Searcher
 from replay import Row, as_result, read_table
 
 from cluster import tiny
-from hpsearch.execution import ray_runtime, shutdown, tuner
+from hpsearch.execution import ray_patches, ray_runtime, shutdown, tuner
 from hpsearch.search.resources import Resources
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.space_file import load_search
@@ -273,6 +274,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=20.0, help="reports a second, of all")
     parser.add_argument("--seconds", type=float, default=240.0, help="of the measurement")
     parser.add_argument("--bare", action="store_true", help="Tune alone")
+    parser.add_argument("--patched", action="store_true", help="with our manager of workers")
     parser.add_argument("--profile", type=int, default=0, help="functions to print")
     asked = parser.parse_args()
     os.environ.update(RAY_AUTH_MODE="disabled", MLFLOW_DISABLE_TELEMETRY="true")
@@ -294,7 +296,8 @@ def measure(home: Path, asked: argparse.Namespace) -> None:
             )
             if asked.bare:
                 threading.Thread(target=meter.follow, daemon=True).start()
-                run_bare(home, meter)
+                with ray_patches.patched_actor_manager() if asked.patched else nullcontext():
+                    run_bare(home, meter)
             else:
                 run_product(home, meter)
     finally:

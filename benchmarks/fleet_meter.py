@@ -45,7 +45,7 @@ class Meter:
         while self._num_started() < self.count:
             time.sleep(1.0)
         time.sleep(2.0)
-        first, offset = thread_seconds(), self._offset()
+        first, offset, before = thread_seconds(), self._offset(), self.reports
         until = time.perf_counter() + self.seconds
         tick = time.perf_counter()
         while time.perf_counter() < until:
@@ -57,6 +57,7 @@ class Meter:
             time.sleep(0.02 if self.profile else 0.5)
         self.threads = thread_seconds()
         self.threads.subtract(first)
+        self.reports -= before
         if self.event_log is not None:
             events, end = self.event_log.read(offset)
             self.reports = sum(event["event"] == "report" for event in events)

@@ -16,7 +16,7 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.search.optuna import OptunaSearch
 
 from hpsearch.config import SGD, TrialConfig
-from hpsearch.execution import ray_runtime, tuner, worker
+from hpsearch.execution import ray_runtime, tuner
 from hpsearch.execution.worker_messages import Reported
 from hpsearch.search.workspace import SearchRecord, Workspace
 from hpsearch.tracking.model_registry import configure_mlflow_logging
@@ -66,7 +66,7 @@ def ours(home: Path, data: Path, trials: int) -> float:
         report = Report(100, {"val/mAP": value}, "completed")
         tune.report(Reported.from_report(report, objective).to_dict())
 
-    worker.train_on_worker = report_once  # the only thing that is not the product's
+    tuner.train_on_worker = report_once  # the only thing that is not the product's
     mlflow_sync = folder.mlflow_sync()
     began = time.perf_counter()
     mlflow_sync.start()

@@ -314,9 +314,9 @@ class OptunaSearcher(Searcher):
     def _record_end(
         self, trial_id: str, status: str, reason: str, message: WorkerMessage | None
     ) -> None:
-        search, study, _ = self._open()
+        search, study, queue = self._open()
         trial = self._running[trial_id]
-        finished = sum(other.state.is_finished() for other in study.get_trials(deepcopy=False))
+        finished = queue.count_finished(study.get_trials(deepcopy=False))
         trial.set_user_attr(FINISH_ORDER_ATTR, 1 + finished)
         values = None if status == "failed" else objective_values(message, search)
         trial.set_user_attr("reason", reason)

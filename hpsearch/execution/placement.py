@@ -153,7 +153,7 @@ class ResourceAllocator:
 
 
 def placement_group(config: dict[str, Any]) -> tune.PlacementGroupFactory:
-    """Build the resource request of a trial for Ray Tune."""
+    """Build the resource request of a trial for Ray Tune, from its configuration there."""
     return tune.PlacementGroupFactory(
-        [ResourceAllocation.model_validate(config["place"]).ray_bundle()]
+        [ResourceAllocation.model_validate_json(config["place"]).ray_bundle()]
     )

@@ -75,7 +75,7 @@ HEAD_CONNECT_TIMEOUT_S = 10.0
 """Seconds that the head of a cluster has to answer."""
 RAY_ENV = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "TUNE_GLOBAL_CHECKPOINT_S": "600",  # nothing is ever read from what Tune writes down
+    "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # nothing is ever read from what Tune writes down
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would end its trials without a word

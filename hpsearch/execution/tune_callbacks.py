@@ -1,6 +1,7 @@
 """Hooks of Ray Tune: each passes its event on to the trial supervisor."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from ray.tune.search import Searcher
 
 from hpsearch.execution.ray_patches import actor_of
 from hpsearch.execution.trial_supervisor import TrialSupervisor
-from hpsearch.execution.worker_messages import from_dict
+from hpsearch.execution.worker_messages import decode_config, encode_config, from_dict
 from hpsearch.search.resources import Node
 from hpsearch.search.stopping import UsageTracker
 
@@ -64,7 +65,7 @@ class ResourceAwareSearcher(Searcher):
         if isinstance(suggested, dict):
             config = {**suggested, "place": allocation.model_dump()}
             supervisor.register(trial_id, config)
-            return config
+            return encode_config(config)
         allocator.release(trial_id)
         if suggested == Searcher.FINISHED and allocator.has_running:
             return None  # one of the running trials may have to be retried
@@ -97,10 +98,22 @@ class PruningScheduler(FIFOScheduler):
     def __init__(self, supervisor: TrialSupervisor) -> None:
         super().__init__()
         self._supervisor = supervisor
+        self._pending: deque[TuneTrial] = deque()
+        """Trials that may wait for a worker, in the order in which they were added."""
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
         """Register an attempt, with the place where Tune will write its error."""
         register(self._supervisor, trial)
+        self._pending.append(trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+        """Choose the first trial that waits, without a look at all trials of the search.
+
+        No trial is ever paused, and one that has started never waits again.
+        """
+        while self._pending and self._pending[0].status != TuneTrial.PENDING:
+            self._pending.popleft()
+        return self._pending[0] if self._pending else None
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict) -> str:
         """Decide after a report whether a trial continues."""
@@ -118,7 +131,7 @@ class PruningScheduler(FIFOScheduler):
 
 def register(supervisor: TrialSupervisor, trial: TuneTrial) -> None:
     """Register an attempt with the supervisor."""
-    supervisor.register(trial.trial_id, trial.config, lambda: _error_text(trial))
+    supervisor.register(trial.trial_id, decode_config(trial.config), lambda: _error_text(trial))
 
 
 def _error_text(trial: TuneTrial) -> str:

@@ -12,7 +12,7 @@ from hpsearch.execution.checkpoint_store import TrialPayload, create_payload
 from hpsearch.execution.hang_detector import ReportTimeouts
 from hpsearch.execution.optuna_searcher import OptunaSearcher
 from hpsearch.execution.placement import ResourceAllocator, placement_group
-from hpsearch.execution.ray_patches import treat_oom_kill_as_actor_death
+from hpsearch.execution.ray_patches import patched_actor_manager
 from hpsearch.execution.ray_runtime import node_resources
 from hpsearch.execution.retry_policy import DiskFullError, RetryPolicy, describe_fullest_disk
 from hpsearch.execution.shutdown import GracefulShutdown, in_notebook
@@ -25,7 +25,7 @@ from hpsearch.execution.tune_callbacks import (
     ResourceAwareSearcher,
     SearchStopper,
 )
-from hpsearch.execution.worker import train_on_worker
+from hpsearch.execution.worker import run_decoded, train_on_worker
 from hpsearch.search.pruners import PrunerWithHistory, build_pruner
 from hpsearch.search.requests import SearchRequests
 from hpsearch.search.search import Search
@@ -108,7 +108,7 @@ def _run_tuner(context: SearchContext) -> SessionResult:
             progress_reporter=SilentReporter() if in_notebook() else None,
         ),
     )
-    with treat_oom_kill_as_actor_death(), supervisor.shutdown.handle_sigint():
+    with patched_actor_manager(), supervisor.shutdown.handle_sigint():
         tuner.fit()
     if supervisor.full_disk:
         raise _disk_full_error(context, supervisor.full_disk)
@@ -190,9 +190,8 @@ def _create_payload(context: SearchContext) -> TrialPayload:
 
 
 def _trainable(search: Search, payload: TrialPayload) -> Callable[[dict], None]:
-    function = partial(
-        train_on_worker, payload=payload, objective=search.objective, folds=search.num_folds
-    )
+    given = {"payload": payload, "objective": search.objective, "folds": search.num_folds}
+    function = partial(run_decoded, train=train_on_worker, **given)
     for module in space_modules():  # which no worker can import
         cloudpickle.register_pickle_by_value(module)
     return tune.with_resources(function, placement_group)

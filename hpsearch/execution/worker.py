@@ -24,10 +24,21 @@ from hpsearch.execution.retry_policy import (
     is_transient,
 )
 from hpsearch.execution.system_metrics import SystemMonitor
-from hpsearch.execution.worker_messages import DiskFull, Failed, Reported, Restarted
+from hpsearch.execution.worker_messages import (
+    DiskFull,
+    Failed,
+    Reported,
+    Restarted,
+    decode_config,
+)
 from hpsearch.search.objective import Objective
 from hpsearch.search.resources import DEVICE_OF_KIND, ResourceAllocation
 from hpsearch.training.loop import Report
+
+
+def run_decoded(config: dict[str, Any], *, train: Callable[..., None], **given: Any) -> None:
+    """Call a training function with the decoded configuration of its trial."""
+    train(decode_config(config), **given)
 
 
 def train_on_worker(

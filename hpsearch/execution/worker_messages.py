@@ -1,12 +1,15 @@
-"""Messages from a worker to the driver, as a tagged union.
+"""Messages between worker and driver: the trial's configuration, and a tagged union of reports.
 
 Ray Tune carries results as dicts, flattens nested ones, and adds entries of its own. So a message
-travels as one JSON entry, which arrives in every hook of Tune as it was sent.
+travels as one JSON entry, which arrives in every hook of Tune as it was sent. It sends a trial's
+configuration back with each report, flattens it three times, and keeps statistics of each number
+in it; so what is nested there travels as JSON as well.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from hpsearch.search.objective import Objective
@@ -16,6 +19,18 @@ from hpsearch.training.loop import Report
 
 MESSAGE_KEY = "worker_message"
 """Entry of a Tune result that holds a message."""
+NESTED_PARTS = ("trial", "place")
+"""Entries of a trial's configuration in Tune that travel as JSON."""
+
+
+def encode_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Encode the configuration of an attempt for Tune."""
+    return {k: json.dumps(v) if k in NESTED_PARTS else v for k, v in config.items()}
+
+
+def decode_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Decode the configuration of an attempt, as Tune carries it."""
+    return {k: json.loads(v) if k in NESTED_PARTS else v for k, v in config.items()}
 
 
 @dataclass(frozen=True)
@@ -89,7 +104,13 @@ def from_dict(result: Mapping[str, Any] | None) -> WorkerMessage | None:
     """
     if not result or MESSAGE_KEY not in result:
         return None
-    fields = json.loads(result[MESSAGE_KEY])
+    return _decode(result[MESSAGE_KEY])
+
+
+@lru_cache(maxsize=8)
+def _decode(text: str) -> WorkerMessage:
+    """Decode a message once for all hooks that get it one after the other."""
+    fields = json.loads(text)
     return _BY_TAG[fields.pop("tag")](**fields)
 
 

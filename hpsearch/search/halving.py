@@ -5,7 +5,7 @@ up to a batch, so a rung uses the first report at or beyond it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -22,6 +22,18 @@ def rung_steps(grace_period: float, *, budget: float, reduction_factor: float) -
         found.append(grace_period)
         grace_period *= reduction_factor
     return tuple(found)
+
+
+@dataclass
+class _Rung:
+    """Values at a rung of the trials of a study that have ended, by number."""
+
+    study: optuna.Study
+    finished: dict[int, float] = field(default_factory=dict)
+    unfinished: list[int] = field(default_factory=list)
+    """Numbers of the trials that may still report."""
+    count: int = 0
+    """Trials of the study that were looked at."""
 
 
 @dataclass
@@ -42,6 +54,7 @@ class SuccessiveHalving(BasePruner):
 
     rungs: tuple[float, ...]
     reduction_factor: float
+    _rungs: dict[int, "_Rung"] = field(default_factory=dict, repr=False, compare=False)
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Decide at the highest rung that the trial has reached, if it is new there."""
@@ -61,13 +74,27 @@ class SuccessiveHalving(BasePruner):
         return _first_between(trial, *(*self.rungs, float("inf"))[rung : rung + 2])
 
     def values_at(self, study: optuna.Study, rung: int) -> dict[int, float]:
-        """Values of all trials that have reported at a rung, higher is better, by number."""
-        sign = direction_sign(study)
-        return {
-            trial.number: sign * trial.intermediate_values[step]
-            for trial in study.get_trials(deepcopy=False)
-            if (step := self.step_at(trial, rung)) is not None
-        }
+        """Values of all trials that have reported at a rung, higher is better, by number.
+
+        Trials that have ended are looked at once, so that a search of many costs no more a trial.
+        """
+        known = self._rungs.get(rung)
+        if known is None or known.study is not study:
+            known = self._rungs[rung] = _Rung(study)
+        sign, trials = direction_sign(study), study.get_trials(deepcopy=False)
+        known.unfinished.extend(range(known.count, len(trials)))
+        known.count = len(trials)
+        values = dict(known.finished)
+        for number in known.unfinished:
+            trial = trials[number]
+            step = self.step_at(trial, rung)
+            if step is None:
+                continue
+            values[number] = sign * trial.intermediate_values[step]
+            if trial.state.is_finished():
+                known.finished[number] = values[number]
+        known.unfinished = [n for n in known.unfinished if not trials[n].state.is_finished()]
+        return dict(sorted(values.items()))
 
     def is_below(self, study: optuna.Study, trial: FrozenTrial, rung: int) -> bool:
         """True if a trial is below the percentile of the others at a rung."""

@@ -74,8 +74,7 @@ class SearchRequests:
         Returns:
             Whether there were any.
         """
-        events, self._offset = self.event_log.read(self._offset)
-        new = [event for event in events if event["event"] == REQUEST_EVENT]
+        new, self._offset = self.event_log.read(self._offset, kind=REQUEST_EVENT)
         for event in new:
             self._apply(event)
         return bool(new)

@@ -32,22 +32,19 @@ class UsageTracker:
 
     def __init__(self, limits: Limits, event_log: EventLog) -> None:
         self._limits, self._event_log, self._offset = limits, event_log, 0
+        self._is_limited = limits != Limits()
         self._started_at = time.monotonic()
         self._gpus: dict[str, float] = {}
         self._patches: dict[str, int] = {}
-        self._inherited: dict[str, int] = {}
-        """Patches of trials that others train on, by the id of the latter."""
+        """Patches seen by each trial, those of the trial that it trains on included."""
         self._seconds: dict[str, float] = {}
         self.gpu_seconds = 0.0
-
-    @property
-    def patches(self) -> int:
+        self.patches = 0
         """Patches trained by all trials, without baselines."""
-        return sum(self._patches.values()) - sum(self._inherited.values())
 
     def exceeded_limit(self) -> str:
         """Description of the limit that is reached; empty if none is."""
-        if self._limits == Limits():
+        if not self._is_limited:
             return ""
         events, self._offset = self._event_log.read(self._offset)
         for event in events:
@@ -65,12 +62,13 @@ class UsageTracker:
         match event["event"]:
             case "start" if event.get("kind", "trial") == "trial":
                 parent = event.get("drawn", {}).get("parent")
-                inherited = self._inherited.setdefault(event["trial"], self._patches.get(parent, 0))
-                self._patches.setdefault(event["trial"], inherited)
+                self._patches.setdefault(event["trial"], self._patches.get(parent, 0))
                 self._gpus[event["trial"]] = event.get("allocation", {}).get("gpus", 0.0)
             case "report" if event["trial"] in self._patches:
                 trial, seconds = event["trial"], event.get("seconds", 0.0)
-                self._patches[trial] = max(self._patches[trial], event["seen"])
+                new = max(0, event["seen"] - self._patches[trial])
+                self._patches[trial] += new
+                self.patches += new
                 spent = max(0.0, seconds - self._seconds.get(trial, 0.0))
                 self.gpu_seconds += self._gpus[trial] * spent
                 self._seconds[trial] = seconds
@@ -133,6 +131,8 @@ def study_is_out_of_patience(
     trials: Iterable[FrozenTrial], search: Search, *, patience_offset: int = 0
 ) -> bool:
     """Apply :func:`is_out_of_patience` to the trials of a study."""
+    if search.patience is None:
+        return False
     ended = [trial for trial in started_trials(trials) if trial.state.is_finished()]
     ended.sort(
         key=lambda t: (t.user_attrs.get(FINISH_ORDER_ATTR, 0), t.datetime_complete, t.number)

@@ -12,8 +12,9 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import BaseJournalBackend
@@ -63,12 +64,12 @@ class StudyJournal(BaseJournalBackend):
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append operations; they are on disk when this returns, or at the end of the group."""
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        with self._path.open("rb+") as file:
+        with self._path.open("rb+", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
             _truncate_partial_line(file)
-            file.seek(0, os.SEEK_END)
-            file.write(lines.encode())
-            file.flush()
+            rest = lines.encode()
+            while rest:  # a full disk takes a part, and raises at the next one
+                rest = rest[file.write(rest) :]
             if all(REPORT_FIELD in log for log in logs):
                 return
             self._is_unflushed = True
@@ -84,10 +85,10 @@ class StudyJournal(BaseJournalBackend):
         finally:
             self._depth -= 1
             if not self._depth and self._is_unflushed:
-                with self._path.open("rb+") as file:
+                with self._path.open("rb+", buffering=0) as file:
                     self._flush(file)
 
-    def _flush(self, file: BinaryIO) -> None:
+    def _flush(self, file: FileIO) -> None:
         os.fsync(file.fileno())
         self._is_unflushed = False
 
@@ -128,11 +129,10 @@ def _check_last_line(path: Path) -> None:
             json.loads(whole.rpartition(b"\n")[2])
 
 
-def _truncate_partial_line(file: BinaryIO) -> None:
-    """Truncate a file after its last complete line."""
+def _truncate_partial_line(file: FileIO) -> None:
+    """Truncate a file after its last complete line, and go to its end."""
     size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - 1))
-    if size == 0 or file.read(1) == b"\n":
+    if size == 0 or os.pread(file.fileno(), 1, size - 1) == b"\n":
         return
     file.seek(0)
-    file.truncate(file.read().rfind(b"\n") + 1)
+    file.seek(file.truncate(file.readall().rfind(b"\n") + 1))

@@ -89,6 +89,9 @@ class TrialQueue:
     """Points whose configuration was trained as an earlier point."""
     _params_of_point: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     _cursor: int = 0
+    _unfinished: list[int] = field(default_factory=list)
+    """Numbers in the study of the trials that had not ended at the last count."""
+    _num_counted: int = 0
 
     def observe(self, trials: Sequence[FrozenTrial]) -> None:
         """Update the queue from the trials of the study; waiting ones come after started ones."""
@@ -116,6 +119,13 @@ class TrialQueue:
             self._assigned.add((attributes[POINT_ATTR], attributes[REPEAT_ATTR]))
         else:
             self._refused.add(attributes[POINT_ATTR])
+
+    def count_finished(self, trials: Sequence[FrozenTrial]) -> int:
+        """Number of trials in the study that have ended; ended ones are looked at once."""
+        self._unfinished.extend(range(self._num_counted, len(trials)))
+        self._num_counted = len(trials)
+        self._unfinished = [n for n in self._unfinished if not trials[n].state.is_finished()]
+        return len(trials) - len(self._unfinished)
 
     def next(self) -> PlannedTrial | None:
         """Next trial to start; None if the points are finite and all are used."""

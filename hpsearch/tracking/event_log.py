@@ -90,22 +90,38 @@ class EventLog:
         moment = _boot_time(self.path) + _monotonic_uptime()
         stamped = {"event": event, "time": moment}
         kept = {k: redacted(v) if isinstance(v, str) else v for k, v in fields.items()}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab", buffering=0) as file:
-            if not file.tell():
+        file = self._open_to_append()
+        try:
+            size = os.fstat(file).st_size
+            if not size:
                 stamped[KEY] = SCHEMA_VERSION
             line = json.dumps({**stamped, **kept}, allow_nan=False)
-            broken = file.tell() and not _ends_with_newline(self.path)
+            broken = size and os.pread(file, 1, size - 1) != b"\n"
             start = b"\n" if broken else b""  # the last writer was killed while it wrote a line
             rest = start + line.encode() + b"\n"
             # one call, since other processes may append too; a full disk writes only a part
             while rest:
-                rest = rest[file.write(rest) :]
+                rest = rest[os.write(file, rest) :]
             if event in FLUSHED_EVENTS:
-                os.fsync(file.fileno())
+                os.fsync(file)
+        finally:
+            os.close(file)
 
-    def read(self, offset: int = 0) -> tuple[list[Event], int]:
+    def _open_to_append(self) -> int:
+        """Descriptor of the file, which is created if missing, as is its folder."""
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        try:
+            return os.open(self.path, flags, 0o666)
+        except FileNotFoundError:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(self.path, flags, 0o666)
+
+    def read(self, offset: int = 0, *, kind: str | None = None) -> tuple[list[Event], int]:
         """Read complete events from byte ``offset`` on, and the offset of the next read.
+
+        Args:
+            offset: in bytes.
+            kind: ``event`` of those that are returned; None for all. Others are not parsed.
 
         Raises:
             NewerSchema: if a newer hpsearch began the ledger.
@@ -116,7 +132,14 @@ class EventLog:
             file.seek(offset)
             data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
-        return self._known(whole), offset + len(whole)
+        if kind is None:
+            return self._known(whole), offset + len(whole)
+        name = json.dumps(kind).encode()
+        lines = whole.splitlines(keepends=True)
+        first = lines[:1] if not offset else []  # it holds the schema version
+        kept = first + [line for line in lines[len(first) :] if name in line]
+        events = [event for event in self._known(b"".join(kept)) if event["event"] == kind]
+        return events, offset + len(whole)
 
     def search_id(self) -> str:
         """Unique id of the search: a digest of the first event, which includes its time."""
@@ -168,12 +191,6 @@ def _monotonic_uptime() -> float:
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
-
-
-def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, 2)
-        return file.read() == b"\n"
 
 
 def _parse_events(data: bytes, path: Path) -> Iterator[Event]:

@@ -198,6 +198,7 @@ class MlflowWriter:
         """Mark all events so far as written by an earlier process."""
         for run in self.search_state.runs.values():
             self._sync_states[run.id] = RunSyncState(True, len(run.reports), _run_state(run))
+        self.search_state.changed.clear()
         if self.search_state.search_event is not None:
             self._sync_states[SEARCH_RUN] = RunSyncState(
                 True, len(self.search_state.best), _search_status(self.search_state)
@@ -213,7 +214,8 @@ class MlflowWriter:
         delivery, before = SyncResult(), len(self.run_index.created)
         doubt, self._may_have_duplicates = self._may_have_duplicates, True
         self._unless_deleted(SEARCH_RUN, self._create_search_run)
-        runs = list(self.search_state.runs.values())
+        state = self.search_state
+        runs = [state.runs[trial] for trial in (state.runs if progress else state.changed)]
         for number, run in enumerate(runs, 1):
             self._unless_deleted(run.id, lambda run=run: self._send_run(run, delivery))
             if progress:
@@ -223,7 +225,8 @@ class MlflowWriter:
         if (doubt or ended) and self.run_index.ids:
             self.run_index.refresh()
         self._may_have_duplicates = False
-        delivery.runs = len(runs) + 1
+        state.changed.clear()
+        delivery.runs = len(state.runs) + 1
         delivery.created = len(self.run_index.created) - before
         return delivery
 

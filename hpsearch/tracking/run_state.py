@@ -103,6 +103,12 @@ class SearchState:
     runs: dict[str, Run] = field(default_factory=dict)
     """Runs by id, in the order of their start."""
     best: list[BestSoFar] = field(default_factory=list)
+    changed: dict[str, None] = field(default_factory=dict, repr=False, compare=False)
+    """Ids of the runs that events have changed, in order; a reader may clear it."""
+    _ended: set[str] = field(default_factory=set, repr=False, compare=False)
+    """Ids of the trials that have ended."""
+    _values: dict[str, float] = field(default_factory=dict, repr=False, compare=False)
+    """Last objective of each completed trial, by id."""
 
     @property
     def ordered_runs(self) -> list[Run]:
@@ -138,23 +144,31 @@ class SearchState:
         if run.parent in self.runs and not run.reports:
             run = replace(run, inherited=self.runs[run.parent].seen)
         self.runs[event["trial"]] = run
+        self.changed[event["trial"]] = None
         if run.kind != "trial":
             return
         if event["event"] == "start":
             self.finish_event = None
+        self._note_end(run)
         if event["event"] == "trial_finished" and run.status != "interrupted":
             self._note_best(event["time"])
 
     def _note_best(self, time: float) -> None:
-        trials = [run for run in self.runs.values() if run.kind == "trial"]
-        ended = [run for run in trials if run.status not in ("running", "interrupted")]
-        done = [run for run in ended if run.status == "completed" and run.reports]
-        values = [run.reports[-1]["objective"] for run in done]
-        if values and len(ended) > (self.best[-1].ended if self.best else 0):
+        values, ended = self._values.values(), len(self._ended)
+        if values and ended > (self.best[-1].ended if self.best else 0):
             lowest = (
                 self.search_event is not None and self.search_event.get("direction") == "minimize"
             )
-            self.best.append(BestSoFar((min if lowest else max)(values), len(ended), time))
+            self.best.append(BestSoFar((min if lowest else max)(values), ended, time))
+
+    def _note_end(self, run: Run) -> None:
+        """Note whether a trial has ended, and its value if it is completed."""
+        self._ended.discard(run.id)
+        self._values.pop(run.id, None)
+        if run.status not in ("running", "interrupted"):
+            self._ended.add(run.id)
+            if run.status == "completed" and run.reports:
+                self._values[run.id] = run.reports[-1]["objective"]
 
 
 class SearchStateReader:

@@ -17,7 +17,7 @@ from hpsearch.execution.shutdown import GracefulShutdown
 from hpsearch.execution.study_restore import reconcile
 from hpsearch.execution.trial_supervisor import TrialSupervisor
 from hpsearch.execution.tune_callbacks import ResourceAwareSearcher
-from hpsearch.execution.worker_messages import Failed
+from hpsearch.execution.worker_messages import Failed, decode_config
 from hpsearch.search.pruners import PrunerWithHistory
 from hpsearch.search.resources import MEMORY_SHARE_METRIC, Resources
 from hpsearch.search.search_context import SearchContext
@@ -97,10 +97,11 @@ def trial_raises(search: ResourceAwareSearcher, trial: str, **why: bool) -> None
 def test_trials_wait_for_capacity_and_both_kinds_are_used(tmp_path: Path) -> None:
     context = begin(tmp_path)
     search = searcher(context, ResourceAllocator(Resources(), [{"CPU": 8, "GPU": 1, "TPU": 1}]))
-    configs = [search.suggest(trial) for trial in ("a", "b", "c")]
-    assert configs[2] is None
-    assert sorted(config["place"]["kind"] for config in configs[:2]) == ["gpu", "tpu"]
-    assert {tuple(placement_group(config).bundles[0]) for config in configs[:2]} == {
+    sent = [search.suggest(trial) for trial in ("a", "b", "c")]
+    assert sent[2] is None
+    configs = [decode_config(config) for config in sent[:2]]
+    assert sorted(config["place"]["kind"] for config in configs) == ["gpu", "tpu"]
+    assert {tuple(placement_group(config).bundles[0]) for config in sent[:2]} == {
         ("CPU", "GPU"),
         ("CPU", "TPU"),
     }
@@ -111,11 +112,11 @@ def test_trials_wait_for_capacity_and_both_kinds_are_used(tmp_path: Path) -> Non
     search.on_trial_result("a" if gpu else "b", reported(10, 0.4, metrics=share))
     search.on_trial_complete("a", reported(100, 0.5, "completed", metrics={"val/retrieval": 0.3}))
     trial_raises(search, "b")
-    third = search.suggest("c")
+    third = decode_config(search.suggest("c"))
     assert third["place"]["gpus"] == 0.5, "packed by the memory that was measured"
     assert search.suggest("d") is None, "the third may have to begin again"
     trial_raises(search, "c", out_of_memory=True)
-    again = search.suggest("d")
+    again = decode_config(search.suggest("d"))
     assert again == {**third, "place": again["place"]}
     assert again["place"]["gpus"] == 1, "it has the GPU to itself"
     assert not search.exhausted
@@ -133,7 +134,7 @@ def test_the_event_log_learns_how_a_trial_ended_from_the_study(tmp_path: Path) -
     search = searcher(context, ResourceAllocator(Resources(), [{"CPU": 3}]))
     study = search.supervisor.searcher
     for trial in "abc":
-        config = search.suggest(trial)
+        config = decode_config(search.suggest(trial))
         context.event_log.append(
             "start", trial=config["id"], number=config["number"], config=config["trial"]
         )

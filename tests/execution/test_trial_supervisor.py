@@ -1,5 +1,6 @@
 """The supervisor in every order of Tune's hooks: one event log and one study."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count, cycle, permutations
 from pathlib import Path
@@ -10,8 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.air.constants import TRAINING_ITERATION
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.utils import flatten_dict
 
+from hpsearch.config import TrialConfig
 from hpsearch.execution.hang_detector import ReportTimeouts
 from hpsearch.execution.optuna_searcher import OUTCOME_ATTR, OptunaSearcher
 from hpsearch.execution.placement import ResourceAllocator
@@ -31,6 +35,8 @@ from hpsearch.execution.worker_messages import (
     Reported,
     Restarted,
     WorkerMessage,
+    decode_config,
+    encode_config,
     from_dict,
 )
 from hpsearch.search.pruners import PrunerWithHistory, SuccessiveHalving
@@ -254,12 +260,12 @@ def finds_no_gpu_memory(tune: Tune) -> None:
     assert tune.report(first, Reported(100, 0.6, "completed"))
     tune.complete(first)
     other, greedy = tune.start(), tune.start()
-    assert (other.config["place"]["gpus"], greedy.config["place"]["gpus"]) == (0.5, 0.5)
+    assert [decode_config(one.config)["place"]["gpus"] for one in (other, greedy)] == [0.5, 0.5]
     assert not tune.report(greedy, Failed("out of GPU memory", out_of_memory=True))
     tune.fail(greedy, "ray::f\nOutOfMemoryError")
     assert tune.report(other, Reported(100, 0.6, "completed"))
     tune.complete(other)
-    assert tune.start().config["place"]["gpus"] == 1
+    assert decode_config(tune.start().config)["place"]["gpus"] == 1
 
 
 def finds_no_memory_on_its_machine(tune: Tune) -> None:
@@ -462,3 +468,47 @@ def test_a_message_arrives_as_it_was_sent_nested_or_flattened(message: WorkerMes
     result = {TRAINING_ITERATION: 1, "config": {"id": "000"}, **message.to_dict()}
     assert from_dict(result) == from_dict(flatten_dict(result)) == message
     assert from_dict({TRAINING_ITERATION: 1, "done": True}) is from_dict(None) is None
+
+
+@given(st.lists(st.sampled_from(["add", "start", "end"]), max_size=30))
+@settings(max_examples=50, deadline=None)
+def test_the_first_trial_that_waits_runs_next_without_a_look_at_all(steps: list[str]) -> None:
+    """As by Tune's own scheduler, which looks at all trials of the search."""
+    supervisor: Any = SimpleNamespace(register=lambda *unused: None)
+    ours, theirs, trials = PruningScheduler(supervisor), FIFOScheduler(), list[Any]()
+    for number, step in enumerate(steps):
+        if step == "add":
+            name = f"{number}"
+            trials.append(SimpleNamespace(trial_id=name, config={}, status=TuneTrial.PENDING))
+            ours.on_trial_add(None, trials[-1])
+        for trial in trials:
+            if step == "start" and trial.status == TuneTrial.PENDING:
+                trial.status = TuneTrial.RUNNING
+                break
+            if step == "end" and trial.status != TuneTrial.TERMINATED:
+                trial.status = TuneTrial.TERMINATED
+                break
+        tune: Any = SimpleNamespace(get_trials=lambda: trials)
+        assert ours.choose_trial_to_run(None) is theirs.choose_trial_to_run(tune)
+
+
+def test_tune_finds_nothing_to_flatten_in_the_configuration_of_a_trial() -> None:
+    config = {
+        "id": "007",
+        "number": 7,
+        "trial": TrialConfig().model_dump(mode="json"),
+        "place": {"kind": "cpu", "cpus": 1.0},
+        "drawn": "{}",
+    }
+    sent = encode_config(config)
+    assert decode_config(sent) == config
+    assert flatten_dict({"config": sent}).keys() == {f"config/{name}" for name in config}
+    numbers = [value for value in sent.values() if isinstance(value, (int, float))]
+    assert numbers == [7], "Tune keeps statistics of each number"
+
+
+def test_a_message_is_decoded_once_for_all_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = Reported(10, 0.123456, metrics={"val/mAP": 0.5}).to_dict()
+    first = from_dict(result)
+    monkeypatch.setattr(json, "loads", lambda text: pytest.fail("decoded again"))
+    assert from_dict(flatten_dict({**result, "config": {}})) is first

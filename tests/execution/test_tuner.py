@@ -1,8 +1,11 @@
 """Sessions of a search with real Ray: places, limits, folds, and going on. One Ray for all."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import ray
@@ -153,7 +156,9 @@ def test_a_head_lists_the_nodes_that_drain() -> None:
     """Contract test of Ray's private names; last but one, since the node is then taken away."""
     assert draining_patches.draining_nodes() == set()
     busy = ray.remote(num_cpus=1)(SimpleNamespace).remote()  # an idle node would leave at once
-    ray.get(busy.__ray_ready__.remote())  # pyright: ignore[reportAttributeAccessIssue]
+    started = busy.__ray_ready__.remote()  # pyright: ignore[reportAttributeAccessIssue]
+    ray.get(started)
+    check_notices(busy, started)
     node = ray.get_runtime_context().get_node_id()
     client = draining_patches.gcs_client(ray.get_runtime_context().gcs_address)
     assert client.check_alive([ray.NodeID.from_hex(node)]) == [True]
@@ -162,6 +167,24 @@ def test_a_head_lists_the_nodes_that_drain() -> None:
     assert taken, why
     assert draining_patches.draining_nodes() == {node}
     assert isinstance(client, GcsClient)
+
+
+def check_notices(actor: Any, started: Any) -> None:
+    """Futures with a value and with an error give notice, also later, unless it is cancelled."""
+    ready, ref = SimpleQueue[str](), ray.ObjectRef
+    assert callable(ref._on_ready)
+    started._on_ready(lambda error: ready.put("at once"))
+    assert ready.get(timeout=60) == "at once"
+    fails = actor.no_such_method if hasattr(actor, "no_such_method") else actor.__init__
+    fails.remote(1, 2)._on_ready(lambda error: ready.put("failed"))
+    assert ready.get(timeout=60) == "failed"
+    later = ray.remote(num_cpus=0)(time.sleep)
+    cancel = later.remote(0.5)._on_ready(lambda error: ready.put("cancelled"))
+    cancel()
+    kept = later.remote(0.5)
+    kept._on_ready(lambda error: ready.put("later"))
+    assert ready.get(timeout=60) == "later"
+    ray.get(kept)
 
 
 def test_a_cluster_that_is_not_there_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,15 +1,19 @@
 """Progressive halving: when the highest rung rises, who trains on, and what counts as noise."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
+import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.trial import TrialState
 
-from hpsearch.search.halving import crossing_noise
+from hpsearch.search.halving import SuccessiveHalving, crossing_noise
 from hpsearch.search.pruners import ASHA, PASHA, PrunerWithHistory, build_pruner
 
+StudyDirectionName = Literal["maximize", "minimize"]
 BUDGET = 2_700
 RUNGS = (100, 300, 900)
 
@@ -101,3 +105,39 @@ def test_is_a_setting_of_a_search() -> None:
     assert PASHA(grace_period=6_000).kind == "pasha"
     with pytest.raises(ValueError, match="reduction_factor"):
         PASHA(reduction_factor=1)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.booleans(), st.floats(0, 1)), max_size=60),
+    st.sampled_from(["maximize", "minimize"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_values_at_a_rung_are_those_of_all_trials_and_ended_ones_are_read_once(
+    steps: list[tuple[int, bool, float]], direction: StudyDirectionName
+) -> None:
+    study = optuna.create_study(direction=direction)
+    sign = 1 if direction == "maximize" else -1
+    rule = SuccessiveHalving((2.0, 4.0), 2.0)
+    trials, seen, ended = [study.ask() for _ in range(7)], [0] * 7, set[int]()
+    for number, ends, value in steps:
+        if number in ended:
+            continue
+        seen[number] += 1
+        trials[number].report(value, seen[number])
+        if ends:
+            ended.add(number)
+            study.tell(trials[number], state=TrialState.PRUNED)
+        for rung, (low, high) in enumerate([(2, 4), (4, 99)]):
+            expected = {}
+            for trial in study.trials:
+                reached = [at for at in trial.intermediate_values if low <= at < high]
+                if reached:
+                    expected[trial.number] = sign * trial.intermediate_values[min(reached)]
+            found = rule.values_at(study, rung)
+            assert list(found.items()) == list(expected.items())
+    if ended:
+        looked = list[int]()
+        step_at = rule.step_at
+        rule.step_at = lambda trial, rung: looked.append(trial.number) or step_at(trial, rung)
+        rule.values_at(study, 0)
+        assert not ended & set(looked), "a trial that has ended was read before"

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
@@ -10,6 +11,7 @@ from optuna.trial import TrialState
 from hpsearch.execution.optuna_searcher import OptunaSearcher
 from hpsearch.search.space_file import load_search
 from hpsearch.search.study import open_study
+from hpsearch.search.trial_queue import TrialQueue
 
 from ..reports import reported
 
@@ -226,3 +228,18 @@ def test_a_search_that_has_its_trials_is_not_exhausted(folder: Path) -> None:
     search = begin(folder, trials=3, more="trials=3")
     assert len(drawn(search)) == 3
     assert not search.is_exhausted
+
+
+def test_ended_trials_are_counted_without_a_look_at_each_again() -> None:
+    study, queue = optuna.create_study(), TrialQueue((), 1, is_finite=False)
+    rng, running = np.random.default_rng(0), list[optuna.Trial]()
+    for _ in range(60):
+        if running and rng.random() < 0.5:
+            study.tell(running.pop(rng.integers(len(running))), 0.5)
+        else:
+            running.append(study.ask())
+        trials = study.get_trials(deepcopy=False)
+        expected = sum(trial.state.is_finished() for trial in trials)
+        assert queue.count_finished(trials) == expected
+    ended: list[Any] = [None if trial.state.is_finished() else trial for trial in trials]
+    assert queue.count_finished(ended) == expected, "ended trials are not looked at"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpsearch.config import TrialConfig
+from hpsearch.schema import NewerSchema
 from hpsearch.tracking.event_log import Event, EventLog
 from hpsearch.tracking.run_state import runs_from
 
@@ -207,3 +208,30 @@ def test_names_of_0_1_0_are_read_as_the_present_ones(tmp_path: Path) -> None:
         "trial_finished",
         "search_finished",
     ]
+
+
+def test_events_of_one_kind_are_read_without_a_look_at_the_others(
+    event_log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event_log.append("search", params={})
+    for number in range(50):
+        event_log.append("report", trial="a", **report(number, 0.5))
+        if number % 20 == 0:
+            event_log.append("request", action="note", text=f"note {number}")
+    event_log.append("search_finished", status="completed", reason='no "request" is left')
+    expected = [event for event in event_log.events() if event["event"] == "request"]
+    parsed, loads = list[str](), json.loads
+    monkeypatch.setattr(json, "loads", lambda text: parsed.append(text) or loads(text))
+    found, end = event_log.read(kind="request")
+    assert found == expected
+    assert len(expected) == 3
+    assert end == event_log.path.stat().st_size
+    assert len(parsed) <= 5, "the first line and those that may be of this kind"
+    assert event_log.read(end, kind="request") == ([], end)
+
+
+def test_a_newer_log_is_refused_also_if_one_kind_is_read(event_log: EventLog) -> None:
+    event_log.append("search", params={}, schema_version=10**6)
+    event_log.append("request", action="pause")
+    with pytest.raises(NewerSchema):
+        event_log.read(kind="request")

@@ -64,6 +64,28 @@ def event_logs(draw: st.DrawFn) -> bytes:
     return data
 
 
+def best_so_far(events: list[Event]) -> list[tuple[float, int, float]]:
+    """Best value, trials that have ended, and time, from all runs at each end of a trial."""
+    found: list[tuple[float, int, float]] = []
+    for number, event in enumerate(events):
+        state = state_of(events[: number + 1])
+        run = state.runs.get(event.get("trial", ""))
+        if run is None or run.kind != "trial" or event["event"] != "trial_finished":
+            continue
+        trials = [run for run in state.runs.values() if run.kind == "trial"]
+        ended = [run for run in trials if run.status not in ("running", "interrupted")]
+        values = [
+            r.reports[-1]["objective"] for r in ended if r.status == "completed" and r.reports
+        ]
+        if run.status == "interrupted" or not values:
+            continue
+        assert state.search_event is not None
+        choose = min if state.search_event["direction"] == "minimize" else max
+        if len(ended) > (found[-1][1] if found else 0):
+            found.append((choose(values), len(ended), event["time"]))
+    return found
+
+
 def state_of(events: list[Event]) -> SearchState:
     """State by applying every event to a new one."""
     state = SearchState()
@@ -116,3 +138,13 @@ def test_a_damaged_log_is_refused_each_time_until_it_is_restored(tmp_path: Path)
             reader.read()
     log.path.write_bytes(whole)
     assert [run.retries for run in reader.read().ordered_runs] == [0], "nothing counts twice"
+
+
+@given(event_logs())
+@settings(max_examples=50, deadline=None)
+def test_the_best_so_far_is_that_of_all_runs(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        log = EventLog(Path(folder) / "ledger.jsonl")
+        log.path.write_bytes(data)
+        events = log.events()
+    assert [tuple(best) for best in state_of(events).best] == best_so_far(events)

@@ -14,7 +14,7 @@ from hpsearch.tracking.connection import TrackingServer
 from hpsearch.tracking.event_log import EventLog
 from hpsearch.tracking.mlflow_errors import TrackingError
 from hpsearch.tracking.mlflow_mapping import metric_name
-from hpsearch.tracking.mlflow_sync import MlflowSync
+from hpsearch.tracking.mlflow_sync import MlflowSync, SyncStateFile
 from hpsearch.tracking.mlflow_tags import (
     PARENT_RUN_ID,
     PARENT_SEARCH_ID,
@@ -23,7 +23,7 @@ from hpsearch.tracking.mlflow_tags import (
     artifact_location,
     default_uri,
 )
-from hpsearch.tracking.mlflow_writer import SyncResult
+from hpsearch.tracking.mlflow_writer import MlflowWriter, SyncResult
 from hpsearch.training.costs import COST_METRICS
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -164,6 +164,31 @@ def test_sending_again_doubles_nothing(event_log: EventLog, home: Path) -> None:
     runs = children(found)
     assert len(runs) == 2
     assert len(history(found.tracking.client(), runs["t0"], "val/mAP")) == 3
+
+
+def test_only_runs_that_changed_are_looked_at_and_the_state_is_read_once(
+    event_log: EventLog, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, read = list[str](), SyncStateFile.read
+    for number in range(2):
+        write_trial(event_log, number, "completed", reports=1)
+    found = mlflow_sync(event_log, home, "changed")
+    send = MlflowWriter._send_run
+    monkeypatch.setattr(
+        MlflowWriter, "_send_run", lambda *given: looked.append(given[1].id) or send(*given)
+    )
+    found.sync()
+    assert looked == ["t0", "t1"]
+    monkeypatch.setattr(SyncStateFile, "read", lambda *given: pytest.fail("read again"))
+    config = TrialConfig(optimizer=SGD(lr=0.2)).model_dump(mode="json")
+    event_log.append("start", trial="t1", number=1, config=config)
+    metrics = {"val/mAP": 0.5}
+    event_log.append("report", trial="t1", seen=200, objective=0.5, metrics=metrics)
+    assert found.sync() == SyncResult(runs=3, sent=1)
+    assert looked == ["t0", "t1", "t1"]
+    monkeypatch.setattr(SyncStateFile, "read", read)
+    assert mlflow_sync(event_log, home, "changed").sync() == SyncResult(runs=3)
+    assert looked == ["t0", "t1", "t1"], "a new process knows what was sent"
 
 
 def test_a_new_process_goes_on_in_the_same_runs(event_log: EventLog, home: Path) -> None:
