@@ -141,10 +141,16 @@ def _ray_errors(problem: str) -> Iterator[None]:
     except Exception as error:  # Ray documents none, and raises RuntimeError, OSError and others
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = " ".join(lines)[:400] or type(error).__name__
-        advice = "correct that and retry, or look into Ray's logs"
         if START_TIMEOUT_WORDS in reason:
-            advice = "the machine is busy, so try again when it is less so, or use fewer --cpus"
-        raise UserError(f"{problem}: {reason}; {advice}", code="ray-start-failed") from error
+            raise UserError(
+                f"{problem}: {reason}; the machine is busy, so try again when it is less so, or "
+                "use fewer --cpus",
+                code="ray-start-failed",
+            ) from error
+        raise UserError(
+            f"{problem}: {reason}; correct that and retry, or look into Ray's logs",
+            code="ray-start-failed",
+        ) from error
 
 
 def _check_reachable(address: str) -> None:
