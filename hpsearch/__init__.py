@@ -63,17 +63,14 @@ _EXPORTS = {
     "train_trial": "workflows.train_trial",
 }
 """Module of this package that defines each name of the API."""
-_FORMER_EXPORTS = {"Forest": "search.samplers"}
-"""Names of version 0.2.0, which are found with a warning."""
 
 
 def __getattr__(name: str) -> Any:
     """Import a name of the API, or a setting of ``hpsearch.config``, when it is first used."""
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    exports = _EXPORTS | _FORMER_EXPORTS
-    module = importlib.import_module(f"{__name__}.{exports.get(name, 'config')}")
-    if name not in exports and name not in module.__all__:
+    module = importlib.import_module(f"{__name__}.{_EXPORTS.get(name, 'config')}")
+    if name not in _EXPORTS and name not in module.__all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(module, name)
     globals()[name] = value

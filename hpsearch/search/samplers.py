@@ -15,7 +15,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 
-from hpsearch.config.base import FrozenConfig, warn_of_old_name
+from hpsearch.config.base import FrozenConfig
 from hpsearch.search.gp_sampler import GPSampler
 from hpsearch.search.space_points import Suggest
 
@@ -73,15 +73,6 @@ class Fixed(FrozenConfig):
 
 
 Sampler = Annotated[TPE | Random | GP | NSGA2 | Grid | Fixed, Field(discriminator="kind")]
-
-
-def __getattr__(name: str) -> Any:
-    """Return the class that has replaced one of an earlier version, with a warning."""
-    if name != "Forest":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warn_of_old_name("the sampler Forest is now GP, which reads every report", stacklevel=3)
-    return GP
-
 
 STARTUP_TRIALS = 6
 """Random trials before a model is fitted. Replays of recorded searches with 12 were worse."""

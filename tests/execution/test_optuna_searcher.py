@@ -176,7 +176,7 @@ def test_a_search_in_pieces_draws_as_one_in_one_go(
 
 BRANCHES = """
 from hpsearch.config import SGD, Adam, TrialConfig
-from hpsearch.search.samplers import TPE, Forest
+from hpsearch.search.samplers import GP, TPE
 from hpsearch.search.search import Search
 
 def suggest(trial):
@@ -191,7 +191,7 @@ SEARCH = Search(suggest=suggest, budget=100, report_every=10, trials=25, sampler
 """
 
 
-@pytest.mark.parametrize("sampler", ["TPE()", "Forest(startup_trials=6)"])
+@pytest.mark.parametrize("sampler", ["TPE()", "GP(startup_trials=6)"])
 def test_a_branch_with_one_configuration_does_not_end_the_search(
     folder: Path, sampler: str
 ) -> None:

@@ -13,9 +13,6 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-import hpsearch
-from hpsearch.errors import OldSpellingWarning
-from hpsearch.search import samplers
 from hpsearch.search.gp_sampler import (
     NOISE,
     GPSampler,
@@ -217,12 +214,6 @@ def test_a_long_study_is_fitted_to_its_best_and_an_even_spread_of_the_others() -
     assert set(range(90, 100)) <= set(kept), "the best ten"
     assert kept[-1] == 0
     assert trials_to_fit(trials[:5], MAXIMIZE, 20) == trials[:5]
-
-
-def test_the_former_sampler_is_read_as_a_process() -> None:
-    for package in (samplers, hpsearch):
-        with pytest.warns(OldSpellingWarning, match="Forest is now GP"):
-            assert package.Forest is GP
 
 
 def test_one_that_forgets_its_space_is_a_random_search() -> None:
