@@ -325,12 +325,13 @@ class TrialSupervisor:
         return self.allocator.release(attempt.id)
 
     def _log_start(self, attempt: _Attempt) -> None:
-        config = attempt.config
+        config, drawn = attempt.config, json.loads(attempt.config["drawn"])
+        self.pruner.train_on(config["number"], drawn.get("parent"))
         fields = {
             "number": config["number"],
             "config": config["trial"],
             "allocation": config["place"],
-            "drawn": json.loads(config["drawn"]),
+            "drawn": drawn,
         }
         self._log("start", attempt, **fields)
         self._started_trials.add(attempt.trial)

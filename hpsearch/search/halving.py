@@ -14,6 +14,9 @@ from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
+TRAINS_ON_ATTR = "trains_on"
+"""User attribute of a trial that trains another one on: number of that trial."""
+
 
 def rung_steps(grace_period: float, *, budget: float, reduction_factor: float) -> tuple[float, ...]:
     """Steps (patches) at which trials are compared, from the grace period to below the budget."""
@@ -34,6 +37,8 @@ class _Rung:
     """Numbers of the trials that may still report."""
     count: int = 0
     """Trials of the study that were looked at."""
+    trained_on: set[int] = field(default_factory=set)
+    """Numbers of the trials that others train on, and which these stand for."""
 
 
 @dataclass
@@ -91,10 +96,12 @@ class SuccessiveHalving(BasePruner):
             if step is None:
                 continue
             values[number] = sign * trial.intermediate_values[step]
+            if (parent := trial.user_attrs.get(TRAINS_ON_ATTR)) is not None:
+                known.trained_on.add(parent)
             if trial.state.is_finished():
                 known.finished[number] = values[number]
         known.unfinished = [n for n in known.unfinished if not trials[n].state.is_finished()]
-        return dict(sorted(values.items()))
+        return {n: value for n, value in sorted(values.items()) if n not in known.trained_on}
 
     def is_below(self, study: optuna.Study, trial: FrozenTrial, rung: int) -> bool:
         """True if a trial is below the percentile of the others at a rung."""

@@ -17,6 +17,7 @@ from pydantic import Field
 from hpsearch.config.base import FrozenConfig
 from hpsearch.errors import UserError
 from hpsearch.search.halving import (
+    TRAINS_ON_ATTR,
     ProgressiveHalving,
     SuccessiveHalving,
     direction_sign,
@@ -192,6 +193,22 @@ class PrunerWithHistory:
                 self._pruned.add(number)
         return number in self._pruned
 
+    def train_on(self, number: int, parent: str | None) -> None:
+        """Let a trial that trains another on begin with its reports, which were judged before.
+
+        Args:
+            number: number of the trial.
+            parent: id of the other one; None or an unknown one changes nothing.
+        """
+        if parent not in self._numbers or number in self._latest:
+            return
+        origin, trial = self._numbers[parent], self._trial(number)
+        trial.set_user_attr(TRAINS_ON_ATTR, origin)
+        values = self._study.get_trials(deepcopy=False)[origin].intermediate_values
+        for seen, value in values.items():
+            trial.report(value, seen)
+            self._latest[number] = seen
+
     def finish(self, number: int, *, completed: bool) -> None:
         """Mark a trial as ended, for pruners that use completed trials."""
         if number in self._finished:
@@ -216,6 +233,7 @@ class PrunerWithHistory:
             match event["event"]:
                 case "start" if event.get("kind", "trial") == "trial":
                     numbers[event["trial"]] = event["number"]
+                    self.train_on(event["number"], event.get("drawn", {}).get("parent"))
                 case "report" if event["trial"] in numbers:
                     number, value = numbers[event["trial"]], event["objective"]
                     self.should_prune(number, seen=event["seen"], value=value)

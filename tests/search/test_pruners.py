@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
+from hpsearch.search.halving import TRAINS_ON_ATTR, SuccessiveHalving
 from hpsearch.search.pruners import (
     ASHA,
     MIN_PEERS,
@@ -163,6 +164,44 @@ def test_the_median_decides_as_its_definition(reports: list[Report]) -> None:
         stopped |= {report[0]} if expected else set()
         found.append(report[0] in stopped)
     assert decisions(pruner, reports) == found
+
+
+@pytest.mark.parametrize(
+    "settings", [ASHA(), PASHA(), Median()], ids=lambda settings: settings.kind
+)
+def test_a_trial_that_trains_on_is_judged_on_what_is_new_alone(settings: Pruner) -> None:
+    """Its parent passed the rungs before, and stands no longer beside it."""
+    events: list[dict] = []
+    for number in range(6):
+        name = f"{number:03d}"
+        events.append({"event": "start", "trial": name, "number": number, "drawn": {}})
+        for seen in range(100, 400, 100):
+            fields = {"trial": name, "seen": seen, "objective": number / 10}
+            events.append({"event": "report", **fields})
+        events.append({"event": "trial_finished", "trial": name, "status": "completed"})
+    pruner = history(settings, events=events)
+    for number, parent in ((6, "003"), (7, "005")):
+        pruner.train_on(number, parent)
+        value = int(parent) / 10
+        assert not pruner.should_prune(number, seen=300, value=value), "the parent's last report"
+        assert not pruner.should_prune(number, seen=350, value=value), "no new rung"
+    again = history(settings, events=[
+        *events,
+        {"event": "start", "trial": "006", "number": 6, "drawn": {"parent": "003"}},
+        {"event": "report", "trial": "006", "seen": 300, "objective": 0.3},
+    ])  # fmt: skip
+    assert not again.should_prune(6, seen=350, value=0.3), "also when it is resumed"
+
+
+def test_of_a_trial_and_the_one_that_it_trains_on_a_rung_knows_one() -> None:
+    pruner = SuccessiveHalving((100, 300), reduction_factor=2)
+    study = optuna.create_study(pruner=pruner, direction="maximize")
+    for value, parent in ((0.1, None), (0.5, None), (0.5, 1)):
+        trial = study.ask()
+        trial.report(value, 100)
+        if parent is not None:
+            trial.set_user_attr(TRAINS_ON_ATTR, parent)
+    assert pruner.values_at(study, 0) == {0: 0.1, 2: 0.5}
 
 
 def test_hyperband_is_optunas_and_begins_to_stop_later_in_some_brackets() -> None:
