@@ -210,8 +210,9 @@ def _verdict_cell(found: Decision) -> str:
         return f"undecided, {len(found.high)} of {MIN_PAIRS} seeds"
     if found.claim.measure == "failed" and not found.failed:
         return "undecided: no run failed"
-    seeds = found.seeds_to_decide
-    return f"undecided; {seeds} seeds would decide" if seeds else "undecided; over 1000 seeds"
+    count = found.seeds_to_decide or "over 1000"
+    unit = "pairs of cells" if "*" in found.claim.high else "seeds"
+    return f"undecided; {count} {unit} would decide"
 
 
 def _spread(values: Sequence[float]) -> str:
