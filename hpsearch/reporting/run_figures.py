@@ -195,7 +195,8 @@ class MapFigure:
         axes.set_xlim(-0.5, len(overs) - 0.5)
         axes.set_ylim(len(downs) - 0.5, -0.5)
         axes.set_yticks(range(len(downs)), downs, fontsize=SMALL)
-        axes.set_xticks(range(len(overs)), ["\n".join(over) for over in overs], fontsize=SMALL)
+        words = ["\n".join(" ".join(over).split()) for over in overs]  # a cell is a word wide
+        axes.set_xticks(range(len(overs)), words, fontsize=SMALL)
         axes.grid(visible=False)
         _legend(axes, {cast(RunStatus, row.status) for row in ends.values()})
         return figure
@@ -226,7 +227,7 @@ def _legend(axes: Axes, statuses: set[RunStatus]) -> None:
     ]
     axes.legend(
         handles=marks, frameon=False, fontsize=SMALL, labelcolor=MUTED, ncols=4,
-        loc="upper left", bbox_to_anchor=(0, -0.08),
+        loc="upper left", bbox_to_anchor=(0, -0.12),
     )  # fmt: skip
 
 
