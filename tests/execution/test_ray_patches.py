@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 from ray._private import ray_constants, services
 from ray._raylet import (  # pyright: ignore[reportAttributeAccessIssue]
     AuthenticationTokenLoader,  # pyright: ignore[reportAttributeAccessIssue]

@@ -158,7 +158,7 @@ def test_a_head_lists_the_nodes_that_drain() -> None:
     busy = ray.remote(num_cpus=1)(SimpleNamespace).remote()  # an idle node would leave at once
     started = busy.__ray_ready__.remote()  # pyright: ignore[reportAttributeAccessIssue]
     ray.get(started)
-    check_notices(busy, started)
+    check_notices(started)
     node = ray.get_runtime_context().get_node_id()
     client = draining_patches.gcs_client(ray.get_runtime_context().gcs_address)
     assert client.check_alive([ray.NodeID.from_hex(node)]) == [True]
@@ -169,22 +169,26 @@ def test_a_head_lists_the_nodes_that_drain() -> None:
     assert isinstance(client, GcsClient)
 
 
-def check_notices(actor: Any, started: Any) -> None:
-    """Futures with a value and with an error give notice, also later, unless it is cancelled."""
-    ready, ref = SimpleQueue[str](), ray.ObjectRef
-    assert callable(ref._on_ready)
+def check_notices(started: Any) -> None:
+    """Futures with a value and with an error give notice, also later; it can be cancelled."""
+
+    def fail() -> None:
+        raise ValueError("as it should")
+
+    def wait() -> None:
+        time.sleep(0.5)
+
+    ready = SimpleQueue[str]()
     started._on_ready(lambda error: ready.put("at once"))
     assert ready.get(timeout=60) == "at once"
-    fails = actor.no_such_method if hasattr(actor, "no_such_method") else actor.__init__
-    fails.remote(1, 2)._on_ready(lambda error: ready.put("failed"))
+    ray.remote(num_cpus=0)(fail).remote()._on_ready(lambda error: ready.put("failed"))
     assert ready.get(timeout=60) == "failed"
-    later = ray.remote(num_cpus=0)(time.sleep)
-    cancel = later.remote(0.5)._on_ready(lambda error: ready.put("cancelled"))
-    cancel()
-    kept = later.remote(0.5)
+    later = ray.remote(num_cpus=0)(wait)
+    kept, cancelled = later.remote(), later.remote()
     kept._on_ready(lambda error: ready.put("later"))
+    cancelled._on_ready(lambda error: None)()
     assert ready.get(timeout=60) == "later"
-    ray.get(kept)
+    ray.get([kept, cancelled])
 
 
 def test_a_cluster_that_is_not_there_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

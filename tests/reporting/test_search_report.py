@@ -210,7 +210,7 @@ def test_means_over_seeds_stand_on_the_page_where_there_are_any(make_run: MakeRu
         ).text
     )
     assert "Configurations over seeds" in text
-    assert "0.7000 0.1414 -0.571 … 1.971 2 2 completed" in text
+    assert "0.7000 0.1414 needs 3 seeds 2 2 completed" in text
     assert "over seeds" not in render_report(page(runs[:1]))
 
 

@@ -268,7 +268,7 @@ def test_arms_that_claims_compare_have_three_seeds_or_many_cells() -> None:
         for arm in (claim.high, claim.low):
             runs = [run for run in found.runs if cell_of(arm, run.name) is not None]
             seeds = {run.config.seed for run in runs}
-            assert seeds == {0, 1, 2} or ("*" in arm and len(runs) >= 36), arm
+            assert {0, 1, 2} <= seeds or ("*" in arm and len(runs) >= 36), arm
 
 
 def test_the_claims_are_many_and_name_what_the_lists_train() -> None:
