@@ -161,6 +161,7 @@ def test_a_search_killed_in_mid_trial_is_resumed_elsewhere_with_nothing_but_its_
     try:
         wait_for(lambda: first.has_reported("000", 8), "the first trial reports")
         wait_for(lambda: "far: running" in second.run("status", "far"), "the lease names it")
+        wait_for(lambda: "000" in second.run("show", "far"), "its first trial is committed")
         second.run("note", "far", "seen from afar", "--trial", "000")
         second.run("try", "far", '{"lr": 0.005}')
         assert "paused" not in second.run("list")
