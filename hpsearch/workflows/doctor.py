@@ -140,7 +140,7 @@ def _rays() -> str:
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):  # it has just ended
             heads += Path(process.read_bytes().partition(b"\0")[0].decode()).name == "gcs_server"
-    line = f"{heads} heads run on this machine; a search without --address starts its own"
+    line = f"heads that run on this machine: {heads}; a search without --address starts its own"
     return f"{line}, also where RAY_ADDRESS is set" if "RAY_ADDRESS" in os.environ else line
 
 

@@ -230,5 +230,10 @@ def test_a_diagnosis_holds_no_secret(
     assert "hunter2" not in text
     assert "MLFLOW_TRACKING_PASSWORD" in text
     assert "torch 2." in text
-    for line in ("in each process, which may be raised to", "/dev/shm", "proxies ", "heads run on"):
+    for line in (
+        "in each process, which may be raised to",
+        "/dev/shm",
+        "proxies ",
+        "heads that run on",
+    ):
         assert line in text
