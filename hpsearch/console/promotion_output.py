@@ -15,7 +15,7 @@ from hpsearch.evaluation.bootstrap import (
     intervals,
 )
 from hpsearch.promotion.promotion_search import Promotion, test_terms
-from hpsearch.promotion.retraining_plan import RetrainingScale, make_plan
+from hpsearch.promotion.retraining_plan import RetrainingScale, all_gates, make_plan
 from hpsearch.promotion.retraining_results import RetrainingResult
 from hpsearch.reporting.text_tables import TextTable, format_duration, to_text
 from hpsearch.search.search_context import SearchContext
@@ -56,6 +56,9 @@ def print_plan(promotion: Promotion, *, dry_run: bool) -> None:
     print_plain(f"{cost}{_time_left(promotion, left)}")
     for words in _champion_lines(promotion, read_only=dry_run):
         print_plain(words)
+    gates = all_gates(parent.search, found)
+    if gates:
+        print_plain(f"to become champion it must keep: {', '.join(gates)}")
     if dry_run:
         print_plain("Dry run: nothing was trained, scored or registered.")
 

@@ -91,7 +91,7 @@ def _constraint_lines(runs: list[Run], search: Search) -> Iterator[str]:
     ]
     for limit in search.limits:
         count = sum(limit.violation(run.last) > 0 for run in ended)
-        yield f"Constraint {limit}: violated by {count} of {len(ended)} trials trained to the end"
+        yield f"Constraint {limit}: violated by {count} of {len(ended)} trials that were not pruned"
 
 
 def _pareto_lines(runs: list[Run], search: Search) -> Iterator[str]:

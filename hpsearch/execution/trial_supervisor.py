@@ -29,7 +29,7 @@ from hpsearch.execution.worker_messages import (
     WorkerMessage,
     message_outcome,
 )
-from hpsearch.search.constraints import complaints
+from hpsearch.search.constraints import complaints, cost_complaints
 from hpsearch.search.pruners import PrunerWithHistory
 from hpsearch.search.requests import STOP_REASON, SearchRequests
 from hpsearch.search.resources import MEMORY_SHARE_METRIC, ResourceAllocation
@@ -197,7 +197,8 @@ class TrialSupervisor:
         number, ended = attempt.config["number"], report.status != "running"
         pruned = self.pruner.should_prune(number, seen=report.seen, value=report.objective)
         pruned = pruned or self._was_stopped(attempt)
-        attempt.should_stop = ended or pruned
+        too_costly = bool(cost_complaints(self.searcher.constraints, report.metrics))
+        attempt.should_stop = ended or pruned or too_costly
         self.timeouts.record_report(attempt.id)
         if attempt.should_stop:  # the study receives the last report together with the end
             self.pruner.finish(number, completed=ended)
@@ -254,10 +255,14 @@ class TrialSupervisor:
     def _with_constraints(
         self, status: str, reason: str, message: WorkerMessage | None
     ) -> tuple[str, str]:
-        """Status and reason of a trial, which is infeasible if it violates a constraint."""
-        if status != "completed" or not isinstance(message, Reported):
+        """Status and reason of a trial, which is infeasible if it violates a constraint.
+
+        One that was stopped before its end is infeasible by its costs alone.
+        """
+        if status not in ("completed", "pruned") or not isinstance(message, Reported):
             return status, reason
-        violated = complaints(self.searcher.constraints, message.metrics)
+        limit = complaints if status == "completed" else cost_complaints
+        violated = limit(self.searcher.constraints, message.metrics)
         return ("infeasible", violated) if violated else (status, reason)
 
     def _fail(self, attempt_id: str, attempt: _Attempt) -> AttemptEnd:

@@ -63,7 +63,7 @@ def best_run(runs: list[Run], objective: Objective) -> Run:
     completed = [run for run in runs if run.kind == "trial" and run.status == "completed"]
     if not completed and any(run.status == "infeasible" for run in runs):
         raise UserError(
-            "every trial that was trained to the end violates a constraint, so there is no winner; "
+            "every trial that was not pruned violates a constraint, so there is no winner; "
             "widen the search space, or relax the constraint",
             code="no-feasible-trial",
         )

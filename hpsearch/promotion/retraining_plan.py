@@ -193,6 +193,11 @@ def chosen_search(parent: Path, plan_file: Path) -> Search:
     return retraining_search(with_overrides(load_search(parent), overrides), plan)
 
 
+def all_gates(parent: Search, plan: RetrainingPlan) -> tuple[str, ...]:
+    """Limits that a champion keeps: constraints and gates of the search, and those of the plan."""
+    return tuple(dict.fromkeys((*parent.constraints, *parent.gates, *plan.gates)))
+
+
 def retraining_search(parent: Search, plan: RetrainingPlan) -> Search:
     """Search of the configurations of a plan, without pruning.
 
@@ -215,7 +220,7 @@ def retraining_search(parent: Search, plan: RetrainingPlan) -> Search:
         pruner=NoPruner(),
         extra_objectives=(),
         constraints=(),  # at another width they are gates, and no reason to stop
-        gates=tuple(dict.fromkeys((*parent.constraints, *parent.gates, *plan.gates))),
+        gates=all_gates(parent, plan),
         num_folds=None,
         warm_start_from=None,
         patience=None,

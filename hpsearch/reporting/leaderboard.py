@@ -55,7 +55,7 @@ class Summary:
 
     completed: int
     infeasible: int = 0
-    """Number of trials that were trained to the end and violate a constraint."""
+    """Number of trials that violate a constraint."""
     running: int
     interrupted: int
     pruned: int
@@ -71,7 +71,7 @@ class Summary:
     saved_by_pruning: int
     """Patches not trained because a pruner stopped a trial."""
     saved_by_detection: int
-    """Patches not trained because a trial had collapsed or diverged."""
+    """Patches not trained because a trial had collapsed, diverged, or costs a patch too much."""
     lost_to_failures: int
     """Patches seen by trials that then failed."""
     restarts: int
@@ -170,7 +170,7 @@ def summarize(runs: Sequence[Run], *, budget: int) -> Summary:
         overshoot=sum(max(0, run.seen - _budget(run, budget)) for run in trials),
         trained=sum(max(0, run.seen - run.inherited) for run in trials),
         saved_by_pruning=_unused_budget(trials, ("pruned",), budget),
-        saved_by_detection=_unused_budget(trials, ("collapsed", "diverged"), budget),
+        saved_by_detection=_unused_budget(trials, ("collapsed", "diverged", "infeasible"), budget),
         lost_to_failures=sum(run.seen for run in trials if run.status == "failed"),
         restarts=sum(run.retries for run in trials),
         restarts_from_scratch=sum(len(run.restarted_attempts) for run in trials),

@@ -64,6 +64,9 @@ def baseline_table(
 
 def summary_lines(totals: Summary) -> list[str]:
     """Summary of a search as sentences: statuses, compute, and savings."""
+    detected = (
+        "collapsed, diverged and infeasible" if totals.infeasible else "collapsed and diverged"
+    )
     counts = [f"{n} {status}" for status in STATUS_ORDER if (n := getattr(totals, status))]
     lines = [
         f"{totals.trials} trials: {', '.join(counts) or 'none started'}",
@@ -71,7 +74,7 @@ def summary_lines(totals: Summary) -> list[str]:
         f"{format_percent(totals.share_trained)} of the budget of all trials"
         + (", last batches included" if totals.overshoot else ""),
         f"Pruning saved {format_percent(totals.share_saved)} of the compute, "
-        f"stopping collapsed and diverged trials {format_percent(totals.share_detected)}",
+        f"stopping {detected} trials {format_percent(totals.share_detected)}",
     ]
     if totals.lost_to_failures:
         lines.append(f"{totals.lost_to_failures:,} patches were lost to failed trials")

@@ -108,8 +108,13 @@ class Constraint:
         if self.violation(metrics) <= 0:
             return ""
         value = metrics.get(self.metric)
-        found = "was not measured" if value is None else f"is {value:.4g}"
+        found = "was not measured" if value is None else f"is {_format_number(value)}"
         return f"{self.name} {found}, and the limit is {self}"
+
+
+def _format_number(value: float) -> str:
+    """Four digits, or all before the point."""
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def _number(text: str) -> float:
@@ -156,6 +161,17 @@ def cost_metrics(objectives: Iterable[Objective], limits: Iterable[Constraint]) 
 def complaints(constraints: Sequence[Constraint], metrics: Mapping[str, float]) -> str:
     """Clauses about all violations in one; empty if there are none."""
     return "; ".join(filter(None, (one.complaint(metrics) for one in constraints)))
+
+
+def cost_complaints(constraints: Sequence[Constraint], metrics: Mapping[str, float]) -> str:
+    """Clauses about violations of costs, which no training changes.
+
+    Args:
+        constraints: those of the search; a limit of another metric is decided at a trial's end.
+        metrics: those of a report.
+    """
+    known = metrics.keys() & COST_METRICS
+    return complaints([one for one in constraints if one.metric in known], metrics)
 
 
 def task_drop(own: Mapping[str, float], other: Mapping[str, float]) -> float:

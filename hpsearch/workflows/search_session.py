@@ -128,7 +128,7 @@ def run_trials(context: SearchContext, observer: Observer, *, command: str = "")
     if record.warm_start_from and not context.runs:
         known, there = start_warm(context)
         observer.message(
-            f"the sampler starts with {known} of {there} trials of {record.warm_start_from}"
+            f"warm start: {known} of {there} trials of {record.warm_start_from} fit the space"
         )
     start_ray(observer, address=record.address, cpus=record.cpus)
     install_termination_handlers()  # installed again because Ray replaces that of SIGTERM

@@ -114,7 +114,7 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(
     before = sorted(own.path.rglob("*.json"))
     for variable, value in own.environment.items():
         monkeypatch.setenv(variable, value)
-    here(own, "promote", "known", "--dry-run")
+    here(own, "promote", "known", "--dry-run", "--gate", "task_drop < 0.01")
     assert own.executions() == 1
     output = capsys.readouterr().out
     # these trials took no time by the clock, so the end alone is left to estimate
@@ -122,6 +122,7 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(
     assert output.index("001") < output.index("000"), "the better one first"
     assert "patch-descriptor has no champion" in output
     assert "3 configurations requested; only 2 completed a trial" in output
+    assert "to become champion it must keep: task_drop < 0.01" in output
     assert "Dry run: nothing was trained" in output
     with pytest.raises(UserError, match="no Ray cluster answers"):
         here(own, "promote", "known", "--address", f"127.0.0.1:{free_port()}")

@@ -103,6 +103,31 @@ def test_requests_of_users_are_followed(tmp_path: Path) -> None:
     tune.detector.on_step_begin(0, [])
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_trial_that_costs_too_much_ends_at_its_first_report(
+    tmp_path: Path, order: Sequence[str]
+) -> None:
+    limits = 'constraints=("parameters < 100", "val/mAP > 0.6"),'
+    tune = Tune(tmp_path, cycle([order]), space=SPACE.replace("trials=4,", f"trials=4, {limits}"))
+    small, large = tune.start(), tune.start()
+    assert not tune.report(small, Reported(10, 0.5, metrics=metrics(50, 0.5))), "may still improve"
+    assert tune.report(large, Reported(10, 0.9, metrics=metrics(150, 0.9)))
+    tune.complete(large)
+    assert tune.report(small, Reported(100, 0.55, "completed", metrics=metrics(50, 0.55)))
+    tune.complete(small)
+    events, trials = tune.books()
+    assert [(e["status"], e["reason"]) for e in events if e["event"] == "trial_finished"] == [
+        ("infeasible", "parameters is 150, and the limit is parameters < 100"),
+        ("infeasible", "val/mAP is 0.55, and the limit is val/mAP > 0.6"),
+    ]
+    assert [state for state, *_ in trials] == ["COMPLETE", "COMPLETE"]
+    assert trials[1][-1]["parameters < 100"] == pytest.approx(0.5)
+
+
+def metrics(parameters: float, score: float) -> dict[str, float]:
+    return {"cost/parameters": float(parameters), "val/mAP": score}
+
+
 class Tune:
     """As Ray Tune calls the hooks about a trial, but in any order.
 
@@ -111,12 +136,16 @@ class Tune:
     """
 
     def __init__(
-        self, home: Path, order: Iterator[Sequence[str]], nodes: list[Node] | None = None
+        self,
+        home: Path,
+        order: Iterator[Sequence[str]],
+        nodes: list[Node] | None = None,
+        space: str = SPACE,
     ) -> None:
         self.folder = home / "supervised"
         self.folder.mkdir(parents=True)
         self.space = self.folder / "space.py"
-        self.space.write_text(SPACE)
+        self.space.write_text(space)
         self.order, self.ids, self.seconds = order, map("attempt-{}".format, count()), 0.0
         nodes = nodes or [{"CPU": 4}]
         allocator = ResourceAllocator(Resources(), nodes)

@@ -12,6 +12,7 @@ from hpsearch.errors import UserError
 from hpsearch.search.constraints import (
     Constraint,
     complaints,
+    cost_complaints,
     cost_metrics,
     parse_constraints,
     task_drop,
@@ -106,6 +107,14 @@ def test_a_collapsed_trial_violates_that_alone() -> None:
         False,
     ]
     assert complaints(limits, metrics) == "parameters is 150, and the limit is parameters < 100"
+
+
+def test_costs_are_complained_of_before_the_end() -> None:
+    limits = parse_constraints(["parameters < 50000", "us_per_patch < 20", "val/mAP > 0.2"])
+    metrics = {"cost/parameters": 135_904.0, "val/mAP": 0.1}
+    assert cost_complaints(limits, metrics) == (
+        "parameters is 135,904, and the limit is parameters < 50000"
+    )
 
 
 def test_costs_are_measured_where_something_names_them() -> None:
