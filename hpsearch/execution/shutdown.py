@@ -107,7 +107,7 @@ def hangup_blocked() -> Iterator[None]:
 
 
 _terminated_at = [float("-inf")]
-"""When this process was last asked to end by a signal, by the monotonic clock."""
+"""Monotonic time of the last signal to end."""
 
 
 def _raise_sigint(number: int, frame: FrameType | None) -> None:
