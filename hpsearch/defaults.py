@@ -4,6 +4,10 @@ from pathlib import Path
 
 DEFAULT_HOME = Path("runs")
 """Folder for data, searches and MLflow's files."""
+CLUSTER_HOME = "~/hpsearch"
+"""Home of a search on a cluster, unless another is given."""
+HOME_ENV = "HPSEARCH_HOME"
+"""Environment variable that names the home where ``--home`` does not."""
 DEFAULT_MODEL_NAME = "patch-descriptor"
 """Name of the model in the MLflow registry."""
 SPEC_FILE = "pipeline.json"

@@ -62,6 +62,7 @@ TESTED_IN: dict[str, str | tuple[str, str]] = {
     "execution/local_session_patches.py": "security/test_listeners.py",
     "cli/submit.py": ("cluster/test_slurm.py", '"submit"'),
     "execution/slurm.py": "cluster/test_slurm.py",
+    "execution/slurm_script.py": "cluster/test_slurm.py",
     "execution/preemption.py": "execution/test_preemption_agent.py",
     "execution/ray_runtime.py": "execution/test_tuner.py",
     "execution/tune_callbacks.py": "execution/test_trial_supervisor.py",

@@ -15,6 +15,7 @@ from typer import rich_utils
 import hpsearch
 from hpsearch.cli.old_words import CommandGroup
 from hpsearch.console.output import COLOR_SYSTEM, err, lost_output, out, runnable, steady_output
+from hpsearch.defaults import HOME_ENV
 from hpsearch.errors import EXIT_INTERRUPTED, UserError, file_error_sentence
 from hpsearch.execution.shutdown import install_termination_handlers
 from hpsearch.locations import is_remote
@@ -47,6 +48,8 @@ LIGHT_COMMANDS = (STEERING_COMMANDS - {"resume"}) | {"status", "list", "show", "
 """Commands that need no checkpoints, patch stores and artifacts."""
 JOB_COMMANDS = frozenset(("status", "logs", "list", "stop"))
 """Commands that ask a cluster, and open no home, where an address is given."""
+SLURM_COMMANDS = JOB_COMMANDS | {"resume"}
+"""Commands that ask Slurm, and open no home, with ``--slurm``."""
 
 
 def _path_or_address(text: str | Path) -> str | Path:
@@ -65,12 +68,8 @@ def open_home_option(context: typer.Context, given: str | Path) -> Path:
     command, params = context.info_name, context.params
     if context.resilient_parsing or not is_remote(given):
         return Path(given)
-    if params.get("slurm"):
-        raise UserError(
-            f"{given} is in an object store, and the jobs of Slurm need a folder that all nodes "
-            "see; give --home its path",
-            code="remote-home",
-        )
+    if params.get("slurm") and command in SLURM_COMMANDS and not params.get("trial"):
+        return Path(given)  # the job opens it
     address = params.get("address") or ""
     if (command in JOB_COMMANDS and address) or address.startswith(("http://", "https://")):
         return Path(given)  # the cluster opens it
@@ -85,7 +84,7 @@ def open_home_option(context: typer.Context, given: str | Path) -> Path:
 Home = Annotated[
     Path,
     typer.Option(
-        envvar="HPSEARCH_HOME",
+        envvar=HOME_ENV,
         parser=_path_or_address,
         callback=open_home_option,
         metavar="PATH|URL",

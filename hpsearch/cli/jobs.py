@@ -9,9 +9,9 @@ import typer
 from hpsearch.cli.app import Home, app
 from hpsearch.cli.completion import complete_searches
 from hpsearch.console.output import out, print_plain
-from hpsearch.defaults import DEFAULT_HOME
+from hpsearch.defaults import CLUSTER_HOME, DEFAULT_HOME
 from hpsearch.errors import UserError
-from hpsearch.locations import home_address
+from hpsearch.locations import home_address, remote_address
 from hpsearch.untrusted import command_line
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ Slurm = Annotated[
 Name = Annotated[str, typer.Argument(help="Name of a search.", autocompletion=complete_searches)]
 STOP_LOCAL_TIMEOUT_S = 60.0
 """Seconds that a search on this file system has to save its trials and end."""
-CLUSTER_HOME = "~/hpsearch"
 
 
 def require_address(address: str | None) -> str:
@@ -64,11 +63,6 @@ def require_address(address: str | None) -> str:
     return address
 
 
-def slurm_words(home: str) -> tuple[str, ...]:
-    """Options that name a search of Slurm on the command line."""
-    return ("--slurm",) if home == CLUSTER_HOME else ("--slurm", "--home", home)
-
-
 def slurm_home(home: Path) -> Path:
     """Home folder of searches in Slurm: the one that is given, else ``~/hpsearch``."""
     return Path(CLUSTER_HOME).expanduser() if home == DEFAULT_HOME else home
@@ -79,10 +73,10 @@ def _server(
 ) -> tuple["JobClient | SlurmClient", tuple[str, ...]]:
     """Client of a cluster, and the options that name it on the command line."""
     if slurm:
-        from hpsearch.execution.slurm import SlurmClient
+        from hpsearch.execution.slurm import SlurmClient, slurm_words
 
-        folder = Path(CLUSTER_HOME) if home == DEFAULT_HOME else home
-        return SlurmClient(folder), slurm_words(str(folder))
+        client = SlurmClient(CLUSTER_HOME if home == DEFAULT_HOME else home)
+        return client, slurm_words(client.address)
     from hpsearch.execution.job_client import JobClient
 
     address = require_address(address)
@@ -115,6 +109,7 @@ def status(
 def print_local_status(context: "SearchContext") -> None:
     """Print the state of a search on this file system."""
     from hpsearch.reporting.text_tables import format_duration
+    from hpsearch.search.workspace import resume_command
     from hpsearch.workflows.steer_search import search_status
 
     found = search_status(context)
@@ -128,7 +123,7 @@ def print_local_status(context: "SearchContext") -> None:
         value = found.best.reports[-1]["objective"]
         print_plain(f"  best last {context.objective.metric} {value:.4f}, trial {found.best.label}")
     if found.state == "interrupted" or found.state == "new":
-        print_plain(f"  resume with:  {context.command('resume')}")
+        print_plain(f"  resume with:  {resume_command(context)}")
 
 
 @app.command(rich_help_panel=CLUSTER_PANEL)
@@ -156,7 +151,9 @@ def stop(
     name: Name,
     trial: Annotated[
         str | None,
-        typer.Option(help="Stop this trial alone, at its next report; it counts as pruned."),
+        typer.Option(
+            is_eager=True, help="Stop this trial alone, at its next report; it counts as pruned."
+        ),
     ] = None,
     address: OptionalAddress = None,
     slurm: Slurm = False,
@@ -178,7 +175,7 @@ def stop(
 
 
 def _stop_local(name: str, trial: str | None, home: Path) -> None:
-    from hpsearch.search.workspace import Workspace
+    from hpsearch.search.workspace import Workspace, resume_command
     from hpsearch.workflows.steer_search import search_status, stop_search, stop_trial
 
     context = Workspace(home).open(name)
@@ -189,7 +186,7 @@ def _stop_local(name: str, trial: str | None, home: Path) -> None:
         if search_status(context).state == "completed":
             print_plain(f"{name}: completed before it could be stopped")
         else:
-            print_plain(f"{name}: stopped\n  resume with:  {context.command('resume')}")
+            print_plain(f"{name}: stopped\n  resume with:  {resume_command(context)}")
     else:
         raise UserError(
             f"search {name!r} still runs {STOP_LOCAL_TIMEOUT_S:.0f} s after the request to stop; "
@@ -231,7 +228,8 @@ def list_(address: OptionalAddress = None, slurm: Slurm = False, home: Home = DE
 
     jobs = _server(address, slurm, home)[0].jobs()
     if not jobs:
-        print_plain(f"no search was submitted to {f'Slurm from {home}' if slurm else address}")
+        where = f"Slurm from {remote_address(home) or home}" if slurm else address
+        print_plain(f"no search was submitted to {where}")
     for job in {job.search: job for job in jobs}.values():
         _print_row(job.search, job.state, job.started_at, _format_duration(job).strip())
 

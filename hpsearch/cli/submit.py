@@ -1,5 +1,6 @@
 """Commands that queue a search: on a Ray cluster, or as a Slurm job."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,24 +8,30 @@ import typer
 
 from hpsearch.cli.app import TrackingUri, app
 from hpsearch.cli.completion import complete_spaces
-from hpsearch.cli.jobs import CLUSTER_HOME, CLUSTER_PANEL, Address, require_address, slurm_words
+from hpsearch.cli.jobs import CLUSTER_PANEL, Address, require_address
 from hpsearch.cli.old_words import rewrite_old_words
 from hpsearch.cli.options import drop_none, to_cli_args
 from hpsearch.console.output import out, print_plain
-from hpsearch.defaults import DEFAULT_HOME
+from hpsearch.defaults import CLUSTER_HOME, DEFAULT_HOME, HOME_ENV
 from hpsearch.errors import UserError
-from hpsearch.locations import is_remote
+from hpsearch.locations import remote_address
 from hpsearch.untrusted import command_line
 
 if TYPE_CHECKING:
-    from hpsearch.execution.slurm import SlurmOptions
+    from hpsearch.execution.slurm_script import SlurmOptions
     from hpsearch.search.resources import Resources
     from hpsearch.search.search import Search
 
 ClusterHome = Annotated[
-    str, typer.Option(help="Home folder on the cluster; better on a disk that all nodes see.")
+    str,
+    typer.Option(
+        help="Home on the cluster: a folder, better on a disk that all nodes see, or "
+        "s3://BUCKET/PREFIX."
+    ),
 ]
 SLURM_PANEL = "Slurm"
+STORE_TIMEOUT_S = 20.0
+"""Seconds that an object store has to answer before a job is submitted."""
 
 
 def _slurm_option(help: str, **more: Any) -> Any:
@@ -77,7 +84,7 @@ def submit(
     stated, modules = load_search(space), imported_modules()  # before Ray is imported
 
     from hpsearch.execution.job_checks import check_data
-    from hpsearch.execution.slurm import SlurmOptions
+    from hpsearch.execution.slurm_script import SlurmOptions
 
     chosen = check_name(name_from(space.stem) if name is None else name, "a search")
     options = [*to_cli_args(tracking_uri=tracking_uri), *context.args]
@@ -118,22 +125,34 @@ def _submit_to_slurm(
     files: dict[str, Path],
     only_print: bool,
 ) -> None:
-    from hpsearch.execution.slurm import SlurmClient, batch_script
+    from hpsearch.execution.slurm import SlurmClient, slurm_words
+    from hpsearch.execution.slurm_script import batch_script
 
-    if is_remote(home):
-        raise UserError(
-            f"{home} is in an object store, and the jobs of Slurm need a folder that all nodes "
-            "see; give --home its path",
-            code="remote-home",
-        )
-    if not home.startswith("~/"):  # the job's working folder is another
+    if home == CLUSTER_HOME:  # where `status --slurm` looks as well
+        home = os.environ.get(HOME_ENV) or home
+    remote = remote_address(home)
+    if remote is None and not home.startswith("~/"):  # the job's working folder is another
         home = str(Path(home).absolute())
+    home = remote or home
     text = batch_script(name, words, options=options, home=home, files=files)
     if only_print:
         out.print(text, markup=False, highlight=False, soft_wrap=True)
         return
-    number = SlurmClient(Path(home)).submit(name, text)
+    if remote is not None:
+        _check_store(remote)
+    number = SlurmClient(home).submit(name, text)
     _print_submitted(name, f"Slurm as job {number}", slurm_words(home))
+
+
+def _check_store(address: str) -> None:
+    """Check that an object store answers, before a job waits for its turn.
+
+    Raises:
+        UserError: if it does not, or refuses.
+    """
+    from hpsearch.object_storage.object_store import ObjectStore
+
+    ObjectStore(address, retry_for_s=STORE_TIMEOUT_S).names("snapshots")
 
 
 def _check_search_arguments(context: typer.Context, arguments: list[str]) -> dict[str, Any]:
@@ -178,11 +197,11 @@ def submit_resume(name: str, address: str, home: str | None, options: list[str])
 
 def resume_on_slurm(name: str, home: Path, options: list[str]) -> None:
     """Submit the Slurm job of a search again, which resumes what it finds in the home."""
-    from hpsearch.execution.slurm import SlurmClient
+    from hpsearch.execution.slurm import SlurmClient, slurm_words
 
-    folder = Path(CLUSTER_HOME) if home == DEFAULT_HOME else home.absolute()
-    number = SlurmClient(folder).resume(name, options)
-    _print_submitted(name, f"Slurm as job {number}", slurm_words(str(folder)))
+    given = CLUSTER_HOME if home == DEFAULT_HOME else remote_address(home) or str(home.absolute())
+    number = SlurmClient(given).resume(name, options)
+    _print_submitted(name, f"Slurm as job {number}", slurm_words(given))
 
 
 def _print_submitted(name: str, where: str, options: tuple[str, ...]) -> None:

@@ -11,6 +11,9 @@ from types import FrameType
 
 GRACE_PERIOD_S = 20.0
 """Seconds that trials have to save and stop; Kubernetes gives a whole process 30."""
+SAME_REQUEST_S = 5.0
+"""Seconds within which further signals to end are the same request: a batch system may signal a
+process and its shell, which passes the signal on; a terminal and its shell both send SIGHUP."""
 
 
 @dataclass
@@ -83,6 +86,7 @@ def install_termination_handlers() -> None:
     """
     if threading.current_thread() is not threading.main_thread():
         return
+    _terminated_at[:] = [float("-inf")]
     signal.signal(signal.SIGTERM, _raise_sigint)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _raise_sigint)
@@ -102,13 +106,21 @@ def hangup_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+_terminated_at = [float("-inf")]
+"""Monotonic time of the last signal to end."""
+
+
 def _raise_sigint(number: int, frame: FrameType | None) -> None:
     """Call the handler of Ctrl-C; interrupt where it is ignored, as in a shell's background.
 
-    A SIGHUP that follows is ignored: both terminal and shell send one, and a second Ctrl-C would
-    end the search at once.
+    A signal that follows within ``SAME_REQUEST_S``, and any SIGHUP, is ignored: a second Ctrl-C
+    would end the search at once.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    now = time.monotonic()
+    is_same, _terminated_at[:] = now - _terminated_at[0] < SAME_REQUEST_S, [now]
+    if is_same:
+        return
     handler = signal.getsignal(signal.SIGINT)
     if callable(handler):
         handler(signal.SIGINT, frame)

@@ -1,43 +1,36 @@
-"""Searches as Slurm jobs: the batch script of a search, and the client that submits and follows it.
+"""Searches as Slurm jobs: the client that submits and follows them.
 
-Nothing that a user gives is read by a shell: what goes into ``#SBATCH`` lines is checked against
-the letters that its option can have, and everything else is quoted. The space travels in the script
-itself, so neither the first node nor a requeued job needs the folder from which it was submitted.
+A home may lie in an object store; the files of its jobs then lie in the cache of this user.
 """
 
-import base64
-import io
 import re
 import shlex
 import subprocess
-import sys
-import tarfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpsearch.atomic_files import write_atomic
+from hpsearch.defaults import CLUSTER_HOME
 from hpsearch.errors import EXIT_INTERRUPTED, UserError
 from hpsearch.execution.job_checks import check_arguments
 from hpsearch.execution.job_client import SearchJob
 from hpsearch.execution.job_status import failure_line, printable, progress_line
-from hpsearch.redaction import holds_password
+from hpsearch.execution.slurm_script import RESUME_LINE
+from hpsearch.locations import remote_address
+from hpsearch.object_storage.commit_log import CommitLog
+from hpsearch.object_storage.home_session import cache_folder
+from hpsearch.object_storage.lease import LEASE_S
+from hpsearch.object_storage.object_store import ObjectStore
+from hpsearch.search.search_context import SEARCHES_DIR
+from hpsearch.search.search_record import RECORD_FILE
 from hpsearch.untrusted import command_line
 
-BODY = Path(__file__).with_name("slurm_job.sh")
-WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,:@=/+-]*")
-CONSTRAINT = re.compile(r"[A-Za-z0-9_(\[][A-Za-z0-9_.,:@=/+\-*|&()\[\]]*")
-MODULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+/@=-]*")
-VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=([^\0\n\r]*)")
-SIGNAL_BEFORE_END_S = 120
-"""Seconds before the time limit at which the trials of a job save."""
-MAX_SCRIPT_BYTES = 3_000_000
-"""Largest batch script; Slurm takes 4 MB unless it is configured otherwise."""
-RESUME_LINE = "resume_options=({})"
-"""Line of a batch script: options of ``hpsearch resume``, once the search has begun."""
 SCRIPT_FILE, JOB_FILE, LOG_FILE = "search.sbatch", "job", "log"
-"""In ``HOME/slurm/NAME``: what was submitted, the number of the job, and what it printed."""
+"""In the folder of a job: what was submitted, the number of the job, and what it printed."""
+LEASE_POLL_S = 5.0
+"""Seconds between two looks at a lease."""
 ENDED = re.compile(r"^hpsearch ended with code (\d+)$", re.MULTILINE)
 SLURM_TIMEOUT_S = 60
 STATES = {
@@ -48,142 +41,63 @@ STATES = {
 """States of Slurm's jobs, in our words; any other has failed."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SlurmOptions:
-    """Options of a Slurm job; what is None is left to the cluster.
-
-    Raises:
-        UserError: if a value has letters that its option cannot have, or a variable a password.
-
-    Example:
-        >>> SlurmOptions(partition="gpu", nodes=2, gres="gpu:1").directives()[-1]
-        '#SBATCH --gres=gpu:1'
-    """
-
-    account: str | None = None
-    partition: str | None = None
-    qos: str | None = None
-    time: str | None = None
-    constraint: str | None = None
-    nodes: int = 1
-    cpus: int = 2
-    """CPUs of each node."""
-    mem: str | None = None
-    gres: str | None = None
-    modules: Sequence[str] = ()
-    """Environment modules that the job loads."""
-    env: Sequence[str] = ()
-    """Environment variables of the job, ``NAME=VALUE``."""
-    image: str | None = None
-    """Path of an Apptainer image that holds hpsearch; None for the PATH of the job."""
-
-    def __post_init__(self) -> None:
-        for name in ("account", "partition", "qos", "time", "mem", "gres"):
-            _check(f"--{name}", getattr(self, name), WORD)
-        _check("--constraint", self.constraint, CONSTRAINT)
-        for module in self.modules:
-            _check("--module", module, MODULE)
-        for variable in self.env:
-            _check("--env", variable, VARIABLE)
-            if holds_password(variable.partition("=")[2]):
-                raise UserError(
-                    "--env holds a password, and Slurm keeps batch scripts; set the variable in "
-                    "your shell's start-up file instead",
-                    code="password-in-argument",
-                )
-
-    def directives(self) -> list[str]:
-        """Lines ``#SBATCH`` of the options that are set."""
-        named = {name: getattr(self, name) for name in (
-            "account", "partition", "qos", "time", "constraint", "mem", "gres"
-        )}  # fmt: skip
-        lines = {"nodes": self.nodes, "cpus-per-task": self.cpus} | named
-        return [f"#SBATCH --{name}={value}" for name, value in lines.items() if value is not None]
+def slurm_words(home: str) -> tuple[str, ...]:
+    """Options that name a search of Slurm on the command line."""
+    return ("--slurm",) if home == CLUSTER_HOME else ("--slurm", "--home", home)
 
 
-def _check(option: str, value: str | None, pattern: re.Pattern[str]) -> None:
-    if value is not None and not pattern.fullmatch(value):
-        raise UserError(
-            f"{option} {value[:60]!r} has letters that this option of Slurm cannot have; correct "
-            "it, and give each --env as NAME=VALUE in one line",
-            code="bad-slurm-option",
-        )
+def is_begun(address: str, search: str, *, wait_s: float = 2 * LEASE_S) -> bool:
+    """Return True if a home in an object store has a search, once no other process writes there.
 
-
-def batch_script(
-    name: str,
-    arguments: Sequence[str],
-    *,
-    options: SlurmOptions,
-    home: str,
-    files: Mapping[str, Path],
-) -> str:
-    """Batch script of a search.
+    A job that starts again after its node was lost finds the lease of its own former driver.
 
     Args:
-        name: of the search.
-        arguments: of ``hpsearch search``, first the space as it is called in ``files``.
-        options: of the job.
-        home: home folder as the nodes see it; a leading ``~/`` is the home folder there.
-        files: the space and the modules that it imports, by their path in the script's folder.
+        address: of the home.
+        search: its name.
+        wait_s: seconds to wait for the end of a lease.
 
     Raises:
-        UserError: if an argument holds a password, or the files are too large for Slurm.
+        UserError: if the store refuses or does not answer, or another process keeps the lease.
     """
-    check_arguments([*arguments, "--home", home])
-    inside = "$HOME/" + shlex.quote(home[2:]) if home.startswith("~/") else shlex.quote(home)
-    python = Path(sys.executable).parent
-    lines = [
-        "#!/usr/bin/env bash",
-        f"#SBATCH --job-name=hpsearch-{name}",
-        *options.directives(),
-        "#SBATCH --ntasks-per-node=1",
-        f"#SBATCH --signal=B:USR1@{SIGNAL_BEFORE_END_S}",
-        "#SBATCH --requeue",
-        "#SBATCH --no-kill",
-        "#SBATCH --open-mode=append",
-        *(f"module load {shlex.quote(module)}" for module in options.modules),
-        *(f"export {shlex.quote(variable)}" for variable in options.env),
-        *([] if options.image else [f"export PATH={shlex.quote(str(python))}:$PATH"]),
-        *([f"export HPSEARCH_IMAGE={shlex.quote(options.image)}"] if options.image else []),
-        f"export HPSEARCH_HOME={inside}",
-        f"space_archive={_archive(files) if files else ''}",
-        RESUME_LINE.format(""),
-        f"set -- {shlex.join([name, *arguments])}",
-        "",
-        BODY.read_text("utf-8"),
-    ]
-    script = "\n".join(lines)
-    if len(script) > MAX_SCRIPT_BYTES:
-        raise UserError(
-            f"the space and its modules make a batch script of {len(script):,} bytes, and Slurm "
-            f"takes {MAX_SCRIPT_BYTES:,}; keep data out of the folder that they are imported from",
-            code="slurm-script-too-large",
-        )
-    return script
-
-
-def _archive(files: Mapping[str, Path]) -> str:
-    """Files as a compressed archive in base64, the same for the same files."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, path in sorted(files.items()):
-            content = path.read_bytes()
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return base64.b64encode(buffer.getvalue()).decode()
+    log, deadline = CommitLog(ObjectStore(address)), time.monotonic() + wait_s
+    while True:
+        state = log.load()
+        try:
+            log.refuse_held()
+        except UserError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(LEASE_POLL_S)
+        else:
+            return f"{SEARCHES_DIR}/{search}/{RECORD_FILE}" in state.files
 
 
 @dataclass(frozen=True)
 class SlurmClient:
-    """Searches that were submitted to Slurm with a home folder, seen from the login node."""
+    """Searches that were submitted to Slurm with a home, seen from the login node.
 
-    home: Path
+    Args:
+        home: a folder, or the address of a home in an object store.
+
+    Example:
+        >>> SlurmClient("/shared/hpsearch").folder("far").as_posix()
+        '/shared/hpsearch/slurm/far'
+    """
+
+    home: Path | str
+
+    @property
+    def address(self) -> str:
+        """The home, as a user gives it to ``--home``."""
+        return remote_address(self.home) or str(self.home)
 
     def folder(self, search: str) -> Path:
-        """Folder of the job of a search."""
-        return self.home.expanduser() / "slurm" / search
+        """Folder of the job of a search: ``HOME/slurm/NAME``, or one in this user's cache."""
+        remote = remote_address(self.home)
+        if remote is None:
+            return Path(self.home).expanduser() / "slurm" / search
+        mirror = cache_folder(remote)
+        return mirror.parents[1] / "slurm" / mirror.name / search
 
     def submit(self, search: str, script: str) -> str:
         """Write and submit the batch script of a search; returns the number of its job.
@@ -195,7 +109,8 @@ class SlurmClient:
         if (folder / JOB_FILE).is_file() and not (before := self.job(search)).is_finished:
             raise UserError(
                 f"search {search!r} has Slurm job {before.id}, which is {before.state}; follow it "
-                f"with `{command_line('logs', search, '-f', '--slurm')}`, or choose another --name",
+                f"with `{command_line('logs', search, '-f', *slurm_words(self.address))}`, or "
+                "choose another --name",
                 code="search-is-running",
             )
         path = folder / SCRIPT_FILE
@@ -219,7 +134,7 @@ class SlurmClient:
         """
         path = self.folder(search) / SCRIPT_FILE
         if not path.is_file():
-            raise _not_submitted(search, self.home)
+            raise _not_submitted(search, self.address)
         check_arguments(arguments)
         script, line = path.read_text("utf-8"), RESUME_LINE.format(shlex.join(arguments))
         script, found = re.subn(r"(?m)^resume_options=\(.*\)$", lambda _: line, script, count=1)
@@ -245,11 +160,11 @@ class SlurmClient:
         """
         path = self.folder(search) / JOB_FILE
         if not path.is_file():
-            raise _not_submitted(search, self.home)
+            raise _not_submitted(search, self.address)
         number = path.read_text("utf-8").strip()
         state, why = self._state(search, number)
         return SearchJob(
-            id=number, search=search, home=str(self.home), state=state,
+            id=number, search=search, home=self.address, state=state,
             started_at=None, ended_at=None, message=printable(why),
         )  # fmt: skip
 
@@ -265,12 +180,17 @@ class SlurmClient:
         codes = ENDED.findall(self._text(search))
         code = int(codes[-1]) if codes else None
         ends = {0: "completed", EXIT_INTERRUPTED: "stopped"}
-        fallback = STATES.get(state, "failed") if state != "COMPLETED" else "failed"
+        is_cut = state == "COMPLETED" and self._has_log(search)  # its last line is missing
+        fallback = "failed" if is_cut else STATES.get(state, "failed")
         return ends.get(code, "failed") if code is not None else fallback, why
 
     def logs(self, job: SearchJob) -> str:
         """Text that the job and its earlier starts have printed."""
         return self._text(job.search)
+
+    def _has_log(self, search: str) -> bool:
+        """True if the log is on this file system; it is not where a home needs no shared disk."""
+        return (self.folder(search) / LOG_FILE).is_file()
 
     def _text(self, search: str) -> str:
         log = self.folder(search) / LOG_FILE
@@ -293,16 +213,22 @@ class SlurmClient:
         _slurm("scancel", job.id)
 
     def progress(self, job: SearchJob) -> str:
-        """Latest progress line; of a job that waits, Slurm's reason; of a failed one, its own."""
+        """Latest progress line; of a job that waits, Slurm's reason; of a failed one, its own.
+
+        If the log lies on a node alone, the command that reads the home.
+        """
         if job.state == "queued":
             return job.message
+        if remote_address(self.home) and not self._has_log(job.search):
+            status = command_line("status", job.search, "--home", self.address)
+            return f"there is no log of it on this machine; look with `{status}`"
         text = self.logs(job)
         if job.state == "failed":
             return printable(failure_line(text, job.message) or "Slurm ended the job")
         return printable(progress_line(ENDED.sub("", text)))
 
 
-def _not_submitted(search: str, home: Path) -> UserError:
+def _not_submitted(search: str, home: str) -> UserError:
     return UserError(
         f"no search {search!r} was submitted to Slurm from {home}; give its --home",
         code="no-such-search",

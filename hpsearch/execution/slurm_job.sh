@@ -1,7 +1,8 @@
 # A search as one Slurm job: a Ray cluster of its own on the job's nodes, the driver on the first.
 # Arguments: the name of the search, its space, and options of `hpsearch search`.
 #
-#   HPSEARCH_HOME      home folder (~/hpsearch); the first node must see it again after a requeue
+#   HPSEARCH_HOME      home (~/hpsearch): a folder, which the first node must see again after a
+#                      requeue, or s3://BUCKET/PREFIX, with the credentials in the environment
 #   HPSEARCH_IMAGE     Apptainer image that holds hpsearch; without one, what is in PATH
 #   HPSEARCH_RESTARTS  largest number of requeues at the time limit (100)
 #
@@ -19,10 +20,14 @@ export RAY_enable_metrics_collection=0 AUTOSCALER_METRIC_PORT=-1 DASHBOARD_METRI
 RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 export RAY_AUTH_TOKEN
 unset RAY_ADDRESS RAY_API_SERVER_ADDRESS HPSEARCH_ADDRESS # of another cluster
+case $HPSEARCH_HOME in *://*) is_folder= ;; *) is_folder=yes ;; esac
+if [ "$is_folder" ]; then mkdir -p "$HPSEARCH_HOME/slurm/$name" || exit 1; fi # Apptainer binds it
 
 exec_in_image() { # in the background: the process that `$!` names is then the command's own
   if [ -n "${HPSEARCH_IMAGE:-}" ]; then
-    exec apptainer exec --nv --bind "$HPSEARCH_HOME,/tmp" "$HPSEARCH_IMAGE" "$@"
+    local folders=/tmp,/var/tmp${HPSEARCH_CACHE:+,$HPSEARCH_CACHE}
+    case $HPSEARCH_HOME in *://*) ;; *) folders=$HPSEARCH_HOME,$folders ;; esac
+    exec apptainer exec --nv --bind "$folders" "$HPSEARCH_IMAGE" "$@"
   fi
   exec "$@"
 }
@@ -40,9 +45,16 @@ address_of_this_node() { # as Slurm's own processes reach it
   getent ahostsv4 "${address:-$(hostname)}" | awk 'NR == 1 { print $1 }'
 }
 
+new_folder() { # a /tmp of the job's own goes with scancel, while trials still save
+  local root=/tmp
+  if awk '$5 == "/tmp" && $4 != "/" { own = 1 } END { exit !own }' /proc/self/mountinfo &&
+    [ -w /var/tmp ]; then root=/var/tmp; fi
+  mktemp -d "$root/hp.XXXXXX"
+}
+
 start_ray() { # options of `ray start`; a temporary folder of its own, removed at the end
   local folder memory store options=()
-  folder=${head_folder:-$(mktemp -d /tmp/hp.XXXXXX)}
+  folder=${head_folder:-$(new_folder)}
   trap 'rm -rf "$folder"' EXIT
   trap : TERM # else this shell ends, and removes the folder, while Ray still lets trials save
   memory=${SLURM_MEM_PER_NODE:-0}
@@ -70,7 +82,7 @@ start_ray() { # options of `ray start`; a temporary folder of its own, removed a
 start_worker() { # HOST:PORT of the head
   start_ray --address="$1" --node-ip-address="$(address_of_this_node)" --num-cpus="$SLURM_CPUS_ON_NODE"
 }
-export -f exec_in_image in_image address_of_this_node start_ray start_worker
+export -f exec_in_image in_image address_of_this_node new_folder start_ray start_worker
 
 keep_worker() { # a node, and options of srun: a cancelled or killed worker is started again
   local node=$1
@@ -88,6 +100,21 @@ sockets = [socket.create_server(("", 0)) for _ in range(2)]
 print(*(s.getsockname()[1] for s in sockets))'
 }
 
+has_begun() { # in an object store: once no other process writes there; the job ends if it is away
+  if [ "$is_folder" ]; then
+    [ -e "$HPSEARCH_HOME/searches/$name/search.json" ]
+    return
+  fi
+  in_image python -c 'import sys
+from hpsearch.errors import UserError
+from hpsearch.execution.slurm import is_begun
+try:
+    sys.exit(0 if is_begun(*sys.argv[1:]) else 3)
+except UserError as error:
+    sys.exit(f"error: {error}")' "$HPSEARCH_HOME" "$name"
+  case $? in 0) return 0 ;; 3) return 1 ;; *) echo "hpsearch ended with code 2" && exit 2 ;; esac
+}
+
 nodes() { scontrol show hostnames "$1"; }
 end_all() { # the last words of the job: whatever is left of it
   local left
@@ -98,15 +125,16 @@ end_all() { # the last words of the job: whatever is left of it
 }
 trap end_all EXIT
 
-# Before the time limit and before a preemption, the batch shell alone gets SIGUSR1; SIGTERM, which
-# comes with scancel, requeue and the limit itself, reaches the driver by Slurm.
+# Before the time limit the batch shell alone gets SIGUSR1. SIGTERM, which comes with scancel, requeue,
+# preemption and the limit itself, reaches this shell alone too where Slurm tracks processes by cgroup,
+# and otherwise the driver as well, which takes two of them within some seconds for one.
 driver= asked=
 trap 'came=yes asked=usr1; [ -z "$driver" ] || kill -TERM "$driver"' USR1
-trap 'came=yes asked=${asked:-term}' TERM
+trap 'came=yes asked=${asked:-term}; [ -z "$driver" ] || kill -TERM "$driver"' TERM
 
 # A space that was sent along: it does not change if its file does.
 if [ -n "${space_archive:-}" ]; then
-  space_folder=$(mktemp -d /tmp/hp.XXXXXX)
+  space_folder=$(new_folder)
   base64 -d <<<"$space_archive" | tar -xz -C "$space_folder"
   cd "$space_folder" || exit 1
 fi
@@ -133,7 +161,7 @@ for _ in 1 2 3; do # another process may take a port before Ray does; a busy nod
   read -r port client < <(free_ports)
   head=$here:$port
   rm -rf "${head_folder:-}"
-  head_folder=$(mktemp -d /tmp/hp.XXXXXX)
+  head_folder=$(new_folder)
   set -m # a process group of its own, to end it by
   start_ray --head --node-ip-address="$here" --port="$port" --ray-client-server-port="$client" \
     --include-dashboard=false --num-cpus="$cpus" &
@@ -151,8 +179,7 @@ if [ -z "${head_group:-}" ]; then
   echo "error: Ray did not start on $SLURMD_NODENAME; its last lines are above" >&2
   exit 1
 fi
-if [[ "$HPSEARCH_HOME" != *://* ]]; then # for workers of other jobs: workers.sbatch
-  mkdir -p "$HPSEARCH_HOME/slurm/$name"
+if [ "$is_folder" ]; then # for workers of other jobs: workers.sbatch
   printf '%s %s\n' "$head" "$RAY_AUTH_TOKEN" >"$HPSEARCH_HOME/slurm/$name/head"
   echo "$job" >"$HPSEARCH_HOME/slurm/$name/job" # for `hpsearch status --slurm`
 fi
@@ -166,7 +193,7 @@ for _ in range(120):
         break
     time.sleep(1)' "$head" $(($(wc -w <<<"$workers") + 1))
 
-if [ -e "$HPSEARCH_HOME/searches/$name/search.json" ]; then
+if has_begun; then
   exec_in_image hpsearch resume "$name" --address "$head" --home "$HPSEARCH_HOME" \
     ${resume_options[@]+"${resume_options[@]}"} &
 else

@@ -21,6 +21,7 @@ from hpsearch.promotion.retraining_plan import (
 from hpsearch.search.constraints import parse_constraints
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.search_data import SearchData
+from hpsearch.search.search_record import PROMOTION_OF
 from hpsearch.search.stopping import Limits
 from hpsearch.search.time_estimate import END_S, run_seconds
 from hpsearch.search.workspace import SearchRecord, Workspace
@@ -204,7 +205,7 @@ def _promotion_record(
 
 
 def _space_path(context: SearchContext) -> str:
-    return f"promotion of {context.name}"
+    return f"{PROMOTION_OF}{context.name}"
 
 
 def _check_same_plan(

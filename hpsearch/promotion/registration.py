@@ -213,7 +213,7 @@ def register_winner(context: SearchContext, winner: Run) -> RegistrationOutcome:
     scores = load_scores(context)
     if winner.label not in scores:
         raise UserError(
-            f"{context.name!r} has not finished; resume it with `hpsearch resume {context.name}`",
+            f"{context.name!r} has not finished; resume it with `{context.command('resume')}`",
             code="search-not-finished",
         )
     sentence = (

@@ -25,12 +25,12 @@ from hpsearch.search.pruners import NoPruner
 from hpsearch.search.samplers import Fixed
 from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
-from hpsearch.search.search_record import SearchRecord
+from hpsearch.search.search_record import PLAN_FILE, SearchRecord
 from hpsearch.search.space_file import load_search
+from hpsearch.search.workspace import resume_command
 from hpsearch.tracking.run_state import Run, mean_by_seed
 from hpsearch.untrusted import reading
 
-PLAN_FILE = "plan.json"
 MAX_SEEDS = 1_000
 """Most trainings of a configuration."""
 
@@ -164,8 +164,8 @@ def make_plan(
             groups.setdefault(run.config.model_copy(update={"seed": 0}), []).append(run)
     if not groups:
         raise UserError(
-            f"no trial of search {search!r} completed, so there is nothing to promote; resume it "
-            f"with `hpsearch resume {search}`, or widen the search space",
+            f"no trial of search {search!r} completed, so there is nothing to promote; finish the "
+            "search, or widen its space",
             code="no-completed-trial",
         )
     chosen = [_select(trials, objective) for trials in groups.values()]
@@ -249,7 +249,7 @@ def check_not_promotion(context: SearchContext) -> None:
         name = RetrainingPlan.read(context.paths.folder / PLAN_FILE).parent
         raise UserError(
             f"{context.name!r} is the promotion of search {name!r}; resume it with "
-            f"`hpsearch promote {name}`",
+            f"`{resume_command(context)}`",
             code="search-is-promotion",
         )
 

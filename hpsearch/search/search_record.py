@@ -19,6 +19,10 @@ from hpsearch.tracking.relocation import former_homes
 from hpsearch.untrusted import reading
 
 RECORD_FILE = "search.json"
+PLAN_FILE = "plan.json"
+"""In the folder of a promotion: its retraining plan."""
+PROMOTION_OF = "promotion of "
+"""Beginning of the space of a promotion; the name of the promoted search follows."""
 ADDRESSES = ("store", "validation_store", "test_store", "tracking_uri", "study", "space_path")
 """Fields that are recorded relative to the home, where they lie inside."""
 
@@ -71,6 +75,12 @@ class SearchRecord(FrozenConfig):
     """Settings that replace those of the space, by name (see ``search/overrides.py``)."""
     patience_offset: int = 0
     """Trials that had ended when the search was last extended; patience is counted from there."""
+
+    @property
+    def promoted_search(self) -> str | None:
+        """Name of the search that this one promotes; None if it is no promotion."""
+        is_promotion = self.space.startswith(PROMOTION_OF)
+        return self.space.removeprefix(PROMOTION_OF) if is_promotion else None
 
     def addresses(self) -> dict[str, str | None]:
         """Addresses in the record, by the option that gives them."""

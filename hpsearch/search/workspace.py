@@ -1,8 +1,10 @@
 """The home folder: its patch stores, its searches, and MLflow's files."""
 
+import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -24,7 +26,7 @@ from hpsearch.search.search_context import (
     artifact_cache,
     tracking_server,
 )
-from hpsearch.search.search_record import RECORD_FILE, SearchRecord
+from hpsearch.search.search_record import PLAN_FILE, RECORD_FILE, SearchRecord
 from hpsearch.search.space_file import MODULES_DIR, copy_modules
 from hpsearch.tracking.connection import TrackingServer, accept_address
 from hpsearch.tracking.mlflow_tags import SPACE_NAME
@@ -195,13 +197,16 @@ class Workspace:
             UserError: if it is not.
         """
         paths = self.paths(name)
-        if paths.folder.exists():
-            raise UserError(
-                f"a search {name!r} exists already; resume it with `{paths.command('resume')}`, "
-                f"add trials with `{paths.command('extend', '--trials', '20')}`, or start another "
-                "with --name",
-                code="search-exists",
-            )
+        if not paths.folder.exists():
+            return
+        try:
+            advice = next_step(self.open(name))
+        except UserError:  # damaged, or empty
+            advice = f"look at it with `{paths.command('show')}`"
+        raise UserError(
+            f"a search {name!r} exists already; {advice}, or give a new search another --name",
+            code="search-exists",
+        )
 
     def unique_name(self, stem: str) -> str:
         """``stem``, or ``stem-2``, ``stem-3`` … if that is taken; without what no name may hold."""
@@ -211,3 +216,44 @@ class Workspace:
             number += 1
             name = f"{stem}-{number}"
         return name
+
+
+def is_finished(context: SearchContext) -> bool:
+    """Return True if a search has nothing left to do: no trial, no score, no step of its end."""
+    return context.is_complete and context.is_scored and not context.state.steps_left
+
+
+def resume_command(context: SearchContext) -> str:
+    """Command line that resumes a search; of a promotion, the one that promotes at its scale."""
+    parent, options = context.record.promoted_search, list[str]()
+    if parent is None:
+        return context.command("resume")
+    with suppress(OSError, ValueError, KeyError, TypeError):  # no plan yet
+        plan = json.loads((context.paths.folder / PLAN_FILE).read_text("utf-8"))
+        scale = plan["scale"]
+        for name, value in (
+            ("--budget", scale["budget"]),
+            ("--width", scale["width"] and f"{scale['width']:g}"),
+            ("--data", scale["data"] and context.record.store),
+        ):
+            options += [] if value is None else [name, str(value)]
+    return SearchPaths(context.home, parent).command("promote", *options)
+
+
+def next_step(context: SearchContext) -> str:
+    """Advice how to continue a search: part of a sentence, with a command that accepts it.
+
+    Args:
+        context: a search that no process runs.
+
+    Raises:
+        UserError: if its space or its event log is damaged.
+    """
+    parent, trials = context.record.promoted_search, context.record.trials
+    if parent is not None:
+        return f"continue this promotion of {parent!r} with `{resume_command(context)}`"
+    if not is_finished(context):
+        return f"resume it with `{resume_command(context)}`"
+    if context.search.num_trials(trials + 1) == trials:
+        return f"see its trials, all that its space has, with `{context.command('show')}`"
+    return f"add trials with `{context.command('extend', '--trials', '20')}`"

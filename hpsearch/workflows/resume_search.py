@@ -31,7 +31,7 @@ from hpsearch.search.stopping import (
     informative_trials,
     runs_are_out_of_patience,
 )
-from hpsearch.search.workspace import Workspace
+from hpsearch.search.workspace import Workspace, is_finished, next_step
 from hpsearch.workflows.callbacks import Callback, with_callbacks
 from hpsearch.workflows.observer import Observer, SearchResult
 
@@ -169,11 +169,9 @@ def check_not_finished(context: SearchContext) -> None:
     Raises:
         UserError: if the search has finished, or has used up its limits.
     """
-    if context.is_complete and context.is_scored and not context.state.steps_left:
+    if is_finished(context):
         raise UserError(
-            f"search {context.name!r} has finished; add trials with "
-            f"`{context.command('extend', '--trials', '20')}`",
-            code="search-finished",
+            f"search {context.name!r} has finished; {next_step(context)}", code="search-finished"
         )
     if not context.is_complete:
         check_limits_not_spent(context)

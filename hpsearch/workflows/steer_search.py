@@ -15,6 +15,7 @@ from hpsearch.object_storage.lease import is_locked_elsewhere
 from hpsearch.search.requests import SearchRequests, append_request
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.time_estimate import seconds_left
+from hpsearch.search.workspace import is_finished, next_step
 from hpsearch.tracking.run_state import Run
 
 SearchStateName = Literal["running", "paused", "interrupted", "completed", "new"]
@@ -205,16 +206,10 @@ def require_running(context: SearchContext) -> None:
         UserError: if none does.
     """
     if not is_running(context):
-        if _state_name(context, running=False) == "completed":
-            raise UserError(
-                f"search {context.name!r} has finished; add trials with "
-                f"`{context.command('extend', '--trials', '20')}`",
-                code="search-not-running",
-            )
+        finished = is_finished(context)
+        reason = "has finished" if finished else "is not running on this file system"
         raise UserError(
-            f"search {context.name!r} is not running on this file system; resume it with "
-            f"`{context.command('resume')}`",
-            code="search-not-running",
+            f"search {context.name!r} {reason}; {next_step(context)}", code="search-not-running"
         )
 
 

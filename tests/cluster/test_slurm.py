@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from hpsearch.cli import app
 from hpsearch.errors import UserError
-from hpsearch.execution.slurm import JOB_FILE, LOG_FILE, SlurmClient, SlurmOptions, batch_script
+from hpsearch.execution.slurm import JOB_FILE, LOG_FILE, SlurmClient
+from hpsearch.execution.slurm_script import SlurmOptions, batch_script
 
 EVIL = "a'b\"; touch /tmp/evil; $(touch evil) `touch evil` #"
 NO_CLUSTER = {"HPSEARCH_ADDRESS": None, "RAY_API_SERVER_ADDRESS": None}
@@ -90,7 +91,8 @@ def test_a_value_that_is_no_option_of_slurm_is_refused(name: str, value: str) ->
     [
         {"constraint": "a100\nb"}, {"constraint": "a100;b"}, {"modules": ["-x"]},
         {"modules": ["a b"]}, {"env": ["X"]}, {"env": ["1X=2"]}, {"env": ["X=1\nY=2"]},
-        {"env": ["URI=postgresql://me:secret@host/x"]},
+        {"env": ["URI=postgresql://me:secret@host/x"]}, {"env": ["AWS_SECRET_ACCESS_KEY=secret"]},
+        {"env": ["AWS_SESSION_TOKEN=secret"]},
     ],
 )  # fmt: skip
 def test_other_values_are_refused_and_no_password_is_kept(options: dict) -> None:
@@ -227,7 +229,127 @@ def test_submit_prints_the_job_that_it_would_submit(tmp_path: Path) -> None:
     assert nowhere.exception.code == "no-cluster"
 
 
-def test_apptainer_wraps_every_command_of_the_package(cluster: Path, tmp_path: Path) -> None:
+REMOTE = "s3://lab/runs"
+
+
+def test_a_home_in_an_object_store_needs_no_folder_but_that_of_the_job(
+    slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HPSEARCH_CACHE", str(tmp_path / "cache"))
+    runner = CliRunner(env={**NO_CLUSTER, "HPSEARCH_HOME": REMOTE})
+    (tmp_path / "space.py").write_text(SPACE)
+    submit = ["submit", str(tmp_path / "space.py"), "--slurm", "--name", "mine", "--data", "tiny"]
+    shown = runner.invoke(app, [*submit, "--script"])
+    assert shown.exit_code == 0, shown.output
+    assert f"export HPSEARCH_HOME={REMOTE}" in shown.output.splitlines()
+    assert not (tmp_path / "cache").exists()
+
+    client = SlurmClient(REMOTE)
+    (slurm / "sbatch.answer").write_text("17\n")
+    (slurm / "squeue.answer").write_text("COMPLETED|None\n")
+    client.submit("mine", shown.output)
+    (folder,) = (tmp_path / "cache" / "slurm").iterdir()
+    assert client.folder("mine") == folder / "mine"
+    job = client.job("mine")
+    assert (job.state, job.home) == ("completed", REMOTE), "by Slurm alone: its log is elsewhere"
+    assert f"hpsearch status mine --home {REMOTE}" in client.progress(job)
+    status = runner.invoke(app, ["status", "mine", "--slurm"])
+    assert status.output.startswith("mine: completed"), status.output
+    again = runner.invoke(app, ["resume", "mine", "--slurm"])
+    assert f"hpsearch logs mine -f --slurm --home {REMOTE}" in " ".join(again.output.split())
+    nowhere = runner.invoke(app, ["stop", "near", "--slurm"])
+    assert isinstance(nowhere.exception, UserError)
+    assert f"from {REMOTE};" in str(nowhere.exception)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"), [(0, "resume"), (3, "search"), (1, "hpsearch ended with code 2")]
+)
+def test_a_job_asks_the_object_store_whether_its_search_has_begun(
+    cluster: Path, tmp_path: Path, answer: int, words: str
+) -> None:
+    body = (cluster.parent / "hpsearch" / "execution" / "slurm_job.sh").read_text()
+    asks = body[body.index("has_begun() {") : body.index("nodes() {")]
+    begins = body[body.index("if has_begun; then") : body.index("driver=$!\n")]
+    script = f"""set -uo pipefail
+name=far head=127.0.0.1:1 HPSEARCH_HOME={REMOTE} is_folder=
+in_image() {{ printf '%s\\n' "${{@: -2}}" >asked; return {answer}; }}
+exec_in_image() {{ echo "$2"; }}
+set -- space.py
+{asks}{begins}wait"""
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert (tmp_path / "asked").read_text().split() == [REMOTE, "far"]
+    assert done.stdout.strip() == words, done.stderr
+    assert done.returncode == (2 if answer == 1 else 0)
+
+
+def test_a_signal_that_reaches_the_batch_shell_alone_reaches_the_driver(
+    cluster: Path, tmp_path: Path
+) -> None:
+    """Where Slurm tracks processes by cgroup, scancel signals no other process of a job."""
+    body = (cluster.parent / "hpsearch" / "execution" / "slurm_job.sh").read_text()
+    traps = body[body.index("driver= asked=\n") : body.index("# A space that was sent along")]
+    waits = body[body.index('if [ -n "$asked" ]; then kill') : body.index('if [ "$asked" = usr1 ]')]
+    driver = "trap 'echo saved; exit 130' TERM; touch ready; while :; do sleep 0.05; done"
+    script = f"""{traps}
+bash -c "{driver}" &
+driver=$!
+{waits}"""
+    shell = subprocess.Popen(["bash", "-c", script], cwd=tmp_path, stdout=subprocess.PIPE)
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.05)
+    shell.terminate()
+    printed, _ = shell.communicate(timeout=60)
+    assert printed.decode().split("\n") == ["saved", "hpsearch ended with code 130", ""]
+
+
+@pytest.mark.parametrize(
+    ("mounts", "root"),
+    [
+        ("30 1 8:1 / /tmp rw - ext4 /dev/sdb rw\n", "/tmp"),
+        ("30 1 8:1 /slurm/7/.7 /tmp rw - ext4 /dev/sda rw\n", "/var/tmp"),
+        ("", "/tmp"),
+    ],
+)
+@pytest.mark.parametrize(
+    "path", ["hpsearch/execution/slurm_job.sh", "cluster/slurm/workers.sbatch"]
+)
+def test_ray_has_no_folder_that_slurm_removes_while_trials_save(
+    cluster: Path, tmp_path: Path, path: str, mounts: str, root: str
+) -> None:
+    """Slurm's job_container/tmpfs unmounts the /tmp of a job as soon as the job is canceled."""
+    body = (cluster.parent / path).read_text()
+    start = body.index("new_folder() {")
+    function = body[start : body.index("\n}\n", start) + 3]
+    (tmp_path / "mounts").write_text(mounts)
+    function = function.replace("/proc/self/mountinfo", str(tmp_path / "mounts"))
+    script = f'{function}made=$(new_folder); echo "$made"; rmdir "$made"'
+    done = subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout.startswith(f"{root}/hp.")
+
+
+def test_workers_of_an_array_need_a_folder(cluster: Path) -> None:
+    """Where they find address and token of the head."""
+    done = subprocess.run(
+        ["bash", cluster / "slurm" / "workers.sbatch", "far"], capture_output=True, text=True,
+        env={"HPSEARCH_HOME": REMOTE, "PATH": "/usr/bin:/bin"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert REMOTE in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("home", "cache", "bound"),
+    [
+        ("/h", "", "/h,/tmp,/var/tmp"),
+        (REMOTE, "", "/tmp,/var/tmp"),
+        (REMOTE, "/scratch/c", "/tmp,/var/tmp,/scratch/c"),
+    ],
+)
+def test_apptainer_wraps_every_command_of_the_package(
+    cluster: Path, tmp_path: Path, home: str, cache: str, bound: str
+) -> None:
     stand_in = tmp_path / "apptainer"
     stand_in.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     stand_in.chmod(0o755)
@@ -237,10 +359,13 @@ def test_apptainer_wraps_every_command_of_the_package(cluster: Path, tmp_path: P
     words = "exec_in_image hpsearch search 'a b'"
     done = subprocess.run(
         ["bash", "-c", f"{function}{words}"], check=True, capture_output=True, text=True,
-        env={"PATH": f"{tmp_path}:/bin", "HPSEARCH_IMAGE": "/i.sif", "HPSEARCH_HOME": "/h"},
+        env={
+            "PATH": f"{tmp_path}:/bin", "HPSEARCH_IMAGE": "/i.sif", "HPSEARCH_HOME": home,
+            "HPSEARCH_CACHE": cache,
+        },
     )  # fmt: skip
     assert done.stdout.splitlines() == shlex.split(
-        "exec --nv --bind /h,/tmp /i.sif hpsearch search 'a b'"
+        f"exec --nv --bind {bound} /i.sif hpsearch search 'a b'"
     )
 
 
@@ -294,6 +419,7 @@ start_ray() {{
   if [ "$(wc -l <tries)" -gt 1 ]; then echo "Ray runtime started." >"$head_folder/log"; fi
   sleep $(($(wc -l <tries) * 2))
 }}
+new_folder() {{ mktemp -d; }}
 {body[start:end]}
 wc -l <tries
 kill -KILL -- "-$head_group"
@@ -331,4 +457,4 @@ def test_a_worker_of_an_array_asks_the_head_for_a_drain_before_it_ends(
     worker.terminate()
     assert worker.wait(60) == 128 + 15, "as Ray ended"
     (asked,) = (tmp_path / "asked").read_text().splitlines()
-    assert asked.startswith("-m hpsearch.execution.preemption_agent now --temp-dir /tmp/hp.")
+    assert asked.startswith("-m hpsearch.execution.preemption_agent now --temp-dir /")

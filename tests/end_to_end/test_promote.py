@@ -218,8 +218,19 @@ def test_what_cannot_be_is_one_sentence(own: Home, printed: str) -> None:
         (("promote", "nowhere"), "user-error", "'nowhere'"),
         (("promote", "empty"), "no-completed-trial", "'empty'"),
         (("promote", "known", "--seeds", 5), "promotion-in-progress", "--top 2 --seeds 2"),
-        (("promote", "known-promotion"), "search-is-promotion", "`hpsearch promote known`"),
-        (("resume", "known-promotion"), "search-is-promotion", "`hpsearch promote known`"),
+        (("promote", "known-promotion"), "search-is-promotion", "`hpsearch promote known --home"),
+        (("resume", "known-promotion"), "search-is-promotion", "`hpsearch promote known --home"),
+        (("pause", "known-promotion"), "search-not-running", "`hpsearch promote known --home"),
+        (
+            ("search", SPACE, "--name", "known-promotion"),
+            "search-exists",
+            "`hpsearch promote known --home .*--name",
+        ),
+        (
+            ("extend", "known-promotion-2880-w0.25", "--trials", 1),
+            "search-is-promotion",
+            "`hpsearch promote known --budget 2880 --width 0.25 --home",
+        ),
         (("rollback",), "no-earlier-champion", "version 1"),
         (("rollback", "nobody"), "no-such-model", "'nobody'"),
     ):

@@ -87,6 +87,21 @@ def test_a_terminal_that_closes_signals_twice_and_the_trials_still_save() -> Non
 
 
 @pytest.mark.usefixtures("handlers")
+def test_a_batch_system_and_its_shell_both_signal_and_the_trials_still_save(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    install_termination_handlers()
+    shutdown = GracefulShutdown(notify_workers=lambda: None, has_running_trials=lambda: False)
+    with shutdown.handle_sigint():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert shutdown.requested
+        monkeypatch.setattr(module, "SAME_REQUEST_S", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.usefixtures("handlers")
 def test_a_command_under_nohup_outlives_its_terminal() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     install_termination_handlers()

@@ -14,6 +14,7 @@ from obstore.store import MemoryStore
 
 from hpsearch.atomic_files import try_lock
 from hpsearch.errors import UserError
+from hpsearch.execution import slurm
 from hpsearch.object_storage import commit_log, home_session, inbox, lease
 from hpsearch.object_storage.home_session import HomeSession
 from hpsearch.object_storage.inbox import forward_request
@@ -224,3 +225,29 @@ def test_a_command_that_reads_does_not_keep_another_from_writing(session: Sessio
     with there.reading(), again.writing():
         there.refresh()
         assert (again.mirror.folder / LOG).exists()
+
+
+def test_a_slurm_job_that_starts_again_waits_for_the_lease_of_its_lost_driver(
+    memory: MemoryStore, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "ObjectStore", lambda address: ObjectStore(address, memory, 0))
+    assert not slurm.is_begun(ADDRESS, "q")
+    driver = session("node 1")
+    driver.mirror.log.load()
+    driver.mirror.pull()
+    driver.mirror.begin()
+    begin_log(driver).with_name("search.json").write_text("{}")
+    driver.mirror.push()
+    waits = list[float]()
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        monkeypatch.setattr(lease, "LEASE_S", 0.0)  # it ends meanwhile
+
+    monkeypatch.setattr(slurm.time, "sleep", sleep)
+    with pytest.raises(UserError, match="in use by process") as caught:
+        slurm.is_begun(ADDRESS, "q", wait_s=-1)
+    assert caught.value.code == "home-in-use"
+    assert slurm.is_begun(ADDRESS, "q")
+    assert waits == [slurm.LEASE_POLL_S]
+    assert not slurm.is_begun(ADDRESS, "r")

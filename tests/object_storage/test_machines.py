@@ -101,6 +101,11 @@ class Machine:
         runs = {run.id: run for run in self.context.runs} if logs else {}
         return trial in runs and len(runs[trial].reports) >= count
 
+    def sees_reports(self, trial: str, count: int) -> bool:
+        """True once the store has so many reports of a trial."""
+        self.run("status", "far")
+        return self.has_reported(trial, count)
+
 
 @pytest.fixture
 def machine(tmp_path: Path, s3_server: S3Server) -> Callable[..., Machine]:
@@ -174,6 +179,7 @@ def test_a_search_killed_in_mid_trial_is_resumed_elsewhere_with_nothing_but_its_
         stopped = {run.id: run for run in first.context.runs}["000"]
         assert (stopped.status, stopped.reason) == ("pruned", "stopped on request")
         assert first.context.runs[1].config.optimizer.lr == 0.005
+        wait_for(lambda: second.sees_reports("001", 8), "its reports are committed")
     finally:
         os.killpg(driver.pid, signal.SIGKILL)
         driver.wait()
@@ -193,7 +199,7 @@ def test_a_search_killed_in_mid_trial_is_resumed_elsewhere_with_nothing_but_its_
         end(both[1 - refused_at])
     runs = [run for run in winner.context.runs if run.kind == "trial"]
     assert [run.status for run in runs] == ["pruned", "completed", "completed"]
-    assert runs[1].retries == 0, "to resume is not to retry"
+    assert (runs[1].retries, runs[1].retrained_patches) == (1, 0), "started twice, trained once"
     resumed = winner.output()
     assert f" {1_200:,} patches" not in resumed.split("001 started")[1].split("002 started")[0]
     assert len({report["seen"] for report in runs[1].reports}) == len(runs[1].reports) >= reported

@@ -177,11 +177,12 @@ def test_options_that_need_no_home_leave_it_alone_in_any_order(
     s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
+    monkeypatch.setenv("HPSEARCH_CACHE", str(tmp_path / "cache"))
     runner, home = CliRunner(), ("--home", "s3://lab/untouched")
     for words in (("stop", "far", *home, "--slurm"), ("resume", "far", *home, "--slurm")):
         done = runner.invoke(app, words)
         assert isinstance(done.exception, UserError)
-        assert done.exception.code == "remote-home"
+        assert done.exception.code == "no-such-search", "Slurm is asked, and not the home"
     runner.invoke(app, ["stop", "far", *home, "--address", "http://127.0.0.1:9"])
     (tmp_path / "space.py").write_text(SPACE)
     runner.invoke(app, ["search", str(tmp_path / "space.py"), *home, "--dry-run"])

@@ -92,7 +92,13 @@ def test_a_finished_search_names_extend_and_an_unjudged_one_goes_on(context: Sea
     with pytest.raises(UserError, match="`hpsearch extend mine") as caught:
         check_not_finished(context)
     assert caught.value.code == "search-finished"
+    with pytest.raises(UserError, match="`hpsearch extend mine") as caught:
+        Workspace(context.home).check_name_available("mine")
+    assert caught.value.code == "search-exists"
     more = extend(context, 3)
+    with pytest.raises(UserError, match="`hpsearch resume mine") as caught:
+        Workspace(context.home).check_name_available("mine")
+    assert "extend" not in str(caught.value)
     assert more.record.trials == 5
     assert Workspace(context.home).open("mine").record.trials == 5
     check_not_finished(more)
@@ -198,6 +204,14 @@ def test_a_search_that_lists_its_trials_has_an_end(tmp_path: Path, origin: Path)
     with pytest.raises(UserError, match="'fixed' lists 1 trials") as caught:
         extend(context, 1)
     assert caught.value.code == "no-more-points"
+    context.event_log.append(
+        "start", trial="000", number=0, config=context.search.baseline.model_dump(mode="json")
+    )
+    context.event_log.append("trial_finished", trial="000", status="completed")
+    finish(context)
+    with pytest.raises(UserError, match="`hpsearch show listed") as caught:
+        check_not_finished(context)
+    assert "extend" not in str(caught.value), "which would be refused"
 
 
 def test_a_cluster_that_does_not_answer_is_not_taken_down(context: SearchContext) -> None:
