@@ -175,14 +175,19 @@ def report_metrics(report: Event) -> list[Metric]:
     return [Metric(metric_name(key), value, moment, seen) for key, value in values.items()]
 
 
-def batches(reports: Sequence[Event]) -> Iterator[list[Metric]]:
-    """Group the metrics of complete reports into batches that MLflow accepts in one request."""
+def batches(reports: Sequence[Event], *, beside: int = 0) -> Iterator[list[Metric]]:
+    """Group the metrics of complete reports into batches that MLflow accepts in one request.
+
+    Args:
+        reports: reports of one run.
+        beside: parameters and tags that are sent with the first batch, which may be empty.
+    """
     batch: list[Metric] = []
     for report in reports:
         more = report_metrics(report)
-        if batch and len(batch) + len(more) > MAX_BATCH_METRICS:
+        if (batch or beside) and beside + len(batch) + len(more) > MAX_BATCH_METRICS:
             yield batch
-            batch = []
+            batch, beside = [], 0
         batch += more
     yield batch
 
