@@ -181,7 +181,7 @@ class MlflowWriter:
         run_id = self.run_index.run_id(run)
         fresh = run.reports[got.reports :]
         missing = [report for report in fresh if report["seen"] not in present]
-        for metrics in mlflow_mapping.batches(missing, beside=len(params) + len(tags)):
+        for metrics in mlflow_mapping.batches(missing, num_others=len(params) + len(tags)):
             self.run_index.client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
             params, tags = [], []
         got.created, got.reports = True, len(run.reports)

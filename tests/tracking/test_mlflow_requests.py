@@ -91,11 +91,11 @@ def test_runs_of_another_process_and_of_a_failed_sync_are_found(
         run = runs[f"t{number}"]
         assert run.data.params["optimizer.lr"] == str(0.1 + number)
         assert (run.data.tags["status"], run.data.tags["seed"]) == ("running", "0")
-        assert run.inputs.dataset_inputs[0].dataset.name == "tiny"
+        assert run.inputs and run.inputs.dataset_inputs[0].dataset.name == "tiny"
 
 
 @given(st.lists(st.integers(1, 500), max_size=8), st.integers(0, 1_500))
-def test_batches_hold_whole_reports_within_the_limit(sizes: list[int], beside: int) -> None:
+def test_batches_hold_whole_reports_within_the_limit(sizes: list[int], num_others: int) -> None:
     reports = [
         {
             "time": 1.0,
@@ -105,10 +105,10 @@ def test_batches_hold_whole_reports_within_the_limit(sizes: list[int], beside: i
         }
         for seen, n in enumerate(sizes)
     ]
-    found = list(batches(reports, beside=beside))
+    found = list(batches(reports, num_others=num_others))
     steps = [[metric.step for metric in batch] for batch in found]
     assert list(chain(*steps)) == [seen for seen, n in enumerate(sizes) for _ in range(n + 1)]
     assert all(not set(one) & set(other) for one, other in pairwise(steps)), "reports are whole"
-    assert not found[0] or beside + len(found[0]) <= 900
+    assert not found[0] or num_others + len(found[0]) <= 900
     assert all(len(batch) <= 900 for batch in found)
     assert all(found[1:]), "only the first may be empty"
