@@ -23,7 +23,6 @@ import cProfile
 import hashlib
 import heapq
 import json
-import logging
 import os
 import pstats
 import tempfile
@@ -36,16 +35,16 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from fleet import CORES, Meter, begin, recorded_curves, run_bare
+from fleet import CORES, Meter, begin, prepare_driver, recorded_curves, run_bare
 from optuna.samplers import BaseSampler, RandomSampler
 from ray.train._internal import storage
 from ray.tune import tune as tune_module
 from ray.tune.execution import tune_controller
 
 from cluster import NO_PAYLOAD
-from hpsearch.execution import optuna_searcher, ray_runtime, shutdown, tuner
+from hpsearch.execution import optuna_searcher, ray_runtime, tuner
+from hpsearch.search.search import Search
 from hpsearch.tracking.event_log import EventLog
-from hpsearch.tracking.model_registry import configure_mlflow_logging
 
 MARKS = 5
 """Parts of a run whose costs are given one by one, to see whether they grow."""
@@ -231,9 +230,9 @@ def recorded_workers(feed: Feed) -> Iterator[None]:
             setattr(tuner, name, value)
 
 
-def random_sampler(*unused: Any, seed: int, point: int, **also: Any) -> BaseSampler:
+def random_sampler(search: Search, *, point: int, repeats: int = 0) -> BaseSampler:
     """A sampler that costs nothing, in place of the search's."""
-    return RandomSampler(seed=seed + point)
+    return RandomSampler(seed=search.seed + point)
 
 
 def digest(log: EventLog) -> str:
@@ -252,11 +251,7 @@ def main() -> None:
     parser.add_argument("--random", action="store_true", help="random points")
     parser.add_argument("--profile", type=int, default=0, help="functions to print")
     asked = parser.parse_args()
-    os.environ.update(RAY_AUTH_MODE="disabled", MLFLOW_DISABLE_TELEMETRY="true")
-    configure_mlflow_logging()
-    for name in ("ray.tune", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    shutdown.GRACE_PERIOD_S = 0.0
+    prepare_driver()
     profile = cProfile.Profile() if asked.profile else None
     feed = Feed(recorded_curves(), asked.reports, profile=profile, warm=asked.workers)
     with tempfile.TemporaryDirectory() as folder, without_ray(), recorded_workers(feed):

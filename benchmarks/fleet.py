@@ -10,7 +10,7 @@ by coroutines of one actor, because a machine of two cores holds no 1,000 proces
     python benchmarks/fleet.py --bare --patched   # with our manager of workers
     python benchmarks/fleet.py --profile 40 # and the functions in which the loop spends its time
 
-The figures are of the driver's process from when every worker has its first trial.
+The figures are of the driver's process from when every worker has sent its first report.
 """
 
 import argparse
@@ -88,6 +88,12 @@ class Fleet:
         self._trials: dict[int, tuple[dict[str, Any], int]] = {}
         """Configuration of each worker's trial, and the number of its reports so far."""
         self._due: dict[int, float] = {}
+        self._reported: set[int] = set()
+        """Workers that have sent a report."""
+
+    async def num_reported(self) -> int:
+        """Number of workers that have sent a report."""
+        return len(self._reported)
 
     async def start(self, worker: int, kwargs: dict[str, Any]) -> None:
         config, spread = kwargs["config"], worker * 0.6180339887 % 1
@@ -109,6 +115,7 @@ class Fleet:
     async def _train(self, worker: int) -> dict[str, Any]:
         await asyncio.sleep(max(0.0, self._due[worker] - time.time()))
         self._due[worker] += self._interval
+        self._reported.add(worker)
         config, turn = self._trials[worker]
         self._trials[worker] = config, turn + 1
         now = datetime.today()
@@ -165,13 +172,13 @@ class WorkerClass:
 
 
 @contextmanager
-def simulated_workers(fleet: Any) -> Iterator[WorkerClass]:
+def simulated_workers(fleet: Any) -> Iterator[None]:
     """Let Tune start workers of the fleet where it would start processes."""
     workers = WorkerClass(fleet)
     before = PlacementGroupAcquiredResources.annotate_remote_entities
     PlacementGroupAcquiredResources.annotate_remote_entities = lambda *unused: [workers]  # type: ignore
     try:
-        yield workers
+        yield
     finally:
         PlacementGroupAcquiredResources.annotate_remote_entities = before
 
@@ -267,6 +274,15 @@ def run_bare(home: Path, meter: Meter) -> None:
     ).fit()
 
 
+def prepare_driver() -> None:
+    """Let the driver run without authentication, messages, and time to save at the end."""
+    os.environ.update(RAY_AUTH_MODE="disabled", MLFLOW_DISABLE_TELEMETRY="true")
+    configure_mlflow_logging()
+    for name in ("ray.tune", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    shutdown.GRACE_PERIOD_S = 0.0
+
+
 def main() -> None:
     """Parse and run."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -277,10 +293,7 @@ def main() -> None:
     parser.add_argument("--patched", action="store_true", help="with our manager of workers")
     parser.add_argument("--profile", type=int, default=0, help="functions to print")
     asked = parser.parse_args()
-    os.environ.update(RAY_AUTH_MODE="disabled", MLFLOW_DISABLE_TELEMETRY="true")
-    configure_mlflow_logging()
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    shutdown.GRACE_PERIOD_S = 0.0  # the workers have nothing to save
+    prepare_driver()
     with tempfile.TemporaryDirectory() as folder:
         measure(Path(folder), asked)
 
@@ -290,9 +303,12 @@ def measure(home: Path, asked: argparse.Namespace) -> None:
     ray_runtime.start_ray(cpus=CORES)
     try:
         fleet = Fleet.remote(recorded_curves(), asked.workers / asked.rate)
-        with simulated_workers(fleet) as workers:
+        with simulated_workers(fleet):
             meter = Meter(
-                lambda: workers.started, asked.workers, asked.seconds, profile=bool(asked.profile)
+                lambda: ray.get(fleet.num_reported.remote()),
+                asked.workers,
+                asked.seconds,
+                profile=bool(asked.profile),
             )
             if asked.bare:
                 threading.Thread(target=meter.follow, daemon=True).start()

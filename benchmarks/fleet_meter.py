@@ -21,8 +21,8 @@ from hpsearch.tracking.mlflow_sync import MlflowSync
 class Meter:
     """Processor time of the driver by thread, memory, and MLflow's lag, once a second."""
 
-    num_started: Callable[[], int]
-    """Returns the number of workers that were started."""
+    num_reported: Callable[[], int]
+    """Returns the number of workers that have sent a report."""
     count: int
     seconds: float
     event_log: EventLog | None = None
@@ -42,9 +42,8 @@ class Meter:
 
     def follow(self) -> None:
         """Measure, then interrupt the search."""
-        while self._num_started() < self.count:
+        while self.num_reported() < self.count:
             time.sleep(1.0)
-        time.sleep(2.0)
         first, offset, before = thread_seconds(), self._offset(), self.reports
         until = time.perf_counter() + self.seconds
         tick = time.perf_counter()
@@ -66,11 +65,6 @@ class Meter:
         self.stop = True
         if self.event_log is not None:
             os.kill(os.getpid(), signal.SIGINT)
-
-    def _num_started(self) -> int:
-        if self.event_log is None:
-            return self.num_started()
-        return sum(event["event"] == "start" for event in self.event_log.events())
 
     def _offset(self) -> int:
         return 0 if self.event_log is None else self.event_log.path.stat().st_size

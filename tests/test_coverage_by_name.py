@@ -109,6 +109,7 @@ TESTED_IN: dict[str, str | tuple[str, str]] = {
     "tracking/mlflow_errors.py": "tracking/test_connection.py",
     "tracking/mlflow_links.py": ("end_to_end/test_mlflow_ui.py", "shown.charts"),
     "tracking/mlflow_mapping.py": "tracking/test_mlflow_sync.py",
+    "tracking/mlflow_run_index.py": "tracking/test_mlflow_requests.py",
     "tracking/mlflow_tags.py": "tracking/test_mlflow_sync.py",
     "tracking/mlflow_writer.py": "tracking/test_mlflow_sync.py",
     "tracking/model_artifact.py": "tracking/test_model_registry.py",

@@ -175,14 +175,19 @@ def report_metrics(report: Event) -> list[Metric]:
     return [Metric(metric_name(key), value, moment, seen) for key, value in values.items()]
 
 
-def batches(reports: Sequence[Event]) -> Iterator[list[Metric]]:
-    """Group the metrics of complete reports into batches that MLflow accepts in one request."""
+def batches(reports: Sequence[Event], *, num_others: int = 0) -> Iterator[list[Metric]]:
+    """Group the metrics of complete reports into batches that MLflow accepts in one request.
+
+    Args:
+        reports: reports of one run.
+        num_others: number of parameters and tags sent with the first batch, which may be empty.
+    """
     batch: list[Metric] = []
     for report in reports:
         more = report_metrics(report)
-        if batch and len(batch) + len(more) > MAX_BATCH_METRICS:
+        if (batch or num_others) and num_others + len(batch) + len(more) > MAX_BATCH_METRICS:
             yield batch
-            batch = []
+            batch, num_others = [], 0
         batch += more
     yield batch
 

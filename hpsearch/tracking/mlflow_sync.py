@@ -17,8 +17,9 @@ from hpsearch.schema import NewerSchema, from_json, to_json
 from hpsearch.tracking.connection import TrackingServer
 from hpsearch.tracking.event_log import EventLog
 from hpsearch.tracking.mlflow_errors import TrackingError, format_error
+from hpsearch.tracking.mlflow_run_index import MlflowRunIndex
 from hpsearch.tracking.mlflow_tags import EXPERIMENT, NOTE_TAG, SPACE_NAME
-from hpsearch.tracking.mlflow_writer import MlflowRunIndex, MlflowWriter, SyncProgress, SyncResult
+from hpsearch.tracking.mlflow_writer import MlflowWriter, SyncProgress, SyncResult
 
 
 @dataclass
@@ -29,6 +30,10 @@ class SyncState:
     """Bytes of the event log that have been sent completely."""
     runs: dict[str, str] = field(default_factory=dict)
     """MLflow's run ids by trial id; the empty id is the search's own run."""
+
+
+FileVersion = tuple[int, int] | None
+"""Inode and time of change of a file; None if there is none."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,14 @@ class SyncStateFile:
         every = self._read_all()
         every[server] = {"offset": state.offset, "runs": state.runs}
         write_atomic(self.path, to_json(every))  # indented, it would take ten times as long
+
+    def version(self) -> FileVersion:
+        """Version of the file, which differs after each write."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -112,6 +125,7 @@ class MlflowSync:
         self._synced = False
         self._saved: SyncState | None = None
         """State in the file, as this process read or wrote it last."""
+        self._saved_version: FileVersion = None
 
     def sync(self, *, full: bool = False, progress: SyncProgress | None = None) -> SyncResult:
         """Send everything that has not been sent.
@@ -129,6 +143,8 @@ class MlflowSync:
             if full or self._writer is None:
                 self._writer = None
                 self._writer = self._open_full() if full else self._load_state()
+            elif self._state_file.version() != self._saved_version:
+                self._writer.may_have_duplicates = True  # another process has sent something
             events, self._offset = self.event_log.read(self._offset)
             for event in events:
                 self._writer.search_state.apply(event)
@@ -243,7 +259,7 @@ class MlflowSync:
         now = SyncState(offset, dict(self._writer.run_index.ids))
         if now != before:
             self._state_file.write(self.tracking.recorded, now)
-        self._saved = now
+        self._saved, self._saved_version = now, self._state_file.version()
 
     @property
     def _opened(self) -> MlflowWriter:

@@ -1,153 +1,23 @@
 """Writer of events to MLflow runs, which tracks what each run already contains."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
-from mlflow import MlflowClient
-from mlflow.entities import Run as MlflowRun
-from mlflow.entities import RunTag
+from mlflow.entities import Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from hpsearch.config.formatting import Flat
 from hpsearch.tracking import mlflow_mapping
-from hpsearch.tracking.connection import TrackingServer
 from hpsearch.tracking.event_log import Event
+from hpsearch.tracking.mlflow_run_index import SEARCH_RUN, MlflowRunIndex
 from hpsearch.tracking.mlflow_tags import (
     MLFLOW_STATUS,
-    OBJECTIVE_METRIC,
     PARENT_RUN_ID,
     PARENT_SEARCH_ID,
-    PARENT_TRIAL_RUN_TAG,
-    PARENT_TRIAL_TAG,
-    RUN_KIND,
-    SAVED_VIEW_PREFIX,
-    SEARCH_ID,
-    SEARCH_NAME_TAG,
     STATUS_TAG,
-    TRIAL_ID_TAG,
-    saved_view_name,
 )
 from hpsearch.tracking.run_state import Run, SearchState
-
-PAGE_SIZE = 500
-SEARCH_RUN = ""
-"""Trial id that denotes the search's own run."""
-
-
-@dataclass
-class MlflowRunIndex:
-    """Index of the runs of one search on one server."""
-
-    tracking: TrackingServer
-    search: str
-    search_id: str
-    """Unique id of the search."""
-    ids: dict[str, str] = field(default_factory=dict)
-    """MLflow's run ids by trial id."""
-    created: set[str] = field(default_factory=set)
-    """Ids of trials whose run this process has created."""
-
-    @cached_property
-    def client(self) -> MlflowClient:
-        """MLflow client; opening it connects to a database, but not to a server."""
-        return self.tracking.client()
-
-    def refresh(self) -> None:
-        """Look up the ids of all existing runs, and delete duplicates."""
-        found: dict[str, list[MlflowRun]] = {}
-        for run in self._find_runs():
-            found.setdefault(run.data.tags.get(TRIAL_ID_TAG, SEARCH_RUN), []).append(run)
-        for trial, runs in found.items():
-            kept = self._canonical_run(trial, runs)
-            self.ids[trial] = kept
-            for run in runs:
-                if run.info.run_id != kept:
-                    self.client.delete_run(run.info.run_id)
-
-    def run_id(
-        self, run: Run | None, *, name: str | None = None, started: float | None = None
-    ) -> str:
-        """MLflow run id of a trial, or of the search (None); the run is created if missing.
-
-        Args:
-            run: the trial; None for the search.
-            name: name of a run that is created.
-            started: start of the search, seconds since 1970.
-        """
-        trial = SEARCH_RUN if run is None else run.id
-        if trial not in self.ids:
-            runs = list(self._find_runs(trial))
-            self.ids[trial] = (
-                self._canonical_run(trial, runs) if runs else self._create_run(run, name, started)
-            )
-        return self.ids[trial]
-
-    def find_run(self, search_id: str) -> str | None:
-        """MLflow run id of another search; None if this server does not have it."""
-        found = next(MlflowRunIndex(self.tracking, "", search_id)._find_runs(SEARCH_RUN), None)
-        return None if found is None else found.info.run_id
-
-    def reported_steps(self, trial: str) -> set[int]:
-        """Patches seen at each report that MLflow holds completely."""
-        if trial in self.created or trial not in self.ids:
-            return set()
-        history = self.client.get_metric_history(self.ids[trial], OBJECTIVE_METRIC)
-        return {point.step for point in history}
-
-    def save_view(self, view: str) -> None:
-        """Save the view of the table of runs for this search."""
-        self.client.set_experiment_tag(
-            self.experiment, SAVED_VIEW_PREFIX + saved_view_name(self.search_id), view
-        )
-
-    def _create_run(self, run: Run | None, name: str | None, started: float | None) -> str:
-        tags = {SEARCH_NAME_TAG: self.search, SEARCH_ID: self.search_id, RUN_KIND: "search"}
-        trial = SEARCH_RUN
-        if run is not None:
-            parent = self.run_id(None)
-            tags |= {RUN_KIND: run.kind, TRIAL_ID_TAG: run.id, PARENT_RUN_ID: parent}
-            if run.parent is not None:
-                tags |= {PARENT_TRIAL_TAG: run.parent}
-                tags |= {PARENT_TRIAL_RUN_TAG: self.ids.get(run.parent, "")}
-            trial, started = run.id, run.started
-        moment = None if started is None else round(1000 * started)
-        made = self.client.create_run(
-            self.experiment, start_time=moment, tags=tags, run_name=name or self.search
-        )
-        self.created.add(trial)
-        return made.info.run_id
-
-    def _canonical_run(self, trial: str, runs: Iterable[MlflowRun]) -> str:
-        """Choose among duplicates: the run in use, else the one with the most metrics."""
-        by_id = {run.info.run_id: run for run in runs}
-        if self.ids.get(trial) in by_id:
-            return self.ids[trial]
-        return min(by_id, key=lambda i: (-len(by_id[i].data.metrics), by_id[i].info.run_id))
-
-    def _find_runs(self, trial: str | None = None) -> Iterator[MlflowRun]:
-        rule = f"tags.`{SEARCH_ID}` = '{self.search_id}'"
-        if trial == SEARCH_RUN:
-            rule += f" and tags.`{RUN_KIND}` = 'search'"
-        elif trial is not None:
-            rule += f" and tags.`{TRIAL_ID_TAG}` = '{trial}'"
-        token = None
-        while True:
-            found = self.client.search_runs(
-                [self.experiment], rule, max_results=PAGE_SIZE, page_token=token
-            )
-            yield from found
-            token = found.token
-            if not token:
-                return
-
-    @cached_property
-    def experiment(self) -> str:
-        """MLflow's id of the experiment."""
-        return self.tracking.experiment_id()
-
 
 SyncProgress = Callable[[int, int], None]
 """Callback with the number of trials sent and the number of all."""
@@ -185,14 +55,15 @@ class MlflowWriter:
     space_path: Path
     """The search's space file; uploaded if it exists."""
     search_state: SearchState = field(default_factory=SearchState)
+    may_have_duplicates: bool = True
+    """True if a request may have succeeded although its response was lost, or another process may
+    have written."""
     _sync_states: dict[str, RunSyncState] = field(default_factory=dict)
     _view: str = ""
     _columns: dict[str, None] = field(default_factory=dict)
     """Parameters of the runs whose columns the view has; of a dict's keys, which keep order."""
     _num_viewed: int = 0
     """Number of those runs, the first of the search."""
-    _may_have_duplicates: bool = True
-    """True if a request may have succeeded although its response was lost."""
 
     def mark_synced(self) -> None:
         """Mark all events so far as written by an earlier process."""
@@ -212,7 +83,8 @@ class MlflowWriter:
                 is not sent again.
         """
         delivery, before = SyncResult(), len(self.run_index.created)
-        doubt, self._may_have_duplicates = self._may_have_duplicates, True
+        doubt, self.may_have_duplicates = self.may_have_duplicates, True
+        self.run_index.is_complete = not doubt
         self._unless_deleted(SEARCH_RUN, self._create_search_run)
         state = self.search_state
         runs = [state.runs[trial] for trial in (state.runs if progress else state.changed)]
@@ -224,7 +96,7 @@ class MlflowWriter:
         self._update_view()
         if (doubt or ended) and self.run_index.ids:
             self.run_index.refresh()
-        self._may_have_duplicates = False
+        self.may_have_duplicates = False
         state.changed.clear()
         delivery.runs = len(state.runs) + 1
         delivery.created = len(self.run_index.created) - before
@@ -300,40 +172,54 @@ class MlflowWriter:
         got, state = self._sync_states[run.id], _run_state(run)
         if got.created and got.reports == len(run.reports) and got.state == state:
             return
-        constants = (self.search_state.search_event or {}).get("constants", {})
-        name = None if run.id in self.run_index.ids else mlflow_mapping.run_name(run, constants)
-        run_id = self.run_index.run_id(run, name=name)
-        present = set() if got.created else self._create_trial_run(run, run_id, constants)
+        is_new, params, tags, present = False, list[Param](), list[RunTag](), set[int]()
+        if not got.created:
+            is_new = not self.run_index.has(run.id)
+            params, tags, present = self._create_trial_run(run)
+        elif state != got.state:
+            tags = mlflow_mapping.state_tags(run)
+        run_id = self.run_index.run_id(run)
         fresh = run.reports[got.reports :]
         missing = [report for report in fresh if report["seen"] not in present]
-        tags = mlflow_mapping.state_tags(run) if state != got.state else []
-        for metrics in mlflow_mapping.batches(missing):
-            self.run_index.client.log_batch(run_id, metrics=metrics, tags=tags)
+        for metrics in mlflow_mapping.batches(missing, num_others=len(params) + len(tags)):
+            self.run_index.client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
+            params, tags = [], []
         got.created, got.reports = True, len(run.reports)
         delivery.sent += len(missing)
         delivery.already_present += len(fresh) - len(missing)
         if state != got.state:
-            self._set_status(run, run_id)
+            self._set_status(run, run_id, is_new=is_new)
             got.state = state
 
-    def _create_trial_run(self, run: Run, run_id: str, constants: Mapping[str, Flat]) -> set[int]:
-        """Write what does not change during a trial; return the steps that MLflow already holds."""
-        client, search = self.run_index.client, self.search_state.search_event
-        present = self.run_index.reported_steps(run.id)
-        tags = [RunTag(PARENT_RUN_ID, self.run_index.run_id(None))]
-        if search is not None:
-            tags += mlflow_mapping.trial_tags(run, search)
-            client.log_inputs(run_id, datasets=[mlflow_mapping.dataset_input(search, "train")])
-        client.log_batch(run_id, params=mlflow_mapping.trial_params(run, constants), tags=tags)
-        client.log_dict(run_id, run.config.model_dump(mode="json"), "config.json")
-        return present
+    def _create_trial_run(self, run: Run) -> tuple[list[Param], list[RunTag], set[int]]:
+        """Create a trial's run, or find it, and write what does not change during the trial.
 
-    def _set_status(self, run: Run, run_id: str) -> None:
-        status, client = MLFLOW_STATUS[run.status], self.run_index.client
-        if run.ended is None:
-            client.update_run(run_id, status=status)
+        Returns:
+            Parameters and tags that are still to be written, and the steps that MLflow holds.
+        """
+        index, search = self.run_index, self.search_state.search_event or {}
+        constants = search.get("constants", {})
+        tags = mlflow_mapping.trial_tags(run, search) if search else []
+        tags += mlflow_mapping.state_tags(run)
+        if index.has(run.id):
+            artifact_uri, present = None, index.reported_steps(run.id)
+            tags.append(RunTag(PARENT_RUN_ID, index.run_id(None)))
         else:
+            name = mlflow_mapping.run_name(run, constants)
+            artifact_uri = index.create(run, name=name, tags=tags).info.artifact_uri
+            tags, present = [], set[int]()
+        if search:
+            inputs = [mlflow_mapping.dataset_input(search, "train")]
+            index.client.log_inputs(index.run_id(run), datasets=inputs)
+        index.upload_json(index.run_id(run), artifact_uri, "config.json", run.config)
+        return mlflow_mapping.trial_params(run, constants), tags, present
+
+    def _set_status(self, run: Run, run_id: str, *, is_new: bool) -> None:
+        status, client = MLFLOW_STATUS[run.status], self.run_index.client
+        if run.ended is not None:
             client.set_terminated(run_id, status, end_time=mlflow_mapping.milliseconds(run.ended))
+        elif not (is_new and status == "RUNNING"):
+            client.update_run(run_id, status=status)
 
 
 def _run_state(run: Run) -> tuple[str, ...]:
