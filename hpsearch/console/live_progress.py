@@ -16,7 +16,7 @@ from hpsearch.execution.shutdown import in_notebook
 from hpsearch.search.search import Search
 from hpsearch.search.time_estimate import seconds_left
 from hpsearch.tracking.event_log import Event, EventLog
-from hpsearch.tracking.run_state import Run, apply_event
+from hpsearch.tracking.run_state import UNFINISHED, Run, apply_event
 
 MAX_TABLE_ROWS = 14
 """Maximum rows of the live table: running trials first, then the latest that ended."""
@@ -31,6 +31,7 @@ STATUS_STYLES = {
     "diverged": "magenta",
     "failed": "red",
     "interrupted": "yellow",
+    "paused": "cyan",
 }
 
 
@@ -101,7 +102,7 @@ class LiveProgress:
                 return f"{head} resumed    from {run.seen:,} patches; {event['reason']}"
             case "restarted_from_scratch":
                 return f"{head} restarts from scratch; {event['reason']}"
-            case "trial_finished":
+            case "trial_paused" | "trial_finished":
                 reason = f"  ({run.reason})" if run.reason else ""
                 return (
                     f"{head} {run.status:<10} {run.seen:>9,} patches  {_run_numbers(run)}{reason}"
@@ -133,7 +134,7 @@ class LiveProgress:
         if self.kind != "trial":
             return self._time_left()
         trials = [run for run in self._runs.values() if run.kind == "trial"]
-        ended = [run for run in trials if run.status not in ("running", "interrupted")]
+        ended = [run for run in trials if run.status not in UNFINISHED]
         best = self._best_so_far(trials)
         return f"{len(ended)} of {self.trials} trials · {best} · {self._time_left()}"
 
