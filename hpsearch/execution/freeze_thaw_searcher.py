@@ -101,7 +101,7 @@ class FreezeThawSearcher(OptunaSearcher):
         trials = study.get_trials(deepcopy=False)
         queue.observe(trials)
         turn = self._planned(queue) if self._may_begin(queue, trials) else None
-        if turn is not None and (turn.params or turn.parent or self._repeats):
+        if turn is not None and (turn.params or turn.parent):
             return NEW
         known = self._paused if current is None else self._paused | {current}
         sampler = build_sampler(search, point=0 if turn is None else turn.point)

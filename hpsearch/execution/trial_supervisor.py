@@ -265,8 +265,7 @@ class TrialSupervisor:
         if status == "pruned" and self._was_stopped(attempt):
             reason = STOP_REASON
         if isinstance(attempt.message, Reported):
-            limits, metrics = self.searcher.constraints, attempt.message.metrics
-            violated = end_complaints(limits, status, metrics)
+            violated = end_complaints(self.searcher.constraints, status, attempt.message.metrics)
             status, reason = ("infeasible", violated) if violated else (status, reason)
         attempt.end = AttemptEnd("end", status, reason)
         self._release(attempt)

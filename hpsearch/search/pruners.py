@@ -267,6 +267,21 @@ class PrunerWithHistory:
                         self.finish(numbers[event["trial"]], completed=completed)
 
 
+def check_may_ask(pruner: Pruner, search: str) -> None:
+    """Check that trials of a search may be trained by any program, which cannot pause them.
+
+    Raises:
+        UserError: if its pruner pauses trials.
+    """
+    if isinstance(pruner, FreezeThaw):
+        raise UserError(
+            f"pruner {pruner.kind!r} of search {search!r} pauses trials and resumes them, as only "
+            f"hpsearch itself can; train it with `hpsearch resume {search}`, or create a search "
+            "with pruner=ASHA()",
+            code="pruner-pauses",
+        )
+
+
 def check_sampler(sampler: Sampler, num_objectives: int, pruner: Pruner) -> None:
     """Check that sampler and pruner fit the search and each other.
 
