@@ -3,11 +3,11 @@ r"""Searches that may pause a trial and resume it later (freeze-thaw), replayed,
     PYTHONPATH=. python benchmarks/pausing.py --table benchmarks/embedded.parquet --seeds 100
 
 The process of the sampler ``GP()`` is updated report by report, which takes a tenth of a second for
-a whole search. With ASHA it chooses the next row. With pauses, the rule of ``FreezeThaw()`` decides
-at the rungs, and for comparison at every report: a worker continues with whatever has the highest
-upper bound, the same trial, a paused one or a new row. An oracle that knows the final values, under
-ASHA, shows what no sampler can save. With ``--trials`` no more rows are begun than that; a search
-then ends when the rule finds no paused trial worth training.
+a whole search. With ASHA it chooses the next row. With the rule of ``FreezeThaw()``, a worker
+continues with whatever has the highest upper bound: the same trial, a paused one or a new row; for
+comparison also where it decides at the rungs of ASHA alone. An oracle that knows the final values,
+under ASHA, shows what no sampler can save. With ``--trials`` no more rows are begun than that; a
+search then ends when the rule finds no paused trial worth training.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from hpsearch.search.freeze_thaw import (
     Prediction,
     choose_trial,
     covariance,
+    is_due,
     similarity,
     standardize,
 )
@@ -158,7 +159,7 @@ class Search:
             elif self._decides == "ASHA":
                 kept = self._is_kept(before, report["seen"], report["objective"])
                 self._continue(queue, now, row if kept else self._next())
-            elif self._decides == "rungs" and not self._is_at_rung(before, report["seen"]):
+            elif not self._may_pause(before, report["seen"]):
                 self._continue(queue, now, row)
             else:
                 self._paused[row] = None
@@ -184,8 +185,10 @@ class Search:
         others.append(value)
         return bool(value >= low)
 
-    def _is_at_rung(self, before: int, seen: int) -> bool:
-        return any(before < rung <= seen for rung in self._rungs)
+    def _may_pause(self, before: int, seen: int) -> bool:
+        if self._decides == "rungs":
+            return any(before < rung <= seen for rung in self._rungs)
+        return is_due(seen, before, first=int(self._rungs[0]), budget=self._budget)
 
     def _next(self, row: int | None = None) -> int | None:
         """Row to train next; ``row`` has just reported, if given, and is one of the paused."""
@@ -215,8 +218,8 @@ class Search:
 ARMS = {
     "random + ASHA": ("random", "ASHA"),
     "GP + ASHA": ("process", "ASHA"),
-    "GP + FreezeThaw": ("process", "rungs"),
-    "GP + FreezeThaw at every report": ("process", "reports"),
+    "GP + FreezeThaw": ("process", "reports"),
+    "GP + FreezeThaw at rungs": ("process", "rungs"),
     "8 at random, then oracle + ASHA": ("oracle", "ASHA"),
     "oracle + ASHA": ("best", "ASHA"),
 }
@@ -235,12 +238,7 @@ def main() -> None:
     like = similarity([row.point for row in table.rows])
 
     def searched(arm: str, seed: int) -> Search:
-        settings = {
-            "arm": ARMS[arm],
-            "seed": seed,
-            "workers": options.workers,
-            "trials": options.trials,
-        }
+        settings = {"arm": ARMS[arm], "seed": seed, "workers": options.workers}
         return Search(table, search.budget, like, **settings).run(options.trials)
 
     log(f"{len(table.rows)} rows of {options.table}, {options.seeds} seeds, in full trainings:\n")

@@ -94,6 +94,8 @@ class LiveProgress:
         clock = time.strftime("%H:%M:%S", time.localtime(event["time"]))
         head = f"{clock} {run.label:>8}"
         match event["event"]:
+            case "start" if run.pauses and run.seen:
+                return f"{head} resumed    from {run.seen:,} patches"
             case "start":
                 return f"{head} started    {summary(run.config)}"
             case "report":
@@ -135,8 +137,9 @@ class LiveProgress:
             return self._time_left()
         trials = [run for run in self._runs.values() if run.kind == "trial"]
         ended = [run for run in trials if run.status not in UNFINISHED]
-        best = self._best_so_far(trials)
-        return f"{len(ended)} of {self.trials} trials · {best} · {self._time_left()}"
+        paused = sum(run.status == "paused" for run in trials)
+        count = f"{len(ended)} of {self.trials} trials" + (f", {paused} paused" if paused else "")
+        return f"{count} · {self._best_so_far(trials)} · {self._time_left()}"
 
     def _best_so_far(self, trials: list[Run]) -> str:
         """Best last objective of the trials that did not collapse, finished or not."""

@@ -190,7 +190,7 @@ def test_a_search_that_pauses_trains_no_report_twice_and_resumes_each_trial(
         assert found.bests == sorted(found.bests, key=lambda best: best[1]), arm
         assert found.bests[-1][1] <= table.best
         assert found.bests[-1][0] <= 18 + 2 * 0.5, "each row once, whatever was paused"
-    for arm in ("GP + FreezeThaw", "GP + FreezeThaw at every report"):
+    for arm in ("GP + FreezeThaw", "GP + FreezeThaw at rungs"):
         assert whole[arm].bests[-1][1] == table.best, "whatever is paused can be resumed"
         assert whole[arm].resumed > 0
     assert whole["oracle + ASHA"].bests[-1] == (pytest.approx(2), table.best), "the two best, whole"
