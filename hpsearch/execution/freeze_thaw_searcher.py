@@ -8,6 +8,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.execution.optuna_searcher import OptunaSearcher, format_trial_id
+from hpsearch.execution.worker_messages import Reported, WorkerMessage
 from hpsearch.search.freeze_thaw import NEW, Outlook, choose_trial, is_due
 from hpsearch.search.gp_sampler import GPSampler, has_failed
 from hpsearch.search.samplers import build_sampler
@@ -34,6 +35,8 @@ class FreezeThawSearcher(OptunaSearcher):
         """Numbers of paused trials in the study."""
         self._decided: dict[str, int] = {}
         """Patches at the latest decision about an attempt, by Tune's trial id."""
+        self._is_idle = False
+        """True if no trial was worth training, and nothing has happened since."""
         super().__init__(*args, **settings)
 
     def _open(self) -> tuple[Search, optuna.Study, TrialQueue]:
@@ -43,6 +46,18 @@ class FreezeThawSearcher(OptunaSearcher):
             self._paused = {n for n in self._unfinished if ids[n] in self._paused_before}
             self._unfinished = [n for n in self._unfinished if n not in self._paused]
         return opened
+
+    def record_report(self, trial_id: str, report: Reported) -> None:
+        """Record an intermediate value, after which another trial may be worth training."""
+        self._is_idle = False
+        super().record_report(trial_id, report)
+
+    def finish(
+        self, trial_id: str, status: str, reason: str, message: WorkerMessage | None
+    ) -> None:
+        """Record how a trial ended, after which another one may be worth training."""
+        self._is_idle = False
+        super().finish(trial_id, status, reason, message)
 
     def should_pause(self, trial_id: str) -> bool:
         """Decide after a report of a trial whether its worker continues with another one.
@@ -66,6 +81,7 @@ class FreezeThawSearcher(OptunaSearcher):
         """Set a trial aside, from which ``suggest`` may resume; a second call changes nothing."""
         if trial_id in self._running:
             self._paused.add(self._running.pop(trial_id).number)
+            self._is_idle = False
 
     def release_paused(self, ids: Collection[str]) -> list[str]:
         """Forget paused trials that a user stopped.
@@ -84,8 +100,10 @@ class FreezeThawSearcher(OptunaSearcher):
 
     def _next_trial(self, trial_id: str) -> Any:
         self._open()
-        chosen = None if self._unfinished or not self._paused else self._choose()
+        asks = self._paused and not self._unfinished and not self._is_idle
+        chosen = self._choose() if asks else None
         if not isinstance(chosen, int):
+            self._is_idle |= bool(asks) and chosen is None  # Tune asks many times a second
             return super()._next_trial(trial_id)
         self._paused.remove(chosen)
         return self._resume_trial(trial_id, chosen)

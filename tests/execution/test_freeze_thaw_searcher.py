@@ -8,6 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.execution.freeze_thaw_searcher import FreezeThawSearcher
 from hpsearch.execution.worker_messages import Reported
+from hpsearch.search.gp_sampler import GPSampler
 from hpsearch.search.space_file import load_search
 from hpsearch.search.study import open_study
 from hpsearch.search.trial_queue import started_trials
@@ -45,7 +46,7 @@ class Driver:
 
     def run(self, reports: int = 10_000) -> None:
         """A session, until no trial is suggested or so many reports have come."""
-        searcher = FreezeThawSearcher(
+        self.searcher = searcher = FreezeThawSearcher(
             self.folder, space=self.space, trials=self.trials, paused=frozenset(self.paused)
         )
         for attempt in map(str, range(10_000)):
@@ -89,9 +90,13 @@ class Driver:
         return started_trials(study.trials)
 
 
-def test_the_best_trial_is_trained_to_the_end_and_few_others(tmp_path: Path) -> None:
+def test_the_best_trial_is_trained_to_the_end_and_few_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     driver = Driver(tmp_path / "one")
     driver.run()
+    monkeypatch.setattr(GPSampler, "outlook", lambda *_, **__: pytest.fail("nothing has changed"))
+    assert driver.searcher.suggest("once more") == FreezeThawSearcher.FINISHED
     trials = driver.trials_of_study
     assert len(trials) == 8
     assert driver.log[:6] == [
