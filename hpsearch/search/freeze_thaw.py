@@ -21,7 +21,7 @@ EXPLORATION = 2.0
 propose freely, and the same on rows."""
 MARGIN = 0.1
 """Difference of upper bounds from which on a trial is paused for another one."""
-SLICES = 20
+SLICES = 40
 """Parts of the budget; a trial may be paused once in each."""
 HOPE = 1.0
 """Standard deviations that are added to the mean of a trial that may become the best one, once no

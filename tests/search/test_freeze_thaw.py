@@ -57,7 +57,7 @@ def test_near_equal_trials_do_not_take_turns() -> None:
 
 
 @given(
-    steps=st.lists(st.integers(1, 400), min_size=1, max_size=60, unique=True).map(sorted),
+    steps=st.lists(st.integers(1, 400), min_size=1, max_size=150, unique=True).map(sorted),
     first=st.integers(1, 100),
 )
 def test_a_trial_may_pause_at_its_first_report_and_a_bounded_number_of_others(
