@@ -2,10 +2,12 @@ r"""Searches that may pause a trial and resume it later (freeze-thaw), replayed,
 
     PYTHONPATH=. python benchmarks/pausing.py --table benchmarks/embedded.parquet --seeds 100
 
-The process of the sampler ``GP()`` is updated report by report, which takes a twentieth of a second
-for a whole search. With ASHA it chooses the next row. With pauses it decides at every report of a
-trial: a worker continues with whatever has the highest upper bound, the same trial, a paused one or
-a new row. An oracle that knows the final values, under ASHA, shows what no sampler can save.
+The process of the sampler ``GP()`` is updated report by report, which takes a tenth of a second for
+a whole search. With ASHA it chooses the next row. With the rule of ``FreezeThaw()``, a worker
+continues with whatever has the highest upper bound: the same trial, a paused one or a new row; for
+comparison also where it decides at the rungs of ASHA alone. An oracle that knows the final values,
+under ASHA, shows what no sampler can save. With ``--trials`` no more rows are begun than that; a
+search then ends when the rule finds no paused trial worth training.
 """
 
 import argparse
@@ -19,8 +21,18 @@ from samplers import DISTANCES, HERE, RANKS, log
 from scipy.linalg import solve_triangular
 from searchers import Left
 
-from hpsearch.search import gp_sampler
-from hpsearch.search.gp_sampler import NOISE, OF_ALL, OF_POINT, OF_TRIAL, STARTUP_TRIALS
+from hpsearch.search.freeze_thaw import (
+    NEW,
+    NOISE,
+    PRIOR_VARIANCE,
+    Prediction,
+    choose_trial,
+    covariance,
+    is_due,
+    similarity,
+    standardize,
+)
+from hpsearch.search.gp_sampler import CANDIDATES, STARTUP_TRIALS
 from hpsearch.search.halving import rung_steps
 from hpsearch.search.space_file import load_search
 
@@ -56,14 +68,14 @@ class Posterior:
             self._solved = np.pad(self._solved, ((0, count), (0, 0)))
         times, now = np.array([*self._times, time]), np.array([time])
         like, same = self._similarity[row], (known == row)[None]
-        ahead = gp_sampler._covariance(like[None, known], now, times, same)[0]
+        ahead = covariance(like[None, known], now, times, same)[0]
         left = np.zeros(count)
         if count:
             root = self._root[:count, :count]
             left = solve_triangular(root, ahead[:count], lower=True, check_finite=False)
         corner = np.sqrt(ahead[count] + NOISE**2 - left @ left)
         itself = (np.arange(len(like)) == row)[None]
-        ends = gp_sampler._covariance(like[None], now, np.ones(len(like)), itself)[0]
+        ends = covariance(like[None], now, np.ones(len(like)), itself)[0]
         self._root[count, :count], self._root[count, count] = left, corner
         self._solved[count] = (ends - left @ self._solved[:count]) / corner
         self._explained += self._solved[count] ** 2
@@ -71,14 +83,14 @@ class Posterior:
         self._times.append(time)
         self._values.append(value)
 
-    def bounds(self) -> np.ndarray:
-        """Upper bound of the end of each row."""
+    def ends(self) -> list[Prediction]:
+        """Predicted end of each row."""
         count = len(self._rows)
-        values = gp_sampler.standardize(np.array(self._values))
+        values = standardize(np.array(self._values))
         root = self._root[:count, :count]
         mean = solve_triangular(root, values, lower=True, check_finite=False) @ self._solved[:count]
-        variance = 1 + OF_ALL**2 + OF_POINT**2 + OF_TRIAL**2 - self._explained
-        return mean + gp_sampler.EXPLORATION * np.sqrt(np.maximum(variance, 1e-9))
+        deviation = np.sqrt(np.maximum(PRIOR_VARIANCE - self._explained, 1e-9))
+        return [Prediction(*end) for end in zip(mean.tolist(), deviation.tolist(), strict=True)]
 
 
 class Search:
@@ -89,7 +101,7 @@ class Search:
         budget: patches of a full trial.
         similarity: of the rows.
         arm: choice of the next row (random, process, oracle after some at random, or best from the
-            first on), and True to pause and resume trials, False for ASHA.
+            first on), and what decides at a report: ASHA, or pauses at rungs or at each report.
     """
 
     def __init__(
@@ -98,47 +110,62 @@ class Search:
         budget: int,
         similarity: np.ndarray,
         *,
-        arm: tuple[str, bool],
+        arm: tuple[str, str],
         seed: int,
         workers: int,
     ) -> None:
         self._rows, self._budget, self._workers = table.rows, budget, workers
-        self._choice, self._pauses = arm
+        self._choice, self._decides = arm
+        self._trials = len(self._rows)
         self._left, self._posterior = Left(table, seed=seed), Posterior(similarity)
-        self._paused: set[int] = set()
+        self._paused: dict[int, None] = {}
+        self._ended: list[int] = []
         self._seen = np.zeros(len(self._rows), int)
         first = table.rows[0].reports[0]["seen"]
         self._rungs = rung_steps(first, budget=budget, reduction_factor=REDUCTION_FACTOR)
         self._at_rungs: dict[float, list[float]] = {rung: [] for rung in self._rungs}
-        self.started = 0
+        self.started = self.resumed = 0
+        self.cost = 0.0
+        """Full trainings so far."""
         self.bests: list[tuple[float, float]] = []
         """Full trainings so far, and the best objective of a trial that ended."""
 
-    def run(self) -> "Search":
-        """Until the best row is found, or the search has cost enough."""
-        queue, cost, target = [], 0.0, max(row.final for row in self._rows)
+    def run(self, trials: int | None = None) -> "Search":
+        """Until the best row is found, or the search has cost enough.
+
+        Args:
+            trials: rows that may be begun; None for all.
+        """
+        self._trials = len(self._rows) if trials is None else trials
+        queue, target = [], max(row.final for row in self._rows)
         for _ in range(self._workers):
             self._continue(queue, 0.0, self._next())
-        while queue and cost < MAX_COST:
+        while queue and self.cost < MAX_COST:
             now, row = heapq.heappop(queue)
             reports, number = self._rows[row].reports, self._seen[row]
             report, before = reports[number], reports[number - 1]["seen"] if number else 0
-            cost += (report["seen"] - before) / self._budget
+            self.cost += (report["seen"] - before) / self._budget
             value = -np.inf if report["collapsed"] else report["objective"]
             self._seen[row] += 1
             self._posterior.add(row, report["seen"] / self._budget, value)
             if report["status"] != "running":
+                if report["status"] == "completed":
+                    self._ended.append(row)
                 if value > (self.bests[-1][1] if self.bests else -np.inf):
-                    self.bests.append((cost, value))
+                    self.bests.append((self.cost, value))
                 if value >= target:
                     break
                 self._continue(queue, now, self._next())
-            elif self._pauses:
-                self._paused.add(row)
-                self._continue(queue, now, self._next(row))
-            else:
+            elif self._decides == "ASHA":
                 kept = self._is_kept(before, report["seen"], report["objective"])
                 self._continue(queue, now, row if kept else self._next())
+            elif not self._may_pause(before, report["seen"]):
+                self._continue(queue, now, row)
+            else:
+                self._paused[row] = None
+                chosen = self._next(row)
+                self.resumed += chosen not in (None, row) and bool(self._seen[chosen])
+                self._continue(queue, now, chosen)
         return self
 
     def _continue(self, queue: list[tuple[float, int]], now: float, row: int | None) -> None:
@@ -158,34 +185,43 @@ class Search:
         others.append(value)
         return bool(value >= low)
 
+    def _may_pause(self, before: int, seen: int) -> bool:
+        if self._decides == "rungs":
+            return any(before < rung <= seen for rung in self._rungs)
+        return is_due(seen, before, first=int(self._rungs[0]), budget=self._budget)
+
     def _next(self, row: int | None = None) -> int | None:
         """Row to train next; ``row`` has just reported, if given, and is one of the paused."""
-        new = self._left.rows[:1]
+        left = self._left.rows if self.started < self._trials else []
         enough = self.started >= STARTUP_TRIALS and bool(self._seen.any())
+        chosen = left[0] if left else None
         if self._choice == "best" or (enough and self._choice == "oracle"):
-            new = sorted(self._left.rows, key=lambda row: -self._rows[row].final)[:1]
-        elif enough and self._choice == "process":
-            some = self._left.rng.permutation(self._left.rows)[: gp_sampler.CANDIDATES]
-            choices = [*some, *self._paused]
-            if not choices:
-                return None
-            bounds = self._posterior.bounds()
-            new = [int(max(choices, key=lambda row: bounds[row]))]
-        if not new:
-            return None
-        if new[0] in self._paused:
-            self._paused.remove(new[0])
-        else:
-            self._left.take(new[0])
-        return new[0]
+            chosen = max(left, key=lambda row: self._rows[row].final, default=None)
+        elif self._choice == "process" and (enough or not left) and self._seen.any():
+            ends = self._posterior.ends()
+            some = self._left.rng.permutation(left)[:CANDIDATES] if left else []
+            chosen = max(map(int, some), key=lambda row: ends[row].bound, default=None)
+            choice = choose_trial(
+                {row: ends[row] for row in self._paused},
+                new=None if chosen is None else ends[chosen].bound,
+                best=max((ends[row].mean for row in self._ended), default=-np.inf),
+                current=row,
+            )
+            chosen = chosen if choice == NEW else choice
+        if chosen in self._paused:
+            del self._paused[chosen]
+        elif chosen is not None:
+            self._left.take(chosen)
+        return chosen
 
 
 ARMS = {
-    "random + ASHA": ("random", False),
-    "GP + ASHA": ("process", False),
-    "GP, pausing": ("process", True),
-    "8 at random, then oracle + ASHA": ("oracle", False),
-    "oracle + ASHA": ("best", False),
+    "random + ASHA": ("random", "ASHA"),
+    "GP + ASHA": ("process", "ASHA"),
+    "GP + FreezeThaw": ("process", "reports"),
+    "GP + FreezeThaw at rungs": ("process", "rungs"),
+    "8 at random, then oracle + ASHA": ("oracle", "ASHA"),
+    "oracle + ASHA": ("best", "ASHA"),
 }
 
 
@@ -195,14 +231,15 @@ def main() -> None:
     parser.add_argument("--space", type=Path, default=HERE / "sampler_space.py")
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--trials", type=int, help="rows that a search may begin; all by default")
     options = parser.parse_args()
     search = load_search(options.space)
     table = read_table(options.table, search)
-    similarity = gp_sampler._similarity([row.point for row in table.rows])
+    like = similarity([row.point for row in table.rows])
 
     def searched(arm: str, seed: int) -> Search:
         settings = {"arm": ARMS[arm], "seed": seed, "workers": options.workers}
-        return Search(table, search.budget, similarity, **settings).run()
+        return Search(table, search.budget, like, **settings).run(options.trials)
 
     log(f"{len(table.rows)} rows of {options.table}, {options.seeds} seeds, in full trainings:\n")
     log("\n".join(compare(searched, table, options.seeds)))
@@ -212,7 +249,8 @@ def compare(searched: Callable[[str, int], Search], table: Table, seeds: int) ->
     """Markdown table of what each goal costs; a search that misses it counts with the limit."""
     goals = {f"best {share:.1%} of the rows": table.goal(share) for share in RANKS}
     goals |= {f"within {share:.0%}": table.best * (1 - share) for share in DISTANCES}
-    lines = ["| search | " + " | ".join(goals) + " |", "|---" * (len(goals) + 1) + "|"]
+    names = ["search", *goals, "trained", "begun", "resumed"]
+    lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
     base: dict[str, np.ndarray] = {}
     for arm in ARMS:
         runs, cells = [searched(arm, seed) for seed in range(seeds)], []
@@ -224,8 +262,14 @@ def compare(searched: Callable[[str, int], Search], table: Table, seeds: int) ->
             middle = np.percentile(cost, 50, method="higher")
             missed = f", missed {np.isinf(cost).mean():.0%}" if np.isinf(cost).any() else ""
             cells.append(f"{middle:.1f} ({saved.mean():+.1f} ± {error:.1f}{missed})")
+        counts = [[run.cost, run.started, run.resumed] for run in runs]
+        cells += [f"{mean:.1f}" for mean in np.mean(counts, axis=0)]
         lines.append(f"| {arm} | {' | '.join(cells)} |")
-    return [*lines, "", "Medians; in brackets random less it, a seed."]
+    return [
+        *lines,
+        "",
+        "Medians; in brackets random less it, a seed. Means of trainings, rows begun and resumed.",
+    ]
 
 
 if __name__ == "__main__":

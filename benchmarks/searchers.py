@@ -27,6 +27,7 @@ from surrogate import Surrogate
 
 from hpsearch.execution.optuna_searcher import OptunaSearcher
 from hpsearch.search import gp_sampler
+from hpsearch.search.freeze_thaw import EXPLORATION, predict_ends
 from hpsearch.search.samplers import Sampler, SubsetTPESampler
 from hpsearch.search.space_file import load_search
 from hpsearch.search.space_points import Point
@@ -189,13 +190,13 @@ class RowGP:
             list(self._trials.values()), StudyDirection.MAXIMIZE, gp_sampler.MAX_TRIALS_FITTED
         )
         some = self._left.rng.permutation(self._left.rows)[: gp_sampler.CANDIDATES]
-        mean, deviation = gp_sampler.predict_ends(
+        mean, deviation = predict_ends(
             [gp_sampler.point_of(trial) for trial in trials],
             gp_sampler.read_reports(trials, StudyDirection.MAXIMIZE, self._budget),
             [self._left.table.rows[row].point for row in some],
             [row.point for name, row in self._rows.items() if name not in self._trials],
         )
-        return int(some[np.argmax(mean + gp_sampler.EXPLORATION * deviation)])
+        return int(some[np.argmax(mean + EXPLORATION * deviation)])
 
 
 class RowOracle(Rows):

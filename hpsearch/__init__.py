@@ -25,6 +25,7 @@ _EXPORTS = {
     "ConsoleObserver": "console.console_observer",
     "EvaluationRequest": "workflows.evaluate_models",
     "Fixed": "search.samplers",
+    "FreezeThaw": "search.pruners",
     "GP": "search.samplers",
     "Grid": "search.samplers",
     "Hyperband": "search.pruners",

@@ -16,7 +16,7 @@ from hpsearch.execution.shutdown import in_notebook
 from hpsearch.search.search import Search
 from hpsearch.search.time_estimate import seconds_left
 from hpsearch.tracking.event_log import Event, EventLog
-from hpsearch.tracking.run_state import Run, apply_event
+from hpsearch.tracking.run_state import UNFINISHED, Run, apply_event
 
 MAX_TABLE_ROWS = 14
 """Maximum rows of the live table: running trials first, then the latest that ended."""
@@ -31,6 +31,7 @@ STATUS_STYLES = {
     "diverged": "magenta",
     "failed": "red",
     "interrupted": "yellow",
+    "paused": "cyan",
 }
 
 
@@ -93,6 +94,8 @@ class LiveProgress:
         clock = time.strftime("%H:%M:%S", time.localtime(event["time"]))
         head = f"{clock} {run.label:>8}"
         match event["event"]:
+            case "start" if run.pauses and run.seen:
+                return f"{head} resumed    from {run.seen:,} patches"
             case "start":
                 return f"{head} started    {summary(run.config)}"
             case "report":
@@ -101,7 +104,7 @@ class LiveProgress:
                 return f"{head} resumed    from {run.seen:,} patches; {event['reason']}"
             case "restarted_from_scratch":
                 return f"{head} restarts from scratch; {event['reason']}"
-            case "trial_finished":
+            case "trial_paused" | "trial_finished":
                 reason = f"  ({run.reason})" if run.reason else ""
                 return (
                     f"{head} {run.status:<10} {run.seen:>9,} patches  {_run_numbers(run)}{reason}"
@@ -133,9 +136,10 @@ class LiveProgress:
         if self.kind != "trial":
             return self._time_left()
         trials = [run for run in self._runs.values() if run.kind == "trial"]
-        ended = [run for run in trials if run.status not in ("running", "interrupted")]
-        best = self._best_so_far(trials)
-        return f"{len(ended)} of {self.trials} trials · {best} · {self._time_left()}"
+        ended = [run for run in trials if run.status not in UNFINISHED]
+        paused = sum(run.status == "paused" for run in trials)
+        count = f"{len(ended)} of {self.trials} trials" + (f", {paused} paused" if paused else "")
+        return f"{count} · {self._best_so_far(trials)} · {self._time_left()}"
 
     def _best_so_far(self, trials: list[Run]) -> str:
         """Best last objective of the trials that did not collapse, finished or not."""

@@ -21,6 +21,7 @@ from hpsearch.reporting.text_tables import TextTable, format_duration, to_text
 from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.decision import CHAMPION, format_level, identify_test_set
 from hpsearch.tracking.model_card import CardTable
+from hpsearch.tracking.run_state import UNFINISHED
 
 if TYPE_CHECKING:
     from hpsearch.promotion.registration import RegistrationOutcome, RegistrationRequest
@@ -105,7 +106,7 @@ def _plan_notes(promotion: Promotion) -> Iterator[str]:
     if len(found.selected) < found.top:
         yield f"{found.top} configurations requested; only {len(found.selected)} completed a trial"
     trials = [run for run in parent.runs if run.kind == "trial"]
-    ended = sum(run.status not in ("running", "interrupted") for run in trials)
+    ended = sum(run.status not in UNFINISHED for run in trials)
     if child is None and ended < parent.record.trials:
         yield f"{ended} of {parent.record.trials} trials of {parent.name} have ended so far"
     if child is not None:
@@ -119,7 +120,7 @@ def _num_finished(promotion: Promotion) -> int:
     if promotion.child is None:
         return 0
     runs = promotion.child.runs
-    return sum(run.status not in ("running", "interrupted") for run in runs)
+    return sum(run.status not in UNFINISHED for run in runs)
 
 
 def _time_left(promotion: Promotion, left: int) -> str:

@@ -21,6 +21,7 @@ from hpsearch.reporting.text_tables import (
     to_text,
 )
 from hpsearch.search.outcome import hypervolume, pareto_front
+from hpsearch.search.pruners import FreezeThaw
 from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
 from hpsearch.tracking.run_state import Run
@@ -66,13 +67,16 @@ def print_trials(
 def print_dry_run(found: "DryRun", home: Path) -> None:
     """Print what a search would do and cost."""
     plan, search = found.plan, found.plan.search
-    rungs = ", ".join(f"{rung:,.0f}" for rung in found.rungs) or "none"
+    pruner, rungs = search.active_pruner, ", ".join(f"{rung:,.0f}" for rung in found.rungs)
+    stops = f"rungs at {rungs or 'none'}"
+    if isinstance(pruner, FreezeThaw):
+        stops = f"a trial may pause from {search.grace_patches:,} patches on"
     for what, value in (
         ("search", f"{plan.name}, in {home}"),
         ("data", f"{plan.store.path.stem}, split {plan.data.split.name}"),
         ("trials", f"{plan.record.trials}, {found.concurrent} at once"),
         ("patches", f"{search.budget:,} of a trial, at most {found.patches:,} of all"),
-        ("pruner", f"{search.active_pruner.kind}, rungs at {rungs}"),
+        ("pruner", f"{pruner.kind}, {stops}"),
         ("memory", f"about {found.memory_bytes / 2**30:.1f} GiB of a trial"),
         (
             "time",

@@ -42,10 +42,10 @@ from hpsearch.search.trial_queue import (
     started_trials,
 )
 from hpsearch.search.warm_start import start_warm
-from hpsearch.tracking.run_state import Run
+from hpsearch.tracking.run_state import UNFINISHED, Run
 
-UNFINISHED = ("running", "interrupted")
-"""Statuses of runs that a session resumes."""
+PAUSED_REASON = "paused, and not expected to become the best"
+"""Reason of a trial that was paused when a search ended."""
 STATES = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 """States of trials in the study by status, if not COMPLETE or RUNNING."""
 
@@ -64,7 +64,7 @@ def reconcile(context: SearchContext) -> None:
     study = open_study(context.paths.folder, search=context.search, url=context.record.study)
     for number, trial in enumerate(started_trials(study.get_trials(deepcopy=False))):
         run = runs.get(format_trial_id(number))
-        if run and trial.state.is_finished() and run.status in ("running", "interrupted"):
+        if run and trial.state.is_finished() and run.status in UNFINISHED:
             context.event_log.append("trial_finished", trial=run.id, **_end_event(trial))
 
 
@@ -94,6 +94,22 @@ def restore_study(context: SearchContext) -> int:
             return 0
         with context.lock():
             return _restore(context, runs)
+
+
+def end_in_study(context: SearchContext) -> None:
+    """End the trials in the study that have ended in the event log alone, as paused ones do."""
+    runs = sorted((run for run in context.runs if run.kind == "trial"), key=lambda r: r.number)
+    if runs and _stale(_own_trials(context), runs):
+        _restore(context, runs)
+
+
+def end_paused_trials(context: SearchContext) -> None:
+    """Record that paused trials are not trained any more: pruned at their last value."""
+    for run in context.runs:
+        if run.status == "paused":
+            fields = {"status": "pruned", "reason": PAUSED_REASON}
+            context.event_log.append("trial_finished", trial=run.id, **fields)
+    end_in_study(context)
 
 
 def _is_behind(context: SearchContext, runs: Sequence[Run]) -> bool:

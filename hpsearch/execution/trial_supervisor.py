@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
+from hpsearch.execution.freeze_thaw_searcher import FreezeThawSearcher
 from hpsearch.execution.hang_detector import ReportTimeouts
 from hpsearch.execution.optuna_searcher import OptunaSearcher
 from hpsearch.execution.placement import ResourceAllocator
@@ -29,7 +30,7 @@ from hpsearch.execution.worker_messages import (
     WorkerMessage,
     message_outcome,
 )
-from hpsearch.search.constraints import complaints, cost_complaints
+from hpsearch.search.constraints import cost_complaints, end_complaints
 from hpsearch.search.pruners import PrunerWithHistory
 from hpsearch.search.requests import STOP_REASON, SearchRequests
 from hpsearch.search.resources import MEMORY_SHARE_METRIC, ResourceAllocation
@@ -38,8 +39,8 @@ from hpsearch.tracking.event_log import EventLog
 MAX_TRACEBACK_CHARS = 4_000
 """Characters of a traceback that the event log keeps, from its end."""
 
-Next = Literal["end", "retry", "interrupt"]
-"""Fate of a trial whose attempt ended: final, another attempt, or resumed in a later session."""
+Next = Literal["end", "retry", "pause", "interrupt"]
+"""Fate of a trial whose attempt ended: final, or resumed at once, when it is chosen, or later."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class _Attempt:
     message: WorkerMessage | None = None
     """The latest message of the worker."""
     should_stop: bool = False
+    should_pause: bool = False
+    """True if it stops only to be resumed later."""
     end: AttemptEnd | None = None
     actions: deque[Callable[[], object]] = field(default_factory=deque)
     """Actions that follow from the decisions so far and are not yet done."""
@@ -139,6 +142,10 @@ class TrialSupervisor:
             self.allocator.max_concurrent = requests.max_concurrent_trials
         if requests.stop_requested:
             self.shutdown.requested = True
+        if isinstance(self.searcher, FreezeThawSearcher) and requests.stopped_trials:
+            for trial in self.searcher.release_paused(requests.stopped_trials):
+                fields = {"status": "pruned", "reason": STOP_REASON}
+                self.event_log.append("trial_finished", trial=trial, **fields)
 
     @property
     def is_paused(self) -> bool:
@@ -207,9 +214,17 @@ class TrialSupervisor:
             if share:
                 self.allocator.record_memory(share)
             attempt.act(partial(self.searcher.record_report, attempt.id, report))
+            attempt.should_pause = attempt.should_stop = self._should_pause(attempt)
         fields = {"seen": report.seen, "objective": report.objective, "metrics": report.metrics}
         seconds = report.metrics.get(SECONDS_METRIC, 0.0)
         attempt.act(partial(self._log, "report", attempt, **fields, seconds=seconds))
+
+    def _should_pause(self, attempt: _Attempt) -> bool:
+        """Return whether the worker of a trial continues with another one, if it may start any."""
+        searcher, shutdown = self.searcher, self.shutdown
+        if self.is_paused or shutdown.in_progress or shutdown.requested:
+            return False
+        return isinstance(searcher, FreezeThawSearcher) and searcher.should_pause(attempt.id)
 
     def complete(self, attempt_id: str, message: WorkerMessage | None = None) -> AttemptEnd | None:
         """End a trial whose worker finished, or that was stopped after a report.
@@ -240,10 +255,18 @@ class TrialSupervisor:
         self, attempt_id: str, attempt: _Attempt, *, message: WorkerMessage | None
     ) -> AttemptEnd:
         attempt.message = message or attempt.message
+        if attempt.should_pause and isinstance(self.searcher, FreezeThawSearcher):
+            attempt.end = AttemptEnd("pause", "paused")
+            self._release(attempt)
+            study = partial(self.searcher.pause, attempt_id)
+            attempt.act(study, partial(self._log, "trial_paused", attempt))
+            return attempt.end
         status, reason = message_outcome(attempt.message)
         if status == "pruned" and self._was_stopped(attempt):
             reason = STOP_REASON
-        status, reason = self._with_constraints(status, reason, attempt.message)
+        if isinstance(attempt.message, Reported):
+            violated = end_complaints(self.searcher.constraints, status, attempt.message.metrics)
+            status, reason = ("infeasible", violated) if violated else (status, reason)
         attempt.end = AttemptEnd("end", status, reason)
         self._release(attempt)
         attempt.act(
@@ -251,19 +274,6 @@ class TrialSupervisor:
             partial(self._log, "trial_finished", attempt, status=status, reason=reason),
         )
         return attempt.end
-
-    def _with_constraints(
-        self, status: str, reason: str, message: WorkerMessage | None
-    ) -> tuple[str, str]:
-        """Status and reason of a trial, which is infeasible if it violates a constraint.
-
-        One that was stopped before its end is infeasible by its costs alone.
-        """
-        if status not in ("completed", "pruned") or not isinstance(message, Reported):
-            return status, reason
-        limit = complaints if status == "completed" else cost_complaints
-        violated = limit(self.searcher.constraints, message.metrics)
-        return ("infeasible", violated) if violated else (status, reason)
 
     def _fail(self, attempt_id: str, attempt: _Attempt) -> AttemptEnd:
         error = attempt.read_error()
@@ -332,13 +342,8 @@ class TrialSupervisor:
     def _log_start(self, attempt: _Attempt) -> None:
         config, drawn = attempt.config, json.loads(attempt.config["drawn"])
         self.pruner.train_on(config["number"], drawn.get("parent"))
-        fields = {
-            "number": config["number"],
-            "config": config["trial"],
-            "allocation": config["place"],
-            "drawn": drawn,
-        }
-        self._log("start", attempt, **fields)
+        fields = {"number": config["number"], "config": config["trial"], "drawn": drawn}
+        self._log("start", attempt, allocation=config["place"], **fields)
         self._started_trials.add(attempt.trial)
 
     def _log(self, event: str, attempt: _Attempt, **fields: Any) -> None:

@@ -9,6 +9,7 @@ from ray import cloudpickle, tune
 
 from hpsearch.atomic_files import is_disk_full
 from hpsearch.execution.checkpoint_store import TrialPayload, create_payload
+from hpsearch.execution.freeze_thaw_searcher import FreezeThawSearcher
 from hpsearch.execution.hang_detector import ReportTimeouts
 from hpsearch.execution.optuna_searcher import OptunaSearcher
 from hpsearch.execution.placement import ResourceAllocator, placement_group
@@ -16,7 +17,7 @@ from hpsearch.execution.ray_patches import patched_actor_manager
 from hpsearch.execution.ray_runtime import node_resources
 from hpsearch.execution.retry_policy import DiskFullError, RetryPolicy, describe_fullest_disk
 from hpsearch.execution.shutdown import GracefulShutdown, in_notebook
-from hpsearch.execution.study_restore import reconcile
+from hpsearch.execution.study_restore import end_in_study, reconcile
 from hpsearch.execution.trial_supervisor import TrialSupervisor
 from hpsearch.execution.tune_callbacks import (
     EventLogCallback,
@@ -26,7 +27,7 @@ from hpsearch.execution.tune_callbacks import (
     SearchStopper,
 )
 from hpsearch.execution.worker import run_decoded, train_on_worker
-from hpsearch.search.pruners import PrunerWithHistory, build_pruner
+from hpsearch.search.pruners import FreezeThaw, PrunerWithHistory, build_pruner
 from hpsearch.search.requests import SearchRequests
 from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
@@ -110,6 +111,8 @@ def _run_tuner(context: SearchContext) -> SessionResult:
     )
     with patched_actor_manager(), supervisor.shutdown.handle_sigint():
         tuner.fit()
+    if isinstance(supervisor.searcher, FreezeThawSearcher):
+        end_in_study(context)  # paused trials that users stopped
     if supervisor.full_disk:
         raise _disk_full_error(context, supervisor.full_disk)
     exhausted = searcher.exhausted and supervisor.searcher.is_exhausted
@@ -140,14 +143,7 @@ def _build_supervisor(
     timeouts.load_history(events)
     return TrialSupervisor(
         event_log=context.event_log,
-        searcher=OptunaSearcher(
-            context.paths.folder,
-            space=context.paths.space,
-            search=search,
-            trials=record.trials,
-            url=record.study,
-            patience_offset=record.patience_offset,
-        ),
+        searcher=_build_searcher(context),
         allocator=allocator,
         retry_policy=retry_policy,
         pruner=_build_pruner(search, _study_name(context), events),
@@ -159,6 +155,21 @@ def _build_supervisor(
         was_killed_for_memory=payload.was_killed_for_memory,
         requests=requests,
     )
+
+
+def _build_searcher(context: SearchContext) -> OptunaSearcher:
+    record = context.record
+    settings: dict[str, Any] = {
+        "space": context.paths.space,
+        "search": context.search,
+        "trials": record.trials,
+        "url": record.study,
+        "patience_offset": record.patience_offset,
+    }
+    if not isinstance(context.search.active_pruner, FreezeThaw):
+        return OptunaSearcher(context.paths.folder, **settings)
+    paused = [run.id for run in context.runs if run.status == "paused"]
+    return FreezeThawSearcher(context.paths.folder, paused=paused, **settings)
 
 
 def _study_name(context: SearchContext) -> str:

@@ -16,6 +16,7 @@ STATUS_ORDER: tuple[RunStatus, ...] = (
     "completed",
     "running",
     "interrupted",
+    "paused",
     "infeasible",
     "pruned",
     "failed",
@@ -58,6 +59,7 @@ class Summary:
     """Number of trials that violate a constraint."""
     running: int
     interrupted: int
+    paused: int = 0
     pruned: int
     failed: int
     diverged: int

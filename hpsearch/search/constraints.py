@@ -174,6 +174,21 @@ def cost_complaints(constraints: Sequence[Constraint], metrics: Mapping[str, flo
     return complaints([one for one in constraints if one.metric in known], metrics)
 
 
+def end_complaints(
+    constraints: Sequence[Constraint], status: str, metrics: Mapping[str, float]
+) -> str:
+    """Clauses about violations at a trial's end; of a pruned trial, about its costs alone.
+
+    Args:
+        constraints: those of the search.
+        status: of the trial; one that failed or collapsed violates none.
+        metrics: those of its last report.
+    """
+    if status not in ("completed", "pruned"):
+        return ""
+    return (complaints if status == "completed" else cost_complaints)(constraints, metrics)
+
+
 def task_drop(own: Mapping[str, float], other: Mapping[str, float]) -> float:
     """Largest difference by which another network is better in a task; below 0 in none.
 

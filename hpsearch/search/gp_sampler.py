@@ -1,33 +1,29 @@
 """Sampler with a Gaussian process over learning curves: reads every report of every trial."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import heapq
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from scipy.linalg import cholesky, solve_triangular
-from scipy.spatial.distance import cdist
 from threadpoolctl import ThreadpoolController
 
-from hpsearch.search.space_points import (
-    ABSENT,
-    Point,
-    Suggest,
-    draw_neighbor,
-    draw_point,
-    encode,
+from hpsearch.search.freeze_thaw import (
+    Outlook,
+    Prediction,
+    Reports,
+    predict_ends,
+    standardize,
 )
+from hpsearch.search.space_points import Point, Suggest, draw_neighbor, draw_point
 
 STARTUP_TRIALS = 8
 """Trials with a report before the process is fitted; points are random until then."""
-EXPLORATION = 2.0
-"""Standard deviations that are added to the mean of a candidate; 0 to 1 were worse where samplers
-propose freely, and the same on rows."""
 CANDIDATES = 180
 NEIGHBORS = 90
 """Candidates near the best trials, among all candidates of a point."""
@@ -36,38 +32,6 @@ BEST_POINTS = 5
 MAX_TRIALS_FITTED = 100
 MAX_REPORTS_FITTED = 4
 """Reports of a trial that are used: the first, the last, and a spread between them."""
-LOW_QUANTILE = 0.1
-"""Quantile of the values to which lower ones are raised, those of failed trials among them."""
-
-# Standard deviations below are relative to that of all values. They have the highest likelihood on
-# 150 recorded curves (benchmarks/photographs.parquet).
-LENGTH = 0.75
-"""Square of the length scale, relative to the mean squared distance of two random points."""
-OF_POINT, OF_TRIAL = 0.89, 0.46
-"""Part of a final value that depends on the point, and part that only the trial itself shows."""
-ON_THE_WAY = 0.41
-"""Distance of a curve at its beginning from its end, as far as no other curve shows it."""
-OF_ALL, NOISE = 0.26, 0.18
-"""Curve that all trials share, and noise of a report."""
-CHANGE = 0.66
-"""Share of the variance of the part of the point that changes over the budget."""
-CHANGE_TIME = 0.5
-"""Share of the budget over which it does."""
-
-
-@dataclass(frozen=True)
-class Reports:
-    """Reports of some trials; each array has one entry a report.
-
-    Args:
-        trial: index of its trial.
-        time: share of the budget, in (0, 1].
-        value: standardized value, higher is better.
-    """
-
-    trial: np.ndarray
-    time: np.ndarray
-    value: np.ndarray
 
 
 class GPSampler(BaseSampler):
@@ -136,36 +100,60 @@ class GPSampler(BaseSampler):
 
     def _point_of(self, study: optuna.Study, trial: FrozenTrial) -> Point:
         if self._chosen is None or self._chosen[0] != trial.number:
-            with _libraries().limit(limits=1, user_api="blas"):
-                self._chosen = (trial.number, self._choose(study, trial))
+            self._chosen = (trial.number, self.outlook(study, asked=trial.number).point)
         return self._chosen[1]
 
-    def _choose(self, study: optuna.Study, trial: FrozenTrial) -> Point:
+    def outlook(
+        self, study: optuna.Study, *, asked: int | None = None, kept: Collection[int] = ()
+    ) -> Outlook:
+        """Choose the next point, and predict the ends of the trials so far.
+
+        Args:
+            study: the study.
+            asked: number of the trial that the point is for; None if there is none yet.
+            kept: numbers of trials that are predicted however many there are.
+        """
+        with _libraries().limit(limits=1, user_api="blas"):
+            return self._outlook(study, asked, kept)
+
+    def _outlook(self, study: optuna.Study, asked: int | None, kept: Collection[int]) -> Outlook:
         states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
         others = [
             other
             for other in study.get_trials(deepcopy=False, states=states)
-            if other.number != trial.number and other.params
+            if other.number != asked and other.params
         ]
         reported = [other for other in others if last_value(other) is not None]
-        if len(reported) < self._startup:
-            return draw_point(self._suggest, self._rng) or Point({}, {})
+        at_random = len(reported) < self._startup
+        if not reported:
+            return self._random_outlook()
         running = (other for other in others if other.state == TrialState.RUNNING)
         silent = [point_of(other) for other in running if last_value(other) is None]
-        reported = trials_to_fit(reported, study.direction, MAX_TRIALS_FITTED)
-        reports = read_reports(reported, study.direction, self._budget)
-        points = [point_of(other) for other in reported]
-        drawn = (draw_point(self._suggest, self._rng) for _ in range(CANDIDATES - NEIGHBORS))
-        candidates = [point for point in drawn if point is not None]
+        fitted = trials_to_fit(reported, study.direction, MAX_TRIALS_FITTED, kept)
+        reports = read_reports(fitted, study.direction, self._budget)
+        points = [point_of(other) for other in fitted]
+        candidates = [] if at_random else self._candidates(points, reports)
+        mean, deviation = predict_ends(points, reports, candidates, silent, own=True)
+        ends = [Prediction(*map(float, end)) for end in zip(mean, deviation, strict=True)]
+        known = {trial.number: end for trial, end in zip(fitted, ends, strict=False)}
         if not candidates:
-            return Point({}, {})
-        candidates += self._neighbors(points, reports)
-        mean, deviation = predict_ends(points, reports, candidates, silent)
-        return candidates[int(np.argmax(mean + EXPLORATION * deviation))]
+            return self._random_outlook()._replace(trials=known)
+        best = max(range(len(candidates)), key=lambda i: ends[len(points) + i].bound)
+        return Outlook(candidates[best], ends[len(points) + best], known)
+
+    def _random_outlook(self) -> Outlook:
+        point = draw_point(self._suggest, self._rng) or Point({}, {})
+        return Outlook(point, Prediction(np.inf, 0.0), {})
+
+    def _candidates(self, points: Sequence[Point], reports: Reports) -> list[Point]:
+        """Points at random and near the best trials; none if the space cannot be drawn alone."""
+        drawn = (draw_point(self._suggest, self._rng) for _ in range(CANDIDATES - NEIGHBORS))
+        found = [point for point in drawn if point is not None]
+        return found + self._neighbors(points, reports) if found else []
 
     def _neighbors(self, points: Sequence[Point], reports: Reports) -> list[Point]:
         """Points near the trials with the highest predicted values."""
-        mean, _ = predict_ends(points, reports, points, own=True)
+        mean, _ = predict_ends(points, reports, own=True)
         best = [points[i] for i in np.argsort(-mean, kind="stable")[:BEST_POINTS]]
         near = (
             draw_neighbor(self._suggest, self._rng, best[i % len(best)]) for i in range(NEIGHBORS)
@@ -179,94 +167,6 @@ def _libraries() -> ThreadpoolController:
     processes use the cores, as trials do.
     """
     return ThreadpoolController()
-
-
-def predict_ends(
-    points: Sequence[Point],
-    reports: Reports,
-    candidates: Sequence[Point],
-    silent: Sequence[Point] = (),
-    *,
-    own: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the value of each candidate at the end of its budget.
-
-    Args:
-        points: points of the trials with reports.
-        reports: their reports.
-        candidates: points to predict.
-        silent: points of running trials without a report.
-        own: True if the candidates are the trials themselves, in their order, whose own curves
-            then count too.
-    """
-    every = _similarity([*points, *candidates, *silent])
-    ends = len(points) + np.arange(len(candidates))
-    mean, deviation = _posterior(every, reports, ends, own=own)
-    if not silent:
-        return mean, deviation
-    theirs = len(points) + len(candidates) + np.arange(len(silent))
-    expected, _ = _posterior(every, reports, theirs)
-    believed = Reports(
-        np.concatenate([reports.trial, theirs]),
-        np.concatenate([reports.time, np.ones(len(silent))]),
-        np.concatenate([reports.value, expected]),
-    )
-    return _posterior(every, believed, ends, own=own)
-
-
-def _posterior(
-    similarity: np.ndarray, reports: Reports, ends: np.ndarray, *, own: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the ends of some points; see ``predict_ends``."""
-    trial, time = reports.trial, reports.time
-    same = trial[:, None] == trial[None]
-    known = _covariance(similarity[np.ix_(trial, trial)], time, time, same)
-    root = cholesky(known + NOISE**2 * np.eye(len(trial)), lower=True)
-    itself = (np.arange(len(ends))[:, None] == trial[None]) & own
-    cross = _covariance(similarity[np.ix_(ends, trial)], np.ones(len(ends)), time, itself)
-    solved = solve_triangular(root, cross.T, lower=True)
-    mean = solve_triangular(root, reports.value, lower=True) @ solved
-    variance = 1 + OF_ALL**2 + OF_POINT**2 + OF_TRIAL**2 - (solved**2).sum(axis=0)
-    return mean, np.sqrt(np.maximum(variance, 1e-9))
-
-
-def _covariance(
-    similarity: np.ndarray, time: np.ndarray, other: np.ndarray, same: np.ndarray
-) -> np.ndarray:
-    """Covariance of reports, given the similarity of their points and whether the trial is one."""
-    near = np.exp(-np.abs(time[:, None] - other[None]) / CHANGE_TIME)
-    left = 1 - np.maximum(time[:, None], other[None])
-    of_point = OF_POINT**2 * similarity * (1 - CHANGE + CHANGE * near)
-    return 1 + OF_ALL**2 * near + of_point + same * (OF_TRIAL**2 + ON_THE_WAY**2 * left)
-
-
-def _similarity(points: Sequence[Point]) -> np.ndarray:
-    """Matérn kernel (5/2) of points, with one length for numbers and one for choices.
-
-    A number that a point does not have lies in the middle, so it means nothing; that it is missing
-    shows in the choices that it depends on.
-    """
-    squared = np.zeros((len(points), len(points)))
-    for kind in (True, False):
-        columns = encode([_only(point, choices=kind) for point in points]).astype(float)
-        if columns.shape[1] == 0:
-            continue
-        if not kind:
-            columns[columns == ABSENT] = 0.5
-        apart = cdist(columns, columns, "sqeuclidean")
-        squared += apart / (LENGTH * apart.mean() or 1.0)
-    far = np.sqrt(5 * squared)
-    return (1 + far + far**2 / 3) * np.exp(-far)
-
-
-def _only(point: Point, *, choices: bool) -> Point:
-    """Choices of a point, or its numbers."""
-    kept = {
-        name: kind
-        for name, kind in point.distributions.items()
-        if isinstance(kind, CategoricalDistribution) == choices
-    }
-    return Point({name: point.params[name] for name in kept}, kept)
 
 
 def read_reports(
@@ -290,19 +190,6 @@ def read_reports(
     return Reports(index, np.clip(steps / max(last, 1), 1e-3, 1.0), standardize(value))
 
 
-def standardize(values: np.ndarray) -> np.ndarray:
-    """Values with mean 0 and deviation 1; the lowest, and those that are no number, count equal."""
-    finite = values[np.isfinite(values)]
-    if not len(finite):
-        return np.zeros(len(values))
-    low = np.quantile(finite, LOW_QUANTILE)
-    raised = np.where(np.isfinite(values), np.maximum(values, low), low)
-    largest = np.abs(raised).max() or 1.0
-    raised = raised / largest  # squares of large values would overflow
-    deviation = raised.std()
-    return (raised - raised.mean()) / (deviation if deviation > 1e-12 else 1.0)
-
-
 def _curve(trial: FrozenTrial) -> Iterator[tuple[int, float]]:
     """Steps and values of a trial that are used; its value alone, at step 1, without a report."""
     steps = sorted(trial.intermediate_values)
@@ -315,17 +202,44 @@ def _curve(trial: FrozenTrial) -> Iterator[tuple[int, float]]:
 
 
 def trials_to_fit(
-    trials: Sequence[FrozenTrial], direction: StudyDirection, count: int
+    trials: Sequence[FrozenTrial],
+    direction: StudyDirection,
+    count: int,
+    kept: Collection[int] = (),
 ) -> list[FrozenTrial]:
-    """Best half of ``count`` by last values, and an even spread over time of the others."""
+    """Best half of ``count`` by last values, and an even spread over time of the others.
+
+    Trials whose numbers are in ``kept`` are added.
+    """
+    sign = 1 if direction == StudyDirection.MAXIMIZE else -1
+    return best_and_spread(
+        trials, lambda trial: -sign * (last_value(trial) or 0.0), count // 2, count, kept
+    )
+
+
+def best_and_spread(
+    trials: Sequence[FrozenTrial],
+    rank: Callable[[FrozenTrial], Any],
+    best: int,
+    count: int,
+    kept: Collection[int] = (),
+) -> list[FrozenTrial]:
+    """Select the best trials and an even spread over time of the others, in their order.
+
+    Args:
+        trials: in the order of their numbers.
+        rank: lower is better; of equal trials the first is better.
+        best: number of the best ones.
+        count: number of all.
+        kept: numbers of trials that are selected as well.
+    """
     if len(trials) <= count:
         return list(trials)
-    sign = 1 if direction == StudyDirection.MAXIMIZE else -1
-    values = np.array([sign * (last_value(trial) or 0.0) for trial in trials])
-    order = np.argsort(-values, kind="stable")
-    best, others = order[: count // 2], np.sort(order[count // 2 :])
-    spread = others[np.linspace(0, len(others) - 1, count - len(best)).round().astype(int)]
-    return [trials[i] for i in np.sort(np.concatenate([best, spread]))]
+    order = heapq.nsmallest(best, range(len(trials)), key=lambda i: (rank(trials[i]), i))
+    others = sorted(set(range(len(trials))) - set(order))
+    spread = np.linspace(0, len(others) - 1, count - len(order)).round().astype(int)
+    chosen = {*order, *(others[i] for i in spread)}
+    return [trial for i, trial in enumerate(trials) if i in chosen or trial.number in kept]
 
 
 def has_failed(trial: FrozenTrial) -> bool:

@@ -1,4 +1,4 @@
-"""Pruners of a search: ASHA, PASHA, Hyperband and median stopping, as Optuna pruners.
+"""Pruners of a search: ASHA, PASHA, Hyperband, freeze-thaw and median stopping.
 
 The step of a report is the number of patches that its trial has seen. Trials overshoot a step by
 up to a batch, so a rung uses the first report at or beyond it.
@@ -78,13 +78,36 @@ class Median(FrozenConfig):
     """Patches that every trial sees before it may be pruned; None for the first report."""
 
 
+class FreezeThaw(FrozenConfig):
+    """Freeze-thaw: at a report, a worker continues with the most promising trial.
+
+    That is the same trial, a paused one or a new one, whichever has the highest upper bound under
+    the model of sampler ``GP()``, which it needs. A paused trial resumes from its checkpoint. The
+    trials of a search are those that have begun; when all have, paused ones are still trained as
+    long as they may become the best, and the others then count as pruned at their last value. At
+    a limit of time or patches they stay paused, for ``resume`` with a larger one.
+
+    Source: Swersky, Snoek and Adams, Freeze-Thaw Bayesian Optimization, arXiv 2014.
+
+    Example:
+        >>> FreezeThaw()
+        FreezeThaw(kind='freeze_thaw', grace_period=None)
+    """
+
+    kind: Literal["freeze_thaw"] = "freeze_thaw"
+    grace_period: int | None = Field(default=None, ge=1)
+    """Patches that every trial sees before it may be paused; None for the first report."""
+
+
 class NoPruner(FrozenConfig):
     """Absence of pruning: every trial is trained to the end."""
 
     kind: Literal["none"] = "none"
 
 
-Pruner = Annotated[ASHA | PASHA | Hyperband | Median | NoPruner, Field(discriminator="kind")]
+Pruner = Annotated[
+    ASHA | PASHA | Hyperband | Median | FreezeThaw | NoPruner, Field(discriminator="kind")
+]
 
 
 def build_pruner(settings: Pruner, *, grace_period: int, budget: int) -> BasePruner:
@@ -112,7 +135,7 @@ def build_pruner(settings: Pruner, *, grace_period: int, budget: int) -> BasePru
             )
         case Median():
             return MedianStoppingRule(settings.grace_period or grace_period)
-        case NoPruner():
+        case FreezeThaw() | NoPruner():  # a searcher of its own pauses trials
             return NopPruner()
 
 
@@ -244,12 +267,39 @@ class PrunerWithHistory:
                         self.finish(numbers[event["trial"]], completed=completed)
 
 
+def check_may_ask(pruner: Pruner, search: str) -> None:
+    """Check that trials of a search may be trained by any program, which cannot pause them.
+
+    Raises:
+        UserError: if its pruner pauses trials.
+    """
+    if isinstance(pruner, FreezeThaw):
+        raise UserError(
+            f"pruner {pruner.kind!r} of search {search!r} pauses trials and resumes them, as only "
+            f"hpsearch itself can; train it with `hpsearch resume {search}`, or create a search "
+            "with pruner=ASHA()",
+            code="pruner-pauses",
+        )
+
+
 def check_sampler(sampler: Sampler, num_objectives: int, pruner: Pruner) -> None:
-    """Check that a sampler can learn from the trials of a search.
+    """Check that sampler and pruner fit the search and each other.
 
     Raises:
         UserError: if it cannot.
     """
+    if isinstance(pruner, FreezeThaw) and num_objectives > 1:
+        raise UserError(
+            f"pruner {pruner.kind!r} is for one objective, and this search has {num_objectives}; "
+            "set pruner=NoPruner()",
+            code="pruner-with-objectives",
+        )
+    if isinstance(pruner, FreezeThaw) and not isinstance(sampler, GP):
+        raise UserError(
+            f"pruner {pruner.kind!r} compares trials by the model of sampler 'gp', and this search "
+            f"has sampler {sampler.kind!r}; set sampler=GP(), or pruner=ASHA()",
+            code="pruner-with-sampler",
+        )
     if isinstance(sampler, GP) and num_objectives > 1:
         raise UserError(
             f"sampler {sampler.kind!r} is for one objective, and this search has "

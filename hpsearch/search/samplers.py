@@ -1,6 +1,5 @@
 """Samplers of a search, and a TPE with constant cost per trial."""
 
-import heapq
 import logging
 import warnings
 from collections.abc import Container, Mapping, Sequence
@@ -16,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 
 from hpsearch.config.base import FrozenConfig
-from hpsearch.search.gp_sampler import GPSampler
+from hpsearch.search.gp_sampler import GPSampler, best_and_spread
 from hpsearch.search.space_points import Suggest
 
 
@@ -212,16 +211,8 @@ def select_trials(
     trials: Sequence[FrozenTrial], direction: StudyDirection, count: int
 ) -> list[FrozenTrial]:
     """Select the best trials and an even spread over time of the others, ``count`` in all."""
-    if len(trials) <= count:
-        return list(trials)
     sign = 1 if direction == StudyDirection.MINIMIZE else -1
-    best = heapq.nsmallest(
-        BEST_TRIALS_KEPT, trials, key=lambda trial: (*_rank(trial, sign), trial.number)
-    )
-    chosen = {trial.number for trial in best}
-    others = [trial for trial in trials if trial.number not in chosen]
-    spread = np.linspace(0, len(others) - 1, count - len(best)).round().astype(int)
-    return sorted([*best, *(others[i] for i in spread)], key=lambda trial: trial.number)
+    return best_and_spread(trials, lambda trial: _rank(trial, sign), BEST_TRIALS_KEPT, count)
 
 
 def _rank(trial: FrozenTrial, sign: int) -> tuple[float, float, float]:

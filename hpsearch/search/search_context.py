@@ -31,7 +31,7 @@ from hpsearch.search.stopping import runs_are_out_of_patience
 from hpsearch.tracking.connection import TrackingServer, resolve_tracking
 from hpsearch.tracking.event_log import EventLog
 from hpsearch.tracking.mlflow_tags import SPACE_NAME, default_uri
-from hpsearch.tracking.run_state import Run, SearchState, SearchStateReader
+from hpsearch.tracking.run_state import UNFINISHED, Run, SearchState, SearchStateReader
 from hpsearch.training.artifact_cache import ArtifactCache
 
 if TYPE_CHECKING:
@@ -273,7 +273,7 @@ class SearchContext:
     @property
     def is_complete(self) -> bool:
         """True if no trial is left to train."""
-        final = [run for run in self.runs if run.status not in ("running", "interrupted")]
+        final = [run for run in self.runs if run.status not in UNFINISHED]
         enough = sum(run.kind == "trial" for run in final) >= self.record.trials
         return enough or runs_are_out_of_patience(
             self.runs, self.search, patience_offset=self.record.patience_offset

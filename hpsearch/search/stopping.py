@@ -13,7 +13,7 @@ from hpsearch.search.outcome import Values, run_values, weakly_dominates
 from hpsearch.search.search import Search
 from hpsearch.search.trial_queue import started_trials
 from hpsearch.tracking.event_log import EventLog
-from hpsearch.tracking.run_state import Run
+from hpsearch.tracking.run_state import UNFINISHED, Run
 
 
 class Limits(FrozenConfig):
@@ -74,7 +74,7 @@ class UsageTracker:
                 self._seconds[trial] = seconds
 
 
-UNINFORMATIVE_STATUSES = ("running", "failed", "interrupted")
+UNINFORMATIVE_STATUSES = (*UNFINISHED, "failed")
 """Statuses that do not depend on a trial's configuration."""
 FINISH_ORDER_ATTR = "ended"
 """User attribute of an Optuna trial: finish order (from 1), independent of the clock."""

@@ -82,4 +82,4 @@ def run_seconds(run: Run) -> float:
     if not run.reports:
         return 0.0
     last = run.reports[-1]
-    return last.get("seconds", 0.0) if run.retries else last["time"] - run.started
+    return last.get("seconds", 0.0) if run.resumes else last["time"] - run.started

@@ -23,8 +23,8 @@ from hpsearch.tracking.mlflow_tags import PARENT_SEARCH_ID
 from hpsearch.untrusted import NAME, reading
 
 Event = dict[str, Any]
-"""``event`` is search, start, report, worker_failed, restarted_from_scratch, trial_finished,
-extend, search_finished, step_finished or request; ``trial`` is the trial's id.
+"""``event`` is search, start, report, worker_failed, restarted_from_scratch, trial_paused,
+trial_finished, extend, search_finished, step_finished or request; ``trial`` is the trial's id.
 
 The first event of a log also holds the schema version."""
 
@@ -41,7 +41,15 @@ FORMER_TAGS = {"hpsearch.beneath": PARENT_SEARCH_ID}
 
 
 FLUSHED_EVENTS = frozenset(
-    ("search", "start", "trial_finished", "extend", "search_finished", "step_finished")
+    (
+        "search",
+        "start",
+        "trial_paused",
+        "trial_finished",
+        "extend",
+        "search_finished",
+        "step_finished",
+    )
 )
 """Events after which the log is flushed to disk; reports come too often for that."""
 TEXTS = (

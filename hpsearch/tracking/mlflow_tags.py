@@ -36,8 +36,9 @@ SPACE_NAME = "space.py"
 OBJECTIVE_METRIC = "objective"
 """Metric: value that the search optimizes; every report contains it."""
 
-MLFLOW_STATUS: dict[str, Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]] = {
+MLFLOW_STATUS: dict[str, Literal["FINISHED", "FAILED", "KILLED", "RUNNING", "SCHEDULED"]] = {
     "running": "RUNNING",
+    "paused": "SCHEDULED",
     "completed": "FINISHED",
     "failed": "FAILED",
     "infeasible": "FINISHED",

@@ -12,6 +12,7 @@ from hpsearch.untrusted import reading
 
 RunStatus = Literal[
     "running",
+    "paused",
     "completed",
     "infeasible",
     "pruned",
@@ -20,6 +21,8 @@ RunStatus = Literal[
     "failed",
     "interrupted",
 ]
+UNFINISHED: tuple[RunStatus, ...] = ("running", "paused", "interrupted")
+"""Statuses of runs that have not ended, or that a later session resumes."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Run:
     """Report events in order of patches seen, one per number of patches."""
     ended: float | None = None
     retries: int = 0
+    pauses: int = 0
+    """Resumes after a pause, which are not among the retries."""
     restarted_attempts: tuple[int, ...] = ()
     """Attempts (from 0) that restarted from scratch because the checkpoint was damaged."""
     retrained_patches: int = 0
@@ -54,6 +59,11 @@ class Run:
     def label(self) -> str:
         """Short name: the trial's number, or the baseline's name."""
         return f"{self.number:03d}" if self.kind == "trial" else self.id
+
+    @property
+    def resumes(self) -> int:
+        """Number of times that it was resumed, after a pause or a failure."""
+        return self.retries + self.pauses
 
     @property
     def seen(self) -> int:
@@ -165,7 +175,7 @@ class SearchState:
         """Note whether a trial has ended, and its value if it is completed."""
         self._ended.discard(run.id)
         self._values.pop(run.id, None)
-        if run.status not in ("running", "interrupted"):
+        if run.status not in UNFINISHED:
             self._ended.add(run.id)
             if run.status == "completed" and run.reports:
                 self._values[run.id] = run.reports[-1]["objective"]
@@ -213,20 +223,24 @@ def apply_event(run: Run | None, event: Event) -> Run:
         parent = event.get("drawn", {}).get("parent")
         return Run(event["trial"], event["number"], config, event["time"], kind=kind, parent=parent)
     match event["event"]:
-        case "start":  # resumed after a crash
+        case "start":  # resumed after a crash or a pause
+            was_paused = run.status == "paused"
             return replace(
                 run,
                 config=TrialConfig.model_validate(event["config"]),  # a baseline is trained on
                 status="running",
                 reason="",
                 ended=None,
-                retries=run.retries + 1,
+                retries=run.retries + (not was_paused),
+                pauses=run.pauses + was_paused,
                 attempt_seen=0,
             )
         case "restarted_from_scratch":
-            return replace(run, restarted_attempts=(*run.restarted_attempts, run.retries))
+            return replace(run, restarted_attempts=(*run.restarted_attempts, run.resumes))
         case "report":
             return _apply_report(run, event)
+        case "trial_paused":
+            return replace(run, status="paused")
         case "trial_finished":
             status, reason = event["status"], event.get("reason", "")
             if status not in get_args(RunStatus):
@@ -239,8 +253,8 @@ def _apply_report(run: Run, event: Event) -> Run:
     """Apply a report; a trial that resumes from its checkpoint first repeats its last report."""
     seen, reports = event["seen"], run.reports
     _ = event["objective"], event["metrics"]
-    is_resumed = run.retries > 0 and run.attempt_seen == 0 and seen >= run.seen
-    is_resumed = is_resumed and run.retries not in run.restarted_attempts
+    is_resumed = run.resumes > 0 and run.attempt_seen == 0 and seen >= run.seen
+    is_resumed = is_resumed and run.resumes not in run.restarted_attempts
     lost = 0 if is_resumed else max(0, min(seen, run.seen) - run.attempt_seen)
     if seen > run.seen:
         reports = (*reports, event)

@@ -37,7 +37,7 @@ class Callback:
         """Receive the search before its first trial, also when it is resumed."""
 
     def on_trial_start(self, run: Run) -> None:
-        """Receive a trial that starts, or starts again after its worker died."""
+        """Receive a trial that starts, or resumes after a pause or after its worker died."""
 
     def on_report(self, run: Run) -> None:
         """Receive a trial with its latest report: ``run.seen``, ``run.last``."""

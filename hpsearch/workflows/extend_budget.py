@@ -11,7 +11,7 @@ from hpsearch.search.overrides import with_overrides
 from hpsearch.search.requests import append_request
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.stopping import informative_trials
-from hpsearch.tracking.run_state import Run
+from hpsearch.tracking.run_state import UNFINISHED, Run
 from hpsearch.workflows.callbacks import Callback, with_callbacks
 from hpsearch.workflows.observer import Observer, SearchResult
 from hpsearch.workflows.resume_search import (
@@ -112,7 +112,7 @@ def trials_to_continue(
             "trials cannot train on; start a new search",
             code="folds-keep-no-checkpoint",
         )
-    if any(run.kind == "trial" and run.status in ("running", "interrupted") for run in runs):
+    if any(run.kind == "trial" and run.status in UNFINISHED for run in runs):
         raise UserError(
             f"search {context.name!r} has unfinished trials of the budget before; finish them with "
             f"`{context.command('resume')}`",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError, list_names
+from hpsearch.search.pruners import check_may_ask
 from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.workspace import Workspace
@@ -199,6 +200,7 @@ class SearchHandle:
             Trial with ``config``, ``number`` and a ``folder`` for its checkpoint; None if there is
             none to start now.
         """
+        check_may_ask(self.search.active_pruner, self.name)
         return self._external.ask(cpus=cpus, gpus=gpus)
 
     def report(self, trial: "ExternalTrial", seen: int, metrics: Mapping[str, float]) -> bool:

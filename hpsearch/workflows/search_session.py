@@ -12,6 +12,7 @@ from hpsearch.execution import ray_runtime, tuner
 from hpsearch.execution.ray_runtime import monitor_head, requested_nodes
 from hpsearch.execution.retry_policy import DiskFullError
 from hpsearch.execution.shutdown import install_termination_handlers
+from hpsearch.execution.study_restore import end_paused_trials
 from hpsearch.search.search import Search
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.stopping import runs_are_out_of_patience
@@ -84,6 +85,8 @@ def _run_session(context: SearchContext, observer: Observer) -> SearchResult:
     try:
         with timer.step("trials"):
             interruption = None if context.is_complete else run_trials(context, observer)
+            if context.is_complete:
+                end_paused_trials(context)
         if interruption is not None:
             return SearchResult(context=context, status="interrupted", reason=interruption)
         if context.search.num_folds and any(r.status == "completed" for r in context.runs):
@@ -158,6 +161,7 @@ def run_trials(context: SearchContext, observer: Observer, *, command: str = "")
         )
         context.with_record(trials=count)
     if not open_runs and (session.exhausted or context.is_complete):
+        end_paused_trials(context)
         if runs_are_out_of_patience(context.runs, search, patience_offset=record.patience_offset):
             observer.message(
                 f"{search.patience} trials in a row brought no improvement, so the search ends"

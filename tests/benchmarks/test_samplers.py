@@ -18,7 +18,7 @@ from searchers import RowGP, RowOracle, Rows
 from surrogate import Surrogate
 
 from hpsearch.config import TrialConfig
-from hpsearch.search.gp_sampler import EXPLORATION, Reports, _similarity, predict_ends, standardize
+from hpsearch.search.freeze_thaw import EXPLORATION, Reports, predict_ends, similarity, standardize
 from hpsearch.search.pruners import ASHA, NoPruner, PrunerWithHistory, build_pruner
 from hpsearch.search.space_file import load_search
 
@@ -166,21 +166,22 @@ def test_an_oracle_takes_the_rows_from_the_best_one_on(tmp_path: Path, space: Pa
 def test_a_posterior_that_grows_is_that_of_all_reports_at_once(tmp_path: Path, space: Path) -> None:
     table = read_table(written(tmp_path, [line(n) for n in range(20)]), load_search(space))
     points = [row.point for row in table.rows]
-    grown, rng = Posterior(_similarity(points)), np.random.default_rng(0)
+    grown, rng = Posterior(similarity(points)), np.random.default_rng(0)
     rows, times, values = rng.permutation(np.arange(20).repeat(2)), rng.random(40), rng.random(40)
     for row, time, value in zip(rows, times, values, strict=True):
         grown.add(int(row), float(time), float(value))
     reports = Reports(rows, times, standardize(values))
-    mean, deviation = predict_ends(points, reports, points, own=True)
+    mean, deviation = predict_ends(points, reports, own=True)
     # twice the points have the same mean distance, so the same kernel
-    assert grown.bounds() == pytest.approx(mean + EXPLORATION * deviation)
+    assert [end.mean for end in grown.ends()] == pytest.approx(mean)
+    assert [end.bound for end in grown.ends()] == pytest.approx(mean + EXPLORATION * deviation)
 
 
 def test_a_search_that_pauses_trains_no_report_twice_and_resumes_each_trial(
     tmp_path: Path, space: Path
 ) -> None:
     table = read_table(written(tmp_path, [line(n) for n in range(20)]), load_search(space))
-    like = _similarity([row.point for row in table.rows])
+    like = similarity([row.point for row in table.rows])
     whole: dict[str, Search] = {
         arm: Search(table, 300, like, arm=settings, seed=0, workers=2).run()
         for arm, settings in ARMS.items()
@@ -189,7 +190,9 @@ def test_a_search_that_pauses_trains_no_report_twice_and_resumes_each_trial(
         assert found.bests == sorted(found.bests, key=lambda best: best[1]), arm
         assert found.bests[-1][1] <= table.best
         assert found.bests[-1][0] <= 18 + 2 * 0.5, "each row once, whatever was paused"
-    assert whole["GP, pausing"].bests[-1][1] == table.best, "whatever is paused can be resumed"
+    for arm in ("GP + FreezeThaw", "GP + FreezeThaw at rungs"):
+        assert whole[arm].bests[-1][1] == table.best, "whatever is paused can be resumed"
+        assert whole[arm].resumed > 0
     assert whole["oracle + ASHA"].bests[-1] == (pytest.approx(2), table.best), "the two best, whole"
     text = compare(lambda arm, seed: whole[arm], table, 2)
     assert text[0].startswith("| search | best 1.0% of the rows |")

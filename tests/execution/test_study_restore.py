@@ -38,7 +38,7 @@ SEARCH = Search(suggest=suggest, budget=240, report_every=120, trials=9, validat
                 initial_points=[{"kind": "a"}], baseline=TrialConfig(**SMALL), {more})
 """
 SECONDS = {"train/seconds": 7.0}
-ENDINGS = ["completed", "pruned", "collapsed", "failed", "diverged", "completed", "interrupted"]
+ENDINGS = ["completed", "pruned", "collapsed", "failed", "diverged", "paused", "interrupted"]
 """Endings of trials, in the order of their start; they end in the opposite order."""
 
 
@@ -59,6 +59,9 @@ def run_trials(context: SearchContext, *, half: Path | None = None) -> None:
         if half is not None and number == 3:
             shutil.copy(study_file(context), half)
         trial, reason = f"{number:03d}", f"because of {number}"
+        if status == "paused":
+            log.append("trial_paused", trial=trial)
+            continue
         if status not in ("failed", "interrupted"):
             value = 0.0 if status in ("collapsed", "diverged") else 0.2 + 0.1 * number
             log.append("report", trial=trial, seen=240, objective=value, metrics=SECONDS)

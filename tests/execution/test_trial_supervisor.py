@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.pruners import NopPruner
 from ray.air.constants import TRAINING_ITERATION
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.utils import flatten_dict
 
 from hpsearch.config import TrialConfig
+from hpsearch.execution.freeze_thaw_searcher import FreezeThawSearcher
 from hpsearch.execution.hang_detector import ReportTimeouts
 from hpsearch.execution.optuna_searcher import OUTCOME_ATTR, OptunaSearcher
 from hpsearch.execution.placement import ResourceAllocator
@@ -46,6 +48,7 @@ from hpsearch.search.space_file import load_search
 from hpsearch.search.stopping import Limits, UsageTracker
 from hpsearch.search.study import open_study
 from hpsearch.tracking.event_log import EventLog
+from hpsearch.tracking.run_state import runs_from
 
 SPACE = """
 from hpsearch.config import SGD, TrialConfig
@@ -126,6 +129,60 @@ def test_a_trial_that_costs_too_much_ends_at_its_first_report(
 
 def metrics(parameters: float, score: float) -> dict[str, float]:
     return {"cost/parameters": float(parameters), "val/mAP": score}
+
+
+PAUSING = """
+from hpsearch.config import SGD, TrialConfig
+from hpsearch.search.pruners import FreezeThaw
+from hpsearch.search.samplers import GP
+from hpsearch.search.search import Search
+
+def suggest(trial):
+    return TrialConfig(optimizer=SGD(lr=trial.suggest_float("lr", 0.01, 1)), patches=100)
+
+SEARCH = Search(suggest=suggest, budget=100, report_every=10, trials=4, sampler=GP(),
+                pruner=FreezeThaw(), baseline=TrialConfig(patches=100))
+"""
+
+
+@pytest.mark.parametrize("order", ORDERS, ids="-".join)
+def test_a_paused_trial_has_not_ended_and_frees_its_worker(
+    tmp_path: Path, order: Sequence[str]
+) -> None:
+    tune = Tune(tmp_path, cycle([order]), nodes=[{"CPU": 1}])
+    tune.space.write_text(PAUSING)
+    supervisor = tune.supervisor
+    supervisor.searcher = FreezeThawSearcher(tune.folder, space=tune.space, trials=2)
+    supervisor.pruner = PrunerWithHistory(NopPruner(), direction="maximize", name="supervised")
+    supervisor.requests = SearchRequests(supervisor.event_log)
+    first = tune.start()
+    request(tune, "pause")
+    assert not tune.report(first, Reported(10, 0.5)), "its worker would have nothing to do"
+    request(tune, "continue")
+    assert tune.report(first, Reported(20, 0.6))
+    tune.complete(first)
+    second = tune.start()
+    assert second.config["id"] == "001"
+    assert tune.report(second, Reported(10, 0.1)), "no other may begin, and the first is better"
+    tune.complete(second)
+    again = tune.start()
+    assert again.config["id"] == "000"
+    assert not tune.report(again, Reported(20, 0.6)), "a repeated report decides nothing"
+    request(tune, "stop-trial", trial="001")
+    assert tune.report(again, Reported(100, 0.8, "completed"))
+    tune.complete(again)
+    assert tune.searcher.suggest("another") == ResourceAwareSearcher.FINISHED
+    events, trials = tune.books()
+    others = [event for event in events if event["event"] not in ("request", "report")]
+    assert [f"{event['event']} {event['trial']}" for event in others] == [
+        "start 000", "trial_paused 000", "start 001", "trial_paused 001", "start 000",
+        "trial_finished 001", "trial_finished 000",
+    ]  # fmt: skip
+    assert [trial[0] for trial in trials] == ["COMPLETE", "RUNNING"]
+    runs = runs_from(supervisor.event_log.events())
+    assert [(run.status, run.pauses, run.retries, run.reason) for run in runs] == [
+        ("completed", 1, 0, ""), ("pruned", 0, 0, "stopped on request"),
+    ]  # fmt: skip
 
 
 class Tune:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import ray
+from optuna.trial import TrialState
 from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
 from ray.core.generated.autoscaler_pb2 import (
     DrainNodeReason,  # pyright: ignore[reportAttributeAccessIssue]
@@ -24,10 +25,13 @@ from hpsearch.execution.ray_runtime import (
     start_ray,
     stop_ray,
 )
+from hpsearch.execution.resumable_trial import CheckpointHooks, run_with_checkpoints
+from hpsearch.execution.study_restore import end_paused_trials
 from hpsearch.execution.tuner import run_session
 from hpsearch.search.resources import Resources
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.stopping import Limits
+from hpsearch.search.study import open_study
 from hpsearch.tracking.run_state import Run
 
 from ..search_factory import plan
@@ -40,8 +44,8 @@ pytestmark = [
 
 SPACE = """
 from hpsearch.config import Adam, L2Net, RandomTriplets, TrialConfig
-from hpsearch.search.pruners import ASHA, NoPruner
-from hpsearch.search.samplers import Fixed
+from hpsearch.search.pruners import ASHA, FreezeThaw, NoPruner
+from hpsearch.search.samplers import GP, Fixed
 from hpsearch.search.search import Search
 
 def suggest(trial):
@@ -127,6 +131,41 @@ def test_a_search_in_folds_stops_a_bad_configuration_after_one(
     assert (bad.status, bad.seen, bad.last["folds/done"]) == ("pruned", 240, 1.0)
     assert good.reports[-1]["seconds"] > good.reports[0]["seconds"] > 0
     assert "system/cpu_utilization_percentage" in good.last.keys() & bad.last.keys()
+
+
+def test_a_paused_trial_resumes_to_the_bit_also_after_an_interruption(
+    tmp_path: Path, tiny: PatchStore
+) -> None:
+    context = begin(
+        tmp_path, tiny, "trials=3, sampler=GP(startup_trials=2), pruner=FreezeThaw()",
+        trials=3, max_concurrent_trials=1, limits=Limits(patches=400),
+    )  # fmt: skip
+    assert run_session(context).limit == "400 patches"
+    assert context.runs[0].status == "paused", "the first points are all tried first"
+    study = open_study(context.paths.folder, search=context.search)
+    assert study.trials[0].state == TrialState.RUNNING
+    assert study.trials[0].last_step == context.runs[0].seen
+    context = context.with_record(limits=Limits(patches=100_000))
+    assert run_session(context).exhausted
+    end_paused_trials(context)
+    events = [event for event in context.event_log.events() if "trial" in event]
+    resumed = [run for run in context.runs if run.pauses]
+    assert resumed, [(event["event"], event["trial"]) for event in events]
+    for run in context.runs:
+        assert run.status in ("completed", "pruned"), "none is left"
+        kinds = [event["event"] for event in events if event["trial"] == run.id]
+        assert kinds.count("trial_paused") == run.pauses + (run.status == "pruned")
+        assert (run.retrained_patches, run.restarted_attempts) == (0, ())
+    states = [trial.state.name.replace("COMPLETE", "COMPLETED").lower() for trial in
+              open_study(context.paths.folder, search=context.search).trials]  # fmt: skip
+    assert states == statuses(context.runs)
+    run, hooks = resumed[0], CheckpointHooks(tmp_path / "uncut")
+    uncut = list(run_with_checkpoints(run.config, context.environment, hooks))[: len(run.reports)]
+    for report, known in zip(uncut, run.reports, strict=True):
+        names = [name for name in known["metrics"] if name.startswith(("train/l", "val/"))]
+        assert "val/mAP" in names
+        assert report.seen == known["seen"]
+        assert [report.metrics[n] for n in names] == [known["metrics"][n] for n in names]
 
 
 def test_more_than_the_cluster_can_hold_is_refused() -> None:

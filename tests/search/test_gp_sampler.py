@@ -13,17 +13,19 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from hpsearch.search.gp_sampler import (
+from hpsearch.search.freeze_thaw import (
     NOISE,
-    GPSampler,
     Reports,
-    _covariance,
-    _similarity,
+    covariance,
+    predict_ends,
+    similarity,
+    standardize,
+)
+from hpsearch.search.gp_sampler import (
+    GPSampler,
     last_value,
     point_of,
-    predict_ends,
     read_reports,
-    standardize,
     trials_to_fit,
 )
 from hpsearch.search.samplers import GP, build_sampler
@@ -170,13 +172,13 @@ def test_the_process_agrees_with_the_formula_of_conditional_normals() -> None:
     """Against numpy's inverse, and with the report of a trial's own that is the end itself."""
     points = points_drawn(4)
     reports = Reports(np.array([0, 0, 1]), np.array([0.1, 1.0, 0.3]), np.array([0.2, 1.5, -1.0]))
-    mean, deviation = predict_ends(points[:2], reports, points[:2], own=True)
-    like = _similarity([*points[:2], *points[:2]])
+    mean, deviation = predict_ends(points[:2], reports, own=True)
+    like = similarity([*points[:2], *points[:2]])
     trial, time, ends = reports.trial, reports.time, np.ones(2)
     same = trial[:, None] == trial[None]
-    known = _covariance(like[np.ix_(trial, trial)], time, time, same) + NOISE**2 * np.eye(3)
-    cross = _covariance(like[np.ix_([2, 3], trial)], ends, time, np.arange(2)[:, None] == trial)
-    own = _covariance(like[np.ix_([2, 3], [2, 3])], ends, ends, np.eye(2, dtype=bool))
+    known = covariance(like[np.ix_(trial, trial)], time, time, same) + NOISE**2 * np.eye(3)
+    cross = covariance(like[np.ix_([2, 3], trial)], ends, time, np.arange(2)[:, None] == trial)
+    own = covariance(like[np.ix_([2, 3], [2, 3])], ends, ends, np.eye(2, dtype=bool))
     assert mean == pytest.approx(cross @ np.linalg.inv(known) @ reports.value)
     left = np.diag(own - cross @ np.linalg.inv(known) @ cross.T)
     assert deviation == pytest.approx(np.sqrt(left))
@@ -200,7 +202,7 @@ def test_the_kernel_is_one_for_a_point_itself_and_falls_with_the_distance() -> N
         Point({"rate": rate, "kind": kind}, kinds)
         for rate, kind in ((0.0, "a"), (0.1, "a"), (0.9, "a"), (0.0, "b"))
     ]
-    like = _similarity(points)
+    like = similarity(points)
     assert np.diag(like) == pytest.approx(np.ones(4))
     assert like[0, 1] > like[0, 2] > 0
     assert like[0, 3] < 1

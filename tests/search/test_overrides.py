@@ -85,7 +85,7 @@ def test_settings_that_go_together_are_checked_together() -> None:
         ("descriptor.width=-1", "descriptor.width: setting 'width' is wrong: Input should be"),
         ("descriptor.widht=1", "no such setting; there are width, dropout"),
         ("budget=50", "report_every must lie between 1 and the budget of 50"),
-        ("pruner=fast", "'fast' is not one of asha, pasha, hyperband, median, none"),
+        ("pruner=fast", "'fast' is not one of asha, pasha, hyperband, median, freeze_thaw, none"),
         ("loss=hardnet", "requires a sampler of type Pairs"),
         ("sampler.batch=64", "trial.sampler.batch"),
         ("patches=64", "set the search's budget"),

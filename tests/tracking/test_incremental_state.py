@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hpsearch.config import TrialConfig
 from hpsearch.errors import UserError
 from hpsearch.tracking.event_log import Event, EventLog
-from hpsearch.tracking.run_state import SearchState, SearchStateReader, runs_from
+from hpsearch.tracking.run_state import UNFINISHED, SearchState, SearchStateReader, runs_from
 
 CONFIG = TrialConfig().model_dump(mode="json")
 TRIALS = ("000", "001", "baseline")
@@ -30,6 +30,7 @@ def event_of(kind: str, trial: str, value: int) -> dict[str, Any]:
         "report": {"seen": 10 * value, "objective": value / 7, "metrics": {"mAP": value / 7}},
         "restarted_from_scratch": {"reason": "damaged"},
         "crash": {"reason": "lost"},
+        "trial_paused": {},
         "trial_finished": {"status": STATUSES[value % len(STATUSES)], "reason": "é" * value},
     }[kind]
     return {"event": kind, "time": float(value), "trial": trial, **fields}
@@ -44,7 +45,7 @@ def event_logs(draw: st.DrawFn) -> bytes:
     for _ in range(draw(st.integers(0, 25))):
         trial = draw(st.sampled_from(TRIALS))
         kinds = (
-            ("start", "report", "restarted_from_scratch", "crash", "trial_finished")
+            ("start", "report", "restarted_from_scratch", "crash", "trial_paused", "trial_finished")
             if trial in started
             else ("start",)
         )
@@ -73,7 +74,7 @@ def best_so_far(events: list[Event]) -> list[tuple[float, int, float]]:
         if run is None or run.kind != "trial" or event["event"] != "trial_finished":
             continue
         trials = [run for run in state.runs.values() if run.kind == "trial"]
-        ended = [run for run in trials if run.status not in ("running", "interrupted")]
+        ended = [run for run in trials if run.status not in UNFINISHED]
         values = [
             r.reports[-1]["objective"] for r in ended if r.status == "completed" and r.reports
         ]
