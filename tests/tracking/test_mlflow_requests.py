@@ -91,7 +91,8 @@ def test_runs_of_another_process_and_of_a_failed_sync_are_found(
         run = runs[f"t{number}"]
         assert run.data.params["optimizer.lr"] == str(0.1 + number)
         assert (run.data.tags["status"], run.data.tags["seed"]) == ("running", "0")
-        assert run.inputs and run.inputs.dataset_inputs[0].dataset.name == "tiny"
+        assert run.inputs
+        assert run.inputs.dataset_inputs[0].dataset.name == "tiny"
 
 
 @given(st.lists(st.integers(1, 500), max_size=8), st.integers(0, 1_500))
