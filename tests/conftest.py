@@ -2,10 +2,7 @@
 
 import os
 import secrets
-import sqlite3
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 # as in an activated environment, in which commands are printed by the program's name
@@ -46,45 +43,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def forget_servers() -> None:
     """No module meets the server of an earlier one."""
     forget_mlflow_server()
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Path of a SQLite database that receives MLflow's tables when they are first needed."""
-    return tmp_path_factory.mktemp("mlflow") / "empty.db"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tables_created_once(empty_database: Path) -> Iterator[None]:
-    """MLflow runs its fifty migrations once a session, and later databases are copies.
-
-    They take a second of processor time, and a hundred tests begin with a new database.
-    """
-    if "mlflow" not in sys.modules:
-        yield
-        return
-    from mlflow.store.db import utils
-    from sqlalchemy import Engine, create_engine
-
-    migrate: Callable[[Engine], None] = utils._initialize_tables
-
-    def create_tables(engine: Engine) -> None:
-        path = engine.url.database
-        if engine.dialect.name != "sqlite" or not path or Path(path).stat().st_size:
-            return migrate(engine)
-        if not empty_database.exists():
-            first = create_engine(f"sqlite:///{empty_database}")
-            migrate(first)
-            first.dispose()
-        with closing(sqlite3.connect(empty_database)) as source, closing(
-            sqlite3.connect(path)
-        ) as target:  # fmt: skip
-            source.backup(target)
-        return None
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(utils, "_initialize_tables", create_tables)
-        yield
 
 
 @pytest.fixture(scope="session")
