@@ -1,5 +1,6 @@
 """Sessions of a search with real Ray: places, limits, folds, and going on. One Ray for all."""
 
+import gc
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ from hpsearch.execution.ray_runtime import (
 )
 from hpsearch.execution.resumable_trial import CheckpointHooks, run_with_checkpoints
 from hpsearch.execution.study_restore import end_paused_trials
-from hpsearch.execution.tuner import run_session
+from hpsearch.execution.tuner import objects_frozen, run_session
 from hpsearch.search.resources import Resources
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.stopping import Limits
@@ -237,3 +238,24 @@ def test_a_cluster_that_is_not_there_is_reported_at_once(monkeypatch: pytest.Mon
     for address in (f"127.0.0.1:{port}", f"ray://localhost:{port}", "no.such.host.invalid:6379"):
         with pytest.raises(UserError, match=r"no Ray cluster answers at .*; start one"):
             start_ray(address=address)
+
+
+def test_objects_are_frozen_meanwhile_and_those_of_the_caller_stay_so() -> None:
+    before = [object()]
+    assert is_collected(before)
+    with objects_frozen():
+        assert not is_collected(before)
+        assert is_collected([object()])
+    assert is_collected(before)
+    gc.freeze()
+    try:
+        with objects_frozen():
+            pass
+        assert not is_collected(before)
+    finally:
+        gc.unfreeze()
+
+
+def is_collected(found: list[object]) -> bool:
+    """Whether the garbage collector looks at an object."""
+    return any(other is found for other in gc.get_objects())
