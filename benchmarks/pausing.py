@@ -188,7 +188,7 @@ class Search:
     def _may_pause(self, before: int, seen: int) -> bool:
         if self._decides == "rungs":
             return any(before < rung <= seen for rung in self._rungs)
-        return is_due(seen, before, first=int(self._rungs[0]), budget=self._budget)
+        return is_due(seen, before, first=1, budget=self._budget)
 
     def _next(self, row: int | None = None) -> int | None:
         """Row to train next; ``row`` has just reported, if given, and is one of the paused."""

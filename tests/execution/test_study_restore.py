@@ -117,7 +117,7 @@ def test_a_lost_study_is_restored_as_it_was(tmp_path: Path, tiny: PatchStore, mo
     run_trials(context)
     before, file = content(study_of(context)), study_file(context)
     assert [trial["state"].name for trial in before] == [
-        "COMPLETE", "PRUNED", "COMPLETE", "FAIL", "COMPLETE", "COMPLETE", "RUNNING"
+        "COMPLETE", "PRUNED", "COMPLETE", "FAIL", "COMPLETE", "RUNNING", "RUNNING"
     ]  # fmt: skip
     assert restore_study(context) == 0, "nothing is missing"
     kept = shutil.copy(file, tmp_path / "kept")

@@ -113,6 +113,7 @@ def test_the_sums_of_a_mixed_search(mixed: list[Run]):
         "completed": 2,
         "running": 1,
         "interrupted": 1,
+        "paused": 0,
         "infeasible": 0,
         "pruned": 1,
         "failed": 1,

@@ -102,6 +102,30 @@ def test_a_search_is_a_parent_with_one_child_a_trial(event_log: EventLog, home: 
     assert (dataset.name, dataset.digest) == ("tiny", "f" * 16)
 
 
+def test_a_paused_trial_is_a_run_that_has_not_ended_and_resumes(
+    event_log: EventLog, home: Path
+) -> None:
+    config = TrialConfig().model_dump(mode="json")
+    report = {"trial": "t0", "objective": 0.1, "metrics": {"val/mAP": 0.1}}
+    found, states = mlflow_sync(event_log, home, "paused"), list[tuple[str, str, bool]]()
+    for event, fields in (
+        ("trial_paused", {}), ("start", {"number": 0, "config": config}),
+        ("trial_finished", {"status": "completed", "reason": ""}),
+    ):  # fmt: skip
+        if not states:
+            event_log.append("start", trial="t0", number=0, config=config)
+        event_log.append("report", seen=100 * (len(states) + 1), **report)
+        event_log.append(event, trial="t0", **fields)
+        found.sync()
+        info = children(found)["t0"].info
+        states.append((info.run_id, info.status, info.end_time is not None))
+    assert {run_id for run_id, *_ in states} == {states[0][0]}
+    assert [state[1:] for state in states] == [
+        ("SCHEDULED", False), ("RUNNING", False), ("FINISHED", True),
+    ]  # fmt: skip
+    assert children(found)["t0"].data.tags["retries"] == "0", "a pause is no failure"
+
+
 def test_a_promotion_stands_under_its_search_on_every_server(
     event_log: EventLog, home: Path, tmp_path: Path
 ) -> None:
