@@ -17,7 +17,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hpsearch.config.custom_import import missing_packages
 from hpsearch.errors import UserError, list_names
-from hpsearch.execution.local_session_patches import leave_private_session, private_session
+from hpsearch.execution.local_session_patches import (
+    current_cluster,
+    leave_private_session,
+    private_session,
+)
 from hpsearch.execution.placement import ResourceAllocator
 from hpsearch.execution.preemption import draining_node_ids
 from hpsearch.execution.shutdown import hangup_blocked
@@ -118,12 +122,13 @@ def start_ray(*, address: str | None = None, cpus: int | None = None) -> str | N
                 ray.init(address=LOCAL_ADDRESS, num_cpus=cpus, include_dashboard=False, **quiet)
         return None
     leave_private_session()  # if another process has ended it
-    _check_reachable(address)
-    with _ray_errors(f"the Ray cluster at {address} cannot be joined"):
+    meant = current_cluster() or address if address == "auto" else address
+    is_open = _check_reachable(meant)
+    with _ray_errors(f"the Ray cluster at {meant} cannot be joined"):
         try:
-            ray.init(address=address, **quiet)
+            ray.init(address=meant, **quiet)
         except (ConnectionError, ValueError) as error:
-            raise _unreachable_error(address) from error
+            raise (_refused_error if is_open else _unreachable_error)(meant) from error
     return ray.get_runtime_context().gcs_address
 
 
@@ -153,19 +158,35 @@ def _ray_errors(problem: str) -> Iterator[None]:
         ) from error
 
 
-def _check_reachable(address: str) -> None:
-    """Ray itself would try for minutes."""
+def _check_reachable(address: str) -> bool:
+    """Return True if something listens there, False if that is not known.
+
+    Ray itself would try for minutes.
+
+    Raises:
+        UserError: if nothing does.
+    """
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host or not port.isdigit():
-        return  # auto, or something that Ray refuses at once
+        return False  # auto without any cluster, or something that Ray refuses at once
     if not is_port_open(f"{host}:{port}", timeout=HEAD_CONNECT_TIMEOUT_S):
         raise _unreachable_error(address)
+    return True
 
 
 def _unreachable_error(address: str) -> UserError:
     return UserError(
         f"no Ray cluster answers at {address}; start one, or give another with --address (`local` "
         "for this machine alone)"
+    )
+
+
+def _refused_error(address: str) -> UserError:
+    return UserError(
+        f"{address} answers, but does not let this process join its Ray cluster, most often for "
+        "want of its token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH, as "
+        "on the head, or give another --address",
+        code="cluster-refuses",
     )
 
 

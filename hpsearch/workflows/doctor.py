@@ -141,7 +141,21 @@ def _rays() -> str:
         with suppress(OSError):  # it has just ended
             heads += Path(process.read_bytes().partition(b"\0")[0].decode()).name == "gcs_server"
     line = f"heads that run on this machine: {heads}; a search without --address starts its own"
-    return f"{line}, also where RAY_ADDRESS is set" if "RAY_ADDRESS" in os.environ else line
+    if "RAY_ADDRESS" in os.environ:
+        line += ", also where RAY_ADDRESS is set"
+    return line + _auto_address()
+
+
+def _auto_address() -> str:
+    """Clause on the cluster that ``--address auto`` joins; empty if Ray knows none."""
+    from hpsearch.execution.local_session_patches import current_cluster
+    from hpsearch.execution.ray_runtime import is_port_open
+
+    address = current_cluster()
+    if address is None:
+        return ""
+    answers = "which answers" if is_port_open(address) else "where nothing listens any more"
+    return f"; --address auto means {address}, {answers}"
 
 
 def _variables() -> str:
