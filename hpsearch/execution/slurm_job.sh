@@ -166,6 +166,7 @@ for _ in 1 2 3; do # another process may take a port before Ray does; a busy nod
   start_ray --head --node-ip-address="$here" --port="$port" --ray-client-server-port="$client" \
     --include-dashboard=false --num-cpus="$cpus" &
   head_group=$!
+  disown # at its end bash would print the whole command, as killed
   set +m
   for _ in $(seq 120); do
     kill -0 "$head_group" 2>/dev/null || break
