@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ray._private import ray_constants, services
+from ray._private import ray_constants
 from ray._raylet import (  # pyright: ignore[reportAttributeAccessIssue]
     AuthenticationTokenLoader,  # pyright: ignore[reportAttributeAccessIssue]
     Config,  # pyright: ignore[reportAttributeAccessIssue]
@@ -89,18 +89,6 @@ def leave_private_session() -> None:
     if _environment_before:
         _set_environment(_environment_before)
         _environment_before.clear()
-
-
-def current_cluster() -> str | None:
-    """Address that Ray takes ``auto`` for; None if it knows none.
-
-    That is RAY_ADDRESS, else a head of this machine, else the cluster that was joined last by
-    ``ray start``, whose address stays in a file when it has ended.
-    """
-    try:
-        return services.canonicalize_bootstrap_address("auto")
-    except (ConnectionError, ValueError):
-        return None
 
 
 def _set_environment(wanted: dict[str, str | None]) -> None:

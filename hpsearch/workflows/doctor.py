@@ -6,7 +6,6 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -135,27 +134,17 @@ def _port(port: int) -> str:
 
 
 def _rays() -> str:
-    """Ray heads of this machine; a local search starts another one."""
-    heads = 0
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # it has just ended
-            heads += Path(process.read_bytes().partition(b"\0")[0].decode()).name == "gcs_server"
+    """Ray heads of this machine, of which a local search starts another, and the latest cluster."""
+    from hpsearch.execution.ray_runtime import current_cluster, is_port_open, running_heads
+
+    heads, latest = running_heads(), current_cluster()
     line = f"heads that run on this machine: {heads}; a search without --address starts its own"
     if "RAY_ADDRESS" in os.environ:
         line += ", also where RAY_ADDRESS is set"
-    return line + _auto_address()
-
-
-def _auto_address() -> str:
-    """Clause on the cluster that ``--address auto`` joins; empty if Ray knows none."""
-    from hpsearch.execution.local_session_patches import current_cluster
-    from hpsearch.execution.ray_runtime import is_port_open
-
-    address = current_cluster()
-    if address is None:
-        return ""
-    answers = "which answers" if is_port_open(address) else "where nothing listens any more"
-    return f"; --address auto means {address}, {answers}"
+    if latest is None or "://" in latest or not latest.rpartition(":")[2].isdigit():
+        return line
+    answers = "which answers" if is_port_open(latest) else "where nothing listens any more"
+    return f"{line}; the latest cluster is at {latest}, {answers}"
 
 
 def _variables() -> str:
