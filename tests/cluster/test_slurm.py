@@ -217,12 +217,14 @@ def test_submit_prints_the_job_that_it_would_submit(tmp_path: Path) -> None:
     space.write_text(SPACE)
     words = ["submit", str(space), "--slurm", "--script", "--data", "tiny", "--trials", "3"]
     more = ["--account", "lab", "--time", "12:00:00", "--module", "cuda/12", "--home", "/mnt/hp"]
+    more += ["--image", "own.sif"]
     done = CliRunner().invoke(app, [*words, *more])
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
     assert {
         "#SBATCH --account=lab", "#SBATCH --time=12:00:00", "module load cuda/12",
-        "export HPSEARCH_HOME=/mnt/hp", "set -- space space.py --data tiny --trials 3",
+        "export HPSEARCH_HOME=/mnt/hp", f"export HPSEARCH_IMAGE={Path('own.sif').absolute()}",
+        "set -- space space.py --data tiny --trials 3",
     } < set(lines)  # fmt: skip
     refused = CliRunner().invoke(app, [*words, "--qos", "a b"])
     assert isinstance(refused.exception, UserError)
