@@ -34,6 +34,7 @@ SlurmdLogFile={folder}/slurmd.%n.log
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 ReturnToService=2
+MinJobAge=86400
 JobRequeue=1
 MpiDefault=none
 SchedulerParameters=sched_interval=2,bf_interval=2

@@ -170,7 +170,7 @@ def test_two_jobs_on_a_node_one_preempted_and_one_stopped_and_resumed(
     slurm: Slurm, shared: Path, note: Note
 ) -> None:
     """Slurm signals the batch shell alone here, and removes the /tmp of a job at once."""
-    hold, many = Hold(shared / "marks"), 10 * PATCHES  # a report of a held trial takes minutes
+    hold, many = Hold(shared / "marks"), 5 * PATCHES  # a report of a held trial takes minutes
     hold.at(many * 3 // 8)
     space, jobs = space_of(patches=many, trials=1), dict[str, str]()
     for name in ("far", "near"):
@@ -203,8 +203,8 @@ def test_two_jobs_on_a_node_one_preempted_and_one_stopped_and_resumed(
     hold.release()
     slurm.wait_for_restart(jobs["far"])
     cost["far"] = ("preempted by another job", patches, first_report_after(contexts["far"], moment))
+    wait_for(lambda: {slurm.state(job) for job in jobs.values()} == {"COMPLETED"}, 900)
     for name, (fault, patches, seconds) in cost.items():
-        wait_for(lambda name=name: slurm.state(jobs[name]) == "COMPLETED", 900)
         assert_whole(f"Slurm: {fault}", note, contexts[name], patches=patches, seconds=seconds)
 
 
