@@ -13,6 +13,7 @@ from hpsearch.cli.jobs import OptionalAddress, Slurm, print_local_status, slurm_
 from hpsearch.console.output import out, print_plain
 from hpsearch.defaults import DEFAULT_HOME
 from hpsearch.errors import UserError
+from hpsearch.locations import home_address
 
 PANEL = "Running"
 Name = Annotated[str, typer.Argument(help="Name of a search.", autocompletion=complete_searches)]
@@ -144,7 +145,7 @@ def _show_local(name: str, home: Path) -> None:
         ("sampler", search.sampler.kind),
         ("pruner", search.active_pruner.kind),
         ("warm start", record.warm_start_from or ""),
-        ("folder", str(context.paths.folder)),
+        ("folder", _folder_address(context)),
     ):
         if value:
             print_plain(f"  {what:<11} {value}")
@@ -153,6 +154,12 @@ def _show_local(name: str, home: Path) -> None:
             print_plain(f"  note {trial or 'of the search'}: {text}")
     if context.runs:
         print_trials(context)
+
+
+def _folder_address(context: Any) -> str:
+    """Folder of a search; in an object store its address there, not that of the mirror."""
+    inside = context.paths.folder.relative_to(context.home)
+    return f"{home_address(context.home)}/{inside.as_posix()}"
 
 
 @app.command(rich_help_panel="Housekeeping")
@@ -195,7 +202,8 @@ def rm(
 
     removal = plan_removal(open_context(name, home))
     print_plain(
-        f"{removal.context.paths.folder}: {removal.size / 2**20:,.1f} MiB, {removal.trials} trials"
+        f"{_folder_address(removal.context)}: {removal.size / 2**20:,.1f} MiB, "
+        f"{removal.trials} trials"
     )
     if not yes and not typer.confirm("remove it, and its runs in MLflow?"):
         raise typer.Exit(1)

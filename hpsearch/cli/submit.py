@@ -98,7 +98,7 @@ def submit(
         job = SlurmOptions(
             account=account, partition=partition, qos=qos, time=time, constraint=constraint,
             nodes=nodes, cpus=cpus_per_node, mem=mem, gres=gres, modules=module or (),
-            env=env or (), image=image,
+            env=env or (), image=_image_address(image),
         )  # fmt: skip
         files = {space.name: space, **modules}
         _submit_to_slurm(chosen, words, job, home=home, files=files, only_print=script)
@@ -142,6 +142,11 @@ def _submit_to_slurm(
         _check_store(remote)
     number = SlurmClient(home).submit(name, text)
     _print_submitted(name, f"Slurm as job {number}", slurm_words(home))
+
+
+def _image_address(image: str | None) -> str | None:
+    """Absolute path of an image, since the job runs in another folder; an address as it is."""
+    return image if image is None or "://" in image else str(Path(image).expanduser().absolute())
 
 
 def _check_store(address: str) -> None:

@@ -296,10 +296,12 @@ class JobClient:
                 "another --name"
             )
         if new and job.state != "failed":
+            resume = command_line("resume", job.search, "--address", self.address)
+            advice = f"resume with `{resume}`, or " if job.state == "stopped" else ""
             raise UserError(
-                f"search {job.search!r} has {job.state} on {self.address}; resume with `"
-                f"{command_line('resume', job.search, '--address', self.address)}`, or choose "
-                "another --name"
+                f"search {job.search!r} has {job.state} on {self.address}; {advice}choose another "
+                "--name for a new one",
+                code="search-exists",
             )
 
 

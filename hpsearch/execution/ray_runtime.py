@@ -7,7 +7,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -69,6 +70,8 @@ GC_WAIT_S, GC_TIMEOUT_S = 0.001, 10.0
 """Seconds between two attempts to collect while another thread collects, and of all attempts."""
 LOCAL_ADDRESS = "local"
 """Address of a Ray of one's own, on this machine."""
+AUTO_ADDRESS = "auto"
+"""Address of RAY_ADDRESS, else of a head of this machine, else of that which ran last."""
 START_TIMEOUT_WORDS = "timed out during startup"
 """Words of Ray's error if its processes have not started within 30 s, which cannot be changed."""
 HEAD_CONNECT_TIMEOUT_S = 10.0
@@ -118,12 +121,15 @@ def start_ray(*, address: str | None = None, cpus: int | None = None) -> str | N
                 ray.init(address=LOCAL_ADDRESS, num_cpus=cpus, include_dashboard=False, **quiet)
         return None
     leave_private_session()  # if another process has ended it
-    _check_reachable(address)
-    with _ray_errors(f"the Ray cluster at {address} cannot be joined"):
+    heads = running_heads() if address == AUTO_ADDRESS else 0
+    meant = (current_cluster() if address == AUTO_ADDRESS and not heads else None) or address
+    is_open = bool(heads) or _check_reachable(meant)
+    with _ray_errors(f"the Ray cluster at {meant} cannot be joined"):
         try:
-            ray.init(address=address, **quiet)
+            ray.init(address=meant, **quiet)
         except (ConnectionError, ValueError) as error:
-            raise _unreachable_error(address) from error
+            where = "a Ray head of this machine" if heads else meant
+            raise (_refused_error(where) if is_open else _unreachable_error(meant)) from error
     return ray.get_runtime_context().gcs_address
 
 
@@ -153,19 +159,57 @@ def _ray_errors(problem: str) -> Iterator[None]:
         ) from error
 
 
-def _check_reachable(address: str) -> None:
-    """Ray itself would try for minutes."""
+def current_cluster() -> str | None:
+    """Address in RAY_ADDRESS, else in the file of the latest ``ray start``; None if neither.
+
+    The file stays when its head has ended.
+    """
+    roots = (os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR"), "/tmp")
+    file = Path(next(root for root in roots if root)) / "ray" / "ray_current_cluster"
+    try:
+        return os.environ.get("RAY_ADDRESS") or file.read_text("utf-8").strip() or None
+    except (OSError, ValueError):
+        return None
+
+
+def running_heads() -> int:
+    """Number of Ray heads of this machine, also those of local searches."""
+    heads = 0
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has just ended
+            heads += Path(process.read_bytes().partition(b"\0")[0].decode()).name == "gcs_server"
+    return heads
+
+
+def _check_reachable(address: str) -> bool:
+    """Return True if something listens there, False if that is not known.
+
+    Ray itself would try for minutes.
+
+    Raises:
+        UserError: if nothing does.
+    """
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host or not port.isdigit():
-        return  # auto, or something that Ray refuses at once
+        return False  # auto without any cluster, or something that Ray refuses at once
     if not is_port_open(f"{host}:{port}", timeout=HEAD_CONNECT_TIMEOUT_S):
         raise _unreachable_error(address)
+    return True
 
 
 def _unreachable_error(address: str) -> UserError:
     return UserError(
         f"no Ray cluster answers at {address}; start one, or give another with --address (`local` "
         "for this machine alone)"
+    )
+
+
+def _refused_error(address: str) -> UserError:
+    return UserError(
+        f"{address} answers, but does not let this process join its Ray cluster, most often for "
+        "want of its token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH, as "
+        "on the head, or give another --address",
+        code="cluster-refuses",
     )
 
 

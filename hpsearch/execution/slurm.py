@@ -99,14 +99,29 @@ class SlurmClient:
         mirror = cache_folder(remote)
         return mirror.parents[1] / "slurm" / mirror.name / search
 
-    def submit(self, search: str, script: str) -> str:
+    def submit(self, search: str, script: str, *, new: bool = True) -> str:
         """Write and submit the batch script of a search; returns the number of its job.
 
+        Args:
+            search: its name.
+            script: its batch script.
+            new: False to resume what an earlier job has begun.
+
         Raises:
-            UserError: if a job of this search is queued or runs, or Slurm refuses it.
+            UserError: if a job of this search is queued or runs, if a new search has the name of
+                one that has not failed, or Slurm refuses it.
         """
         folder = self.folder(search)
-        if (folder / JOB_FILE).is_file() and not (before := self.job(search)).is_finished:
+        before = self.job(search) if (folder / JOB_FILE).is_file() else None
+        if before is not None and new and before.state in ("stopped", "completed"):
+            resume = command_line("resume", search, *slurm_words(self.address))
+            advice = f"resume with `{resume}`, or " if before.state == "stopped" else ""
+            raise UserError(
+                f"search {search!r} has {before.state} in Slurm job {before.id}; {advice}choose "
+                "another --name for a new one",
+                code="search-exists",
+            )
+        if before is not None and not before.is_finished:
             raise UserError(
                 f"search {search!r} has Slurm job {before.id}, which is {before.state}; follow it "
                 f"with `{command_line('logs', search, '-f', *slurm_words(self.address))}`, or "
@@ -145,7 +160,7 @@ class SlurmClient:
                 "again",
                 code="slurm-script-older",
             )
-        return self.submit(search, script)
+        return self.submit(search, script, new=False)
 
     def jobs(self) -> list[SearchJob]:
         """Latest job of each search, by name."""

@@ -21,7 +21,8 @@ RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 export RAY_AUTH_TOKEN
 unset RAY_ADDRESS RAY_API_SERVER_ADDRESS HPSEARCH_ADDRESS # of another cluster
 case $HPSEARCH_HOME in *://*) is_folder= ;; *) is_folder=yes ;; esac
-if [ "$is_folder" ]; then mkdir -p "$HPSEARCH_HOME/slurm/$name" || exit 1; fi # Apptainer binds it
+if [ "$is_folder" ]; then mkdir -p "$HPSEARCH_HOME/slurm/$name" || exit 1; fi # Apptainer binds
+if [ -n "${HPSEARCH_CACHE:-}" ]; then mkdir -p "$HPSEARCH_CACHE" || exit 1; fi # what is there
 
 exec_in_image() { # in the background: the process that `$!` names is then the command's own
   if [ -n "${HPSEARCH_IMAGE:-}" ]; then
@@ -166,6 +167,7 @@ for _ in 1 2 3; do # another process may take a port before Ray does; a busy nod
   start_ray --head --node-ip-address="$here" --port="$port" --ray-client-server-port="$client" \
     --include-dashboard=false --num-cpus="$cpus" &
   head_group=$!
+  disown # at its end bash would print the whole command, as killed
   set +m
   for _ in $(seq 120); do
     kill -0 "$head_group" 2>/dev/null || break

@@ -6,7 +6,6 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -135,13 +134,17 @@ def _port(port: int) -> str:
 
 
 def _rays() -> str:
-    """Ray heads of this machine; a local search starts another one."""
-    heads = 0
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # it has just ended
-            heads += Path(process.read_bytes().partition(b"\0")[0].decode()).name == "gcs_server"
+    """Ray heads of this machine, of which a local search starts another, and the latest cluster."""
+    from hpsearch.execution.ray_runtime import current_cluster, is_port_open, running_heads
+
+    heads, latest = running_heads(), current_cluster()
     line = f"heads that run on this machine: {heads}; a search without --address starts its own"
-    return f"{line}, also where RAY_ADDRESS is set" if "RAY_ADDRESS" in os.environ else line
+    if "RAY_ADDRESS" in os.environ:
+        line += ", also where RAY_ADDRESS is set"
+    if latest is None or "://" in latest or not latest.rpartition(":")[2].isdigit():
+        return line
+    answers = "which answers" if is_port_open(latest) else "where nothing listens any more"
+    return f"{line}; the latest cluster is at {latest}, {answers}"
 
 
 def _variables() -> str:

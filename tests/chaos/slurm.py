@@ -34,6 +34,7 @@ SlurmdLogFile={folder}/slurmd.%n.log
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 ReturnToService=2
+MinJobAge=86400
 JobRequeue=1
 MpiDefault=none
 SchedulerParameters=sched_interval=2,bf_interval=2
@@ -131,8 +132,19 @@ class Slurm:
         fields = self.run("scontrol", "-o", "show", "job", job).split()
         return next(field for field in fields if field.startswith("JobState=")).partition("=")[2]
 
+    def wait_for_restart(self, job: str) -> None:
+        """Wait until a requeued job runs again, which Slurm lets it do after two minutes.
+
+        Before that a node would give a contained job no /tmp, and the job would fail.
+        """
+        wait_for(lambda: self.state(job) == "PENDING", 120)
+        wait_for(lambda: self.state(job) == "RUNNING", 300)
+
     def start_again(self, job: str) -> None:
-        """Wait until a requeued job pends, and let it start now and not in two minutes."""
+        """Wait until a requeued job pends, and let it start now and not in two minutes.
+
+        For jobs that are not contained; see ``wait_for_restart``.
+        """
         wait_for(lambda: self.state(job) == "PENDING", 120)
         self.run("scontrol", "update", f"JobId={job}", "StartTime=now", "TimeLimit=60")
         wait_for(lambda: self.state(job) == "RUNNING", 120)

