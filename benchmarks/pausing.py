@@ -16,8 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from replay import Table, read_table
-from samplers import DISTANCES, HERE, RANKS, log
+from replay import DISTANCES, HERE, RANKS, Table, log, read_table
 from scipy.linalg import solve_triangular
 from searchers import Left
 
@@ -130,6 +129,13 @@ class Search:
         self.bests: list[tuple[float, float]] = []
         """Full trainings so far, and the best objective of a trial that ended."""
 
+    @property
+    def stopped(self) -> float:
+        """Full trainings that went into rows which were not trained to the end."""
+        reports = [(row.reports, seen) for row, seen in zip(self._rows, self._seen, strict=True)]
+        seen = sum(r[n - 1]["seen"] for r, n in reports if n and r[n - 1]["status"] == "running")
+        return float(seen / self._budget)
+
     def run(self, trials: int | None = None) -> "Search":
         """Until the best row is found, or the search has cost enough.
 
@@ -144,7 +150,7 @@ class Search:
             now, row = heapq.heappop(queue)
             reports, number = self._rows[row].reports, self._seen[row]
             report, before = reports[number], reports[number - 1]["seen"] if number else 0
-            self.cost += (report["seen"] - before) / self._budget
+            self.cost += float(report["seen"] - before) / self._budget
             value = -np.inf if report["collapsed"] else report["objective"]
             self._seen[row] += 1
             self._posterior.add(row, report["seen"] / self._budget, value)
@@ -152,7 +158,7 @@ class Search:
                 if report["status"] == "completed":
                     self._ended.append(row)
                 if value > (self.bests[-1][1] if self.bests else -np.inf):
-                    self.bests.append((self.cost, value))
+                    self.bests.append((float(self.cost), float(value)))
                 if value >= target:
                     break
                 self._continue(queue, now, self._next())

@@ -8,6 +8,7 @@ takes rows at random, which is what a random search of the space is.
 import heapq
 import json
 import math
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,7 +24,18 @@ from hpsearch.search.pruners import PrunerWithHistory
 from hpsearch.search.search import Search
 from hpsearch.search.space_points import Point, draw_point
 
+RANKS = (0.01, 0.004)
+"""Goals on rows: one of the best so many."""
+DISTANCES = (0.1, 0.05, 0.02, 0.01)
+"""Goals on rows and on a surrogate: relative distance from the best."""
+HERE = Path(__file__).parent
 Report = dict[str, Any]
+
+
+def log(text: str) -> None:
+    """Print, and show it at once also in a file."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def as_result(report: Report) -> dict[str, Any]:

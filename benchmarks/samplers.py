@@ -11,7 +11,6 @@ shows how well the surrogate predicts runs that it was not fitted to.
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,23 +21,23 @@ import numpy as np
 import optuna
 from matplotlib import pyplot as plt
 from optuna.samplers import RandomSampler, TPESampler
-from replay import Replay, Searcher, read_repeats, read_table
+from pausing import ARMS, MAX_COST
+from pausing import Search as PausingSearch
+from replay import DISTANCES, HERE, RANKS, Replay, Searcher, log, read_repeats, read_table
 from searchers import FreeOurs, FreeStock, RowGP, RowOracle, Rows, ours, stock
 from surrogate import Surrogate
 
+from hpsearch.search.freeze_thaw import similarity
 from hpsearch.search.gp_sampler import STARTUP_TRIALS
 from hpsearch.search.pruners import ASHA, PASHA, Pruner, PrunerWithHistory, build_pruner
 from hpsearch.search.samplers import GP, TPE
 from hpsearch.search.space_file import load_search
 
-RANKS = (0.01, 0.004)
-"""Goals on rows: one of the best so many."""
-DISTANCES = (0.1, 0.05, 0.02, 0.01)
-"""Goals on rows and on a surrogate: relative distance from the best."""
 BUDGETS = (10, 30)
 """Full trainings after which the regret is stated."""
 FIRST, STOCK = "random + ASHA", "stock OptunaSearch + ASHA"
-HERE = Path(__file__).parent
+PAUSING = "GP + FreezeThaw"
+"""Search that pauses trials; it is replayed by a loop of its own, on rows alone."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,11 @@ class Bench:
         repeats = read_repeats(self.table_path)
         worst = self.search.objective.worst
         return Surrogate(self.table, repeats, self.search.suggest, worst)
+
+    @cached_property
+    def likeness(self) -> np.ndarray:
+        """Similarity of the rows."""
+        return similarity([row.point for row in self.table.rows])
 
     @cached_property
     def best(self) -> float:
@@ -113,6 +117,8 @@ class Bench:
 
     def searched(self, arm: str, seed: int, workers: int) -> dict[str, Any]:
         """One search, as a row of the results."""
+        if arm == PAUSING:
+            return self._row(arm, seed, workers, self._paused(seed, workers))
         make, settings = self.arms[arm]
         rule = build_pruner(
             settings, grace_period=self.search.first_report, budget=self.search.budget
@@ -121,17 +127,30 @@ class Bench:
         limit = self.trainings * self.search.budget
         target = np.inf if self.free else self.table.best
         run = Replay(make(seed), pruner, workers, target=target, limit=limit).run()
-        return {
-            "arm": arm,
-            "seed": seed,
-            "workers": workers,
-            "free": self.free,
-            "table": self.table_path.name,
+        found = {
             "bests": [(patches / self.search.budget, best) for patches, best in run.bests],
             "patches": run.patches / self.search.budget,
             "stopped": run.stopped / run.patches,
             "trials": run.trials,
         }
+        return self._row(arm, seed, workers, found)
+
+    def _paused(self, seed: int, workers: int) -> dict[str, Any]:
+        arm, budget = ARMS[PAUSING], self.search.budget
+        search = PausingSearch(
+            self.table, budget, self.likeness, arm=arm, seed=seed, workers=workers
+        )
+        run = search.run()
+        return {
+            "bests": run.bests,
+            "patches": run.cost,
+            "stopped": run.stopped / run.cost,
+            "trials": int(run.started),
+        }
+
+    def _row(self, arm: str, seed: int, workers: int, found: dict[str, Any]) -> dict[str, Any]:
+        stated = {"arm": arm, "seed": seed, "workers": workers, "free": self.free}
+        return stated | {"table": self.table_path.name} | found
 
 
 def main() -> None:
@@ -152,7 +171,9 @@ def main() -> None:
     if options.check:
         log("\n".join(bench.surrogate.check()))
         return
-    arms = options.arms or list(bench.arms)
+    arms = options.arms or [*bench.arms, *(() if options.surrogate else (PAUSING,))]
+    if PAUSING in arms and (options.surrogate or options.trainings != MAX_COST):
+        parser.error(f"{PAUSING!r} is replayed on rows alone, for {MAX_COST:g} full trainings")
     log(f"{len(bench.table.rows)} rows of {options.table}, best {bench.best:.4f}")
     for workers in options.workers:
         runs = compared(bench, arms, options, workers)
@@ -257,11 +278,6 @@ def draw(
     plt.rcParams["svg.hashsalt"] = "hpsearch"
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
-
-
-def log(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":
