@@ -271,7 +271,8 @@ def draw(
         axes.fill_between(grid, low, high, color=f"C{number}", alpha=0.12, linewidth=0)
     axes.set_xlabel("full trainings, of all workers together")
     axes.set_ylabel("best objective there is, less the best found")
-    axes.set_ylim(0, None)
+    first = max(best - at(run, BUDGETS[0]) for rows in runs.values() for run in rows)
+    axes.set_ylim(0, first)  # before a trial has ended, the regret is all there is
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()

@@ -181,7 +181,12 @@ def _stop_local(name: str, trial: str | None, home: Path) -> None:
     context = Workspace(home).open(name)
     if trial is not None:
         run = stop_trial(context, trial)
-        print_plain(f"{name}: trial {run.label} stops at its next report")
+        when = "stops at its next report"
+        if search_status(context).state != "running":
+            when = "stops when the search is resumed"
+        elif run.status == "paused":
+            when = "is paused, and ends now"
+        print_plain(f"{name}: trial {run.label} {when}")
     elif stop_search(context, timeout=STOP_LOCAL_TIMEOUT_S):
         if search_status(context).state == "completed":
             print_plain(f"{name}: completed before it could be stopped")

@@ -195,7 +195,7 @@ def promote(
     from hpsearch.tracking.model_registry import configure_mlflow_logging
 
     configure_mlflow_logging()
-    print_plan(plan, dry_run=dry_run)
+    print_plan(plan, dry_run=dry_run, reevaluate=reevaluate)
     if dry_run:
         return
     try:

@@ -31,7 +31,7 @@ MAX_TABLE_WIDTH = 120
 """Maximum width of a table, in characters."""
 
 
-def print_plan(promotion: Promotion, *, dry_run: bool) -> None:
+def print_plan(promotion: Promotion, *, dry_run: bool, reevaluate: bool = False) -> None:
     """Print the plan: configurations, number of trainings, duration, and champion."""
     parent, found = promotion.parent, promotion.plan
     count = len(found.configs)
@@ -55,7 +55,7 @@ def print_plan(promotion: Promotion, *, dry_run: bool) -> None:
     if left < count:
         cost += f", {left} of them left" if left else ", all done"
     print_plain(f"{cost}{_time_left(promotion, left)}")
-    for words in _champion_lines(promotion, read_only=dry_run):
+    for words in _champion_lines(promotion, read_only=dry_run, reevaluate=reevaluate):
         print_plain(words)
     gates = all_gates(parent.search, found)
     if gates:
@@ -69,9 +69,9 @@ def _scale_words(scale: RetrainingScale) -> str:
     return width if scale.data is None else f"{width} of {scale.data}"
 
 
-def _champion_lines(promotion: Promotion, *, read_only: bool) -> Iterator[str]:
+def _champion_lines(promotion: Promotion, *, read_only: bool, reevaluate: bool) -> Iterator[str]:
     """Present champion, and the look at it that this promotion would be."""
-    from hpsearch.tracking.model_registry import Registry
+    from hpsearch.tracking.model_registry import Registry, has_terms
 
     parent, model = promotion.parent, promotion.parent.record.model
     try:
@@ -90,8 +90,16 @@ def _champion_lines(promotion: Promotion, *, read_only: bool) -> Iterator[str]:
         yield f"{registry.model} champion: version {champion.version}, from {origin}"
     if len(names) < 2:
         yield "the test part has one sequence, which decides nothing: only --force makes a champion"
-    elif champion is not None:
-        terms = test_terms(data, promotion.plan.selected[0].config)
+        return
+    if champion is None:
+        return
+    terms = test_terms(data, promotion.plan.selected[0].config)
+    if not (reevaluate or has_terms(champion, terms)):
+        yield (
+            "it was evaluated on other patches, so nothing is compared with it and it stays; "
+            "--reevaluate evaluates it on these"
+        )
+    else:
         looks = registry.looks(champion, identify_test_set(terms, names))
         number = max(looks.values(), default=0) + 1
         yield (

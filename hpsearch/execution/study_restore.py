@@ -103,13 +103,18 @@ def end_in_study(context: SearchContext) -> None:
         _restore(context, runs)
 
 
-def end_paused_trials(context: SearchContext) -> None:
-    """Record that paused trials are not trained any more: pruned at their last value."""
-    for run in context.runs:
-        if run.status == "paused":
-            fields = {"status": "pruned", "reason": PAUSED_REASON}
-            context.event_log.append("trial_finished", trial=run.id, **fields)
+def end_paused_trials(context: SearchContext) -> int:
+    """Record that paused trials are not trained any more: pruned at their last value.
+
+    Returns:
+        Number of trials that were paused.
+    """
+    paused = [run for run in context.runs if run.status == "paused"]
+    for run in paused:
+        fields = {"status": "pruned", "reason": PAUSED_REASON}
+        context.event_log.append("trial_finished", trial=run.id, **fields)
     end_in_study(context)
+    return len(paused)
 
 
 def _is_behind(context: SearchContext, runs: Sequence[Run]) -> bool:

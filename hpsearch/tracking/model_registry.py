@@ -81,6 +81,16 @@ HISTORY_TAG = "champions"
 """Tag of a registered model: its champion history, oldest first."""
 
 
+def has_terms(version: ModelVersion, terms: Mapping[str, str]) -> bool:
+    """Return whether a version was evaluated on these test patches, as far as its tags show.
+
+    Args:
+        version: the version.
+        terms: tags that identify the test patches; one that the version lacks does not count.
+    """
+    return all(version.tags.get(tag, value) == value for tag, value in terms.items())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Registry:
     """Versions of one registered model; each method raises UserError if MLflow is unreachable."""
@@ -194,7 +204,7 @@ class Registry:
             terms: tags that must be equal.
             names: names of the test sequences.
         """
-        if any(version.tags.get(tag, value) != value for tag, value in terms.items()):
+        if not has_terms(version, terms):
             return None
         found = self.scores(version)
         return found if found.names == tuple(names) else None

@@ -86,7 +86,7 @@ def _run_session(context: SearchContext, observer: Observer) -> SearchResult:
         with timer.step("trials"):
             interruption = None if context.is_complete else run_trials(context, observer)
             if context.is_complete:
-                end_paused_trials(context)
+                _end_paused_trials(context, observer)
         if interruption is not None:
             return SearchResult(context=context, status="interrupted", reason=interruption)
         if context.search.num_folds and any(r.status == "completed" for r in context.runs):
@@ -108,6 +108,13 @@ def _run_session(context: SearchContext, observer: Observer) -> SearchResult:
                 f"MLflow has not received everything: {mlflow_sync.last_error or 'it is slow'}; "
                 f"send the rest later with:  {context.command('sync')}"
             )
+
+
+def _end_paused_trials(context: SearchContext, observer: Observer) -> None:
+    count = end_paused_trials(context)
+    if count:
+        trials = "1 paused trial is" if count == 1 else f"{count} paused trials are"
+        observer.message(f"{trials} not expected to become the best: pruned")
 
 
 def run_trials(context: SearchContext, observer: Observer, *, command: str = "") -> str | None:
@@ -161,7 +168,7 @@ def run_trials(context: SearchContext, observer: Observer, *, command: str = "")
         )
         context.with_record(trials=count)
     if not open_runs and (session.exhausted or context.is_complete):
-        end_paused_trials(context)
+        _end_paused_trials(context, observer)
         if runs_are_out_of_patience(context.runs, search, patience_offset=record.patience_offset):
             observer.message(
                 f"{search.patience} trials in a row brought no improvement, so the search ends"

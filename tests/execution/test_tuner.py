@@ -148,7 +148,8 @@ def test_a_paused_trial_resumes_to_the_bit_also_after_an_interruption(
     assert study.trials[0].last_step == context.runs[0].seen
     context = context.with_record(limits=Limits(patches=100_000))
     assert run_session(context).exhausted
-    end_paused_trials(context)
+    paused = statuses(context.runs).count("paused")
+    assert end_paused_trials(context) == paused
     events = [event for event in context.event_log.events() if "trial" in event]
     resumed = [run for run in context.runs if run.pauses]
     assert resumed, [(event["event"], event["trial"]) for event in events]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hpsearch.config import Compression, L2Net, RandomTriplets, TrialConfig
+from hpsearch.console.promotion_output import print_plan
 from hpsearch.data.patch_store import PatchStore
 from hpsearch.errors import UserError
 from hpsearch.evaluation import Scores
@@ -19,6 +20,7 @@ from hpsearch.models.onnx_export import ONNX_FILE
 from hpsearch.models.serialization import load_pipeline
 from hpsearch.promotion import registration
 from hpsearch.promotion.final_evaluation import load_trained
+from hpsearch.promotion.promotion_search import prepare
 from hpsearch.promotion.registration import (
     ALREADY_REGISTERED,
     RegistrationRequest,
@@ -235,10 +237,20 @@ def test_the_second_meets_the_champion_and_force_is_written_down(
 
 
 def test_a_champion_of_other_patches_is_met_on_request(
-    first: RegistrationRequest, second: RegistrationRequest, registry: Registry
+    first: RegistrationRequest,
+    second: RegistrationRequest,
+    registry: Registry,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     client = registry.tracking.client()
+    plan = prepare(second.context, top=1, seeds=1)
+    print_plan(plan, dry_run=True)
+    assert "networks compared with it on these" in capsys.readouterr().out
     client.set_model_version_tag(registry.model, "1", "patches.fingerprint", "other")
+    print_plan(plan, dry_run=True)
+    assert "it was evaluated on other patches, so nothing is compared" in capsys.readouterr().out
+    print_plan(plan, dry_run=True, reevaluate=True)
+    assert "networks compared with it on these" in capsys.readouterr().out
     messages = register_model(second)
     assert messages.decision.reason == "the champion was evaluated on other patches"
     assert messages.champion is not None

@@ -97,7 +97,8 @@ def test_list_status_and_show_name_the_state(context: SearchContext) -> None:
 def test_requests_are_events_that_the_driver_reads(context: SearchContext) -> None:
     driver = SearchRequests(context.event_log)
     command(context, "try", "far", '{"lr": 0.005}')
-    command(context, "stop", "far", "--trial", "1")
+    output = command(context, "stop", "far", "--trial", "1")
+    assert "trial 001 stops when the search is resumed" in output, "nothing runs"
     command(context, "concurrency", "far", "3")
     with running(context):
         command(context, "pause", "far")
@@ -110,6 +111,13 @@ def test_requests_are_events_that_the_driver_reads(context: SearchContext) -> No
     driver.refresh()
     assert not driver.paused
     assert context.runs[1].status == "running", "a request changes no trial by itself"
+
+
+def test_a_paused_trial_ends_at_once_where_a_search_runs(context: SearchContext) -> None:
+    with running(context):
+        assert "stops at its next report" in command(context, "stop", "far", "--trial", "1")
+        context.event_log.append("trial_paused", trial="001")
+        assert "is paused, and ends now" in command(context, "stop", "far", "--trial", "1")
 
 
 def test_a_stop_is_for_the_session_that_runs(context: SearchContext) -> None:
