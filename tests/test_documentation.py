@@ -235,7 +235,8 @@ def commands(document: str) -> Iterator[str]:
     text = (ROOT / document).read_text()
     for block in FENCED.findall(text):
         for line in block.replace("\\\n", " ").splitlines():
-            if found := re.match(r"(?:\$ )?(?:\.venv/bin/)?hpsearch (\S.*)", line):
+            found = re.match(r"(?:\$ )?(?:\.venv/bin/)?hpsearch (\S.*)", line)
+            if found and not found[1].startswith("ended with code"):
                 yield found[1]
     for code in inline_code(document):
         if found := re.fullmatch(r"(?:\.venv/bin/)?hpsearch (.+)", " ".join(code.split())):

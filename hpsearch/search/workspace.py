@@ -201,8 +201,12 @@ class Workspace:
             return
         try:
             advice = next_step(self.open(name))
-        except UserError:  # damaged, or empty
-            advice = f"look at it with `{paths.command('show')}`"
+        except UserError as error:
+            raise UserError(
+                f"the folder {paths.folder} is in the way: it holds no search that can be opened; "
+                "move it away, or give the new search another --name",
+                code="search-exists",
+            ) from error
         raise UserError(
             f"a search {name!r} exists already; {advice}, or give a new search another --name",
             code="search-exists",

@@ -169,7 +169,7 @@ def test_a_file_is_not_searched_twice_unless_asked(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         run_search(space, home=home, observer=observer)
     assert caught.value.code == "search-exists"
-    for words in ("hpsearch show mine", "--name", f"--home {home}"):  # it has no record
+    for words in ("holds no search", "--name", f"{home}/searches/mine"):
         assert words in str(caught.value)
     assert not observer.messages
     with pytest.raises(UserError) as caught:  # it gets as far as the study
