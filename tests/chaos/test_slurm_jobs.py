@@ -234,8 +234,8 @@ def test_a_search_in_an_object_store_is_requeued_and_needs_no_folder(
         "submit", shared / "far.py", "--slurm", "--name", "far", "--nodes", 2, "--cpus-per-node", 1,
         "--mem", f"{LIMIT_MB}M", "--time", 60, *given, "--data", "tiny", "--device", "cpu",
     )  # fmt: skip
-    (log,) = shared.glob("login/slurm/*/far/log")
-    job = log.with_name("job").read_text()
+    (job_file,) = shared.glob("login/slurm/*/far/job")
+    job, log = job_file.read_text(), job_file.with_name("log")
     assert ADMIN[1] not in log.with_name("search.sbatch").read_text()
 
     def context() -> SearchContext:
