@@ -84,10 +84,12 @@ class LiveProgress:
 
     def _apply(self, events: list[Event], *, announce: bool) -> None:
         for event in events:
-            run = apply_event(self._runs.get(event["trial"]), event)
+            before = self._runs.get(event["trial"])
+            run = apply_event(before, event)
             self._runs[event["trial"]] = run
-            line = self._event_line(event, run) if announce and run.kind == self.kind else None
-            if line:
+            if not announce or run.kind != self.kind or _repeats(event, before):
+                continue
+            if line := self._event_line(event, run):
                 self.console.print(line, highlight=False, soft_wrap=True, markup=False)
 
     def _event_line(self, event: Event, run: Run) -> str | None:
@@ -188,6 +190,11 @@ class NotebookTable:
 
     def stop(self) -> None:
         """Leave the last state in the output."""
+
+
+def _repeats(event: Event, run: Run | None) -> bool:
+    """Return whether a trial that resumes from its checkpoint repeats its last report."""
+    return event["event"] == "report" and run is not None and event["seen"] == run.seen
 
 
 def _table_html(table: Table) -> str:

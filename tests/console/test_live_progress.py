@@ -26,6 +26,7 @@ def test_a_trial_that_goes_on_and_one_that_restarts_from_scratch_say_why(tmp_pat
             ("start", {"number": 7, "config": config.model_dump(mode="json")}),
             ("report", {"seen": 1_200, "objective": 0.5, "metrics": {"val/mAP": 0.5}}),
             ("worker_failed", {"reason": "its machine went away"}),
+            ("report", {"seen": 1_200, "objective": 0.5, "metrics": {"val/mAP": 0.5}}),
             ("restarted_from_scratch", {"reason": "its checkpoint was damaged"}),
         ):
             event_log.append(event, trial="007", **fields)
