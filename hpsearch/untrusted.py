@@ -93,6 +93,18 @@ def reading(path: Path | str, what: str, remedy: str) -> Iterator[None]:
         raise UserError(f"{path} is not a usable {what} ({reason(error)}); {remedy}") from error
 
 
+def check_is_file(path: Path) -> None:
+    """Check that there is a file.
+
+    Raises:
+        UserError: if there is nothing, or a folder.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, and a file is needed; check the path", code="no-file")
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; check the path", code="no-file")
+
+
 def load_npy(path: Path, remedy: str) -> "np.ndarray[Any, Any]":
     """Array of a .npy file, read from disk where it is used; no pickle is loaded.
 
@@ -105,8 +117,7 @@ def load_npy(path: Path, remedy: str) -> "np.ndarray[Any, Any]":
     """
     import numpy as np
 
-    if not path.is_file():
-        raise UserError(f"there is no file {path}; check the path", code="no-file")
+    check_is_file(path)
     with reading(path, ".npy file", remedy):
         with path.open("rb") as file:
             if file.read(len(NPY_MAGIC)) != NPY_MAGIC:

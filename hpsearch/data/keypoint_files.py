@@ -16,7 +16,7 @@ import numpy as np
 from hpsearch.data.photo_keypoints import Keypoints
 from hpsearch.errors import UserError
 from hpsearch.shapes import Float, Int, UInt8
-from hpsearch.untrusted import load_npy
+from hpsearch.untrusted import check_is_file, load_npy
 
 COLMAP_HEADER = re.compile(r"\s*(\d+)\s+(\d+)\s*")
 COLMAP_DIMENSIONS = 128
@@ -32,8 +32,7 @@ def read_keypoints(file: Path) -> Keypoints:
     Raises:
         UserError: naming the file and the line, if it is neither.
     """
-    if not file.is_file():
-        raise UserError(f"there is no file {file}; check the path")
+    check_is_file(file)
     if file.suffix == ".npy":
         return as_keypoints(load_npy(file, LAYOUT), source=str(file))
     lines = file.read_text(errors="replace").splitlines()

@@ -25,6 +25,7 @@ from hpsearch.models.serialization import LoadedPipeline, describe_any
 from hpsearch.promotion.model_evaluation import load_pipeline_by_ref
 from hpsearch.search.workspace import Workspace
 from hpsearch.shapes import Float, UInt8
+from hpsearch.untrusted import check_is_file
 
 BASE_MODEL = "hpsearch-base"
 MAX_SIDE = 1600
@@ -193,8 +194,7 @@ def existing_file(file: str | Path) -> Path:
     """Path of a file.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is none, or it is a folder.
     """
-    if not Path(file).is_file():
-        raise UserError(f"there is no file {file}; check the path")
+    check_is_file(Path(file))
     return Path(file)

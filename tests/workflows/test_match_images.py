@@ -260,6 +260,7 @@ def test_bad_input_is_named(pair: Path, tmp_path: Path) -> None:
     Image.new("L", (300, 300), 90).save(tmp_path / "flat.png")
     for first, sentence in (
         (tmp_path / "none.png", "there is no file"),
+        (tmp_path, "is a folder, and a file is needed"),
         (tmp_path / "flat.png", "has no keypoints"),
         (pair / "H", "cannot be decoded"),
     ):
