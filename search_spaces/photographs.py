@@ -95,7 +95,7 @@ BASE = {"loss": "hardnet", "sosr": False, "network": "l2net", "dropout": 0.1, "b
 """The configuration of the built-in model ``hpsearch-base``, at a rate for short budgets."""
 FOUND = {**BASE, "dropout": 0.14, "lr": 2.2e-2, "turns": False, "rotation": 6.9, "scale": 0.09,
          "anisotropy": 0.01, "brightness": 24.0, "contrast": 0.05}  # fmt: skip
-"""What 50 trials and a promotion found from there (LOG.md, 2026-11-28)."""
+"""The configuration that a search of 50 trials and its promotion found (LOG.md, 2026-11-28)."""
 
 SEARCH = Search(
     suggest=suggest,
