@@ -57,6 +57,13 @@ def train(
         str | None,
         typer.Option(help="Patches: mini, tiny, or the path of a store (default: mini)."),
     ] = None,
+    validation_data: Annotated[
+        str | None,
+        typer.Option(
+            help="Other patches to validate on, apart from their test part; the validation part of "
+            "--data is then trained on."
+        ),
+    ] = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -144,6 +151,7 @@ def train(
         check_target_folder(output, "--output")
     settings = drop_none(
         data=data,
+        validation_data=validation_data,
         split=split,
         sequences=sequences,
         validation_points=validation_points,
@@ -151,11 +159,11 @@ def train(
         compile=compile_ or None,
         deterministic=deterministic or None,
     )
-    name = trial or recipe or ""
+    name, observer = trial or recipe or "", console_observer()
     environment = {"device": device or "auto", **settings}
     if recipe is not None:
         config = _config_of_recipe(recipe, patches)
-        job = workflow.environment_of(config, workspace, environment)
+        job = workflow.environment_of(config, workspace, environment, observer)
     elif not is_json:
         from hpsearch.workflows.recorded_trial import recorded_trial
 
@@ -164,7 +172,7 @@ def train(
         config, job = recorded.run.config, recorded.environment(device)
     else:
         config = workflow.read_config(Path(name), space)
-        job = workflow.environment_of(config, workspace, environment)
+        job = workflow.environment_of(config, workspace, environment, observer)
         print_plain(
             "The JSON holds the trial's settings alone; data, split, validation points, threads "
             "and precision are options. To repeat a trial:  hpsearch train SEARCH/TRIAL"
@@ -176,7 +184,7 @@ def train(
         folder,
         threads=threads or (1 if recorded is None else recorded.threads),
         recorded=recorded,
-        observer=console_observer(),
+        observer=observer,
     )
     evaluate = shlex.join(["hpsearch", "evaluate", str(folder), "--data", str(job.store.path)])
     print_plain(f"saved {folder}; evaluate it with:  {evaluate}")

@@ -55,6 +55,10 @@ class SearchData:
         Raises:
             UserError: if a split does not apply, or nothing is left for a part.
         """
+        if validation_store is not None and _is_same(validation_store, store):
+            validation_store = None  # its own validation part, which is not trained on
+        if test_store is not None and _is_same(test_store, store):
+            test_store = None
         train_split = store.split(
             split if test_store is None else "auto",
             validation_share=VALIDATION_SHARE if validation_store is None else 0.0,
@@ -126,10 +130,14 @@ class SearchData:
         """
         train = self.store.part(self.split, "train")
         trained = _patch_hashes(train)
-        others = {"validation": self.validation_patches(), "test": self.test_patches()}
-        for part, patches in others.items():
-            if _is_same(patches.store, self.store):
+        parts = (
+            ("validation", self.validation_store, self.validation_patches),
+            ("test", self.test_store, self.test_patches),
+        )
+        for part, other, patches_of in parts:
+            if other is self.store:
                 continue
+            patches = patches_of()
             same = [name for name in patches.names if name in train.names]
             if same:
                 yield (

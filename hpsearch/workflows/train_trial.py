@@ -15,6 +15,7 @@ from hpsearch.errors import UserError
 from hpsearch.execution.shutdown import deferred_sigint
 from hpsearch.schema import from_json, to_json
 from hpsearch.search.search import Search
+from hpsearch.search.search_data import SearchData
 from hpsearch.search.workspace import Workspace
 from hpsearch.untrusted import reading, validation_sentence
 from hpsearch.workflows.observer import Observer
@@ -39,6 +40,8 @@ def local_environment(
     sequences: tuple[str, ...],
     compute_config: ComputeConfig,
     validation_points: int = DEFAULT_VALIDATION_POINTS,
+    validation_data: str | None = None,
+    observer: Observer | None = None,
 ) -> "TrialEnvironment":
     """Build the environment of a trial: data, split and device.
 
@@ -50,18 +53,22 @@ def local_environment(
         sequences: names of the training sequences; all of the split if empty.
         compute_config: device, precision, compilation and determinism.
         validation_points: points of each validation sequence that a report is evaluated on.
+        validation_data: other patches to validate on, apart from their test part, by name or path;
+            the validation part of ``data`` is then trained on. None to validate on that part.
+        observer: receives a message if patches that are validated on are also trained on.
 
     Raises:
         UserError: if there is no such data or split, or a sequence is not for training.
     """
-    store = workspace.store(data)
-    chosen = store.split(split)
+    other = None if validation_data is None else workspace.store(validation_data)
+    parts = SearchData.divide(workspace.store(data), split, validation_store=other)
 
     from hpsearch.training.trial import TrialEnvironment
 
     job = TrialEnvironment(
-        store=store,
-        split=chosen,
+        store=parts.store,
+        split=parts.split,
+        validation_on=parts.validation_on,
         artifacts=workspace.artifacts,
         report_every=max(1, config.patches // NUM_REPORTS),
         validation_points=validation_points,
@@ -69,11 +76,17 @@ def local_environment(
         computing=compute_config,
     )
     job.training_patches()
+    if other is not None:
+        for sentence in parts.overlaps():
+            (observer or Observer()).message(sentence)
     return job
 
 
 def environment_of(
-    config: TrialConfig, workspace: Workspace, options: Mapping[str, Any]
+    config: TrialConfig,
+    workspace: Workspace,
+    options: Mapping[str, Any],
+    observer: Observer | None = None,
 ) -> "TrialEnvironment":
     """Build the environment of a trial from the options that are given, by their names.
 
@@ -94,6 +107,8 @@ def environment_of(
             {**compute, "compiled": options.get("compile", False)}
         ),
         validation_points=options.get("validation_points", DEFAULT_VALIDATION_POINTS),
+        validation_data=options.get("validation_data"),
+        observer=observer,
     )
 
 

@@ -72,6 +72,12 @@ def test_other_stores_leave_all_sequences_for_training(
     data.check((MEAN_MAP,))
 
 
+def test_a_store_given_again_is_not_validated_on_what_it_trains(tiny: PatchStore) -> None:
+    again = PatchStore.open(tiny.path)
+    data = SearchData.divide(tiny, "auto", validation_store=again, test_store=again)
+    assert data == SearchData.divide(tiny, "auto")
+
+
 def test_the_own_test_part_of_training_data_stays_out(
     liberty: PatchStore, tiny: PatchStore
 ) -> None:

@@ -212,3 +212,16 @@ def test_a_json_is_trained_with_what_the_options_say(tiny: PatchStore, tmp_path:
     given = environment_of(CONFIG, workspace, options)
     assert given.validation_points == 7
     assert given.computing == ComputeConfig(device="cpu", compiled=True)
+
+
+def test_other_patches_are_validated_on_and_the_rest_trained_on(
+    tiny: PatchStore, tmp_path: Path
+) -> None:
+    workspace, observer = Workspace(tmp_path), Recorder()
+    options = {"data": str(tiny.path)}
+    alone = environment_of(CONFIG, workspace, options)
+    given = environment_of(CONFIG, workspace, {**options, "validation_data": "mini"}, observer)
+    assert set(given.split.train) == {*alone.split.train, *alone.split.validation}
+    assert given.validation_patches().store.path == workspace.store("mini").path
+    assert "i_astronaut" not in given.validation_patches().names, "a test sequence of mini"
+    assert "names of training sequences" in observer.messages[0], "both sets show these pictures"
