@@ -7,14 +7,14 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from hpsearch.execution.optuna_searcher import OptunaSearcher, format_trial_id
+from hpsearch.execution.optuna_searcher import OptunaSearcher
 from hpsearch.execution.worker_messages import Reported, WorkerMessage
 from hpsearch.search.freeze_thaw import NEW, Outlook, choose_trial, is_due
 from hpsearch.search.gp_sampler import GPSampler, has_failed
 from hpsearch.search.samplers import build_sampler
 from hpsearch.search.search import Search
 from hpsearch.search.stopping import study_is_out_of_patience
-from hpsearch.search.trial_queue import WARM_START_ATTR, TrialQueue
+from hpsearch.search.trial_queue import WARM_START_ATTR, TrialQueue, format_trial_id
 
 
 class FreezeThawSearcher(OptunaSearcher):

@@ -1,7 +1,7 @@
 """Optuna searcher for Ray Tune."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from hpsearch.execution.worker_messages import (
     objective_values,
 )
 from hpsearch.search.constraints import Constraint, trial_violations
-from hpsearch.search.grid import distinct_points
+from hpsearch.search.grid import config_key, distinct_points
 from hpsearch.search.prior_sampler import with_beliefs
 from hpsearch.search.requests import SearchRequests, continued_config
 from hpsearch.search.samplers import build_sampler
@@ -39,6 +39,7 @@ from hpsearch.search.trial_queue import (
     PlannedTrial,
     TrialQueue,
     drawn_point,
+    format_trial_id,
     started_trials,
 )
 
@@ -46,8 +47,6 @@ OUTCOME_ATTR = "outcome"
 """User attribute of an Optuna trial: its status at the end."""
 MAX_REPEATS = 20
 """Draws in a row of known configurations after which a space that cannot be listed is exhausted."""
-MAX_LISTED = 1_000
-"""Maximum number of points of a space that is listed to find those that were not drawn yet."""
 
 
 class OptunaSearcher(Searcher):
@@ -106,7 +105,7 @@ class OptunaSearcher(Searcher):
             self._numbers = {trial.number: number for number, trial in enumerate(trials)}
             for trial in trials:
                 if "config" in trial.user_attrs:
-                    self._known.setdefault(_digest(trial.user_attrs["config"]), trial.number)
+                    self._known.setdefault(config_key(trial.user_attrs["config"]), trial.number)
             queue = TrialQueue(search.planned_points, search.seeds_per_point, search.is_finite)
             self._opened = (search, study, queue)
         return self._opened
@@ -197,11 +196,7 @@ class OptunaSearcher(Searcher):
     @cached_property
     def _points(self) -> dict[str, dict[str, Any]] | None:
         """Points of the space by their configurations; None if they cannot be listed."""
-        search = self._open()[0]
-        return distinct_points(
-            lambda trial: _digest(search.suggest_config(trial).model_dump(mode="json")),
-            limit=MAX_LISTED,
-        )
+        return distinct_points(self._open()[0].suggest_config)
 
     @property
     def is_exhausted(self) -> bool:
@@ -253,7 +248,7 @@ class OptunaSearcher(Searcher):
         if PARENT_ATTR in known:
             drawn = continued_config(study, known[PARENT_ATTR], search.budget)
         config = drawn.model_dump(mode="json")
-        first = self._known.setdefault(_digest(config), trial.number)
+        first = self._known.setdefault(config_key(config), trial.number)
         if first != trial.number:
             self._repeats += 1
             trial.set_user_attr(REPEATED_ATTR, first)
@@ -293,6 +288,18 @@ class OptunaSearcher(Searcher):
         """Suggest a trial again that has not ended; a second call changes nothing."""
         if trial_id in self._running:
             self._unfinished.append(self._running.pop(trial_id).number)
+
+    def should_pause(self, trial_id: str) -> bool:
+        """Return whether a worker leaves its trial for another one after a report; here never."""
+        return False
+
+    def pause(self, trial_id: str) -> None:
+        """Set a trial aside, to suggest it again; a second call changes nothing."""
+        self.requeue(trial_id)
+
+    def release_paused(self, ids: Collection[str]) -> list[str]:
+        """Forget paused trials that a user stopped, and return their ids; here there are none."""
+        return []
 
     def finish(
         self, trial_id: str, status: str, reason: str, message: WorkerMessage | None
@@ -338,12 +345,3 @@ class OptunaSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Do nothing: the storage of the study holds the whole state."""
-
-
-def _digest(config: Mapping[str, Any]) -> str:
-    return json.dumps(config, sort_keys=True)
-
-
-def format_trial_id(number: int) -> str:
-    """Format the name of a trial in the event log and on disk."""
-    return f"{number:03d}"

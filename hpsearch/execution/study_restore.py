@@ -15,10 +15,7 @@ from optuna.distributions import json_to_distribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpsearch.errors import UserError
-from hpsearch.execution.optuna_searcher import (
-    OUTCOME_ATTR,
-    format_trial_id,
-)
+from hpsearch.execution.optuna_searcher import OUTCOME_ATTR
 from hpsearch.execution.worker_messages import Reported, objective_values
 from hpsearch.search.constraints import trial_violations
 from hpsearch.search.outcome import COLLAPSE_STATUSES
@@ -39,6 +36,7 @@ from hpsearch.search.trial_queue import (
     POINT_ATTR,
     REPEAT_ATTR,
     REQUEST_ATTR,
+    format_trial_id,
     started_trials,
 )
 from hpsearch.search.warm_start import start_warm

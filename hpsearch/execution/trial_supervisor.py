@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-from hpsearch.execution.freeze_thaw_searcher import FreezeThawSearcher
 from hpsearch.execution.hang_detector import ReportTimeouts
 from hpsearch.execution.optuna_searcher import OptunaSearcher
 from hpsearch.execution.placement import ResourceAllocator
@@ -142,7 +141,7 @@ class TrialSupervisor:
             self.allocator.max_concurrent = requests.max_concurrent_trials
         if requests.stop_requested:
             self.shutdown.requested = True
-        if isinstance(self.searcher, FreezeThawSearcher) and requests.stopped_trials:
+        if requests.stopped_trials:
             for trial in self.searcher.release_paused(requests.stopped_trials):
                 fields = {"status": "pruned", "reason": STOP_REASON}
                 self.event_log.append("trial_finished", trial=trial, **fields)
@@ -221,10 +220,9 @@ class TrialSupervisor:
 
     def _should_pause(self, attempt: _Attempt) -> bool:
         """Return whether the worker of a trial continues with another one, if it may start any."""
-        searcher, shutdown = self.searcher, self.shutdown
-        if self.is_paused or shutdown.in_progress or shutdown.requested:
+        if self.is_paused or self.shutdown.in_progress or self.shutdown.requested:
             return False
-        return isinstance(searcher, FreezeThawSearcher) and searcher.should_pause(attempt.id)
+        return self.searcher.should_pause(attempt.id)
 
     def complete(self, attempt_id: str, message: WorkerMessage | None = None) -> AttemptEnd | None:
         """End a trial whose worker finished, or that was stopped after a report.
@@ -255,7 +253,7 @@ class TrialSupervisor:
         self, attempt_id: str, attempt: _Attempt, *, message: WorkerMessage | None
     ) -> AttemptEnd:
         attempt.message = message or attempt.message
-        if attempt.should_pause and isinstance(self.searcher, FreezeThawSearcher):
+        if attempt.should_pause:
             attempt.end = AttemptEnd("pause", "paused")
             self._release(attempt)
             study = partial(self.searcher.pause, attempt_id)

@@ -1,8 +1,9 @@
 """Enumeration of a define-by-run space, and validation of a point in it."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any
 
 import optuna
 from optuna.distributions import (
@@ -12,14 +13,17 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from hpsearch.config import TrialConfig
 from hpsearch.errors import UserError, list_names
 from hpsearch.search.samplers import log_warnings_only
 
 MAX_GRID_POINTS = 10_000
 """Maximum number of combinations in a grid; more are taken for a mistake."""
 
+MAX_LISTED_POINTS = 1_000
+"""Maximum number of points of a space that is listed to find those that were not drawn yet."""
+
 Suggest = Callable[[optuna.Trial], object]
-T = TypeVar("T")
 
 
 def enumerate_grid(suggest: Suggest, *, limit: int = MAX_GRID_POINTS) -> list[dict[str, Any]]:
@@ -44,24 +48,29 @@ def enumerate_grid(suggest: Suggest, *, limit: int = MAX_GRID_POINTS) -> list[di
             )
 
 
+def config_key(config: Mapping[str, Any]) -> str:
+    """Key of a configuration as JSON values, the same whatever the order of its names."""
+    return json.dumps(config, sort_keys=True)
+
+
 def distinct_points(
-    suggest: Callable[[optuna.Trial], T], *, limit: int
-) -> dict[T, dict[str, Any]] | None:
-    """List a point for each different result of ``suggest``, which must be hashable.
+    suggest: Callable[[optuna.Trial], TrialConfig], *, limit: int = MAX_LISTED_POINTS
+) -> dict[str, dict[str, Any]] | None:
+    """List a point for each different configuration of a space.
 
     Returns:
-        Parameter values by result; None if there are more than ``limit`` combinations, or
+        Parameter values by ``config_key``; None if there are more than ``limit`` combinations, or
         infinitely many.
     """
     try:
         points = enumerate_grid(suggest, limit=limit)
     except UserError:
         return None
-    return {_at_point(suggest, point): point for point in points}
-
-
-def _at_point(suggest: Callable[[optuna.Trial], T], point: Mapping[str, Any]) -> T:
-    return suggest(optuna.create_study(sampler=_FixedPointSampler(point, complete=True)).ask())
+    found = dict[str, dict[str, Any]]()
+    for point in points:
+        trial = optuna.create_study(sampler=_FixedPointSampler(point, complete=True)).ask()
+        found[config_key(suggest(trial).model_dump(mode="json"))] = point
+    return found
 
 
 def validate_point(

@@ -156,3 +156,8 @@ def drawn_point(trial: optuna.Trial) -> dict[str, Any]:
         **{name: trial.user_attrs.get(name) for name in (POINT_ATTR, REPEAT_ATTR)},
         **{n: trial.user_attrs[n] for n in (REQUEST_ATTR, PARENT_ATTR) if n in trial.user_attrs},
     }
+
+
+def format_trial_id(number: int) -> str:
+    """Format the name of a trial in the event log and on disk."""
+    return f"{number:03d}"

@@ -10,12 +10,12 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from hpsearch.data.patch_store import PatchStore
-from hpsearch.execution.optuna_searcher import format_trial_id
 from hpsearch.execution.resumable_trial import SECONDS_METRIC
 from hpsearch.reporting.leaderboard import summarize
 from hpsearch.search.search_context import SearchContext
 from hpsearch.search.stopping import FINISH_ORDER_ATTR
 from hpsearch.search.study import open_study
+from hpsearch.search.trial_queue import format_trial_id
 
 from ..fake_clock import make_clock
 from .commands import Command
