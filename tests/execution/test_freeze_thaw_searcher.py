@@ -1,5 +1,6 @@
 """A searcher that pauses trials, driven as the supervisor drives it."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -9,9 +10,14 @@ from optuna.trial import FrozenTrial, TrialState
 from hpsearch.execution.freeze_thaw_searcher import FreezeThawSearcher
 from hpsearch.execution.worker_messages import Reported
 from hpsearch.search.gp_sampler import GPSampler
+from hpsearch.search.requests import SearchRequests
+from hpsearch.search.search_context import SearchContext
 from hpsearch.search.space_file import load_search
 from hpsearch.search.study import open_study
 from hpsearch.search.trial_queue import started_trials
+from hpsearch.search.workspace import SearchRecord, Workspace
+from hpsearch.training.trial import CHECKPOINT_FILE
+from hpsearch.workflows.extend_budget import request_continuations, trials_to_continue
 
 SPACE = """
 from hpsearch.config import SGD, TrialConfig
@@ -131,3 +137,51 @@ def test_further_seeds_and_given_points_come_before_paused_trials(tmp_path: Path
     rates = [trial.params["lr"] for trial in driver.trials_of_study]
     assert rates[:4] == [0.5, 0.5, 0.1, 0.1]
     assert driver.paused >= {"000", "001", "002"}, "for the next of them"
+
+
+def test_trials_that_train_on_come_before_paused_ones(tmp_path: Path) -> None:
+    space = tmp_path / "one.py"
+    space.write_text(SPACE.format(trials=2, more=""))
+    record = SearchRecord(
+        space="one.py", store="", fingerprint="", split="auto", tracking_uri="", trials=2
+    )
+    context = Workspace(tmp_path / "home").create("one", space, record)
+    searcher = searcher_of(context)
+    for attempt in ("000", "001"):
+        report(context, searcher, attempt, seen=100)
+        searcher.finish(attempt, "completed", "", Reported(100, 0.5, "completed"))
+        context.event_log.append("trial_finished", trial=attempt, status="completed")
+        folder = context.paths.trials_dir / attempt
+        folder.mkdir(parents=True)
+        (folder / CHECKPOINT_FILE).write_text(attempt)
+    longer = request_continuations(context, 200, trials_to_continue(context, 200))
+    searcher = searcher_of(longer)
+    report(longer, searcher, "002", seen=110)
+    assert searcher.should_pause("002"), "the other one that trains on has not begun"
+    searcher.pause("002")
+    report(longer, searcher, "003", seen=110)
+    assert {run.id: run.parent for run in longer.runs[2:]} == {"002": "000", "003": "001"}
+    searcher.finish("003", "completed", "", Reported(200, 0.1, "completed"))
+    assert searcher.suggest("again")["id"] == "002", "it may still become the best"
+
+
+def searcher_of(context: SearchContext) -> FreezeThawSearcher:
+    found = FreezeThawSearcher(
+        context.paths.folder, space=context.paths.space, search=context.search,
+        trials=context.record.trials,
+    )  # fmt: skip
+    found.requests = SearchRequests(context.event_log)
+    return found
+
+
+def report(
+    context: SearchContext, searcher: FreezeThawSearcher, attempt: str, *, seen: int
+) -> None:
+    """Start the next trial as an attempt with its own id as name, and report once."""
+    found = searcher.suggest(attempt)
+    assert found["id"] == attempt
+    drawn = json.loads(found["drawn"])
+    fields = {"number": found["number"], "config": found["trial"], "drawn": drawn}
+    context.event_log.append("start", trial=attempt, **fields)
+    context.event_log.append("report", trial=attempt, seen=seen, objective=0.5, metrics={})
+    searcher.record_report(attempt, Reported(seen, 0.5))
