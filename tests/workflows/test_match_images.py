@@ -31,7 +31,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A photograph, another view of it, and the homography in the field's coordinates."""
     folder = tmp_path_factory.mktemp("pair")
     photo = np.asarray(Image.fromarray(photograph("coffee")).reduce(2))
-    moved, h = viewpoint_target(photo, severity=0.6, rng=np.random.default_rng(3))
+    moved, h = viewpoint_target(photo, severity=0.6, rng=np.random.default_rng(5))
     Image.fromarray(photo).save(folder / "a.png")
     Image.fromarray(moved).save(folder / "b.png")
     np.savetxt(folder / "H", np.linalg.inv(HALF) @ h @ HALF)
