@@ -92,10 +92,13 @@ BASE = {"loss": "hardnet", "sosr": False, "network": "l2net", "dropout": 0.1, "b
         "optimizer": "adam", "lr": 5e-3, "schedule": "cosine", "turns": True, "rotation": 5.0,
         "scale": 0.05, "anisotropy": 0.04, "shift": 0.05, "brightness": 0.0,
         "contrast": 0.0}  # fmt: skip
-"""The configuration of the built-in model ``hpsearch-base``, at a rate for short budgets."""
+"""The configuration of the first ``hpsearch-base``, at a rate for short budgets."""
 FOUND = {**BASE, "dropout": 0.14, "lr": 2.2e-2, "turns": False, "rotation": 6.9, "scale": 0.09,
          "anisotropy": 0.01, "brightness": 24.0, "contrast": 0.05}  # fmt: skip
-"""The configuration that a search of 50 trials and its promotion found (LOG.md, 2026-11-28)."""
+"""The configuration that a search of 50 trials and its promotion found (LOG.md, 2026-11-28).
+
+The built-in model ``hpsearch-base`` is this one at width 1, after 12 million patches.
+"""
 
 SEARCH = Search(
     suggest=suggest,
