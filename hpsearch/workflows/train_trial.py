@@ -76,7 +76,7 @@ def local_environment(
         computing=compute_config,
     )
     job.training_patches()
-    if other is not None:
+    if parts.validation_on is not None:
         for sentence in parts.overlaps():
             (observer or Observer()).message(sentence)
     return job
